@@ -1,0 +1,271 @@
+"""How fast are mixed contexts built? All ways side by side in one run, on the same rows, checked to give the same tokens.
+
+    python benchmarks/mixing.py --model tiny                                      # recipes/tiny/base, word problems
+    python benchmarks/mixing.py --model random-25m                                # worst case: nearly every sampled token differs
+    python benchmarks/mixing.py --model random-1b --device cuda --dtype bf16      # a 1 B-shaped model on a GPU
+
+Ways: `token by token` feeds one token a pass into transformers' own growing cache, left-padded, one batch after the other;
+`known runs skipped` feeds all tokens up to the next sampled position at once; `reference as draft` is `mix_contexts`;
+`fixed point` is its fall-back; `teacher-forced forward` is one plain forward pass over the same rows, the floor to compare with.
+Each way runs `--repeats` times in turn with the others; the median is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers.cache_utils import DynamicCache
+
+from gapbridge.decoding import MixedContext, mix_contexts, mixing
+from gapbridge.decoding.mode import generation_mode
+from gapbridge.decoding.noise import coin_flips, example_keys
+from gapbridge.decoding.sampling import KeyedSampler, SamplingOptions
+from gapbridge.decoding.slot_cache import SlotCache, slot_forward
+from gapbridge.tasks.word_problems import problems
+
+
+BASE = Path(__file__).parents[1] / "recipes" / "tiny" / "base"
+SHAPES = {  # hidden, intermediate, layers, heads, vocabulary
+    "random-25m": (512, 1408, 7, 8, 4096),
+    "random-1b": (2048, 8192, 16, 32, 32768),
+}
+
+
+class Rows:
+    """The examples of one benchmark, longest first, as every way gets them."""
+
+    def __init__(self, prompts: list[list[int]], references: list[list[int]], beta: float) -> None:
+        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]) - len(references[i]))
+        self.prompts = [prompts[i] for i in order]
+        self.references = [references[i] for i in order]
+        self.ids = list(range(len(prompts)))
+        self.beta = beta
+
+    def batches(self, size: int) -> list[range]:
+        return [range(start, min(start + size, len(self.ids))) for start in range(0, len(self.ids), size)]
+
+
+def tiny_rows(count: int) -> tuple[PreTrainedModel, list[list[int]], list[list[int]]]:
+    model = AutoModelForCausalLM.from_pretrained(BASE)
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    prompts, references = [], []
+    for problem in problems("train", count=count, steps=(1, 2, 3, 4, 5, 6)):
+        prompts.append(tokenizer(problem.question + "\n")["input_ids"])
+        references.append([*tokenizer(problem.answer)["input_ids"], tokenizer.eos_token_id])
+    return model, prompts, references
+
+
+def random_rows(name: str, count: int) -> tuple[PreTrainedModel, list[list[int]], list[list[int]]]:
+    hidden, intermediate, layers, heads, vocab = SHAPES[name]
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocab, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=2048, tie_word_embeddings=False,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    prompt_lengths = torch.randint(30, 90, (count,)).tolist()
+    answer_lengths = torch.randint(150, 250, (count,)).tolist()
+    prompts = [torch.randint(vocab, (length,)).tolist() for length in prompt_lengths]
+    references = [torch.randint(vocab, (length,)).tolist() for length in answer_lengths]
+    return model, prompts, references
+
+
+def token_by_token(model: PreTrainedModel, rows: Rows, batch_size: int) -> list[list[int]]:
+    """One token a pass into a growing cache, left-padded: how `generate` would do it."""
+    contexts: list[list[int]] = []
+    sampler = KeyedSampler(SamplingOptions(), model.device)
+    with generation_mode(model):
+        for batch in rows.batches(batch_size):
+            x, y = [rows.prompts[i] for i in batch], [rows.references[i] for i in batch]
+            width, steps = max(map(len, x)), max(map(len, y))
+            prompt = torch.tensor([[0] * (width - len(p)) + p for p in x], device=model.device)
+            mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in x], device=model.device)
+            reference = torch.tensor([r + [0] * (steps - len(r)) for r in y], device=model.device)
+            keys = example_keys([rows.ids[i] for i in batch], seed=0, round_index=0).to(model.device)
+            every = torch.arange(steps, device=model.device).expand(len(x), steps)
+            last = torch.tensor([len(r) - 1 for r in y], device=model.device)[:, None]
+            coins = coin_flips(keys[:, None].expand(-1, steps, -1), every, rows.beta) & (every < last)
+            cache = DynamicCache()
+            position_ids = (mask.cumsum(-1) - 1).clamp(min=0)
+            fed, context = prompt, []
+            for t in range(steps - 1):
+                logits = model(
+                    input_ids=fed, attention_mask=mask, position_ids=position_ids, past_key_values=cache,
+                    use_cache=True, logits_to_keep=1,
+                ).logits[:, -1]  # fmt: skip
+                token = torch.where(coins[:, t], sampler(logits, keys, every[:, t]), reference[:, t])
+                context.append(token)
+                fed, position_ids = token[:, None], position_ids[:, -1:] + 1
+                mask = torch.cat([mask, mask.new_ones(len(x), 1)], dim=1)
+            stacked = torch.stack([*context, reference[:, -1]], dim=1).tolist()
+            contexts += [[*row[: len(r) - 1], r[-1]] for row, r in zip(stacked, y, strict=True)]
+    return contexts
+
+
+def known_runs_skipped(model: PreTrainedModel, rows: Rows, batch_size: int) -> list[list[int]]:
+    """All tokens up to the next sampled position in one pass, in the slot cache; sampled positions one at a time."""
+    sampler = KeyedSampler(SamplingOptions(), model.device)
+    keys = example_keys(rows.ids, seed=0, round_index=0)
+    contexts = []
+    with generation_mode(model):
+        for batch in rows.batches(batch_size):
+            chunk = list(batch)
+            padded = mixing._pad([rows.prompts[i] for i in chunk], [rows.references[i] for i in chunk], keys[chunk], rows.beta)
+            examples = padded.to(model.device)
+            capacity = int(examples.last.max()) + 1
+            cache = SlotCache(model.config.num_hidden_layers, len(chunk), capacity)
+            settled = torch.zeros(len(chunk), dtype=torch.int64, device=model.device)
+            column = torch.arange(examples.tokens.shape[1], device=model.device)
+            while bool((settled < examples.last).any()):
+                ahead = examples.coins & (column > settled[:, None])
+                target = torch.where(ahead.any(1), ahead.int().argmax(1), examples.last)  # the next position to sample
+                window = torch.arange(int((target - settled).max()), device=model.device)
+                slots = (settled[:, None] + window).clamp(max=capacity - 1)
+                logits = slot_forward(model, examples.tokens.gather(1, slots), slots, int(slots.max()) + 1, cache)
+                live = (target > settled).nonzero().flatten()
+                at = target[live]
+                drawn = sampler(logits[live, (at - 1 - settled[live])], examples.keys[live], at - examples.start[live])
+                examples.tokens[live, at] = drawn
+                settled = torch.maximum(settled, target)
+            tokens = examples.tokens.tolist()
+            for row, i in enumerate(chunk):
+                start = len(rows.prompts[i])
+                contexts.append(tokens[row][start : start + len(rows.references[i])])
+    return contexts
+
+
+def reference_as_draft(model: PreTrainedModel, rows: Rows, batch_size: int, lookahead: int) -> list[list[int]]:
+    mixed = mix_contexts(
+        model, rows.prompts, rows.references, ids=rows.ids, mixture_coefficient=rows.beta,
+        batch_size=batch_size, lookahead=lookahead,
+    )  # fmt: skip
+    return [context.tokens for context in mixed]
+
+
+def fixed_point(model: PreTrainedModel, rows: Rows, batch_size: int) -> list[list[int]]:
+    padded = mixing._pad(rows.prompts, rows.references, example_keys(rows.ids, seed=0, round_index=0), rows.beta)
+    with generation_mode(model):
+        mixing._mix_fixed_point(model, padded, KeyedSampler(SamplingOptions(), model.device), batch_size, None)
+    tokens = padded.tokens.tolist()
+    return [t[len(x) : len(x) + len(y)] for t, x, y in zip(tokens, rows.prompts, rows.references, strict=True)]
+
+
+def teacher_forced(model: PreTrainedModel, rows: Rows, batch_size: int) -> None:
+    with generation_mode(model):
+        for batch in rows.batches(batch_size):
+            full = [rows.prompts[i] + rows.references[i] for i in batch]
+            width = max(map(len, full))
+            tokens = torch.tensor([row + [0] * (width - len(row)) for row in full], device=model.device)
+            mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in full], device=model.device)
+            model(input_ids=tokens, attention_mask=mask)
+
+
+def timed(model: PreTrainedModel, run: Callable[[], object]) -> tuple[float, int, object]:
+    """Seconds, forward passes and result of one run."""
+    passes = 0
+
+    def count(*_: object) -> None:
+        nonlocal passes
+        passes += 1
+
+    hook = model.register_forward_pre_hook(count)
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    result = run()
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
+    hook.remove()
+    return time.perf_counter() - start, passes, result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog="see the top of the file")
+    parser.add_argument("--model", choices=("tiny", *SHAPES), default="tiny")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bf16"), default="float32")
+    parser.add_argument("--rows", type=int, default=None, help="examples (default: 512 for tiny, 64 otherwise)")
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--lookahead", type=int, nargs="+", default=[16], help="one or several windows to try")
+    parser.add_argument("--beta", type=float, default=0.2)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--skip", nargs="*", default=[], help="names of ways to leave out")
+    parser.add_argument("--output", type=Path, default=None, help="also write the figures as JSON to this file")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+
+    count = args.rows or (512 if args.model == "tiny" else 64)
+    model, prompts, references = tiny_rows(count) if args.model == "tiny" else random_rows(args.model, count)
+    model = model.to(args.device, torch.bfloat16 if args.dtype == "bf16" else torch.float32)
+    rows = Rows(prompts, references, args.beta)
+    answer_tokens = sum(map(len, references))
+    ways: dict[str, Callable[[], object]] = {
+        "token by token": lambda: token_by_token(model, rows, args.batch_size),
+        "known runs skipped": lambda: known_runs_skipped(model, rows, args.batch_size),
+        "fixed point": lambda: fixed_point(model, rows, args.batch_size),
+        "teacher-forced forward": lambda: teacher_forced(model, rows, args.batch_size),
+    }
+    for window in args.lookahead:
+        ways[f"reference as draft, {window}"] = lambda w=window: reference_as_draft(model, rows, args.batch_size, w)
+    ways = {name: way for name, way in ways.items() if name not in args.skip}
+
+    timed(model, lambda: teacher_forced(model, rows, args.batch_size))  # warm-up
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    passes, tokens = {}, {}
+    for _ in range(args.repeats):
+        for name, way in ways.items():
+            taken, passes[name], tokens[name] = timed(model, way)
+            seconds[name].append(taken)
+
+    reference_way = f"reference as draft, {args.lookahead[0]}"
+    expected = tokens[reference_way]
+    differing = sum(t != r for c, ref in zip(expected, rows.references, strict=True) for t, r in zip(c, ref, strict=True))
+    median = {name: statistics.median(taken) for name, taken in seconds.items()}
+    machine = f"{torch.cuda.get_device_name() if args.device == 'cuda' else platform.machine() + ' CPU'}, {args.threads} thread(s)"
+    versions = f"torch {torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}"
+    print(f"{args.model}, {model.num_parameters() / 1e6:.1f} M parameters, {args.dtype}; {machine}; {versions}")
+    print(
+        f"{count} rows, {answer_tokens / count:.0f} answer tokens on average, β = {args.beta}, batch {args.batch_size}: "
+        f"{differing / answer_tokens:.1%} of the context tokens differ from the reference"
+    )
+    print(f"{'way':28}{'seconds':>10}{'passes':>8}{'× token by token':>18}{'× forward':>11}{'rows equal':>12}{'tokens differ':>15}")
+    report = {}
+    for name in ways:
+        equal = mismatch = None
+        if isinstance(tokens[name], list):
+            equal = sum(a == b for a, b in zip(tokens[name], expected, strict=True))
+            mismatch = sum(s != t for a, b in zip(tokens[name], expected, strict=True) for s, t in zip(a, b, strict=True)) / answer_tokens
+        report[name] = {
+            "seconds": median[name],
+            "all_seconds": seconds[name],
+            "passes": passes[name],
+            "speed_up": median["token by token"] / median[name] if "token by token" in median else None,
+            "times_forward": median[name] / median["teacher-forced forward"],
+            "rows_equal": equal,
+            "share_of_tokens_that_differ": mismatch,
+        }
+        entry = report[name]
+        faster = f"{entry['speed_up']:.2f}" if entry["speed_up"] else "–"
+        same = f"{equal}/{count}" if equal is not None else "–"
+        other = f"{mismatch:.2%}" if mismatch is not None else "–"
+        print(f"{name:28}{entry['seconds']:10.3f}{entry['passes']:8}{faster:>18}{entry['times_forward']:11.2f}{same:>12}{other:>15}")
+    if args.output:
+        settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(
+            json.dumps({"settings": settings, "machine": machine, "versions": versions, "ways": report}, indent=2) + "\n"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Package metadata. Ranges are what the code needs; `constraints.txt` pins what was tested."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+
+extras = {
+    "eval": ["math-verify[antlr4_13_2]>=0.9", "rouge-score>=0.1.2"],
+    "vllm": ["vllm>=0.22,<=0.31"],  # the range that TRL 1.16 supports
+    "qlora": ["bitsandbytes>=0.45"],
+}
+extras["dev"] = ["hypothesis>=6.100", "mypy>=1.11", "pytest>=8", "ruff>=0.6", "scipy>=1.11", "types-PyYAML"]
+
+setup(
+    name="gapbridge",
+    version="0.1.0",
+    description="Close the gap between training and inference in LLM fine-tuning: BASH and RAC as TRL trainers and recipes.",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    package_dir={"": "src", "gapbridge.accelerate_configs": "accelerate_configs"},
+    packages=[*find_packages("src"), "gapbridge.accelerate_configs"],
+    package_data={"gapbridge": ["py.typed"], "gapbridge.accelerate_configs": ["*.yaml"]},
+    install_requires=[
+        "torch>=2.6",
+        "transformers>=5.18",
+        "trl>=1.16,<2",
+        "accelerate>=1.12",
+        "datasets>=4.0",
+        "peft>=0.18",
+        "tokenizers>=0.21",
+        "pyarrow>=17",
+        "pyyaml>=6",
+        "rich>=13",
+        "matplotlib>=3.8",
+        "numpy>=1.26",
+        "tqdm>=4.66",
+        "deepspeed>=0.16; sys_platform == 'linux'",
+    ],
+    extras_require=extras,
+    entry_points={"console_scripts": ["gapbridge=gapbridge.cli:main"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

@@ -1,0 +1,156 @@
+"""The `gapbridge` command.
+
+    gapbridge sft|bash --config RECIPE [--accelerate_config NAME [--num_processes N]] [--key value …]
+    gapbridge generate --config RECIPE      build the contexts of the next round and stop
+    gapbridge preview  --config RECIPE      show the first rows as the trainer sees them (--rows N)
+    gapbridge validate --config RECIPE …    check recipes, report every fault at once
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from .errors import ConfigError, GapbridgeError
+
+
+TRAIN_COMMANDS = ("sft", "bash")
+COMMANDS = (*TRAIN_COMMANDS, "generate", "preview", "validate")
+LAUNCH_OPTIONS = ("--num_processes", "--num_machines", "--machine_rank", "--main_process_ip", "--main_process_port")
+EXIT_USER_ERROR = 2
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the console script."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__.strip())
+        print("\n`gapbridge sft --help` and `gapbridge bash --help` list every key of a recipe.")
+        return
+    if arguments[0] == "--version":
+        print(f"gapbridge {metadata.version('gapbridge')}")
+        return
+    command, rest = arguments[0], arguments[1:]
+    run_guarded(lambda: dispatch(command, rest))
+
+
+def run_guarded(action: Callable[[], None]) -> None:
+    """Run `action`; turn our errors into a message without a traceback and exit code 2."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    for noisy in ("httpx", "datasets", "trl", "accelerate", "matplotlib", "huggingface_hub"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        action()
+    except GapbridgeError as error:
+        print(f"gapbridge: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(EXIT_USER_ERROR) from None
+
+
+def dispatch(command: str, arguments: list[str]) -> None:
+    if command not in COMMANDS:
+        from .recipe import _nearest
+
+        raise ConfigError(f"unknown command {command!r}{_nearest(command, COMMANDS)}; there are {', '.join(COMMANDS)}")
+    if command in TRAIN_COMMANDS or command == "generate":
+        launch = _take(arguments, "--accelerate_config")
+        if launch is not None:
+            launch_with_accelerate(command, launch, arguments)
+            return
+    from . import pipeline  # heavy imports, after the cheap refusals
+
+    if command in TRAIN_COMMANDS:
+        if "--help" in arguments or "-h" in arguments:
+            pipeline.parser_for(command).print_help()
+            return
+        job = pipeline.read_job(arguments, command)
+        (pipeline.run_sft if command == "sft" else pipeline.run_bash)(job)
+    elif command == "generate":
+        pipeline.run_generate(pipeline.read_job(arguments))
+    elif command == "preview":
+        rows = _take(arguments, "--rows") or "3"
+        if not rows.isdecimal() or int(rows) < 1:
+            raise ConfigError(f"command line: --rows is {rows!r}: it must be a whole number from 1 on")
+        pipeline.run_preview(pipeline.read_job(arguments), int(rows))
+    else:
+        _validate_all(arguments)
+
+
+def _validate_all(arguments: list[str]) -> None:
+    from .pipeline import read_job
+    from .validate import describe, validate
+
+    paths, overrides = _recipes_of(arguments)
+    failed = []
+    for path in paths:
+        try:
+            job = read_job(["--config", path, *overrides])
+            faults, notes = validate(job)
+        except GapbridgeError as error:
+            failed += error.faults
+            continue
+        failed += [fault if fault.startswith(path) else f"{path}: {fault}" for fault in faults]
+        for note in notes:
+            print(f"  {note}")
+        if not faults:
+            print(f"{path}: good. {describe(job)}")
+    if failed:
+        raise ConfigError(failed)
+
+
+def _recipes_of(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The files after `--config` (one or several), and the other arguments."""
+    split = [part for argument in arguments for part in (argument.split("=", 1) if argument.startswith("--") else [argument])]
+    if "--config" not in split:
+        raise ConfigError("no recipe: give one or several with --config FILE.yaml …")
+    at = split.index("--config") + 1
+    end = next((i for i in range(at, len(split)) if split[i].startswith("--")), len(split))
+    if at == end:
+        raise ConfigError("command line: --config needs a file")
+    return split[at:end], split[: at - 1] + split[end:]
+
+
+def accelerate_config(name: str) -> Path:
+    """The accelerate configuration: a path, or a name looked up in `./accelerate_configs` and then in the package."""
+    source = Path(__file__).resolve().parents[2] / "accelerate_configs"
+    installed = Path(__file__).resolve().parent / "accelerate_configs"
+    candidates = [Path(name)] if name.endswith((".yaml", ".yml")) else []
+    candidates += [folder / f"{name}.yaml" for folder in (Path("accelerate_configs"), installed, source)]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    names = sorted({path.stem for folder in (Path("accelerate_configs"), installed, source) for path in folder.glob("*.yaml")})
+    raise ConfigError(f"--accelerate_config {name}: no such file or name; there are {', '.join(names)}")
+
+
+def launch_with_accelerate(command: str, config: str, arguments: list[str]) -> None:
+    """`accelerate launch --config_file CONFIG -m gapbridge.scripts.COMMAND …` in this process."""
+    launch: list[str] = ["--config_file", str(accelerate_config(config))]
+    for option in LAUNCH_OPTIONS:
+        value = _take(arguments, option)
+        if value is not None:
+            launch += [option, value]
+    from accelerate.commands.launch import launch_command, launch_command_parser
+
+    launch_command(launch_command_parser().parse_args([*launch, "-m", f"gapbridge.scripts.{command}", *arguments]))
+
+
+def _take(arguments: list[str], option: str) -> str | None:
+    """Remove `option VALUE` or `option=VALUE` from the arguments and return the value."""
+    for at, argument in enumerate(arguments):
+        if argument == option:
+            if at + 1 == len(arguments):
+                raise ConfigError(f"command line: {option} needs a value")
+            value = arguments[at + 1]
+            del arguments[at : at + 2]
+            return value
+        if argument.startswith(f"{option}="):
+            del arguments[at]
+            return argument.split("=", 1)[1]
+    return None
+
+
+if __name__ == "__main__":
+    main()

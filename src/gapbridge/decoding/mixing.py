@@ -1,0 +1,363 @@
+"""Mixed contexts for BASH (Cen et al. 2025, Algorithm 1): ŷ_t = y_t where the coin is 0, else ŷ_t ~ π(· | x, ŷ_<t).
+
+`mix_contexts_sequential` is the definition, one position at a time and without a cache. `mix_contexts` gives the same tokens in far
+fewer passes by using the reference as a speculative draft: between two sampled positions everything is known, and where the
+coin is 1 the reference token is a good guess of what the model will sample. Each pass feeds every row its next `lookahead`
+tokens from its last settled position, samples all coin positions of that window at once, and settles up to and including the first
+sampled token that differs from the reference; what was fed beyond that token stood on a wrong context and is fed again. Every settled
+token was thus sampled on settled tokens only, with noise that depends on its place alone (`noise`): the schedule cannot change it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from ..errors import ConfigError, DataError
+from .mode import generation_mode
+from .noise import coin_flips, example_keys
+from .sampling import KeyedSampler, SamplingOptions
+from .slot_cache import SlotCache, slot_forward, why_no_slot_cache
+
+
+logger = logging.getLogger(__name__)
+
+_BLOCK_ROWS = 512  # examples whose padded tensors are held at a time
+_PASS_COST = {True: 4.0, False: 16.0}  # fixed cost of a pass on a CPU (True) or another device, in columns of a window
+
+
+@dataclass(frozen=True)
+class MixedContext:
+    """A mixed answer: `tokens` is as long as the reference, `sampled` says where the coin was 1 (never at the end)."""
+
+    tokens: list[int]
+    sampled: list[bool]
+
+
+@dataclass
+class _Rows:
+    """Right-padded examples, longest first. Positions count from the start of the prompt; n rows, L columns.
+
+    `tokens` `[n, L]` starts as prompt ⊕ reference and ends as prompt ⊕ context; `coins` `[n, L]` marks what is sampled; `start` `[n]` is the
+    position of the first answer token; `last` `[n]` the position of the last coin, 0 where there is none; `keys` `[n, 2]`.
+    """
+
+    tokens: Tensor
+    coins: Tensor
+    start: Tensor
+    last: Tensor
+    keys: Tensor
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def to(self, device: torch.device) -> _Rows:
+        return _Rows(*(value.to(device) for value in self.__dict__.values()))
+
+    def take(self, rows: Tensor | slice) -> _Rows:
+        return _Rows(*(value[rows] for value in self.__dict__.values()))
+
+    def put(self, rows: Tensor, others: _Rows) -> None:
+        for value, other in zip(self.__dict__.values(), others.__dict__.values(), strict=True):
+            value[rows] = other
+
+
+def mix_contexts(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    references: Sequence[Sequence[int]],
+    *,
+    ids: Sequence[str | int],
+    mixture_coefficient: float,
+    seed: int = 0,
+    round_index: int = 0,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    suppress_tokens: Sequence[int] = (),
+    lookahead: int = 16,
+    batch_size: int = 64,
+    on_finished: Callable[[int], object] | None = None,
+) -> list[MixedContext]:
+    """Mix each reference with the model's own tokens, exactly as `mix_contexts_sequential` does, in few forward passes.
+
+    Args:
+        model: a causal language model, on its device. It is put into evaluation mode and restored.
+        prompts, references: token ids; none may be empty. A reference's last token is never sampled: it is nobody's context.
+        ids: one stable string or integer for each example; with `seed` and `round_index` it fixes coins and noise.
+        mixture_coefficient: β, the probability in [0, 1] that a position is sampled.
+        temperature, top_k, top_p, min_p, suppress_tokens: how a token is drawn, as in TRL.
+        lookahead: the most tokens that a row is fed in one pass. Changes the speed, not the tokens.
+        batch_size: rows in one pass. Changes the speed, not the tokens (up to floating-point ties).
+        on_finished: called with the number of newly finished examples, for a progress bar.
+
+    Returns:
+        One `MixedContext` for each example, in the order given.
+
+    Raises:
+        ConfigError: an option lies outside its range. DataError: the examples cannot be used. All faults are listed.
+    """
+    options = SamplingOptions(temperature, top_k, top_p, min_p, suppress_tokens)
+    _check(model, prompts, references, ids, mixture_coefficient, lookahead, batch_size)
+    if not ids:
+        return []
+    keys = example_keys(ids, seed=seed, round_index=round_index)
+    lengths = torch.tensor([len(x) + len(y) for x, y in zip(prompts, references, strict=True)])
+    order = torch.argsort(lengths, descending=True, stable=True)
+    mixed: list[MixedContext | None] = [None] * len(ids)
+    with generation_mode(model):
+        reason = why_no_slot_cache(model, int(lengths.max())) or _probe(model, prompts[order[-1]], references[order[-1]])
+        if reason:
+            logger.warning("contexts are mixed without a cache, in full-sequence passes, because %s", reason)
+        sampler = KeyedSampler(options, model.device)
+        for block in order.split(max(_BLOCK_ROWS, 2 * batch_size)):
+            examples = block.tolist()
+            rows = _pad([prompts[i] for i in examples], [references[i] for i in examples], keys[block], mixture_coefficient)
+            if reason:
+                _mix_fixed_point(model, rows, sampler, batch_size, on_finished)
+            else:
+                _mix_slots(model, rows, sampler, lookahead, batch_size, on_finished)
+            for row, example in enumerate(examples):
+                first, end = len(prompts[example]), len(prompts[example]) + len(references[example])
+                mixed[example] = MixedContext(rows.tokens[row, first:end].tolist(), rows.coins[row, first:end].tolist())
+    return [context for context in mixed if context is not None]
+
+
+def mix_contexts_sequential(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    references: Sequence[Sequence[int]],
+    *,
+    ids: Sequence[str | int],
+    mixture_coefficient: float,
+    seed: int = 0,
+    round_index: int = 0,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    suppress_tokens: Sequence[int] = (),
+    lookahead: int = 16,
+    batch_size: int = 64,
+    on_finished: Callable[[int], object] | None = None,
+) -> list[MixedContext]:
+    """The definition of a mixed context: every sampled position costs one forward pass over all that stands before it.
+
+    Takes what `mix_contexts` takes; `lookahead` and `batch_size` have no effect. For tests and for reading, not for use.
+    """
+    options = SamplingOptions(temperature, top_k, top_p, min_p, suppress_tokens)
+    _check(model, prompts, references, ids, mixture_coefficient, lookahead, batch_size)
+    mixed = []
+    with generation_mode(model):
+        sampler = KeyedSampler(options, model.device)
+        for example_id, x, y in zip(ids, prompts, references, strict=True):
+            key = example_keys([example_id], seed=seed, round_index=round_index)
+            coins = coin_flips(key.expand(len(y), 2), torch.arange(len(y)), mixture_coefficient)
+            coins[-1] = False
+            context: list[int] = []
+            for t, reference_token in enumerate(y):
+                if coins[t]:
+                    before = torch.tensor([[*x, *context]], device=model.device)
+                    logits = model(input_ids=before).logits[:, -1]
+                    position = torch.tensor([t], device=model.device)
+                    context.append(int(sampler(logits, key.to(model.device), position)))
+                else:
+                    context.append(reference_token)
+            mixed.append(MixedContext(context, coins.tolist()))
+            if on_finished is not None:
+                on_finished(1)
+    return mixed
+
+
+def _mix_slots(
+    model: PreTrainedModel,
+    examples: _Rows,
+    sampler: KeyedSampler,
+    lookahead: int,
+    batch_size: int,
+    on_finished: Callable[[int], object] | None,
+) -> None:
+    """Fill `examples.tokens` in place. A finished row's place is taken by the next example, longest first."""
+    waiting = examples.last.nonzero().flatten()  # examples with no coin need no pass
+    if on_finished is not None and len(waiting) < len(examples):
+        on_finished(len(examples) - len(waiting))
+    if not len(waiting):
+        return
+    device = model.device
+    current, waiting = waiting[:batch_size], waiting[batch_size:]
+    # Inputs up to position last - 1 are needed; one more slot takes what a window feeds beyond its row's end.
+    capacity = int(examples.last.max()) + 1
+    cache = SlotCache(model.config.get_text_config().num_hidden_layers, len(current), capacity)
+    rows = examples.take(current).to(device)
+    settled = torch.zeros(len(rows), dtype=torch.int64, device=device)  # inputs that are final and stand in the cache
+    accepted, drawn_in_all = 1, 2  # how often a sampled token equalled the reference so far, from a prior of one half
+
+    while True:
+        width = _window(rows, settled, lookahead, accepted / drawn_in_all)
+        slots = (settled[:, None] + torch.arange(width, device=device)).clamp(max=capacity - 1)
+        following = slots + 1
+        tokens = rows.tokens.gather(1, slots)
+        logits = slot_forward(model, tokens, slots, int(slots.max()) + 1, cache)
+        draft = rows.tokens.gather(1, following)
+        at_row, at_column = (rows.coins.gather(1, following) & (slots < capacity - 1)).nonzero(as_tuple=True)
+        answer_position = following[at_row, at_column] - rows.start[at_row]
+        drawn = draft.clone()
+        drawn[at_row, at_column] = sampler(logits[at_row, at_column], rows.keys[at_row], answer_position)
+
+        differs = drawn != draft
+        rejected = differs.any(dim=1)
+        first = torch.where(rejected, differs.int().argmax(dim=1), width - 1)
+        settled = settled + first + 1
+        valid = int((at_column <= first[at_row]).sum())
+        accepted, drawn_in_all = accepted + valid - int(rejected.sum()), drawn_in_all + valid
+        rows.tokens.scatter_(1, following.gather(1, first[:, None]), drawn.gather(1, first[:, None]))
+
+        finished = settled >= rows.last
+        if not finished.any():
+            continue
+        places = finished.nonzero().flatten()
+        examples.tokens[current[places.cpu()]] = rows.tokens[places].cpu()
+        if on_finished is not None:
+            on_finished(len(places))
+        filled, emptied = places[: len(waiting)], places[len(waiting) :]
+        if len(filled):
+            newcomers, waiting = waiting[: len(filled)], waiting[len(filled) :]
+            current[filled.cpu()] = newcomers
+            rows.put(filled, examples.take(newcomers).to(device))
+            settled[filled] = 0
+        if len(emptied):
+            remaining = len(rows) - len(emptied)
+            if not remaining:
+                return
+            # The last rows move into the emptied places, so that no pass carries a finished row.
+            target = emptied[emptied < remaining]
+            tail = torch.arange(remaining, len(rows), device=device)
+            source = tail[~torch.isin(tail, emptied)]
+            cache.move_rows(source, target, remaining)
+            settled[target] = settled[source]
+            current[target.cpu()] = current[source.cpu()]
+            rows.put(target, rows.take(source))
+            rows, settled, current = rows.take(slice(remaining)), settled[:remaining], current[:remaining]
+
+
+def _window(rows: _Rows, settled: Tensor, lookahead: int, acceptance: float) -> int:
+    """The window, at most `lookahead`, that settles the most tokens for its cost, where each draw is accepted at the given rate.
+
+    Wide windows waste what is fed beyond a rejected token, narrow ones pay the fixed cost of a pass too often. The cost of a
+    pass is modelled, not timed, so that the schedule, and with it every rounding error, is the same in every run.
+    """
+    offsets = torch.arange(lookahead, device=settled.device)
+    following = settled[:, None] + offsets + 1
+    coins = rows.coins.gather(1, following.clamp(max=rows.coins.shape[1] - 1))
+    coins_before = coins.cumsum(dim=1) - coins.long()
+    useful = (acceptance**coins_before) * (following <= rows.last[:, None])
+    cost = _PASS_COST[settled.device.type == "cpu"] + offsets + 1
+    return int((useful.sum(dim=0).cumsum(dim=0) / cost).argmax()) + 1
+
+
+def _mix_fixed_point(
+    model: PreTrainedModel,
+    examples: _Rows,
+    sampler: KeyedSampler,
+    batch_size: int,
+    on_finished: Callable[[int], object] | None,
+) -> None:
+    """Fill `examples.tokens` in place by full-sequence passes until nothing changes: exact for any causal model.
+
+    Each pass draws every coin position from the current guess. All tokens before the first one that changed are settled,
+    so a pass settles at least one sampled token more, and a pass that changes nothing proves every token right.
+    """
+    width = examples.tokens.shape[1]
+    for chunk in torch.arange(len(examples)).split(batch_size):
+        rows = examples.take(chunk).to(model.device)
+        at_row, at_column = rows.coins.nonzero(as_tuple=True)
+        attention_mask = (torch.arange(width, device=model.device) <= rows.last[:, None]).long()
+        changed = bool(len(at_row))
+        while changed:
+            logits = model(input_ids=rows.tokens, attention_mask=attention_mask).logits
+            positions = at_column - rows.start[at_row]
+            drawn = sampler(logits[at_row, at_column - 1], rows.keys[at_row], positions)
+            changed = bool((rows.tokens[at_row, at_column] != drawn).any())
+            rows.tokens[at_row, at_column] = drawn
+        examples.tokens[chunk] = rows.tokens.cpu()
+        if on_finished is not None:
+            on_finished(len(chunk))
+
+
+def _pad(
+    prompts: Sequence[Sequence[int]], references: Sequence[Sequence[int]], keys: Tensor, mixture_coefficient: float
+) -> _Rows:
+    start = torch.tensor([len(x) for x in prompts])
+    end = start + torch.tensor([len(y) for y in references])
+    width = int(end.max()) + 1
+    tokens = torch.zeros(len(keys), width, dtype=torch.int64)
+    for row, (x, y) in enumerate(zip(prompts, references, strict=True)):
+        tokens[row, : len(x) + len(y)] = torch.tensor([*x, *y])
+    column = torch.arange(width).expand(len(keys), width)
+    answer_position = (column - start[:, None]).clamp(min=0)
+    sampled = coin_flips(keys[:, None].expand(-1, width, -1), answer_position, mixture_coefficient)
+    coins = sampled & (column >= start[:, None]) & (column < end[:, None] - 1)
+    last = torch.where(coins, column, 0).amax(dim=1)
+    return _Rows(tokens, coins, start, last, keys)
+
+
+def _probe(model: PreTrainedModel, prompt: Sequence[int], reference: Sequence[int]) -> str | None:
+    """Run one short example through the slot cache, in ragged windows, and through a plain forward pass; compare.
+
+    Returns the reason not to use the cache, or None where both give the same logits.
+    """
+    tokens = torch.tensor([[*prompt, *reference]][0][:24], device=model.device)[None].expand(2, -1)
+    length = tokens.shape[1]
+    expected = model(input_ids=tokens[:1]).logits[0].float()
+    cache = SlotCache(model.config.get_text_config().num_hidden_layers, 2, length)
+    step, at = max(1, length // 3), torch.zeros(2, dtype=torch.int64, device=model.device)
+    window = torch.arange(step, device=model.device)
+    got = torch.zeros_like(expected)
+    while int(at.min()) < length:
+        slots = (at[:, None] + window).clamp(max=length - 1)
+        logits = slot_forward(model, tokens.gather(1, slots), slots, length, cache)
+        got[slots[0]] = logits[0].float()
+        at = at + torch.tensor([step, max(1, step - 1)], device=model.device)  # the second row falls behind
+    error = float((got - expected).norm() / expected.norm())
+    tolerance = 1e-3 if expected.dtype == model.dtype and not torch.is_autocast_enabled(model.device.type) else 5e-2
+    if error <= tolerance:
+        return None
+    return f"the slot cache changes its logits (relative error {error:.2g}, allowed {tolerance:g})"
+
+
+def _check(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    references: Sequence[Sequence[int]],
+    ids: Sequence[str | int],
+    mixture_coefficient: float,
+    lookahead: int,
+    batch_size: int,
+) -> None:
+    faults = []
+    if not 0 <= mixture_coefficient <= 1:
+        faults.append(f"mixture_coefficient is {mixture_coefficient}: it must lie in [0, 1]")
+    if lookahead < 1:
+        faults.append(f"lookahead is {lookahead}: it must be at least 1")
+    if batch_size < 1:
+        faults.append(f"batch_size is {batch_size}: it must be at least 1")
+    if faults:
+        raise ConfigError(faults)
+    if not len(prompts) == len(references) == len(ids):
+        raise DataError(f"{len(prompts)} prompts, {len(references)} references and {len(ids)} ids: give one of each an example")
+    if len(set(ids)) < len(ids):
+        raise DataError("ids are not unique: two examples with one id would get the same noise")
+    vocab_size = model.get_input_embeddings().num_embeddings
+    for example_id, x, y in zip(ids, prompts, references, strict=True):
+        if not len(x) or not len(y):
+            faults.append(f"example {example_id!r} has an empty {'reference' if len(x) else 'prompt'}")
+        elif not (0 <= min(min(x), min(y)) and max(max(x), max(y)) < vocab_size):
+            faults.append(f"example {example_id!r} has a token id outside the model's vocabulary of {vocab_size}")
+    if faults:
+        raise DataError(faults)

@@ -1,0 +1,80 @@
+"""Randomness as a pure function of where it is used: (seed, round, example id, answer position, vocabulary index).
+
+Sampling is Gumbel-max (Gumbel 1954; Maddison et al. 2014): argmax_v [log p_v + G_v] with G_v = -log(-log U_v) is a draw from p. U_v comes
+from an integer hash, not from a generator with a state, so the token drawn at a position does not depend on the batch the
+example is in, on the order of the rows, on the number of processes, on the decoding schedule or on where a run was interrupted.
+
+All arithmetic is on 32-bit words held in int64 tensors: products wrap modulo 2^64, which leaves their low 32 bits exact.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+_WORD = 0xFFFFFFFF
+_COIN, _TOKEN = 0x636F696E, 0x746F6B65  # the two uses of randomness at one position must not share their bits
+
+
+def example_keys(ids: Sequence[str | int], *, seed: int, round_index: int) -> Tensor:
+    """Two 32-bit words for each example, from (seed, round, id). Shape `[len(ids), 2]`, int64.
+
+    An integer id and its decimal string are different ids.
+    """
+    words = []
+    for example_id in ids:
+        text = f"{seed}/{round_index}/{type(example_id).__name__}/{example_id}"
+        digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+        words.append([int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")])
+    return torch.tensor(words, dtype=torch.int64).reshape(-1, 2)
+
+
+def _mix(word: Tensor) -> Tensor:
+    """A bijection of 32-bit words in which every input bit affects every output bit (xor-shift and odd multipliers)."""
+    word = ((word ^ (word >> 16)) * 0x7FEB352D) & _WORD
+    word = ((word ^ (word >> 15)) * 0x846CA68B) & _WORD
+    return word ^ (word >> 16)
+
+
+def _position_words(keys: Tensor, positions: Tensor, use: int) -> tuple[Tensor, Tensor]:
+    """Two words for each (example, position, use). `keys` is `[..., 2]`, `positions` is `[...]`."""
+    salted = _mix((positions * 0x9E3779B1 + use) & _WORD)
+    first = _mix(keys[..., 0] ^ salted)
+    second = _mix((keys[..., 1] + first) & _WORD)
+    return first, second
+
+
+def coin_flips(keys: Tensor, positions: Tensor, probability: float) -> Tensor:
+    """Bernoulli(`probability`) draws, one for each (example, position).
+
+    Args:
+        keys: `[..., 2]` from `example_keys`.
+        positions: `[...]`, answer positions counted from 0.
+
+    Returns:
+        `[...]`, bool. Probability 0 never gives true, probability 1 always does.
+    """
+    _, word = _position_words(keys, positions, _COIN)
+    return word < round(probability * 2**32)
+
+
+def gumbel_noise(keys: Tensor, positions: Tensor, vocab_size: int) -> Tensor:
+    """Standard Gumbel noise for each (example, position, vocabulary index).
+
+    Args:
+        keys: `[n, 2]` from `example_keys`.
+        positions: `[n]`, answer positions counted from 0.
+
+    Returns:
+        `[n, vocab_size]`, float32.
+    """
+    first, second = _position_words(keys, positions, _TOKEN)
+    vocabulary = _mix((torch.arange(vocab_size, device=keys.device, dtype=torch.int64) * 0x85EBCA6B + 1) & _WORD)
+    word = _mix(_mix(vocabulary[None, :] ^ first[:, None]) ^ second[:, None])
+    # 1 - U rather than U: its small values, which decide who wins the race, keep a resolution of 2^-32 in float32.
+    complement = ((word.to(torch.float32) + 0.5) * 2.0**-32).clamp_(max=1 - 2.0**-24)
+    return complement.neg_().log1p_().neg_().log_().neg_()

@@ -1,0 +1,42 @@
+"""The exceptions that Gapbridge raises for faults a user can mend. Each says where, what, and the way out.
+
+`GapbridgeError` is the base class: `except GapbridgeError` catches every refusal and nothing else. The command line turns it into a
+message without a traceback and exit code 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class GapbridgeError(Exception):
+    """Base class. `faults` lists every fault that was found, not only the first one."""
+
+    def __init__(self, faults: str | Sequence[str]) -> None:
+        self.faults: list[str] = [faults] if isinstance(faults, str) else list(faults)
+        super().__init__(self.faults)
+
+    def __str__(self) -> str:
+        if len(self.faults) == 1:
+            return self.faults[0]
+        return f"{len(self.faults)} faults:\n" + "\n".join(f"  - {fault}" for fault in self.faults)
+
+
+class ConfigError(GapbridgeError, ValueError):
+    """A recipe, an option or an argument is wrong: an unknown key, a wrong type, a value outside its range."""
+
+
+class DataError(GapbridgeError, ValueError):
+    """The data cannot be used: a missing file, an empty data set, bad rows."""
+
+
+class StoreError(GapbridgeError):
+    """A round's contexts on disk are incomplete, damaged, or were made with other options."""
+
+
+class RunError(GapbridgeError):
+    """An output directory holds another run, a checkpoint is not whole, or the processes do not work together."""
+
+
+class TrainingError(GapbridgeError):
+    """Training had to stop: the loss is not a finite number."""

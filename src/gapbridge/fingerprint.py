@@ -1,0 +1,51 @@
+"""Fingerprints of what determines a context: weights, tokenizer and template."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+_CHUNK = 2**24
+
+
+def weights_fingerprint(model: PreTrainedModel) -> str:
+    """A hash of every parameter and buffer: name, shape, type and content.
+
+    The content enters through an integer checksum that is computed where the tensor lives; changing any one element changes it.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} {_checksum(tensor)}\n".encode())
+    return digest.hexdigest()
+
+
+def _checksum(tensor: Tensor) -> int:
+    """Sum over i of (byte_i + 1) · odd_i modulo 2^64, in chunks so that the int64 copy stays small."""
+    raw = tensor.detach().contiguous().flatten().view(torch.uint8)
+    total = 0
+    for start in range(0, raw.numel(), _CHUNK):
+        part = raw[start : start + _CHUNK].to(torch.int64)
+        index = torch.arange(start, start + part.numel(), device=part.device, dtype=torch.int64)
+        weight = (index * 0x5851F42D4C957F2D) | 1
+        weight = (weight ^ (weight >> 29)) | 1  # odd, so no change of a single byte is lost
+        total = (total + int(((part + 1) * weight).sum())) % 2**64
+    return total
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A hash of the tokenizer's whole definition, its special tokens and its chat template."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)  # only fast tokenizers have one
+    state = {
+        "backend": json.loads(backend.to_str()) if backend is not None else sorted(tokenizer.get_vocab().items()),
+        "special": {name: str(token) for name, token in sorted(tokenizer.special_tokens_map.items())},
+        "template": tokenizer.chat_template,
+    }
+    for volatile in ("truncation", "padding"):  # set by whoever tokenised last, no part of the definition
+        if isinstance(state["backend"], dict):
+            state["backend"].pop(volatile, None)
+    return hashlib.blake2b(json.dumps(state, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -1,0 +1,300 @@
+"""What the commands do: recipe → data → examples → trainer → report, for one method each."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import PartialState
+from peft import PeftModel
+from rich.console import Console
+from rich.text import Text
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from trl import ModelConfig, ScriptArguments, get_peft_config
+
+from .bash.bash_config import BASHConfig
+from .bash.bash_trainer import BASHTrainer
+from .bash.contexts import build_contexts, reference_dataset, suppressed_tokens
+from .config import ExampleConfig
+from .data import DataConfig, load_data
+from .decoding import mix_contexts
+from .errors import ConfigError
+from .examples import ExampleSet, build_examples, stop_tokens
+from .files import write_json_atomic, write_text_atomic
+from .loading import load_model, load_tokenizer, model_init_kwargs, prepare_tokenizer
+from .preview import bash_preview, print_previews
+from .recipe import Recipe, RecipeParser
+from .report import MetricsFile, write_data_record, write_report
+from .rounds import publish, round_arguments, round_directory, run_rounds, save_model, train_stage, unfinished_rounds
+from .run_directory import RunDirectory, require_output_dir
+from .trainer import GuardedSFTTrainer
+
+
+logger = logging.getLogger(__name__)
+
+CONFIGS: dict[str, type[ExampleConfig]] = {"sft": ExampleConfig, "bash": BASHConfig}
+PREVIEW_ROWS = 3
+
+
+@dataclass
+class Job:
+    """A parsed recipe with its parts by name."""
+
+    method: str
+    recipe: Recipe
+    data: DataConfig
+    script: ScriptArguments
+    model: ModelConfig
+    args: ExampleConfig
+
+    @property
+    def uses_peft(self) -> bool:
+        return bool(self.model.use_peft)
+
+
+def parser_for(method: str) -> RecipeParser:
+    return RecipeParser(
+        [DataConfig, ScriptArguments, CONFIGS[method], ModelConfig],
+        prog=f"gapbridge {method}",
+        description=f"Run the {method} recipe given with --config FILE.yaml; every key of the recipe is an option here as well.",
+    )
+
+
+def read_job(argv: Sequence[str], method: str | None = None) -> Job:
+    """Parse a recipe. The method is the command's, or the recipe's `method` key.
+
+    Raises:
+        ConfigError: listing every fault.
+    """
+    chosen = method or _method_of(argv)
+    recipe = parser_for(chosen).parse_recipe(argv)
+    if recipe.method not in (None, chosen):
+        raise ConfigError(f"{recipe.path}: is a recipe for {recipe.method}: run it with `gapbridge {recipe.method}`")
+    data, script, args, model = recipe.parts
+    if not model.model_name_or_path:
+        raise ConfigError(f"{recipe.path}: model_name_or_path is not set")
+    require_output_dir(recipe.settings.get("output_dir"))
+    # The handbook's pipelines resolve everything on the Hub; the trainer's own push would upload contexts as well.
+    return Job(chosen, recipe, data, script, model, args)
+
+
+def _method_of(argv: Sequence[str]) -> str:
+    from .recipe import METHODS, read_yaml
+
+    arguments = [part for argument in argv for part in argument.split("=", 1)]
+    if "--config" not in arguments or arguments[-1] == "--config":
+        raise ConfigError("no recipe: give one with --config FILE.yaml")
+    path = Path(arguments[arguments.index("--config") + 1])
+    method = read_yaml(path).get("method")
+    if method not in METHODS:
+        raise ConfigError(f"{path}: method is {method!r}: the recipe must say which of {', '.join(METHODS)} it is for")
+    return str(method)
+
+
+def load_examples(job: Job, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None) -> dict[str, ExampleSet]:
+    """`train`, and `eval` where the recipe evaluates."""
+    loaded = load_data(job.data, job.script, seed=job.args.seed, needs_eval=str(job.args.eval_strategy.value) != "no")
+    parts = {"train": (loaded.train, loaded.source)}
+    if loaded.eval is not None:
+        parts["eval"] = (loaded.eval, loaded.eval_source)
+    stops = stop_tokens(tokenizer, model)
+    return {
+        name: build_examples(
+            dataset,
+            tokenizer,
+            stops=stops,
+            max_length=job.args.max_length,
+            on_bad_rows=job.args.on_bad_rows,
+            truncate_long_rows=job.args.truncate_long_rows,
+            num_proc=job.args.dataset_num_proc,
+            source=source,
+        )
+        for name, (dataset, source) in parts.items()
+    }
+
+
+def load_start(job: Job, path: str | Path | None = None) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
+    """Model and tokenizer that a run, or one of its rounds, starts from."""
+    source = path or job.model.model_name_or_path
+    set_seed(job.args.seed)
+    options = model_init_kwargs(job.model, job.args)
+    if path is not None:
+        options.pop("revision", None)
+    model = load_model(source, job.args, **options)
+    tokenizer = load_tokenizer(source, job.args, None if path else job.model.model_revision)
+    prepare_tokenizer(model, tokenizer, job.args, uses_peft=job.uses_peft)
+    return model, tokenizer
+
+
+def run_sft(job: Job) -> Path:
+    """Supervised fine-tuning with TRL's trainer on the same examples that the other methods get."""
+    run = RunDirectory(require_output_dir(job.args.output_dir), job.method, job.recipe.settings)
+    if run.check() == "complete":
+        _say(f"{run.path}: this run is complete, nothing to do")
+        return run.path
+    args = job.args
+    args.push_to_hub, push = False, args.push_to_hub
+    model, tokenizer = load_start(job)
+    examples = load_examples(job, tokenizer, model)
+    if not (run.path / "model").is_dir():
+        rows = reference_dataset(examples["train"])
+        evaluation = examples.get("eval")
+        trainer = GuardedSFTTrainer(
+            model=model,
+            args=args,
+            train_dataset=rows.remove_columns("id"),
+            eval_dataset=None if evaluation is None else reference_dataset(evaluation).remove_columns("id"),
+            processing_class=tokenizer,
+            peft_config=get_peft_config(job.model),
+            callbacks=[MetricsFile()],
+            row_ids=rows,
+        )
+        _enter(run, job, examples)
+        train_stage(trainer)
+        save_model(trainer, run.path / "model")
+    if PartialState().is_main_process:
+        publish(run.path / "model", run.path)
+    return _finish(run, job, push)
+
+
+def run_bash(job: Job) -> Path:
+    """All rounds of BASH, from the first unfinished stage on."""
+    args = job.args
+    assert isinstance(args, BASHConfig)
+    run = RunDirectory(require_output_dir(args.output_dir), job.method, job.recipe.settings)
+    if run.check() == "complete":
+        _say(f"{run.path}: this run is complete, nothing to do")
+        return run.path
+    args.push_to_hub, push = False, args.push_to_hub
+    model, tokenizer = load_start(job)
+    examples = load_examples(job, tokenizer, model)
+    previews = preview_rows(model, tokenizer, examples["train"], args)
+    _enter(run, job, examples)
+    if PartialState().is_main_process:
+        Console(stderr=True, soft_wrap=True).print(previews[0])
+        write_text_atomic(run.path / "samples" / "first_rows.txt", "\n".join(preview.plain for preview in previews))
+
+    def make_trainer(start: Path | None, round_args: BASHConfig) -> GuardedSFTTrainer:
+        current, current_tokenizer = (model, tokenizer) if start is None else load_start(job, start)
+        trainer = BASHTrainer(
+            model=current,
+            args=round_args,
+            train_dataset=examples["train"],
+            eval_dataset=examples.get("eval"),
+            processing_class=current_tokenizer,
+            # A later round goes on with the adapter of the round before.
+            peft_config=get_peft_config(job.model) if start is None else None,
+            callbacks=[MetricsFile()],
+        )
+        if trainer.is_world_process_zero():
+            write_json_atomic(Path(round_args.output_dir) / "mixing.json", vars(trainer.counts))
+        return trainer
+
+    run_rounds(args, make_trainer)
+    return _finish(run, job, push)
+
+
+def run_generate(job: Job) -> Path:
+    """Build the contexts of the first unfinished round and stop; training later finds them in the store."""
+    args = job.args
+    if not isinstance(args, BASHConfig):
+        raise ConfigError(f"{job.recipe.path}: method {job.method} generates nothing before training")
+    run = RunDirectory(require_output_dir(args.output_dir), job.method, job.recipe.settings)
+    state = run.check()
+    following = next(unfinished_rounds(args), None)
+    if state == "complete" or following is None:
+        _say(f"{run.path}: every round is trained, nothing to generate")
+        return run.path
+    index, start = following
+    model, tokenizer = load_start(job, start)
+    examples = load_examples(job, tokenizer, model)
+    _enter(run, job, examples)
+    model.to(args.device)
+    directory = round_directory(args.output_dir, index) / "contexts"
+    round_args = round_arguments(args, index)
+    build_contexts(model, tokenizer, examples["train"], round_args, directory)
+    if "eval" in examples and args.eval_own_contexts and args.mixture_coefficient > 0:
+        build_contexts(model, tokenizer, examples["eval"], round_args, directory.with_name("eval_contexts"))
+    _say(f"{directory}: {len(examples['train'])} contexts, complete")
+    return directory
+
+
+def run_preview(job: Job, count: int) -> list[Text]:
+    """The first rows as round 1 trains on them; nothing is written."""
+    model, tokenizer = load_start(job)
+    model.to(job.args.device)
+    job.data.max_train_examples = min(count, job.data.max_train_examples or count)
+    job.args.eval_strategy = type(job.args.eval_strategy)("no")
+    examples = load_examples(job, tokenizer, model)["train"]
+    if isinstance(job.args, BASHConfig):
+        previews = preview_rows(model, tokenizer, examples, job.args, count)
+    else:
+        previews = [bash_preview(e, e.reference, [False] * len(e.reference), tokenizer) for e in examples]
+    print_previews(previews)
+    return previews
+
+
+def preview_rows(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: BASHConfig, count: int = PREVIEW_ROWS
+) -> list[Text]:
+    """The first rows of round 1, mixed as the run will mix them (the noise is keyed, so they are the same)."""
+    part = examples.part(0, count)
+    contexts = mix_contexts(
+        model,
+        [example.prompt for example in part],
+        [example.reference for example in part],
+        ids=[example.id for example in part],
+        mixture_coefficient=args.mixture_coefficient,
+        seed=args.seed,
+        round_index=1,
+        temperature=args.temperature,
+        top_k=args.top_k,
+        top_p=args.top_p,
+        min_p=args.min_p or 0.0,
+        suppress_tokens=suppressed_tokens(model, tokenizer, args),
+        lookahead=args.lookahead,
+        batch_size=args.generation_batch_size,
+    )
+    return [
+        bash_preview(example, context.tokens, context.sampled, tokenizer)
+        for example, context in zip(part, contexts, strict=True)
+    ]
+
+
+def _enter(run: RunDirectory, job: Job, examples: dict[str, ExampleSet]) -> None:
+    if PartialState().is_main_process:
+        run.enter(job.recipe)
+        write_data_record(run.path, examples)
+    PartialState().wait_for_everyone()
+
+
+def _finish(run: RunDirectory, job: Job, push: bool) -> Path:
+    if PartialState().is_main_process:
+        report = write_report(run.path)
+        if push:
+            _push(run.path / "model" if job.method == "sft" else _last_model(job), job.args)
+        run.complete()
+        _say(f"model: {run.path}   report: {report}")
+    PartialState().wait_for_everyone()
+    return run.path
+
+
+def _last_model(job: Job) -> Path:
+    assert isinstance(job.args, BASHConfig)
+    return round_directory(job.args.output_dir, job.args.num_rounds) / "model"
+
+
+def _push(model: Path, args: ExampleConfig) -> None:
+    """Upload the final model, and nothing else of the run."""
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=args.hub_token)
+    repo = api.create_repo(args.hub_model_id or Path(args.output_dir).name, private=args.hub_private_repo, exist_ok=True)
+    api.upload_folder(repo_id=repo.repo_id, folder_path=model, revision=args.hub_revision)
+
+
+def _say(text: str) -> None:
+    if PartialState().is_main_process:
+        print(text, flush=True)

@@ -1,0 +1,1 @@
+"""Thin entry points for `accelerate launch -m gapbridge.scripts.<command> --config RECIPE`."""

@@ -1,0 +1,188 @@
+"""Procedural grade-school word problems with worked answers in GSM8K's form, for runs that need no download.
+
+A problem is a chain of one to six operations on small whole numbers, told in one sentence each. The worked answer has
+one line per operation and ends like GSM8K's (Cobbe et al. 2021):
+
+    Ben: 4+3=<<4+3=7>>7
+    Ana: 7*2=<<7*2=14>>14
+    #### 14
+
+Problems are a pure function of (split, seed, index, steps). The splits are disjoint by construction: the *computation* of a
+problem (its start value and its operations, without names or wording) is hashed, and the hash decides to which split every
+problem with that computation belongs. A test problem is therefore never a reworded training problem.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+from ..files import write_text_atomic
+
+
+SPLITS = ("train", "test")
+TEST_SHARE = 1 / 8
+MAX_STEPS = 6
+MAX_VALUE = 200
+
+NAMES = (
+    "Ana", "Ben", "Cara", "Dan", "Eva", "Finn", "Gina", "Hugo", "Ines", "Jack", "Kim", "Leo",
+    "Mia", "Noah", "Olga", "Paul", "Rosa", "Sam", "Tara", "Uma", "Vera", "Will", "Yan", "Zoe",
+)  # fmt: skip
+ITEMS = (
+    "apples", "books", "cards", "coins", "eggs", "marbles", "pears", "pens",
+    "plums", "shells", "stamps", "stickers", "stones", "toys",
+)  # fmt: skip
+
+START = ("{a} has {n} {items}.", "{a} owns {n} {items}.", "{a} starts with {n} {items}.")
+GAIN = ("{a} finds {n} more {items}.", "{a} buys {n} more {items}.", "Then {a} gets {n} more {items}.")
+LOSS = ("{a} gives away {n} {items}.", "{a} loses {n} {items}.", "Then {a} sells {n} {items}.")
+MORE = ("{b} has {n} more {items} than {a}.", "{b} owns {n} {items} more than {a}.")
+FEWER = ("{b} has {n} fewer {items} than {a}.", "{b} owns {n} {items} fewer than {a}.")
+TIMES = ("{b} has {n} times as many {items} as {a}.", "{b} owns {n} times the {items} of {a}.")
+SHARE = (
+    "{a} splits the {items} into {n} equal bags and keeps one bag.",
+    "{a} shares the {items} equally among {n} friends, and {b} is one of them.",
+)
+DISTRACTORS = ("{c} has {n} {others}.", "{c} wants {n} {others}.", "It is {n} days until the holidays.", "{c} is {n} years old.")
+ASK = ("How many {items} does {a} have?", "How many {items} does {a} have now?", "Count the {items} of {a}.")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation `left operator right = result`, after which `subject` holds `result` things."""
+
+    subject: str
+    left: int
+    operator: str
+    right: int
+    result: int
+
+    @property
+    def line(self) -> str:
+        calculation = f"{self.left}{self.operator}{self.right}"
+        return f"{self.subject}: {calculation}=<<{calculation}={self.result}>>{self.result}"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A word problem; `answer` is the worked solution and `result` the number after `####`."""
+
+    id: str
+    question: str
+    steps: tuple[Step, ...]
+
+    @property
+    def result(self) -> int:
+        return self.steps[-1].result
+
+    @property
+    def answer(self) -> str:
+        return "\n".join([step.line for step in self.steps] + [f"#### {self.result}"])
+
+    def row(self) -> dict[str, Any]:
+        """The problem in TRL's conversational prompt/completion form, with its id."""
+        return {
+            "id": self.id,
+            "prompt": [{"role": "user", "content": self.question}],
+            "completion": [{"role": "assistant", "content": self.answer}],
+        }
+
+
+def split_of(steps: Sequence[Step]) -> str:
+    """The split that every problem with this computation belongs to, whatever its names and wording."""
+    computation = ",".join(f"{step.left}{step.operator}{step.right}" for step in steps)
+    digest = hashlib.sha256(computation.encode()).digest()
+    return "test" if int.from_bytes(digest[:8], "big") < TEST_SHARE * 2**64 else "train"
+
+
+def problems(split: str, *, count: int, steps: Sequence[int] = (4,), seed: int = 0) -> Iterator[Problem]:
+    """Yield `count` problems of `split`, with the numbers of operations in `steps` taken in turn.
+
+    Raises:
+        ConfigError: `split` is unknown, `count` is negative or a number of steps lies outside 1 to 6.
+    """
+    faults = []
+    if split not in SPLITS:
+        faults.append(f"split is {split!r}: choose one of {', '.join(SPLITS)}")
+    if count < 0:
+        faults.append(f"count is {count}: it must not be negative")
+    if not steps or any(not 1 <= number <= MAX_STEPS for number in steps):
+        faults.append(f"steps is {list(steps)}: each number must lie in 1 to {MAX_STEPS}")
+    if faults:
+        raise ConfigError(faults)
+    for index in range(count):
+        number = steps[index % len(steps)]
+        rng = random.Random(f"word-problems/{split}/{seed}/{index}/{number}")
+        problem = _draw(rng, number, f"{split}-{seed}-{index}")
+        while split_of(problem.steps) != split:
+            problem = _draw(rng, number, problem.id)
+        yield problem
+
+
+def _draw(rng: random.Random, number_of_steps: int, problem_id: str) -> Problem:
+    names = rng.sample(NAMES, number_of_steps + 4)
+    items, others = rng.sample(ITEMS, 2)
+    holder = names.pop()
+    value = rng.randint(2, 60)
+    sentences = [rng.choice(START).format(a=holder, n=value, items=items)]
+    steps: list[Step] = []
+    while len(steps) < number_of_steps:
+        kind, operator, right, result = _draw_operation(rng, value)
+        template = rng.choice(kind)
+        newcomer = names[-1]
+        sentences.append(template.format(a=holder, b=newcomer, n=right, items=items))
+        subject = newcomer if "{b}" in template else holder
+        if subject == newcomer:
+            names.pop()
+        steps.append(Step(subject, value, operator, right, result))
+        holder, value = subject, result
+    for _ in range(rng.choice((0, 0, 1, 2))):
+        distractor = rng.choice(DISTRACTORS).format(c=names.pop(), n=rng.randint(2, 60), others=others)
+        sentences.insert(rng.randint(0, len(sentences)), distractor)
+    sentences.append(rng.choice(ASK).format(a=holder, items=items))
+    return Problem(problem_id, " ".join(sentences), tuple(steps))
+
+
+def _draw_operation(rng: random.Random, value: int) -> tuple[tuple[str, ...], str, int, int]:
+    """A kind of sentence, its operator, right operand and result, such that the result lies in 1 to `MAX_VALUE`."""
+    choices: list[tuple[tuple[str, ...], str, int, int]] = []
+    if value <= MAX_VALUE - 2:
+        gain = rng.randint(2, min(40, MAX_VALUE - value))
+        choices += [(GAIN, "+", gain, value + gain), (MORE, "+", gain, value + gain)]
+    if value > 2:
+        loss = rng.randint(2, min(40, value - 1))
+        choices += [(LOSS, "-", loss, value - loss), (FEWER, "-", loss, value - loss)]
+    factors = [factor for factor in (2, 3, 4, 5) if value * factor <= MAX_VALUE]
+    if factors:
+        factor = rng.choice(factors)
+        choices.append((TIMES, "*", factor, value * factor))
+    divisors = [divisor for divisor in (2, 3, 4, 5) if value % divisor == 0]
+    if divisors:
+        divisor = rng.choice(divisors)
+        choices.append((SHARE, "/", divisor, value // divisor))
+    return rng.choice(choices)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m gapbridge.tasks.word_problems", description="Write a JSONL file.")
+    parser.add_argument("--split", choices=SPLITS, required=True)
+    parser.add_argument("--count", type=int, required=True, help="number of problems")
+    parser.add_argument("--steps", type=int, nargs="+", default=[4], help="operations in a problem, 1 to 6")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, required=True, help="the JSONL file to write")
+    args = parser.parse_args(argv)
+    rows = [problem.row() for problem in problems(args.split, count=args.count, steps=args.steps, seed=args.seed)]
+    write_text_atomic(args.output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    print(f"{args.output}: {len(rows)} problems")
+
+
+if __name__ == "__main__":
+    main()
