@@ -15,7 +15,7 @@ extras["dev"] = ["hypothesis>=6.100", "mypy>=1.11", "pytest>=8", "ruff>=0.6", "s
 setup(
     name="gapbridge",
     version="0.1.0",
-    description="Close the gap between training and inference in LLM fine-tuning: BASH and RAC as TRL trainers and recipes.",
+    description="Close the training-inference gap in LLM fine-tuning: methods as TRL trainers and recipes.",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

@@ -1,13 +1,15 @@
-"""How fast are mixed contexts built? All ways side by side in one run, on the same rows, checked to give the same tokens.
+"""How fast are mixed contexts built? All ways side by side in one run, on the same rows, checked to give the same
+tokens.
 
     python benchmarks/mixing.py --model tiny                                      # recipes/tiny/base, word problems
-    python benchmarks/mixing.py --model random-25m                                # worst case: nearly every sampled token differs
-    python benchmarks/mixing.py --model random-1b --device cuda --dtype bf16      # a 1 B-shaped model on a GPU
+    python benchmarks/mixing.py --model random-25m                                # worst case: nearly every sampled
+    token differs python benchmarks/mixing.py --model random-1b --device cuda --dtype bf16      # a 1 B-shaped model on
+    a GPU
 
-Ways: `token by token` feeds one token a pass into transformers' own growing cache, left-padded, one batch after the other;
-`known runs skipped` feeds all tokens up to the next sampled position at once; `reference as draft` is `mix_contexts`;
-`fixed point` is its fall-back; `teacher-forced forward` is one plain forward pass over the same rows, the floor to compare with.
-Each way runs `--repeats` times in turn with the others; the median is printed.
+Ways: `token by token` feeds one token a pass into transformers' own growing cache, left-padded, one batch after the
+other; `known runs skipped` feeds all tokens up to the next sampled position at once; `reference as draft` is
+`mix_contexts`; `fixed point` is its fall-back; `teacher-forced forward` is one plain forward pass over the same rows,
+the floor to compare with. Each way runs `--repeats` times in turn with the others; the median is printed.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
-from gapbridge.decoding import MixedContext, mix_contexts, mixing
+from gapbridge.decoding import mix_contexts, mixing
 from gapbridge.decoding.mode import generation_mode
 from gapbridge.decoding.noise import coin_flips, example_keys
 from gapbridge.decoding.sampling import KeyedSampler, SamplingOptions
@@ -119,7 +121,9 @@ def known_runs_skipped(model: PreTrainedModel, rows: Rows, batch_size: int) -> l
     with generation_mode(model):
         for batch in rows.batches(batch_size):
             chunk = list(batch)
-            padded = mixing._pad([rows.prompts[i] for i in chunk], [rows.references[i] for i in chunk], keys[chunk], rows.beta)
+            padded = mixing._pad(
+                [rows.prompts[i] for i in chunk], [rows.references[i] for i in chunk], keys[chunk], rows.beta
+            )
             examples = padded.to(model.device)
             capacity = int(examples.last.max()) + 1
             cache = SlotCache(model.config.num_hidden_layers, len(chunk), capacity)
@@ -229,22 +233,31 @@ def main() -> None:
 
     reference_way = f"reference as draft, {args.lookahead[0]}"
     expected = tokens[reference_way]
-    differing = sum(t != r for c, ref in zip(expected, rows.references, strict=True) for t, r in zip(c, ref, strict=True))
+    differing = sum(
+        t != r for c, ref in zip(expected, rows.references, strict=True) for t, r in zip(c, ref, strict=True)
+    )
     median = {name: statistics.median(taken) for name, taken in seconds.items()}
-    machine = f"{torch.cuda.get_device_name() if args.device == 'cuda' else platform.machine() + ' CPU'}, {args.threads} thread(s)"
-    versions = f"torch {torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}"
+    device = torch.cuda.get_device_name() if args.device == "cuda" else f"{platform.machine()} CPU"
+    machine = f"{device}, {args.threads} thread(s)"
+    versions = (
+        f"torch {torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}"
+    )
     print(f"{args.model}, {model.num_parameters() / 1e6:.1f} M parameters, {args.dtype}; {machine}; {versions}")
     print(
         f"{count} rows, {answer_tokens / count:.0f} answer tokens on average, β = {args.beta}, batch {args.batch_size}: "
         f"{differing / answer_tokens:.1%} of the context tokens differ from the reference"
     )
-    print(f"{'way':28}{'seconds':>10}{'passes':>8}{'× token by token':>18}{'× forward':>11}{'rows equal':>12}{'tokens differ':>15}")
+    head = ("seconds", "passes", "× token by token", "× forward", "rows equal", "tokens differ")
+    print(f"{'way':28}" + "".join(f"{title:>18}" for title in head))
     report = {}
     for name in ways:
         equal = mismatch = None
         if isinstance(tokens[name], list):
             equal = sum(a == b for a, b in zip(tokens[name], expected, strict=True))
-            mismatch = sum(s != t for a, b in zip(tokens[name], expected, strict=True) for s, t in zip(a, b, strict=True)) / answer_tokens
+            mismatch = (
+                sum(s != t for a, b in zip(tokens[name], expected, strict=True) for s, t in zip(a, b, strict=True))
+                / answer_tokens
+            )
         report[name] = {
             "seconds": median[name],
             "all_seconds": seconds[name],
@@ -258,12 +271,14 @@ def main() -> None:
         faster = f"{entry['speed_up']:.2f}" if entry["speed_up"] else "–"
         same = f"{equal}/{count}" if equal is not None else "–"
         other = f"{mismatch:.2%}" if mismatch is not None else "–"
-        print(f"{name:28}{entry['seconds']:10.3f}{entry['passes']:8}{faster:>18}{entry['times_forward']:11.2f}{same:>12}{other:>15}")
+        cells = (f"{entry['seconds']:.3f}", entry["passes"], faster, f"{entry['times_forward']:.2f}", same, other)
+        print(f"{name:28}" + "".join(f"{cell:>18}" for cell in cells))
     if args.output:
         settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
         args.output.parent.mkdir(parents=True, exist_ok=True)
         args.output.write_text(
-            json.dumps({"settings": settings, "machine": machine, "versions": versions, "ways": report}, indent=2) + "\n"
+            json.dumps({"settings": settings, "machine": machine, "versions": versions, "ways": report}, indent=2)
+            + "\n"
         )
 
 

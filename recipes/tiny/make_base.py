@@ -2,9 +2,9 @@
 
     python recipes/tiny/make_base.py --output recipes/tiny/base        (or: make tiny-base)
 
-The text is plain ("question, new line, worked answer"); the chat format is what the tiny recipes teach. Every batch holds fresh
-problems of 1 to 6 steps from the training split, so no test problem is ever seen. The result is a pure function of the
-arguments on one machine with one thread.
+The text is plain ("question, new line, worked answer"); the chat format is what the tiny recipes teach. Every batch
+holds fresh problems of 1 to 6 steps from the training split, so no test problem is ever seen. The result is a pure
+function of the arguments on one machine with one thread.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ _HOMES = {
     "mix_contexts_sequential": "decoding",
 }
 
-__all__ = [  # noqa: RUF022 (a literal, so that type checkers see it)
+__all__ = [
     "BASHConfig",
     "BASHTrainer",
     "ConfigError",

@@ -1,8 +1,8 @@
 """Checkpoints with a mark of completeness: a half-written one is never resumed from.
 
-transformers takes the checkpoint with the highest number, whole or not, and resumes without a complaint where the optimizer's state is
-missing. Here a mark, `COMPLETE.json`, is written last, after all processes have written their part; it lists every file with its
-size, and only a checkpoint whose mark is there and true is resumed from.
+transformers takes the checkpoint with the highest number, whole or not, and resumes without a complaint where the
+optimizer's state is missing. Here a mark, `COMPLETE.json`, is written last, after all processes have written their
+part; it lists every file with its size, and only a checkpoint whose mark is there and true is resumed from.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ MARK = "COMPLETE.json"
 class MarkComplete(TrainerCallback):
     """Writes the mark after each save."""
 
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         PartialState().wait_for_everyone()
         if args.should_save:
             mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}", args.world_size)

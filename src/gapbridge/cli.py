@@ -1,9 +1,9 @@
 """The `gapbridge` command.
 
-    gapbridge sft|bash --config RECIPE [--accelerate_config NAME [--num_processes N]] [--key value …]
-    gapbridge generate --config RECIPE      build the contexts of the next round and stop
-    gapbridge preview  --config RECIPE      show the first rows as the trainer sees them (--rows N)
-    gapbridge validate --config RECIPE …    check recipes, report every fault at once
+gapbridge sft|bash --config RECIPE [--accelerate_config NAME [--num_processes N]] [--key value …]
+gapbridge generate --config RECIPE      build the contexts of the next round and stop
+gapbridge preview  --config RECIPE      show the first rows as the trainer sees them (--rows N)
+gapbridge validate --config RECIPE …    check recipes, report every fault at once
 """
 
 from __future__ import annotations
@@ -102,7 +102,11 @@ def _validate_all(arguments: list[str]) -> None:
 
 def _recipes_of(arguments: list[str]) -> tuple[list[str], list[str]]:
     """The files after `--config` (one or several), and the other arguments."""
-    split = [part for argument in arguments for part in (argument.split("=", 1) if argument.startswith("--") else [argument])]
+    split = [
+        part
+        for argument in arguments
+        for part in (argument.split("=", 1) if argument.startswith("--") else [argument])
+    ]
     if "--config" not in split:
         raise ConfigError("no recipe: give one or several with --config FILE.yaml …")
     at = split.index("--config") + 1
@@ -121,7 +125,9 @@ def accelerate_config(name: str) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    names = sorted({path.stem for folder in (Path("accelerate_configs"), installed, source) for path in folder.glob("*.yaml")})
+    names = sorted(
+        {path.stem for folder in (Path("accelerate_configs"), installed, source) for path in folder.glob("*.yaml")}
+    )
     raise ConfigError(f"--accelerate_config {name}: no such file or name; there are {', '.join(names)}")
 
 

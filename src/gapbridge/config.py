@@ -15,9 +15,11 @@ class ExampleConfig(SFTConfig):
 
     Args:
         on_bad_rows (`str`, *optional*, defaults to `"raise"`):
-            What to do with rows that cannot be used: `"raise"` stops with a list of them, `"skip"` leaves them out and lists them.
+            What to do with rows that cannot be used: `"raise"` stops with a list of them, `"skip"` leaves them out and
+            lists them.
         truncate_long_rows (`bool`, *optional*, defaults to `False`):
-            Cut answers that do not fit into `max_length`, as TRL does (they lose their EOS), instead of counting them as bad rows.
+            Cut answers that do not fit into `max_length`, as TRL does (they lose their EOS), instead of counting them
+            as bad rows.
         chat_template (`str`, *optional*):
             A chat template in Jinja, set on the tokenizer. For a file use `chat_template_path`.
     """
@@ -28,7 +30,9 @@ class ExampleConfig(SFTConfig):
     truncate_long_rows: bool = field(
         default=False, metadata={"help": "Cut answers that do not fit into max_length instead of refusing the row."}
     )
-    chat_template: str | None = field(default=None, metadata={"help": "Chat template (Jinja) to set on the tokenizer."})
+    chat_template: str | None = field(
+        default=None, metadata={"help": "Chat template (Jinja) to set on the tokenizer."}
+    )
 
     def faults(self) -> list[str]:
         """Everything wrong with the values, one sentence each."""
@@ -40,7 +44,9 @@ class ExampleConfig(SFTConfig):
         if self.max_length is not None and self.max_length < 2:
             faults.append(f"max_length is {self.max_length}: a row needs at least 2 tokens")
         if self.packing and self.packing_strategy == "wrapped":
-            faults.append("packing_strategy: wrapped lets documents attend to each other and cuts them anywhere; use bfd")
+            faults.append(
+                "packing_strategy: wrapped lets documents attend to each other and cuts them anywhere; use bfd"
+            )
         return faults
 
     def check(self) -> None:

@@ -18,8 +18,9 @@ from .errors import ConfigError, DataError
 class DataConfig(DatasetMixtureConfig):
     """TRL's mixture of data sets, with held-out data of its own and a mapping of columns.
 
-    `prompt_column` and `completion_column` name the columns that hold question and answer; with `as_chat` plain strings become one
-    user and one assistant turn, after an optional `system_prompt`. `id_column` names a column of stable ids.
+    `prompt_column` and `completion_column` name the columns that hold question and answer; with `as_chat` plain
+    strings become one user and one assistant turn, after an optional `system_prompt`. `id_column` names a column of
+    stable ids.
     """
 
     eval_datasets: list[DatasetConfig] = field(
@@ -37,7 +38,9 @@ class DataConfig(DatasetMixtureConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.eval_datasets = [DatasetConfig(**entry) if isinstance(entry, dict) else entry for entry in self.eval_datasets]
+        self.eval_datasets = [
+            DatasetConfig(**entry) if isinstance(entry, dict) else entry for entry in self.eval_datasets
+        ]
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,8 @@ def load_data(config: DataConfig, script: ScriptArguments, *, seed: int, needs_e
     """Load training and held-out data and bring them to TRL's columns.
 
     Raises:
-        ConfigError: the data keys contradict each other or name missing files. DataError: a data set is empty, cannot be
-        loaded, or lacks a column.
+        ConfigError: the data keys contradict each other or name missing files. DataError: a data set is empty, cannot
+        be loaded, or lacks a column.
     """
     faults = check_data_config(config, script)
     if faults:
@@ -108,7 +111,9 @@ def load_data(config: DataConfig, script: ScriptArguments, *, seed: int, needs_e
         parts = train.train_test_split(test_size=int(size) if size >= 1 else size, seed=seed)
         train, evaluation, eval_source = parts["train"], parts["test"], f"{source} (test part)"
     if needs_eval and evaluation is None:
-        raise ConfigError("eval_strategy asks for evaluation: give `eval_datasets` or `test_split_size`, or set eval_strategy: 'no'")
+        raise ConfigError(
+            "eval_strategy asks for evaluation: give `eval_datasets` or `test_split_size`, or set eval_strategy: 'no'"
+        )
     train = _standard_columns(_first(train, config.max_train_examples), config, source)
     if evaluation is not None:
         evaluation = _standard_columns(_first(evaluation, config.max_eval_examples), config, eval_source)
@@ -145,7 +150,8 @@ def _standard_columns(dataset: Dataset, config: DataConfig, source: str) -> Data
     missing = [name for name in (config.prompt_column, config.completion_column) if name not in columns]
     if missing:
         raise DataError(
-            f"{source}: no column {' and no column '.join(map(repr, missing))}; it has {', '.join(map(repr, columns))}. "
+            f"{source}: no column {' and no column '.join(map(repr, missing))}; it has "
+            f"{', '.join(map(repr, columns))}. "
             "Say which hold question and answer with prompt_column and completion_column"
         )
     mapping = {config.prompt_column: "prompt", config.completion_column: "completion", config.id_column: "id"}

@@ -1,7 +1,7 @@
 """The exceptions that Gapbridge raises for faults a user can mend. Each says where, what, and the way out.
 
-`GapbridgeError` is the base class: `except GapbridgeError` catches every refusal and nothing else. The command line turns it into a
-message without a traceback and exit code 2.
+`GapbridgeError` is the base class: `except GapbridgeError` catches every refusal and nothing else. The command line
+turns it into a message without a traceback and exit code 2.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Examples: one prompt and its reference answer, as token ids, with a stable id.
 
-The chat template is applied here, once; from here on only ids travel. Decoding sampled ids and encoding the text again gives other ids,
-and prompt and answer tokenised apart lose the tokens at their border, so both are tokenised together and cut where TRL's
-`SFTTrainer` cuts them: after the longest common prefix of the prompt's ids and the whole row's ids.
+The chat template is applied here, once; from here on only ids travel. Decoding sampled ids and encoding the text again
+gives other ids, and prompt and answer tokenised apart lose the tokens at their border, so both are tokenised together
+and cut where TRL's `SFTTrainer` cuts them: after the longest common prefix of the prompt's ids and the whole row's
+ids.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ def stop_tokens(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | Non
         stops |= set(configured if isinstance(configured, list) else [] if configured is None else [configured])
     if not stops:
         raise ConfigError(
-            f"the tokenizer {tokenizer.name_or_path!r} has no EOS token: an answer could never end. Set eos_token to the "
+            f"the tokenizer {tokenizer.name_or_path!r} has no EOS token: an answer could never end. Set eos_token to "
+            f"the "
             "token that ends an answer"
         )
     return sorted(stops)
@@ -114,9 +116,9 @@ def build_examples(
 ) -> ExampleSet:
     """Tokenise a data set in one of TRL's forms, or take its ids as they are.
 
-    Forms: `messages` (the last assistant turn is the reference, all before it the prompt); `prompt` and `completion` as lists of
-    messages or as strings; `input_ids` with `labels` or `completion_mask` (the reference starts at the first trained token).
-    An `id` column is used where there is one; otherwise an id is a hash of the content.
+    Forms: `messages` (the last assistant turn is the reference, all before it the prompt); `prompt` and `completion`
+    as lists of messages or as strings; `input_ids` with `labels` or `completion_mask` (the reference starts at the
+    first trained token). An `id` column is used where there is one; otherwise an id is a hash of the content.
 
     Args:
         stops: token ids that end an answer, from `stop_tokens`.
@@ -133,7 +135,9 @@ def build_examples(
     if "input_ids" in columns:
         form = "ids"
         if not columns & {"labels", "completion_mask"}:
-            raise DataError(f"{source}: `input_ids` needs `labels` or `completion_mask` to say where the answer starts")
+            raise DataError(
+                f"{source}: `input_ids` needs `labels` or `completion_mask` to say where the answer starts"
+            )
     elif {"prompt", "completion"} <= columns:
         form = "pair"
     elif "messages" in columns:
@@ -174,7 +178,8 @@ def build_examples(
     cut = sum(table["cut_prompt"][:])
     if cut:
         logger.warning(
-            "%s: in %d of %d rows the tokenised prompt is no prefix of the tokenised row, because tokens merge across the border "
+            "%s: in %d of %d rows the tokenised prompt is no prefix of the tokenised row, because tokens merge "
+            "across the border "
             "or the chat template renders the prompt alone differently; the answer starts where the two part",
             source, cut, len(table),
         )  # fmt: skip
@@ -211,7 +216,8 @@ class _Tokenise:
                 ending = self.tokenizer.convert_ids_to_tokens(answer[-3:])
                 fault = (
                     f"no EOS: the answer ends with {ending} and holds none of the stop tokens "
-                    f"{self.tokenizer.convert_ids_to_tokens(sorted(self.stops))}; set eos_token to the one the template uses"
+                    f"{self.tokenizer.convert_ids_to_tokens(sorted(self.stops))}; set eos_token to the one the "
+                    f"template uses"
                 )
             elif end == 1:
                 fault = "the answer is empty: it holds nothing but EOS"
@@ -257,9 +263,14 @@ class _Tokenise:
         fault = _text_fault("prompt", prompt) or _text_fault("completion", completion)
         return (fault, [], [], False) if fault else self._text(prompt, completion)
 
-    def _chat(self, row: dict[str, Any], prompt: list[Any], completion: list[Any]) -> tuple[str, list[int], list[int], bool]:
+    def _chat(
+        self, row: dict[str, Any], prompt: list[Any], completion: list[Any]
+    ) -> tuple[str, list[int], list[int], bool]:
         tools = row.get("tools")
-        options = {"tools": json.loads(tools) if isinstance(tools, str) else tools, **(row.get("chat_template_kwargs") or {})}
+        options = {
+            "tools": json.loads(tools) if isinstance(tools, str) else tools,
+            **(row.get("chat_template_kwargs") or {}),
+        }
         before = self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True, **options)
         whole = self.tokenizer.apply_chat_template(prompt + completion, return_dict=True, **options)
         return _cut(list(before["input_ids"]), list(whole["input_ids"]))
@@ -343,7 +354,9 @@ def _report_bad_rows(bad_rows: list[BadRow], total: int, source: str, on_bad_row
     lines = [f"{source}, row {bad.row} (id {bad.id}): {bad.reason}" for bad in bad_rows]
     if on_bad_rows == "raise":
         more = [f"… and {len(lines) - SHOWN_BAD_ROWS} more"] if len(lines) > SHOWN_BAD_ROWS else []
-        way_out = f"{len(bad_rows)} of {total} rows cannot be used: mend them, or leave them out with on_bad_rows: skip"
+        way_out = (
+            f"{len(bad_rows)} of {total} rows cannot be used: mend them, or leave them out with on_bad_rows: skip"
+        )
         raise DataError([way_out, *lines[:SHOWN_BAD_ROWS], *more])
     for line in lines[:SHOWN_BAD_ROWS]:
         logger.warning("skipped %s", line)

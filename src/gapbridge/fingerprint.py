@@ -16,7 +16,8 @@ _CHUNK = 2**24
 def weights_fingerprint(model: PreTrainedModel) -> str:
     """A hash of every parameter and buffer: name, shape, type and content.
 
-    The content enters through an integer checksum that is computed where the tensor lives; changing any one element changes it.
+    The content enters through an integer checksum that is computed where the tensor lives; changing any one element
+    changes it.
     """
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(model.state_dict().items()):

@@ -68,7 +68,9 @@ def _base_of(adapter: Path) -> str:
 def load_tokenizer(path: str | Path, args: ExampleConfig, revision: str | None = None) -> PreTrainedTokenizerBase:
     """Load a tokenizer. Raises ConfigError if there is none."""
     try:
-        return AutoTokenizer.from_pretrained(str(path), revision=revision or "main", trust_remote_code=args.trust_remote_code)
+        return AutoTokenizer.from_pretrained(
+            str(path), revision=revision or "main", trust_remote_code=args.trust_remote_code
+        )
     except (OSError, ValueError) as error:
         raise ConfigError(f"tokenizer {path!s} cannot be loaded: {error}") from error
 
@@ -95,7 +97,8 @@ def prepare_tokenizer(
             tokenizer.chat_template = path.read_text(encoding="utf-8")
         elif uses_peft:
             raise ConfigError(
-                "chat_template_path names a model: cloning its template adds tokens that an adapter does not train. Give a "
+                "chat_template_path names a model: cloning its template adds tokens that an adapter does not train. "
+                "Give a "
                 ".jinja file, or run the SFT stage without an adapter first"
             )
         elif model is not None:

@@ -58,7 +58,7 @@ def parser_for(method: str) -> RecipeParser:
     return RecipeParser(
         [DataConfig, ScriptArguments, CONFIGS[method], ModelConfig],
         prog=f"gapbridge {method}",
-        description=f"Run the {method} recipe given with --config FILE.yaml; every key of the recipe is an option here as well.",
+        description=f"Run the {method} recipe given with --config FILE.yaml. Every key of a recipe is an option as well.",
     )
 
 
@@ -76,7 +76,6 @@ def read_job(argv: Sequence[str], method: str | None = None) -> Job:
     if not model.model_name_or_path:
         raise ConfigError(f"{recipe.path}: model_name_or_path is not set")
     require_output_dir(recipe.settings.get("output_dir"))
-    # The handbook's pipelines resolve everything on the Hub; the trainer's own push would upload contexts as well.
     return Job(chosen, recipe, data, script, model, args)
 
 
@@ -93,7 +92,9 @@ def _method_of(argv: Sequence[str]) -> str:
     return str(method)
 
 
-def load_examples(job: Job, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None) -> dict[str, ExampleSet]:
+def load_examples(
+    job: Job, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None
+) -> dict[str, ExampleSet]:
     """`train`, and `eval` where the recipe evaluates."""
     loaded = load_data(job.data, job.script, seed=job.args.seed, needs_eval=str(job.args.eval_strategy.value) != "no")
     parts = {"train": (loaded.train, loaded.source)}
@@ -115,7 +116,9 @@ def load_examples(job: Job, tokenizer: PreTrainedTokenizerBase, model: PreTraine
     }
 
 
-def load_start(job: Job, path: str | Path | None = None) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
+def load_start(
+    job: Job, path: str | Path | None = None
+) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
     """Model and tokenizer that a run, or one of its rounds, starts from."""
     source = path or job.model.model_name_or_path
     set_seed(job.args.seed)
@@ -167,23 +170,26 @@ def run_bash(job: Job) -> Path:
     if run.check() == "complete":
         _say(f"{run.path}: this run is complete, nothing to do")
         return run.path
-    args.push_to_hub, push = False, args.push_to_hub
-    model, tokenizer = load_start(job)
-    examples = load_examples(job, tokenizer, model)
-    previews = preview_rows(model, tokenizer, examples["train"], args)
+    args.push_to_hub, push = False, args.push_to_hub  # the trainer's own push would upload the contexts as well
+    first_start = next((start for _, start in unfinished_rounds(args)), _last_model(job))
+    loaded = [
+        load_start(job, first_start)
+    ]  # emptied when a trainer takes it: a round's model must not outlive the round
+    examples = load_examples(job, loaded[0][1], loaded[0][0])
     _enter(run, job, examples)
-    if PartialState().is_main_process:
+    if first_start is None and PartialState().is_main_process:
+        previews = preview_rows(*loaded[0], examples["train"], args)
         Console(stderr=True, soft_wrap=True).print(previews[0])
         write_text_atomic(run.path / "samples" / "first_rows.txt", "\n".join(preview.plain for preview in previews))
 
     def make_trainer(start: Path | None, round_args: BASHConfig) -> GuardedSFTTrainer:
-        current, current_tokenizer = (model, tokenizer) if start is None else load_start(job, start)
+        model, tokenizer = loaded.pop() if loaded else load_start(job, start)
         trainer = BASHTrainer(
-            model=current,
+            model=model,
             args=round_args,
             train_dataset=examples["train"],
             eval_dataset=examples.get("eval"),
-            processing_class=current_tokenizer,
+            processing_class=tokenizer,
             # A later round goes on with the adapter of the round before.
             peft_config=get_peft_config(job.model) if start is None else None,
             callbacks=[MetricsFile()],
@@ -237,7 +243,11 @@ def run_preview(job: Job, count: int) -> list[Text]:
 
 
 def preview_rows(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: BASHConfig, count: int = PREVIEW_ROWS
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: ExampleSet,
+    args: BASHConfig,
+    count: int = PREVIEW_ROWS,
 ) -> list[Text]:
     """The first rows of round 1, mixed as the run will mix them (the noise is keyed, so they are the same)."""
     part = examples.part(0, count)
@@ -291,7 +301,9 @@ def _push(model: Path, args: ExampleConfig) -> None:
     from huggingface_hub import HfApi
 
     api = HfApi(token=args.hub_token)
-    repo = api.create_repo(args.hub_model_id or Path(args.output_dir).name, private=args.hub_private_repo, exist_ok=True)
+    repo = api.create_repo(
+        args.hub_model_id or Path(args.output_dir).name, private=args.hub_private_repo, exist_ok=True
+    )
     api.upload_folder(repo_id=repo.repo_id, folder_path=model, revision=args.hub_revision)
 
 

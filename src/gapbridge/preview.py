@@ -14,18 +14,22 @@ from .examples import Example
 def bash_preview(
     example: Example, context: Sequence[int], sampled: Sequence[bool], tokenizer: PreTrainedTokenizerBase
 ) -> Text:
-    """One BASH row as text. A replaced token reads ⟦reference→model⟧; a sampled token equal to the reference is underlined.
+    """One BASH row as text. A replaced token reads ⟦reference→model⟧; a sampled token equal to the reference is
+    underlined.
 
-    The prompt is dim: it carries no loss. Every label of the answer is the reference token, whatever the context holds.
+    The prompt is dim: it carries no loss. Every label of the answer is the reference token, whatever the context
+    holds.
     """
     replaced = sum(a != b for a, b in zip(context, example.reference, strict=True))
     total = len(example.prompt) + len(context) + len(example.trailer)
     text = Text()
     text.append(f"id {example.id}", style="bold")
     text.append(
-        f"   {len(example.prompt)} prompt + {len(example.reference)} answer + {len(example.trailer)} template tokens = {total}, "
+        f"   {len(example.prompt)} prompt + {len(example.reference)} answer + {len(example.trailer)} template tokens "
+        f"= {total}, "
         f"{len(example.reference) + len(example.trailer)} with loss\n"
-        f"sampled {sum(sampled)} ({sum(sampled) / len(context):.1%}), replaced {replaced} ({replaced / len(context):.1%})\n"
+        f"sampled {sum(sampled)} ({sum(sampled) / len(context):.1%}), replaced {replaced} "
+        f"({replaced / len(context):.1%})\n"
     )
     text.append(tokenizer.decode(example.prompt), style="dim")
     pending: list[int] = []
@@ -50,6 +54,9 @@ def _visible(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
 
 def print_previews(previews: Sequence[Text], console: Console | None = None) -> None:
     console = console or Console(soft_wrap=True)
-    console.print("⟦reference→model⟧: a token of the answer replaced in the context; the label stays the reference token\n", style="italic")
+    console.print(
+        "⟦reference→model⟧: a token of the answer replaced in the context; the label stays the reference token\n",
+        style="italic",
+    )
     for preview in previews:
         console.print(preview)

@@ -1,8 +1,9 @@
 """Strict recipes: TRL's YAML parser with every fault reported at once, and old handbook keys translated.
 
-A recipe is one YAML file and one training run. Keys that no dataclass knows are an error that names the nearest known key; values are
-checked against the field's type and choices; command-line options win over the file. Keys of older handbook, TRL and transformers
-versions (`max_seq_length`, `torch_dtype`, `dataset_mixer`, …) are translated where their meaning is the same, each with a note.
+A recipe is one YAML file and one training run. Keys that no dataclass knows are an error that names the nearest known
+key; values are checked against the field's type and choices; command-line options win over the file. Keys of older
+handbook, TRL and transformers versions (`max_seq_length`, `torch_dtype`, `dataset_mixer`, …) are translated where
+their meaning is the same, each with a note.
 """
 
 from __future__ import annotations
@@ -97,7 +98,9 @@ class RecipeParser(TrlParser):
                     faults.append(f"{path}: {key} is {value!r}: {fault}")
         arguments = [_renamed_option(argument, set(actions)) for argument in arguments]
         given, unknown = self._given(arguments)
-        faults += [f"command line: unknown option {option}{_nearest(option.lstrip('-'), actions)}" for option in unknown]
+        faults += [
+            f"command line: unknown option {option}{_nearest(option.lstrip('-'), actions)}" for option in unknown
+        ]
         if faults:
             raise ConfigError(faults)
         for note in notes:
@@ -147,6 +150,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: a recipe must be a mapping of keys to values, not {type(values).__name__}")
     seen: set[str] = set()
     faults = []
+    assert isinstance(node, yaml.MappingNode)
     for key_node, _ in node.value:
         key = str(key_node.value)
         if key in seen:
@@ -159,7 +163,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def translate(
-    values: dict[str, Any], known: set[str], notes: list[str], faults: list[str], environment: dict[str, str], path: str
+    values: dict[str, Any],
+    known: set[str],
+    notes: list[str],
+    faults: list[str],
+    environment: dict[str, str],
+    path: str,
 ) -> dict[str, Any]:
     """Old keys become today's where the new one exists and the old one does not; `notes` says what was done."""
     result: dict[str, Any] = {}
@@ -208,7 +217,8 @@ def _translate_mixture(key: str, value: Any, values: dict[str, Any], faults: lis
     for entry in entries:
         if entry.get("weight") not in (None, 1, 1.0):
             faults.append(
-                f"{path}: {key} takes a share of {entry['weight']} of {entry['id']}: `fraction` in `datasets` is a share of the "
+                f"{path}: {key} takes a share of {entry['weight']} of {entry['id']}: `fraction` in `datasets` is a "
+                f"share of the "
                 "mixture, not of the data set; slice the split instead (split: train[:10%])"
             )
         renamed = {"path": entry.get("id"), "name": entry.get("config"), "split": entry.get("split") or "train"}
@@ -257,7 +267,9 @@ def _fits(value: Any, kind: Any) -> bool:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if origin is list:
         element = _alternatives((get_args(kind) or (Any,))[0])
-        values = value if isinstance(value, list) else [value]  # one value stands for a list of one, as on the command line
+        values = (
+            value if isinstance(value, list) else [value]
+        )  # one value stands for a list of one, as on the command line
         return all(any(_fits(entry, alternative) for alternative in element) for entry in values)
     if origin is dict:
         return isinstance(value, dict)

@@ -1,4 +1,4 @@
-"""What a run leaves to read: `metrics.jsonl` while it runs, `loss.png` and `report.md` when a stage ends. Plain files first."""
+"""What a run leaves to read, in plain files: `metrics.jsonl` while it runs, then `loss.png` and `report.md`."""
 
 from __future__ import annotations
 
@@ -28,9 +28,7 @@ class MetricsFile(TrainerCallback):
         if state.is_world_process_zero:
             write_text_atomic(_metrics_path(args), "".join(json.dumps(entry) + "\n" for entry in state.log_history))
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero and state.log_history:
             with open(_metrics_path(args), "a", encoding="utf-8") as file:
                 file.write(json.dumps(state.log_history[-1]) + "\n")
@@ -108,7 +106,9 @@ def write_report(run: Path) -> Path:
     """Write `report.md` (and `loss.png`) from the files of a run."""
     settings = _read_json(run / "run.json").get("settings", {})
     lines = [f"# {run.name}", ""]
-    lines += _table(["setting", "value"], [[key, _show(value)] for key, value in settings.items() if key != "datasets"])
+    lines += _table(
+        ["setting", "value"], [[key, _show(value)] for key, value in settings.items() if key != "datasets"]
+    )
     data = _read_json(run / "data.json")
     if data:
         lines += ["## Data", ""]
@@ -116,7 +116,8 @@ def write_report(run: Path) -> Path:
         lines += _table(["part", "source", "examples", "bad rows skipped", "truncated"], rows)
     lines += ["## Stages", ""]
     lines += _table(
-        ["stage", "generation (s)", "training (s)", "steps", "last training loss", "held-out loss", "held-out loss, own contexts",
+        ["stage", "generation (s)", "training (s)", "steps", "last training loss", "held-out loss",
+        "held-out loss, own contexts",
          "tokens sampled", "tokens replaced"],
         [_stage_row(stage, run) for stage in stages(run)],
     )  # fmt: skip
@@ -156,7 +157,9 @@ def _stage_row(stage: Path, run: Path) -> list[Any]:
 
 
 def _table(head: list[str], rows: list[list[Any]]) -> list[str]:
-    cells = [["–" if cell is None else str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    cells = [
+        ["–" if cell is None else str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows
+    ]
     return [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(f"| {' | '.join(row)} |" for row in cells), ""]
 
 

@@ -1,9 +1,11 @@
 """Rounds: build contexts with the current weights, train on them, and again. Each round is a set of artefacts on disk.
 
-    output_dir/round_1/{contexts,checkpoint-*,model}  output_dir/round_2/…  output_dir/{config.json,model.safetensors,…}
+    output_dir/round_1/{contexts,checkpoint-*,model}  output_dir/round_2/…
+    output_dir/{config.json,model.safetensors,…}
 
-A stage that is whole is not repeated: contexts have their manifest, checkpoints their mark, and `model` is renamed into place when all of it
-is written. A run that was interrupted anywhere continues with the first unfinished stage. Optimizer and schedule start afresh each round.
+A stage that is whole is not repeated: contexts have their manifest, checkpoints their mark, and `model` is renamed
+into place when all of it is written. A run that was interrupted anywhere continues with the first unfinished stage.
+Optimizer and schedule start afresh each round.
 """
 
 from __future__ import annotations
@@ -55,7 +57,8 @@ def run_rounds(args: BASHConfig, make_trainer: MakeTrainer) -> Path:
 
     Args:
         args: the configuration of the whole run.
-        make_trainer: given the directory of the model to start from (None: the first one) and the round's configuration, a new trainer.
+        make_trainer: given the directory of the model to start from (None: the first one) and the round's
+        configuration, a new trainer.
 
     Returns:
         `args.output_dir`, from which the final model loads.

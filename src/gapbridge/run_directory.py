@@ -4,7 +4,8 @@
     config.resolved.yaml    the recipe with command-line options applied; runs again as it is
     environment.json        versions and machine
 
-A directory that holds another run, or files of something else, is refused; a run that stopped is continued; a complete run is not repeated.
+A directory that holds another run, or files of something else, is refused; a run that stopped is continued; a complete
+run is not repeated.
 """
 
 from __future__ import annotations
@@ -29,14 +30,15 @@ RUN_FILE = "run.json"
 # Settings that change neither data nor weights: a run may be continued with other values.
 FREE_SETTINGS = frozenset(
     """
-    output_dir run_name report_to logging_steps logging_strategy logging_first_step log_level log_level_replica disable_tqdm
-    push_to_hub hub_model_id hub_strategy hub_private_repo hub_revision hub_token hub_always_push resume_from_checkpoint
-    save_total_limit dataset_num_proc dataloader_num_workers dataloader_pin_memory dataloader_prefetch_factor ddp_timeout
-    generation_batch_size lookahead project trackio_space_id
+    output_dir run_name report_to logging_steps logging_strategy logging_first_step log_level log_level_replica
+    disable_tqdm push_to_hub hub_model_id hub_strategy hub_private_repo hub_revision hub_token hub_always_push
+    resume_from_checkpoint save_total_limit dataset_num_proc dataloader_num_workers dataloader_pin_memory
+    dataloader_prefetch_factor ddp_timeout generation_batch_size lookahead project trackio_space_id
     """.split()
 )
 PACKAGES = (
-    "gapbridge", "torch", "trl", "transformers", "accelerate", "datasets", "peft", "tokenizers", "deepspeed", "pyarrow",
+    "gapbridge", "torch", "trl", "transformers", "accelerate", "datasets", "peft", "tokenizers", "deepspeed",
+    "pyarrow",
 )  # fmt: skip
 
 
@@ -65,7 +67,8 @@ class RunDirectory:
             found = [name for name in found if not name.endswith(".tmp")]
             if found:
                 raise RunError(
-                    f"output_dir {self.path}: holds {', '.join(found[:5])}{' …' if len(found) > 5 else ''} but no {RUN_FILE}: it "
+                    f"output_dir {self.path}: holds {', '.join(found[:5])}{' …' if len(found) > 5 else ''} but no "
+                    f"{RUN_FILE}: it "
                     "is not a run of gapbridge. Choose another output_dir"
                 )
             return "new"
@@ -76,9 +79,15 @@ class RunDirectory:
             raise RunError(f"{self.run_file}: is damaged ({error}); choose another output_dir") from error
         changed = [key for key in sorted({*before, *self.settings}) if before.get(key) != self.settings.get(key)]
         if changed:
-            faults = [f"{key}: the run there has {before.get(key)!r}, this one {self.settings.get(key)!r}" for key in changed]
+            faults = [
+                f"{key}: the run there has {before.get(key)!r}, this one {self.settings.get(key)!r}" for key in changed
+            ]
             raise RunError(
-                [f"output_dir {self.path}: holds another run. Choose another output_dir, or set these settings back", *faults]
+                [
+                    f"output_dir {self.path}: holds another run. Choose another output_dir, or set these settings "
+                    f"back",
+                    *faults,
+                ]
             )
         return str(state)
 
@@ -86,7 +95,9 @@ class RunDirectory:
         """Record the run as `running`, with its resolved recipe and its environment."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_json_atomic(self.run_file, {"settings": self.settings, "state": "running"})
-        resolved = yaml.safe_dump({"method": self.settings["method"], **recipe.settings}, sort_keys=False, allow_unicode=True)
+        resolved = yaml.safe_dump(
+            {"method": self.settings["method"], **recipe.settings}, sort_keys=False, allow_unicode=True
+        )
         write_text_atomic(self.path / "config.resolved.yaml", resolved)
         write_json_atomic(self.path / "environment.json", environment())
 

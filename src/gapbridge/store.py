@@ -2,10 +2,11 @@
 
     contexts/shard-00000-of-00008.parquet …  contexts/manifest.json
 
-Every shard carries the identity of the store in its footer: method, every option that changes a token, seed, and fingerprints of weights,
-tokenizer and data. A shard is written under a temporary name, flushed and renamed, so a shard that has its name is whole; after an
-interruption whole shards are kept and the others made. The manifest, with the sha256 of each shard, comes last and says that the store is
-complete. Nothing is ever appended to a file, and nothing is used that was made with other options.
+Every shard carries the identity of the store in its footer: method, every option that changes a token, seed, and
+fingerprints of weights, tokenizer and data. A shard is written under a temporary name, flushed and renamed, so a shard
+that has its name is whole; after an interruption whole shards are kept and the others made. The manifest, with the
+sha256 of each shard, comes last and says that the store is complete. Nothing is ever appended to a file, and nothing
+is used that was made with other options.
 """
 
 from __future__ import annotations
@@ -28,9 +29,7 @@ FORMAT_VERSION = 1
 _IDENTITY = b"gapbridge.identity"
 _SHARD = b"gapbridge.shard"
 
-MIXED_SCHEMA = pa.schema(
-    [("id", pa.string()), ("tokens", pa.list_(pa.int64())), ("sampled", pa.list_(pa.bool_()))]
-)
+MIXED_SCHEMA = pa.schema([("id", pa.string()), ("tokens", pa.list_(pa.int64())), ("sampled", pa.list_(pa.bool_()))])
 
 
 class ContextStore:
@@ -91,7 +90,9 @@ class ContextStore:
         for path in sorted(self.directory.glob("shard-*")):
             if path.name not in expected:
                 self._check_identity(self._footer(path), path)
-                raise StoreError(f"{path}: does not belong to a store of {self.num_shards} shards; delete {self.directory}")
+                raise StoreError(
+                    f"{path}: does not belong to a store of {self.num_shards} shards; delete {self.directory}"
+                )
         missing = []
         for shard in range(self.num_shards):
             path = self.shard_path(shard)
@@ -131,15 +132,21 @@ class ContextStore:
             StoreError: the manifest is missing, options differ, or a shard is missing or not what the manifest says.
         """
         if not self.is_complete():
-            raise StoreError(f"{self.directory}: has no manifest.json: generation did not finish; start it again to continue")
+            raise StoreError(
+                f"{self.directory}: has no manifest.json: generation did not finish; start it again to continue"
+            )
         entries = self._manifest()["shards"]
         faults = []
         for entry in entries:
             path = self.directory / entry["file"]
             if not path.exists():
-                faults.append(f"{path}: is in the manifest but not on disk; delete {self.manifest_path} to make it again")
+                faults.append(
+                    f"{path}: is in the manifest but not on disk; delete {self.manifest_path} to make it again"
+                )
             elif sha256(path) != entry["sha256"]:
-                faults.append(f"{path}: its sha256 is not the manifest's; delete it and {self.manifest_path} to make it again")
+                faults.append(
+                    f"{path}: its sha256 is not the manifest's; delete it and {self.manifest_path} to make it again"
+                )
         if faults:
             raise StoreError(faults)
         for entry in entries:
@@ -161,7 +168,9 @@ class ContextStore:
         try:
             manifest = json.loads(self.manifest_path.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise StoreError(f"{self.manifest_path}: is damaged ({error}); delete it, the shards are checked again") from error
+            raise StoreError(
+                f"{self.manifest_path}: is damaged ({error}); delete it, the shards are checked again"
+            ) from error
         if not isinstance(manifest, dict) or not {"identity", "shards"} <= set(manifest):
             raise StoreError(f"{self.manifest_path}: is no manifest of a context store; delete it")
         return manifest
@@ -187,8 +196,12 @@ class ContextStore:
         expected = json.loads(self._encoded_identity())
         differing = [key for key in sorted({*found, *expected}) if found.get(key) != expected.get(key)]
         if differing:
-            changes = [f"{key}: the store has {found.get(key)!r}, this run has {expected.get(key)!r}" for key in differing]
-            way_out = "use another output_dir, set the options back, or delete the directory to build the contexts anew"
+            changes = [
+                f"{key}: the store has {found.get(key)!r}, this run has {expected.get(key)!r}" for key in differing
+            ]
+            way_out = (
+                "use another output_dir, set the options back, or delete the directory to build the contexts anew"
+            )
             raise StoreError([f"{path}: these contexts were made with other options; {way_out}", *changes])
 
 

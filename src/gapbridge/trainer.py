@@ -1,4 +1,4 @@
-"""`SFTTrainer` with what every method here needs: a guard against non-finite losses, and resume from whole checkpoints only."""
+"""`SFTTrainer` with a guard against non-finite losses, and with resume from whole checkpoints only."""
 
 from __future__ import annotations
 
@@ -45,14 +45,17 @@ class GuardedSFTTrainer(SFTTrainer):
             rows = self._rows_in(inputs)
             named = f"rows {', '.join(rows)}" if rows else "rows that have no id"
             raise TrainingError(
-                f"the loss is {loss.item()} at step {self.state.global_step + 1}, in a batch with {named}. No update was made with "
-                "it. The last complete checkpoint is good; lower learning_rate or max_grad_norm, use bf16 rather than fp16, or "
+                f"the loss is {loss.item()} at step {self.state.global_step + 1}, in a batch with {named}. No update "
+                f"was made with "
+                "it. The last complete checkpoint is good; lower learning_rate or max_grad_norm, use bf16 rather "
+                "than fp16, or "
                 "look at these rows"
             )
         return result
 
     def _rows_in(self, inputs: dict[str, Tensor | Any]) -> list[str]:
-        """The ids of the rows in a batch, found by their tokens; packed and padding-free rows are taken apart first."""
+        """The ids of the rows in a batch, found by their tokens; packed and padding-free rows are taken apart
+        first."""
         if self._row_ids is None:
             return []
         wanted = {tuple(ids) for ids in _documents(inputs)}

@@ -20,8 +20,8 @@ DRY_ROWS = 64
 def validate(job: Job) -> tuple[list[str], list[str]]:
     """Check a parsed recipe and dry-run it on its first rows.
 
-    Model and data that are local are loaded (the tokenizer and the model's configuration, not its weights; the first rows become
-    examples). What a hub holds is not asked for and is reported as not checked.
+    Model and data that are local are loaded (the tokenizer and the model's configuration, not its weights; the first
+    rows become examples). What a hub holds is not asked for and is reported as not checked.
 
     Returns:
         (faults, notes): empty faults mean that the run can start.
@@ -31,7 +31,9 @@ def validate(job: Job) -> tuple[list[str], list[str]]:
     faults += data_faults
     if str(job.args.eval_strategy.value) != "no":
         if not (job.data.eval_datasets or job.data.test_split_size or job.script.dataset_name):
-            faults.append("eval_strategy asks for evaluation: give eval_datasets or test_split_size, or set eval_strategy: 'no'")
+            faults.append(
+                "eval_strategy asks for evaluation: give eval_datasets or test_split_size, or set eval_strategy: 'no'"
+            )
     if (job.model.load_in_4bit or job.model.load_in_8bit) and not job.model.use_peft:
         faults.append("load_in_4bit and load_in_8bit need use_peft: true: quantised weights cannot be trained")
     faults += _output_dir_faults(job)
@@ -47,9 +49,9 @@ def validate(job: Job) -> tuple[list[str], list[str]]:
     elif path.is_absolute() or str(path).startswith(".") or path.parts[0] == "recipes":
         faults.append(f"model_name_or_path {path}: no such directory (looked from {Path.cwd()})")
     else:
-        notes.append(f"not checked: model {path} (on a hub)")
+        notes.append(f"not checked: model {path} is not a directory here, so it is taken for a hub id")
     if any(not _is_local(entry.path) for entry in job.data.datasets) or job.script.dataset_name:
-        notes.append("not checked: data sets (on a hub)")
+        notes.append("not checked: data sets on a hub")
     elif tokenizer is not None and not data_faults:
         job.data.max_train_examples = min(DRY_ROWS, job.data.max_train_examples or DRY_ROWS)
         job.data.max_eval_examples = min(DRY_ROWS, job.data.max_eval_examples or DRY_ROWS)

@@ -20,14 +20,15 @@ class BASHConfig(ExampleConfig):
         mixture_coefficient (`float`, *optional*, defaults to `0.2`):
             β, the probability that a position of the context holds the model's own token. 0 is SFT.
         num_rounds (`int`, *optional*, defaults to `1`):
-            How often contexts are built with the current weights and trained on. Rounds are chained by `gapbridge bash` or
-            [`~gapbridge.rounds.run_rounds`]; one trainer trains one round.
+            How often contexts are built with the current weights and trained on. Rounds are chained by `gapbridge
+            bash` or [`~gapbridge.rounds.run_rounds`]; one trainer trains one round.
         round_epochs (`list[float]`, *optional*):
             Epochs of each round: one number for all, or one per round. Defaults to `num_train_epochs` in each.
         round_index (`int`, *optional*, defaults to `1`):
             The round that this trainer trains, counted from 1. It enters the noise, so that rounds draw differently.
         eval_own_contexts (`bool`, *optional*, defaults to `True`):
-            Evaluate on held-out rows with mixed contexts as well (`eval_own_loss`), beside `eval_loss` on reference contexts.
+            Evaluate on held-out rows with mixed contexts as well (`eval_own_loss`), beside `eval_loss` on reference
+            contexts.
 
         > Parameters that control generation
 
@@ -36,10 +37,12 @@ class BASHConfig(ExampleConfig):
         top_k (`int`, *optional*, defaults to `0`): Top-k sampling; 0 is off.
         min_p (`float`, *optional*): Smallest probability relative to the most likely token.
         suppress_tokens (`list[int]`, *optional*):
-            Token ids never sampled into a context. Defaults to the stop tokens, all special tokens and ids beyond the tokenizer's.
+            Token ids never sampled into a context. Defaults to the stop tokens, all special tokens and ids beyond the
+            tokenizer's.
         generation_batch_size (`int`, *optional*, defaults to `64`): Rows in one pass. No influence on the contexts.
-        lookahead (`int`, *optional*, defaults to `16`): Most tokens a row is fed in one pass. No influence on the contexts.
-        shard_size (`int`, *optional*, defaults to `512`): Examples in one shard: what an interruption can cost.
+        lookahead (`int`, *optional*, defaults to `16`): Most tokens a row is fed in one pass. No influence on the
+        contexts. shard_size (`int`, *optional*, defaults to `512`): Examples in one shard: what an interruption can
+        cost.
     """
 
     mixture_coefficient: float = field(default=0.2, metadata={"help": "β: share of positions sampled from the model."})
@@ -53,7 +56,9 @@ class BASHConfig(ExampleConfig):
     top_p: float = field(default=1.0, metadata={"help": "Nucleus sampling; 1 is off."})
     top_k: int = field(default=0, metadata={"help": "Top-k sampling; 0 is off."})
     min_p: float | None = field(default=None, metadata={"help": "Min-p sampling; empty is off."})
-    suppress_tokens: list[int] | None = field(default=None, metadata={"help": "Token ids never sampled into a context."})
+    suppress_tokens: list[int] | None = field(
+        default=None, metadata={"help": "Token ids never sampled into a context."}
+    )
     generation_batch_size: int = field(default=64, metadata={"help": "Rows in one generation pass."})
     lookahead: int = field(default=16, metadata={"help": "Most tokens a row is fed in one generation pass."})
     shard_size: int = field(default=512, metadata={"help": "Examples in one shard of the context store."})
@@ -73,7 +78,9 @@ class BASHConfig(ExampleConfig):
                 faults.append(f"{name} is {getattr(self, name)}: it must be at least 1")
         epochs = self.round_epochs
         if epochs is not None and len(epochs) not in (1, self.num_rounds):
-            faults.append(f"round_epochs has {len(epochs)} numbers for {self.num_rounds} rounds: give one, or one per round")
+            faults.append(
+                f"round_epochs has {len(epochs)} numbers for {self.num_rounds} rounds: give one, or one per round"
+            )
         if epochs is not None and any(not number > 0 for number in epochs):
             faults.append(f"round_epochs is {epochs}: each must be larger than 0")
         try:

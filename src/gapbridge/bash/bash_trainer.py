@@ -24,18 +24,20 @@ logger = logging.getLogger(__name__)
 
 class BASHTrainer(GuardedSFTTrainer):
     """
-    Trainer for batch-scheduled sampling (BASH): the model learns the reference token at every position of a context into which its own
-    tokens are mixed.
+    Trainer for batch-scheduled sampling (BASH): the model learns the reference token at every position of a context
+    into which its own tokens are mixed.
 
-    It takes what [`~trl.SFTTrainer`] takes. The constructor builds the contexts with the model as it is passed in, or finds them in
-    `output_dir/contexts`, and [`~trl.SFTTrainer`] then trains the rows with its own loss. One trainer trains one round.
+    It takes what [`~trl.SFTTrainer`] takes. The constructor builds the contexts with the model as it is passed in, or
+    finds them in `output_dir/contexts`, and [`~trl.SFTTrainer`] then trains the rows with its own loss. One trainer
+    trains one round.
 
     Args:
         model (`str` or [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]): The model to train.
         args ([`BASHConfig`], *optional*): Configuration.
         train_dataset ([`~datasets.Dataset`] or `ExampleSet`): Prompts and answers in one of the forms of
             `gapbridge.examples.build_examples`, or what that function returns.
-        eval_dataset ([`~datasets.Dataset`] or `ExampleSet`, *optional*): Held-out data in the same form. Gives `eval_loss` on
+        eval_dataset ([`~datasets.Dataset`] or `ExampleSet`, *optional*): Held-out data in the same form. Gives
+        `eval_loss` on
             reference contexts and `eval_own_loss` on contexts mixed like the training ones.
         processing_class ([`~transformers.PreTrainedTokenizerBase`], *optional*): The tokenizer.
         data_collator, callbacks, optimizers, quantization_config, peft_config, **kwargs: as for [`~trl.SFTTrainer`].
@@ -52,7 +54,8 @@ class BASHTrainer(GuardedSFTTrainer):
         "citation": (
             "@article{cen2025bridging,\n"
             "    title   = {{Bridging the Training-Inference Gap in LLMs by Leveraging Self-Generated Tokens}},\n"
-            "    author  = {Cen, Zhepeng and Liu, Yao and Zeng, Siliang and Chaudhari, Pratik and Rangwala, Huzefa and "
+            "    author  = "
+            "{Cen, Zhepeng and Liu, Yao and Zeng, Siliang and Chaudhari, Pratik and Rangwala, Huzefa and "
             "Karypis, George and Fakoor, Rasool},\n"
             "    journal = {Transactions on Machine Learning Research},\n"
             "    year    = 2025\n"
@@ -79,7 +82,9 @@ class BASHTrainer(GuardedSFTTrainer):
         self._check_arguments(args, train_dataset, eval_dataset, kwargs)
         set_seed(args.seed)
         if isinstance(model, str):
-            model = load_model(model, args, **({"quantization_config": quantization_config} if quantization_config else {}))
+            model = load_model(
+                model, args, **({"quantization_config": quantization_config} if quantization_config else {})
+            )
             quantization_config = None
             args.model_init_kwargs = None  # used up; SFTTrainer would warn that a loaded model ignores them
         tokenizer = processing_class or load_tokenizer(name, args)
@@ -91,7 +96,8 @@ class BASHTrainer(GuardedSFTTrainer):
             eval_examples = self._examples(eval_dataset, tokenizer, model, args, "eval_dataset")
         if is_deepspeed_zero3_enabled():
             raise RunError(
-                "ZeRO-3 shards the weights while they are loaded, and contexts are made with whole weights: use ddp or zero2"
+                "ZeRO-3 shards the weights while they are loaded, and contexts are made with whole weights: use ddp "
+                "or zero2"
             )
         if "hf_device_map" not in vars(model) and not _is_quantized(model):  # those are in place already
             model.to(args.device)
@@ -129,7 +135,9 @@ class BASHTrainer(GuardedSFTTrainer):
     @staticmethod
     def _check_arguments(args: BASHConfig, train_dataset: Any, eval_dataset: Any, kwargs: dict[str, Any]) -> None:
         if not isinstance(args, BASHConfig):
-            raise ConfigError(f"args is a {type(args).__name__}: BASHTrainer needs a BASHConfig (it takes all that SFTConfig takes)")
+            raise ConfigError(
+                f"args is a {type(args).__name__}: BASHTrainer needs a BASHConfig (it takes all that SFTConfig takes)"
+            )
         faults = args.faults()
         if args.num_rounds > 1:
             faults.append(
@@ -139,14 +147,18 @@ class BASHTrainer(GuardedSFTTrainer):
         if kwargs.get("formatting_func") is not None:
             faults.append("formatting_func is not supported: bring the data to `prompt` and `completion` first")
         if args.dataset_kwargs and args.dataset_kwargs.get("skip_prepare_dataset"):
-            faults.append("dataset_kwargs: skip_prepare_dataset is not supported: preparing the data is what BASH does")
+            faults.append(
+                "dataset_kwargs: skip_prepare_dataset is not supported: preparing the data is what BASH does"
+            )
         if faults:
             raise ConfigError(faults)
         for name, dataset in (("train_dataset", train_dataset), ("eval_dataset", eval_dataset)):
             if dataset is None and name == "eval_dataset":
                 continue
             if not isinstance(dataset, (Dataset, ExampleSet)):
-                raise DataError(f"{name} is {type(dataset).__name__}: BASHTrainer needs a datasets.Dataset or an ExampleSet")
+                raise DataError(
+                    f"{name} is {type(dataset).__name__}: BASHTrainer needs a datasets.Dataset or an ExampleSet"
+                )
 
     @staticmethod
     def _examples(

@@ -41,7 +41,8 @@ class MixingCounts:
 
 
 def suppressed_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: BASHConfig) -> tuple[int, ...]:
-    """Ids that are never sampled into a context: as configured, else control tokens, stop tokens and ids without a token."""
+    """Ids that are never sampled into a context: as configured, else control tokens, stop tokens and ids without a
+    token."""
     if args.suppress_tokens is not None:
         return tuple(sorted(set(args.suppress_tokens)))
     unnamed = range(len(tokenizer), model.get_input_embeddings().num_embeddings)
@@ -90,7 +91,10 @@ def build_contexts(
     total = sum(end - start for start, end in map(store.shard_range, mine))
     suppressed = suppressed_tokens(model, tokenizer, args)
     description = f"mixing contexts, round {args.round_index}"
-    with tqdm(total=total, desc=description, unit="row", disable=args.process_index > 0, delay=1) as bar, _autocast(model, args):
+    with (
+        tqdm(total=total, desc=description, unit="row", disable=args.process_index > 0, delay=1) as bar,
+        _autocast(model, args),
+    ):
         for shard in mine:
             part = examples.part(*store.shard_range(shard))
             contexts = mix_contexts(
@@ -110,7 +114,7 @@ def build_contexts(
                 batch_size=args.generation_batch_size,
                 on_finished=bar.update,
             )
-            columns = {
+            columns: dict[str, list[Any]] = {
                 "id": [example.id for example in part],
                 "tokens": [context.tokens for context in contexts],
                 "sampled": [context.sampled for context in contexts],
@@ -150,9 +154,7 @@ def bash_dataset(examples: ExampleSet, store: ContextStore) -> tuple[Dataset, Mi
 
 def reference_dataset(examples: ExampleSet) -> Dataset:
     """Rows whose context is the reference itself (ŷ = y): SFT."""
-    return rows_to_dataset(
-        {"id": e.id, **bash_row(e.prompt, e.reference, e.reference, e.trailer)} for e in examples
-    )
+    return rows_to_dataset({"id": e.id, **bash_row(e.prompt, e.reference, e.reference, e.trailer)} for e in examples)
 
 
 ROW_FEATURES = Features({"id": Value("string"), "input_ids": List(Value("int64")), "labels": List(Value("int64"))})
@@ -187,7 +189,8 @@ def _autocast_enabled(model: PreTrainedModel, args: BASHConfig) -> bool:
 
 
 def _autocast(model: PreTrainedModel, args: BASHConfig) -> torch.autocast:
-    """The precision of the training steps: float32 weights under mixed precision generate in mixed precision as well."""
+    """The precision of the training steps: float32 weights under mixed precision generate in mixed precision as
+    well."""
     dtype = getattr(torch, _autocast_dtype(args))
     return torch.autocast(model.device.type, dtype=dtype, enabled=_autocast_enabled(model, args))
 

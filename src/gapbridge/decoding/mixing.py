@@ -1,11 +1,12 @@
 """Mixed contexts for BASH (Cen et al. 2025, Algorithm 1): ŷ_t = y_t where the coin is 0, else ŷ_t ~ π(· | x, ŷ_<t).
 
-`mix_contexts_sequential` is the definition, one position at a time and without a cache. `mix_contexts` gives the same tokens in far
-fewer passes by using the reference as a speculative draft: between two sampled positions everything is known, and where the
-coin is 1 the reference token is a good guess of what the model will sample. Each pass feeds every row its next `lookahead`
-tokens from its last settled position, samples all coin positions of that window at once, and settles up to and including the first
-sampled token that differs from the reference; what was fed beyond that token stood on a wrong context and is fed again. Every settled
-token was thus sampled on settled tokens only, with noise that depends on its place alone (`noise`): the schedule cannot change it.
+`mix_contexts_sequential` is the definition, one position at a time and without a cache. `mix_contexts` gives the same
+tokens in far fewer passes by using the reference as a speculative draft: between two sampled positions everything is
+known, and where the coin is 1 the reference token is a good guess of what the model will sample. Each pass feeds every
+row its next `lookahead` tokens from its last settled position, samples all coin positions of that window at once, and
+settles up to and including the first sampled token that differs from the reference; what was fed beyond that token
+stood on a wrong context and is fed again. Every settled token was thus sampled on settled tokens only, with noise that
+depends on its place alone (`noise`): the schedule cannot change it.
 """
 
 from __future__ import annotations
@@ -43,8 +44,9 @@ class MixedContext:
 class _Rows:
     """Right-padded examples, longest first. Positions count from the start of the prompt; n rows, L columns.
 
-    `tokens` `[n, L]` starts as prompt ⊕ reference and ends as prompt ⊕ context; `coins` `[n, L]` marks what is sampled; `start` `[n]` is the
-    position of the first answer token; `last` `[n]` the position of the last coin, 0 where there is none; `keys` `[n, 2]`.
+    `tokens` `[n, L]` starts as prompt ⊕ reference and ends as prompt ⊕ context; `coins` `[n, L]` marks what is
+    sampled; `start` `[n]` is the position of the first answer token; `last` `[n]` the position of the last coin, 0
+    where there is none; `keys` `[n, 2]`.
     """
 
     tokens: Tensor
@@ -85,13 +87,14 @@ def mix_contexts(
     batch_size: int = 64,
     on_finished: Callable[[int], object] | None = None,
 ) -> list[MixedContext]:
-    """Mix each reference with the model's own tokens, exactly as `mix_contexts_sequential` does, in few forward passes.
+    """Mix each reference with the model's own tokens, exactly as `mix_contexts_sequential` does, in few forward
+    passes.
 
     Args:
         model: a causal language model, on its device. It is put into evaluation mode and restored.
-        prompts, references: token ids; none may be empty. A reference's last token is never sampled: it is nobody's context.
-        ids: one stable string or integer for each example; with `seed` and `round_index` it fixes coins and noise.
-        mixture_coefficient: β, the probability in [0, 1] that a position is sampled.
+        prompts, references: token ids; none may be empty. A reference's last token is never sampled: it is nobody's
+        context. ids: one stable string or integer for each example; with `seed` and `round_index` it fixes coins and
+        noise. mixture_coefficient: β, the probability in [0, 1] that a position is sampled.
         temperature, top_k, top_p, min_p, suppress_tokens: how a token is drawn, as in TRL.
         lookahead: the most tokens that a row is fed in one pass. Changes the speed, not the tokens.
         batch_size: rows in one pass. Changes the speed, not the tokens (up to floating-point ties).
@@ -111,21 +114,26 @@ def mix_contexts(
     lengths = torch.tensor([len(x) + len(y) for x, y in zip(prompts, references, strict=True)])
     order = torch.argsort(lengths, descending=True, stable=True)
     mixed: list[MixedContext | None] = [None] * len(ids)
+    shortest = int(order[-1])
     with generation_mode(model):
-        reason = why_no_slot_cache(model, int(lengths.max())) or _probe(model, prompts[order[-1]], references[order[-1]])
+        reason = why_no_slot_cache(model, int(lengths.max())) or _probe(model, prompts[shortest], references[shortest])
         if reason:
             logger.warning("contexts are mixed without a cache, in full-sequence passes, because %s", reason)
         sampler = KeyedSampler(options, model.device)
         for block in order.split(max(_BLOCK_ROWS, 2 * batch_size)):
             examples = block.tolist()
-            rows = _pad([prompts[i] for i in examples], [references[i] for i in examples], keys[block], mixture_coefficient)
+            rows = _pad(
+                [prompts[i] for i in examples], [references[i] for i in examples], keys[block], mixture_coefficient
+            )
             if reason:
                 _mix_fixed_point(model, rows, sampler, batch_size, on_finished)
             else:
                 _mix_slots(model, rows, sampler, lookahead, batch_size, on_finished)
             for row, example in enumerate(examples):
                 first, end = len(prompts[example]), len(prompts[example]) + len(references[example])
-                mixed[example] = MixedContext(rows.tokens[row, first:end].tolist(), rows.coins[row, first:end].tolist())
+                mixed[example] = MixedContext(
+                    rows.tokens[row, first:end].tolist(), rows.coins[row, first:end].tolist()
+                )
     return [context for context in mixed if context is not None]
 
 
@@ -149,7 +157,8 @@ def mix_contexts_sequential(
 ) -> list[MixedContext]:
     """The definition of a mixed context: every sampled position costs one forward pass over all that stands before it.
 
-    Takes what `mix_contexts` takes; `lookahead` and `batch_size` have no effect. For tests and for reading, not for use.
+    Takes what `mix_contexts` takes; `lookahead` and `batch_size` have no effect. For tests and for reading, not for
+    use.
     """
     options = SamplingOptions(temperature, top_k, top_p, min_p, suppress_tokens)
     _check(model, prompts, references, ids, mixture_coefficient, lookahead, batch_size)
@@ -247,10 +256,12 @@ def _mix_slots(
 
 
 def _window(rows: _Rows, settled: Tensor, lookahead: int, acceptance: float) -> int:
-    """The window, at most `lookahead`, that settles the most tokens for its cost, where each draw is accepted at the given rate.
+    """The window, at most `lookahead`, that settles the most tokens for its cost, where each draw is accepted at the
+    given rate.
 
-    Wide windows waste what is fed beyond a rejected token, narrow ones pay the fixed cost of a pass too often. The cost of a
-    pass is modelled, not timed, so that the schedule, and with it every rounding error, is the same in every run.
+    Wide windows waste what is fed beyond a rejected token, narrow ones pay the fixed cost of a pass too often. The
+    cost of a pass is modelled, not timed, so that the schedule, and with it every rounding error, is the same in every
+    run.
     """
     offsets = torch.arange(lookahead, device=settled.device)
     following = settled[:, None] + offsets + 1
@@ -270,8 +281,9 @@ def _mix_fixed_point(
 ) -> None:
     """Fill `examples.tokens` in place by full-sequence passes until nothing changes: exact for any causal model.
 
-    Each pass draws every coin position from the current guess. All tokens before the first one that changed are settled,
-    so a pass settles at least one sampled token more, and a pass that changes nothing proves every token right.
+    Each pass draws every coin position from the current guess. All tokens before the first one that changed are
+    settled, so a pass settles at least one sampled token more, and a pass that changes nothing proves every token
+    right.
     """
     width = examples.tokens.shape[1]
     for chunk in torch.arange(len(examples)).split(batch_size):
@@ -350,7 +362,9 @@ def _check(
     if faults:
         raise ConfigError(faults)
     if not len(prompts) == len(references) == len(ids):
-        raise DataError(f"{len(prompts)} prompts, {len(references)} references and {len(ids)} ids: give one of each an example")
+        raise DataError(
+            f"{len(prompts)} prompts, {len(references)} references and {len(ids)} ids: give one of each an example"
+        )
     if len(set(ids)) < len(ids):
         raise DataError("ids are not unique: two examples with one id would get the same noise")
     vocab_size = model.get_input_embeddings().num_embeddings

@@ -17,7 +17,8 @@ MASKABLE_ATTENTION = ("eager", "sdpa")
 
 @contextmanager
 def generation_mode(model: PreTrainedModel) -> Iterator[None]:
-    """Evaluation mode (no dropout, and gradient checkpointing, which is active in training mode only, off) without gradients.
+    """Evaluation mode (no dropout, and gradient checkpointing, which is active in training mode only, off) without
+    gradients.
 
     Each module gets its own flag back, also after an exception: a frozen part that was in evaluation mode stays in it.
     Attention implementations that take no 4-D mask (flash attention) are replaced by sdpa meanwhile.

@@ -1,10 +1,12 @@
 """Randomness as a pure function of where it is used: (seed, round, example id, answer position, vocabulary index).
 
-Sampling is Gumbel-max (Gumbel 1954; Maddison et al. 2014): argmax_v [log p_v + G_v] with G_v = -log(-log U_v) is a draw from p. U_v comes
-from an integer hash, not from a generator with a state, so the token drawn at a position does not depend on the batch the
-example is in, on the order of the rows, on the number of processes, on the decoding schedule or on where a run was interrupted.
+Sampling is Gumbel-max (Gumbel 1954; Maddison et al. 2014): argmax_v [log p_v + G_v] with G_v = -log(-log U_v) is a
+draw from p. U_v comes from an integer hash, not from a generator with a state, so the token drawn at a position does
+not depend on the batch the example is in, on the order of the rows, on the number of processes, on the decoding
+schedule or on where a run was interrupted.
 
-All arithmetic is on 32-bit words held in int64 tensors: products wrap modulo 2^64, which leaves their low 32 bits exact.
+All arithmetic is on 32-bit words held in int64 tensors: products wrap modulo 2^64, which leaves their low 32 bits
+exact.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ def example_keys(ids: Sequence[str | int], *, seed: int, round_index: int) -> Te
 
 
 def _mix(word: Tensor) -> Tensor:
-    """A bijection of 32-bit words in which every input bit affects every output bit (xor-shift and odd multipliers)."""
+    """A bijection of 32-bit words in which every input bit affects every output bit (xor-shift and odd
+    multipliers)."""
     word = ((word ^ (word >> 16)) * 0x7FEB352D) & _WORD
     word = ((word ^ (word >> 15)) * 0x846CA68B) & _WORD
     return word ^ (word >> 16)

@@ -1,9 +1,9 @@
 """A key/value cache in which the slot of a token is its position in its own row.
 
-The rows of a batch stand at different positions, so there is no common "next" slot to append to. Here every row writes each
-token's key and value at slot = position, and a query at position p attends to the slots 0 … p. A token that is rejected needs no
-clean-up: the token that takes its place overwrites its slot before any query can look at it. When a row's example is finished
-the next example starts at slot 0 of the same row.
+The rows of a batch stand at different positions, so there is no common "next" slot to append to. Here every row writes
+each token's key and value at slot = position, and a query at position p attends to the slots 0 … p. A token that is
+rejected needs no clean-up: the token that takes its place overwrites its slot before any query can look at it. When a
+row's example is finished the next example starts at slot 0 of the same row.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class SlotLayer(DynamicLayer):
         self.values = value_states.new_zeros(self.rows, value_states.shape[1], self.capacity, value_states.shape[3])
         self.is_initialized = True
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
         """Scatter `[rows, heads, window, head_dim]` states to their slots; return all slots that any query may see."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
@@ -94,8 +96,8 @@ def slot_forward(model: PreTrainedModel, tokens: Tensor, slots: Tensor, visible:
 def why_no_slot_cache(model: PreTrainedModel, longest_row: int) -> str | None:
     """The reason why the slot cache cannot serve `model` on rows of `longest_row` tokens, or None if it can.
 
-    It needs plain attention layers that take explicit positions and a 4-D mask. Whether the numbers agree with a full forward pass is
-    checked by `mixing` on the first rows as well, because a configuration file cannot say it.
+    It needs plain attention layers that take explicit positions and a 4-D mask. Whether the numbers agree with a full
+    forward pass is checked by `mixing` on the first rows as well, because a configuration file cannot say it.
     """
     config = model.config.get_text_config()
     base = model.get_base_model() if isinstance(model, PeftModel) else model
@@ -117,4 +119,3 @@ def why_no_slot_cache(model: PreTrainedModel, longest_row: int) -> str | None:
     if model.config._attn_implementation not in MASKABLE_ATTENTION:
         return f"its attention implementation {model.config._attn_implementation!r} takes no 4-D mask"
     return None
-

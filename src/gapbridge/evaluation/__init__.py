@@ -1,0 +1,1 @@
+"""Is the model better at the task? Answers, graders, intervals."""

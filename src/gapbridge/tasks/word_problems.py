@@ -7,9 +7,9 @@ one line per operation and ends like GSM8K's (Cobbe et al. 2021):
     Ana: 7*2=<<7*2=14>>14
     #### 14
 
-Problems are a pure function of (split, seed, index, steps). The splits are disjoint by construction: the *computation* of a
-problem (its start value and its operations, without names or wording) is hashed, and the hash decides to which split every
-problem with that computation belongs. A test problem is therefore never a reworded training problem.
+Problems are a pure function of (split, seed, index, steps). The splits are disjoint by construction: the *computation*
+of a problem (its start value and its operations, without names or wording) is hashed, and the hash decides to which
+split every problem with that computation belongs. A test problem is therefore never a reworded training problem.
 """
 
 from __future__ import annotations
@@ -51,7 +51,12 @@ SHARE = (
     "{a} splits the {items} into {n} equal bags and keeps one bag.",
     "{a} shares the {items} equally among {n} friends, and {b} is one of them.",
 )
-DISTRACTORS = ("{c} has {n} {others}.", "{c} wants {n} {others}.", "It is {n} days until the holidays.", "{c} is {n} years old.")
+DISTRACTORS = (
+    "{c} has {n} {others}.",
+    "{c} wants {n} {others}.",
+    "It is {n} days until the holidays.",
+    "{c} is {n} years old.",
+)
 ASK = ("How many {items} does {a} have?", "How many {items} does {a} have now?", "Count the {items} of {a}.")
 
 

@@ -1,0 +1,55 @@
+# Two commands on a fresh machine: `make quickstart` and `make test`. Both set up .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+export HF_HUB_DISABLE_TELEMETRY := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help install quickstart test test-all quality format bench tiny-base clean
+
+help:
+	@echo "make quickstart   set up, then SFT → BASH on the embedded model, evaluate, one table (CPU, minutes)"
+	@echo "make test         set up, then run the tests (all but gpu)"
+	@echo "make quality      ruff and mypy"
+	@echo "make bench        the benchmarks of benchmarks/ on this machine"
+	@echo "make tiny-base    make recipes/tiny/base and recipes/tiny/data anew (about half an hour)"
+
+$(STAMP): setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,eval]"
+	@touch $(STAMP)
+
+install: $(STAMP)
+
+quickstart: $(STAMP)
+	$(BIN)/python recipes/tiny/quickstart.py
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not gpu and not nightly" tests
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest tests
+
+quality: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/mixing.py --model tiny --output benchmarks/results/mixing-tiny-cpu.json
+	$(BIN)/python benchmarks/mixing.py --model random-25m --output benchmarks/results/mixing-random-25m-cpu.json
+
+tiny-base: $(STAMP)
+	$(BIN)/python -m gapbridge.tasks.word_problems --split train --count 2000 --output recipes/tiny/data/train.jsonl
+	$(BIN)/python -m gapbridge.tasks.word_problems --split test --count 400 --output recipes/tiny/data/test.jsonl
+	$(BIN)/python recipes/tiny/make_base.py --output recipes/tiny/base
+
+clean:
+	rm -rf $(VENV) outputs build *.egg-info

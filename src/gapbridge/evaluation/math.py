@@ -1,0 +1,55 @@
+"""Exact match of final answers in GSM8K's form: the number after the last `####`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+_FINAL = re.compile(r"####\s*(-?[$]?[\d,]*\.?\d+)")
+
+
+def final_answer(text: str) -> str | None:
+    """The normalised number after the last `####`: no thousands separators, no dollar sign, no trailing zeros after a
+    point."""
+    matches = _FINAL.findall(text)
+    if not matches:
+        return None
+    number = matches[-1].replace(",", "").replace("$", "")
+    if "." in number:
+        number = number.rstrip("0").rstrip(".")
+    sign = "-" if number.startswith("-") else ""
+    digits = number.lstrip("-").lstrip("0")
+    return f"{sign}{digits if digits and not digits.startswith('.') else '0' + digits}"
+
+
+def is_correct(answer: str, reference: str) -> bool:
+    """Whether the final answers agree. An answer without one is wrong."""
+    given = final_answer(answer)
+    return given is not None and given == final_answer(reference)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Share of right answers with a 95 % bootstrap interval over the problems."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+    unparsed: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.1%} [{self.low:.1%}, {self.high:.1%}]"
+
+
+def accuracy(answers: Sequence[str], references: Sequence[str], *, resamples: int = 2000, seed: int = 0) -> Accuracy:
+    """Grade `answers` against `references` (worked answers that end with `#### number`)."""
+    right = np.array([is_correct(a, r) for a, r in zip(answers, references, strict=True)], dtype=float)
+    draws = np.random.default_rng(seed).binomial(len(right), right.mean(), size=resamples) / len(right)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    unparsed = sum(final_answer(answer) is None for answer in answers)
+    return Accuracy(float(right.mean()), float(low), float(high), len(right), unparsed)
