@@ -79,10 +79,15 @@ def dispatch(command: str, arguments: list[str]) -> None:
 
 
 def _validate_all(arguments: list[str]) -> None:
+    import torch
+
     from .pipeline import read_job
     from .validate import describe, validate
 
     paths, overrides = _recipes_of(arguments)
+    if not torch.accelerator.is_available() and "--use_cpu" not in overrides:
+        print("this machine has no accelerator: recipes are checked as if for its CPU")
+        overrides = [*overrides, "--use_cpu", "true"]
     failed = []
     for path in paths:
         try:

@@ -58,7 +58,7 @@ def parser_for(method: str) -> RecipeParser:
     return RecipeParser(
         [DataConfig, ScriptArguments, CONFIGS[method], ModelConfig],
         prog=f"gapbridge {method}",
-        description=f"Run the {method} recipe given with --config FILE.yaml. Every key of a recipe is an option as well.",
+        description=f"Run the {method} recipe given with --config FILE.yaml. Every key of it is an option, too.",
     )
 
 
@@ -150,7 +150,7 @@ def run_sft(job: Job) -> Path:
             train_dataset=rows.remove_columns("id"),
             eval_dataset=None if evaluation is None else reference_dataset(evaluation).remove_columns("id"),
             processing_class=tokenizer,
-            peft_config=get_peft_config(job.model),
+            peft_config=None if isinstance(model, PeftModel) else get_peft_config(job.model),
             callbacks=[MetricsFile()],
             row_ids=rows,
         )
@@ -190,8 +190,8 @@ def run_bash(job: Job) -> Path:
             train_dataset=examples["train"],
             eval_dataset=examples.get("eval"),
             processing_class=tokenizer,
-            # A later round goes on with the adapter of the round before.
-            peft_config=get_peft_config(job.model) if start is None else None,
+            # An adapter, of an SFT stage or of the round before, is trained on rather than topped with another.
+            peft_config=None if isinstance(model, PeftModel) else get_peft_config(job.model),
             callbacks=[MetricsFile()],
         )
         if trainer.is_world_process_zero():

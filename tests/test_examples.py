@@ -1,0 +1,204 @@
+"""Examples: the same tokens and borders as TRL's own preparation, and every bad row listed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import BASE
+from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import SFTConfig, SFTTrainer
+
+from gapbridge import ConfigError, DataError, build_examples
+from gapbridge.bash.contexts import reference_dataset
+from gapbridge.examples import control_tokens, stop_tokens
+
+
+CHAT = [
+    {"prompt": [{"role": "user", "content": f"What is {i}+1?"}], "completion": [{"role": "assistant", "content": f"It is {i + 1}."}]}
+    for i in range(4)
+]
+PLAIN = [{"prompt": f"What is {i}+1?\n", "completion": f"It is {i + 1}."} for i in range(4)]
+MESSAGES = [{"messages": row["prompt"] + row["completion"]} for row in CHAT]
+BORDER = [{"prompt": "the sky has ", "completion": "blue stones"}, {"prompt": "a ston", "completion": "es more"}]
+
+
+def build(rows: list[dict[str, Any]], tokenizer: Any, **options: Any) -> Any:
+    options = {"stops": stop_tokens(tokenizer), "max_length": 64, **options}
+    return build_examples(Dataset.from_list(rows), tokenizer, **options)
+
+
+def trl_rows(rows: list[dict[str, Any]], tokenizer: Any, folder: Path) -> list[tuple[list[int], list[int]]]:
+    """What TRL's SFTTrainer makes of the same rows."""
+    args = SFTConfig(str(folder), use_cpu=True, bf16=False, report_to="none", max_length=64, completion_only_loss=True)
+    model = AutoModelForCausalLM.from_pretrained(BASE)
+    trainer = SFTTrainer(model, args=args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    return [(row["input_ids"], row["labels"]) for row in trainer.train_dataset]
+
+
+@pytest.mark.parametrize("rows", [CHAT, PLAIN, BORDER], ids=["chat", "plain", "border"])
+def test_reference_rows_are_trls_rows(rows: list[dict[str, Any]], tokenizer: Any, tmp_path: Path) -> None:
+    ours = reference_dataset(build(rows, tokenizer))
+    assert [(row["input_ids"], row["labels"]) for row in ours] == trl_rows(rows, tokenizer, tmp_path)
+
+
+def test_trailing_template_tokens_are_kept_apart(tokenizer: Any, tmp_path: Path) -> None:
+    """ChatML-like templates put a line break after the stop token: it is trained as in TRL, but is no part of the answer."""
+    chatml = AutoTokenizer.from_pretrained(BASE)
+    chatml.chat_template = (
+        "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>\\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+    )
+    examples = build(CHAT, chatml)
+    for example in examples:
+        assert example.reference[-1] == chatml.eos_token_id
+        assert chatml.decode(example.trailer) == "\n"
+    rows = [(row["input_ids"], row["labels"]) for row in reference_dataset(examples)]
+    assert rows == trl_rows(CHAT, chatml, tmp_path)
+
+
+def test_messages_take_the_last_answer(tokenizer: Any) -> None:
+    turns = [*MESSAGES[0]["messages"], *MESSAGES[1]["messages"]]
+    (example,) = build([{"messages": turns}], tokenizer)
+    assert tokenizer.decode(example.reference) == "It is 2.<|end|>"
+    assert tokenizer.decode(example.prompt).endswith("<|user|>What is 1+1?<|end|><|assistant|>")
+    assert list(build(MESSAGES, tokenizer)) == list(build(CHAT, tokenizer))
+
+
+def test_pretokenised_rows_are_taken_as_they_are(tokenizer: Any) -> None:
+    eos = tokenizer.eos_token_id
+    rows = [{"id": 7, "input_ids": [9, 8, 7, 6, eos], "labels": [-100, -100, 7, 6, eos]}]
+    (example,) = build(rows, tokenizer)
+    assert (example.id, example.prompt, example.reference) == ("7", [9, 8], [7, 6, eos])
+    rows = [{"input_ids": [9, 8, 7, 6, eos], "completion_mask": [0, 0, 1, 1, 1]}]
+    assert build(rows, tokenizer).part(0, 1)[0].reference == [7, 6, eos]
+
+
+def test_ids_follow_the_content_or_the_column(tokenizer: Any) -> None:
+    forward, backward = build(PLAIN, tokenizer), build(PLAIN[::-1], tokenizer)
+    assert {e.id: e.reference for e in forward} == {e.id: e.reference for e in backward}
+    twice = [e.id for e in build([PLAIN[0], PLAIN[0], PLAIN[0]], tokenizer)]
+    assert len(set(twice)) == 3 and twice[1] == f"{twice[0]}-2" and twice[2] == f"{twice[0]}-3"
+    named = build([{"id": f"n{i}", **row} for i, row in enumerate(PLAIN)], tokenizer)
+    assert [e.id for e in named] == ["n0", "n1", "n2", "n3"]
+
+
+BAD = {
+    "null answer": ({"prompt": "a", "completion": None}, "completion is null"),
+    "empty answer": ({"prompt": "a", "completion": "  "}, "completion is empty"),
+    "empty prompt": ({"prompt": "", "completion": "b"}, "prompt is empty"),
+    "long": ({"prompt": "a", "completion": "b " * 80}, "over-length"),
+    "long prompt": ({"prompt": "b " * 80, "completion": "b"}, "the prompt alone"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_rows_are_listed(name: str, tokenizer: Any) -> None:
+    row, reason = BAD[name]
+    with pytest.raises(DataError, match=f"train.jsonl, row 1 .*{reason}"):
+        build([PLAIN[0], row], tokenizer, source="train.jsonl")
+    kept = build([PLAIN[0], row], tokenizer, on_bad_rows="skip")
+    assert len(kept) == 1 and [bad.row for bad in kept.bad_rows] == [1] and reason in kept.bad_rows[0].reason
+
+
+def test_all_bad_rows_come_at_once(tokenizer: Any) -> None:
+    with pytest.raises(DataError) as caught:
+        build([row for row, _ in BAD.values()], tokenizer)
+    assert all(reason in str(caught.value) for _, reason in BAD.values())
+    assert "5 of 5 rows" in str(caught.value) and "on_bad_rows: skip" in str(caught.value)
+    with pytest.raises(DataError, match="no row is left"):
+        build([row for row, _ in BAD.values()], tokenizer, on_bad_rows="skip")
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"messages": [{"role": "user", "content": "a"}]}, "ends with a user turn"),
+        ({"messages": []}, "null or empty"),
+        ({"messages": [{"role": "assistant", "content": "a"}]}, "no turn before"),
+        ({"messages": [{"role": "user", "content": None}, {"role": "assistant", "content": "a"}]}, "content is null"),
+        ({"input_ids": [5, 6], "labels": [-100, -100]}, "no trainable token"),
+        ({"input_ids": [5, 6, 1], "labels": [5, -100, 1]}, "not one piece"),
+        ({"input_ids": [5, 6, 1], "labels": [-100, 7, 1]}, "contexts already"),
+        ({"input_ids": [5, 6, 1], "labels": [-100, 1]}, "3 input_ids but 2"),
+        ({"input_ids": [5, 6, 7], "labels": [-100, 6, 7]}, "no EOS"),
+        ({"input_ids": [5, 6, 1], "labels": [5, 6, 1]}, "the prompt has no token"),
+        ({"input_ids": [5, 6, 1], "labels": [-100, -100, 1]}, "nothing but EOS"),
+    ],
+)
+def test_bad_forms_are_listed(row: dict[str, Any], reason: str, tokenizer: Any) -> None:
+    with pytest.raises(DataError, match=reason):
+        build([row], tokenizer)
+
+
+def test_duplicate_ids_are_bad_rows(tokenizer: Any) -> None:
+    rows = [{"id": "same", **row} for row in PLAIN[:2]]
+    with pytest.raises(DataError, match="row 1 .*duplicate id: row 0"):
+        build(rows, tokenizer)
+
+
+def test_truncation_is_a_choice(tokenizer: Any) -> None:
+    long = {"prompt": "one\n", "completion": "two " * 80}
+    examples = build([long], tokenizer, truncate_long_rows=True)
+    (example,) = examples
+    assert len(example.prompt) + len(example.reference) == 64 and examples.truncated == 1
+    assert tokenizer.eos_token_id not in example.reference
+
+
+def test_unknown_columns_and_empty_data(tokenizer: Any) -> None:
+    with pytest.raises(DataError, match="question hold no example"):
+        build([{"question": "a"}], tokenizer)
+    with pytest.raises(DataError, match="empty"):
+        build_examples(Dataset.from_list([]), tokenizer, stops=[1], max_length=8)
+
+
+def test_stop_and_control_tokens(tokenizer: Any) -> None:
+    model = AutoModelForCausalLM.from_pretrained(BASE)
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, 9]
+    assert stop_tokens(tokenizer, model) == [tokenizer.eos_token_id, 9]
+    names = tokenizer.convert_ids_to_tokens(control_tokens(tokenizer))
+    assert set(names) == {"<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"}
+    without = AutoTokenizer.from_pretrained(BASE)
+    without.eos_token = None
+    with pytest.raises(ConfigError, match="has no EOS token"):
+        stop_tokens(without)
+
+
+def test_fingerprint_changes_with_any_token(tokenizer: Any) -> None:
+    base = build(PLAIN, tokenizer).fingerprint()
+    assert base == build(PLAIN, tokenizer).fingerprint()
+    changed = [dict(row) for row in PLAIN]
+    changed[2]["completion"] = "It is 4."
+    assert base != build(changed, tokenizer).fingerprint() != build(PLAIN[::-1], tokenizer).fingerprint()
+
+
+@settings(max_examples=40, deadline=None)
+@given(prompt=st.text(min_size=1, max_size=40), completion=st.text(min_size=1, max_size=40))
+def test_any_text_becomes_a_row_or_a_listed_fault(prompt: str, completion: str) -> None:
+    tokenizer = _shared_tokenizer()
+    examples = None
+    try:
+        examples = build([{"prompt": prompt, "completion": completion}], tokenizer, max_length=None)
+    except DataError as error:
+        assert "row 0" in str(error)
+    if examples is not None:
+        (example,) = examples
+        assert tokenizer.decode(example.prompt + example.reference + example.trailer) == prompt + completion + "<|end|>"
+
+
+_CACHE: list[Any] = []
+
+
+def _shared_tokenizer() -> Any:
+    if not _CACHE:
+        _CACHE.append(AutoTokenizer.from_pretrained(BASE))
+    return _CACHE[0]
+
+
+def test_torch_is_single_threaded() -> None:
+    assert torch.get_num_threads() == 1

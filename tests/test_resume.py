@@ -1,0 +1,98 @@
+"""Killed and started again = never killed: contexts byte for byte, final weights bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import BASE, ROOT
+from helpers import contents, gapbridge, kill_when
+
+
+pytestmark = pytest.mark.slow
+
+
+def command(run: Path) -> list[str]:
+    return [
+        "bash", "--config", "recipes/tiny/bash/config_full.yaml", "--model_name_or_path", str(BASE), "--output_dir", str(run),
+        "--max_train_examples", "96", "--max_eval_examples", "16", "--shard_size", "8", "--per_device_train_batch_size", "8",
+        "--num_rounds", "2", "--round_epochs", "0.5", "--save_steps", "2", "--logging_steps", "1", "--generation_batch_size", "4",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    gapbridge(*command(run))
+    return run
+
+
+def shards(run: Path, index: int) -> int:
+    return len(list((run / f"round_{index}" / "contexts").glob("shard-*")))
+
+
+@pytest.mark.parametrize("moment", ["generation", "training", "second round"])
+def test_killed_and_resumed_equals_undisturbed(moment: str, undisturbed: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    conditions = {
+        "generation": lambda: 3 <= shards(run, 1) < 12,
+        "training": lambda: (run / "round_1" / "checkpoint-4" / "COMPLETE.json").exists(),
+        "second round": lambda: shards(run, 2) >= 2,
+    }
+    kill_when(conditions[moment], *command(run))
+    assert not (run / "model.safetensors").exists()
+    gapbridge(*command(run))
+    for pattern in ("round_*/contexts/shard-*", "round_*/contexts/manifest.json", "round_*/eval_contexts/shard-*"):
+        assert contents(run, pattern) == contents(undisturbed, pattern) != {}
+    for pattern in ("round_*/model/model.safetensors", "model.safetensors"):
+        assert contents(run, pattern) == contents(undisturbed, pattern) != {}
+    again = gapbridge(*command(run))
+    assert "this run is complete, nothing to do" in again.stdout
+
+
+def test_two_rounds_differ(undisturbed: Path) -> None:
+    assert list(contents(undisturbed / "round_1", "contexts/shard-*").values()) != list(
+        contents(undisturbed / "round_2", "contexts/shard-*").values()
+    )
+
+
+def test_generating_first_gives_the_same_contexts(undisturbed: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    arguments = command(run)[1:]
+    gapbridge("generate", *arguments)
+    assert contents(run, "round_1/contexts/shard-*") == contents(undisturbed, "round_1/contexts/shard-*") != {}
+    assert not (run / "round_1" / "model").exists()
+
+
+def test_interrupting_sft(tmp_path: Path) -> None:
+    """The same promise for the SFT command."""
+
+    def sft(run: Path) -> list[str]:
+        return [
+            "sft", "--config", "recipes/tiny/sft/config_full.yaml", "--output_dir", str(run), "--max_train_examples", "64",
+            "--max_eval_examples", "8", "--per_device_train_batch_size", "8", "--num_train_epochs", "1", "--save_steps", "2",
+        ]  # fmt: skip
+
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    gapbridge(*sft(whole))
+    kill_when(lambda: (run / "checkpoint-4" / "COMPLETE.json").exists(), *sft(run))
+    gapbridge(*sft(run))
+    assert contents(run, "model.safetensors") == contents(whole, "model.safetensors") != {}
+
+
+def test_distributed_run_gives_the_same(undisturbed: Path, tmp_path: Path) -> None:
+    """Two processes with half the batch each: the same contexts byte for byte, the same losses."""
+    import json
+
+    config = (ROOT / "accelerate_configs" / "ddp.yaml").read_text().replace("mixed_precision: bf16", "mixed_precision: 'no'")
+    (tmp_path / "ddp.yaml").write_text(config)
+    run = tmp_path / "run"
+    arguments = [*command(run), "--per_device_train_batch_size", "4"]
+    gapbridge(*arguments, "--accelerate_config", str(tmp_path / "ddp.yaml"), "--num_processes", "2", "--main_process_port", "0")
+    assert contents(run, "round_1/contexts/shard-*") == contents(undisturbed, "round_1/contexts/shard-*") != {}
+
+    def losses(folder: Path) -> list[float]:
+        lines = (folder / "round_1" / "metrics.jsonl").read_text().splitlines()
+        return [entry["loss"] for entry in map(json.loads, lines) if "loss" in entry]
+
+    assert losses(run) == pytest.approx(losses(undisturbed), rel=1e-5) and len(losses(run)) == 6
