@@ -26,7 +26,7 @@ setup(
     install_requires=[
         "torch>=2.6",
         "transformers>=5.18",
-        "trl>=1.16,<2",
+        "trl>=1.14,<2",
         "accelerate>=1.12",
         "datasets>=4.0",
         "peft>=0.18",

@@ -39,9 +39,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run_guarded(action: Callable[[], None]) -> None:
     """Run `action`; turn our errors into a message without a traceback and exit code 2."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    for noisy in ("httpx", "datasets", "trl", "accelerate", "matplotlib", "huggingface_hub"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    ours = logging.getLogger("gapbridge")  # the libraries keep their own loggers
+    ours.setLevel(logging.INFO)
+    ours.handlers = [handler]
     try:
         action()
     except GapbridgeError as error:

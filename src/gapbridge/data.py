@@ -77,6 +77,8 @@ def check_data_config(config: DataConfig, script: ScriptArguments) -> list[str]:
             if "://" not in name and not any(mark in name for mark in "*?[") and entry.path in _FILE_BUILDERS:
                 if not Path(name).is_file():
                     faults.append(f"data file {name}: no such file (looked from {Path.cwd()})")
+                elif not Path(name).stat().st_size:
+                    faults.append(f"data file {name}: is empty")
         if entry.data_dir is not None and entry.path in _FILE_BUILDERS and not Path(entry.data_dir).is_dir():
             faults.append(f"data_dir {entry.data_dir}: no such directory (looked from {Path.cwd()})")
     return faults
@@ -123,8 +125,8 @@ def load_data(config: DataConfig, script: ScriptArguments, *, seed: int, needs_e
 def _load(entries: list[DatasetConfig]) -> Dataset:
     try:
         loaded: DatasetDict = get_dataset(DatasetMixtureConfig(datasets=entries))
-    except (DatasetsError, ConnectionError, ValueError, OSError) as error:
-        raise DataError(f"{_describe(entries)}: cannot be loaded: {error}") from error
+    except (DatasetsError, ConnectionError, ValueError, OSError, StopIteration) as error:
+        raise DataError(f"{_describe(entries)}: cannot be loaded: {str(error) or 'it holds no row'}") from error
     dataset = loaded["train"]
     if not len(dataset):
         raise DataError(f"{_describe(entries)}: the data set is empty")
