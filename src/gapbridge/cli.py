@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -44,6 +45,8 @@ def run_guarded(action: Callable[[], None]) -> None:
     ours = logging.getLogger("gapbridge")  # the libraries keep their own loggers
     ours.setLevel(logging.INFO)
     ours.handlers = [handler]
+    # The handbook's and TRL's name for it; transformers would have all recipes say activation_checkpointing.
+    warnings.filterwarnings("ignore", message="`gradient_checkpointing` is deprecated", category=FutureWarning)
     try:
         action()
     except GapbridgeError as error:

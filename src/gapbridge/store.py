@@ -80,6 +80,10 @@ class ContextStore:
         self._check_identity(self._manifest()["identity"], self.manifest_path)
         return True
 
+    def has_all_shards(self) -> bool:
+        """Whether every shard has its name, and so is whole; cheap, for waiting."""
+        return all(self.shard_path(shard).exists() for shard in range(self.num_shards))
+
     def missing_shards(self) -> list[int]:
         """The shards still to be made. Shards that are there are checked: whole, and of this store.
 

@@ -122,7 +122,7 @@ def build_contexts(
             store.write_shard(shard, columns)
     if args.process_index == 0:
         _add_seconds(directory / "seconds.json", time.perf_counter() - started)
-        store.wait_until(lambda: not store.missing_shards(), "the other processes")
+        store.wait_until(store.has_all_shards, "the other processes")
         store.finish()
     else:
         store.wait_until(store.is_complete, "process 0 to complete the store")
