@@ -16,7 +16,9 @@ from gapbridge.bash import bash_row
 tokens = st.lists(st.integers(0, 96), min_size=1, max_size=12)
 
 
-@given(x=tokens, answer=st.lists(st.tuples(st.integers(0, 96), st.integers(0, 96)), min_size=1, max_size=12), tail=tokens)
+@given(
+    x=tokens, answer=st.lists(st.tuples(st.integers(0, 96), st.integers(0, 96)), min_size=1, max_size=12), tail=tokens
+)
 def test_rows_align_position_by_position(x: list[int], answer: list[tuple[int, int]], tail: list[int]) -> None:
     y_hat, y = [list(part) for part in zip(*answer, strict=True)]
     row = bash_row(x, y_hat, y, tail)

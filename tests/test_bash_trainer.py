@@ -38,8 +38,12 @@ def rows(count: int = 16, split: str = "train") -> Dataset:
     return Dataset.from_list([problem.row() for problem in problems(split, count=count, steps=(2, 3, 4))])
 
 
-def bash(folder: Path, model: PreTrainedModel, tokenizer: Any, data: Dataset | None = None, **options: Any) -> BASHTrainer:
-    trainer_options = {key: options.pop(key) for key in ("peft_config", "eval_dataset", "data_collator") if key in options}
+def bash(
+    folder: Path, model: PreTrainedModel, tokenizer: Any, data: Dataset | None = None, **options: Any
+) -> BASHTrainer:
+    trainer_options = {
+        key: options.pop(key) for key in ("peft_config", "eval_dataset", "data_collator") if key in options
+    }
     args = BASHConfig(str(folder), **{**COMMON, **options})
     return BASHTrainer(
         model, args=args, train_dataset=rows() if data is None else data, processing_class=tokenizer, **trainer_options
@@ -140,7 +144,12 @@ def test_evaluation_on_reference_and_own_contexts(make_base: MakeBase, tokenizer
     trainer.train()
     assert trainer.evaluate(rows(4, "test"), metric_key_prefix="other").keys() >= {"other_loss"}
     without = bash(
-        tmp_path / "b", make_base(), tokenizer, eval_dataset=rows(8, "test"), mixture_coefficient=0.5, eval_own_contexts=False
+        tmp_path / "b",
+        make_base(),
+        tokenizer,
+        eval_dataset=rows(8, "test"),
+        mixture_coefficient=0.5,
+        eval_own_contexts=False,
     )
     assert without.evaluate()["eval_loss"] == pytest.approx(metrics["eval_loss"]) and without.eval_counts is None
 
@@ -209,7 +218,14 @@ def test_model_card_names_the_paper(make_base: MakeBase, tokenizer: Any, tmp_pat
 def test_non_finite_loss_stops_before_the_update(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     """The token of one row's question is poisoned: the error names that row, and the weights stay as they were."""
     poisoned = tokenizer.convert_tokens_to_ids("Q")
-    data = [*rows(7), {"id": "bad-row", "prompt": [{"role": "user", "content": "Q"}], "completion": [{"role": "assistant", "content": "7"}]}]
+    data = [
+        *rows(7),
+        {
+            "id": "bad-row",
+            "prompt": [{"role": "user", "content": "Q"}],
+            "completion": [{"role": "assistant", "content": "7"}],
+        },
+    ]
     for packing in (False, True):
         base = make_base()
         trainer = bash(

@@ -1,4 +1,5 @@
-"""The command line: what a user sees, and that bad input gets our error, exit code 2 and an untouched output directory."""
+"""The command line: what a user sees, and that bad input gets our error, exit code 2 and an untouched output
+directory."""
 
 from __future__ import annotations
 
@@ -76,27 +77,28 @@ BAD_INPUT: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     "wrong type": (lambda f: {"num_rounds": "many"}, "num_rounds is 'many': it must be a whole number"),
     "beta too large": (lambda f: {"mixture_coefficient": 1.5}, "mixture_coefficient is 1.5: it must lie in [0, 1]"),
     "beta negative": (lambda f: {"mixture_coefficient": -0.5}, "it must lie in [0, 1]"),
-    "missing data file": (lambda f: {"datasets": [{"path": "json", "data_files": "no.jsonl"}]}, "no.jsonl: no such file"),
-    "missing model": (lambda f: {"model_name_or_path": str(f / "none")}, "none cannot be loaded"),
-    "no data": (lambda f: {"datasets": None}, "no data: give `datasets:`"),
+    "missing data file": (lambda f: {"datasets": [{"path": "json", "data_files": "no.jsonl"}]},
+    "no.jsonl: no such file"), "missing model": (lambda f: {"model_name_or_path": str(f / "none")},
+    "none cannot be loaded"), "no data": (lambda f: {"datasets": None}, "no data: give `datasets:`"),
     "empty data set": (
-        lambda f: {"datasets": [{"path": "json", "data_files": write_rows(f / "empty.jsonl", [])}]}, "empty.jsonl: is empty",
+        lambda f: {"datasets": [{"path": "json", "data_files": write_rows(f / "empty.jsonl", [])}]},
+        "empty.jsonl: is empty",
     ),
     "blank data file": (
-        lambda f: {"datasets": [{"path": "json", "data_files": str((f / "n.jsonl").write_text("\n\n") and f / "n.jsonl")}]},
-        "n.jsonl [train]: ",
+        lambda f: {"datasets": [{"path": "json", "data_files": str((f / "n.jsonl").write_text("\n\n") and f /
+        "n.jsonl")}]}, "n.jsonl [train]: ",
     ),
     "broken JSON": (
-        lambda f: {"datasets": [{"path": "json", "data_files": str((f / "b.jsonl").write_text('{"a": ') and f / "b.jsonl")}]},
-        "b.jsonl [train]: cannot be loaded",
+        lambda f: {"datasets": [{"path": "json", "data_files": str((f / "b.jsonl").write_text('{"a": ') and f /
+        "b.jsonl")}]}, "b.jsonl [train]: cannot be loaded",
     ),
     "row without answer": (rows_with({"prompt": "one", "completion": None}), "bad.jsonl [train], row 1 "),
     "row with empty answer": (rows_with({"prompt": "one", "completion": ""}), "completion is empty"),
-    "prompt longer than max_length": (rows_with({"prompt": "one " * 400, "completion": "two"}), "the prompt alone has"),
-    "row longer than max_length": (rows_with({"prompt": "one", "completion": "two " * 400}), "over-length"),
-    "other columns": (
-        lambda f: {"datasets": [{"path": "json", "data_files": write_rows(f / "c.jsonl", [{"question": "a", "answer": "b"}])}]},
-        "no column 'prompt' and no column 'completion'",
+    "prompt longer than max_length": (rows_with({"prompt": "one " * 400, "completion": "two"}),
+    "the prompt alone has"), "row longer than max_length": (rows_with({"prompt": "one", "completion": "two " * 400}),
+    "over-length"), "other columns": (
+        lambda f: {"datasets": [{"path": "json", "data_files": write_rows(f / "c.jsonl", [{"question": "a", "answer":
+        "b"}])}]}, "no column 'prompt' and no column 'completion'",
     ),
     "tokenizer without EOS": (lambda f: {"model_name_or_path": without_eos(f)}, "has no EOS token"),
     "unknown EOS token": (lambda f: {"eos_token": "<nope>"}, "the tokenizer's vocabulary has no such token"),
@@ -153,9 +155,9 @@ def test_a_run_leaves_what_the_docs_promise(tmp_path: Path) -> None:
     run = tmp_path / "run"
     present = {str(path.relative_to(run)) for path in run.rglob("*")}
     assert present >= {
-        "config.resolved.yaml", "environment.json", "run.json", "data.json", "report.md", "loss.png", "samples/first_rows.txt",
-        "round_1/metrics.jsonl", "round_1/contexts/manifest.json", "round_1/model/model.safetensors", "model.safetensors",
-        "tokenizer.json", "README.md",
+        "config.resolved.yaml", "environment.json", "run.json", "data.json", "report.md", "loss.png",
+        "samples/first_rows.txt", "round_1/metrics.jsonl", "round_1/contexts/manifest.json",
+        "round_1/model/model.safetensors", "model.safetensors", "tokenizer.json", "README.md",
     }  # fmt: skip
     again = tmp_path / "again"
     cli.main(["bash", "--config", str(run / "config.resolved.yaml"), "--output_dir", str(again)])
@@ -186,7 +188,13 @@ def test_validate_reports_every_fault_of_every_recipe(tmp_path: Path, capsys: py
     bad_row = rows_with({"prompt": "one", "completion": None})(tmp_path / "b")
     _, second = recipe(tmp_path / "b", **bad_row, max_length=5000, load_in_4bit=True)
     said = refused(capsys, "validate", "--config", first, second)
-    for words in ("learning_rte", "num_rounds is 'x'", "completion is null", "the model has 2048 positions", "use_peft"):
+    for words in (
+        "learning_rte",
+        "num_rounds is 'x'",
+        "completion is null",
+        "the model has 2048 positions",
+        "use_peft",
+    ):
         assert words in said
     cli.main(["validate", *recipe(tmp_path)])
     assert "good. BASH, β = 0.2" in capsys.readouterr().out
@@ -210,7 +218,9 @@ def test_two_rounds_of_lora_from_an_adapter(tmp_path: Path) -> None:
     """SFT makes an adapter; BASH goes on training it for two rounds; the result loads on the base model."""
     lora = {"use_peft": True, "lora_r": 4, "lora_target_modules": ["q_proj", "v_proj"]}
     cli.main(["sft", *recipe(tmp_path, method="sft", output_dir=str(tmp_path / "sft"), **lora)])
-    cli.main(["bash", *recipe(tmp_path, model_name_or_path=str(tmp_path / "sft"), num_rounds=2, learning_rate=1e-2, **lora)])
+    cli.main(
+        ["bash", *recipe(tmp_path, model_name_or_path=str(tmp_path / "sft"), num_rounds=2, learning_rate=1e-2, **lora)]
+    )
     adapters = [tmp_path / "sft", *(tmp_path / "run" / f"round_{k}" / "model" for k in (1, 2)), tmp_path / "run"]
     weights = [(path / "adapter_model.safetensors").read_bytes() for path in adapters]
     assert len(set(weights)) == 3 and weights[2] == weights[3]

@@ -55,7 +55,9 @@ def test_interval_covers_at_the_nominal_rate() -> None:
 
 def test_answers_do_not_depend_on_the_batch(make_base: Callable[[], PreTrainedModel], tokenizer: Any) -> None:
     model = make_base()
-    prompts = [tokenizer(text)["input_ids"] for text in ("Ana has 3 pens.\n", "Ben has 4 pens. Ben loses 2 pens.\n", "Leo\n")]
+    prompts = [
+        tokenizer(text)["input_ids"] for text in ("Ana has 3 pens.\n", "Ben has 4 pens. Ben loses 2 pens.\n", "Leo\n")
+    ]
     options = {"max_completion_length": 12}
     together = generate_answers(model, tokenizer, prompts, **options)
     alone = [generate_answers(model, tokenizer, [prompt], **options)[0] for prompt in prompts]

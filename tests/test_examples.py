@@ -15,12 +15,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
 from gapbridge import ConfigError, DataError, build_examples
-from gapbridge.bash.contexts import reference_dataset
 from gapbridge.examples import control_tokens, stop_tokens
+from gapbridge.rows import reference_dataset
 
 
 CHAT = [
-    {"prompt": [{"role": "user", "content": f"What is {i}+1?"}], "completion": [{"role": "assistant", "content": f"It is {i + 1}."}]}
+    {
+        "prompt": [{"role": "user", "content": f"What is {i}+1?"}],
+        "completion": [{"role": "assistant", "content": f"It is {i + 1}."}],
+    }
     for i in range(4)
 ]
 PLAIN = [{"prompt": f"What is {i}+1?\n", "completion": f"It is {i + 1}."} for i in range(4)]
@@ -48,7 +51,8 @@ def test_reference_rows_are_trls_rows(rows: list[dict[str, Any]], tokenizer: Any
 
 
 def test_trailing_template_tokens_are_kept_apart(tokenizer: Any, tmp_path: Path) -> None:
-    """ChatML-like templates put a line break after the stop token: it is trained as in TRL, but is no part of the answer."""
+    """ChatML-like templates put a line break after the stop token: it is trained as in TRL, but is no part of the
+    answer."""
     chatml = AutoTokenizer.from_pretrained(BASE)
     chatml.chat_template = (
         "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>\\n' }}{% endfor %}"
@@ -188,7 +192,9 @@ def test_any_text_becomes_a_row_or_a_listed_fault(prompt: str, completion: str) 
         assert "row 0" in str(error)
     if examples is not None:
         (example,) = examples
-        assert tokenizer.decode(example.prompt + example.reference + example.trailer) == prompt + completion + "<|end|>"
+        assert (
+            tokenizer.decode(example.prompt + example.reference + example.trailer) == prompt + completion + "<|end|>"
+        )
 
 
 _CACHE: list[Any] = []

@@ -189,9 +189,7 @@ def test_reference_as_draft_saves_passes(llama: LlamaForCausalLM) -> None:
     reference = greedy[0, len(prompt) :].tolist()
     passes = []
     hook = llama.register_forward_pre_hook(lambda *_: passes.append(1))
-    mixed = mix_contexts(
-        llama, [prompt], [reference], ids=[0], mixture_coefficient=1.0, temperature=0.0, lookahead=16
-    )
+    mixed = mix_contexts(llama, [prompt], [reference], ids=[0], mixture_coefficient=1.0, temperature=0.0, lookahead=16)
     hook.remove()
     assert mixed[0].tokens == reference
     assert len(passes) <= 10, "the probe takes a handful of passes, the row three windows"
@@ -261,7 +259,9 @@ def test_slot_cache_serves_rows_at_different_positions(llama: LlamaForCausalLM) 
         while int(settled.min()) < 20:
             slots = (settled[:, None] + torch.arange(5)).clamp(max=19)
             got = slot_forward(llama, tokens.gather(1, slots), slots, 20, cache)
-            torch.testing.assert_close(got, expected.gather(1, slots[..., None].expand(-1, -1, VOCAB)), atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(
+                got, expected.gather(1, slots[..., None].expand(-1, -1, VOCAB)), atol=1e-4, rtol=1e-4
+            )
             settled = settled + steps
 
 
@@ -296,7 +296,9 @@ def test_progress_counts_every_example(llama: LlamaForCausalLM) -> None:
     prompts, references, ids = ragged(30)
     for beta in (0.0, 0.3):
         finished: list[int] = []
-        mix_contexts(llama, prompts, references, ids=ids, mixture_coefficient=beta, batch_size=4, on_finished=finished.append)
+        mix_contexts(
+            llama, prompts, references, ids=ids, mixture_coefficient=beta, batch_size=4, on_finished=finished.append
+        )
         assert sum(finished) == 30
 
 

@@ -22,7 +22,9 @@ def test_coins_follow_beta() -> None:
 
 
 def test_coins_are_independent_of_their_neighbours() -> None:
-    flips = coin_flips(keys_of(500)[:, None].expand(-1, 60, -1), torch.arange(60).expand(500, 60), 0.5).double().numpy()
+    flips = (
+        coin_flips(keys_of(500)[:, None].expand(-1, 60, -1), torch.arange(60).expand(500, 60), 0.5).double().numpy()
+    )
     along = np.corrcoef(flips[:, :-1].ravel(), flips[:, 1:].ravel())[0, 1]
     across = np.corrcoef(flips[:-1].ravel(), flips[1:].ravel())[0, 1]
     assert abs(along) < 0.025 and abs(across) < 0.025

@@ -56,7 +56,9 @@ def test_word_problems_are_solved_right(steps: int) -> None:
             left, right = int(step.left), int(step.right)
             value = {"+": left + right, "-": left - right, "*": left * right, "/": left // right}[step.operator]
             assert step.result == value and 1 <= value <= MAX_VALUE
-            assert line == f"{step.subject}: {left}{step.operator}{right}=<<{left}{step.operator}{right}={value}>>{value}"
+            assert (
+                line == f"{step.subject}: {left}{step.operator}{right}=<<{left}{step.operator}{right}={value}>>{value}"
+            )
             assert step.subject in problem.question and (right == 1 or str(right) in problem.question)
         assert all(a.result == b.left for a, b in zip(problem.steps, problem.steps[1:], strict=False))
         assert problem.answer.endswith(f"\n#### {problem.result}")
@@ -85,7 +87,9 @@ def test_word_problems_vary() -> None:
 @pytest.mark.parametrize(("split", "count"), [("train", 2000), ("test", 400)])
 def test_embedded_data_are_the_generators(split: str, count: int, tmp_path: Path) -> None:
     main(["--split", split, "--count", str(count), "--output", str(tmp_path / "rows.jsonl")])
-    assert (tmp_path / "rows.jsonl").read_bytes() == (ROOT / "recipes" / "tiny" / "data" / f"{split}.jsonl").read_bytes()
+    assert (tmp_path / "rows.jsonl").read_bytes() == (
+        ROOT / "recipes" / "tiny" / "data" / f"{split}.jsonl"
+    ).read_bytes()
 
 
 def test_embedded_base() -> None:
@@ -109,7 +113,9 @@ def test_accelerate_configs_have_the_handbooks_names() -> None:
 def test_documented_commands_name_real_files() -> None:
     for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "recipes").rglob("README.md")]:
         text = document.read_text()
-        for path in re.findall(r"(?:recipes|accelerate_configs|benchmarks|docs|src)/[\w./-]*\.(?:yaml|py|md|json|png)", text):
+        for path in re.findall(
+            r"(?:recipes|accelerate_configs|benchmarks|docs|src)/[\w./-]*\.(?:yaml|py|md|json|png)", text
+        ):
             assert (ROOT / path).exists(), f"{document.name} names {path}"
 
 

@@ -1,4 +1,5 @@
-"""Recipes parse strictly: every fault at once, the nearest key named, old keys translated; every shipped recipe runs."""
+"""Recipes parse strictly: every fault at once, the nearest key named, old keys translated; every shipped recipe
+runs."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gapbridge.errors import ConfigError, GapbridgeError
-from gapbridge.pipeline import Job, read_job, run_bash, run_sft
+from gapbridge.pipeline import Job, read_job, run_rounds_of, run_sft
 from gapbridge.tasks.word_problems import problems
 
 
@@ -108,9 +109,10 @@ def test_files_that_are_no_recipe(tmp_path: Path) -> None:
 
 def test_old_handbook_keys_are_translated(tmp_path: Path) -> None:
     job = parse(
-        tmp_path, datasets="absent", torch_dtype="bfloat16", max_seq_length=128, evaluation_strategy="epoch", warmup_ratio=0.1,
-        preprocessing_num_workers=2, overwrite_output_dir=True, use_flash_attention_2=True,
-        dataset_mixture={"datasets": [{"id": "a/b", "config": "c", "split": "train_sft", "weight": 1.0}], "test_split_size": 100},
+        tmp_path, datasets="absent", torch_dtype="bfloat16", max_seq_length=128, evaluation_strategy="epoch",
+        warmup_ratio=0.1, preprocessing_num_workers=2, overwrite_output_dir=True, use_flash_attention_2=True,
+        dataset_mixture={"datasets": [{"id": "a/b", "config": "c", "split": "train_sft", "weight": 1.0}],
+        "test_split_size": 100},
     )  # fmt: skip
     assert job.model.dtype == "bfloat16" and job.args.max_length == 128 and job.args.warmup_steps == 0.1
     assert job.args.dataset_num_proc == 2 and job.model.attn_implementation == "flash_attention_2"
@@ -118,7 +120,11 @@ def test_old_handbook_keys_are_translated(tmp_path: Path) -> None:
     assert (entry.path, entry.name, entry.split, job.data.test_split_size) == ("a/b", "c", "train_sft", 100)
     assert any("overwrite_output_dir is ignored" in note for note in job.recipe.notes)
     older = parse(
-        tmp_path, datasets="absent", dataset_mixer={"a/b": 1.0}, dataset_splits=["train_sft", "test_sft"], max_seq_length=64
+        tmp_path,
+        datasets="absent",
+        dataset_mixer={"a/b": 1.0},
+        dataset_splits=["train_sft", "test_sft"],
+        max_seq_length=64,
     )
     assert [(d.path, d.split) for d in older.data.datasets] == [("a/b", "train_sft")]
     assert [(d.path, d.split) for d in older.data.eval_datasets] == [("a/b", "test_sft")]
@@ -141,7 +147,19 @@ def test_environment_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     values=st.dictionaries(
-        st.sampled_from(["mixture_coefficient", "num_rounds", "round_epochs", "datasets", "seed", "top_k", "env", "sed", "max_length"]),
+        st.sampled_from(
+            [
+                "mixture_coefficient",
+                "num_rounds",
+                "round_epochs",
+                "datasets",
+                "seed",
+                "top_k",
+                "env",
+                "sed",
+                "max_length",
+            ]
+        ),
         st.recursive(  # any YAML value
             st.none() | st.booleans() | st.integers(-5, 5) | st.floats(-2, 2) | st.text(max_size=5),
             lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
@@ -189,6 +207,6 @@ def test_every_recipe_runs(path: Path, tmp_path: Path) -> None:
         recipe["chat_template"] = recipe["chat_template"].replace("bos_token", "''")
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     job = read_job(["--config", str(tmp_path / "recipe.yaml")])
-    run = (run_sft if job.method == "sft" else run_bash)(job)
+    run = (run_sft if job.method == "sft" else run_rounds_of)(job)
     assert json.loads((run / "run.json").read_text())["state"] == "complete"
     assert (run / "report.md").exists() and (run / "loss.png").exists()

@@ -14,9 +14,10 @@ pytestmark = pytest.mark.slow
 
 def command(run: Path) -> list[str]:
     return [
-        "bash", "--config", "recipes/tiny/bash/config_full.yaml", "--model_name_or_path", str(BASE), "--output_dir", str(run),
-        "--max_train_examples", "96", "--max_eval_examples", "16", "--shard_size", "8", "--per_device_train_batch_size", "8",
-        "--num_rounds", "2", "--round_epochs", "0.5", "--save_steps", "2", "--logging_steps", "1", "--generation_batch_size", "4",
+        "bash", "--config", "recipes/tiny/bash/config_full.yaml", "--model_name_or_path", str(BASE), "--output_dir",
+        str(run), "--max_train_examples", "96", "--max_eval_examples", "16", "--shard_size", "8",
+        "--per_device_train_batch_size", "8", "--num_rounds", "2", "--round_epochs", "0.5", "--save_steps", "2",
+        "--logging_steps", "1", "--generation_batch_size", "4",
     ]  # fmt: skip
 
 
@@ -69,8 +70,9 @@ def test_interrupting_sft(tmp_path: Path) -> None:
 
     def sft(run: Path) -> list[str]:
         return [
-            "sft", "--config", "recipes/tiny/sft/config_full.yaml", "--output_dir", str(run), "--max_train_examples", "64",
-            "--max_eval_examples", "8", "--per_device_train_batch_size", "8", "--num_train_epochs", "1", "--save_steps", "2",
+            "sft", "--config", "recipes/tiny/sft/config_full.yaml", "--output_dir", str(run), "--max_train_examples",
+            "64", "--max_eval_examples", "8", "--per_device_train_batch_size", "8", "--num_train_epochs", "1",
+            "--save_steps", "2",
         ]  # fmt: skip
 
     run, whole = tmp_path / "run", tmp_path / "whole"
@@ -84,11 +86,23 @@ def test_distributed_run_gives_the_same(undisturbed: Path, tmp_path: Path) -> No
     """Two processes with half the batch each: the same contexts byte for byte, the same losses."""
     import json
 
-    config = (ROOT / "accelerate_configs" / "ddp.yaml").read_text().replace("mixed_precision: bf16", "mixed_precision: 'no'")
+    config = (
+        (ROOT / "accelerate_configs" / "ddp.yaml")
+        .read_text()
+        .replace("mixed_precision: bf16", "mixed_precision: 'no'")
+    )
     (tmp_path / "ddp.yaml").write_text(config)
     run = tmp_path / "run"
     arguments = [*command(run), "--per_device_train_batch_size", "4"]
-    gapbridge(*arguments, "--accelerate_config", str(tmp_path / "ddp.yaml"), "--num_processes", "2", "--main_process_port", "0")
+    gapbridge(
+        *arguments,
+        "--accelerate_config",
+        str(tmp_path / "ddp.yaml"),
+        "--num_processes",
+        "2",
+        "--main_process_port",
+        "0",
+    )
     assert contents(run, "round_1/contexts/shard-*") == contents(undisturbed, "round_1/contexts/shard-*") != {}
 
     def losses(folder: Path) -> list[float]:

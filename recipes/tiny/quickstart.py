@@ -21,7 +21,7 @@ from gapbridge.evaluation.answers import generate_answers
 from gapbridge.evaluation.math import Accuracy, accuracy
 from gapbridge.files import write_json_atomic, write_text_atomic
 from gapbridge.loading import load_model
-from gapbridge.pipeline import Job, load_examples, load_start, read_job, run_bash, run_sft
+from gapbridge.pipeline import Job, load_examples, load_start, read_job, run_rounds_of, run_sft
 from gapbridge.report import read_metrics, write_report
 
 
@@ -73,9 +73,11 @@ def quickstart(output: Path, overrides: list[str]) -> None:
     run_sft(job_for("sft", "sft", "--output_dir", str(sft), *overrides))
     console.rule("2/4  BASH on top: 20 % of the context positions from the model itself")
     start = ("--model_name_or_path", str(sft))
-    run_bash(job_for("bash", "bash", *start, "--output_dir", str(bash), *overrides))
+    run_rounds_of(job_for("bash", "bash", *start, "--output_dir", str(bash), *overrides))
     console.rule("3/4  Control: SFT for the same epochs instead")
-    run_bash(job_for("bash", "bash", *start, "--output_dir", str(control), "--mixture_coefficient", "0", *overrides))
+    run_rounds_of(
+        job_for("bash", "bash", *start, "--output_dir", str(control), "--mixture_coefficient", "0", *overrides)
+    )
     console.rule("4/4  Evaluation on held-out problems")
     job = job_for("bash", "bash", *start, "--output_dir", str(bash), *overrides)
     before, after = losses(bash / "round_1", at_start=True), losses(bash / "round_1", at_start=False)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .decoding import MixedContext, mix_contexts, mix_contexts_sequential
     from .errors import ConfigError, DataError, GapbridgeError, RunError, StoreError, TrainingError
     from .examples import Example, ExampleSet, build_examples
+    from .rac import RACConfig, RACTrainer
 
 _HOMES = {
     "BASHConfig": "bash",
@@ -22,6 +23,8 @@ _HOMES = {
     "ExampleSet": "examples",
     "GapbridgeError": "errors",
     "MixedContext": "decoding",
+    "RACConfig": "rac",
+    "RACTrainer": "rac",
     "RunError": "errors",
     "StoreError": "errors",
     "TrainingError": "errors",
@@ -39,6 +42,8 @@ __all__ = [
     "ExampleSet",
     "GapbridgeError",
     "MixedContext",
+    "RACConfig",
+    "RACTrainer",
     "RunError",
     "StoreError",
     "TrainingError",

@@ -18,7 +18,7 @@ from pathlib import Path
 from .errors import ConfigError, GapbridgeError
 
 
-TRAIN_COMMANDS = ("sft", "bash")
+TRAIN_COMMANDS = ("sft", "bash", "rac")
 COMMANDS = (*TRAIN_COMMANDS, "generate", "preview", "validate")
 LAUNCH_OPTIONS = ("--num_processes", "--num_machines", "--machine_rank", "--main_process_ip", "--main_process_port")
 EXIT_USER_ERROR = 2
@@ -71,7 +71,7 @@ def dispatch(command: str, arguments: list[str]) -> None:
             pipeline.parser_for(command).print_help()
             return
         job = pipeline.read_job(arguments, command)
-        (pipeline.run_sft if command == "sft" else pipeline.run_bash)(job)
+        (pipeline.run_sft if command == "sft" else pipeline.run_rounds_of)(job)
     elif command == "generate":
         pipeline.run_generate(pipeline.read_job(arguments))
     elif command == "preview":

@@ -48,13 +48,18 @@ class BadRow:
 
 @dataclass(frozen=True)
 class ExampleSet:
-    """Examples in an Arrow table (`id`, `prompt`, `reference`, `trailer`), and the rows that could not become one."""
+    """Examples in an Arrow table (`id`, `prompt`, `reference`, `trailer`), and the rows that could not become one.
+
+    `cut_prompts` counts prompts that lost their end to the answer, `truncated` answers that lost theirs;
+    `conversational` says that the rows came through a chat template.
+    """
 
     table: Dataset
     bad_rows: list[BadRow]
     source: str
     cut_prompts: int
     truncated: int
+    conversational: bool
 
     def __len__(self) -> int:
         return len(self.table)
@@ -147,6 +152,9 @@ def build_examples(
             f"{source}: the columns {', '.join(sorted(columns))} hold no example. Wanted: `messages`, or `prompt` and "
             "`completion`, or `input_ids` and `labels`"
         )
+    conversational = tokenizer.chat_template is not None if form == "ids" else form == "messages"
+    if form == "pair":
+        conversational = isinstance(dataset[0]["prompt"], list)
     tokenise = _Tokenise(tokenizer, form, frozenset(stops), max_length, truncate_long_rows)
     features = Features(
         {
@@ -187,7 +195,7 @@ def build_examples(
     table = table.remove_columns(["id", "fault", "cut_prompt", "truncated"]).add_column("id", ids)
     if bad_rows:
         table = table.select(good)
-    return ExampleSet(table, bad_rows, source, cut, truncated)
+    return ExampleSet(table, bad_rows, source, cut, truncated, conversational)
 
 
 class _Tokenise:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,25 +16,31 @@ from trl import ModelConfig, ScriptArguments, get_peft_config
 
 from .bash.bash_config import BASHConfig
 from .bash.bash_trainer import BASHTrainer
-from .bash.contexts import build_contexts, reference_dataset, suppressed_tokens
-from .config import ExampleConfig
+from .bash.contexts import build_contexts, mix_examples
+from .config import ExampleConfig, SelfGenerationConfig
 from .data import DataConfig, load_data
-from .decoding import mix_contexts
 from .errors import ConfigError
 from .examples import ExampleSet, build_examples, stop_tokens
 from .files import write_json_atomic, write_text_atomic
 from .loading import load_model, load_tokenizer, model_init_kwargs, prepare_tokenizer
-from .preview import bash_preview, print_previews
+from .preview import bash_preview, print_previews, rac_preview
+from .rac.contexts import build_drafts, cue_for, draft_examples
+from .rac.rac_config import RACConfig
+from .rac.rac_trainer import RACTrainer
+from .rac.rows import draft_in_context
 from .recipe import Recipe, RecipeParser
 from .report import MetricsFile, write_data_record, write_report
 from .rounds import publish, round_arguments, round_directory, run_rounds, save_model, train_stage, unfinished_rounds
+from .rows import reference_dataset
 from .run_directory import RunDirectory, require_output_dir
+from .self_generation import SelfGenerationTrainer
+from .store import ContextStore
 from .trainer import GuardedSFTTrainer
 
 
 logger = logging.getLogger(__name__)
 
-CONFIGS: dict[str, type[ExampleConfig]] = {"sft": ExampleConfig, "bash": BASHConfig}
+CONFIGS: dict[str, type[ExampleConfig]] = {"sft": ExampleConfig, "bash": BASHConfig, "rac": RACConfig}
 PREVIEW_ROWS = 3
 
 
@@ -162,29 +168,26 @@ def run_sft(job: Job) -> Path:
     return _finish(run, job, push)
 
 
-def run_bash(job: Job) -> Path:
-    """All rounds of BASH, from the first unfinished stage on."""
-    args = job.args
-    assert isinstance(args, BASHConfig)
+def run_rounds_of(job: Job) -> Path:
+    """All rounds of a method that trains on its own tokens, from the first unfinished stage on."""
+    args, method = _rounds_args(job), METHODS[job.method]
     run = RunDirectory(require_output_dir(args.output_dir), job.method, job.recipe.settings)
     if run.check() == "complete":
         _say(f"{run.path}: this run is complete, nothing to do")
         return run.path
     args.push_to_hub, push = False, args.push_to_hub  # the trainer's own push would upload the contexts as well
     first_start = next((start for _, start in unfinished_rounds(args)), _last_model(job))
-    loaded = [
-        load_start(job, first_start)
-    ]  # emptied when a trainer takes it: a round's model must not outlive the round
+    loaded = [load_start(job, first_start)]  # emptied when a trainer takes it: a model must not outlive its round
     examples = load_examples(job, loaded[0][1], loaded[0][0])
     _enter(run, job, examples)
     if first_start is None and PartialState().is_main_process:
-        previews = preview_rows(*loaded[0], examples["train"], args)
+        previews = method.preview(*loaded[0], examples["train"], args, PREVIEW_ROWS)
         Console(stderr=True, soft_wrap=True).print(previews[0])
         write_text_atomic(run.path / "samples" / "first_rows.txt", "\n".join(preview.plain for preview in previews))
 
-    def make_trainer(start: Path | None, round_args: BASHConfig) -> GuardedSFTTrainer:
+    def make_trainer(start: Path | None, round_args: SelfGenerationConfig) -> GuardedSFTTrainer:
         model, tokenizer = loaded.pop() if loaded else load_start(job, start)
-        trainer = BASHTrainer(
+        trainer = method.trainer(
             model=model,
             args=round_args,
             train_dataset=examples["train"],
@@ -195,7 +198,7 @@ def run_bash(job: Job) -> Path:
             callbacks=[MetricsFile()],
         )
         if trainer.is_world_process_zero():
-            write_json_atomic(Path(round_args.output_dir) / "mixing.json", vars(trainer.counts))
+            write_json_atomic(Path(round_args.output_dir) / "counts.json", vars(trainer.counts))
         return trainer
 
     run_rounds(args, make_trainer)
@@ -204,9 +207,7 @@ def run_bash(job: Job) -> Path:
 
 def run_generate(job: Job) -> Path:
     """Build the contexts of the first unfinished round and stop; training later finds them in the store."""
-    args = job.args
-    if not isinstance(args, BASHConfig):
-        raise ConfigError(f"{job.recipe.path}: method {job.method} generates nothing before training")
+    args, method = _rounds_args(job), METHODS[job.method]
     run = RunDirectory(require_output_dir(args.output_dir), job.method, job.recipe.settings)
     state = run.check()
     following = next(unfinished_rounds(args), None)
@@ -220,9 +221,9 @@ def run_generate(job: Job) -> Path:
     model.to(args.device)
     directory = round_directory(args.output_dir, index) / "contexts"
     round_args = round_arguments(args, index)
-    build_contexts(model, tokenizer, examples["train"], round_args, directory)
-    if "eval" in examples and args.eval_own_contexts and args.mixture_coefficient > 0:
-        build_contexts(model, tokenizer, examples["eval"], round_args, directory.with_name("eval_contexts"))
+    method.build(model, tokenizer, examples["train"], round_args, directory)
+    if "eval" in examples and args.eval_own_contexts:
+        method.build(model, tokenizer, examples["eval"], round_args, directory.with_name("eval_contexts"))
     _say(f"{directory}: {len(examples['train'])} contexts, complete")
     return directory
 
@@ -234,43 +235,64 @@ def run_preview(job: Job, count: int) -> list[Text]:
     job.data.max_train_examples = min(count, job.data.max_train_examples or count)
     job.args.eval_strategy = type(job.args.eval_strategy)("no")
     examples = load_examples(job, tokenizer, model)["train"]
-    if isinstance(job.args, BASHConfig):
-        previews = preview_rows(model, tokenizer, examples, job.args, count)
+    if job.method in METHODS:
+        previews = METHODS[job.method].preview(model, tokenizer, examples, _rounds_args(job), count)
     else:
         previews = [bash_preview(e, e.reference, [False] * len(e.reference), tokenizer) for e in examples]
     print_previews(previews)
     return previews
 
 
-def preview_rows(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    examples: ExampleSet,
-    args: BASHConfig,
-    count: int = PREVIEW_ROWS,
+def preview_bash(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: BASHConfig, count: int
 ) -> list[Text]:
     """The first rows of round 1, mixed as the run will mix them (the noise is keyed, so they are the same)."""
     part = examples.part(0, count)
-    contexts = mix_contexts(
-        model,
-        [example.prompt for example in part],
-        [example.reference for example in part],
-        ids=[example.id for example in part],
-        mixture_coefficient=args.mixture_coefficient,
-        seed=args.seed,
-        round_index=1,
-        temperature=args.temperature,
-        top_k=args.top_k,
-        top_p=args.top_p,
-        min_p=args.min_p or 0.0,
-        suppress_tokens=suppressed_tokens(model, tokenizer, args),
-        lookahead=args.lookahead,
-        batch_size=args.generation_batch_size,
-    )
+    contexts = mix_examples(model, tokenizer, part, args)
     return [
         bash_preview(example, context.tokens, context.sampled, tokenizer)
         for example, context in zip(part, contexts, strict=True)
     ]
+
+
+def preview_rac(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: RACConfig, count: int
+) -> list[Text]:
+    """The first correction rows of round 1, with the drafts that the run will make."""
+    part = examples.part(0, count)
+    cue = cue_for(tokenizer, examples, args, stop_tokens(tokenizer, model))
+    drafts = draft_examples(model, tokenizer, part, args)
+    return [
+        rac_preview(
+            example,
+            draft_in_context(draft, conversational=examples.conversational, eos_token_id=tokenizer.eos_token_id),
+            draft.finished,
+            cue,
+            tokenizer,
+        )
+        for example, draft in zip(part, drafts, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Method:
+    """What the commands need to know of a method that trains on its own tokens."""
+
+    trainer: type[SelfGenerationTrainer]
+    build: Callable[..., ContextStore]
+    preview: Callable[..., list[Text]]
+
+
+METHODS = {
+    "bash": Method(BASHTrainer, build_contexts, preview_bash),
+    "rac": Method(RACTrainer, build_drafts, preview_rac),
+}
+
+
+def _rounds_args(job: Job) -> SelfGenerationConfig:
+    if not isinstance(job.args, SelfGenerationConfig):
+        raise ConfigError(f"{job.recipe.path}: method {job.method} generates nothing before training")
+    return job.args
 
 
 def _enter(run: RunDirectory, job: Job, examples: dict[str, ExampleSet]) -> None:
@@ -292,8 +314,8 @@ def _finish(run: RunDirectory, job: Job, push: bool) -> Path:
 
 
 def _last_model(job: Job) -> Path:
-    assert isinstance(job.args, BASHConfig)
-    return round_directory(job.args.output_dir, job.args.num_rounds) / "model"
+    args = _rounds_args(job)
+    return round_directory(args.output_dir, args.num_rounds) / "model"
 
 
 def _push(model: Path, args: ExampleConfig) -> None:

@@ -48,6 +48,27 @@ def bash_preview(
     return text
 
 
+def rac_preview(
+    example: Example, draft: Sequence[int], finished: bool, cue: Sequence[int], tokenizer: PreTrainedTokenizerBase
+) -> Text:
+    """One RAC row as text: prompt, draft and request are dim, they carry no loss; the reference carries all of it."""
+    answer = [*example.reference, *example.trailer]
+    total = len(example.prompt) + len(draft) + len(cue) + len(answer)
+    text = Text()
+    text.append(f"id {example.id}", style="bold")
+    text.append(
+        f"   {len(example.prompt)} prompt + {len(draft)} draft + {len(cue)} request + {len(answer)} answer tokens = "
+        f"{total}, {len(answer)} with loss\n"
+        f"the draft {'ended by itself' if finished else 'was cut at the length cap'}\n"
+    )
+    text.append(tokenizer.decode(example.prompt), style="dim")
+    text.append(tokenizer.decode(draft), style="dim red")
+    text.append(tokenizer.decode(cue), style="dim")
+    text.append(tokenizer.decode(answer))
+    text.append("\n")
+    return text
+
+
 def _visible(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
     return tokenizer.decode([token]).replace("\n", "\\n") or tokenizer.convert_ids_to_tokens(token)
 

@@ -28,7 +28,7 @@ from .errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-METHODS = ("sft", "bash")
+METHODS = ("sft", "bash", "rac")
 
 RENAMED = {
     "torch_dtype": "dtype",
@@ -85,7 +85,11 @@ class RecipeParser(TrlParser):
             faults.append(f"{path}: env is {environment!r}: it must map names to values")
             environment = {}
         for name, value in environment.items():
-            if not (isinstance(name, str) and name.isidentifier()) or isinstance(value, (list, dict)) or "\0" in str(value):
+            if (
+                not (isinstance(name, str) and name.isidentifier())
+                or isinstance(value, (list, dict))
+                or "\0" in str(value)
+            ):
                 faults.append(f"{path}: env: {name!r}: {value!r} is no environment variable")
         actions = {action.dest: action for action in self._actions}
         values = translate(values, set(actions), notes, faults, environment, path)

@@ -117,8 +117,7 @@ def write_report(run: Path) -> Path:
     lines += ["## Stages", ""]
     lines += _table(
         ["stage", "generation (s)", "training (s)", "steps", "last training loss", "held-out loss",
-        "held-out loss, own contexts",
-         "tokens sampled", "tokens replaced"],
+         "held-out loss, own contexts", "counts"],
         [_stage_row(stage, run) for stage in stages(run)],
     )  # fmt: skip
     if plot_losses(run):
@@ -132,7 +131,7 @@ def write_report(run: Path) -> Path:
 
 def _stage_row(stage: Path, run: Path) -> list[Any]:
     entries = read_metrics(stage)
-    mixing = _read_json(stage / "mixing.json")
+    counts = _read_json(stage / "counts.json")
 
     def last(key: str) -> Any:
         return next((entry[key] for entry in reversed(entries) if key in entry), None)
@@ -151,8 +150,7 @@ def _stage_row(stage: Path, run: Path) -> list[Any]:
         last("loss"),
         first_to_last("eval_loss"),
         first_to_last("eval_own_loss"),
-        f"{mixing['sampled'] / mixing['tokens']:.2%}" if mixing else None,
-        f"{mixing['differing'] / mixing['tokens']:.2%}" if mixing else None,
+        ", ".join(f"{name} {count}" for name, count in counts.items()) or None,
     ]
 
 

@@ -21,8 +21,8 @@ from typing import Any
 
 from accelerate import PartialState
 
-from .bash.bash_config import BASHConfig
 from .checkpoints import last_complete_checkpoint
+from .config import SelfGenerationConfig
 from .files import sync_directory, write_json_atomic
 from .trainer import GuardedSFTTrainer
 
@@ -34,7 +34,7 @@ def round_directory(output_dir: str | Path, round_index: int) -> Path:
     return Path(output_dir) / f"round_{round_index}"
 
 
-def round_arguments(args: BASHConfig, round_index: int) -> BASHConfig:
+def round_arguments(args: SelfGenerationConfig, round_index: int) -> SelfGenerationConfig:
     """The configuration of one round's trainer."""
     own = copy.copy(args)
     own.output_dir = str(round_directory(args.output_dir, round_index))
@@ -45,14 +45,14 @@ def round_arguments(args: BASHConfig, round_index: int) -> BASHConfig:
     return own
 
 
-def unfinished_rounds(args: BASHConfig) -> Iterator[tuple[int, Path | None]]:
+def unfinished_rounds(args: SelfGenerationConfig) -> Iterator[tuple[int, Path | None]]:
     """The rounds without a whole model, each with the model it starts from (None: the recipe's)."""
     for index in range(1, args.num_rounds + 1):
         if not (round_directory(args.output_dir, index) / "model").is_dir():
             yield index, None if index == 1 else round_directory(args.output_dir, index - 1) / "model"
 
 
-def run_rounds(args: BASHConfig, make_trainer: MakeTrainer) -> Path:
+def run_rounds(args: SelfGenerationConfig, make_trainer: MakeTrainer) -> Path:
     """Run all rounds that are not finished and put the last model into `args.output_dir` as well.
 
     Args:

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .errors import StoreError
+from .examples import Example, ExampleSet
 from .files import write_atomic, write_json_atomic
 
 
@@ -156,6 +157,15 @@ class ContextStore:
         for entry in entries:
             path = self.directory / entry["file"]
             yield self._table(path).to_pydict()
+
+    def joined(self, examples: ExampleSet) -> Iterator[tuple[Example, dict[str, Any]]]:
+        """Each example with its record. Raises StoreError as `read` does."""
+        start = 0
+        for shard in self.read():
+            part = examples.part(start, start + len(shard["id"]))
+            start += len(part)
+            for at, example in enumerate(part):
+                yield example, {name: column[at] for name, column in shard.items()}
 
     def wait_until(self, done: Callable[[], bool], what: str, poll_seconds: float = 0.5) -> None:
         """Wait on files for the other processes, without a collective that could time out."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from transformers import AutoConfig
 
 from .bash.bash_config import BASHConfig
+from .config import SelfGenerationConfig
 from .data import check_data_config
 from .errors import GapbridgeError
 from .loading import load_tokenizer, prepare_tokenizer
@@ -87,5 +88,7 @@ def describe(job: Job) -> str:
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps
     method = job.method.upper()
     if isinstance(args, BASHConfig):
-        method += f", β = {args.mixture_coefficient}, {args.num_rounds} round(s)"
+        method += f", β = {args.mixture_coefficient}"
+    if isinstance(args, SelfGenerationConfig):
+        method += f", {args.num_rounds} round(s)"
     return f"{method}: {job.model.model_name_or_path} → {args.output_dir}, {batch} rows a step and process"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-
-IGNORE = -100
+from ..rows import IGNORE
 
 
 def bash_row(
@@ -18,7 +17,10 @@ def bash_row(
     SFT row.
 
     Args:
-        x: prompt, P ids. y_hat: mixed context, T ids. y: reference, T ids. trailer: what the template puts after y.
+        x: prompt, P ids.
+        y_hat: mixed context, T ids.
+        y: reference, T ids.
+        trailer: what the template puts after y.
 
     Returns:
         `input_ids` = x ⊕ ŷ ⊕ trailer and `labels` = (-100)·P ⊕ y ⊕ trailer, both P + T + len(trailer) long.

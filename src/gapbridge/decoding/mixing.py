@@ -87,14 +87,13 @@ def mix_contexts(
     batch_size: int = 64,
     on_finished: Callable[[int], object] | None = None,
 ) -> list[MixedContext]:
-    """Mix each reference with the model's own tokens, exactly as `mix_contexts_sequential` does, in few forward
-    passes.
+    """Mix each reference with the model's own tokens, in few passes, exactly as `mix_contexts_sequential` does.
 
     Args:
         model: a causal language model, on its device. It is put into evaluation mode and restored.
-        prompts, references: token ids; none may be empty. A reference's last token is never sampled: it is nobody's
-        context. ids: one stable string or integer for each example; with `seed` and `round_index` it fixes coins and
-        noise. mixture_coefficient: β, the probability in [0, 1] that a position is sampled.
+        prompts, references: token ids; none may be empty. A reference's last token is nobody's context: never sampled.
+        ids: one stable string or integer for each example; with `seed` and `round_index` it fixes coins and noise.
+        mixture_coefficient: β, the probability in [0, 1] that a position is sampled.
         temperature, top_k, top_p, min_p, suppress_tokens: how a token is drawn, as in TRL.
         lookahead: the most tokens that a row is fed in one pass. Changes the speed, not the tokens.
         batch_size: rows in one pass. Changes the speed, not the tokens (up to floating-point ties).
@@ -116,7 +115,9 @@ def mix_contexts(
     mixed: list[MixedContext | None] = [None] * len(ids)
     shortest = int(order[-1])
     with generation_mode(model):
-        reason = why_no_slot_cache(model, int(lengths.max())) or _probe(model, prompts[shortest], references[shortest])
+        reason = why_no_slot_cache(model, int(lengths.max())) or probe_slot_cache(
+            model, [*prompts[shortest], *references[shortest]]
+        )
         if reason:
             logger.warning("contexts are mixed without a cache, in full-sequence passes, because %s", reason)
         sampler = KeyedSampler(options, model.device)
@@ -248,7 +249,7 @@ def _mix_slots(
             target = emptied[emptied < remaining]
             tail = torch.arange(remaining, len(rows), device=device)
             source = tail[~torch.isin(tail, emptied)]
-            cache.move_rows(source, target, remaining)
+            cache.move_rows(source, target)
             settled[target] = settled[source]
             current[target.cpu()] = current[source.cpu()]
             rows.put(target, rows.take(source))
@@ -319,12 +320,12 @@ def _pad(
     return _Rows(tokens, coins, start, last, keys)
 
 
-def _probe(model: PreTrainedModel, prompt: Sequence[int], reference: Sequence[int]) -> str | None:
-    """Run one short example through the slot cache, in ragged windows, and through a plain forward pass; compare.
+def probe_slot_cache(model: PreTrainedModel, row: Sequence[int]) -> str | None:
+    """Run a short row through the slot cache, in ragged windows, and through a plain forward pass; compare.
 
     Returns the reason not to use the cache, or None where both give the same logits.
     """
-    tokens = torch.tensor([[*prompt, *reference]][0][:24], device=model.device)[None].expand(2, -1)
+    tokens = torch.tensor([list(row[:24])], device=model.device).expand(2, -1)
     length = tokens.shape[1]
     expected = model(input_ids=tokens[:1]).logits[0].float()
     cache = SlotCache(model.config.get_text_config().num_hidden_layers, 2, length)
@@ -365,13 +366,24 @@ def _check(
         raise DataError(
             f"{len(prompts)} prompts, {len(references)} references and {len(ids)} ids: give one of each an example"
         )
+    check_examples(model, ids, {"prompt": prompts, "reference": references})
+
+
+def check_examples(
+    model: PreTrainedModel, ids: Sequence[str | int], parts: dict[str, Sequence[Sequence[int]]]
+) -> None:
+    """Raise a DataError that lists every example with an empty part or with ids that the model does not know."""
     if len(set(ids)) < len(ids):
         raise DataError("ids are not unique: two examples with one id would get the same noise")
     vocab_size = model.get_input_embeddings().num_embeddings
-    for example_id, x, y in zip(ids, prompts, references, strict=True):
-        if not len(x) or not len(y):
-            faults.append(f"example {example_id!r} has an empty {'reference' if len(x) else 'prompt'}")
-        elif not (0 <= min(min(x), min(y)) and max(max(x), max(y)) < vocab_size):
-            faults.append(f"example {example_id!r} has a token id outside the model's vocabulary of {vocab_size}")
+    faults = []
+    for name, rows in parts.items():
+        for example_id, row in zip(ids, rows, strict=True):
+            if not len(row):
+                faults.append(f"example {example_id!r} has an empty {name}")
+            elif min(row) < 0 or max(row) >= vocab_size:
+                faults.append(
+                    f"example {example_id!r}: a {name} id lies outside the model's vocabulary of {vocab_size}"
+                )
     if faults:
         raise DataError(faults)

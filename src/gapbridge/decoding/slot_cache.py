@@ -20,17 +20,17 @@ from .mode import MASKABLE_ATTENTION
 
 
 class SlotLayer(DynamicLayer):
-    """One layer's keys and values, `[rows, heads, slots, head_dim]`, written at the slots set by `SlotCache.place`."""
+    """One layer's keys and values, `[rows, heads, slots, head_dim]`, written where `SlotCache.place` says."""
 
     def __init__(self, rows: int, capacity: int) -> None:
         super().__init__()
         self.rows, self.capacity = rows, capacity
-        self.row_index: Tensor | None = None
         self.slots: Tensor | None = None
-        self.visible = capacity
+        self.first, self.visible = 0, capacity
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         self.dtype, self.device = key_states.dtype, key_states.device
+        # Zeros, not empty memory: a masked slot still enters a product with weight 0, and 0 · NaN is NaN.
         self.keys = key_states.new_zeros(self.rows, key_states.shape[1], self.capacity, key_states.shape[3])
         self.values = value_states.new_zeros(self.rows, value_states.shape[1], self.capacity, value_states.shape[3])
         self.is_initialized = True
@@ -38,16 +38,17 @@ class SlotLayer(DynamicLayer):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Scatter `[rows, heads, window, head_dim]` states to their slots; return all slots that any query may see."""
+        """Scatter `[n, heads, window, head_dim]` states to their slots; return the slots that a query may see."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        assert self.keys is not None and self.values is not None
-        self.keys[self.row_index, :, self.slots] = key_states.transpose(1, 2)
-        self.values[self.row_index, :, self.slots] = value_states.transpose(1, 2)
-        return self.keys[: self.rows, :, : self.visible], self.values[: self.rows, :, : self.visible]
+        assert self.keys is not None and self.values is not None and self.slots is not None
+        end = self.first + len(self.slots)
+        rows = torch.arange(self.first, end, device=self.slots.device)[:, None]
+        self.keys[rows, :, self.slots] = key_states.transpose(1, 2)
+        self.values[rows, :, self.slots] = value_states.transpose(1, 2)
+        return self.keys[self.first : end, :, : self.visible], self.values[self.first : end, :, : self.visible]
 
-    def move_rows(self, source: Tensor, target: Tensor, remaining: int) -> None:
-        self.rows = remaining
+    def move_rows(self, source: Tensor, target: Tensor) -> None:
         if self.is_initialized:
             assert self.keys is not None and self.values is not None
             self.keys[target] = self.keys[source]
@@ -63,16 +64,18 @@ class SlotCache(Cache):
     def __init__(self, num_layers: int, rows: int, capacity: int) -> None:
         super().__init__(layers=[SlotLayer(rows, capacity) for _ in range(num_layers)])
 
-    def place(self, slots: Tensor, visible: int) -> None:
-        """Say where the next forward pass writes: `slots` is `[rows, window]`; queries see slots below `visible`."""
-        row_index = torch.arange(slots.shape[0], device=slots.device)[:, None]
-        for layer in self.layers:
-            layer.row_index, layer.slots, layer.visible = row_index, slots, visible
+    def place(self, slots: Tensor, visible: int, first: int = 0) -> None:
+        """Where the next forward pass writes: rows `first` … `first + n - 1` at `slots` (`[n, window]`).
 
-    def move_rows(self, source: Tensor, target: Tensor, remaining: int) -> None:
-        """Copy rows `source` over rows `target` and serve the first `remaining` rows from now on."""
+        Queries see the slots below `visible`.
+        """
         for layer in self.layers:
-            layer.move_rows(source, target, remaining)
+            layer.slots, layer.visible, layer.first = slots, visible, first
+
+    def move_rows(self, source: Tensor, target: Tensor) -> None:
+        """Copy rows `source` over rows `target` (index tensors)."""
+        for layer in self.layers:
+            layer.move_rows(source, target)
 
 
 def slot_mask(slots: Tensor, visible: int, dtype: torch.dtype) -> Tensor:
@@ -81,9 +84,12 @@ def slot_mask(slots: Tensor, visible: int, dtype: torch.dtype) -> Tensor:
     return torch.zeros(allowed.shape, dtype=dtype, device=slots.device).masked_fill_(~allowed, torch.finfo(dtype).min)
 
 
-def slot_forward(model: PreTrainedModel, tokens: Tensor, slots: Tensor, visible: int, cache: SlotCache) -> Tensor:
-    """Feed `tokens` (`[rows, window]`) at `slots` (`[rows, window]`); return logits `[rows, window, vocab]`."""
-    cache.place(slots, visible)
+def slot_forward(
+    model: PreTrainedModel, tokens: Tensor, slots: Tensor, visible: int, cache: SlotCache, first: int = 0
+) -> Tensor:
+    """Feed `tokens` (`[n, window]`) at `slots` (`[n, window]`) of the rows from `first` on; logits `[n, window,
+    vocab]`."""
+    cache.place(slots, visible, first)
     return model(
         input_ids=tokens,
         position_ids=slots,

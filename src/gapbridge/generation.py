@@ -1,0 +1,111 @@
+"""Fill a round's context store: identity, precision, and each process's share of the shards."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from .config import SelfGenerationConfig
+from .decoding.sampling import SamplingOptions
+from .examples import Example, ExampleSet
+from .files import write_json_atomic
+from .fingerprint import tokenizer_fingerprint, weights_fingerprint
+from .store import ContextStore
+
+
+MakeColumns = Callable[[list[Example], Callable[[int], object]], dict[str, list[Any]]]
+
+
+def shared_identity(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: ExampleSet,
+    args: SelfGenerationConfig,
+    options: SamplingOptions,
+) -> dict[str, Any]:
+    """What determines a context in every method: sampling, seed, round, precision, and fingerprints of the inputs."""
+    return {
+        "temperature": options.temperature,
+        "top_k": options.top_k,
+        "top_p": options.top_p,
+        "min_p": options.min_p,
+        "suppress_tokens": list(options.suppress_tokens),
+        "seed": args.seed,
+        "round_index": args.round_index,
+        "precision": _precision(model, args),
+        "weights": weights_fingerprint(model),
+        "tokenizer": tokenizer_fingerprint(tokenizer),
+        "examples": examples.fingerprint(),
+    }
+
+
+def fill_store(
+    store: ContextStore,
+    model: PreTrainedModel,
+    examples: ExampleSet,
+    args: SelfGenerationConfig,
+    make_columns: MakeColumns,
+    what: str,
+) -> ContextStore:
+    """Make the contexts that are not in the store yet; with several processes each makes its share of the shards.
+
+    Every process works alone; they meet on files, so none waits in a collective while another still generates.
+
+    Args:
+        make_columns: given a shard's examples and a progress callback, the shard's columns.
+        what: what is made, for the progress bar.
+
+    Raises:
+        StoreError: the directory holds contexts that were made with other options, or a damaged shard.
+    """
+    if store.is_complete():
+        return store
+    mine = [shard for shard in store.missing_shards() if shard % args.world_size == args.process_index]
+    started = time.perf_counter()
+    total = sum(end - start for start, end in map(store.shard_range, mine))
+    bar = tqdm(
+        total=total, desc=f"{what}, round {args.round_index}", unit="row", disable=args.process_index > 0, delay=1
+    )
+    with bar, generation_precision(model, args):
+        for shard in mine:
+            part = examples.part(*store.shard_range(shard))
+            store.write_shard(shard, make_columns(part, bar.update))
+    if args.process_index == 0:
+        _add_seconds(store, time.perf_counter() - started)
+        store.wait_until(store.has_all_shards, "the other processes")
+        store.finish()
+    else:
+        store.wait_until(store.is_complete, "process 0 to complete the store")
+    return store
+
+
+def generation_precision(model: PreTrainedModel, args: SelfGenerationConfig) -> torch.autocast:
+    """The precision of the training steps: float32 weights under mixed precision generate in mixed precision too."""
+    dtype = getattr(torch, _autocast_dtype(args))
+    return torch.autocast(model.device.type, dtype=dtype, enabled=_autocast_enabled(model, args))
+
+
+def _precision(model: PreTrainedModel, args: SelfGenerationConfig) -> str:
+    dtype = str(model.dtype).removeprefix("torch.")
+    return f"{dtype}, autocast {_autocast_dtype(args)}" if _autocast_enabled(model, args) else dtype
+
+
+def _autocast_dtype(args: SelfGenerationConfig) -> str:
+    return "bfloat16" if args.bf16 else "float16"
+
+
+def _autocast_enabled(model: PreTrainedModel, args: SelfGenerationConfig) -> bool:
+    return bool(args.bf16 or args.fp16) and model.dtype == torch.float32
+
+
+def _add_seconds(store: ContextStore, seconds: float) -> None:
+    """Wall seconds that process 0 spent on generation, over all starts; for the report."""
+    path = store.directory / "seconds.json"
+    before = json.loads(path.read_text())["seconds"] if path.exists() else 0.0
+    write_json_atomic(path, {"seconds": round(before + seconds, 3)})

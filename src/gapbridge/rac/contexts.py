@@ -1,0 +1,163 @@
+"""RAC's data set D_r: find a round's drafts in the store or make them, and turn them into rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..decoding import Draft, draft_answers
+from ..errors import DataError
+from ..examples import Example, ExampleSet, stop_tokens
+from ..generation import fill_store, shared_identity
+from ..rows import masked_row, rows_to_dataset
+from ..store import ContextStore
+from .rac_config import RACConfig
+from .rows import chat_cue, draft_in_context, rac_row, text_cue
+
+
+DRAFT_SCHEMA = pa.schema([("id", pa.string()), ("tokens", pa.list_(pa.int64())), ("finished", pa.bool_())])
+
+
+@dataclass(frozen=True)
+class DraftCounts:
+    """Drafts, how many hit the length cap, how many equal the reference, how many rows were too long, plain rows."""
+
+    drafts: int
+    capped: int
+    equal: int
+    too_long: int
+    plain_rows: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.drafts} drafts ({self.capped} at the length cap, {self.equal} equal to the reference, "
+            f"{self.too_long} left out because the row would be longer than max_length), {self.plain_rows} plain rows"
+        )
+
+
+def cue_for(tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: RACConfig, stops: list[int]) -> list[int]:
+    """The ids that stand between draft and reference."""
+    if examples.conversational:
+        return chat_cue(tokenizer, args.correction_prompt, stops)
+    return text_cue(tokenizer, args.correction_prompt)
+
+
+def draft_examples(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: list[Example],
+    args: RACConfig,
+    on_finished: Callable[[int], object] | None = None,
+) -> list[Draft]:
+    """`draft_answers` on examples, with the options of a configuration."""
+    return draft_answers(
+        model,
+        [example.prompt for example in examples],
+        ids=[example.id for example in examples],
+        max_completion_length=args.max_draft_length,
+        seed=args.seed,
+        round_index=args.round_index,
+        temperature=args.temperature,
+        top_k=args.top_k,
+        top_p=args.top_p,
+        min_p=args.min_p or 0.0,
+        stop_tokens=stop_tokens(tokenizer, model),
+        suppress_tokens=_unnamed(model, tokenizer),
+        batch_size=args.generation_batch_size,
+        on_finished=on_finished,
+    )
+
+
+def build_drafts(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: RACConfig, directory: Path
+) -> ContextStore:
+    """The complete store of a round's drafts; what is missing is made.
+
+    Raises:
+        StoreError: the directory holds drafts that were made with other options, or a damaged shard.
+    """
+    options = args.sampling(tuple(_unnamed(model, tokenizer)))
+    identity = {
+        "method": "rac",
+        "max_draft_length": args.max_draft_length,
+        "stop_tokens": stop_tokens(tokenizer, model),
+        **shared_identity(model, tokenizer, examples, args, options),
+    }
+    store = ContextStore(
+        directory, identity, num_examples=len(examples), shard_size=args.shard_size, schema=DRAFT_SCHEMA
+    )
+
+    def columns(part: list[Example], on_finished: Callable[[int], object]) -> dict[str, list[Any]]:
+        drafts = draft_examples(model, tokenizer, part, args, on_finished)
+        return {
+            "id": [example.id for example in part],
+            "tokens": [draft.tokens for draft in drafts],
+            "finished": [draft.finished for draft in drafts],
+        }
+
+    return fill_store(store, model, examples, args, columns, "drafting answers")
+
+
+def rac_dataset(
+    examples: ExampleSet,
+    store: ContextStore,
+    args: RACConfig,
+    cue: list[int],
+    eos_token_id: int,
+    *,
+    reference_rows: float,
+) -> tuple[Dataset, DraftCounts]:
+    """Join drafts and examples into correction rows, put the share `reference_rows` of plain rows beside them.
+
+    With N examples and a share s there are N·min(1, s / (1-s)) plain rows and N·min(1, (1-s) / s) correction rows,
+    chosen by a hash of the ids; a share above one half leaves out correction rows.
+
+    Raises:
+        StoreError: the store is not complete or not whole. DataError: no correction row fits into `max_length`.
+    """
+    plain_share = min(1.0, reference_rows / (1 - reference_rows))
+    correction_share = min(1.0, (1 - reference_rows) / reference_rows) if reference_rows else 1.0
+    counts = {"drafts": 0, "capped": 0, "equal": 0, "too_long": 0, "plain_rows": 0}
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for example, record in store.joined(examples):
+            draft = Draft(record["tokens"], record["finished"])
+            if _lot(example.id, args.seed, "correction") < correction_share:
+                own = draft_in_context(draft, conversational=examples.conversational, eos_token_id=eos_token_id)
+                row = rac_row(example.prompt, own, cue, example.reference, example.trailer)
+                counts["drafts"] += 1
+                counts["capped"] += not draft.finished
+                counts["equal"] += draft.tokens == example.reference
+                if args.max_length is None or len(row["input_ids"]) <= args.max_length:
+                    yield {"id": example.id, **row}
+                else:
+                    counts["too_long"] += 1
+            if _lot(example.id, args.seed, "plain") < plain_share:
+                counts["plain_rows"] += 1
+                yield {"id": example.id, **masked_row(example.prompt, [*example.reference, *example.trailer])}
+
+    dataset = rows_to_dataset(rows())
+    if counts["drafts"] == counts["too_long"]:
+        raise DataError(
+            f"{examples.source}: none of {counts['drafts']} correction rows fits into max_length {args.max_length}: "
+            f"a row "
+            "holds prompt, draft, request and answer. Raise max_length or lower max_draft_length"
+        )
+    return dataset, DraftCounts(**counts)
+
+
+def _lot(example_id: str, seed: int, use: str) -> float:
+    """A number in [0, 1) that depends on its arguments only."""
+    digest = hashlib.blake2b(f"{seed}/{use}/{example_id}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+def _unnamed(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    return list(range(len(tokenizer), model.get_input_embeddings().num_embeddings))

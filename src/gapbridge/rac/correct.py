@@ -1,0 +1,96 @@
+"""Correction at inference: answer, ask again, answer again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..decoding import Draft, draft_answers
+from ..errors import DataError
+from ..examples import stop_tokens
+from .rac_config import CORRECTION_PROMPT
+from .rows import chat_cue, draft_in_context, text_cue
+
+
+@dataclass(frozen=True)
+class Correction:
+    """The model's first answer to a prompt and its corrected one, as text."""
+
+    first: str
+    corrected: str
+
+
+def correct(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str] | Sequence[list[dict[str, Any]]] | Sequence[list[int]],
+    *,
+    correction_prompt: str = CORRECTION_PROMPT,
+    max_completion_length: int = 256,
+    temperature: float = 0.0,
+    ids: Sequence[str | int] | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    conversational: bool | None = None,
+) -> list[Correction]:
+    """Answer each prompt (x → ŷ), then correct the answer (x → ŷ → cue → ỹ), with the layout of training.
+
+    Args:
+        prompts: messages, strings, or token ids that end where the answer starts.
+        correction_prompt: the request used in training.
+        temperature: 0 is greedy.
+        ids: stable ids for keyed sampling; by default the positions in the list.
+        conversational: whether the request is a chat turn; by default it is, unless the prompts are strings. Token ids
+            need it where the tokenizer has no chat template.
+
+    Raises:
+        DataError: the prompts cannot be used. ConfigError: the chat template cannot carry a correction.
+    """
+    if not prompts:
+        return []
+    ids = list(range(len(prompts))) if ids is None else ids
+    if conversational is None:
+        conversational = not isinstance(prompts[0], str) and tokenizer.chat_template is not None
+    tokens = [_prompt_ids(tokenizer, prompt) for prompt in prompts]
+    stops = stop_tokens(tokenizer, model)
+    options: dict[str, Any] = {
+        "ids": ids,
+        "max_completion_length": max_completion_length,
+        "temperature": temperature,
+        "seed": seed,
+        "stop_tokens": stops,
+        "batch_size": batch_size,
+    }
+    with tqdm(total=2 * len(prompts), desc="answering and correcting", delay=1) as bar:
+        drafts = draft_answers(model, tokens, **options, on_finished=bar.update)
+        cue = (
+            chat_cue(tokenizer, correction_prompt, stops) if conversational else text_cue(tokenizer, correction_prompt)
+        )
+        contexts = [
+            [*x, *draft_in_context(draft, conversational=conversational, eos_token_id=tokenizer.eos_token_id), *cue]
+            for x, draft in zip(tokens, drafts, strict=True)
+        ]
+        # Another round of noise: the corrected answer is drawn independently of the first.
+        corrected = draft_answers(model, contexts, **options, round_index=1, on_finished=bar.update)
+    return [
+        Correction(_text(tokenizer, first), _text(tokenizer, second))
+        for first, second in zip(drafts, corrected, strict=True)
+    ]
+
+
+def _prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str | list[Any]) -> list[int]:
+    if isinstance(prompt, str):
+        return list(tokenizer(prompt)["input_ids"])
+    if prompt and isinstance(prompt[0], int):
+        return list(prompt)
+    if not prompt:
+        raise DataError("a prompt is empty")
+    return list(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"])
+
+
+def _text(tokenizer: PreTrainedTokenizerBase, draft: Draft) -> str:
+    return str(tokenizer.decode(draft.tokens, skip_special_tokens=True))

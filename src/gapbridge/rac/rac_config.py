@@ -1,0 +1,45 @@
+"""Configuration of RAC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..config import SelfGenerationConfig
+
+
+CORRECTION_PROMPT = "Check your answer step by step and write the correct answer."
+
+
+@dataclass
+class RACConfig(SelfGenerationConfig):
+    r"""
+    Configuration for [`RACTrainer`]: everything of [`~trl.SFTConfig`], rounds and sampling of
+    [`~gapbridge.config.SelfGenerationConfig`], and how the model is asked to correct itself.
+
+    Args:
+        correction_prompt (`str`, *optional*):
+            The request between draft and reference: a user turn in chat data, a line of text in plain data.
+        reference_rows (`float`, *optional*, defaults to `0.5`):
+            Share in [0, 1) of plain rows, prompt → reference, among all rows. They keep the first answer from
+            decaying.
+        max_draft_length (`int`, *optional*, defaults to `256`):
+            The most tokens of a draft. A draft that reaches it is closed there, kept, and counted.
+    """
+
+    correction_prompt: str = field(
+        default=CORRECTION_PROMPT, metadata={"help": "The request that stands between draft and reference."}
+    )
+    reference_rows: float = field(
+        default=0.5, metadata={"help": "Share of plain rows (prompt → reference), in [0, 1)."}
+    )
+    max_draft_length: int = field(default=256, metadata={"help": "Most tokens of a draft."})
+
+    def faults(self) -> list[str]:
+        faults = super().faults()
+        if not 0 <= self.reference_rows < 1:
+            faults.append(f"reference_rows is {self.reference_rows}: it must lie in [0, 1)")
+        if self.max_draft_length < 1:
+            faults.append(f"max_draft_length is {self.max_draft_length}: it must be at least 1")
+        if not self.correction_prompt.strip():
+            faults.append("correction_prompt is empty: the model could not tell a correction from an answer")
+        return faults

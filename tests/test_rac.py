@@ -1,0 +1,268 @@
+"""RAC: the loss falls on the reference alone, drafts are the model's own, and every odd draft is defined and counted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import BASE
+from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer, PreTrainedModel
+
+from gapbridge import ConfigError, DataError, RACConfig, RACTrainer, build_examples
+from gapbridge.decoding import Draft, draft_answers
+from gapbridge.examples import stop_tokens
+from gapbridge.rac import correct, rac_row
+from gapbridge.rac.contexts import DRAFT_SCHEMA, cue_for, rac_dataset
+from gapbridge.rac.rows import chat_cue, draft_in_context, text_cue
+from gapbridge.store import ContextStore
+from gapbridge.tasks.word_problems import problems
+
+
+MakeBase = Callable[[], PreTrainedModel]
+tokens = st.lists(st.integers(0, 96), max_size=8)
+COMMON: dict[str, Any] = {
+    "use_cpu": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "report_to": "none",
+    "max_length": 400,
+    "per_device_train_batch_size": 4,
+    "max_steps": 2,
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "max_draft_length": 40,
+}
+
+
+def chat_rows(count: int = 12, split: str = "train") -> Dataset:
+    return Dataset.from_list([problem.row() for problem in problems(split, count=count, steps=(1, 2))])
+
+
+def plain_rows(count: int = 12) -> Dataset:
+    rows = [
+        {"id": p.id, "prompt": p.question + "\n", "completion": p.answer}
+        for p in problems("train", count=count, steps=(1,))
+    ]
+    return Dataset.from_list(rows)
+
+
+def trainer_of(
+    folder: Path, model: PreTrainedModel, tokenizer: Any, data: Dataset | None = None, **options: Any
+) -> RACTrainer:
+    extra = {key: options.pop(key) for key in ("eval_dataset",) if key in options}
+    args = RACConfig(str(folder), **{**COMMON, **options})
+    return RACTrainer(
+        model, args=args, train_dataset=chat_rows() if data is None else data, processing_class=tokenizer, **extra
+    )
+
+
+@given(x=tokens, y_hat=tokens, cue=tokens, y=st.lists(st.integers(0, 96), min_size=1, max_size=8), tail=tokens)
+def test_the_loss_falls_on_the_reference_alone(
+    x: list[int], y_hat: list[int], cue: list[int], y: list[int], tail: list[int]
+) -> None:
+    row = rac_row(x, y_hat, cue, y, tail)
+    silent = len(x) + len(y_hat) + len(cue)
+    assert row["input_ids"] == [*x, *y_hat, *cue, *y, *tail]
+    assert row["labels"] == [-100] * silent + [*y, *tail]
+    other = rac_row(x, [token + 1 for token in y_hat], cue, y, tail)
+    assert other["labels"] == row["labels"], "a draft token changes no label"
+
+
+def test_chat_rows_are_what_the_template_renders(tokenizer: Any) -> None:
+    cue = chat_cue(tokenizer, "Again?", [tokenizer.eos_token_id])
+    assert tokenizer.decode(cue) == "<|user|>Again?<|end|><|assistant|>"
+    chatml = AutoTokenizer.from_pretrained(BASE)
+    chatml.chat_template = (
+        "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>\\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+    )
+    examples = build_examples(chat_rows(1), chatml, stops=[chatml.eos_token_id], max_length=None)
+    (example,) = examples
+    draft = chatml("my own answer")["input_ids"]
+    cue = chat_cue(chatml, "Again?", [chatml.eos_token_id])
+    own = draft_in_context(
+        Draft([*draft, chatml.eos_token_id], True), conversational=True, eos_token_id=chatml.eos_token_id
+    )
+    row = rac_row(example.prompt, own, cue, example.reference, example.trailer)
+    source = chat_rows(1)[0]
+    turns = [
+        *source["prompt"],
+        {"role": "assistant", "content": "my own answer"},
+        {"role": "user", "content": "Again?"},
+        *source["completion"],
+    ]
+    assert row["input_ids"] == chatml.apply_chat_template(turns, return_dict=True)["input_ids"]
+
+
+def test_templates_that_cannot_carry_a_correction_are_refused(tokenizer: Any) -> None:
+    forgetful = AutoTokenizer.from_pretrained(BASE)
+    forgetful.chat_template = "{% for m in messages %}{% if loop.last or m['role'] != 'assistant' %}{{ m['content'] }}{% endif %}<|end|>{% endfor %}"
+    with pytest.raises(ConfigError, match="renders an assistant turn differently"):
+        chat_cue(forgetful, "Again?", [forgetful.eos_token_id])
+    forgetful.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    with pytest.raises(ConfigError, match="no stop token after an assistant turn"):
+        chat_cue(forgetful, "Again?", [forgetful.eos_token_id])
+
+
+@pytest.mark.parametrize("packing", [False, True])
+@pytest.mark.parametrize("form", ["chat", "plain"])
+def test_masks_by_hand(form: str, packing: bool, make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
+    """Exactly y and its EOS carry loss, whatever the form and the layout."""
+    data = chat_rows() if form == "chat" else plain_rows()
+    if form == "plain":
+        tokenizer = AutoTokenizer.from_pretrained(BASE)
+        tokenizer.chat_template = None
+    trainer = trainer_of(tmp_path, make_base(), tokenizer, data, packing=packing, reference_rows=0.5)
+    references = [tuple(example.reference) for example in trainer.examples]
+    trained: list[tuple[int, ...]] = []
+    for row in trainer.train_dataset:
+        piece: list[int] = []
+        for token, label in zip(row["input_ids"], row["labels"], strict=True):
+            assert label in (-100, token)
+            if label != -100:
+                piece.append(label)
+            elif piece:
+                trained.append(tuple(piece))
+                piece = []
+        trained.append(tuple(piece))
+    assert sorted(trained) == sorted(references * 2), "a correction row and a plain row for each example"
+    assert all(piece[-1] == tokenizer.eos_token_id for piece in trained)
+    trainer.train()
+
+
+def test_loss_is_the_hand_computed_one(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
+    model = make_base().eval()
+    trainer = trainer_of(tmp_path, make_base(), tokenizer, chat_rows(4), max_steps=1, reference_rows=0.0)
+    total, count = 0.0, 0
+    for example in trainer.examples:
+        (draft,) = draft_answers(
+            model, [example.prompt], ids=[example.id], max_completion_length=40, seed=trainer.args.seed, round_index=1,
+            stop_tokens=stop_tokens(tokenizer, model),
+        )  # fmt: skip
+        context = [*example.prompt, *draft.tokens, *([] if draft.finished else [tokenizer.eos_token_id])]
+        context += tokenizer(f"<|user|>{trainer.args.correction_prompt}<|end|><|assistant|>")["input_ids"]
+        for label in example.reference:
+            with torch.no_grad():
+                total -= float(model(torch.tensor([context])).logits[0, -1].log_softmax(-1)[label])
+            context.append(label)
+            count += 1
+    trainer.train()
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(total / count, rel=1e-4)
+
+
+def stored(folder: Path, examples: Any, drafts: list[Draft]) -> ContextStore:
+    store = ContextStore(folder, {}, num_examples=len(examples), shard_size=100, schema=DRAFT_SCHEMA)
+    columns = {
+        "id": [example.id for example in examples],
+        "tokens": [draft.tokens for draft in drafts],
+        "finished": [draft.finished for draft in drafts],
+    }
+    store.write_shard(0, columns)
+    store.finish()
+    return store
+
+
+def test_odd_drafts_are_defined_and_counted(tokenizer: Any, tmp_path: Path) -> None:
+    eos = tokenizer.eos_token_id
+    examples = build_examples(chat_rows(5), tokenizer, stops=[eos], max_length=None)
+    references = [example.reference for example in examples]
+    drafts = [
+        Draft([], False),
+        Draft([eos], True),
+        Draft([9] * 7, False),
+        Draft(references[3], True),
+        Draft([9] * 500, False),
+    ]
+    args = RACConfig(str(tmp_path), **{**COMMON, "max_length": 300})
+    cue = cue_for(tokenizer, examples, args, [eos])
+    dataset, counts = rac_dataset(examples, stored(tmp_path, examples, drafts), args, cue, eos, reference_rows=0.0)
+    assert vars(counts) == {"drafts": 5, "capped": 3, "equal": 1, "too_long": 1, "plain_rows": 0}
+    assert "1 equal to the reference" in str(counts)
+    prompts = {example.id: example.prompt for example in examples}
+    drafted = [row["input_ids"][len(prompts[row["id"]]) :] for row in dataset]
+    assert drafted[0][: 1 + len(cue)] == [eos, *cue], "an empty draft is an empty turn"
+    assert drafted[1][: 1 + len(cue)] == [eos, *cue], "a draft of EOS alone as well"
+    assert drafted[2][: 8 + len(cue)] == [9] * 7 + [eos, *cue], "a draft at the cap is closed"
+    assert drafted[3][: len(references[3])] == references[3], "a right draft is kept"
+    args = RACConfig(str(tmp_path), **{**COMMON, "max_length": 20})
+    with pytest.raises(DataError, match="none of 5 correction rows fits into max_length 20"):
+        rac_dataset(examples, stored(tmp_path / "b", examples, drafts), args, cue, eos, reference_rows=0.0)
+
+
+def test_plain_text_drafts_lose_their_stop_token(tokenizer: Any) -> None:
+    eos = tokenizer.eos_token_id
+    assert draft_in_context(Draft([7, eos], True), conversational=False, eos_token_id=eos) == [7]
+    assert draft_in_context(Draft([7, 8], False), conversational=False, eos_token_id=eos) == [7, 8]
+    assert tokenizer.decode(text_cue(tokenizer, "Again?")) == "\n\nAgain?\n"
+
+
+@pytest.mark.parametrize(
+    ("share", "plain", "correction"), [(0.0, 0, 300), (0.25, 100, 300), (0.5, 300, 300), (0.75, 300, 100)]
+)
+def test_share_of_plain_rows(share: float, plain: int, correction: int, tokenizer: Any, tmp_path: Path) -> None:
+    eos = tokenizer.eos_token_id
+    examples = build_examples(chat_rows(300), tokenizer, stops=[eos], max_length=None)
+    args = RACConfig(str(tmp_path), **{**COMMON, "max_length": None})
+    store = ContextStore(tmp_path, {}, num_examples=300, shard_size=300, schema=DRAFT_SCHEMA)
+    columns = {"id": [e.id for e in examples], "tokens": [[9, eos]] * 300, "finished": [True] * 300}
+    store.write_shard(0, columns)
+    store.finish()
+    dataset, counts = rac_dataset(examples, store, args, [3], eos, reference_rows=share)
+    assert counts.plain_rows == pytest.approx(plain, abs=30) and counts.drafts == pytest.approx(correction, abs=30)
+    assert len(dataset) == counts.plain_rows + counts.drafts
+
+
+def test_evaluation_of_first_answer_and_correction(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, make_base(), tokenizer, eval_dataset=chat_rows(6, "test"))
+    metrics = trainer.evaluate()
+    assert metrics["eval_loss"] > 0 and metrics["eval_own_loss"] > 0
+    assert len(trainer._own_eval_dataset) == 6 and trainer.eval_counts.plain_rows == 0
+
+
+def test_correct_uses_the_layout_of_training(make_base: MakeBase, tokenizer: Any) -> None:
+    model = make_base()
+    turns = [problem.row()["prompt"] for problem in problems("test", count=3, steps=(1,))]
+    ids = [tokenizer.apply_chat_template(t, add_generation_prompt=True, return_dict=True)["input_ids"] for t in turns]
+    by_turns = correct(model, tokenizer, turns, max_completion_length=20)
+    assert by_turns == correct(model, tokenizer, ids, max_completion_length=20)
+    stops = stop_tokens(tokenizer, model)
+    (first,) = draft_answers(model, [ids[0]], ids=[0], max_completion_length=20, temperature=0.0, stop_tokens=stops)
+    assert by_turns[0].first == tokenizer.decode(first.tokens, skip_special_tokens=True)
+    again = [*turns[0], {"role": "assistant", "content": by_turns[0].first}, {"role": "user", "content": "Again?"}]
+    second_prompt = tokenizer.apply_chat_template(again, add_generation_prompt=True, return_dict=True)["input_ids"]
+    (second,) = draft_answers(
+        model, [second_prompt], ids=[0], max_completion_length=20, temperature=0.0, stop_tokens=stops
+    )
+    (result,) = correct(model, tokenizer, turns[:1], max_completion_length=20, correction_prompt="Again?")
+    if first.finished:  # a closed turn is rendered as it was sampled
+        assert result.corrected == tokenizer.decode(second.tokens, skip_special_tokens=True)
+    assert len(correct(model, tokenizer, ["Ana has 3 pens.\n"], max_completion_length=4)) == 1
+    assert correct(model, tokenizer, []) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"reference_rows": 1.0}, "reference_rows is 1.0: it must lie in"),
+        ({"max_draft_length": 0, "reference_rows": -0.1}, "2 faults"),
+        ({"correction_prompt": " "}, "correction_prompt is empty"),
+    ],
+)
+def test_bad_options_are_refused(options: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=words):
+        RACConfig(str(tmp_path), **{**COMMON, **options})
+
+
+def test_drafts_are_recorded_and_found_again(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
+    first = trainer_of(tmp_path, make_base(), tokenizer)
+    manifest = json.loads((tmp_path / "contexts" / "manifest.json").read_text())
+    assert manifest["identity"]["method"] == "rac" and manifest["identity"]["max_draft_length"] == 40
+    again = trainer_of(tmp_path, make_base(), tokenizer, generation_batch_size=3, reference_rows=0.5)
+    assert again.train_dataset[:] == first.train_dataset[:]
