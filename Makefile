@@ -14,7 +14,7 @@ help:
 	@echo "make test         set up, then run the tests (all but gpu)"
 	@echo "make quality      ruff and mypy"
 	@echo "make bench        the benchmarks of benchmarks/ on this machine"
-	@echo "make tiny-base    make recipes/tiny/base and recipes/tiny/data anew (about half an hour)"
+	@echo "make tiny-base    make recipes/tiny/base and recipes/tiny/data anew (about 20 minutes)"
 
 $(STAMP): setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)

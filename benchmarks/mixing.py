@@ -21,6 +21,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -192,6 +193,24 @@ def timed(model: PreTrainedModel, run: Callable[[], object]) -> tuple[float, int
     return time.perf_counter() - start, passes, result
 
 
+def machine_and_versions(device: str, threads: int) -> tuple[str, str]:
+    name = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU"
+    versions = (
+        f"torch {torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}"
+    )
+    return f"{name}, {threads} thread(s)", versions
+
+
+def write_results(args: argparse.Namespace, machine: str, versions: str, report: dict[str, Any]) -> None:
+    """Write the figures with their settings to `args.output`, if it is given."""
+    if args.output is None:
+        return
+    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
+    record = {"settings": settings, "machine": machine, "versions": versions, "ways": report}
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.write_text(json.dumps(record, indent=2) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog="see the top of the file")
     parser.add_argument("--model", choices=("tiny", *SHAPES), default="tiny")
@@ -237,11 +256,7 @@ def main() -> None:
         t != r for c, ref in zip(expected, rows.references, strict=True) for t, r in zip(c, ref, strict=True)
     )
     median = {name: statistics.median(taken) for name, taken in seconds.items()}
-    device = torch.cuda.get_device_name() if args.device == "cuda" else f"{platform.machine()} CPU"
-    machine = f"{device}, {args.threads} thread(s)"
-    versions = (
-        f"torch {torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}"
-    )
+    machine, versions = machine_and_versions(args.device, args.threads)
     print(f"{args.model}, {model.num_parameters() / 1e6:.1f} M parameters, {args.dtype}; {machine}; {versions}")
     print(
         f"{count} rows, {answer_tokens / count:.0f} answer tokens on average, β = {args.beta}, batch "
@@ -274,13 +289,7 @@ def main() -> None:
         other = f"{mismatch:.2%}" if mismatch is not None else "–"
         cells = (f"{entry['seconds']:.3f}", entry["passes"], faster, f"{entry['times_forward']:.2f}", same, other)
         print(f"{name:28}" + "".join(f"{cell:>18}" for cell in cells))
-    if args.output:
-        settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(
-            json.dumps({"settings": settings, "machine": machine, "versions": versions, "ways": report}, indent=2)
-            + "\n"
-        )
+    write_results(args, machine, versions, report)
 
 
 if __name__ == "__main__":

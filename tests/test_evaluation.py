@@ -1,16 +1,11 @@
-"""Final answers, accuracy with its interval, and answers from `generate`."""
+"""Final answers, accuracy with its interval, and what a correction did."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import pytest
-from transformers import PreTrainedModel
 
-from gapbridge.evaluation.answers import generate_answers
-from gapbridge.evaluation.math import accuracy, final_answer, is_correct
+from gapbridge.evaluation.math import accuracy, correction_table, final_answer, is_correct
 
 
 @pytest.mark.parametrize(
@@ -53,12 +48,7 @@ def test_interval_covers_at_the_nominal_rate() -> None:
     assert 0.91 < covered / 300 < 0.985
 
 
-def test_answers_do_not_depend_on_the_batch(make_base: Callable[[], PreTrainedModel], tokenizer: Any) -> None:
-    model = make_base()
-    prompts = [
-        tokenizer(text)["input_ids"] for text in ("Ana has 3 pens.\n", "Ben has 4 pens. Ben loses 2 pens.\n", "Leo\n")
-    ]
-    options = {"max_completion_length": 12}
-    together = generate_answers(model, tokenizer, prompts, **options)
-    alone = [generate_answers(model, tokenizer, [prompt], **options)[0] for prompt in prompts]
-    assert together == alone
+def test_correction_table_counts_each_case() -> None:
+    right, wrong = "#### 1", "#### 2"
+    table = correction_table([right, right, wrong, wrong, wrong], [right, wrong, right, wrong, right], [right] * 5)
+    assert vars(table) == {"wrong_to_right": 2, "right_to_wrong": 1, "right_to_right": 1, "wrong_to_wrong": 1}

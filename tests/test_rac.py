@@ -1,4 +1,4 @@
-"""RAC: the loss falls on the reference alone, drafts are the model's own, and every odd draft is defined and counted."""
+"""RAC: loss on the reference alone, the model's own drafts, and every odd draft defined and counted."""
 
 from __future__ import annotations
 
@@ -103,7 +103,11 @@ def test_chat_rows_are_what_the_template_renders(tokenizer: Any) -> None:
 
 def test_templates_that_cannot_carry_a_correction_are_refused(tokenizer: Any) -> None:
     forgetful = AutoTokenizer.from_pretrained(BASE)
-    forgetful.chat_template = "{% for m in messages %}{% if loop.last or m['role'] != 'assistant' %}{{ m['content'] }}{% endif %}<|end|>{% endfor %}"
+    earlier_answers_vanish = "loop.last or m['role'] != 'assistant'"
+    forgetful.chat_template = (
+        f"{{% for m in messages %}}{{% if {earlier_answers_vanish} %}}{{{{ m['content'] }}}}{{% endif %}}"
+        "<|end|>{% endfor %}"
+    )
     with pytest.raises(ConfigError, match="renders an assistant turn differently"):
         chat_cue(forgetful, "Again?", [forgetful.eos_token_id])
     forgetful.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"

@@ -35,6 +35,6 @@ def rows_to_dataset(rows: Iterable[dict[str, Any]]) -> Dataset:
         if len(part) == _PART:
             parts.append(Dataset.from_list(part, features=ROW_FEATURES))
             part = []
-    if part or not parts:
+    if part:
         parts.append(Dataset.from_list(part, features=ROW_FEATURES))
-    return concatenate_datasets(parts)
+    return concatenate_datasets(parts) if parts else Dataset.from_dict({k: [] for k in ROW_FEATURES}, ROW_FEATURES)

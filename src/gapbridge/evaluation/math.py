@@ -13,8 +13,7 @@ _FINAL = re.compile(r"####\s*(-?[$]?[\d,]*\.?\d+)")
 
 
 def final_answer(text: str) -> str | None:
-    """The normalised number after the last `####`: no thousands separators, no dollar sign, no trailing zeros after a
-    point."""
+    """The number after the last `####`, without thousands separators, dollar sign and trailing zeros after a point."""
     matches = _FINAL.findall(text)
     if not matches:
         return None
@@ -49,7 +48,26 @@ class Accuracy:
 def accuracy(answers: Sequence[str], references: Sequence[str], *, resamples: int = 2000, seed: int = 0) -> Accuracy:
     """Grade `answers` against `references` (worked answers that end with `#### number`)."""
     right = np.array([is_correct(a, r) for a, r in zip(answers, references, strict=True)], dtype=float)
+    # Resampling the problems with replacement draws a binomial number of right ones.
     draws = np.random.default_rng(seed).binomial(len(right), right.mean(), size=resamples) / len(right)
     low, high = np.quantile(draws, [0.025, 0.975])
     unparsed = sum(final_answer(answer) is None for answer in answers)
     return Accuracy(float(right.mean()), float(low), float(high), len(right), unparsed)
+
+
+@dataclass(frozen=True)
+class CorrectionTable:
+    """What correcting did to the first answers: counts of wrong → right, and so on."""
+
+    wrong_to_right: int
+    right_to_wrong: int
+    right_to_right: int
+    wrong_to_wrong: int
+
+
+def correction_table(first: Sequence[str], corrected: Sequence[str], references: Sequence[str]) -> CorrectionTable:
+    """The 2 × 2 table of first against corrected answers."""
+    cells = {(False, True): 0, (True, False): 0, (True, True): 0, (False, False): 0}
+    for before, after, reference in zip(first, corrected, references, strict=True):
+        cells[is_correct(before, reference), is_correct(after, reference)] += 1
+    return CorrectionTable(cells[False, True], cells[True, False], cells[True, True], cells[False, False])
