@@ -32,7 +32,7 @@ from gapbridge.decoding import mix_contexts, mixing
 from gapbridge.decoding.mode import generation_mode
 from gapbridge.decoding.noise import coin_flips, example_keys
 from gapbridge.decoding.sampling import KeyedSampler, SamplingOptions
-from gapbridge.decoding.slot_cache import SlotCache, slot_forward
+from gapbridge.decoding.slot_cache import SlotRunner
 from gapbridge.tasks.word_problems import problems
 
 
@@ -118,6 +118,7 @@ def known_runs_skipped(model: PreTrainedModel, rows: Rows, batch_size: int) -> l
     """All tokens up to the next sampled position in one pass, in the slot cache; sampled positions one at a time."""
     sampler = KeyedSampler(SamplingOptions(), model.device)
     keys = example_keys(rows.ids, seed=0, round_index=0)
+    runner = SlotRunner(model, whole=False)
     contexts = []
     with generation_mode(model):
         for batch in rows.batches(batch_size):
@@ -127,7 +128,7 @@ def known_runs_skipped(model: PreTrainedModel, rows: Rows, batch_size: int) -> l
             )
             examples = padded.to(model.device)
             capacity = int(examples.last.max()) + 1
-            cache = SlotCache(model.config.num_hidden_layers, len(chunk), capacity)
+            cache = runner.new_cache(len(chunk), capacity)
             settled = torch.zeros(len(chunk), dtype=torch.int64, device=model.device)
             column = torch.arange(examples.tokens.shape[1], device=model.device)
             while bool((settled < examples.last).any()):
@@ -135,10 +136,11 @@ def known_runs_skipped(model: PreTrainedModel, rows: Rows, batch_size: int) -> l
                 target = torch.where(ahead.any(1), ahead.int().argmax(1), examples.last)  # the next position to sample
                 window = torch.arange(int((target - settled).max()), device=model.device)
                 slots = (settled[:, None] + window).clamp(max=capacity - 1)
-                logits = slot_forward(model, examples.tokens.gather(1, slots), slots, int(slots.max()) + 1, cache)
                 live = (target > settled).nonzero().flatten()
                 at = target[live]
-                drawn = sampler(logits[live, (at - 1 - settled[live])], examples.keys[live], at - examples.start[live])
+                tokens = examples.tokens.gather(1, slots)
+                logits = runner.logits(tokens, slots, cache, (live, at - 1 - settled[live]))
+                drawn = sampler(logits, examples.keys[live], at - examples.start[live])
                 examples.tokens[live, at] = drawn
                 settled = torch.maximum(settled, target)
             tokens = examples.tokens.tolist()
@@ -182,7 +184,8 @@ def timed(model: PreTrainedModel, run: Callable[[], object]) -> tuple[float, int
         nonlocal passes
         passes += 1
 
-    hook = model.register_forward_pre_hook(count)
+    # Whole passes of the model go through its trunk as well.
+    hook = model.base_model.register_forward_pre_hook(count)
     if model.device.type == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()

@@ -15,11 +15,14 @@ from torch import nn
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
     LlamaForCausalLM,
+    LlamaModel,
     MambaConfig,
     MambaForCausalLM,
     MistralConfig,
@@ -34,7 +37,7 @@ from transformers import (
 from gapbridge import ConfigError, DataError, mix_contexts, mix_contexts_sequential
 from gapbridge.decoding import mixing
 from gapbridge.decoding.mode import generation_mode
-from gapbridge.decoding.slot_cache import SlotCache, slot_forward, why_no_slot_cache
+from gapbridge.decoding.slot_cache import SlotRunner, slot_runner, why_no_slot_cache
 
 
 SHAPE = {
@@ -182,17 +185,18 @@ def test_sampled_tokens_follow_the_models_distribution() -> None:
 
 
 def test_reference_as_draft_saves_passes(llama: LlamaForCausalLM) -> None:
-    """Where the model agrees with the reference, a row costs as many passes as it has windows."""
+    """Where the model agrees with the reference, a row costs a fraction of its length in passes."""
     prompt, length = [3, 1, 4], 32
     with torch.no_grad():
         greedy = llama.generate(torch.tensor([prompt]), max_new_tokens=length, do_sample=False, eos_token_id=None)
     reference = greedy[0, len(prompt) :].tolist()
     passes = []
-    hook = llama.register_forward_pre_hook(lambda *_: passes.append(1))
+    hook = llama.model.register_forward_pre_hook(lambda *_: passes.append(1))
     mixed = mix_contexts(llama, [prompt], [reference], ids=[0], mixture_coefficient=1.0, temperature=0.0, lookahead=16)
     hook.remove()
     assert mixed[0].tokens == reference
-    assert len(passes) <= 10, "the probe takes a handful of passes, the row three windows"
+    probe = 5
+    assert len(passes) - probe <= length / 3
 
 
 def test_model_is_restored(llama: LlamaForCausalLM) -> None:
@@ -234,13 +238,13 @@ def test_attention_implementation_is_switched_and_restored(
 def test_wrong_slot_cache_is_found_out(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """A model whose numbers the cache changes is served by full passes, and the log says so."""
 
-    class Peeking(LlamaForCausalLM):
+    class Peeking(LlamaModel):
         def forward(self, input_ids=None, attention_mask=None, position_ids=None, past_key_values=None, **kwargs):
             shifted = None if position_ids is None else position_ids * 3  # explicit positions mean something else here
             return super().forward(input_ids, attention_mask, shifted, past_key_values, **kwargs)
 
-    model = Peeking(tiny_llama().config)
-    model.load_state_dict(tiny_llama().state_dict())
+    model = tiny_llama()
+    model.model.__class__ = Peeking
     prompts, references, ids = ragged(6)
     options = {"ids": ids, "mixture_coefficient": 0.5}
     assert mix_contexts(model.eval(), prompts, references, **options) == mix_contexts_sequential(
@@ -249,16 +253,33 @@ def test_wrong_slot_cache_is_found_out(monkeypatch: pytest.MonkeyPatch, caplog: 
     assert "the slot cache changes its logits" in caplog.text
 
 
+def test_capped_logits_need_the_whole_forward_pass() -> None:
+    """Gemma 2 bends its logits after the output embedding: the trunk alone would not show it."""
+    shape = {**GROUPED, "head_dim": 8, "sliding_window": 64, "final_logit_softcapping": 3.0}
+    model = sharpen(Gemma2ForCausalLM(Gemma2Config(**shape)), 3.0)
+    prompts, references, ids = ragged(8)
+    runner = slot_runner(model, [*prompts[0], *references[0]], 60)
+    assert isinstance(runner, SlotRunner) and runner.whole
+    options = {"ids": ids, "mixture_coefficient": 0.5}
+    assert mix_contexts(model, prompts, references, **options) == mix_contexts_sequential(
+        model, prompts, references, **options
+    )
+    plain = slot_runner(tiny_llama(), [*prompts[0], *references[0]], 60)
+    assert isinstance(plain, SlotRunner) and not plain.whole
+
+
 def test_slot_cache_serves_rows_at_different_positions(llama: LlamaForCausalLM) -> None:
     tokens = torch.randint(VOCAB, (3, 20), generator=torch.Generator().manual_seed(0))
-    cache = SlotCache(2, 3, 20)
+    runner = SlotRunner(llama, whole=False)
+    cache = runner.new_cache(3, 20)
+    everywhere = (torch.arange(3).repeat_interleave(5), torch.arange(5).repeat(3))
     settled = torch.zeros(3, dtype=torch.int64)
     steps = torch.tensor([2, 3, 5])
     with torch.no_grad():
         expected = llama(tokens).logits
         while int(settled.min()) < 20:
             slots = (settled[:, None] + torch.arange(5)).clamp(max=19)
-            got = slot_forward(llama, tokens.gather(1, slots), slots, 20, cache)
+            got = runner.logits(tokens.gather(1, slots), slots, cache, everywhere).view(3, 5, VOCAB)
             torch.testing.assert_close(
                 got, expected.gather(1, slots[..., None].expand(-1, -1, VOCAB)), atol=1e-4, rtol=1e-4
             )

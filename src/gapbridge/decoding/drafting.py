@@ -15,11 +15,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..errors import ConfigError, DataError
-from .mixing import check_examples, probe_slot_cache
+from .mixing import check_examples
 from .mode import generation_mode
 from .noise import example_keys
 from .sampling import KeyedSampler, SamplingOptions
-from .slot_cache import SlotCache, slot_forward, why_no_slot_cache
+from .slot_cache import SlotCache, SlotRunner, slot_runner
 
 
 logger = logging.getLogger(__name__)
@@ -87,16 +87,15 @@ def draft_answers(
     order = sorted(range(len(ids)), key=lambda i: -len(prompts[i]))
     with generation_mode(model):
         longest = len(prompts[order[0]]) + max_completion_length
-        reason = why_no_slot_cache(model, longest) or probe_slot_cache(model, prompts[order[-1]])
-        if reason:
-            logger.warning("drafts are made without a cache, in full-sequence passes, because %s", reason)
+        runner = slot_runner(model, prompts[order[-1]], longest)
         drafter = _Drafter(
             model, prompts, keys, KeyedSampler(options, model.device), max_completion_length, stop_tokens
         )
-        if reason:
+        if isinstance(runner, str):
+            logger.warning("drafts are made without a cache, in full-sequence passes, because %s", runner)
             drafter.without_cache(order, batch_size, on_finished)
         else:
-            drafter.with_slots(order, batch_size, on_finished)
+            drafter.with_slots(runner, order, batch_size, on_finished)
     return [draft for draft in drafter.drafts if draft is not None]
 
 
@@ -118,11 +117,13 @@ class _Drafter:
         self.stops = torch.tensor(sorted(set(stop_tokens)), dtype=torch.int64, device=model.device)
         self.drafts: list[Draft | None] = [None] * len(prompts)
 
-    def with_slots(self, order: list[int], batch_size: int, on_finished: Callable[[int], object] | None) -> None:
+    def with_slots(
+        self, runner: SlotRunner, order: list[int], batch_size: int, on_finished: Callable[[int], object] | None
+    ) -> None:
         device = self.model.device
         rows = min(batch_size, len(order))
         capacity = len(self.prompts[order[0]]) + self.limit
-        cache = SlotCache(self.model.config.get_text_config().num_hidden_layers, rows, capacity)
+        cache = runner.new_cache(rows, capacity)
         answers = torch.zeros(rows, self.limit, dtype=torch.int64, device=device)
         example = torch.zeros(rows, dtype=torch.int64, device=device)
         start = torch.zeros(rows, dtype=torch.int64, device=device)  # prompt lengths
@@ -135,13 +136,14 @@ class _Drafter:
                 places = slice(active, active + len(newcomers))
                 example[places] = torch.tensor(newcomers, device=device)
                 start[places] = torch.tensor([len(self.prompts[i]) for i in newcomers], device=device)
-                answers[places, 0] = self._answer_prompts(newcomers, cache, active)
+                answers[places, 0] = self._answer_prompts(runner, newcomers, cache, active)
                 length[places] = 1
                 active += len(newcomers)
             else:
                 last = answers[:active].gather(1, length[:active, None] - 1)
                 slots = (start[:active] + length[:active] - 1)[:, None]
-                logits = slot_forward(self.model, last, slots, int(slots.max()) + 1, cache)[:, -1]
+                row = torch.arange(active, device=device)
+                logits = runner.logits(last, slots, cache, (row, torch.zeros_like(row)))
                 drawn = self.sampler(logits, self.keys[example[:active]], length[:active])
                 answers[:active].scatter_(1, length[:active, None], drawn[:, None])
                 length[:active] += 1
@@ -163,7 +165,7 @@ class _Drafter:
             for state in (answers, example, start, length):
                 state[target] = state[source]
 
-    def _answer_prompts(self, newcomers: list[int], cache: SlotCache, first: int) -> Tensor:
+    def _answer_prompts(self, runner: SlotRunner, newcomers: list[int], cache: SlotCache, first: int) -> Tensor:
         """Feed whole prompts into the rows from `first` on and draw each answer's first token."""
         device = self.model.device
         lengths = torch.tensor([len(self.prompts[i]) for i in newcomers], device=device)
@@ -172,8 +174,8 @@ class _Drafter:
             [[*self.prompts[i], *[0] * (width - len(self.prompts[i]))] for i in newcomers], device=device
         )
         slots = torch.arange(width, device=device).expand(len(newcomers), width)
-        logits = slot_forward(self.model, tokens, slots, width, cache, first)
-        last = logits[torch.arange(len(newcomers), device=device), lengths - 1]
+        at = (torch.arange(len(newcomers), device=device), lengths - 1)
+        last = runner.logits(tokens, slots, cache, at, first=first)
         return self.sampler(last, self.keys[newcomers], torch.zeros_like(lengths))
 
     def without_cache(self, order: list[int], batch_size: int, on_finished: Callable[[int], object] | None) -> None:
