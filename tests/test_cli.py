@@ -49,8 +49,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with pytest.raises(SystemExit) as caught:
         cli.main(arguments)
     assert caught.value.code == cli.EXIT_USER_ERROR
-    said = capsys.readouterr().err
-    assert "gapbridge: " in said and "Traceback" not in said
+    _, name, said = capsys.readouterr().err.partition("gapbridge: ")
+    assert name and "Traceback" not in said
     return said
 
 
@@ -212,6 +212,20 @@ def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
         capsys, "bash", "--accelerate_config", "zero9", "--config", "x.yaml"
     )
     assert "must be a whole number" in refused(capsys, "preview", "--rows", "none", "--config", "x.yaml")
+
+
+def test_generate_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = recipe(tmp_path, method="rac", max_draft_length=20)
+    assert "holds no finished run" in refused(capsys, "generate", "--mode", "direct", *options)
+    cli.main(["rac", *options])
+    for mode in ("direct", "corrected"):
+        cli.main(["generate", "--mode", mode, "--max_completion_length", "30", *options])
+        lines = [json.loads(line) for line in (tmp_path / "run" / f"answers-{mode}.jsonl").read_text().splitlines()]
+        assert len(lines) == 8 and lines[0]["id"] == "train-0-0" and "####" in lines[0]["reference"]
+        assert ("corrected" in lines[0]) == (mode == "corrected") and isinstance(lines[0]["answer"], str)
+    assert "is there already" in refused(capsys, "generate", "--mode", "direct", *options)
+    assert "choose one of direct, corrected" in refused(capsys, "generate", "--mode", "both", *options)
+    assert "generates nothing before training" in refused(capsys, "generate", *recipe(tmp_path, method="sft"))
 
 
 def test_two_rounds_of_lora_from_an_adapter(tmp_path: Path) -> None:

@@ -65,6 +65,26 @@ def test_generating_first_gives_the_same_contexts(undisturbed: Path, tmp_path: P
     assert not (run / "round_1" / "model").exists()
 
 
+def test_killed_rac_equals_undisturbed_rac(tmp_path: Path) -> None:
+    """Drafts byte for byte and weights bit for bit, killed while drafting and again while training."""
+
+    def rac(run: Path) -> list[str]:
+        return [
+            "rac", "--config", "recipes/tiny/rac/config_full.yaml", "--model_name_or_path", str(BASE), "--output_dir",
+            str(run), "--max_train_examples", "48", "--max_eval_examples", "8", "--shard_size", "8",
+            "--per_device_train_batch_size", "8", "--num_train_epochs", "0.5", "--save_steps", "2",
+            "--max_draft_length", "60",
+        ]  # fmt: skip
+
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    gapbridge(*rac(whole))
+    kill_when(lambda: shards(run, 1) >= 2, *rac(run))
+    kill_when(lambda: (run / "round_1" / "checkpoint-2" / "COMPLETE.json").exists(), *rac(run))
+    gapbridge(*rac(run))
+    for pattern in ("round_1/contexts/shard-*", "round_1/contexts/manifest.json", "model.safetensors"):
+        assert contents(run, pattern) == contents(whole, pattern) != {}
+
+
 def test_interrupting_sft(tmp_path: Path) -> None:
     """The same promise for the SFT command."""
 

@@ -1,9 +1,11 @@
 """The `gapbridge` command.
 
-gapbridge sft|bash --config RECIPE [--accelerate_config NAME [--num_processes N]] [--key value …]
-gapbridge generate --config RECIPE      build the contexts of the next round and stop
-gapbridge preview  --config RECIPE      show the first rows as the trainer sees them (--rows N)
-gapbridge validate --config RECIPE …    check recipes, report every fault at once
+gapbridge sft|bash|rac --config RECIPE [--accelerate_config NAME [--num_processes N]] [--key value …]
+gapbridge generate --config RECIPE        build the contexts of the next round and stop
+gapbridge generate --config RECIPE --mode direct|corrected [--model PATH] [--output FILE]
+                                          answer the recipe's held-out prompts, as JSONL
+gapbridge preview  --config RECIPE        show the first rows as the trainer sees them (--rows N)
+gapbridge validate --config RECIPE …      check recipes, report every fault at once
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__.strip())
-        print("\n`gapbridge sft --help` and `gapbridge bash --help` list every key of a recipe.")
+        print("\n`gapbridge METHOD --help` lists every key of a recipe.")
         return
     if arguments[0] == "--version":
         print(f"gapbridge {metadata.version('gapbridge')}")
@@ -73,14 +75,32 @@ def dispatch(command: str, arguments: list[str]) -> None:
         job = pipeline.read_job(arguments, command)
         (pipeline.run_sft if command == "sft" else pipeline.run_rounds_of)(job)
     elif command == "generate":
-        pipeline.run_generate(pipeline.read_job(arguments))
+        _generate(arguments)
     elif command == "preview":
-        rows = _take(arguments, "--rows") or "3"
-        if not rows.isdecimal() or int(rows) < 1:
-            raise ConfigError(f"command line: --rows is {rows!r}: it must be a whole number from 1 on")
-        pipeline.run_preview(pipeline.read_job(arguments), int(rows))
+        rows = _positive("--rows", _take(arguments, "--rows") or "3")
+        pipeline.run_preview(pipeline.read_job(arguments), rows)
     else:
         _validate_all(arguments)
+
+
+def _generate(arguments: list[str]) -> None:
+    from . import pipeline
+    from .answers import write_answers
+
+    mode = _take(arguments, "--mode")
+    if mode is None:
+        pipeline.run_generate(pipeline.read_job(arguments))
+        return
+    model, output = _take(arguments, "--model"), _take(arguments, "--output")
+    length = _positive("--max_completion_length", _take(arguments, "--max_completion_length") or "256")
+    path = write_answers(pipeline.read_job(arguments), mode, model, output, length)
+    print(f"answers: {path}")
+
+
+def _positive(option: str, value: str) -> int:
+    if not value.isdecimal() or int(value) < 1:
+        raise ConfigError(f"command line: {option} is {value!r}: it must be a whole number from 1 on")
+    return int(value)
 
 
 def _validate_all(arguments: list[str]) -> None:
