@@ -82,6 +82,7 @@ def read_job(argv: Sequence[str], method: str | None = None) -> Job:
     if not model.model_name_or_path:
         raise ConfigError(f"{recipe.path}: model_name_or_path is not set")
     require_output_dir(recipe.settings.get("output_dir"))
+    args.check()
     return Job(chosen, recipe, data, script, model, args)
 
 
