@@ -86,7 +86,7 @@ def main() -> None:
     count = args.rows or (512 if args.model == "tiny" else 192)
     model, prompts, _ = tiny_rows(count) if args.model == "tiny" else random_rows(args.model, count)
     model = model.to(args.device, torch.bfloat16 if args.dtype == "bf16" else torch.float32)
-    stops = [1] if args.model == "tiny" else list(range(0, model.config.vocab_size, 80))
+    stops = [1] if args.model == "tiny" else list(range(0, model.config.vocab_size, 16))
     ways: dict[str, Callable[[], list[list[int]]]] = {
         "generate, sorted": lambda: padded_generate(model, prompts, args.limit, stops, args.batch_size),
         "generate_batch": lambda: continuous(model, prompts, args.limit, stops),
