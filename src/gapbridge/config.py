@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from trl import SFTConfig
 
@@ -118,6 +119,18 @@ class SelfGenerationConfig(ExampleConfig):
 
     def sampling(self, suppress_tokens: tuple[int, ...] = ()) -> SamplingOptions:
         return SamplingOptions(self.temperature, self.top_k, self.top_p, self.min_p or 0.0, suppress_tokens)
+
+    def generation_options(self) -> dict[str, Any]:
+        """The options that the functions of `gapbridge.decoding` share."""
+        return {
+            "seed": self.seed,
+            "round_index": self.round_index,
+            "temperature": self.temperature,
+            "top_k": self.top_k,
+            "top_p": self.top_p,
+            "min_p": self.min_p or 0.0,
+            "batch_size": self.generation_batch_size,
+        }
 
     def epochs_of_round(self, round_index: int) -> float:
         """How many epochs round `round_index` (counted from 1) trains."""

@@ -108,6 +108,11 @@ def control_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return sorted(special | set(tokenizer.all_special_ids))
 
 
+def unnamed_tokens(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> list[int]:
+    """Ids that the model can give but the tokenizer cannot decode: rows that pad the embedding."""
+    return list(range(len(tokenizer), model.get_input_embeddings().num_embeddings))
+
+
 def build_examples(
     dataset: Dataset,
     tokenizer: PreTrainedTokenizerBase,

@@ -11,7 +11,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..decoding import MixedContext, mix_contexts
-from ..examples import Example, ExampleSet, control_tokens, stop_tokens
+from ..examples import Example, ExampleSet, control_tokens, stop_tokens, unnamed_tokens
 from ..generation import fill_store, shared_identity
 from ..rows import rows_to_dataset
 from ..store import ContextStore
@@ -43,8 +43,8 @@ def suppressed_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     """Ids never sampled into a context: as configured, else control and stop tokens and ids without a token."""
     if args.suppress_tokens is not None:
         return tuple(sorted(set(args.suppress_tokens)))
-    unnamed = range(len(tokenizer), model.get_input_embeddings().num_embeddings)
-    return tuple(sorted({*control_tokens(tokenizer), *stop_tokens(tokenizer, model), *unnamed}))
+    suppressed = {*control_tokens(tokenizer), *stop_tokens(tokenizer, model), *unnamed_tokens(tokenizer, model)}
+    return tuple(sorted(suppressed))
 
 
 def mix_examples(
@@ -61,16 +61,10 @@ def mix_examples(
         [example.reference for example in examples],
         ids=[example.id for example in examples],
         mixture_coefficient=args.mixture_coefficient,
-        seed=args.seed,
-        round_index=args.round_index,
-        temperature=args.temperature,
-        top_k=args.top_k,
-        top_p=args.top_p,
-        min_p=args.min_p or 0.0,
         suppress_tokens=suppressed_tokens(model, tokenizer, args),
         lookahead=args.lookahead,
-        batch_size=args.generation_batch_size,
         on_finished=on_finished,
+        **args.generation_options(),
     )
 
 

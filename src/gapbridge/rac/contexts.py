@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..decoding import Draft, draft_answers
 from ..errors import DataError
-from ..examples import Example, ExampleSet, stop_tokens
+from ..examples import Example, ExampleSet, stop_tokens, unnamed_tokens
 from ..generation import fill_store, shared_identity
 from ..rows import masked_row, rows_to_dataset
 from ..store import ContextStore
@@ -62,16 +62,10 @@ def draft_examples(
         [example.prompt for example in examples],
         ids=[example.id for example in examples],
         max_completion_length=args.max_draft_length,
-        seed=args.seed,
-        round_index=args.round_index,
-        temperature=args.temperature,
-        top_k=args.top_k,
-        top_p=args.top_p,
-        min_p=args.min_p or 0.0,
         stop_tokens=stop_tokens(tokenizer, model),
-        suppress_tokens=_unnamed(model, tokenizer),
-        batch_size=args.generation_batch_size,
+        suppress_tokens=unnamed_tokens(tokenizer, model),
         on_finished=on_finished,
+        **args.generation_options(),
     )
 
 
@@ -83,7 +77,7 @@ def build_drafts(
     Raises:
         StoreError: the directory holds drafts that were made with other options, or a damaged shard.
     """
-    options = args.sampling(tuple(_unnamed(model, tokenizer)))
+    options = args.sampling(tuple(unnamed_tokens(tokenizer, model)))
     identity = {
         "method": "rac",
         "max_draft_length": args.max_draft_length,
@@ -157,7 +151,3 @@ def _lot(example_id: str, seed: int, use: str) -> float:
     """A number in [0, 1) that depends on its arguments only."""
     digest = hashlib.blake2b(f"{seed}/{use}/{example_id}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
-
-
-def _unnamed(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    return list(range(len(tokenizer), model.get_input_embeddings().num_embeddings))
