@@ -11,6 +11,7 @@ from .decoding import draft_answers
 from .errors import ConfigError, RunError
 from .examples import stop_tokens
 from .files import write_text_atomic
+from .generation import place_for_generation
 from .pipeline import Job, load_examples, load_start
 from .rac.correct import correct
 from .rac.rac_config import CORRECTION_PROMPT, RACConfig
@@ -44,7 +45,7 @@ def write_answers(job: Job, mode: str, model_path: str | None, output: str | Non
             )
         model_path = str(job.args.output_dir)
     model, tokenizer = load_start(job, model_path)
-    model.to(job.args.device)
+    place_for_generation(model, job.args)
     parts = load_examples(job, tokenizer, model)
     examples = parts.get("eval", parts["train"])
     rows = list(examples)

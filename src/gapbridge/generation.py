@@ -8,11 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from peft import PeftModel
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.integrations import is_deepspeed_zero3_enabled
 
-from .config import SelfGenerationConfig
+from .config import ExampleConfig, SelfGenerationConfig
 from .decoding.sampling import SamplingOptions
+from .errors import RunError
 from .examples import Example, ExampleSet
 from .files import write_json_atomic
 from .fingerprint import tokenizer_fingerprint, weights_fingerprint
@@ -47,7 +50,6 @@ def shared_identity(
 
 def fill_store(
     store: ContextStore,
-    model: PreTrainedModel,
     examples: ExampleSet,
     args: SelfGenerationConfig,
     make_columns: MakeColumns,
@@ -72,7 +74,7 @@ def fill_store(
     bar = tqdm(
         total=total, desc=f"{what}, round {args.round_index}", unit="row", disable=args.process_index > 0, delay=1
     )
-    with bar, generation_precision(model, args):
+    with bar:
         for shard in mine:
             part = examples.part(*store.shard_range(shard))
             store.write_shard(shard, make_columns(part, bar.update))
@@ -83,6 +85,22 @@ def fill_store(
     else:
         store.wait_until(store.is_complete, "process 0 to complete the store")
     return store
+
+
+def place_for_generation(model: PreTrainedModel | PeftModel, args: ExampleConfig) -> None:
+    """Put the model on this process's device, where it is not in place already.
+
+    Raises:
+        RunError: the weights are sharded.
+    """
+    if is_deepspeed_zero3_enabled():
+        raise RunError(
+            "ZeRO-3 shards the weights while they are loaded, contexts are made with whole weights: use ddp or zero2"
+        )
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    quantized = base.config.to_dict().get("quantization_config") is not None
+    if not quantized and "hf_device_map" not in vars(base):  # those were placed while they were loaded
+        model.to(args.device)
 
 
 def generation_precision(model: PreTrainedModel, args: SelfGenerationConfig) -> torch.autocast:

@@ -22,6 +22,7 @@ from .data import DataConfig, load_data
 from .errors import ConfigError
 from .examples import ExampleSet, build_examples, stop_tokens
 from .files import write_json_atomic, write_text_atomic
+from .generation import place_for_generation
 from .loading import load_model, load_tokenizer, model_init_kwargs, prepare_tokenizer
 from .preview import bash_preview, print_previews, rac_preview
 from .rac.contexts import build_drafts, cue_for, draft_examples
@@ -179,6 +180,7 @@ def run_rounds_of(job: Job) -> Path:
     args.push_to_hub, push = False, args.push_to_hub  # the trainer's own push would upload the contexts as well
     first_start = next((start for _, start in unfinished_rounds(args)), _last_model(job))
     loaded = [load_start(job, first_start)]  # emptied when a trainer takes it: a model must not outlive its round
+    place_for_generation(loaded[0][0], args)
     examples = load_examples(job, loaded[0][1], loaded[0][0])
     _enter(run, job, examples)
     if first_start is None and PartialState().is_main_process:
@@ -217,9 +219,9 @@ def run_generate(job: Job) -> Path:
         return run.path
     index, start = following
     model, tokenizer = load_start(job, start)
+    place_for_generation(model, args)
     examples = load_examples(job, tokenizer, model)
     _enter(run, job, examples)
-    model.to(args.device)
     directory = round_directory(args.output_dir, index) / "contexts"
     round_args = round_arguments(args, index)
     method.build(model, tokenizer, examples["train"], round_args, directory)
@@ -232,7 +234,7 @@ def run_generate(job: Job) -> Path:
 def run_preview(job: Job, count: int) -> list[Text]:
     """The first rows as round 1 trains on them; nothing is written."""
     model, tokenizer = load_start(job)
-    model.to(job.args.device)
+    place_for_generation(model, job.args)
     job.data.max_train_examples = min(count, job.data.max_train_examples or count)
     job.args.eval_strategy = type(job.args.eval_strategy)("no")
     examples = load_examples(job, tokenizer, model)["train"]

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 from datasets import Dataset
 from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
-from transformers.integrations import is_deepspeed_zero3_enabled
 
 from .config import SelfGenerationConfig
-from .errors import ConfigError, DataError, RunError
+from .errors import ConfigError, DataError
 from .examples import ExampleSet, build_examples, stop_tokens
+from .generation import place_for_generation
 from .loading import load_model, load_tokenizer, prepare_tokenizer
 from .rows import reference_dataset
 from .trainer import GuardedSFTTrainer
@@ -106,14 +106,7 @@ class SelfGenerationTrainer(GuardedSFTTrainer):
         eval_examples = None
         if eval_dataset is not None:
             eval_examples = self._examples(eval_dataset, tokenizer, model, args, "eval_dataset")
-        if is_deepspeed_zero3_enabled():
-            raise RunError(
-                "ZeRO-3 shards the weights while they are loaded, and contexts are made with whole weights: use ddp "
-                "or zero2"
-            )
-        if "hf_device_map" not in vars(model) and not _is_quantized(model):  # those are in place already
-            model.to(args.device)
-
+        place_for_generation(model, args)
         contexts = Path(args.output_dir) / "contexts"
         rows, self.counts = self.build_rows(model, tokenizer, self.examples, args, contexts, evaluation=False)
         assert rows is not None
@@ -207,8 +200,3 @@ class SelfGenerationTrainer(GuardedSFTTrainer):
             logs.update({f"eval_own_{key}": sum(values) / len(values) for key, values in metrics.items()})
             metrics.clear()
         super().log(logs, start_time)
-
-
-def _is_quantized(model: PreTrainedModel | PeftModel) -> bool:
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
-    return base.config.to_dict().get("quantization_config") is not None

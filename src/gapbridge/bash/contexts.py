@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..decoding import MixedContext, mix_contexts
 from ..examples import Example, ExampleSet, control_tokens, stop_tokens, unnamed_tokens
-from ..generation import fill_store, shared_identity
+from ..generation import fill_store, generation_precision, shared_identity
 from ..rows import rows_to_dataset
 from ..store import ContextStore
 from .bash_config import BASHConfig
@@ -55,17 +55,18 @@ def mix_examples(
     on_finished: Callable[[int], object] | None = None,
 ) -> list[MixedContext]:
     """`mix_contexts` on examples, with the options of a configuration."""
-    return mix_contexts(
-        model,
-        [example.prompt for example in examples],
-        [example.reference for example in examples],
-        ids=[example.id for example in examples],
-        mixture_coefficient=args.mixture_coefficient,
-        suppress_tokens=suppressed_tokens(model, tokenizer, args),
-        lookahead=args.lookahead,
-        on_finished=on_finished,
-        **args.generation_options(),
-    )
+    with generation_precision(model, args):
+        return mix_contexts(
+            model,
+            [example.prompt for example in examples],
+            [example.reference for example in examples],
+            ids=[example.id for example in examples],
+            mixture_coefficient=args.mixture_coefficient,
+            suppress_tokens=suppressed_tokens(model, tokenizer, args),
+            lookahead=args.lookahead,
+            on_finished=on_finished,
+            **args.generation_options(),
+        )
 
 
 def build_contexts(
@@ -92,7 +93,7 @@ def build_contexts(
             "sampled": [context.sampled for context in contexts],
         }
 
-    return fill_store(store, model, examples, args, columns, "mixing contexts")
+    return fill_store(store, examples, args, columns, "mixing contexts")
 
 
 def bash_dataset(examples: ExampleSet, store: ContextStore) -> tuple[Dataset, MixingCounts]:

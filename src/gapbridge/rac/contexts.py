@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..decoding import Draft, draft_answers
 from ..errors import DataError
 from ..examples import Example, ExampleSet, stop_tokens, unnamed_tokens
-from ..generation import fill_store, shared_identity
+from ..generation import fill_store, generation_precision, shared_identity
 from ..rows import masked_row, rows_to_dataset
 from ..store import ContextStore
 from .rac_config import RACConfig
@@ -57,16 +57,17 @@ def draft_examples(
     on_finished: Callable[[int], object] | None = None,
 ) -> list[Draft]:
     """`draft_answers` on examples, with the options of a configuration."""
-    return draft_answers(
-        model,
-        [example.prompt for example in examples],
-        ids=[example.id for example in examples],
-        max_completion_length=args.max_draft_length,
-        stop_tokens=stop_tokens(tokenizer, model),
-        suppress_tokens=unnamed_tokens(tokenizer, model),
-        on_finished=on_finished,
-        **args.generation_options(),
-    )
+    with generation_precision(model, args):
+        return draft_answers(
+            model,
+            [example.prompt for example in examples],
+            ids=[example.id for example in examples],
+            max_completion_length=args.max_draft_length,
+            stop_tokens=stop_tokens(tokenizer, model),
+            suppress_tokens=unnamed_tokens(tokenizer, model),
+            on_finished=on_finished,
+            **args.generation_options(),
+        )
 
 
 def build_drafts(
@@ -96,7 +97,7 @@ def build_drafts(
             "finished": [draft.finished for draft in drafts],
         }
 
-    return fill_store(store, model, examples, args, columns, "drafting answers")
+    return fill_store(store, examples, args, columns, "drafting answers")
 
 
 def rac_dataset(
