@@ -24,7 +24,7 @@ setup(
     package_dir={"": "src", "gapbridge.accelerate_configs": "accelerate_configs"},
     packages=[*find_packages("src"), "gapbridge.accelerate_configs"],
     package_data={
-        "gapbridge": ["py.typed", "evaluation/prompts/*.txt", "evaluation/tasks/*.yaml"],
+        "gapbridge": ["py.typed", "evaluation/judge/prompts/*.txt", "tasks/recipes/*.yaml"],
         "gapbridge.accelerate_configs": ["*.yaml"],
     },
     install_requires=[

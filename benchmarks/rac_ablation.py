@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from mixing import machine_and_versions, write_results
 
+from gapbridge.answers.intervals import mean_interval, paired_difference
 from gapbridge.cli import run_guarded
-from gapbridge.evaluation.intervals import mean_interval, paired_difference
 from gapbridge.evaluation.math import correction_table, is_correct
 from gapbridge.files import write_json_atomic
-from gapbridge.pipeline import load_examples, load_start, read_job, run_rounds_of, run_sft
-from gapbridge.rac import correct
-from gapbridge.rac.rac_config import CORRECTION_PROMPT
+from gapbridge.methods.rac import correct
+from gapbridge.methods.rac.config import CORRECTION_PROMPT
+from gapbridge.runs.pipeline import load_examples, load_start, read_job, run_rounds_of, run_sft
 
 
 CUES = {"check": CORRECTION_PROMPT, "again": "Answer again."}

@@ -13,11 +13,11 @@ import pytest
 from conftest import BASE, ROOT
 from helpers import contents, gapbridge, kill_when
 
+from gapbridge.answers.files import read_answers
+from gapbridge.answers.intervals import column_intervals, mean_interval, paired_difference
 from gapbridge.errors import ConfigError, DataError
-from gapbridge.evaluation.answer_files import read_answers
 from gapbridge.evaluation.command import run_eval
 from gapbridge.evaluation.grading import grade_answers
-from gapbridge.evaluation.intervals import column_intervals, mean_interval, paired_difference
 from gapbridge.evaluation.math import correction_table, is_correct, marked_answer, number, same_answer
 from gapbridge.evaluation.summaries import Group, grade_math
 from gapbridge.evaluation.verification import verify_answers

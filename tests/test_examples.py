@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
 from gapbridge import ConfigError, DataError, build_examples
-from gapbridge.examples import control_tokens, stop_tokens
-from gapbridge.rows import reference_dataset
+from gapbridge.examples.tokens import control_tokens, stop_tokens
+from gapbridge.training.rows import reference_dataset
 
 
 CHAT = [

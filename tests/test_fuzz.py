@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from gapbridge.errors import GapbridgeError
-from gapbridge.examples import build_examples
-from gapbridge.pipeline import CONFIGS, parser_for, read_job
-from gapbridge.recipe import DROPPED, RENAMED, TRACKING
-from gapbridge.validate import validate
+from gapbridge.examples.build import build_examples
+from gapbridge.recipe.old_keys import DROPPED, RENAMED, TRACKING
+from gapbridge.runs.pipeline import CONFIGS, parser_for, read_job
+from gapbridge.runs.validate import validate
 
 
 TINY = {method: yaml.safe_load((ROOT / f"recipes/tiny/{method}/config_full.yaml").read_text()) for method in CONFIGS}

@@ -12,7 +12,6 @@ import torch
 from conftest import BASE
 from transformers import LlamaForCausalLM
 
-from gapbridge.comparison import run_report
 from gapbridge.errors import ConfigError, RunError
 from gapbridge.gap.command import run_gap
 from gapbridge.gap.measure import Gap
@@ -27,7 +26,8 @@ from gapbridge.gap.measures import (
     score,
 )
 from gapbridge.gap.oracle import first_wrong_step, oracle_tokens, steps_of, wrong_steps
-from gapbridge.pipeline import read_job, run_sft
+from gapbridge.results.report import run_report
+from gapbridge.runs.pipeline import read_job, run_sft
 from gapbridge.tasks.word_problems import problems
 
 

@@ -10,9 +10,9 @@ import torch
 from transformers import LlamaForCausalLM
 
 from gapbridge import BASHConfig, RunError
-from gapbridge.generation import place_for_generation
-from gapbridge.launch import check_processes
-from gapbridge.loading import is_sharded, load_model
+from gapbridge.contexts.fill import place_for_generation
+from gapbridge.training.loading import is_sharded, load_model
+from gapbridge.training.parallel import check_processes
 
 
 COMMON: dict[str, Any] = {"use_cpu": True, "bf16": False, "report_to": "none"}

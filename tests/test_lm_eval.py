@@ -14,7 +14,8 @@ import yaml
 from conftest import BASE, ROOT
 
 from gapbridge.errors import ConfigError, RunError
-from gapbridge.evaluation.lm_eval import (
+from gapbridge.evaluation.lm_eval.recipe import LmEvalRecipe, Task, read_lm_eval_recipe
+from gapbridge.evaluation.lm_eval.run import (
     as_rows,
     build_command,
     finished_results,
@@ -23,7 +24,6 @@ from gapbridge.evaluation.lm_eval import (
     run_lm_eval,
     stream_command,
 )
-from gapbridge.evaluation.lm_eval_recipe import LmEvalRecipe, Task, read_lm_eval_recipe
 from gapbridge.files import write_json_atomic
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gapbridge import RunError
-from gapbridge.peers import Peers
+from gapbridge.contexts.peers import Peers
 
 
 def wait_until_refused(peers: Peers, words: str, seconds: float) -> None:

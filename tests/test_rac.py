@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedModel
 
 from gapbridge import ConfigError, DataError, RACConfig, RACTrainer, build_examples
+from gapbridge.contexts.store import ContextStore
 from gapbridge.decoding import Draft, draft_answers
-from gapbridge.examples import stop_tokens
-from gapbridge.rac import correct, rac_row
-from gapbridge.rac.contexts import DRAFT_SCHEMA, cue_for, rac_dataset
-from gapbridge.rac.rows import chat_cue, draft_in_context, text_cue
-from gapbridge.store import ContextStore
+from gapbridge.examples.tokens import stop_tokens
+from gapbridge.methods.rac import correct, rac_row
+from gapbridge.methods.rac.contexts import DRAFT_SCHEMA, cue_for, rac_dataset
+from gapbridge.methods.rac.rows import chat_cue, draft_in_context, text_cue
 from gapbridge.tasks.word_problems import problems
 
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gapbridge.errors import ConfigError, GapbridgeError
-from gapbridge.pipeline import Job, read_job, run_rounds_of, run_sft
+from gapbridge.runs.pipeline import Job, read_job, run_rounds_of, run_sft
 from gapbridge.tasks.word_problems import problems
 
 

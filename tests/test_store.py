@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from gapbridge import StoreError
+from gapbridge.contexts.store import ContextStore
 from gapbridge.files import write_atomic
-from gapbridge.store import ContextStore
 
 
 IDENTITY = {"method": "bash", "mixture_coefficient": 0.2, "seed": 3, "weights": "abc", "suppress_tokens": [1, 2]}

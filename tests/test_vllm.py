@@ -31,8 +31,8 @@ from gapbridge import ConfigError, DataError, RACConfig, RACTrainer, StoreError
 from gapbridge.decoding import Draft, draft_answers
 from gapbridge.decoding.vllm_drafts import ServerEngine, check_weights, vllm_draft_answers
 from gapbridge.errors import RunError
-from gapbridge.pipeline import read_job
-from gapbridge.rounds import run_rounds
+from gapbridge.runs.pipeline import read_job
+from gapbridge.runs.rounds import run_rounds
 from gapbridge.tasks.word_problems import problems
 
 

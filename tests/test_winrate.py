@@ -23,8 +23,8 @@ import pytest
 from scipy.optimize import minimize
 
 from gapbridge.errors import ConfigError, DataError, RunError
-from gapbridge.evaluation.judges import EndpointJudge, LocalJudge
-from gapbridge.evaluation.winrate import (
+from gapbridge.evaluation.judge.judges import EndpointJudge, LocalJudge
+from gapbridge.evaluation.judge.winrate import (
     Judgement,
     Pair,
     Template,
@@ -420,8 +420,8 @@ def test_hosted_models_get_their_own_spelling(serve: Serve, tmp_path: Path) -> N
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from gapbridge.evaluation.judges import EndpointJudge
-from gapbridge.evaluation.winrate import Pair, judge_pairs
+from gapbridge.evaluation.judge.judges import EndpointJudge
+from gapbridge.evaluation.judge.winrate import Pair, judge_pairs
 pairs = [Pair(**pair) for pair in json.loads(Path(sys.argv[2]).read_text())]
 assert "torch" not in sys.modules, "an endpoint is used without PyTorch"
 judge_pairs(pairs, EndpointJudge(sys.argv[1], "judge-1", concurrency=4), cache=Path(sys.argv[3]))

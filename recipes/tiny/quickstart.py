@@ -15,10 +15,10 @@ from pathlib import Path
 from rich.console import Console
 
 from gapbridge.cli import run_guarded
-from gapbridge.comparison import run_report
 from gapbridge.evaluation.command import run_eval
 from gapbridge.gap.command import run_gap
-from gapbridge.pipeline import Job, read_job, run_rounds_of, run_sft
+from gapbridge.results.report import run_report
+from gapbridge.runs.pipeline import Job, read_job, run_rounds_of, run_sft
 
 
 HERE = Path(__file__).parent

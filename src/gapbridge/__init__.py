@@ -8,27 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from .bash import BASHConfig, BASHTrainer
     from .decoding import MixedContext, mix_contexts, mix_contexts_sequential
     from .errors import ConfigError, DataError, GapbridgeError, RunError, StoreError, TrainingError
-    from .examples import Example, ExampleSet, build_examples
-    from .rac import RACConfig, RACTrainer
+    from .examples.build import build_examples
+    from .examples.example import Example, ExampleSet
+    from .methods.bash import BASHConfig, BASHTrainer
+    from .methods.rac import RACConfig, RACTrainer
 
 _HOMES = {
-    "BASHConfig": "bash",
-    "BASHTrainer": "bash",
+    "BASHConfig": "methods.bash",
+    "BASHTrainer": "methods.bash",
     "ConfigError": "errors",
     "DataError": "errors",
-    "Example": "examples",
-    "ExampleSet": "examples",
+    "Example": "examples.example",
+    "ExampleSet": "examples.example",
     "GapbridgeError": "errors",
     "MixedContext": "decoding",
-    "RACConfig": "rac",
-    "RACTrainer": "rac",
+    "RACConfig": "methods.rac",
+    "RACTrainer": "methods.rac",
     "RunError": "errors",
     "StoreError": "errors",
     "TrainingError": "errors",
-    "build_examples": "examples",
+    "build_examples": "examples.build",
     "mix_contexts": "decoding",
     "mix_contexts_sequential": "decoding",
 }

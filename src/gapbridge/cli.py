@@ -28,7 +28,7 @@ from importlib import metadata
 from pathlib import Path
 
 from .errors import ConfigError, GapbridgeError
-from .interruption import EXIT_INTERRUPTED, Interrupted, stop_at_once
+from .training.interruption import EXIT_INTERRUPTED, Interrupted, stop_at_once
 
 
 TRAIN_COMMANDS = ("sft", "bash", "rac")
@@ -75,9 +75,9 @@ def run_guarded(action: Callable[[], None]) -> None:
 
 def dispatch(command: str, arguments: list[str]) -> None:
     if command not in COMMANDS:
-        from .recipe import _nearest
+        from .recipe.values import nearest
 
-        raise ConfigError(f"unknown command {command!r}{_nearest(command, COMMANDS)}; there are {', '.join(COMMANDS)}")
+        raise ConfigError(f"unknown command {command!r}{nearest(command, COMMANDS)}; there are {', '.join(COMMANDS)}")
     if command in LAUNCHED_COMMANDS:
         launch = _take(arguments, "--accelerate_config")
         if launch is not None:
@@ -94,12 +94,12 @@ def dispatch(command: str, arguments: list[str]) -> None:
         run_gap(arguments)
         return
     if command == "report":
-        from .comparison import run_report
+        from .results.report import run_report
 
         run_report(arguments)
         return
-    from . import pipeline  # heavy imports, after the cheap refusals
-    from .run_directory import RESUME
+    from .runs import pipeline  # heavy imports, after the cheap refusals
+    from .runs.directory import RESUME
 
     if command in TRAIN_COMMANDS:
         if "--help" in arguments or "-h" in arguments:
@@ -121,8 +121,8 @@ def dispatch(command: str, arguments: list[str]) -> None:
 
 
 def _generate(arguments: list[str]) -> None:
-    from . import pipeline
-    from .answers import write_answers
+    from .answers.command import write_answers
+    from .runs import pipeline
 
     mode = _take(arguments, "--mode")
     if mode is None:
@@ -143,8 +143,8 @@ def _positive(option: str, value: str) -> int:
 def _validate_all(arguments: list[str]) -> None:
     import torch
 
-    from .pipeline import read_job
-    from .validate import describe, validate
+    from .runs.pipeline import read_job
+    from .runs.validate import describe, validate
 
     paths, overrides = _recipes_of(arguments)
     if not torch.accelerator.is_available() and "--use_cpu" not in overrides:

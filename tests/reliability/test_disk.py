@@ -14,9 +14,9 @@ import pytest
 from helpers import recipe, refused
 
 from gapbridge import cli
-from gapbridge.checkpoints import MARK, last_complete_checkpoint
 from gapbridge.errors import RunError
 from gapbridge.files import remove_leftovers, write_atomic, write_text_atomic
+from gapbridge.training.checkpoints import MARK, last_complete_checkpoint
 
 
 @contextmanager

@@ -17,8 +17,14 @@ from conftest import ROOT
 from helpers import ENVIRONMENT
 from runs import Undisturbed, assert_same, assert_whatever_has_a_name_is_whole, command, names, undisturbed
 
-from gapbridge.checkpoints import why_incomplete
-from gapbridge.interruption import EXIT_INTERRUPTED, SAME_REQUEST_SECONDS, Interrupted, stop_after_step, stop_at_once
+from gapbridge.training.checkpoints import why_incomplete
+from gapbridge.training.interruption import (
+    EXIT_INTERRUPTED,
+    SAME_REQUEST_SECONDS,
+    Interrupted,
+    stop_after_step,
+    stop_at_once,
+)
 
 
 @pytest.fixture(scope="module")

@@ -22,20 +22,20 @@ from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..answers.answering import Answer, AnswerOptions, answer_examples
+from ..answers.files import read_answers
+from ..answers.intervals import Interval
+from ..contexts.fill import place_for_generation
+from ..contexts.fingerprint import path_sketch
 from ..errors import ConfigError
-from ..examples import ExampleSet
+from ..examples.example import ExampleSet
 from ..files import write_json_atomic, write_text_atomic
-from ..fingerprint import path_sketch
-from ..generation import place_for_generation
-from ..launch import check_processes
-from ..pipeline import Job, load_held_out, load_start, read_job
-from ..rac.rac_config import CORRECTION_PROMPT, RACConfig
-from ..run_directory import RUN_FILE, environment
-from .answer_files import read_answers
-from .answering import Answer, AnswerOptions, answer_examples
-from .eval_tasks import EvalTask, task_named, task_recipe
-from .intervals import Interval
-from .judging import FREE_OPTIONS, add_judge_options, judge_groups
+from ..methods.rac.config import CORRECTION_PROMPT, RACConfig
+from ..runs.directory import RUN_FILE, environment
+from ..runs.pipeline import Job, load_held_out, load_start, read_job
+from ..tasks.task import EvalTask, task_named, task_recipe
+from ..training.parallel import check_processes
+from .judge.options import FREE_OPTIONS, add_judge_options, judge_groups
 from .summaries import (
     Group,
     Sample,
@@ -105,7 +105,7 @@ def run_eval(argv: Sequence[str]) -> Path:
     """
     args, others = parser().parse_known_args(list(argv))
     if args.task == "lm_eval":
-        from .lm_eval_command import run_lm_eval_task
+        from .lm_eval.command import run_lm_eval_task
 
         return run_lm_eval_task(args, others)
     task = task_named(args.task)

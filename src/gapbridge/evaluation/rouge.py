@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..answers.intervals import Interval, mean_interval
 from ..errors import ConfigError, DataError
-from .intervals import Interval, mean_interval
 
 
 METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum")

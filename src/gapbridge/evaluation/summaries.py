@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..answers.intervals import Interval, mean_interval, paired_difference
 from .grading import grade_answers
-from .intervals import Interval, mean_interval, paired_difference
 from .math import correction_table
 from .rouge import METRICS, score_rouge
 

@@ -17,8 +17,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ..answers.answering import AnswerOptions, answer_examples
+from ..answers.intervals import Interval, paired_difference
 from ..errors import ConfigError
-from ..evaluation.answering import AnswerOptions, answer_examples
 from ..evaluation.command import (
     Parser,
     add_shared_options,
@@ -29,9 +30,8 @@ from ..evaluation.command import (
     output_directory,
     recorded_settings,
 )
-from ..evaluation.intervals import Interval, paired_difference
 from ..files import write_json_atomic
-from ..run_directory import environment
+from ..runs.directory import environment
 from .measure import Gap, measure_gap
 from .plot import plot_gaps
 

@@ -10,12 +10,12 @@ import numpy as np
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..config import ExampleConfig
+from ..answers.answering import Answer
+from ..answers.intervals import Interval
+from ..contexts.fill import generation_precision
 from ..errors import DataError
-from ..evaluation.answering import Answer
-from ..evaluation.intervals import Interval
-from ..examples import Example
-from ..generation import generation_precision
+from ..examples.example import Example
+from ..training.config import ExampleConfig
 from .measures import (
     DecisionAccuracy,
     ExcessError,

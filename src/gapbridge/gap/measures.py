@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from ..answers.intervals import Interval, column_intervals, resampled_means
 from ..decoding.mode import generation_mode
-from ..evaluation.intervals import Interval, column_intervals, resampled_means
 
 
 IdList = Sequence[int]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..evaluation.intervals import Interval, column_intervals
+from ..answers.intervals import Interval, column_intervals
 
 
 _STEP = re.compile(r"[^\n:]+: (?P<a>\d+)(?P<op>[+\-*/])(?P<b>\d+)=<<(?P=a)(?P=op)(?P=b)=(?P<c>\d+)>>(?P=c)")

@@ -8,7 +8,7 @@ from typing import Any
 
 import matplotlib
 
-from ..evaluation.intervals import Interval
+from ..answers.intervals import Interval
 from ..files import write_atomic
 
 

@@ -1,0 +1,1 @@
+"""What evaluation and gap share: models' answers, kept."""

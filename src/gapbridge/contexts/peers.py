@@ -1,0 +1,118 @@
+"""Signs of life between processes that work apart: each writes a mark into a shared directory, the others read it.
+
+    contexts/.alive-<rank>    {"start": …, "beat": n, "failed": null or a message}
+
+While contexts are made no process waits in a collective, so no back end notices that one has died. A mark that no
+longer changes tells it instead. Only changes count, timed by the reader's own clock: marks of an earlier start do not
+change and so say nothing, and the clocks of two machines are never compared.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from ..errors import RunError
+from ..files import write_json_atomic
+
+
+BEAT_SECONDS = 5.0
+PATIENCE_SECONDS = 180.0  # network file systems show a change up to a minute late
+
+
+class Peers:
+    """This process's mark, and the marks of the others. A context manager: the mark beats inside.
+
+    Args:
+        directory: shared by all processes.
+        rank, world_size: this process, and how many there are. A process alone writes nothing.
+        timeout: seconds without a first sign of life after which a process is given up. After its first sign it is
+        given up sooner, when its mark stands still for `PATIENCE_SECONDS`.
+    """
+
+    def __init__(self, directory: Path, rank: int, world_size: int, timeout: float) -> None:
+        self._path = directory / f".alive-{rank}"
+        self._others = {other: directory / f".alive-{other}" for other in range(world_size) if other != rank}
+        self._timeout, self._patience = timeout, min(timeout, PATIENCE_SECONDS)
+        self._start, self._beats = uuid.uuid4().hex, 0
+        self._seen: dict[int, str] = {}
+        self._changed: dict[int, float] = {}
+        self._started: set[int] = set()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="gapbridge-alive", daemon=True)
+
+    def __enter__(self) -> Peers:
+        if self._others:
+            now = time.monotonic()
+            self._seen = {rank: _read(path) for rank, path in self._others.items()}
+            self._changed = dict.fromkeys(self._others, now)
+            self._write()
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not self._others:
+            return
+        self._stop.set()
+        self._thread.join()
+        if error is None:
+            self._path.unlink(missing_ok=True)
+        else:
+            with suppress(RunError):  # the error that is on its way says more
+                self._write(f"{type(error).__name__}: {error}".splitlines()[0])
+
+    def check(self) -> None:
+        """Look at the others' marks.
+
+        Raises:
+            RunError: one of them failed or shows no sign of life any more. What is on disk is kept.
+        """
+        now = time.monotonic()
+        faults = []
+        for rank, path in self._others.items():
+            text = _read(path)
+            if text and text != self._seen[rank]:
+                self._seen[rank], self._changed[rank] = text, now
+                self._started.add(rank)
+            failed = _failure(text) if rank in self._started else None
+            still = now - self._changed[rank]
+            if failed is not None:
+                faults.append(f"process {rank} failed ({failed})")
+            elif still > (self._patience if rank in self._started else self._timeout):
+                faults.append(f"process {rank} has shown no sign of life for {still:.0f} s")
+        if faults:
+            kept = "what was made is kept: start the run again to continue"
+            raise RunError([f"{fault}; {kept}" for fault in faults])
+
+    def _beat(self) -> None:
+        while not self._stop.wait(min(BEAT_SECONDS, self._patience / 4)):
+            try:
+                self._write()
+            except RunError:  # a full disk: the shards, which matter, say so; the next beat may come through
+                continue
+
+    def _write(self, failed: str | None = None) -> None:
+        self._beats += 1
+        write_json_atomic(self._path, {"start": self._start, "beat": self._beats, "failed": failed})
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:  # not there yet, or being replaced on a network file system
+        return ""
+
+
+def _failure(text: str) -> str | None:
+    try:
+        failed = json.loads(text)["failed"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return None
+    return None if failed is None else str(failed)

@@ -1,0 +1,270 @@
+"""A round's contexts on disk: parquet shards and a manifest, whole or not there.
+
+    contexts/shard-00000-of-00008.parquet …  contexts/manifest.json
+
+Every shard carries the identity of the store in its footer: method, every option that changes a token, seed, and
+fingerprints of weights, tokenizer and data. A shard is written under a temporary name, flushed and renamed, so a shard
+that has its name is whole; after an interruption whole shards are kept and the others made. The manifest, with the
+sha256 of each shard, comes last and says that the store is complete. Nothing is ever appended to a file, and nothing
+is used that was made with other options.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import StoreError
+from ..examples.example import Example, ExampleSet
+from ..files import write_atomic, write_json_atomic
+
+
+FORMAT_VERSION = 1
+_IDENTITY = b"gapbridge.identity"
+_SHARD = b"gapbridge.shard"
+
+MIXED_SCHEMA = pa.schema([("id", pa.string()), ("tokens", pa.list_(pa.int64())), ("sampled", pa.list_(pa.bool_()))])
+
+
+class ContextStore:
+    """The contexts of `num_examples` examples in shards of `shard_size`, in the order of the examples.
+
+    Args:
+        directory: where the shards and the manifest are.
+        identity: everything that determines a context, as JSON values; see `identity` in the manifest.
+        num_examples, shard_size: how many examples, and how many in one shard (the last may hold fewer).
+        schema: the columns of a shard; the first is `id`.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        identity: Mapping[str, Any],
+        *,
+        num_examples: int,
+        shard_size: int,
+        schema: pa.Schema = MIXED_SCHEMA,
+    ) -> None:
+        self.directory = Path(directory)
+        self.identity = {
+            "format_version": FORMAT_VERSION, **identity, "num_examples": num_examples, "shard_size": shard_size,
+        }  # fmt: skip
+        self.num_examples, self.shard_size, self.schema = num_examples, shard_size, schema
+        self.num_shards = -(-num_examples // shard_size)
+
+    @classmethod
+    def named_by_identity(cls, parent: Path, identity: Mapping[str, Any], **options: Any) -> ContextStore:
+        """A store in a directory of `parent` named by a hash of the identity: stores of many settings side by side."""
+        store = cls(parent, identity, **options)
+        digest = hashlib.blake2b(store._encoded_identity(), digest_size=8).hexdigest()
+        return cls(Path(parent) / digest, identity, **options)
+
+    @property
+    def manifest_path(self) -> Path:
+        return self.directory / "manifest.json"
+
+    def shard_path(self, shard: int) -> Path:
+        return self.directory / f"shard-{shard:05d}-of-{self.num_shards:05d}.parquet"
+
+    def shard_range(self, shard: int) -> tuple[int, int]:
+        """The examples of a shard: first and one past the last."""
+        return shard * self.shard_size, min((shard + 1) * self.shard_size, self.num_examples)
+
+    def is_complete(self) -> bool:
+        """Whether the manifest is there. A manifest made with other options is refused.
+
+        Raises:
+            StoreError: naming every option that differs, or saying that the manifest is damaged.
+        """
+        if not self.manifest_path.exists():
+            return False
+        self._manifest()
+        return True
+
+    def has_all_shards(self) -> bool:
+        """Whether every shard has its name, and so is whole; cheap, for waiting."""
+        return all(self.shard_path(shard).exists() for shard in range(self.num_shards))
+
+    def missing_shards(self) -> list[int]:
+        """The shards still to be made. Shards that are there are checked: whole, and of this store.
+
+        Raises:
+            StoreError: a shard cannot be read or was made with other options, or a file does not belong here.
+        """
+        expected = {self.shard_path(shard).name for shard in range(self.num_shards)}
+        for path in sorted(self.directory.glob("shard-*")):
+            if path.name not in expected:
+                self._check_identity(self._footer(path), path)
+                raise StoreError(
+                    f"{path}: does not belong to a store of {self.num_shards} shards; delete {self.directory}"
+                )
+        missing = []
+        for shard in range(self.num_shards):
+            path = self.shard_path(shard)
+            if path.exists():
+                self._check_identity(self._footer(path, shard), path)
+            else:
+                missing.append(shard)
+        return missing
+
+    def write_shard(self, shard: int, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Write one shard atomically. `columns` has one entry an example for each column of the schema."""
+        metadata = {_IDENTITY: self._encoded_identity(), _SHARD: str(shard).encode()}
+        table = pa.table(dict(columns), schema=self.schema.with_metadata(metadata))
+        start, end = self.shard_range(shard)
+        if len(table) != end - start:
+            raise StoreError(f"shard {shard} has {len(table)} contexts for {end - start} examples")
+        write_atomic(
+            self.shard_path(shard),
+            lambda path: pq.write_table(table, path, compression="zstd", write_page_checksum=True),
+        )
+
+    def finish(self, extra: Mapping[str, Any] | None = None) -> None:
+        """Write the manifest, after all shards: the store is complete from then on."""
+        shards = []
+        for shard in range(self.num_shards):
+            path = self.shard_path(shard)
+            if not path.exists():
+                raise StoreError(f"{path}: is missing; start generation again to make it")
+            start, end = self.shard_range(shard)
+            shards.append({"file": path.name, "rows": end - start, "sha256": sha256(path)})
+        write_json_atomic(self.manifest_path, {"identity": self.identity, "shards": shards, **(extra or {})})
+
+    def read(self) -> Iterator[dict[str, list[Any]]]:
+        """The columns of each shard, in order, after the whole store was checked.
+
+        Raises:
+            StoreError: the manifest is missing, options differ, or a shard is missing or not what the manifest says.
+        """
+        if not self.is_complete():
+            raise StoreError(
+                f"{self.directory}: has no manifest.json: generation did not finish; start it again to continue"
+            )
+        entries = self._whole_shards()
+        for entry in entries:
+            path = self.directory / entry["file"]
+            yield self._table(path).to_pydict()
+
+    def check(self) -> None:
+        """Look at everything that is there, complete or not.
+
+        Raises:
+            StoreError: something is damaged, or was made with other options.
+        """
+        if self.is_complete():
+            self._whole_shards()
+        else:
+            self.missing_shards()
+
+    def _whole_shards(self) -> list[dict[str, Any]]:
+        """The manifest's entries, after each shard was compared with its own."""
+        entries: list[dict[str, Any]] = self._manifest()["shards"]
+        faults = []
+        for entry in entries:
+            path = self.directory / entry["file"]
+            if not path.exists():
+                faults.append(
+                    f"{path}: is in the manifest but not on disk; delete {self.manifest_path} to make it again"
+                )
+            elif sha256(path) != entry["sha256"]:
+                faults.append(
+                    f"{path}: its sha256 is not the manifest's; delete it and {self.manifest_path} to make it again"
+                )
+        if faults:
+            raise StoreError(faults)
+        return entries
+
+    def joined(self, examples: ExampleSet) -> Iterator[tuple[Example, dict[str, Any]]]:
+        """Each example with its record. Raises StoreError as `read` does."""
+        start = 0
+        for shard in self.read():
+            part = examples.part(start, start + len(shard["id"]))
+            start += len(part)
+            for at, example in enumerate(part):
+                yield example, {name: column[at] for name, column in shard.items()}
+
+    def wait_until(
+        self, done: Callable[[], bool], what: str, check: Callable[[], None], poll_seconds: float = 0.5
+    ) -> None:
+        """Wait on files for the other processes, without a collective that could time out.
+
+        `check` is called while waiting and raises when there is nothing to wait for any more.
+        """
+        waited, said = 0.0, 30.0
+        while not done():
+            check()
+            time.sleep(poll_seconds)
+            waited += poll_seconds
+            if waited >= said:
+                missing = sum(not self.shard_path(shard).exists() for shard in range(self.num_shards))
+                print(f"waiting for {what}: {missing} of {self.num_shards} shards to come, {waited:.0f} s", flush=True)
+                said *= 2
+
+    def _manifest(self) -> dict[str, Any]:
+        try:
+            manifest = json.loads(self.manifest_path.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise StoreError(
+                f"{self.manifest_path}: is damaged ({error}); delete it, the shards are checked again"
+            ) from error
+        if not isinstance(manifest, dict) or not {"identity", "shards"} <= set(manifest):
+            raise StoreError(f"{self.manifest_path}: is no manifest of a context store; delete it")
+        self._check_identity(manifest["identity"], self.manifest_path)
+        try:
+            listed = [entry["file"] for entry in manifest["shards"] if entry["sha256"]]
+        except (TypeError, KeyError):
+            listed = []
+        if listed != [self.shard_path(shard).name for shard in range(self.num_shards)]:
+            raise StoreError(
+                f"{self.manifest_path}: does not list the {self.num_shards} shards of this store; delete it, the "
+                "shards are checked again"
+            )
+        return manifest
+
+    def _encoded_identity(self) -> bytes:
+        return json.dumps(self.identity, sort_keys=True).encode()
+
+    def _footer(self, path: Path, shard: int | None = None) -> dict[str, Any]:
+        """The identity in a shard's footer, after its pages, and its number where one is given, were checked."""
+        metadata = self._table(path).schema.metadata or {}
+        if _IDENTITY not in metadata:
+            raise StoreError(f"{path}: is no shard of a context store; move it away")
+        if shard is not None and metadata.get(_SHARD) != str(shard).encode():
+            raise StoreError(f"{path}: holds another shard of this store; delete it, it is made again")
+        identity: dict[str, Any] = json.loads(metadata[_IDENTITY])
+        return identity
+
+    def _table(self, path: Path) -> pa.Table:
+        try:
+            return pq.ParquetFile(path, page_checksum_verification=True).read()
+        except (pa.ArrowException, OSError) as error:
+            raise StoreError(f"{path}: is truncated or damaged ({error}); delete it, it is made again") from error
+
+    def _check_identity(self, found: Any, path: Path) -> None:
+        if not isinstance(found, dict):
+            raise StoreError(f"{path}: says not what its contexts were made with; delete it")
+        expected = json.loads(self._encoded_identity())
+        differing = [key for key in sorted({*found, *expected}) if found.get(key) != expected.get(key)]
+        if differing:
+            changes = [
+                f"{key}: the store has {found.get(key)!r}, this run has {expected.get(key)!r}" for key in differing
+            ]
+            way_out = (
+                "use another output_dir, set the options back, or delete the directory to build the contexts anew"
+            )
+            raise StoreError([f"{path}: these contexts were made with other options; {way_out}", *changes])
+
+
+def sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Win rates by a judge."""

@@ -1,0 +1,344 @@
+"""Judges: what answers a judge prompt. An OpenAI-compatible endpoint, or a model in this process."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from huggingface_hub.utils import httpx
+
+from ...errors import ConfigError, DataError, RunError
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+TEMPERATURE = 0.01  # the paper's
+MAX_TOKENS = 512
+_QUOTED = 500  # characters of a server's message
+_TRANSIENT = (408, 429)  # and every 5xx
+
+OnReply = Callable[[int, str], object]
+
+
+class Judge(Protocol):
+    """Answers prompts. `identity` holds, as JSON values, everything that changes a reply to a given prompt."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def identity(self) -> Mapping[str, Any]: ...
+
+    def ask(self, prompts: Sequence[str], on_reply: OnReply) -> None:
+        """Reply to each prompt; all differ. `on_reply(index, text)` is called once for each, as soon as its reply is
+        there, in any order and possibly from several threads. After a fault, replies that came before were passed on.
+
+        Raises:
+            ConfigError: the judge cannot be used as configured. DataError: a prompt cannot be judged.
+            RunError: a reply could not be had.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class EndpointJudge:
+    """A model behind OpenAI's chat-completions protocol: OpenAI itself, vLLM, llama.cpp, Ollama and others.
+
+    Timeouts, broken connections, 408, 429 and 5xx are tried again after an exponentially growing wait with jitter, or
+    after the server's Retry-After if that is longer. Any other refusal stops at once. The address is no part of the
+    identity, so that a server may move; two models that share a name must not share a cache.
+
+    Args:
+        base_url: up to and including `/v1`.
+        model: the name under which the server knows the model.
+        api_key_env: the environment variable that holds the key, read when a request is made; it may be unset, as for
+            local servers. None sends no key.
+        temperature: None leaves it to the server, as some hosted models demand.
+        max_tokens: the longest reply; a reply cut before its verdict is unparsable.
+        token_limit_field: how the server calls that limit; OpenAI's newer models want `max_completion_tokens`.
+        timeout: seconds without a byte after which an attempt has failed.
+        max_retries: attempts after the first.
+        backoff: seconds before the first retry, doubled for each further one.
+        max_wait: seconds; the longest wait. A server that asks for a longer one ends the run.
+        concurrency: requests under way at a time.
+
+    Raises:
+        ConfigError: options lie outside their range; all are listed.
+    """
+
+    base_url: str
+    model: str
+    api_key_env: str | None = "OPENAI_API_KEY"
+    temperature: float | None = TEMPERATURE
+    max_tokens: int = MAX_TOKENS
+    token_limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    timeout: float = 120.0
+    max_retries: int = 6
+    backoff: float = 1.0
+    max_wait: float = 120.0
+    concurrency: int = 8
+
+    def __post_init__(self) -> None:
+        faults = []
+        try:
+            url = httpx.URL(self.base_url)
+        except httpx.InvalidURL as error:
+            faults.append(f"base_url is {self.base_url!r}: {error}")
+        else:
+            if url.userinfo or url.query:
+                # Not quoted: what stands there may be a secret.
+                faults.append(
+                    "base_url holds a user, a password or a query: put the key into an environment variable and name "
+                    "it with api_key_env"
+                )
+            elif url.scheme not in ("http", "https") or not url.host:
+                faults.append(f"base_url is {self.base_url!r}: it must look like http://127.0.0.1:8000/v1")
+        if not self.model:
+            faults.append("model is empty: name the model as the server does")
+        if self.temperature is not None and not self.temperature >= 0:
+            faults.append(f"temperature is {self.temperature}: it must be 0 or larger, or None")
+        if self.token_limit_field not in ("max_tokens", "max_completion_tokens"):
+            faults.append(
+                f"token_limit_field is {self.token_limit_field!r}: choose max_tokens or max_completion_tokens"
+            )
+        counts = {"max_tokens": self.max_tokens, "concurrency": self.concurrency}
+        faults += [f"{option} is {value}: it must be at least 1" for option, value in counts.items() if value < 1]
+        if not self.timeout > 0:
+            faults.append(f"timeout is {self.timeout}: it must be larger than 0")
+        for name, number in (
+            ("max_retries", self.max_retries),
+            ("backoff", self.backoff),
+            ("max_wait", self.max_wait),
+        ):
+            if not number >= 0:
+                faults.append(f"{name} is {number}: it must be 0 or larger")
+        if faults:
+            raise ConfigError(faults)
+
+    @property
+    def name(self) -> str:
+        return self.model
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        return {
+            "kind": "openai-chat",
+            "model": self.model,
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+        }
+
+    @property
+    def url(self) -> str:
+        return self.base_url.rstrip("/") + "/chat/completions"
+
+    def ask(self, prompts: Sequence[str], on_reply: OnReply) -> None:
+        """See `Judge.ask`. After a fault the requests under way are still awaited, and no further ones are made."""
+        if not prompts:
+            return
+        key = self._key()
+        stop = threading.Event()
+        limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
+        with (
+            httpx.Client(timeout=self.timeout, limits=limits) as client,
+            ThreadPoolExecutor(max_workers=min(self.concurrency, len(prompts))) as pool,
+        ):
+
+            def answer(index: int) -> None:
+                try:
+                    reply = None if stop.is_set() else self._reply(client, key, prompts[index], stop)
+                except (ConfigError, RunError):
+                    stop.set()  # here too: the pool may start the next request before the fault is seen below
+                    raise
+                if reply is not None:
+                    on_reply(index, reply)
+
+            futures = [pool.submit(answer, index) for index in range(len(prompts))]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+            finally:
+                stop.set()
+                for future in futures:
+                    future.cancel()
+
+    def _key(self) -> str | None:
+        key = os.environ.get(self.api_key_env, "").strip() if self.api_key_env else ""
+        if not key.isascii() or not key.isprintable():
+            raise ConfigError(f"{self.api_key_env}: the API key in this environment variable is not printable ASCII")
+        return key or None
+
+    def _reply(self, client: httpx.Client, key: str | None, prompt: str, stop: threading.Event) -> str | None:
+        """The reply; None if `stop` was set while this waited to try again."""
+        fault = ""
+        for attempt in range(self.max_retries + 1):
+            attempted = self._attempt(client, key, prompt)
+            if isinstance(attempted, str):
+                return attempted
+            fault = attempted.fault
+            if attempted.wait > self.max_wait:
+                raise RunError(
+                    f"{self.url}: {fault}. The server asks to wait {attempted.wait:.0f} s, max_wait is "
+                    f"{self.max_wait:g} s; try again later, or raise max_wait"
+                )
+            delay = min(self.max_wait, self.backoff * 2**attempt) * random.uniform(0.5, 1)
+            if attempt < self.max_retries and stop.wait(max(delay, attempted.wait)):
+                return None
+        raise RunError(f"{self.url}: no reply in {self.max_retries + 1} attempts, the last one: {fault}")
+
+    def _attempt(self, client: httpx.Client, key: str | None, prompt: str) -> str | _Transient:
+        """The reply, or why there is none yet. A refusal that will not pass raises ConfigError."""
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": prompt}],
+            self.token_limit_field: self.max_tokens,
+        }
+        if self.temperature is not None:
+            body["temperature"] = self.temperature
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        try:
+            response = client.post(self.url, json=body, headers=headers)
+        except (httpx.TransportError, httpx.DecodingError) as error:
+            what = "timeout" if isinstance(error, httpx.TimeoutException) else "connection failed"
+            return _Transient(f"{what} ({type(error).__name__}: {error})")
+        # Some servers repeat the key that they refuse.
+        message = " ".join(response.text.split()).replace(key or "\0", "<the API key>")[:_QUOTED]
+        said = f"status {response.status_code}: {message}"
+        if response.status_code in _TRANSIENT or response.is_server_error:
+            return _Transient(said, _retry_after(response))
+        if not response.is_success:
+            unset = (
+                f". The environment variable {self.api_key_env} holds no key" if self.api_key_env and not key else ""
+            )
+            raise ConfigError(
+                f"{self.url} refuses a request for model {self.model!r} with a prompt of {len(prompt)} characters: "
+                f"{said}{unset}"
+            )
+        content = _content(response)
+        return _Transient(f"no chat completion, {said}") if content is None else content
+
+
+@dataclass(frozen=True)
+class _Transient:
+    """Why an attempt failed, and the seconds that the server asks to wait."""
+
+    fault: str
+    wait: float = 0.0
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """Seconds from Retry-After, which holds seconds or a date (RFC 9110, 10.2.3); 0 where there is none."""
+    value = response.headers.get("retry-after", "")
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return 0.0
+
+
+def _content(response: httpx.Response) -> str | None:
+    """The text of a chat completion; None if the body is none. A message without text (a refusal) is empty."""
+    try:
+        message = response.json()["choices"][0]["message"]
+    except (ValueError, KeyError, IndexError, TypeError):
+        return None
+    if not isinstance(message, dict):
+        return None
+    content = message.get("content")
+    return content if isinstance(content, str) else ""
+
+
+class LocalJudge:
+    """A causal language model in this process, on its device, asked through its chat template if it has one.
+
+    Replies are drawn with noise keyed by the prompt, so a reply does not depend on what else is asked.
+
+    Args:
+        max_tokens: the longest reply.
+        batch_size: prompts in one pass; replies are passed on batch by batch.
+
+    Raises:
+        ConfigError: the tokenizer has no EOS token.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        temperature: float = TEMPERATURE,
+        max_tokens: int = MAX_TOKENS,
+        batch_size: int = 16,
+    ) -> None:
+        # Here and not above: an endpoint is judged with without loading PyTorch.
+        from ...contexts.fingerprint import tokenizer_fingerprint, weights_fingerprint
+        from ...examples.tokens import stop_tokens
+
+        self.model, self.tokenizer = model, tokenizer
+        self.temperature, self.max_tokens, self.batch_size = temperature, max_tokens, batch_size
+        self.stops = stop_tokens(tokenizer, model)
+        self.identity: Mapping[str, Any] = {
+            "kind": "local",
+            "weights": weights_fingerprint(model),
+            "tokenizer": tokenizer_fingerprint(tokenizer),
+            "stop_tokens": self.stops,
+            "temperature": temperature,
+            "max_tokens": max_tokens,
+        }
+
+    @property
+    def name(self) -> str:
+        return str(self.model.config.name_or_path)
+
+    def ask(self, prompts: Sequence[str], on_reply: OnReply) -> None:
+        """See `Judge.ask`.
+
+        Raises:
+            DataError: prompts do not fit the tokenizer's `model_max_length`; all are listed. ConfigError: an option
+                lies outside its range.
+        """
+        from ...decoding import draft_answers
+
+        tokens = [self._tokens(prompt) for prompt in prompts]
+        room = self.tokenizer.model_max_length - self.max_tokens
+        faults = [
+            f"judge prompt {prompt[:60]!r}…: {len(ids)} tokens and {self.max_tokens} for the reply exceed the "
+            f"tokenizer's model_max_length of {self.tokenizer.model_max_length}"
+            for prompt, ids in zip(prompts, tokens, strict=True)
+            if len(ids) > room
+        ]
+        if faults:
+            raise DataError(faults)
+        for start in range(0, len(prompts), max(1, self.batch_size)):
+            part = range(start, min(start + self.batch_size, len(prompts)))
+            drafts = draft_answers(
+                self.model,
+                [tokens[index] for index in part],
+                ids=[hashlib.blake2b(prompts[index].encode(), digest_size=16).hexdigest() for index in part],
+                max_completion_length=self.max_tokens,
+                temperature=self.temperature,
+                stop_tokens=self.stops,
+                batch_size=self.batch_size,
+            )
+            for index, draft in zip(part, drafts, strict=True):
+                on_reply(index, str(self.tokenizer.decode(draft.tokens, skip_special_tokens=True)))
+
+    def _tokens(self, prompt: str) -> list[int]:
+        if self.tokenizer.chat_template is None:
+            return list(self.tokenizer(prompt)["input_ids"])
+        turns = [{"role": "user", "content": prompt}]
+        encoded = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
+        return list(encoded["input_ids"])

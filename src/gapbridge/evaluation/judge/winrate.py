@@ -1,0 +1,404 @@
+"""Win rate: a judge compares two answers to each prompt, in both orders.
+
+Each order's verdict is read from the judge's reply. Verdicts that agree make a win, a loss or a tie; verdicts that
+disagree follow the order and not the answers: a flip, which counts as a tie. A pair with an unreadable verdict is
+counted apart and enters no rate. Replies are cached one file each, by the judge's identity and the filled prompt, the
+moment they arrive; a run that was killed asks again only what was under way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+from tqdm.auto import tqdm
+
+from ...answers.intervals import mean_interval
+from ...errors import ConfigError, DataError, RunError
+from ...files import write_json_atomic
+from .judges import Judge
+
+
+logger = logging.getLogger(__name__)
+
+Verdict = Literal["A", "B", "tie"]
+Outcome = Literal["win", "loss", "tie", "unparsable"]
+
+PROMPTS = Path(__file__).with_name("prompts")
+PLACEHOLDERS = ("prompt", "first", "second")
+MIN_PAIRS = 10  # fewer give no length-controlled figure
+_PLACEHOLDER = re.compile(r"\{(prompt|first|second)\}")
+_HEADER = "#!"
+_DECORATION = " \t\r\"'`*_.,:;!()[]{}<>“”‘’«»"
+_VERDICTS: dict[str, Verdict] = {"a": "A", "b": "B", "tie": "tie"}
+_SCORES: dict[str, float] = {"win": 1.0, "tie": 0.5, "loss": 0.0}
+_RIDGE = 0.01
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two answers to one prompt: `first` is the model's, whose wins are counted, `second` its rival."""
+
+    id: str
+    prompt: str
+    first: str
+    second: str
+
+
+@dataclass(frozen=True)
+class Template:
+    """A judge prompt with {prompt}, {first} (shown as A) and {second} (shown as B), and the word before a verdict."""
+
+    name: str
+    text: str
+    marker: str
+
+    def fill(self, prompt: str, first: str, second: str) -> str:
+        """The judge prompt. Braces are taken as they are, in the texts and elsewhere in the template."""
+        texts = {"prompt": prompt, "first": first, "second": second}
+        return _PLACEHOLDER.sub(lambda match: texts[match[1]], self.text)
+
+    def verdict(self, reply: str) -> Verdict | None:
+        """What follows the last `marker:` up to the end of its line, or on the next line: A, B or tie, in any case.
+
+        Quotes, brackets, stars and full stops around it, and a word such as Summary or Answer before it, are left
+        out. Anything else on that line makes the reply unparsable: None.
+        """
+        pieces = re.split(rf"\b{re.escape(self.marker)}\b[\s*_\"'`]*:", reply, flags=re.IGNORECASE)
+        if len(pieces) < 2:
+            return None
+        lines = (line.strip(_DECORATION) for line in pieces[-1].splitlines())
+        word = next((line for line in lines if line), "")
+        word = re.sub(r"^(summary|answer|response|assistant)\b", "", word, flags=re.IGNORECASE)
+        return _VERDICTS.get(word.strip(_DECORATION).casefold())
+
+
+def load_template(name_or_path: str | Path) -> Template:
+    """A judge prompt of `evaluation/prompts` by its name (`tldr`, `general_qa`), or a file of one's own.
+
+    Lines at the top that start with `#!` are comments; `#! verdict: WORD` among them names the word after which, and a
+    colon, the judge writes its verdict (default `Verdict`).
+
+    Raises:
+        ConfigError: there is no such template, or it lacks placeholders or its marker; all faults are listed.
+    """
+    built_in = {path.stem: path for path in sorted(PROMPTS.glob("*.txt"))}
+    path = built_in.get(str(name_or_path), Path(name_or_path))
+    if not path.is_file():
+        raise ConfigError(
+            f"judge prompt {str(name_or_path)!r}: neither one of {', '.join(built_in)} nor a file (looked from "
+            f"{Path.cwd()})"
+        )
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text ({error}); save it as UTF-8") from error
+    body = next((at for at, line in enumerate(lines) if not line.startswith(_HEADER)), len(lines))
+    header, text = [line.removeprefix(_HEADER).strip() for line in lines[:body]], "".join(lines[body:]).strip()
+    markers = [line.split(":", 1)[1].strip() for line in header if re.match(r"verdict\s*:", line)]
+    marker = markers[-1] if markers else "Verdict"
+    missing = [name for name in PLACEHOLDERS if f"{{{name}}}" not in text]
+    found = sorted(set(re.findall(r"\{\w+\}", text)) - {f"{{{name}}}" for name in PLACEHOLDERS})
+    faults = [
+        f"{path}: has no {{{name}}}" + (f"; it has {', '.join(found)}, which means nothing here" if found else "")
+        for name in missing
+    ]
+    if not re.fullmatch(r"\w+( \w+)*", marker):
+        faults.append(f"{path}: its header says `verdict: {marker}`: give one or more words, without the colon")
+    elif f"{marker}:".casefold() not in text.casefold():
+        faults.append(
+            f"{path}: never says `{marker}:`, after which the verdict is looked for; ask for it, or name the word "
+            f"that it asks for in a first line `{_HEADER} verdict: WORD`"
+        )
+    if faults:
+        raise ConfigError(faults)
+    return Template(str(name_or_path), text, marker)
+
+
+class ReplyCache:
+    """A judge's raw replies, one file each, under a hash of the judge's identity and the filled prompt."""
+
+    def __init__(self, directory: Path, identity: Mapping[str, Any]) -> None:
+        self.directory: Path = Path(directory)
+        self.identity: dict[str, Any] = json.loads(json.dumps(dict(identity)))  # as a file gives it back
+
+    def path(self, prompt: str) -> Path:
+        key = json.dumps([self.identity, prompt], sort_keys=True).encode()
+        return self.directory / f"{hashlib.blake2b(key, digest_size=20).hexdigest()}.json"
+
+    def read(self, prompts: Sequence[str]) -> dict[str, str]:
+        """The replies that are there, by prompt.
+
+        Raises:
+            DataError: naming every file that is damaged or holds something else.
+        """
+        replies, faults = {}, []
+        for prompt in prompts:
+            path = self.path(prompt)
+            if not path.exists():
+                continue
+            way_out = "delete it, and the judge is asked again"
+            try:
+                record = json.loads(path.read_text(encoding="utf-8"))
+            except (json.JSONDecodeError, UnicodeDecodeError) as error:
+                faults.append(f"{path}: is damaged ({error}); {way_out}")
+                continue
+            if not isinstance(record, dict) or not isinstance(record.get("reply"), str):
+                faults.append(f"{path}: holds no reply of a judge; {way_out}")
+            elif record.get("prompt") != prompt or record.get("judge") != self.identity:
+                faults.append(f"{path}: holds the reply to another prompt or of another judge; {way_out}")
+            else:
+                replies[prompt] = record["reply"]
+        if faults:
+            raise DataError(faults)
+        return replies
+
+    def write(self, prompt: str, reply: str) -> None:
+        write_json_atomic(self.path(prompt), {"judge": self.identity, "prompt": prompt, "reply": reply})
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One pair's outcome for `first`, its verdicts and raw replies: first as A, then first as B.
+
+    Answers that are equal are a tie; the judge is not asked, and there are no replies. `first_words` and
+    `second_words` are the answers' lengths.
+    """
+
+    id: str
+    outcome: Outcome
+    verdicts: tuple[Verdict | None, ...]
+    replies: tuple[str, ...]
+    first_words: int
+    second_words: int
+
+    @property
+    def flipped(self) -> bool:
+        """Whether the two orders' verdicts disagree."""
+        return self.outcome == "tie" and self.verdicts not in ((), ("tie", "tie"))
+
+
+@dataclass(frozen=True)
+class WinRate:
+    """How often `first` wins. Rates are shares in [0, 1]; None where they are not defined.
+
+    wins, losses, ties, unparsable: pairs; they add up to `pairs`.
+    flips, identical: those of the ties that come from orders that disagree, and from equal answers.
+    win_rate, low, high: (wins + ties / 2) / (wins + losses + ties), and its 95 % bootstrap interval over these pairs.
+    length_controlled: the rate expected at equal lengths; see `length_controlled_rate`.
+    first_words, second_words: mean lengths over all pairs, in words between white space.
+    """
+
+    judge: str
+    template: str
+    pairs: int
+    wins: int
+    losses: int
+    ties: int
+    flips: int
+    identical: int
+    unparsable: int
+    win_rate: float | None
+    low: float | None
+    high: float | None
+    length_controlled: float | None
+    first_words: float
+    second_words: float
+    judgements: tuple[Judgement, ...] = field(repr=False)
+
+    def __str__(self) -> str:
+        rate = "no win rate"
+        if self.win_rate is not None and self.low is not None and self.high is not None:
+            rate = f"win rate {100 * self.win_rate:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+        controlled = "—" if self.length_controlled is None else f"{100 * self.length_controlled:.1f} %"
+        return (
+            f"{rate}, length-controlled {controlled}: {self.wins} wins, {self.losses} losses, {self.ties} ties "
+            f"({self.flips} flips, {self.identical} identical), {self.unparsable} unparsable"
+        )
+
+
+def judge_pairs(
+    pairs: Sequence[Pair],
+    judge: Judge,
+    *,
+    cache: Path,
+    template: Template | str | Path = "general_qa",
+    resamples: int = 2000,
+    seed: int = 0,
+) -> WinRate:
+    """Let `judge` compare each pair in both orders.
+
+    Args:
+        cache: the directory of the replies; several judges, templates and runs may share one.
+        template: a template, or what `load_template` takes.
+        resamples, seed: of the bootstrap interval.
+
+    Raises:
+        DataError: there is no pair, ids repeat, texts cannot be encoded, or cached files are damaged; all are listed.
+        ConfigError: the template has faults, or the judge cannot be used as configured.
+        RunError: a reply could not be had. What is cached is said, and the same call continues from there.
+    """
+    if not isinstance(template, Template):
+        template = load_template(template)
+    _check_pairs(pairs)
+    cache = Path(cache)
+    if cache.exists() and not cache.is_dir():
+        raise ConfigError(f"{cache}: is a file; name a directory for the judge's replies")
+    cache.mkdir(parents=True, exist_ok=True)  # a place that cannot be written to shows before a reply is paid for
+    asked = {
+        pair.id: (
+            template.fill(pair.prompt, pair.first, pair.second),
+            template.fill(pair.prompt, pair.second, pair.first),
+        )
+        for pair in pairs
+        if pair.first != pair.second
+    }
+    replies = _replies(asked, judge, ReplyCache(cache, judge.identity))
+    judgements = []
+    for pair in pairs:
+        own = tuple(replies[prompt] for prompt in asked.get(pair.id, ()))
+        verdicts = tuple(template.verdict(reply) for reply in own)
+        words = len(pair.first.split()), len(pair.second.split())
+        judgements.append(Judgement(pair.id, _outcome(verdicts), verdicts, own, *words))
+    result = summarise(judgements, judge=judge.name, template=template.name, resamples=resamples, seed=seed)
+    if result.unparsable:
+        logger.warning(
+            "judge %s: %d of %d pairs have a verdict that cannot be read and enter no rate; their replies are in %s",
+            judge.name, result.unparsable, result.pairs, cache,
+        )  # fmt: skip
+    return result
+
+
+def summarise(
+    judgements: Sequence[Judgement], *, judge: str, template: str, resamples: int = 2000, seed: int = 0
+) -> WinRate:
+    """Count judgements and work out the rates."""
+    outcomes = Counter(judgement.outcome for judgement in judgements)
+    parsable = [judgement for judgement in judgements if judgement.outcome != "unparsable"]
+    scores = np.array([_SCORES[judgement.outcome] for judgement in parsable])
+    rate = mean_interval(scores, resamples=resamples, seed=seed) if parsable else None
+    return WinRate(
+        judge=judge,
+        template=template,
+        pairs=len(judgements),
+        wins=outcomes["win"],
+        losses=outcomes["loss"],
+        ties=outcomes["tie"],
+        flips=sum(judgement.flipped for judgement in judgements),
+        identical=sum(not judgement.replies for judgement in judgements),
+        unparsable=outcomes["unparsable"],
+        win_rate=None if rate is None else rate.mean,
+        low=None if rate is None else rate.low,
+        high=None if rate is None else rate.high,
+        length_controlled=length_controlled_rate(scores, [j.first_words - j.second_words for j in parsable]),
+        first_words=float(np.mean([judgement.first_words for judgement in judgements])),
+        second_words=float(np.mean([judgement.second_words for judgement in judgements])),
+        judgements=tuple(judgements),
+    )
+
+
+def length_controlled_rate(scores: ArrayLike, differences: ArrayLike) -> float | None:
+    """The win rate that a logistic regression expects where both answers are equally long.
+
+    The length term is AlpacaEval 2's (Dubois et al. 2024, arXiv:2404.04475), without its terms for models and
+    instructions: logit p = a + b · tanh(d / std(d)), with d the difference in words; the rate is that at d = 0. Ties
+    enter as 0.5, and a ridge of 0.01 on both coefficients keeps them finite. Where every d has the same sign, the
+    figure is an extrapolation.
+
+    Args:
+        scores: [pairs], 1 for a win, 0.5 for a tie, 0 for a loss.
+        differences: [pairs], words of the first answer less those of the second.
+
+    Returns:
+        The rate; None for fewer than 10 pairs, or if the differences do not vary.
+    """
+    y, d = np.asarray(scores, dtype=float), np.asarray(differences, dtype=float)
+    if len(y) < MIN_PAIRS or d.std() == 0:
+        return None
+    x = np.stack([np.ones_like(d), np.tanh(d / d.std())], axis=1)
+
+    def loss(weights: np.ndarray) -> float:
+        logits = x @ weights
+        return float((np.logaddexp(0, logits) - y * logits).sum() + _RIDGE / 2 * weights @ weights)
+
+    weights = np.zeros(2)
+    for _ in range(50):
+        p = _sigmoid(x @ weights)
+        gradient = x.T @ (p - y) + _RIDGE * weights
+        step = np.linalg.solve((x.T * (p * (1 - p))) @ x + _RIDGE * np.eye(2), gradient)
+        scale = 1.0
+        while loss(weights - scale * step) > loss(weights) and scale > 1e-6:  # a full step can overshoot
+            scale /= 2
+        weights = weights - scale * step
+        if np.abs(step).max() < 1e-9:
+            break
+    return float(_sigmoid(weights[0]))
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    return np.exp(-np.logaddexp(0, -logits))
+
+
+def _check_pairs(pairs: Sequence[Pair]) -> None:
+    if not pairs:
+        raise DataError("there is no pair to judge")
+    times = Counter(pair.id for pair in pairs)
+    faults = [f"pair {name!r}: the id occurs {count} times" for name, count in times.items() if count > 1]
+    for pair in pairs:
+        for part, text in (("prompt", pair.prompt), ("first", pair.first), ("second", pair.second)):
+            if not isinstance(text, str):
+                faults.append(f"pair {pair.id!r}: {part} is {type(text).__name__}, not a string")
+                continue
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                faults.append(f"pair {pair.id!r}: {part} is no valid Unicode text ({error.reason}); mend the data")
+    if faults:
+        raise DataError(faults)
+
+
+def _replies(asked: Mapping[str, tuple[str, str]], judge: Judge, cache: ReplyCache) -> dict[str, str]:
+    """The reply to each distinct prompt, from the cache or from the judge and then cached."""
+    prompts = list(dict.fromkeys(prompt for both in asked.values() for prompt in both))
+    replies = cache.read(prompts)
+    missing = [prompt for prompt in prompts if prompt not in replies]
+    lock = threading.Lock()
+    with tqdm(total=len(prompts), initial=len(replies), desc=f"judging by {judge.name}", delay=1) as bar:
+
+        def keep(index: int, reply: str) -> None:
+            cache.write(missing[index], reply)
+            with lock:
+                replies[missing[index]] = reply
+                bar.update()
+
+        try:
+            judge.ask(missing, keep)
+        except (ConfigError, DataError, RunError) as error:
+            whole = sum(set(both) <= replies.keys() for both in asked.values())
+            kept = (
+                f"{whole} of {len(asked)} pairs ({len(replies)} of {len(prompts)} replies) are cached in "
+                f"{cache.directory}; the same command continues from there"
+            )
+            raise type(error)([*error.faults, kept]) from error
+    return replies
+
+
+def _outcome(verdicts: tuple[Verdict | None, ...]) -> Outcome:
+    """`verdicts` with the first answer as A, then as B; empty for equal answers."""
+    if None in verdicts:
+        return "unparsable"
+    if verdicts == ("A", "B"):
+        return "win"
+    if verdicts == ("B", "A"):
+        return "loss"
+    return "tie"

@@ -1,0 +1,1 @@
+"""Data sets as examples: token ids with a stable id."""

@@ -1,0 +1,190 @@
+"""From a recipe's data keys to data sets in TRL's standard columns: `messages`, or `prompt` and `completion`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from datasets import Dataset, DatasetDict
+from datasets.exceptions import DatasetsError
+from trl import DatasetMixtureConfig, ScriptArguments, get_dataset
+from trl.scripts.utils import DatasetConfig
+
+from ..errors import ConfigError, DataError
+from ..recipe.values import type_fault
+
+
+@dataclass
+class DataConfig(DatasetMixtureConfig):
+    """TRL's mixture of data sets, with held-out data of its own and a mapping of columns.
+
+    `prompt_column` and `completion_column` name the columns that hold question and answer; with `as_chat` plain
+    strings become one user and one assistant turn, after an optional `system_prompt`. `id_column` names a column of
+    stable ids.
+    """
+
+    eval_datasets: list[DatasetConfig] = field(
+        default_factory=list, metadata={"help": "Held-out data sets, in the form of `datasets`."}
+    )
+    prompt_column: str = field(default="prompt", metadata={"help": "Column that holds the prompt."})
+    completion_column: str = field(default="completion", metadata={"help": "Column that holds the answer."})
+    id_column: str = field(default="id", metadata={"help": "Column of stable ids; without it ids follow the content."})
+    as_chat: bool = field(
+        default=False, metadata={"help": "Turn prompt and answer strings into one user and one assistant turn."}
+    )
+    system_prompt: str | None = field(default=None, metadata={"help": "System turn put first, with `as_chat`."})
+    max_train_examples: int | None = field(default=None, metadata={"help": "Use the first so many rows only."})
+    max_eval_examples: int | None = field(default=None, metadata={"help": "Use the first so many held-out rows only."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.eval_datasets = [
+            DatasetConfig(**entry) if isinstance(entry, dict) else entry for entry in self.eval_datasets
+        ]
+
+
+@dataclass(frozen=True)
+class LoadedData:
+    """The data of a run; `source` and `eval_source` say where they come from, for messages."""
+
+    train: Dataset
+    eval: Dataset | None
+    source: str
+    eval_source: str
+
+
+def check_data_config(config: DataConfig, script: ScriptArguments) -> list[str]:
+    """Every fault of the data keys that shows without loading anything; local files must exist."""
+    faults = []
+    if not config.datasets and not script.dataset_name:
+        faults.append("no data: give `datasets:` (a list of path, name, data_files, split, …) or `dataset_name:`")
+    if config.datasets and script.dataset_name:
+        faults.append("both `datasets` and `dataset_name` are given: keep one")
+    if config.streaming or script.dataset_streaming:
+        faults.append("streaming is not supported: contexts belong to rows with a length and stable ids")
+    if config.eval_datasets and config.test_split_size:
+        faults.append("both `eval_datasets` and `test_split_size` are given: keep one")
+    if config.system_prompt and not config.as_chat:
+        faults.append("system_prompt needs as_chat: true")
+    for name in ("max_train_examples", "max_eval_examples"):
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            faults.append(f"{name} is {value}: it must be at least 1")
+    for entry in [*config.datasets, *config.eval_datasets]:
+        wrong = [
+            f"datasets: {name} is {value!r}: {fault}"
+            for name, value in vars(entry).items()
+            if (fault := type_fault(value, _ENTRY_TYPES[name]))
+        ]
+        faults += wrong
+        if wrong:
+            continue
+        files = entry.data_files
+        names = [files] if isinstance(files, str) else list(files.values()) if isinstance(files, dict) else files or []
+        for name in names:
+            if "://" not in name and not any(mark in name for mark in "*?[") and entry.path in _FILE_BUILDERS:
+                if not Path(name).is_file():
+                    faults.append(f"data file {name}: no such file (looked from {Path.cwd()})")
+                elif not Path(name).stat().st_size:
+                    faults.append(f"data file {name}: is empty")
+        if entry.data_dir is not None and entry.path in _FILE_BUILDERS and not Path(entry.data_dir).is_dir():
+            faults.append(f"data_dir {entry.data_dir}: no such directory (looked from {Path.cwd()})")
+    return faults
+
+
+_ENTRY_TYPES = get_type_hints(DatasetConfig)
+_FILE_BUILDERS = ("json", "csv", "parquet", "text", "arrow")
+
+
+def load_data(config: DataConfig, script: ScriptArguments, *, seed: int, needs_eval: bool) -> LoadedData:
+    """Load training and held-out data and bring them to TRL's columns.
+
+    Raises:
+        ConfigError: the data keys contradict each other or name missing files. DataError: a data set is empty, cannot
+        be loaded, or lacks a column.
+    """
+    faults = check_data_config(config, script)
+    if faults:
+        raise ConfigError(faults)
+    entries = config.datasets or [
+        DatasetConfig(path=script.dataset_name, name=script.dataset_config, split=script.dataset_train_split)
+    ]
+    held_out = config.eval_datasets
+    if script.dataset_name and needs_eval:
+        held_out = [DatasetConfig(script.dataset_name, script.dataset_config, split=script.dataset_test_split)]
+    train, source = _load(entries), _describe(entries)
+    evaluation, eval_source = None, ""
+    if held_out and needs_eval:
+        evaluation, eval_source = _load(held_out), _describe(held_out)
+    elif config.test_split_size:
+        # TRL splits without a seed: a restarted run would train on other rows.
+        size = config.test_split_size
+        parts = train.train_test_split(test_size=int(size) if size >= 1 else size, seed=seed)
+        train, evaluation, eval_source = parts["train"], parts["test"], f"{source} (test part)"
+    if needs_eval and evaluation is None:
+        raise ConfigError(
+            "eval_strategy asks for evaluation: give `eval_datasets` or `test_split_size`, or set eval_strategy: 'no'"
+        )
+    train = _standard_columns(_first(train, config.max_train_examples), config, source)
+    if evaluation is not None:
+        evaluation = _standard_columns(_first(evaluation, config.max_eval_examples), config, eval_source)
+    return LoadedData(train, evaluation, source, eval_source)
+
+
+def _load(entries: list[DatasetConfig]) -> Dataset:
+    try:
+        loaded: DatasetDict = get_dataset(DatasetMixtureConfig(datasets=entries))
+    except (DatasetsError, ConnectionError, ValueError, OSError, StopIteration) as error:
+        reason = str(error.__cause__ or error) or "it holds no row"  # the cause says more than "an error occurred"
+        raise DataError(f"{_describe(entries)}: cannot be loaded: {reason}") from error
+    dataset = loaded["train"]
+    if not len(dataset):
+        raise DataError(f"{_describe(entries)}: the data set is empty")
+    return dataset
+
+
+def _describe(entries: list[DatasetConfig]) -> str:
+    parts = []
+    for entry in entries:
+        files = entry.data_files or entry.data_dir
+        parts.append(f"{files if files else entry.path}{f' ({entry.name})' if entry.name else ''} [{entry.split}]")
+    return ", ".join(parts)
+
+
+def _first(dataset: Dataset, count: int | None) -> Dataset:
+    return dataset if count is None else dataset.select(range(min(count, len(dataset))))
+
+
+def _standard_columns(dataset: Dataset, config: DataConfig, source: str) -> Dataset:
+    columns = dataset.column_names
+    if "input_ids" in columns or ("messages" in columns and config.prompt_column not in columns):
+        return _named(dataset, {config.id_column: "id"})
+    missing = [name for name in (config.prompt_column, config.completion_column) if name not in columns]
+    if missing:
+        raise DataError(
+            f"{source}: no column {' and no column '.join(map(repr, missing))}; it has "
+            f"{', '.join(map(repr, columns))}. "
+            "Say which hold question and answer with prompt_column and completion_column"
+        )
+    mapping = {config.prompt_column: "prompt", config.completion_column: "completion", config.id_column: "id"}
+    dataset = _named(dataset, mapping)
+    if not config.as_chat:
+        return dataset
+    system = [{"role": "system", "content": config.system_prompt}] if config.system_prompt else []
+
+    def chat(row: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "prompt": [*system, {"role": "user", "content": row["prompt"]}],
+            "completion": [{"role": "assistant", "content": row["completion"]}],
+        }
+
+    return dataset.map(chat, desc="As chat", load_from_cache_file=False, keep_in_memory=True)
+
+
+def _named(dataset: Dataset, mapping: dict[str, str]) -> Dataset:
+    """Select and rename: `mapping` is {column: standard name}; other columns that TRL reads are kept."""
+    wanted = [old for old, new in mapping.items() if old in dataset.column_names]
+    clashing = [new for old, new in mapping.items() if old in wanted and old != new and new in dataset.column_names]
+    dataset = dataset.remove_columns([name for name in clashing if name not in wanted])
+    return dataset.rename_columns({old: mapping[old] for old in wanted if mapping[old] != old})

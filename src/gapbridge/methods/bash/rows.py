@@ -1,0 +1,32 @@
+"""BASH rows (Cen et al. 2025, Algorithm 1): the inputs are the mixed context ŷ, the labels the reference y."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...training.rows import IGNORE
+
+
+def bash_row(
+    x: Sequence[int], y_hat: Sequence[int], y: Sequence[int], trailer: Sequence[int] = ()
+) -> dict[str, list[int]]:
+    """The row whose loss is -Σ_t log π(y_t | x, ŷ_<t).
+
+    The label y_t stands at the same index as ŷ_t; the causal shift happens once, in the loss, so that the label at
+    index i is predicted from the inputs before i. ŷ_T is therefore never read by the loss of y. With ŷ = y this is an
+    SFT row.
+
+    Args:
+        x: prompt, P ids.
+        y_hat: mixed context, T ids.
+        y: reference, T ids.
+        trailer: what the template puts after y.
+
+    Returns:
+        `input_ids` = x ⊕ ŷ ⊕ trailer and `labels` = (-100)·P ⊕ y ⊕ trailer, both P + T + len(trailer) long.
+    """
+    if len(y_hat) != len(y):
+        raise ValueError(
+            f"the context has {len(y_hat)} tokens, the reference {len(y)}: they must stand position by position"
+        )
+    return {"input_ids": [*x, *y_hat, *trailer], "labels": [*([IGNORE] * len(x)), *y, *trailer]}

@@ -1,0 +1,121 @@
+"""Correction at inference: answer, ask again, answer again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ...decoding import Draft, draft_answers
+from ...errors import DataError
+from ...examples.tokens import stop_tokens
+from .config import CORRECTION_PROMPT
+from .rows import correction_cue, draft_in_context
+
+
+@dataclass(frozen=True)
+class Correction:
+    """The model's first answer to a prompt and its corrected one, as text."""
+
+    first: str
+    corrected: str
+
+
+def correct(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str] | Sequence[list[dict[str, Any]]] | Sequence[list[int]],
+    *,
+    correction_prompt: str = CORRECTION_PROMPT,
+    max_completion_length: int = 256,
+    temperature: float = 0.0,
+    ids: Sequence[str | int] | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    conversational: bool | None = None,
+) -> list[Correction]:
+    """Answer each prompt (x → ŷ), then correct the answer (x → ŷ → cue → ỹ), with the layout of training.
+
+    Args:
+        prompts: messages, strings, or token ids that end where the answer starts.
+        correction_prompt: the request used in training.
+        temperature: 0 is greedy.
+        ids: stable ids for keyed sampling; by default the positions in the list.
+        conversational: whether the request is a chat turn; by default it is, unless the prompts are strings. Token ids
+            need it where the tokenizer has no chat template.
+
+    Raises:
+        DataError: the prompts cannot be used. ConfigError: the chat template cannot carry a correction.
+    """
+    if not prompts:
+        return []
+    if conversational is None:
+        conversational = not isinstance(prompts[0], str) and tokenizer.chat_template is not None
+    with tqdm(total=2 * len(prompts), desc="answering and correcting", delay=1) as bar:
+        firsts, seconds = correct_drafts(
+            model,
+            tokenizer,
+            [_prompt_ids(tokenizer, prompt) for prompt in prompts],
+            ids=list(range(len(prompts))) if ids is None else ids,
+            conversational=conversational,
+            correction_prompt=correction_prompt,
+            on_finished=bar.update,
+            max_completion_length=max_completion_length,
+            temperature=temperature,
+            seed=seed,
+            batch_size=batch_size,
+        )
+    return [
+        Correction(_text(tokenizer, first), _text(tokenizer, second))
+        for first, second in zip(firsts, seconds, strict=True)
+    ]
+
+
+def correct_drafts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    *,
+    ids: Sequence[str | int],
+    conversational: bool,
+    correction_prompt: str = CORRECTION_PROMPT,
+    on_finished: Callable[[int], object] | None = None,
+    **options: Any,
+) -> tuple[list[Draft], list[Draft]]:
+    """First and corrected answers as token ids; `options` go to `draft_answers` both times.
+
+    Args:
+        prompts: token ids that end where the answer starts.
+        conversational: whether the request is a chat turn, or else a paragraph of text.
+
+    Raises:
+        ConfigError: the chat template cannot carry a correction, or an option lies outside its range.
+        DataError: the prompts cannot be used.
+    """
+    stops = stop_tokens(tokenizer, model)
+    cue = correction_cue(tokenizer, correction_prompt, stops, conversational=conversational)
+    shared: dict[str, Any] = {"ids": ids, "stop_tokens": stops, "on_finished": on_finished, **options}
+    first = draft_answers(model, prompts, **shared)
+    contexts = [
+        [*x, *draft_in_context(draft, conversational=conversational, eos_token_id=tokenizer.eos_token_id), *cue]
+        for x, draft in zip(prompts, first, strict=True)
+    ]
+    # Another round of noise: the corrected answer is drawn independently of the first.
+    return first, draft_answers(model, contexts, **shared, round_index=1)
+
+
+def _prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str | list[Any]) -> list[int]:
+    if isinstance(prompt, str):
+        return list(tokenizer(prompt)["input_ids"])
+    if prompt and isinstance(prompt[0], int):
+        return list(prompt)
+    if not prompt:
+        raise DataError("a prompt is empty")
+    return list(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"])
+
+
+def _text(tokenizer: PreTrainedTokenizerBase, draft: Draft) -> str:
+    return str(tokenizer.decode(draft.tokens, skip_special_tokens=True))

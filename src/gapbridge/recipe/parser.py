@@ -1,0 +1,169 @@
+"""Strict recipes: TRL's YAML parser with every fault reported at once, and old handbook keys translated.
+
+A recipe is one YAML file and one training run. Keys that no dataclass knows are an error that names the nearest known
+key; values are checked against the field's type and choices; command-line options win over the file. Keys of older
+handbook, TRL and transformers versions (`max_seq_length`, `torch_dtype`, `dataset_mixer`, …) are translated where
+their meaning is the same, each with a note.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn, get_type_hints
+
+from trl import TrlParser
+
+from ..errors import ConfigError
+from .old_keys import RENAMED, translate
+from .values import nearest, plain, read_yaml, value_fault
+
+
+logger = logging.getLogger(__name__)
+
+METHODS = ("sft", "bash", "rac")
+
+# What the libraries' own configurations raise for values they cannot take.
+_REFUSALS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, ImportError, OSError)
+
+
+@dataclass
+class Recipe:
+    """A parsed recipe: one instance of each dataclass, the method it names, and the settings given explicitly."""
+
+    path: Path
+    method: str | None
+    parts: tuple[Any, ...]
+    settings: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+class RecipeParser(TrlParser):
+    """`TrlParser` that collects every fault of a recipe before it gives up. Parse with `parse_recipe`.
+
+    Args:
+        other_keys (`Mapping[str, str]`, *optional*): Keys that other methods have, each with those methods' names.
+    """
+
+    def __init__(self, *args: Any, other_keys: Mapping[str, str] | None = None, **kwargs: Any) -> None:
+        self._other_keys = dict(other_keys or {})
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"command line: {message}")
+
+    def parse_recipe(self, argv: Sequence[str]) -> Recipe:
+        """Parse `--config FILE [--key value …]`.
+
+        Raises:
+            ConfigError: with all faults of the file and of the command line.
+        """
+        arguments = _split_equals(argv)
+        path = _take_option(arguments, "--config")
+        if path is None:
+            raise ConfigError("no recipe: give one with --config FILE.yaml")
+        values = read_yaml(Path(path))
+        notes: list[str] = []
+        faults: list[str] = []
+        method = values.pop("method", None)
+        if method is not None and method not in METHODS:
+            faults.append(f"{path}: method is {method!r}: choose one of {', '.join(METHODS)}")
+        environment = values.pop("env", None) or {}
+        if not isinstance(environment, dict):
+            faults.append(f"{path}: env is {environment!r}: it must map names to values")
+            environment = {}
+        for name, value in environment.items():
+            if (
+                not (isinstance(name, str) and name.isidentifier())
+                or isinstance(value, (list, dict))
+                or "\0" in str(value)
+            ):
+                faults.append(f"{path}: env: {name!r}: {value!r} is no environment variable")
+        actions = {action.dest: action for action in self._actions}
+        values = translate(values, set(actions), notes, faults, environment, path)
+        hints = {}
+        for kind in self.dataclass_types:
+            hints.update(get_type_hints(kind))
+        for key, value in values.items():
+            if key not in actions:
+                faults.append(f"{path}: unknown key {key!r}{self._hint(key)}")
+            else:
+                fault = value_fault(value, hints[key], actions[key])
+                if fault:
+                    faults.append(f"{path}: {key} is {value!r}: {fault}")
+        arguments = [_renamed_option(argument, set(actions)) for argument in arguments]
+        given, unknown = self._given(arguments)
+        faults += [f"command line: unknown option {option}{self._hint(option.lstrip('-'))}" for option in unknown]
+        if faults:
+            raise ConfigError(faults)
+        for note in notes:
+            logger.info(note)
+        os.environ.update({name: str(value) for name, value in environment.items()})
+        self.set_defaults_with_config(**values)
+        try:
+            parts = self.parse_args_into_dataclasses(args=arguments, look_for_args_file=False)
+        except ConfigError:
+            raise
+        except _REFUSALS as error:
+            raise ConfigError(f"{path}: {error or type(error).__name__}") from error
+        explicit = set(values) | given
+        settings = {
+            name: plain(getattr(part, name))
+            for part in parts
+            for name in (f.name for f in dataclasses.fields(part))
+            if name in explicit
+        }
+        return Recipe(Path(path), method, parts, settings, notes)
+
+    def _hint(self, key: str) -> str:
+        """What may have been meant by an unknown key."""
+        if key in self._other_keys:
+            return f" (a key of {self._other_keys[key]})"
+        return nearest(key, [action.dest for action in self._actions])
+
+    def _given(self, arguments: list[str]) -> tuple[set[str], list[str]]:
+        """The destinations that the command line sets, and the options it has that nobody knows."""
+        given, unknown = set(), []
+        for argument in arguments:
+            if not argument.startswith("--"):
+                continue
+            action = self._option_string_actions.get(argument)
+            if action is None:
+                unknown.append(argument)
+            else:
+                given.add(action.dest)
+        return given, unknown
+
+
+def _split_equals(argv: Sequence[str]) -> list[str]:
+    result: list[str] = []
+    for argument in argv:
+        if argument.startswith("--") and "=" in argument:
+            result += argument.split("=", 1)
+        else:
+            result.append(argument)
+    return result
+
+
+def _take_option(arguments: list[str], name: str) -> str | None:
+    if name not in arguments:
+        return None
+    at = arguments.index(name)
+    if at + 1 == len(arguments):
+        raise ConfigError(f"command line: {name} needs a value")
+    value = arguments[at + 1]
+    del arguments[at : at + 2]
+    return value
+
+
+def _renamed_option(argument: str, known: set[str]) -> str:
+    if not argument.startswith("--"):
+        return argument
+    name = argument[2:].replace("-", "_")
+    if name in known:
+        return f"--{name}"
+    return f"--{RENAMED[name]}" if RENAMED.get(name) in known else argument

@@ -1,0 +1,203 @@
+"""A run's directory: which run it holds, how far that run is, and what it was run with.
+
+    run.json                the run's settings and its state, `running` or `complete`
+    config.resolved.yaml    the recipe with command-line options applied; runs again as it is
+    environment.json        versions and machine
+
+A directory that holds another run, or files of something else, is refused; a run that stopped is continued; a complete
+run is not repeated. `--resume never` refuses to continue, `--resume must` refuses to start anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from ..errors import ConfigError, RunError
+from ..files import remove_leftovers, write_json_atomic, write_text_atomic, writing
+from ..recipe.parser import Recipe
+
+
+RUN_FILE = "run.json"
+RESUME = ("auto", "never", "must")
+
+# Settings that change neither data nor weights: a run may be continued with other values.
+FREE_SETTINGS = frozenset(
+    """
+    output_dir run_name report_to logging_steps logging_strategy logging_first_step log_level log_level_replica
+    disable_tqdm push_to_hub hub_model_id hub_strategy hub_private_repo hub_revision hub_token hub_always_push
+    resume_from_checkpoint save_total_limit dataset_num_proc dataloader_num_workers dataloader_pin_memory
+    dataloader_prefetch_factor ddp_timeout generation_batch_size lookahead project trackio_space_id
+    vllm_server_base_url vllm_server_host vllm_server_port vllm_server_timeout vllm_gpu_memory_utilization
+    vllm_max_model_length vllm_tensor_parallel_size
+    """.split()
+)
+PACKAGES = (
+    "gapbridge", "torch", "trl", "transformers", "accelerate", "datasets", "peft", "tokenizers", "deepspeed",
+    "pyarrow",
+)  # fmt: skip
+
+
+class RunDirectory:
+    """`output_dir` of a recipe. `enter` must come before anything is written to it."""
+
+    def __init__(self, path: str | Path, method: str, settings: dict[str, Any]) -> None:
+        self.path = Path(path)
+        kept = {key: value for key, value in settings.items() if key not in FREE_SETTINGS}
+        self.settings: dict[str, Any] = json.loads(json.dumps({"method": method, **kept}))
+
+    @property
+    def run_file(self) -> Path:
+        return self.path / RUN_FILE
+
+    def check(self, resume: str = "auto") -> str:
+        """`new`, `running` (a run that stopped and can be continued) or `complete`.
+
+        Args:
+            resume: `auto` continues a run that is there and else starts one, `never` refuses a run that is there,
+            `must` refuses to start one.
+
+        Raises:
+            RunError: the directory holds another run, or files but no run, cannot be written, or `resume` forbids it.
+        """
+        state = self._state()
+        if resume == "never" and state != "new":
+            raise RunError(
+                f"output_dir {self.path}: holds a run ({state}), and --resume is never: choose another output_dir, "
+                "or continue that run with --resume auto"
+            )
+        if resume == "must" and state == "new":
+            raise RunError(
+                f"output_dir {self.path}: holds no run, and --resume is must: there is nothing to continue. Look "
+                "whether the path is right and its file system is mounted, or start anew with --resume auto"
+            )
+        return state
+
+    def _state(self) -> str:
+        try:
+            self._check_place()
+            return self._recorded_state()
+        except OSError as error:
+            raise RunError(
+                f"output_dir {self.path}: cannot be used: {error.strerror}; choose another output_dir"
+            ) from error
+
+    def _recorded_state(self) -> str:
+        if not self.run_file.exists():
+            found = sorted(entry.name for entry in self.path.iterdir()) if self.path.exists() else []
+            found = [name for name in found if not name.endswith(".tmp")]
+            if found:
+                raise RunError(
+                    f"output_dir {self.path}: holds {', '.join(found[:5])}{' …' if len(found) > 5 else ''} but no "
+                    f"{RUN_FILE}: it "
+                    "is not a run of gapbridge. Choose another output_dir"
+                )
+            return "new"
+        try:
+            record = json.loads(self.run_file.read_text(encoding="utf-8"))
+            before, state = dict(record["settings"]), record["state"]
+            if state not in ("running", "complete"):
+                raise ValueError(f"its state is {state!r}")
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{self.run_file}: is damaged ({error}); choose another output_dir") from error
+        changed = [key for key in sorted({*before, *self.settings}) if before.get(key) != self.settings.get(key)]
+        if changed:
+            faults = [
+                f"{key}: the run there has {before.get(key)!r}, this one {self.settings.get(key)!r}" for key in changed
+            ]
+            raise RunError(
+                [
+                    f"output_dir {self.path}: holds another run. Choose another output_dir, or set these settings "
+                    f"back",
+                    *faults,
+                ]
+            )
+        return str(state)
+
+    def _check_place(self) -> None:
+        """Refuse a place that cannot be written before anything is loaded."""
+        existing = next(path for path in (self.path, *self.path.absolute().parents) if os.path.lexists(path))
+        if not existing.is_dir():
+            what = "is a file" if existing == self.path else f"{existing} is no directory"
+            raise RunError(f"output_dir {self.path}: {what}; choose another output_dir")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise RunError(f"output_dir {self.path}: {existing} cannot be written; choose another output_dir")
+
+    def check_inputs(self, inputs: dict[str, str]) -> None:
+        """Compare the fingerprints of what the run starts from with those it was started with.
+
+        Raises:
+            RunError: data, tokenizer or weights changed under the same names.
+        """
+        before = self._recorded_inputs()
+        changed = [name for name, fingerprint in inputs.items() if before.get(name, fingerprint) != fingerprint]
+        if changed:
+            raise RunError(
+                f"output_dir {self.path}: the run there was started with other {', '.join(changed)} under the same "
+                "names. Put them back, or choose another output_dir"
+            )
+
+    def _recorded_inputs(self) -> dict[str, str]:
+        if not self.run_file.exists():
+            return {}
+        return dict(json.loads(self.run_file.read_text(encoding="utf-8")).get("inputs", {}))
+
+    def enter(self, recipe: Recipe, inputs: dict[str, str] | None = None) -> None:
+        """Record the run as `running`, with its resolved recipe, its environment and what it starts from.
+
+        What a killed process left half-written under temporary names is deleted.
+        """
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self._directories())
+        inputs = {**self._recorded_inputs(), **(inputs or {})}
+        write_json_atomic(self.run_file, {"settings": self.settings, "state": "running", "inputs": inputs})
+        resolved = yaml.safe_dump(
+            {"method": self.settings["method"], **recipe.settings}, sort_keys=False, allow_unicode=True
+        )
+        write_text_atomic(self.path / "config.resolved.yaml", resolved)
+        write_json_atomic(self.path / "environment.json", environment())
+
+    def complete(self) -> None:
+        record = {"settings": self.settings, "state": "complete", "inputs": self._recorded_inputs()}
+        write_json_atomic(self.run_file, record)
+
+    def _directories(self) -> list[Path]:
+        """Where a run writes files."""
+        patterns = ("samples", "checkpoint-*", "round_*", "round_*/*")
+        return [self.path, *(path for pattern in patterns for path in self.path.glob(pattern) if path.is_dir())]
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, for the record."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "packages": versions,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "devices": devices or ["cpu"],
+        "torch_threads": torch.get_num_threads(),
+    }
+
+
+def require_output_dir(output_dir: str | None) -> str:
+    if not output_dir:
+        raise ConfigError("output_dir is not set: say where the run goes")
+    if "\0" in output_dir:
+        raise ConfigError(f"output_dir is {output_dir!r}: a path holds no null character")
+    return output_dir

@@ -1,0 +1,139 @@
+"""Rounds: build contexts with the current weights, train on them, and again. Each round is a set of artefacts on disk.
+
+    output_dir/round_1/{contexts,checkpoint-*,model}  output_dir/round_2/…
+    output_dir/{config.json,model.safetensors,…}
+
+A stage that is whole is not repeated: contexts have their manifest, checkpoints their mark, and `model` is renamed
+into place when all of it is written. A run that was interrupted anywhere continues with the first unfinished stage.
+Optimizer and schedule start afresh each round.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from ..files import sync_directory, sync_file, write_json_atomic, writing
+from ..training.checkpoints import SaveAndStop, last_complete_checkpoint
+from ..training.config import SelfGenerationConfig
+from ..training.guards import GuardedSFTTrainer
+from ..training.interruption import Interrupted, stop_after_step
+
+
+MakeTrainer = Callable[[Path | None, Any], GuardedSFTTrainer]
+
+
+def round_directory(output_dir: str | Path, round_index: int) -> Path:
+    return Path(output_dir) / f"round_{round_index}"
+
+
+def round_arguments(args: SelfGenerationConfig, round_index: int) -> SelfGenerationConfig:
+    """The configuration of one round's trainer.
+
+    It is built anew rather than copied: accelerate gives each trainer a DeepSpeed plugin of its own or none.
+    """
+    changes: dict[str, Any] = {
+        "output_dir": str(round_directory(args.output_dir, round_index)),
+        "num_train_epochs": args.epochs_of_round(round_index),
+        "round_index": round_index,
+        "num_rounds": 1,
+        "round_epochs": None,
+    }
+    if args.run_name and args.num_rounds > 1:
+        changes["run_name"] = f"{args.run_name}-round-{round_index}"
+    return dataclasses.replace(args, **changes)
+
+
+def unfinished_rounds(args: SelfGenerationConfig) -> Iterator[tuple[int, Path | None]]:
+    """The rounds without a whole model, each with the model it starts from (None: the recipe's)."""
+    for index in range(1, args.num_rounds + 1):
+        if not (round_directory(args.output_dir, index) / "model").is_dir():
+            yield index, None if index == 1 else round_directory(args.output_dir, index - 1) / "model"
+
+
+def run_rounds(args: SelfGenerationConfig, make_trainer: MakeTrainer) -> Path:
+    """Run all rounds that are not finished and put the last model into `args.output_dir` as well.
+
+    Args:
+        args: the configuration of the whole run.
+        make_trainer: given the directory of the model to start from (None: the first one) and the round's
+        configuration, a new trainer.
+
+    Returns:
+        `args.output_dir`, from which the final model loads.
+    """
+    for index, start in unfinished_rounds(args):
+        trainer = make_trainer(start, round_arguments(args, index))
+        train_stage(trainer)
+        save_model(trainer, Path(trainer.args.output_dir) / "model")
+        del trainer
+    final = round_directory(args.output_dir, args.num_rounds) / "model"
+    if PartialState().is_main_process:
+        publish(final, Path(args.output_dir))
+    PartialState().wait_for_everyone()
+    return Path(args.output_dir)
+
+
+def train_stage(trainer: GuardedSFTTrainer) -> None:
+    """Train, from the last complete checkpoint if there is one, and add up the seconds for the report.
+
+    Raises:
+        Interrupted: SIGTERM or Ctrl-C came; a checkpoint of the step it came in is saved.
+    """
+    directory = Path(trainer.args.output_dir)
+    checkpoint = last_complete_checkpoint(directory)
+    started = time.perf_counter()
+    try:
+        with stop_after_step(announce=trainer.is_world_process_zero()) as request:
+            trainer.add_callback(SaveAndStop(request))
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if request.signal_number:  # it came after the last step
+            raise Interrupted(request.signal_number)
+    finally:
+        if trainer.is_world_process_zero():
+            path = directory / "training_seconds.json"
+            before = json.loads(path.read_text())["seconds"] if path.exists() else 0.0
+            write_json_atomic(path, {"seconds": round(before + time.perf_counter() - started, 3)})
+
+
+def save_model(trainer: GuardedSFTTrainer, directory: Path) -> None:
+    """Save model, tokenizer and card under a temporary name, then rename: `directory` is whole or not there."""
+    temporary = directory.with_name(f".{directory.name}.tmp")
+    with writing(directory):
+        if trainer.is_world_process_zero() and temporary.exists():
+            shutil.rmtree(temporary)
+        PartialState().wait_for_everyone()
+        if trainer.is_fsdp_enabled:  # checkpoints may be in shards, a model is saved whole
+            trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+        trainer.save_model(str(temporary))
+        if trainer.is_world_process_zero():
+            trainer.create_model_card(model_name=Path(trainer.args.output_dir).name)
+            shutil.copy2(Path(trainer.args.output_dir) / "README.md", temporary / "README.md")
+            for path in temporary.rglob("*"):
+                if path.is_file():
+                    sync_file(path)
+            os.replace(temporary, directory)
+            sync_directory(directory.parent)
+    PartialState().wait_for_everyone()
+
+
+def publish(model: Path, output_dir: Path) -> None:
+    """Make the files of `model` appear in `output_dir` as well: linked where the file system can, else copied."""
+    for source in sorted(path for path in model.iterdir() if path.is_file()):
+        with writing(output_dir / source.name):
+            temporary = output_dir / f".{source.name}.tmp"
+            temporary.unlink(missing_ok=True)
+            try:
+                os.link(source, temporary)
+            except OSError:  # another file system, or one without links
+                shutil.copy2(source, temporary)
+            os.replace(temporary, output_dir / source.name)
+    sync_directory(output_dir)

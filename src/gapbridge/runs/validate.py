@@ -1,0 +1,96 @@
+"""`gapbridge validate`: everything wrong with a recipe that shows before a run, all at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import AutoConfig
+
+from ..errors import GapbridgeError
+from ..examples.data import check_data_config
+from ..methods.bash.config import BASHConfig
+from ..training.config import SelfGenerationConfig
+from ..training.loading import load_tokenizer, prepare_tokenizer
+from .directory import RunDirectory
+from .pipeline import Job, load_examples
+
+
+DRY_ROWS = 64
+
+
+def validate(job: Job) -> tuple[list[str], list[str]]:
+    """Check a parsed recipe and dry-run it on its first rows.
+
+    Model and data that are local are loaded (the tokenizer and the model's configuration, not its weights; the first
+    rows become examples). What a hub holds is not asked for and is reported as not checked.
+
+    Returns:
+        (faults, notes): empty faults mean that the run can start.
+    """
+    faults, notes = list(job.args.faults()), list(job.recipe.notes)
+    data_faults = check_data_config(job.data, job.script)
+    faults += data_faults
+    if str(job.args.eval_strategy.value) != "no":
+        if not (job.data.eval_datasets or job.data.test_split_size or job.script.dataset_name):
+            faults.append(
+                "eval_strategy asks for evaluation: give eval_datasets or test_split_size, or set eval_strategy: 'no'"
+            )
+    if (job.model.load_in_4bit or job.model.load_in_8bit) and not job.model.use_peft:
+        faults.append("load_in_4bit and load_in_8bit need use_peft: true: quantised weights cannot be trained")
+    faults += _output_dir_faults(job)
+    tokenizer = None
+    path = Path(str(job.model.model_name_or_path))
+    if path.is_dir():
+        try:
+            tokenizer = load_tokenizer(path, job.args)
+            prepare_tokenizer(None, tokenizer, job.args, uses_peft=job.uses_peft)
+            _check_positions(job, path, faults)
+        except GapbridgeError as error:
+            faults += error.faults
+    elif path.is_absolute() or str(path).startswith(".") or path.parts[0] == "recipes":
+        faults.append(f"model_name_or_path {path}: no such directory (looked from {Path.cwd()})")
+    else:
+        notes.append(f"not checked: model {path} is not a directory here, so it is taken for a hub id")
+    if data_faults:
+        notes.append("not checked: the rows of the data sets")
+    elif any(not _is_local(entry.path) for entry in job.data.datasets) or job.script.dataset_name:
+        notes.append("not checked: data sets on a hub")
+    elif tokenizer is not None:
+        job.data.max_train_examples = min(DRY_ROWS, job.data.max_train_examples or DRY_ROWS)
+        job.data.max_eval_examples = min(DRY_ROWS, job.data.max_eval_examples or DRY_ROWS)
+        try:
+            for name, part in load_examples(job, tokenizer, None).items():
+                notes.append(f"{name}: the first {len(part)} rows of {part.source} are good")
+        except GapbridgeError as error:
+            faults += error.faults
+    return list(dict.fromkeys(faults)), notes
+
+
+def _is_local(path: str) -> bool:
+    return path in ("json", "csv", "parquet", "arrow") or Path(path).exists()
+
+
+def _check_positions(job: Job, path: Path, faults: list[str]) -> None:
+    positions = AutoConfig.from_pretrained(path).get_text_config().to_dict().get("max_position_embeddings")
+    if positions and job.args.max_length and job.args.max_length > positions:
+        faults.append(f"max_length is {job.args.max_length}, but the model has {positions} positions")
+
+
+def _output_dir_faults(job: Job) -> list[str]:
+    try:
+        RunDirectory(str(job.args.output_dir), job.method, job.recipe.settings).check()
+    except GapbridgeError as error:
+        return error.faults
+    return []
+
+
+def describe(job: Job) -> str:
+    """One line on what the recipe does."""
+    args = job.args
+    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps
+    method = job.method.upper()
+    if isinstance(args, BASHConfig):
+        method += f", β = {args.mixture_coefficient}"
+    if isinstance(args, SelfGenerationConfig):
+        method += f", {args.num_rounds} round(s)"
+    return f"{method}: {job.model.model_name_or_path} → {args.output_dir}, {batch} rows a step and process"

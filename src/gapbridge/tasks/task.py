@@ -1,0 +1,83 @@
+"""What can be evaluated: each task's grader, its data as a recipe, and its usual answer length."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from ..errors import ConfigError
+from ..files import write_text_atomic
+from .word_problems import problems
+
+
+WORD_PROBLEMS = 400
+
+
+@dataclass(frozen=True)
+class EvalTask:
+    """A task of `gapbridge eval`.
+
+    grader: `math`, `rouge`, or `none`: the win rate alone.
+    has_data: whether it brings its data set; the others need `--config RECIPE` or `--answers FILE`.
+    max_completion_length: the most tokens of an answer.
+    temperature: 0.01 where the paper samples for the win rate, else greedy.
+    judge_prompt: what a judge is asked, see `evaluation/prompts`.
+    """
+
+    name: str
+    grader: str
+    has_data: bool
+    max_completion_length: int
+    temperature: float = 0.0
+    judge_prompt: str = "general_qa"
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        EvalTask("math", "math", False, 512),
+        EvalTask("gsm8k", "math", True, 512),
+        EvalTask("math500", "math", True, 1024),
+        EvalTask("word_problems", "math", True, 128),
+        EvalTask("summarization", "rouge", False, 128, judge_prompt="tldr"),
+        # 53 tokens: the length of the reference summaries in the literature's TL;DR set-up.
+        EvalTask("tldr", "rouge", True, 53, temperature=0.01, judge_prompt="tldr"),
+        EvalTask("winrate", "none", False, 1024, temperature=0.01),
+    )
+}
+
+
+def task_named(name: str) -> EvalTask:
+    """The task. Raises ConfigError if there is none of that name."""
+    from ..recipe.values import nearest
+
+    if name not in TASKS:
+        known = [*TASKS, "lm_eval"]
+        raise ConfigError(f"--task {name}: no such task{nearest(name, known)}; there are {', '.join(known)}")
+    return TASKS[name]
+
+
+def task_recipe(task: EvalTask, directory: Path) -> Path:
+    """The recipe with the task's data. Data that are made on the spot go to `directory`, with their recipe.
+
+    Raises:
+        ConfigError: the task brings no data.
+    """
+    if not task.has_data:
+        raise ConfigError(
+            f"--task {task.name} brings no data: name a recipe whose held-out data are used with --config RECIPE, or "
+            "ready answers with --answers FILE.jsonl"
+        )
+    recipe = Path(__file__).with_name("recipes") / f"{task.name}.yaml"
+    if task.name != "word_problems":
+        return recipe
+    data = directory / "word_problems.data.jsonl"
+    rows = [json.dumps(problem.row(), ensure_ascii=False) for problem in problems("test", count=WORD_PROBLEMS)]
+    write_text_atomic(data, "\n".join(rows) + "\n")
+    settings = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    settings["datasets"][0]["data_files"] = str(data)
+    write_text_atomic(directory / "word_problems.data.yaml", yaml.safe_dump(settings, sort_keys=False))
+    return directory / "word_problems.data.yaml"

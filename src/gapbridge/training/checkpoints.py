@@ -1,0 +1,134 @@
+"""Checkpoints with a mark of completeness: a half-written one is never resumed from.
+
+transformers takes the checkpoint with the highest number, whole or not, and resumes without a complaint where the
+optimizer's state is missing. Here a mark, `COMPLETE.json`, is written last, after all processes have written their
+part; it lists every file with its size, and only a checkpoint whose mark is there and true is resumed from.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
+from transformers import IntervalStrategy, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..files import sync_file, write_json_atomic, writing
+from .interruption import Interrupted, StopRequest
+
+
+logger = logging.getLogger(__name__)
+
+MARK = "COMPLETE.json"
+
+
+def mark_complete(checkpoint: Path, world_size: int, *, only_model: bool = False) -> None:
+    """Flush the files of a checkpoint to disk, then write its mark. `only_model`: it has no state of the optimizer."""
+    paths = [path for path in sorted(checkpoint.rglob("*")) if path.is_file() and path.name != MARK]
+    paths = [path for path in paths if not path.name.endswith(".tmp")]
+    with writing(checkpoint):
+        for path in paths:
+            sync_file(path)
+    files = {str(path.relative_to(checkpoint)): path.stat().st_size for path in paths}
+    write_json_atomic(checkpoint / MARK, {"world_size": world_size, "only_model": only_model, "files": files})
+
+
+def why_incomplete(checkpoint: Path) -> str | None:
+    """Why `checkpoint` cannot be resumed from, or None if it is whole."""
+    mark = checkpoint / MARK
+    if not mark.is_file():
+        return f"it has no {MARK}: writing it was interrupted"
+    try:
+        record = json.loads(mark.read_text(encoding="utf-8"))
+        files, only_model = dict(record["files"]), record.get("only_model", False)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"its {MARK} is damaged"
+    if only_model:
+        return "save_only_model left the state of the optimizer out of it"
+    for name, size in files.items():
+        path = checkpoint / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes, {size} were written"
+    return None
+
+
+def last_complete_checkpoint(directory: Path) -> Path | None:
+    """The complete checkpoint with the highest step, or None. Incomplete ones are passed over with a warning."""
+    numbered = []
+    for path in Path(directory).glob("checkpoint-*"):
+        step = path.name.removeprefix("checkpoint-")
+        if path.is_dir() and step.isdecimal():
+            numbered.append((int(step), path))
+    for _, path in sorted(numbered, reverse=True):
+        reason = why_incomplete(path)
+        if reason is None:
+            return path
+        logger.warning("%s is passed over: %s", path, reason)
+    return None
+
+
+def evaluation_follows(args: TrainingArguments, state: TrainerState) -> bool:
+    """Whether the step that has just ended is the last before the evaluation at the end of an epoch."""
+    at_the_end = float(state.epoch or 0.0).is_integer() or state.global_step >= state.max_steps
+    return at_the_end and args.eval_strategy == IntervalStrategy.EPOCH
+
+
+class SaveAfterEvaluation(TrainerCallback):
+    """Puts off a checkpoint due at the last step of an epoch until the epoch's evaluation is in it.
+
+    A run resumed from that step goes on with the next epoch: it would never evaluate this one.
+    """
+
+    def __init__(self) -> None:
+        self._due = False
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        if control.should_save and evaluation_follows(args, state):
+            self._due, control.should_save = True, False
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        if self._due:
+            self._due, control.should_save = False, True
+
+
+class SaveAndStop(TrainerCallback):
+    """Saves a checkpoint at the end of the step in which a signal came, and raises `Interrupted` when it is whole.
+
+    The processes agree on the step: a signal reaches them at different moments, and a checkpoint is saved by all.
+    transformers' own `enable_jit_checkpoint` saves each process at a step of its own, possibly in the middle of
+    accumulation, without our mark, and ends as if training had.
+    """
+
+    def __init__(self, request: StopRequest) -> None:
+        self._request = request
+        self._agreed = 0
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        mine = torch.tensor(float(self._request.signal_number), device=args.device)
+        if args.world_size > 1:
+            mine = reduce(mine, reduction="sum")
+        if mine.item():
+            self._agreed = self._request.signal_number or signal.SIGTERM  # another process got the signal
+            control.should_save = not evaluation_follows(args, state)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        control.should_save = control.should_save or bool(self._agreed)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
+        if self._agreed:
+            PartialState().wait_for_everyone()  # one that left would make the launcher stop the others
+            raise Interrupted(self._agreed)

@@ -1,0 +1,121 @@
+"""`SFTTrainer` with a guard against non-finite losses, and with resume from whole checkpoints only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor, nn
+from transformers import TrainerCallback
+from transformers.trainer_utils import rotate_checkpoints
+from trl import SFTTrainer
+
+from ..errors import RunError, TrainingError
+from ..files import writing
+from .checkpoints import SaveAfterEvaluation, last_complete_checkpoint, mark_complete
+from .parallel import CheckSharding, check_accelerator
+
+
+class GuardedSFTTrainer(SFTTrainer):
+    """[`~trl.SFTTrainer`] that stops before the update when a loss is not finite and that marks whole checkpoints.
+
+    Args:
+        row_ids (`Dataset`, *optional*):
+            The training rows before shuffling and packing, with columns `id` and `input_ids`: lets an error name rows.
+        callbacks, **kwargs: as for [`~trl.SFTTrainer`].
+    """
+
+    _tag_names = ["trl", "sft", "gapbridge"]
+
+    def __init__(
+        self, *args: Any, row_ids: Dataset | None = None, callbacks: list[TrainerCallback] | None = None, **kwargs: Any
+    ) -> None:
+        self._row_ids = row_ids
+        super().__init__(*args, callbacks=[CheckSharding(), SaveAfterEvaluation(), *(callbacks or [])], **kwargs)
+        check_accelerator(self.args, self.accelerator, self.model)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor | Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss = result[0] if return_outputs else result
+        if model.training and not torch.isfinite(loss):
+            rows = self._rows_in(inputs)
+            named = f"rows {', '.join(rows)}" if rows else "rows that have no id"
+            raise TrainingError(
+                f"the loss is {loss.item()} at step {self.state.global_step + 1}, in a batch with {named}. No update "
+                f"was made with "
+                "it. The last complete checkpoint is good; lower learning_rate or max_grad_norm, use bf16 rather "
+                "than fp16, or "
+                "look at these rows"
+            )
+        return result
+
+    def _rows_in(self, inputs: dict[str, Tensor | Any]) -> list[str]:
+        """The ids of the rows in a batch, found by their tokens; packed and padding-free rows are taken apart
+        first."""
+        if self._row_ids is None:
+            return []
+        wanted = {tuple(ids) for ids in _documents(inputs)}
+        found = []
+        for rows in self._row_ids.iter(batch_size=1000):
+            found += [row for row, ids in zip(rows["id"], rows["input_ids"], strict=True) if tuple(ids) in wanted]
+        return found
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """As in [`~trl.SFTTrainer`], then the mark, and only then older checkpoints go: one is whole at any moment.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        checkpoint = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            with writing(checkpoint):
+                super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            mark_complete(checkpoint, self.args.world_size, only_model=self.args.save_only_model)
+            rotate_checkpoints(self.args.output_dir, limit, self.state.best_model_checkpoint, use_mtime=True)
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers; `True` resumes from the last *complete* checkpoint.
+
+        Raises:
+            RunError: `True` was given and there is no complete checkpoint.
+        """
+        if resume_from_checkpoint is True:
+            checkpoint = last_complete_checkpoint(Path(self.args.output_dir))
+            if checkpoint is None:
+                raise RunError(f"{self.args.output_dir}: holds no complete checkpoint to resume from")
+            resume_from_checkpoint = str(checkpoint)
+        if resume_from_checkpoint:
+            self.args.eval_on_start = False  # that evaluation has been made
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        if self.state.global_step >= self.state.max_steps:
+            # Resumed from the last step. transformers looks at the number of epochs only, and would train one step
+            # too many where the last step lies inside an epoch.
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
+
+def _documents(inputs: dict[str, Tensor | Any]) -> list[list[int]]:
+    if "attention_mask" in inputs:
+        return [
+            ids[mask.bool()].tolist() for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
+        ]
+    flat = inputs["input_ids"].flatten()
+    starts = (inputs["position_ids"].flatten() == 0).nonzero().flatten().tolist()
+    ends = [*starts[1:], len(flat)]
+    return [flat[start:end].tolist() for start, end in zip(starts, ends, strict=True)]

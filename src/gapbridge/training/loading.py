@@ -1,0 +1,138 @@
+"""Models and tokenizers as TRL's scripts load them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from safetensors import SafetensorError
+from torch import nn
+from torch.distributed.tensor import DTensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
+from trl import ModelConfig, clone_chat_template, get_quantization_config
+
+from ..errors import ConfigError
+from .config import ExampleConfig
+
+
+logger = logging.getLogger(__name__)
+
+
+def model_init_kwargs(model_config: ModelConfig, args: ExampleConfig) -> dict[str, Any]:
+    """What `from_pretrained` gets, from the recipe's model keys."""
+    options: dict[str, Any] = {
+        "revision": model_config.model_revision,
+        "attn_implementation": model_config.attn_implementation,
+        "dtype": model_config.dtype,
+        "quantization_config": get_quantization_config(model_config),
+        **(args.model_init_kwargs or {}),
+    }
+    return {name: value for name, value in options.items() if value is not None}
+
+
+@contextmanager
+def whole_weights(args: ExampleConfig) -> Iterator[None]:
+    """Models that are loaded inside are whole in every process, also when they are to be trained under ZeRO-3.
+
+    From the moment a configuration asks for ZeRO-3, transformers shards models while it loads them, whatever
+    `zero3_init_flag` says; it reads the wish from a reference that is put away here and put back. The engine shards a
+    whole model when training starts.
+    """
+    if not is_deepspeed_zero3_enabled() or args.deepspeed_plugin is None:
+        yield
+        return
+    wish = args.hf_deepspeed_config if args.deepspeed else args.deepspeed_plugin.dschf
+    unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        set_hf_deepspeed_config(wish)
+
+
+def load_model(path: str | Path, args: ExampleConfig, *, whole: bool = True, **options: Any) -> PreTrainedModel:
+    """Load a model, or a PEFT adapter on its base model with the adapter trainable.
+
+    float32 unless `dtype` says otherwise, as in TRL. Quantised models are placed on this process's device. Under
+    ZeRO-3 a model that is not wanted `whole` is sharded while it is loaded.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
+    options = {**(args.model_init_kwargs or {}), **options}
+    dtype = options.pop("dtype", "float32")
+    options["dtype"] = dtype if dtype in (None, "auto") or isinstance(dtype, torch.dtype) else getattr(torch, dtype)
+    options.setdefault("trust_remote_code", args.trust_remote_code)
+    if options.get("quantization_config") is not None:
+        options.setdefault("device_map", {"": args.device})
+    adapter = Path(path) if (Path(path) / "adapter_config.json").is_file() else None
+    try:
+        with whole_weights(args) if whole else nullcontext():
+            if adapter is None:
+                return AutoModelForCausalLM.from_pretrained(str(path), **options)
+            base = _base_of(adapter)
+            options.pop("revision", None)
+            model = AutoModelForCausalLM.from_pretrained(base, **options)
+            return PeftModel.from_pretrained(model, str(adapter), is_trainable=True)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ConfigError(f"model {path!s} cannot be loaded: {error}") from error
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether this process holds only its share of some parameter: of a DTensor, or none at all as under ZeRO-3."""
+    return any(isinstance(parameter, DTensor) or not parameter.numel() for parameter in model.parameters())
+
+
+def _base_of(adapter: Path) -> str:
+    from peft import PeftConfig
+
+    base = PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path
+    if not base:
+        raise ConfigError(f"{adapter}: adapter_config.json names no base model")
+    return base
+
+
+def load_tokenizer(path: str | Path, args: ExampleConfig, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """Load a tokenizer. Raises ConfigError if there is none."""
+    try:
+        return AutoTokenizer.from_pretrained(
+            str(path), revision=revision or "main", trust_remote_code=args.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"tokenizer {path!s} cannot be loaded: {error}") from error
+
+
+def prepare_tokenizer(
+    model: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase, args: ExampleConfig, *, uses_peft: bool
+) -> None:
+    """Apply `eos_token`, `chat_template` and `chat_template_path` before any text is tokenised, as `SFTTrainer` will.
+
+    Raises:
+        ConfigError: an unknown EOS token, a missing template file, or a template to clone for an adapter.
+    """
+    if args.eos_token is not None:
+        if args.eos_token not in tokenizer.get_vocab():
+            raise ConfigError(f"eos_token is {args.eos_token!r}: the tokenizer's vocabulary has no such token")
+        tokenizer.eos_token = args.eos_token
+    if args.chat_template is not None:
+        tokenizer.chat_template = args.chat_template
+    if args.chat_template_path is not None:
+        path = Path(args.chat_template_path)
+        if path.suffix in (".jinja", ".j2"):
+            if not path.is_file():
+                raise ConfigError(f"chat_template_path {path}: no such file (looked from {Path.cwd()})")
+            tokenizer.chat_template = path.read_text(encoding="utf-8")
+        elif uses_peft:
+            raise ConfigError(
+                "chat_template_path names a model: cloning its template adds tokens that an adapter does not train. "
+                "Give a "
+                ".jinja file, or run the SFT stage without an adapter first"
+            )
+        elif model is not None:
+            clone_chat_template(model, tokenizer, str(path))
