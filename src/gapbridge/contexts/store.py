@@ -30,9 +30,6 @@ FORMAT_VERSION = 1
 _IDENTITY = b"gapbridge.identity"
 _SHARD = b"gapbridge.shard"
 
-MIXED_SCHEMA = pa.schema([("id", pa.string()), ("tokens", pa.list_(pa.int64())), ("sampled", pa.list_(pa.bool_()))])
-
-
 class ContextStore:
     """The contexts of `num_examples` examples in shards of `shard_size`, in the order of the examples.
 
@@ -50,7 +47,7 @@ class ContextStore:
         *,
         num_examples: int,
         shard_size: int,
-        schema: pa.Schema = MIXED_SCHEMA,
+        schema: pa.Schema,
     ) -> None:
         self.directory = Path(directory)
         self.identity = {
@@ -58,6 +55,7 @@ class ContextStore:
         }  # fmt: skip
         self.num_examples, self.shard_size, self.schema = num_examples, shard_size, schema
         self.num_shards = -(-num_examples // shard_size)
+        self._whole: list[dict[str, Any]] | None = None  # the manifest's entries, once the shards were compared with it
 
     @classmethod
     def named_by_identity(cls, parent: Path, identity: Mapping[str, Any], **options: Any) -> ContextStore:
@@ -126,7 +124,7 @@ class ContextStore:
             lambda path: pq.write_table(table, path, compression="zstd", write_page_checksum=True),
         )
 
-    def finish(self, extra: Mapping[str, Any] | None = None) -> None:
+    def finish(self) -> None:
         """Write the manifest, after all shards: the store is complete from then on."""
         shards = []
         for shard in range(self.num_shards):
@@ -135,7 +133,8 @@ class ContextStore:
                 raise StoreError(f"{path}: is missing; start generation again to make it")
             start, end = self.shard_range(shard)
             shards.append({"file": path.name, "rows": end - start, "sha256": sha256(path)})
-        write_json_atomic(self.manifest_path, {"identity": self.identity, "shards": shards, **(extra or {})})
+        write_json_atomic(self.manifest_path, {"identity": self.identity, "shards": shards})
+        self._whole = shards
 
     def read(self) -> Iterator[dict[str, list[Any]]]:
         """The columns of each shard, in order, after the whole store was checked.
@@ -164,7 +163,9 @@ class ContextStore:
             self.missing_shards()
 
     def _whole_shards(self) -> list[dict[str, Any]]:
-        """The manifest's entries, after each shard was compared with its own."""
+        """The manifest's entries, after each shard was compared with its own, once for each store that is opened."""
+        if self._whole is not None:
+            return self._whole
         entries: list[dict[str, Any]] = self._manifest()["shards"]
         faults = []
         for entry in entries:
@@ -179,6 +180,7 @@ class ContextStore:
                 )
         if faults:
             raise StoreError(faults)
+        self._whole = entries
         return entries
 
     def joined(self, examples: ExampleSet) -> Iterator[tuple[Example, dict[str, Any]]]:

@@ -25,8 +25,6 @@ from .values import nearest, plain, read_yaml, value_fault
 
 logger = logging.getLogger(__name__)
 
-METHODS = ("sft", "bash", "rac")
-
 # What the libraries' own configurations raise for values they cannot take.
 _REFUSALS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, ImportError, OSError)
 
@@ -46,10 +44,14 @@ class RecipeParser(TrlParser):
     """`TrlParser` that collects every fault of a recipe before it gives up. Parse with `parse_recipe`.
 
     Args:
+        methods (`Sequence[str]`): What the recipe's `method` may be.
         other_keys (`Mapping[str, str]`, *optional*): Keys that other methods have, each with those methods' names.
     """
 
-    def __init__(self, *args: Any, other_keys: Mapping[str, str] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, methods: Sequence[str], other_keys: Mapping[str, str] | None = None, **kwargs: Any
+    ) -> None:
+        self._methods = tuple(methods)
         self._other_keys = dict(other_keys or {})
         super().__init__(*args, **kwargs)
 
@@ -70,8 +72,8 @@ class RecipeParser(TrlParser):
         notes: list[str] = []
         faults: list[str] = []
         method = values.pop("method", None)
-        if method is not None and method not in METHODS:
-            faults.append(f"{path}: method is {method!r}: choose one of {', '.join(METHODS)}")
+        if method is not None and method not in self._methods:
+            faults.append(f"{path}: method is {method!r}: choose one of {', '.join(self._methods)}")
         environment = values.pop("env", None) or {}
         if not isinstance(environment, dict):
             faults.append(f"{path}: env is {environment!r}: it must map names to values")

@@ -1,83 +1,72 @@
-"""Show rows as the trainer sees them: prompt, context with the replaced tokens marked, lengths and shares."""
+"""Rows as they would be trained, before anything is: `gapbridge preview`, and `preview` for scripts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
-from rich.console import Console
+from datasets import Dataset
 from rich.text import Text
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..examples.example import Example
+from .. import methods
+from ..errors import ConfigError
+from ..training.method import Method, first_rows
+from ..training.rows import print_rows
+from .inputs import load_examples, load_start
+from .job import Job
+from .rounds import round_arguments
 
 
-def bash_preview(
-    example: Example, context: Sequence[int], sampled: Sequence[bool], tokenizer: PreTrainedTokenizerBase
-) -> Text:
-    """One BASH row as text. A replaced token reads ⟦reference→model⟧; a sampled token equal to the reference is
-    underlined.
+def run_preview(job: Job, count: int) -> list[Text]:
+    """Print the first rows of round 1; their contexts are drawn, and nothing is written."""
+    from ..decoding.mode import place_for_generation
 
-    The prompt is dim: it carries no loss. Every label of the answer is the reference token, whatever the context
-    holds.
+    args = round_arguments(job.args, 1)
+    model, tokenizer = load_start(job, whole=job.method.draws)
+    if job.method.draws:
+        place_for_generation(model, args)
+    job.data.max_train_examples = min(count, job.data.max_train_examples or count)
+    job.args.eval_strategy = type(job.args.eval_strategy)("no")
+    examples = load_examples(job, tokenizer, model)["train"]
+    contexts = job.method.contexts(model, tokenizer, examples, args)
+    rows = first_rows(job.method, examples, tokenizer, args, contexts, count)
+    found = [job.method.show(row, tokenizer) for row in rows]
+    print_rows(found)
+    return found
+
+
+def preview(
+    model: str | PreTrainedModel,
+    args: Any,
+    train_dataset: Dataset,
+    processing_class: PreTrainedTokenizerBase | None = None,
+    *,
+    count: int = 3,
+) -> list[Text]:
+    """The first rows that the trainer of `args` would train; their contexts are drawn, and nothing is written.
+
+    Args:
+        model, args, train_dataset, processing_class: as for the trainer; `args` says which, as a [`BASHConfig`] does.
+        count: how many rows.
+
+    Returns:
+        One `rich` text a row; `print(text.plain)` or `rich.print(text)`.
+
+    Raises:
+        ConfigError: `args` is the configuration of no method. DataError: the data set has bad rows.
     """
-    replaced = sum(a != b for a, b in zip(context, example.reference, strict=True))
-    total = len(example.prompt) + len(context) + len(example.trailer)
-    text = Text()
-    text.append(f"id {example.id}", style="bold")
-    text.append(
-        f"   {len(example.prompt)} prompt + {len(example.reference)} answer + {len(example.trailer)} template tokens "
-        f"= {total}, "
-        f"{len(example.reference) + len(example.trailer)} with loss\n"
-        f"sampled {sum(sampled)} ({sum(sampled) / len(context):.1%}), replaced {replaced} "
-        f"({replaced / len(context):.1%})\n"
-    )
-    text.append(tokenizer.decode(example.prompt), style="dim")
-    pending: list[int] = []
-    for reference, token, coin in zip(example.reference, context, sampled, strict=True):
-        if not coin:
-            pending.append(reference)
-            continue
-        text.append(tokenizer.decode(pending))
-        pending = []
-        if token == reference:
-            text.append(tokenizer.decode([token]), style="underline green")
-        else:
-            text.append(f"⟦{_visible(tokenizer, reference)}→{_visible(tokenizer, token)}⟧", style="bold red")
-    text.append(tokenizer.decode([*pending, *example.trailer]))
-    text.append("\n")
-    return text
+    method = _method_of(args)
+    args.check()
+    model, tokenizer = method._start(model, args, processing_class)
+    part = train_dataset.select(range(min(count, len(train_dataset))))
+    examples = method.read(part, tokenizer, model, args, "train_dataset", max_length=args.max_length)
+    contexts = method.contexts(model, tokenizer, examples, args)
+    return [method.show(row, tokenizer) for row in first_rows(method, examples, tokenizer, args, contexts, count)]
 
 
-def rac_preview(
-    example: Example, draft: Sequence[int], finished: bool, cue: Sequence[int], tokenizer: PreTrainedTokenizerBase
-) -> Text:
-    """One RAC row as text: prompt, draft and request are dim, they carry no loss; the reference carries all of it."""
-    answer = [*example.reference, *example.trailer]
-    total = len(example.prompt) + len(draft) + len(cue) + len(answer)
-    text = Text()
-    text.append(f"id {example.id}", style="bold")
-    text.append(
-        f"   {len(example.prompt)} prompt + {len(draft)} draft + {len(cue)} request + {len(answer)} answer tokens = "
-        f"{total}, {len(answer)} with loss\n"
-        f"the draft {'ended by itself' if finished else 'was cut at the length cap'}\n"
-    )
-    text.append(tokenizer.decode(example.prompt), style="dim")
-    text.append(tokenizer.decode(draft), style="dim red")
-    text.append(tokenizer.decode(cue), style="dim")
-    text.append(tokenizer.decode(answer))
-    text.append("\n")
-    return text
-
-
-def _visible(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
-    return tokenizer.decode([token]).replace("\n", "\\n") or tokenizer.convert_ids_to_tokens(token)
-
-
-def print_previews(previews: Sequence[Text], console: Console | None = None) -> None:
-    console = console or Console(soft_wrap=True)
-    console.print(
-        "⟦reference→model⟧: a token of the answer replaced in the context; the label stays the reference token\n",
-        style="italic",
-    )
-    for preview in previews:
-        console.print(preview)
+def _method_of(args: Any) -> type[Method]:
+    for name in methods.names():
+        method = methods.find(name)
+        if type(args) is method.config_class:
+            return method
+    raise ConfigError(f"args is a {type(args).__name__}: it is the configuration of no method here")

@@ -23,43 +23,53 @@ from accelerate import PartialState
 
 from ..files import sync_directory, sync_file, write_json_atomic, writing
 from ..training.checkpoints import SaveAndStop, last_complete_checkpoint
-from ..training.config import SelfGenerationConfig
-from ..training.guards import GuardedSFTTrainer
+from ..training.config import RoundFields
+from ..training.guards import Guards
 from ..training.interruption import Interrupted, stop_after_step
 
 
-MakeTrainer = Callable[[Path | None, Any], GuardedSFTTrainer]
+MakeTrainer = Callable[[Path | None, Any], Guards]
 
 
 def round_directory(output_dir: str | Path, round_index: int) -> Path:
     return Path(output_dir) / f"round_{round_index}"
 
 
-def round_arguments(args: SelfGenerationConfig, round_index: int) -> SelfGenerationConfig:
+def rounds_of(args: Any) -> int:
+    """How many rounds a configuration asks for; methods without the key have one."""
+    return args.num_rounds if isinstance(args, RoundFields) else 1
+
+
+def last_model(args: Any) -> Path:
+    return round_directory(args.output_dir, rounds_of(args)) / "model"
+
+
+def round_arguments(args: Any, round_index: int) -> Any:
     """The configuration of one round's trainer.
 
     It is built anew rather than copied: accelerate gives each trainer a DeepSpeed plugin of its own or none.
     """
-    changes: dict[str, Any] = {
-        "output_dir": str(round_directory(args.output_dir, round_index)),
-        "num_train_epochs": args.epochs_of_round(round_index),
-        "round_index": round_index,
-        "num_rounds": 1,
-        "round_epochs": None,
-    }
-    if args.run_name and args.num_rounds > 1:
-        changes["run_name"] = f"{args.run_name}-round-{round_index}"
+    changes: dict[str, Any] = {"output_dir": str(round_directory(args.output_dir, round_index))}
+    if isinstance(args, RoundFields):
+        changes |= {
+            "num_train_epochs": args.epochs_of_round(round_index),
+            "round_index": round_index,
+            "num_rounds": 1,
+            "round_epochs": None,
+        }
+        if args.run_name and args.num_rounds > 1:
+            changes["run_name"] = f"{args.run_name}-round-{round_index}"
     return dataclasses.replace(args, **changes)
 
 
-def unfinished_rounds(args: SelfGenerationConfig) -> Iterator[tuple[int, Path | None]]:
+def unfinished_rounds(args: Any) -> Iterator[tuple[int, Path | None]]:
     """The rounds without a whole model, each with the model it starts from (None: the recipe's)."""
-    for index in range(1, args.num_rounds + 1):
+    for index in range(1, rounds_of(args) + 1):
         if not (round_directory(args.output_dir, index) / "model").is_dir():
             yield index, None if index == 1 else round_directory(args.output_dir, index - 1) / "model"
 
 
-def run_rounds(args: SelfGenerationConfig, make_trainer: MakeTrainer) -> Path:
+def run_rounds(args: Any, make_trainer: MakeTrainer) -> Path:
     """Run all rounds that are not finished and put the last model into `args.output_dir` as well.
 
     Args:
@@ -75,14 +85,13 @@ def run_rounds(args: SelfGenerationConfig, make_trainer: MakeTrainer) -> Path:
         train_stage(trainer)
         save_model(trainer, Path(trainer.args.output_dir) / "model")
         del trainer
-    final = round_directory(args.output_dir, args.num_rounds) / "model"
     if PartialState().is_main_process:
-        publish(final, Path(args.output_dir))
+        publish(last_model(args), Path(args.output_dir))
     PartialState().wait_for_everyone()
     return Path(args.output_dir)
 
 
-def train_stage(trainer: GuardedSFTTrainer) -> None:
+def train_stage(trainer: Guards) -> None:
     """Train, from the last complete checkpoint if there is one, and add up the seconds for the report.
 
     Raises:
@@ -104,7 +113,7 @@ def train_stage(trainer: GuardedSFTTrainer) -> None:
             write_json_atomic(path, {"seconds": round(before + time.perf_counter() - started, 3)})
 
 
-def save_model(trainer: GuardedSFTTrainer, directory: Path) -> None:
+def save_model(trainer: Guards, directory: Path) -> None:
     """Save model, tokenizer and card under a temporary name, then rename: `directory` is whole or not there."""
     temporary = directory.with_name(f".{directory.name}.tmp")
     with writing(directory):

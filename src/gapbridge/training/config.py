@@ -1,19 +1,43 @@
-"""What the methods share on top of TRL's `SFTConfig`: bad rows, and for some of them rounds and sampling."""
+"""Field mixins: what the methods' configurations share. They stand before TRL's configuration of a method's trainer:
+`class BASHConfig(BASHFields, SFTConfig)`. Free of torch, so that `gapbridge METHOD --help` answers at once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
-from trl import SFTConfig
-
-from ..decoding.sampling import SamplingOptions
+from ..decoding.options import DrawOptions
 from ..errors import ConfigError
 
 
+if TYPE_CHECKING:
+    from trl import SFTConfig as _Behind  # whose fields the mixins may read
+else:
+    _Behind = object
+
+
 @dataclass
-class ExampleConfig(SFTConfig):
-    """`SFTConfig` with the treatment of bad rows and an inline chat template.
+class Fields(_Behind):
+    """The base of the mixins: faults are collected along the method resolution order, and checked when all is set."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check()
+
+    def faults(self) -> list[str]:
+        """Everything wrong with the values, one sentence each."""
+        return []
+
+    def check(self) -> None:
+        """Raise one ConfigError that lists all faults."""
+        faults = self.faults()
+        if faults:
+            raise ConfigError(faults)
+
+
+@dataclass
+class ExampleFields(Fields):
+    """How rows of data become examples, before TRL's `SFTConfig`.
 
     Args:
         on_bad_rows (`str`, *optional*, defaults to `"raise"`):
@@ -37,8 +61,7 @@ class ExampleConfig(SFTConfig):
     )
 
     def faults(self) -> list[str]:
-        """Everything wrong with the values, one sentence each."""
-        faults = []
+        faults = super().faults()
         if self.on_bad_rows not in ("raise", "skip"):
             faults.append(f"on_bad_rows is {self.on_bad_rows!r}: choose raise or skip")
         if self.chat_template is not None and self.chat_template_path is not None:
@@ -51,25 +74,58 @@ class ExampleConfig(SFTConfig):
             )
         return faults
 
-    def check(self) -> None:
-        """Raise one ConfigError that lists all faults."""
-        faults = self.faults()
-        if faults:
-            raise ConfigError(faults)
-
 
 @dataclass
-class SelfGenerationConfig(ExampleConfig):
-    r"""What methods share that train on the model's own tokens: rounds, and how tokens are drawn.
+class RoundFields(Fields):
+    """Rounds: contexts are built with the current weights and trained on, again and again.
 
     Args:
         num_rounds (`int`, *optional*, defaults to `1`):
             How often contexts are built with the current weights and trained on. Rounds are chained by the command
-            line or by [`~gapbridge.rounds.run_rounds`]; one trainer trains one round.
+            line or by [`~gapbridge.runs.rounds.run_rounds`]; one trainer trains one round.
         round_epochs (`list[float]`, *optional*):
             Epochs of each round: one number for all, or one per round. Defaults to `num_train_epochs` in each.
         round_index (`int`, *optional*, defaults to `1`):
             The round that this trainer trains, counted from 1. It enters the noise, so that rounds draw differently.
+    """
+
+    num_rounds: int = field(default=1, metadata={"help": "Rounds of building contexts and training on them."})
+    round_epochs: list[float] | None = field(
+        default=None, metadata={"help": "Epochs of each round: one number, or one per round."}
+    )
+    round_index: int = field(default=1, metadata={"help": "The round this trainer trains, counted from 1."})
+
+    def __post_init__(self) -> None:
+        if isinstance(self.round_epochs, (int, float)):
+            self.round_epochs = [float(self.round_epochs)]
+        super().__post_init__()
+
+    def faults(self) -> list[str]:
+        faults = super().faults()
+        for name, value in (("num_rounds", self.num_rounds), ("round_index", self.round_index)):
+            if value < 1:
+                faults.append(f"{name} is {value}: it must be at least 1")
+        epochs = self.round_epochs
+        if epochs is not None and len(epochs) not in (1, self.num_rounds):
+            faults.append(
+                f"round_epochs has {len(epochs)} numbers for {self.num_rounds} rounds: give one, or one per round"
+            )
+        if epochs is not None and any(not number > 0 for number in epochs):
+            faults.append(f"round_epochs is {epochs}: each must be larger than 0")
+        return faults
+
+    def epochs_of_round(self, round_index: int) -> float:
+        """How many epochs round `round_index` (counted from 1) trains."""
+        if self.round_epochs is None:
+            return float(self.num_train_epochs)
+        return self.round_epochs[0 if len(self.round_epochs) == 1 else round_index - 1]
+
+
+@dataclass
+class DrawFields(RoundFields):
+    """How tokens are drawn before a round is trained; names and defaults are TRL's where it has them.
+
+    Args:
         eval_own_contexts (`bool`, *optional*, defaults to `True`):
             Evaluate on held-out rows with own contexts as well (`eval_own_loss`), beside `eval_loss` on references.
         temperature (`float`, *optional*, defaults to `1.0`): Temperature; 0 takes the most likely token.
@@ -80,11 +136,6 @@ class SelfGenerationConfig(ExampleConfig):
         shard_size (`int`, *optional*, defaults to `512`): Examples in one shard: what an interruption can cost.
     """
 
-    num_rounds: int = field(default=1, metadata={"help": "Rounds of building contexts and training on them."})
-    round_epochs: list[float] | None = field(
-        default=None, metadata={"help": "Epochs of each round: one number, or one per round."}
-    )
-    round_index: int = field(default=1, metadata={"help": "The round this trainer trains, counted from 1."})
     eval_own_contexts: bool = field(default=True, metadata={"help": "Evaluate on held-out own contexts as well."})
     temperature: float = field(default=1.0, metadata={"help": "Sampling temperature; 0 is greedy."})
     top_p: float = field(default=1.0, metadata={"help": "Nucleus sampling; 1 is off."})
@@ -93,47 +144,28 @@ class SelfGenerationConfig(ExampleConfig):
     generation_batch_size: int = field(default=64, metadata={"help": "Rows in one generation pass."})
     shard_size: int = field(default=512, metadata={"help": "Examples in one shard of the context store."})
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if isinstance(self.round_epochs, (int, float)):
-            self.round_epochs = [float(self.round_epochs)]
-        self.check()
-
     def faults(self) -> list[str]:
         faults = super().faults()
-        for name in ("num_rounds", "round_index", "generation_batch_size", "shard_size"):
-            if getattr(self, name) < 1:
-                faults.append(f"{name} is {getattr(self, name)}: it must be at least 1")
-        epochs = self.round_epochs
-        if epochs is not None and len(epochs) not in (1, self.num_rounds):
-            faults.append(
-                f"round_epochs has {len(epochs)} numbers for {self.num_rounds} rounds: give one, or one per round"
-            )
-        if epochs is not None and any(not number > 0 for number in epochs):
-            faults.append(f"round_epochs is {epochs}: each must be larger than 0")
-        try:
-            self.sampling()
-        except ConfigError as error:
-            faults += error.faults
+        if self.generation_batch_size < 1:
+            faults.append(f"generation_batch_size is {self.generation_batch_size}: it must be at least 1")
+        if self.shard_size < 1:
+            faults.append(f"shard_size is {self.shard_size}: it must be at least 1")
+        elif self.generation_batch_size >= 1:
+            try:
+                self.draw_options()
+            except ConfigError as error:
+                faults += error.faults
         return faults
 
-    def sampling(self, suppress_tokens: tuple[int, ...] = ()) -> SamplingOptions:
-        return SamplingOptions(self.temperature, self.top_k, self.top_p, self.min_p or 0.0, suppress_tokens)
-
-    def generation_options(self) -> dict[str, Any]:
-        """The options that the functions of `gapbridge.decoding` share."""
-        return {
-            "seed": self.seed,
-            "round_index": self.round_index,
-            "temperature": self.temperature,
-            "top_k": self.top_k,
-            "top_p": self.top_p,
-            "min_p": self.min_p or 0.0,
-            "batch_size": self.generation_batch_size,
-        }
-
-    def epochs_of_round(self, round_index: int) -> float:
-        """How many epochs round `round_index` (counted from 1) trains."""
-        if self.round_epochs is None:
-            return self.num_train_epochs
-        return self.round_epochs[0 if len(self.round_epochs) == 1 else round_index - 1]
+    def draw_options(self, suppress_tokens: tuple[int, ...] = ()) -> DrawOptions:
+        """How this round draws."""
+        return DrawOptions(
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            min_p=self.min_p or 0.0,
+            suppress_tokens=suppress_tokens,
+            seed=self.seed,
+            round_index=self.round_index,
+            batch_size=self.generation_batch_size,
+        )

@@ -1,39 +1,49 @@
-"""`SFTTrainer` with a guard against non-finite losses, and with resume from whole checkpoints only."""
+"""A TRL trainer with guards: non-finite losses stop it before the update, and it resumes from whole checkpoints only."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
 from transformers import TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
-from trl import SFTTrainer
 
-from ..errors import RunError, TrainingError
+from ..errors import ConfigError, RunError, TrainingError
 from ..files import writing
 from .checkpoints import SaveAfterEvaluation, last_complete_checkpoint, mark_complete
 from .parallel import CheckSharding, check_accelerator
 
 
-class GuardedSFTTrainer(SFTTrainer):
-    """[`~trl.SFTTrainer`] that stops before the update when a loss is not finite and that marks whole checkpoints.
+if TYPE_CHECKING:
+    from transformers import Trainer as _Behind
+else:
+    _Behind = object
+
+# What transformers and TRL raise in their constructors for options that do not go together, or packages that lack.
+_REFUSALS = (ValueError, TypeError, ImportError, RuntimeError, NotImplementedError)
+
+
+class Guards(_Behind):
+    """Put before a TRL trainer. `row_ids` are the rows before shuffling and packing, with columns `id` and
+    `input_ids`: they let an error name rows.
 
     Args:
-        row_ids (`Dataset`, *optional*):
-            The training rows before shuffling and packing, with columns `id` and `input_ids`: lets an error name rows.
-        callbacks, **kwargs: as for [`~trl.SFTTrainer`].
+        callbacks, **kwargs: as for the trainer behind.
+
+    Raises:
+        ConfigError: the trainer behind refuses an option. RunError: the processes do not work together.
     """
 
-    _tag_names = ["trl", "sft", "gapbridge"]
+    row_ids: Dataset | None = None
 
-    def __init__(
-        self, *args: Any, row_ids: Dataset | None = None, callbacks: list[TrainerCallback] | None = None, **kwargs: Any
-    ) -> None:
-        self._row_ids = row_ids
-        super().__init__(*args, callbacks=[CheckSharding(), SaveAfterEvaluation(), *(callbacks or [])], **kwargs)
+    def __init__(self, *args: Any, callbacks: list[TrainerCallback] | None = None, **kwargs: Any) -> None:
+        try:
+            super().__init__(*args, callbacks=[CheckSharding(), SaveAfterEvaluation(), *(callbacks or [])], **kwargs)
+        except _REFUSALS as error:
+            raise ConfigError(str(error) or type(error).__name__) from error
         check_accelerator(self.args, self.accelerator, self.model)
 
     def compute_loss(
@@ -43,6 +53,14 @@ class GuardedSFTTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
+        """As in the trainer behind.
+
+        The loss is looked at here and not behind `training_step`: under DeepSpeed the update is part of the backward
+        pass, and would have been made by then.
+
+        Raises:
+            TrainingError: in training, the loss is not finite.
+        """
         result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         loss = result[0] if return_outputs else result
         if model.training and not torch.isfinite(loss):
@@ -50,24 +68,21 @@ class GuardedSFTTrainer(SFTTrainer):
             named = f"rows {', '.join(rows)}" if rows else "rows that have no id"
             raise TrainingError(
                 f"the loss is {loss.item()} at step {self.state.global_step + 1}, in a batch with {named}. No update "
-                f"was made with "
-                "it. The last complete checkpoint is good; lower learning_rate or max_grad_norm, use bf16 rather "
-                "than fp16, or "
-                "look at these rows"
+                "was made with it. The last complete checkpoint is good; lower learning_rate or max_grad_norm, use "
+                "bf16 rather than fp16, or look at these rows"
             )
         return result
 
     def _rows_in(self, inputs: dict[str, Tensor | Any]) -> list[str]:
         """The ids of the rows in a batch, found by their tokens; packed and padding-free rows are taken apart
         first."""
-        if self._row_ids is None:
+        if self.row_ids is None:
             return []
         wanted = {tuple(ids) for ids in _documents(inputs)}
         found = []
-        for rows in self._row_ids.iter(batch_size=1000):
+        for rows in self.row_ids.select_columns(["id", "input_ids"]).iter(batch_size=1000):
             found += [row for row, ids in zip(rows["id"], rows["input_ids"], strict=True) if tuple(ids) in wanted]
         return found
-
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """As in [`~trl.SFTTrainer`], then the mark, and only then older checkpoints go: one is whole at any moment.
 

@@ -11,21 +11,18 @@ from typing import Any
 import torch
 from peft import PeftModel
 from safetensors import SafetensorError
-from torch import nn
-from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 from trl import ModelConfig, clone_chat_template, get_quantization_config
 
 from ..errors import ConfigError
-from .config import ExampleConfig
 
 
 logger = logging.getLogger(__name__)
 
 
-def model_init_kwargs(model_config: ModelConfig, args: ExampleConfig) -> dict[str, Any]:
+def model_init_kwargs(model_config: ModelConfig, args: Any) -> dict[str, Any]:
     """What `from_pretrained` gets, from the recipe's model keys."""
     options: dict[str, Any] = {
         "revision": model_config.model_revision,
@@ -38,7 +35,7 @@ def model_init_kwargs(model_config: ModelConfig, args: ExampleConfig) -> dict[st
 
 
 @contextmanager
-def whole_weights(args: ExampleConfig) -> Iterator[None]:
+def whole_weights(args: Any) -> Iterator[None]:
     """Models that are loaded inside are whole in every process, also when they are to be trained under ZeRO-3.
 
     From the moment a configuration asks for ZeRO-3, transformers shards models while it loads them, whatever
@@ -56,7 +53,7 @@ def whole_weights(args: ExampleConfig) -> Iterator[None]:
         set_hf_deepspeed_config(wish)
 
 
-def load_model(path: str | Path, args: ExampleConfig, *, whole: bool = True, **options: Any) -> PreTrainedModel:
+def load_model(path: str | Path, args: Any, *, whole: bool = True, **options: Any) -> PreTrainedModel:
     """Load a model, or a PEFT adapter on its base model with the adapter trainable.
 
     float32 unless `dtype` says otherwise, as in TRL. Quantised models are placed on this process's device. Under
@@ -84,11 +81,6 @@ def load_model(path: str | Path, args: ExampleConfig, *, whole: bool = True, **o
         raise ConfigError(f"model {path!s} cannot be loaded: {error}") from error
 
 
-def is_sharded(model: nn.Module) -> bool:
-    """Whether this process holds only its share of some parameter: of a DTensor, or none at all as under ZeRO-3."""
-    return any(isinstance(parameter, DTensor) or not parameter.numel() for parameter in model.parameters())
-
-
 def _base_of(adapter: Path) -> str:
     from peft import PeftConfig
 
@@ -98,7 +90,7 @@ def _base_of(adapter: Path) -> str:
     return base
 
 
-def load_tokenizer(path: str | Path, args: ExampleConfig, revision: str | None = None) -> PreTrainedTokenizerBase:
+def load_tokenizer(path: str | Path, args: Any, revision: str | None = None) -> PreTrainedTokenizerBase:
     """Load a tokenizer. Raises ConfigError if there is none."""
     try:
         return AutoTokenizer.from_pretrained(
@@ -109,7 +101,7 @@ def load_tokenizer(path: str | Path, args: ExampleConfig, revision: str | None =
 
 
 def prepare_tokenizer(
-    model: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase, args: ExampleConfig, *, uses_peft: bool
+    model: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase, args: Any, *, uses_peft: bool
 ) -> None:
     """Apply `eos_token`, `chat_template` and `chat_template_path` before any text is tokenised, as `SFTTrainer` will.
 

@@ -1,84 +1,166 @@
-"""What trainers share that train on the model's own tokens: contexts are built in the constructor, then SFT runs."""
+"""What a method is: a TRL trainer that builds its own rows.
+
+    class BASHTrainer(Method, SFTTrainer): ...
+
+A row of data goes one way: data set → `read` → examples → `contexts` (drawn, in a store) → `rows` → the trainer. One
+function, `build_rows`, makes the rows, of all examples through the store for training and of a few without it for a
+preview, so that what a preview prints is what is trained.
+"""
 
 from __future__ import annotations
 
 import logging
-from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
 from datasets import Dataset
 from peft import PeftConfig, PeftModel
+from rich.text import Text
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 
-from ..contexts.fill import place_for_generation
+from ..contexts.fill import Contexts, fill_store, open_store
+from ..contexts.fingerprint import weights_fingerprint
+from ..contexts.store import ContextStore
+from ..decoding import Draft
+from ..decoding.mode import place_for_generation
 from ..errors import ConfigError, DataError
 from ..examples.build import build_examples
-from ..examples.example import ExampleSet
+from ..examples.example import Example, ExampleSet
 from ..examples.tokens import stop_tokens
-from .config import SelfGenerationConfig
-from .guards import GuardedSFTTrainer
+from .config import DrawFields, RoundFields
+from .guards import Guards
 from .loading import load_model, load_tokenizer, prepare_tokenizer
 from .parallel import check_processes
-from .rows import reference_dataset
+from .rows import Row, reference_row, rows_of, rows_to_dataset, show_row
 
 
 logger = logging.getLogger(__name__)
 
-CEN_2025 = {
-    "title": "Bridging the Training-Inference Gap in LLMs by Leveraging Self-Generated Tokens",
-    "id": "2410.14655",
-    "citation": (
-        "@article{cen2025bridging,\n"
-        "    title   = {{Bridging the Training-Inference Gap in LLMs by Leveraging Self-Generated Tokens}},\n"
-        "    author  = {Cen, Zhepeng and Liu, Yao and Zeng, Siliang and Chaudhari, Pratik and Rangwala, Huzefa and "
-        "Karypis, George and Fakoor, Rasool},\n"
-        "    journal = {Transactions on Machine Learning Research},\n"
-        "    year    = 2025\n"
-        "}"
-    ),
-}
+Pairs = Iterable[tuple[Example, dict[str, Any]]]
+Counts = dict[str, int]
+
+_PLACEHOLDER_ROWS = 2  # that TRL's constructor gets while the rows are not drawn yet
 
 
-class SelfGenerationTrainer(GuardedSFTTrainer):
+@dataclass(frozen=True)
+class AnswerMode:
+    """A way of answering that a method brings, besides the direct one.
+
+    help: what it does.
+    options: what it can be told on the command line, each with its help.
+    settings: from a recipe's configuration, of whatever method, to the mode's settings as JSON values.
+    answer: `answer(model, tokenizer, prompts, first, ids=, conversational=, settings=, max_completion_length=,
+        options=, on_finished=)` → drafts; `first` are the direct answers to the same prompts.
     """
-    [`~trl.SFTTrainer`] whose training rows are built, in the constructor, from tokens of the model itself.
 
-    Building them is the data preparation: the plain model, before anything is wrapped or sharded, makes the contexts
-    or finds them in `output_dir/contexts`; then [`~trl.SFTTrainer`] trains the rows. One trainer trains one round.
-    Subclasses say what a row is, in `build_rows`.
+    help: str
+    options: dict[str, str]
+    settings: Callable[[Any], dict[str, Any]]
+    answer: Callable[..., list[Draft]]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A part's contexts: how they are drawn, and the store that holds them."""
+
+    contexts: Contexts
+    store: ContextStore
+
+
+class Method(Guards):
+    """
+    A TRL trainer that builds its own rows, put before it: `class BASHTrainer(Method, SFTTrainer)`.
+
+    Building the rows is the data preparation. In the constructor, once TRL has taken every option and before anything
+    is wrapped or sharded, the model draws the contexts, or they are found in `output_dir`. One trainer trains one
+    round.
 
     Args:
         model (`str` or [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]): The model to train.
-        args ([`~gapbridge.config.SelfGenerationConfig`], *optional*): Configuration, of the method's class.
+        args (*optional*): Configuration, of the method's `config_class`.
         train_dataset ([`~datasets.Dataset`] or `ExampleSet`):
-            Prompts and answers in one of the forms of `gapbridge.examples.build_examples`, or what that returns.
+            Prompts and answers in one of the forms of `gapbridge.build_examples`, or what that returns.
         eval_dataset ([`~datasets.Dataset`] or `ExampleSet`, *optional*):
             Held-out data in the same form. Gives `eval_loss` on reference contexts and `eval_own_loss` on own ones.
         processing_class ([`~transformers.PreTrainedTokenizerBase`], *optional*): The tokenizer.
-        data_collator, callbacks, optimizers, quantization_config, peft_config, **kwargs: as for [`~trl.SFTTrainer`].
+        data_collator, callbacks, optimizers, quantization_config, peft_config, **kwargs: as for TRL's trainer.
+        drawings: the opened stores, where the caller has them already.
 
     Raises:
         ConfigError, DataError, StoreError, RunError: see `gapbridge.errors`; nothing has been trained then.
     """
 
-    config_class: ClassVar[type[SelfGenerationConfig]]
+    config_class: ClassVar[type]
+    draws: ClassVar[bool] = False  # whether it generates before training: then every process needs whole weights
+    count_names: ClassVar[tuple[str, ...]] = ()  # what `rows` counts
+    answer_modes: ClassVar[dict[str, AnswerMode]] = {}
 
-    @abstractmethod
-    def build_rows(
-        self,
-        model: PreTrainedModel,
+    @classmethod
+    def read(
+        cls,
+        dataset: Dataset,
         tokenizer: PreTrainedTokenizerBase,
-        examples: ExampleSet,
+        model: PreTrainedModel | None,
         args: Any,
-        directory: Path,
+        source: str,
         *,
-        evaluation: bool,
-    ) -> tuple[Dataset | None, Any]:
-        """Rows (`id`, `input_ids`, `labels`) from the contexts in `directory`, made if need be, and what to count.
+        max_length: int | None,
+    ) -> ExampleSet:
+        """The examples of a data set."""
+        return build_examples(
+            dataset,
+            tokenizer,
+            stops=stop_tokens(tokenizer, model),
+            max_length=max_length,
+            on_bad_rows=args.on_bad_rows,
+            truncate_long_rows=args.truncate_long_rows and max_length is not None,
+            num_proc=args.dataset_num_proc,
+            source=source,
+        )
 
-        With `evaluation` only rows with own contexts are wanted, None where these are the reference contexts.
-        """
+    @classmethod
+    def prepare(cls, model: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase, args: Any) -> None:
+        """What a method adds to model and tokenizer before any text is tokenised. A second time it adds nothing."""
+
+    @classmethod
+    def contexts(
+        cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: Any
+    ) -> Contexts | None:
+        """What is drawn before training, or None."""
+        return None
+
+    @classmethod
+    def rows(
+        cls,
+        pairs: Pairs,
+        examples: ExampleSet,
+        tokenizer: PreTrainedTokenizerBase,
+        args: Any,
+        counts: Counts,
+        *,
+        evaluation: bool = False,
+    ) -> Iterator[Row]:
+        """Rows from examples and what was drawn for each; `evaluation`: those that `eval_own_loss` is taken over."""
+        return (reference_row(example) for example, _ in pairs)
+
+    @classmethod
+    def evaluates_own_contexts(cls, args: Any) -> bool:
+        """Whether held-out rows with own contexts are made and evaluated, beside those with reference contexts."""
+        return cls.draws and isinstance(args, DrawFields) and args.eval_own_contexts
+
+    @classmethod
+    def describe(cls, counts: Counts) -> str:
+        """The counts of `rows` in words."""
+        return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+    @classmethod
+    def show(cls, row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:
+        """A row as it is trained."""
+        return show_row(row, tokenizer)
 
     def __init__(
         self,
@@ -92,66 +174,77 @@ class SelfGenerationTrainer(GuardedSFTTrainer):
         optimizers: tuple[Any, Any] = (None, None),
         quantization_config: Any | None = None,
         peft_config: PeftConfig | None = None,
+        drawings: dict[str, Drawing] | None = None,
         **kwargs: Any,
     ) -> None:
-        name = str(model) if isinstance(model, str) else model.config._name_or_path
+        method = type(self)
         if args is None:
+            name = str(model) if isinstance(model, str) else model.config._name_or_path
             args = self.config_class(f"{name.rstrip('/').split('/')[-1]}-{self._name}")
-        self._check_arguments(args, train_dataset, eval_dataset, kwargs)
+        method._check_arguments(args, {"train_dataset": train_dataset, "eval_dataset": eval_dataset}, kwargs)
         check_processes(args)
-        set_seed(args.seed)
-        if isinstance(model, str):
-            quantized = {"quantization_config": quantization_config} if quantization_config else {}
-            model, quantization_config = load_model(model, args, **quantized), None
-            args.model_init_kwargs = None  # used up; SFTTrainer would warn that a loaded model ignores them
-        tokenizer = processing_class or load_tokenizer(name, args)
-        prepare_tokenizer(model, tokenizer, args, uses_peft=peft_config is not None or isinstance(model, PeftModel))
-        self.examples = self._examples(train_dataset, tokenizer, model, args, "train_dataset")
-        eval_examples = None
-        if eval_dataset is not None:
-            eval_examples = self._examples(eval_dataset, tokenizer, model, args, "eval_dataset")
-        place_for_generation(model, args)
-        contexts = Path(args.output_dir) / "contexts"
-        rows, self.counts = self.build_rows(model, tokenizer, self.examples, args, contexts, evaluation=False)
-        assert rows is not None
-        logger.info("round %d: %d rows, %s", args.round_index, len(rows), self.counts)
-        own_rows, self.eval_counts = None, None
-        if eval_examples is not None and args.eval_own_contexts:
-            own_rows, self.eval_counts = self.build_rows(
-                model, tokenizer, eval_examples, args, contexts.with_name("eval_contexts"), evaluation=True
+        model, tokenizer = method._start(model, args, processing_class, quantization_config, peft_config)
+        if not isinstance(train_dataset, ExampleSet):
+            train_dataset = method.read(
+                train_dataset, tokenizer, model, args, "train_dataset", max_length=args.max_length
             )
-        self._own_eval_dataset = None if own_rows is None else own_rows.remove_columns("id")
-
+        if eval_dataset is not None and not isinstance(eval_dataset, ExampleSet):
+            eval_dataset = method.read(
+                eval_dataset, tokenizer, model, args, "eval_dataset", max_length=args.max_length
+            )
+        parts = {"train": train_dataset} | ({} if eval_dataset is None else {"eval": eval_dataset})
+        if drawings is None:
+            drawings = open_drawings(method, model, tokenizer, parts, args)
+        rows, counts = None, {}
+        if not drawings:
+            rows, counts = build_rows(method, train_dataset, tokenizer, args)
         set_seed(args.seed)
         super().__init__(
             model=model,
             args=args,
             data_collator=data_collator,
-            train_dataset=rows.remove_columns("id"),
-            eval_dataset=None if eval_examples is None else reference_dataset(eval_examples).remove_columns("id"),
+            train_dataset=trainable(rows or _placeholder(train_dataset)),
+            eval_dataset=None if eval_dataset is None else trainable(_reference_rows(eval_dataset)),
             processing_class=tokenizer,
             callbacks=callbacks,
             optimizers=optimizers,
-            quantization_config=quantization_config,
             peft_config=peft_config,
-            row_ids=rows,
             **kwargs,
         )
+        own_rows, eval_counts = None, {}
+        if rows is None:
+            # The contexts are the round's starting model's: an adapter that TRL has just put on it stays out.
+            with _starting_model(self.model, added=peft_config is not None):
+                rows, counts = build_rows(method, train_dataset, tokenizer, args, drawings["train"])
+                if "eval" in drawings:
+                    own_rows, eval_counts = build_rows(
+                        method, parts["eval"], tokenizer, args, drawings["eval"], evaluation=True
+                    )
+            self.train_dataset = self._prepare(trainable(rows), "train")
+        self.examples, self.row_ids = train_dataset, rows
+        self.counts, self.eval_counts = counts, eval_counts
+        self._own_eval_dataset = None if own_rows is None else trainable(own_rows)
+        described = f", {method.describe(counts)}" if counts else ""
+        round_index = args.round_index if isinstance(args, RoundFields) else 1
+        logger.info("round %d: %d rows%s", round_index, len(rows), described)
 
-    def _check_arguments(
-        self, args: SelfGenerationConfig, train_dataset: Any, eval_dataset: Any, kwargs: dict[str, Any]
-    ) -> None:
-        mine = type(self).__name__
-        if not isinstance(args, self.config_class):
+    def _prepare(self, rows: Dataset, part: str) -> Dataset:
+        """TRL's own preparation: truncation, packing, shuffling."""
+        return self._prepare_dataset(rows, self.processing_class, self.args, self.args.packing, None, part)
+
+    @classmethod
+    def _check_arguments(cls, args: Any, datasets: dict[str, Any], kwargs: dict[str, Any]) -> None:
+        mine = cls.__name__
+        if not isinstance(args, cls.config_class):
             raise ConfigError(
-                f"args is a {type(args).__name__}: {mine} needs a {self.config_class.__name__} (it takes all that "
-                "SFTConfig takes)"
+                f"args is a {type(args).__name__}: {mine} needs a {cls.config_class.__name__} (it takes all that "
+                "TRL's configuration takes)"
             )
         faults = args.faults()
-        if args.num_rounds > 1:
+        if isinstance(args, RoundFields) and args.num_rounds > 1:
             faults.append(
                 f"num_rounds is {args.num_rounds}, but one trainer trains one round: use the command line or "
-                "gapbridge.rounds.run_rounds, which chain them"
+                "gapbridge.runs.rounds.run_rounds, which chain them"
             )
         if kwargs.get("formatting_func") is not None:
             faults.append("formatting_func is not supported: bring the data to `prompt` and `completion` first")
@@ -159,7 +252,7 @@ class SelfGenerationTrainer(GuardedSFTTrainer):
             faults.append("dataset_kwargs: skip_prepare_dataset is not supported: preparing the data is the method")
         if faults:
             raise ConfigError(faults)
-        for name, dataset in (("train_dataset", train_dataset), ("eval_dataset", eval_dataset)):
+        for name, dataset in datasets.items():
             if dataset is None and name == "eval_dataset":
                 continue
             if not isinstance(dataset, (Dataset, ExampleSet)):
@@ -167,31 +260,33 @@ class SelfGenerationTrainer(GuardedSFTTrainer):
                     f"{name} is {type(dataset).__name__}: {mine} needs a datasets.Dataset or an ExampleSet"
                 )
 
-    @staticmethod
-    def _examples(
-        dataset: Dataset | ExampleSet,
-        tokenizer: PreTrainedTokenizerBase,
-        model: PreTrainedModel,
-        args: SelfGenerationConfig,
-        source: str,
-    ) -> ExampleSet:
-        if isinstance(dataset, ExampleSet):
-            return dataset
-        return build_examples(
-            dataset,
-            tokenizer,
-            stops=stop_tokens(tokenizer, model),
-            max_length=args.max_length,
-            on_bad_rows=args.on_bad_rows,
-            truncate_long_rows=args.truncate_long_rows,
-            num_proc=args.dataset_num_proc,
-            source=source,
-        )
+    @classmethod
+    def _start(
+        cls,
+        model: str | PreTrainedModel | PeftModel,
+        args: Any,
+        tokenizer: PreTrainedTokenizerBase | None,
+        quantization_config: Any | None = None,
+        peft_config: PeftConfig | None = None,
+    ) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
+        """Model and tokenizer, loaded where they are paths, prepared, and in place where the method draws."""
+        set_seed(args.seed)
+        name = str(model) if isinstance(model, str) else model.config._name_or_path
+        if isinstance(model, str):
+            quantized = {"quantization_config": quantization_config} if quantization_config else {}
+            model = load_model(model, args, whole=cls.draws, **quantized)
+            args.model_init_kwargs = None  # used up; TRL would warn that a loaded model ignores them
+        tokenizer = tokenizer or load_tokenizer(name, args)
+        prepare_tokenizer(model, tokenizer, args, uses_peft=peft_config is not None or isinstance(model, PeftModel))
+        cls.prepare(model, tokenizer, args)
+        if cls.draws:
+            place_for_generation(model, args)
+        return model, tokenizer
 
     def evaluate(
         self, eval_dataset: Any | None = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """As in [`~trl.SFTTrainer`]; without `eval_dataset` also on held-out own contexts (`eval_own_loss`)."""
+        """As in TRL's trainer; without `eval_dataset` also on held-out own contexts (`eval_own_loss`)."""
         if eval_dataset is not None or self._own_eval_dataset is None:
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         own = super().evaluate(self._own_eval_dataset, ignore_keys, f"{metric_key_prefix}_own")
@@ -199,8 +294,114 @@ class SelfGenerationTrainer(GuardedSFTTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if any(key.startswith("eval_own_") for key in logs):
-            # SFTTrainer would log the entropy and accuracy of this evaluation as those of the reference contexts.
+            # TRL would log the entropy and accuracy of this evaluation as those of the reference contexts.
             metrics = self._metrics["eval"]
             logs.update({f"eval_own_{key}": sum(values) / len(values) for key, values in metrics.items()})
             metrics.clear()
         super().log(logs, start_time)
+
+
+def open_drawings(
+    method: type[Method],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    parts: dict[str, ExampleSet],
+    args: Any,
+) -> dict[str, Drawing]:
+    """The stores of a round's contexts below `args.output_dir`, by part (`train`, `eval`); empty: nothing is drawn.
+
+    Opened once a round: what is there is checked, and the weights are hashed once for both. Nothing is written.
+
+    Raises:
+        StoreError: a store holds contexts that were made with other options, or a damaged shard.
+    """
+    drawings: dict[str, Drawing] = {}
+    weights: str | None = None
+    for part, examples in parts.items():
+        if part == "eval" and not method.evaluates_own_contexts(args):
+            continue
+        contexts = method.contexts(model, tokenizer, examples, args)
+        if contexts is None:
+            continue
+        weights = weights or weights_fingerprint(model)
+        directory = Path(args.output_dir) / {"train": "contexts", "eval": "eval_contexts"}[part]
+        store = open_store(contexts, model, tokenizer, examples, args, directory, weights=weights)
+        if args.process_index == 0 and directory.is_dir():
+            store.check()
+        drawings[part] = Drawing(contexts, store)
+    return drawings
+
+
+def fill_drawing(drawing: Drawing, examples: ExampleSet, args: Any) -> ContextStore:
+    """Draw what the store lacks."""
+    try:
+        return fill_store(drawing.store, examples, args, drawing.contexts.draw, drawing.contexts.what)
+    finally:
+        drawing.contexts.close()
+
+
+def build_rows(
+    method: type[Method],
+    examples: ExampleSet,
+    tokenizer: PreTrainedTokenizerBase,
+    args: Any,
+    drawing: Drawing | None = None,
+    *,
+    evaluation: bool = False,
+) -> tuple[Dataset, Counts]:
+    """All rows of a part, through the store, and what was counted on the way."""
+    pairs: Pairs = ((example, {}) for example in examples)
+    if drawing is not None:
+        pairs = fill_drawing(drawing, examples, args).joined(examples)
+    counts = dict.fromkeys(method.count_names, 0)
+    rows = method.rows(pairs, examples, tokenizer, args, counts, evaluation=evaluation)
+    return rows_to_dataset(rows), counts
+
+
+def first_rows(
+    method: type[Method],
+    examples: ExampleSet,
+    tokenizer: PreTrainedTokenizerBase,
+    args: Any,
+    contexts: Contexts | None,
+    count: int,
+) -> list[Row]:
+    """The first `count` rows that `build_rows` makes; only their contexts are drawn, and nothing is written."""
+    counts = dict.fromkeys(method.count_names, 0)
+    pairs = _drawn(examples, contexts, count) if contexts else ((example, {}) for example in examples)
+    rows = method.rows(pairs, examples, tokenizer, args, counts)
+    try:
+        return list(islice(rows, count))
+    finally:
+        if contexts is not None:
+            contexts.close()
+
+
+def _drawn(examples: ExampleSet, contexts: Contexts, block: int) -> Iterator[tuple[Example, dict[str, Any]]]:
+    for start in range(0, len(examples), block):
+        part = examples.part(start, start + block)
+        columns = contexts.draw(part, lambda _: None)
+        for at, example in enumerate(part):
+            yield example, {name: column[at] for name, column in columns.items()}
+
+
+def trainable(rows: Dataset) -> Dataset:
+    """What the trainer gets of rows: ids and labels."""
+    return rows.select_columns(["input_ids", "labels"])
+
+
+def shown(method: type[Method], rows: Dataset, tokenizer: PreTrainedTokenizerBase, count: int) -> list[Text]:
+    """The first rows as they are trained."""
+    return [method.show(row, tokenizer) for row in rows_of(rows, count)]
+
+
+def _reference_rows(examples: ExampleSet) -> Dataset:
+    return rows_to_dataset(reference_row(example) for example in examples)
+
+
+def _placeholder(examples: ExampleSet) -> Dataset:
+    return rows_to_dataset(reference_row(example) for example in examples.part(0, _PLACEHOLDER_ROWS))
+
+
+def _starting_model(model: PreTrainedModel | PeftModel, *, added: bool) -> AbstractContextManager[Any]:
+    return model.disable_adapter() if added else nullcontext()

@@ -1,19 +1,38 @@
-"""Rows: `input_ids` and `labels` of equal length, label -100 where no loss falls."""
+"""Rows: `input_ids` and `labels` of equal length, label -100 where no loss falls; and how one is shown.
+
+A row also says which of its tokens the model itself `drew`. TRL gets ids and labels alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 from datasets import Dataset, Features, List, Value, concatenate_datasets
+from rich.console import Console
+from rich.text import Text
+from transformers import PreTrainedTokenizerBase
 
-from ..examples.example import ExampleSet
+from ..examples.example import Example
 
 
 IGNORE = -100
 
-ROW_FEATURES = Features({"id": Value("string"), "input_ids": List(Value("int64")), "labels": List(Value("int64"))})
+Row = dict[str, Any]
+ROW_FEATURES = Features(
+    {
+        "id": Value("string"),
+        "input_ids": List(Value("int64")),
+        "labels": List(Value("int64")),
+        "drawn": List(Value("bool")),
+    }
+)
 _PART = 2000
+LEGEND = (
+    "‹…›: no loss   ⟦reference→model⟧: the model's token stands in the context, the label is the reference's   "
+    "⟦…⟧: drawn by the model"
+)
 
 
 def masked_row(context: Sequence[int], answer: Sequence[int]) -> dict[str, list[int]]:
@@ -21,15 +40,16 @@ def masked_row(context: Sequence[int], answer: Sequence[int]) -> dict[str, list[
     return {"input_ids": [*context, *answer], "labels": [*([IGNORE] * len(context)), *answer]}
 
 
-def reference_dataset(examples: ExampleSet) -> Dataset:
-    """SFT rows: each prompt with its reference answer."""
-    return rows_to_dataset({"id": e.id, **masked_row(e.prompt, [*e.reference, *e.trailer])} for e in examples)
+def reference_row(example: Example) -> Row:
+    """The SFT row: the prompt, then the reference answer with all of the loss."""
+    row = masked_row(example.prompt, [*example.reference, *example.trailer])
+    return {"id": example.id, **row, "drawn": [False] * len(row["labels"])}
 
 
-def rows_to_dataset(rows: Iterable[dict[str, Any]]) -> Dataset:
+def rows_to_dataset(rows: Iterable[Row]) -> Dataset:
     """An in-memory data set of rows, built in parts so that no more than a part is held as Python lists."""
     parts: list[Dataset] = []
-    part: list[dict[str, Any]] = []
+    part: list[Row] = []
     for row in rows:
         part.append(row)
         if len(part) == _PART:
@@ -38,3 +58,77 @@ def rows_to_dataset(rows: Iterable[dict[str, Any]]) -> Dataset:
     if part:
         parts.append(Dataset.from_list(part, features=ROW_FEATURES))
     return concatenate_datasets(parts) if parts else Dataset.from_dict({k: [] for k in ROW_FEATURES}, ROW_FEATURES)
+
+
+def show_row(row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:
+    """A row as it is trained: every token with or without loss, replaced and drawn tokens marked, shares in its head.
+
+    Everything is read off the row's ids, labels and `drawn`, so a wrong row looks wrong. The marks (`LEGEND`) are text,
+    so that they survive in a file; on a terminal what carries no loss is dim, too.
+    """
+    ids, labels, drawn = row["input_ids"], row["labels"], row["drawn"]
+    trained = [label != IGNORE for label in labels]
+    replaced = [label not in (IGNORE, token) for token, label in zip(ids, labels, strict=True)]
+    text = Text()
+    text.append(f"id {row['id']}", style="bold")
+    text.append(f"   {len(ids)} tokens, {sum(trained)} with loss ({_share(sum(trained), len(ids))})")
+    if any(drawn) or any(replaced):
+        own = sum(drawn)
+        among = sum(a and b for a, b in zip(drawn, trained, strict=True))
+        text.append(
+            f"; drawn {own} ({_share(own, len(ids))}), of the tokens with loss {_share(among, sum(trained))}; "
+            f"replaced {sum(replaced)} ({_share(sum(replaced), sum(trained))} of the tokens with loss)"
+        )
+    text.append("\n")
+    for has_loss, positions in groupby(range(len(ids)), key=lambda at: trained[at]):
+        piece = _piece(list(positions), ids, labels, drawn, replaced, tokenizer)
+        if has_loss:
+            text.append_text(piece)
+        else:
+            text.append("‹", style="dim")
+            piece.stylize("dim")
+            text.append_text(piece)
+            text.append("›", style="dim")
+    text.append("\n")
+    return text
+
+
+def _piece(
+    positions: Sequence[int],
+    ids: Sequence[int],
+    labels: Sequence[int],
+    drawn: Sequence[bool],
+    replaced: Sequence[bool],
+    tokenizer: PreTrainedTokenizerBase,
+) -> Text:
+    """Neighbouring tokens that all carry loss, or all carry none."""
+    text = Text()
+    for (is_drawn, is_replaced), run in groupby(positions, key=lambda at: (drawn[at], replaced[at])):
+        if is_replaced:
+            for at in run:
+                text.append(f"⟦{_visible(tokenizer, labels[at])}→{_visible(tokenizer, ids[at])}⟧", style="bold red")
+        else:
+            words = str(tokenizer.decode([ids[at] for at in run]))
+            text.append(f"⟦{words}⟧" if is_drawn else words, style="green" if is_drawn else "")
+    return text
+
+
+def _visible(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
+    return str(tokenizer.decode([token])).replace("\n", "\\n") or str(tokenizer.convert_ids_to_tokens(token))
+
+
+def _share(count: int, total: int) -> str:
+    return f"{count / total:.1%}" if total else "–"
+
+
+def print_rows(shown: Sequence[Text], console: Console | None = None) -> None:
+    """Print shown rows under the legend."""
+    console = console or Console(soft_wrap=True)
+    console.print(f"{LEGEND}\n", style="italic")
+    for text in shown:
+        console.print(text)
+
+
+def rows_of(dataset: Dataset, count: int) -> Iterator[Row]:
+    """The first rows of a data set of rows."""
+    yield from dataset.select(range(min(count, len(dataset))))

@@ -1,8 +1,3 @@
-"""BASH, batch-scheduled sampling (Cen et al. 2025, Algorithm 1)."""
+"""BASH, batch-scheduled sampling (Cen et al. 2025, Algorithm 1): the model's own tokens mixed into the context."""
 
-from .config import BASHConfig
-from .rows import bash_row
-from .trainer import BASHTrainer
-
-
-__all__ = ["BASHConfig", "BASHTrainer", "bash_row"]
+EXPORTS = {"BASHConfig": "trainer", "BASHTrainer": "trainer"}

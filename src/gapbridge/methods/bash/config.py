@@ -1,17 +1,16 @@
-"""Configuration of BASH."""
+"""BASH's own keys."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from ...training.config import SelfGenerationConfig
+from ...decoding.options import DrawOptions
+from ...training.config import DrawFields, ExampleFields
 
 
 @dataclass
-class BASHConfig(SelfGenerationConfig):
-    r"""
-    Configuration for [`BASHTrainer`]: everything of [`~trl.SFTConfig`], rounds and sampling of
-    [`~gapbridge.config.SelfGenerationConfig`], and how contexts are mixed.
+class BASHFields(DrawFields, ExampleFields):
+    r"""How contexts are mixed; rounds and sampling are those of [`~gapbridge.training.config.DrawFields`].
 
     Args:
         mixture_coefficient (`float`, *optional*, defaults to `0.2`):
@@ -33,6 +32,10 @@ class BASHConfig(SelfGenerationConfig):
         faults = super().faults()
         if not 0 <= self.mixture_coefficient <= 1:
             faults.append(f"mixture_coefficient is {self.mixture_coefficient}: it must lie in [0, 1]")
-        if self.lookahead < 1:
-            faults.append(f"lookahead is {self.lookahead}: it must be at least 1")
         return faults
+
+    def draw_options(self, suppress_tokens: tuple[int, ...] = ()) -> DrawOptions:
+        return replace(super().draw_options(suppress_tokens), lookahead=self.lookahead)
+
+
+FIELDS = BASHFields

@@ -1,43 +1,82 @@
-"""The BASH trainer."""
+"""The BASH trainer (Cen et al. 2025, Algorithm 1)."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
-from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl import SFTConfig, SFTTrainer
 
+from ...contexts.fill import Contexts
 from ...examples.example import ExampleSet
-from ...training.method import CEN_2025, SelfGenerationTrainer
-from .config import BASHConfig
-from .contexts import MixingCounts, bash_dataset, build_contexts
+from ...training.citations import CEN_2025
+from ...training.method import Counts, Method, Pairs
+from ...training.rows import Row
+from .config import BASHFields
+from .contexts import mixed_contexts
+from .rows import bash_row
 
 
-class BASHTrainer(SelfGenerationTrainer):
+@dataclass
+class BASHConfig(BASHFields, SFTConfig):
+    """Configuration for [`BASHTrainer`]: everything of [`~trl.SFTConfig`], and the keys of
+    [`~gapbridge.methods.bash.config.BASHFields`]."""
+
+
+class BASHTrainer(Method, SFTTrainer):
     """
     Trainer for batch-scheduled sampling (BASH): the model learns the reference token at every position of a context
     into which its own tokens are mixed.
 
-    It takes what [`~trl.SFTTrainer`] takes, with a [`BASHConfig`]; see
-    [`~gapbridge.self_generation.SelfGenerationTrainer`] for the arguments. `eval_own_loss` is the loss on held-out
-    contexts mixed like the training ones.
+    It takes what [`~trl.SFTTrainer`] takes, with a [`BASHConfig`]; see [`~gapbridge.training.method.Method`] for the
+    arguments. `eval_own_loss` is the loss on held-out contexts mixed like the training ones. `counts` holds the answer
+    `tokens` of all contexts, how many were `sampled`, and how many differ from the reference (`differing`).
     """
 
     _tag_names = ["trl", "bash", "gapbridge"]
     _name = "BASH"
     _paper = CEN_2025
     config_class = BASHConfig
+    draws = True
+    count_names = ("tokens", "sampled", "differing")
 
-    def build_rows(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
+    @classmethod
+    def contexts(
+        cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: BASHConfig
+    ) -> Contexts:
+        return mixed_contexts(model, tokenizer, args)
+
+    @classmethod
+    def rows(
+        cls,
+        pairs: Pairs,
         examples: ExampleSet,
+        tokenizer: PreTrainedTokenizerBase,
         args: BASHConfig,
-        directory: Path,
+        counts: Counts,
         *,
-        evaluation: bool,
-    ) -> tuple[Dataset | None, MixingCounts | None]:
-        if evaluation and args.mixture_coefficient == 0:
-            return None, None  # the reference contexts, evaluated already
-        return bash_dataset(examples, build_contexts(model, tokenizer, examples, args, directory))
+        evaluation: bool = False,
+    ) -> Iterator[Row]:
+        for example, record in pairs:
+            tokens, sampled = record["tokens"], record["sampled"]
+            counts["tokens"] += len(tokens)
+            counts["sampled"] += sum(sampled)
+            counts["differing"] += sum(a != b for a, b in zip(tokens, example.reference, strict=True))
+            row = bash_row(example.prompt, tokens, example.reference, example.trailer)
+            drawn = [*[False] * len(example.prompt), *sampled, *[False] * len(example.trailer)]
+            yield {"id": example.id, **row, "drawn": drawn}
+
+    @classmethod
+    def evaluates_own_contexts(cls, args: Any) -> bool:
+        # At β = 0 they are the reference contexts, evaluated already.
+        return super().evaluates_own_contexts(args) and args.mixture_coefficient > 0
+
+    @classmethod
+    def describe(cls, counts: Counts) -> str:
+        sampled, differing = (counts[name] / counts["tokens"] for name in ("sampled", "differing"))
+        return f"{sampled:.1%} of the answer tokens sampled, {differing:.1%} replaced"
+
+
+METHOD = BASHTrainer

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ...decoding import Draft, draft_answers
+from ...decoding import Draft, DrawOptions, draft_answers
 from ...errors import DataError
 from ...examples.tokens import stop_tokens
 from .config import CORRECTION_PROMPT
@@ -54,38 +54,43 @@ def correct(
         return []
     if conversational is None:
         conversational = not isinstance(prompts[0], str) and tokenizer.chat_template is not None
+    token_ids = [_prompt_ids(tokenizer, prompt) for prompt in prompts]
+    shared: dict[str, Any] = {
+        "ids": list(range(len(prompts))) if ids is None else ids,
+        "max_completion_length": max_completion_length,
+        "options": DrawOptions(temperature=temperature, seed=seed, batch_size=batch_size),
+    }
     with tqdm(total=2 * len(prompts), desc="answering and correcting", delay=1) as bar:
-        firsts, seconds = correct_drafts(
+        first = draft_answers(
+            model, token_ids, stop_tokens=stop_tokens(tokenizer, model), on_finished=bar.update, **shared
+        )
+        corrected = corrected_answers(
             model,
             tokenizer,
-            [_prompt_ids(tokenizer, prompt) for prompt in prompts],
-            ids=list(range(len(prompts))) if ids is None else ids,
+            token_ids,
+            first,
             conversational=conversational,
-            correction_prompt=correction_prompt,
+            settings={"correction_prompt": correction_prompt},
             on_finished=bar.update,
-            max_completion_length=max_completion_length,
-            temperature=temperature,
-            seed=seed,
-            batch_size=batch_size,
+            **shared,
         )
-    return [
-        Correction(_text(tokenizer, first), _text(tokenizer, second))
-        for first, second in zip(firsts, seconds, strict=True)
-    ]
+    return [Correction(_text(tokenizer, a), _text(tokenizer, b)) for a, b in zip(first, corrected, strict=True)]
 
 
-def correct_drafts(
+def corrected_answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
+    first: Sequence[Draft],
     *,
     ids: Sequence[str | int],
     conversational: bool,
-    correction_prompt: str = CORRECTION_PROMPT,
+    settings: dict[str, Any],
+    max_completion_length: int,
+    options: DrawOptions,
     on_finished: Callable[[int], object] | None = None,
-    **options: Any,
-) -> tuple[list[Draft], list[Draft]]:
-    """First and corrected answers as token ids; `options` go to `draft_answers` both times.
+) -> list[Draft]:
+    """The answers that follow `first` and the request `settings["correction_prompt"]`, as token ids.
 
     Args:
         prompts: token ids that end where the answer starts.
@@ -96,15 +101,21 @@ def correct_drafts(
         DataError: the prompts cannot be used.
     """
     stops = stop_tokens(tokenizer, model)
-    cue = correction_cue(tokenizer, correction_prompt, stops, conversational=conversational)
-    shared: dict[str, Any] = {"ids": ids, "stop_tokens": stops, "on_finished": on_finished, **options}
-    first = draft_answers(model, prompts, **shared)
+    cue = correction_cue(tokenizer, settings["correction_prompt"], stops, conversational=conversational)
     contexts = [
         [*x, *draft_in_context(draft, conversational=conversational, eos_token_id=tokenizer.eos_token_id), *cue]
         for x, draft in zip(prompts, first, strict=True)
     ]
-    # Another round of noise: the corrected answer is drawn independently of the first.
-    return first, draft_answers(model, contexts, **shared, round_index=1)
+    return draft_answers(
+        model,
+        contexts,
+        ids=ids,
+        max_completion_length=max_completion_length,
+        stop_tokens=stops,
+        # Another round of noise: the corrected answer is drawn independently of the first.
+        options=replace(options, round_index=options.round_index + 1),
+        on_finished=on_finished,
+    )
 
 
 def _prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str | list[Any]) -> list[int]:

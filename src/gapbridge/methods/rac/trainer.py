@@ -1,45 +1,141 @@
-"""The RAC trainer."""
+"""The RAC trainer (Cen et al. 2025, Algorithm 2)."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
-from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl import SFTConfig, SFTTrainer
 
+from ...contexts.drafts import drafted_contexts
+from ...contexts.fill import Contexts
+from ...decoding import Draft
+from ...errors import DataError
 from ...examples.example import ExampleSet
 from ...examples.tokens import stop_tokens
-from ...training.method import CEN_2025, SelfGenerationTrainer
-from .config import RACConfig
-from .contexts import DraftCounts, build_drafts, cue_for, rac_dataset
+from ...training.citations import CEN_2025
+from ...training.method import AnswerMode, Counts, Method, Pairs
+from ...training.rows import Row, reference_row
+from .config import CORRECTION_PROMPT, RACFields
+from .correct import corrected_answers
+from .rows import correction_cue, draft_in_context, rac_row
 
 
-class RACTrainer(SelfGenerationTrainer):
+@dataclass
+class RACConfig(RACFields, SFTConfig):
+    """Configuration for [`RACTrainer`]: everything of [`~trl.SFTConfig`], and the keys of
+    [`~gapbridge.methods.rac.config.RACFields`]."""
+
+
+def _mode_settings(args: Any) -> dict[str, Any]:
+    return {"correction_prompt": args.correction_prompt if isinstance(args, RACConfig) else CORRECTION_PROMPT}
+
+
+class RACTrainer(Method, SFTTrainer):
     """
     Trainer for reference-answer-based correction (RAC): the model answers by itself, and learns to get from its own
     answer to the reference answer.
 
-    It takes what [`~trl.SFTTrainer`] takes, with a [`RACConfig`]; see
-    [`~gapbridge.self_generation.SelfGenerationTrainer`] for the arguments. `eval_loss` is the loss of the first answer
-    (prompt → reference), `eval_own_loss` that of the correction (prompt, own draft, request → reference).
+    It takes what [`~trl.SFTTrainer`] takes, with a [`RACConfig`]; see [`~gapbridge.training.method.Method`] for the
+    arguments. `eval_loss` is the loss of the first answer (prompt → reference), `eval_own_loss` that of the correction
+    (prompt, own draft, request → reference). `counts` holds the `drafts` used, how many were `capped` at the length
+    limit, `equal` to the reference or `too_long` for `max_length` (left out), and the `plain_rows`.
     """
 
     _tag_names = ["trl", "rac", "gapbridge"]
     _name = "RAC"
     _paper = CEN_2025
     config_class = RACConfig
+    draws = True
+    count_names = ("drafts", "capped", "equal", "too_long", "plain_rows")
+    answer_modes = {
+        "corrected": AnswerMode(
+            help="the answer that follows the model's first one and the request for a correction",
+            options={"correction_prompt": "the request for a correction; default: the recipe's, or RAC's"},
+            settings=_mode_settings,
+            answer=corrected_answers,
+        )
+    }
 
-    def build_rows(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
+    @classmethod
+    def contexts(
+        cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: RACConfig
+    ) -> Contexts:
+        _cue(tokenizer, examples, args, stop_tokens(tokenizer, model))  # refused before anything is drawn
+        return drafted_contexts("rac", model, tokenizer, args)
+
+    @classmethod
+    def rows(
+        cls,
+        pairs: Pairs,
         examples: ExampleSet,
+        tokenizer: PreTrainedTokenizerBase,
         args: RACConfig,
-        directory: Path,
+        counts: Counts,
         *,
-        evaluation: bool,
-    ) -> tuple[Dataset, DraftCounts]:
-        cue = cue_for(tokenizer, examples, args, stop_tokens(tokenizer, model))
-        store = build_drafts(model, tokenizer, examples, args, directory)
+        evaluation: bool = False,
+    ) -> Iterator[Row]:
+        """Correction rows, and the share `reference_rows` of plain rows beside them; in evaluation corrections alone.
+
+        With N examples and a share s there are N·min(1, s / (1-s)) plain rows and N·min(1, (1-s) / s) correction rows,
+        chosen by a hash of the ids; a share above one half leaves out correction rows.
+
+        Raises:
+            DataError: no correction row fits into `max_length`.
+        """
         share = 0.0 if evaluation else args.reference_rows
-        return rac_dataset(examples, store, args, cue, tokenizer.eos_token_id, reference_rows=share)
+        plain_share = min(1.0, share / (1 - share))
+        correction_share = min(1.0, (1 - share) / share) if share else 1.0
+        cue = _cue(tokenizer, examples, args, stop_tokens(tokenizer))
+        for example, record in pairs:
+            if _lot(example.id, args.seed, "correction") < correction_share:
+                draft = Draft(record["tokens"], record["finished"])
+                own = draft_in_context(
+                    draft, conversational=examples.conversational, eos_token_id=tokenizer.eos_token_id
+                )
+                row = rac_row(example.prompt, own, cue, example.reference, example.trailer)
+                counts["drafts"] += 1
+                counts["capped"] += not draft.finished
+                counts["equal"] += draft.tokens == example.reference
+                if args.max_length is None or len(row["input_ids"]) <= args.max_length:
+                    start, end = len(example.prompt), len(example.prompt) + len(own)
+                    drawn = [start <= at < end for at in range(len(row["input_ids"]))]
+                    yield {"id": example.id, **row, "drawn": drawn}
+                else:
+                    counts["too_long"] += 1
+            if _lot(example.id, args.seed, "plain") < plain_share:
+                counts["plain_rows"] += 1
+                yield reference_row(example)
+        if counts["drafts"] == counts["too_long"]:
+            raise DataError(
+                f"{examples.source}: none of {counts['drafts']} correction rows fits into max_length "
+                f"{args.max_length}: a row holds prompt, draft, request and answer. Raise max_length or lower "
+                "max_draft_length"
+            )
+
+    @classmethod
+    def describe(cls, counts: Counts) -> str:
+        return (
+            f"{counts['drafts']} drafts ({counts['capped']} at the length cap, {counts['equal']} equal to the "
+            f"reference, {counts['too_long']} left out because the row would be longer than max_length), "
+            f"{counts['plain_rows']} plain rows"
+        )
+
+
+METHOD = RACTrainer
+
+
+def _cue(
+    tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: RACConfig, stops: list[int]
+) -> list[int]:
+    """The ids that stand between draft and reference."""
+    return correction_cue(tokenizer, args.correction_prompt, stops, conversational=examples.conversational)
+
+
+def _lot(example_id: str, seed: int, use: str) -> float:
+    """A number in [0, 1) that depends on its arguments only."""
+    digest = hashlib.blake2b(f"{seed}/{use}/{example_id}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64

@@ -1,0 +1,77 @@
+"""What a run starts from: the model, its tokenizer, and the examples of the recipe's data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from datasets import Dataset
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+
+from ..examples.data import load_data
+from ..examples.example import ExampleSet
+from ..training.loading import load_model, load_tokenizer, model_init_kwargs, prepare_tokenizer
+from .job import Job
+
+
+def load_start(
+    job: Job, path: str | Path | None = None, *, whole: bool = True
+) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
+    """Model and tokenizer that a run, or one of its rounds, starts from; `whole` as in `load_model`."""
+    source = path or job.model.model_name_or_path
+    set_seed(job.args.seed)
+    options = model_init_kwargs(job.model, job.args)
+    if path is not None:
+        options.pop("revision", None)
+    model = load_model(source, job.args, whole=whole, **options)
+    tokenizer = load_tokenizer(source, job.args, None if path else job.model.model_revision)
+    prepare_tokenizer(model, tokenizer, job.args, uses_peft=job.uses_peft)
+    job.method.prepare(model, tokenizer, job.args)
+    return model, tokenizer
+
+
+def load_examples(
+    job: Job, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None
+) -> dict[str, ExampleSet]:
+    """`train`, and `eval` where the recipe evaluates."""
+    loaded = load_data(job.data, job.script, seed=job.args.seed, needs_eval=_evaluates(job))
+    examples = {"train": _read(job, loaded.train, tokenizer, model, loaded.source, job.args.max_length)}
+    if loaded.eval is not None:
+        examples["eval"] = _read(job, loaded.eval, tokenizer, model, loaded.eval_source, job.args.max_length)
+    return examples
+
+
+def load_held_out(
+    job: Job, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None, *, limit: int | None = None
+) -> ExampleSet:
+    """The examples that a model is evaluated on: the recipe's held-out data, or its data where it has no others.
+
+    Nothing is left out for its length: an evaluation on fewer examples is another evaluation.
+    """
+    data, script = job.data, job.script
+    needs_eval = _evaluates(job) and bool(data.test_split_size or script.dataset_name)
+    if data.eval_datasets:  # the training data need not be loaded
+        data = replace(data, eval_datasets=[], max_train_examples=data.max_eval_examples)
+        data.datasets = job.data.eval_datasets
+        script, needs_eval = replace(script, dataset_name=None), False
+    loaded = load_data(data, script, seed=job.args.seed, needs_eval=needs_eval)
+    dataset, source = (loaded.train, loaded.source) if loaded.eval is None else (loaded.eval, loaded.eval_source)
+    if limit is not None:
+        dataset = dataset.select(range(min(limit, len(dataset))))
+    return _read(job, dataset, tokenizer, model, source, None)
+
+
+def _read(
+    job: Job,
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel | None,
+    source: str,
+    max_length: int | None,
+) -> ExampleSet:
+    return job.method.read(dataset, tokenizer, model, job.args, source, max_length=max_length)
+
+
+def _evaluates(job: Job) -> bool:
+    return str(job.args.eval_strategy.value) != "no"

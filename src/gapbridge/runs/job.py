@@ -1,0 +1,81 @@
+"""A job: a parsed recipe with its parts by name, and the method that it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from trl import ModelConfig, ScriptArguments
+
+from .. import methods
+from ..errors import ConfigError
+from ..examples.data import DataConfig
+from ..recipe.parser import Recipe, RecipeParser
+from ..recipe.values import read_yaml
+from ..training.method import Method
+from .directory import require_output_dir
+
+
+@dataclass
+class Job:
+    """A parsed recipe with its parts by name; `args` is the configuration of the method's trainer."""
+
+    name: str
+    method: type[Method]
+    recipe: Recipe
+    data: DataConfig
+    script: ScriptArguments
+    model: ModelConfig
+    args: Any
+    resume: str = "auto"
+
+    @property
+    def uses_peft(self) -> bool:
+        return bool(self.model.use_peft)
+
+
+def parser_for(name: str) -> RecipeParser:
+    """The parser of a method's recipes."""
+    owners: dict[str, list[str]] = {}
+    for other in methods.names():
+        for key in fields(methods.fields_of(other)):
+            owners.setdefault(key.name, []).append(other)
+    return RecipeParser(
+        [DataConfig, ScriptArguments, methods.find(name).config_class, ModelConfig],
+        methods=methods.names(),
+        other_keys={key: " and ".join(others) for key, others in owners.items() if name not in others},
+        prog=f"gapbridge {name}",
+        description=methods.summary(name),
+    )
+
+
+def read_job(argv: Sequence[str], method: str | None = None) -> Job:
+    """Parse a recipe. The method is the one given, or the recipe's `method` key.
+
+    Raises:
+        ConfigError: listing every fault.
+    """
+    chosen = method or _method_of(argv)
+    recipe = parser_for(chosen).parse_recipe(argv)
+    if recipe.method not in (None, chosen):
+        raise ConfigError(f"{recipe.path}: is a recipe for {recipe.method}: run it with `gapbridge {recipe.method}`")
+    data, script, args, model = recipe.parts
+    if not model.model_name_or_path:
+        raise ConfigError(f"{recipe.path}: model_name_or_path is not set")
+    require_output_dir(recipe.settings.get("output_dir"))
+    return Job(chosen, methods.find(chosen), recipe, data, script, model, args)
+
+
+def _method_of(argv: Sequence[str]) -> str:
+    arguments = [part for argument in argv for part in argument.split("=", 1)]
+    if "--config" not in arguments or arguments[-1] == "--config":
+        raise ConfigError("no recipe: give one with --config FILE.yaml")
+    path = Path(arguments[arguments.index("--config") + 1])
+    method = read_yaml(path).get("method")
+    if method not in methods.names():
+        raise ConfigError(
+            f"{path}: method is {method!r}: the recipe must say which of {', '.join(methods.names())} it is for"
+        )
+    return str(method)

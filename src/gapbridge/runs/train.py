@@ -1,0 +1,164 @@
+"""A run, from its recipe to its report: one function for every method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from peft import PeftModel
+from rich.console import Console
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl import get_peft_config
+
+from ..contexts.fingerprint import tokenizer_fingerprint, weights_sketch
+from ..decoding.mode import is_sharded, place_for_generation
+from ..errors import ConfigError
+from ..examples.example import ExampleSet
+from ..files import write_json_atomic, write_text_atomic
+from ..training.method import Drawing, Method, fill_drawing, open_drawings, shown
+from ..training.metrics import MetricsFile
+from ..training.parallel import check_processes
+from ..training.rows import LEGEND
+from .directory import RunDirectory, require_output_dir
+from .inputs import load_examples, load_start
+from .job import Job
+from .report import write_data_record, write_report
+from .rounds import last_model, publish, round_arguments, run_rounds, unfinished_rounds
+
+
+SHOWN_ROWS = 3
+
+
+@dataclass
+class _Opened:
+    """The first unfinished round, looked at in every respect before anything is written."""
+
+    index: int
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    examples: dict[str, ExampleSet]
+    drawings: dict[str, Drawing]
+
+
+def train(job: Job) -> Path:
+    """Run all rounds of a recipe from the first unfinished stage on, and write the report.
+
+    Raises:
+        ConfigError, DataError, StoreError, RunError: what cannot work, said before anything is written.
+        TrainingError: the loss is not finite. Interrupted: SIGTERM or Ctrl-C; the same command continues.
+    """
+    check_processes(job.args)
+    run = _run_directory(job)
+    if run.check(job.resume) == "complete":
+        _say(f"{run.path}: this run is complete, nothing to do")
+        return run.path
+    # The run pushes its model and nothing else; the trainers would push what else lies in their directories.
+    job.args.push_to_hub, push = False, job.args.push_to_hub
+    opened = [found] if (found := _open(job, run)) else []  # emptied when a trainer takes it: a model ends with its round
+
+    def make_trainer(start: Path | None, round_args: Any) -> Method:
+        return _trainer(job, run, round_args, opened.pop() if opened else None, start)
+
+    run_rounds(job.args, make_trainer)
+    if PartialState().is_main_process:
+        report = write_report(run.path)
+        if push:
+            _push(last_model(job.args), job.args)
+        run.complete()
+        _say(f"model: {run.path}   report: {report}")
+    PartialState().wait_for_everyone()
+    return run.path
+
+
+def generate(job: Job) -> Path:
+    """Build the contexts of the first unfinished round and stop; training later finds them in the store."""
+    check_processes(job.args)
+    if not job.method.draws:
+        raise ConfigError(f"{job.recipe.path}: method {job.name} generates nothing before training")
+    run = _run_directory(job)
+    state = run.check()
+    opened = None if state == "complete" else _open(job, run)
+    if opened is None:
+        _say(f"{run.path}: every round is trained, nothing to generate")
+        return run.path
+    args = round_arguments(job.args, opened.index)
+    for part, drawing in opened.drawings.items():
+        fill_drawing(drawing, opened.examples[part], args)
+    directory = opened.drawings["train"].store.directory
+    _say(f"{directory}: {len(opened.examples['train'])} contexts, complete")
+    return directory
+
+
+def _run_directory(job: Job) -> RunDirectory:
+    return RunDirectory(require_output_dir(job.args.output_dir), job.name, job.recipe.settings)
+
+
+def _open(job: Job, run: RunDirectory) -> _Opened | None:
+    """Load the first unfinished round, compare everything with what the run has, then enter the run's directory."""
+    index, start = next(unfinished_rounds(job.args), (None, None))
+    if index is None:
+        return None
+    model, tokenizer = load_start(job, start, whole=job.method.draws)
+    if job.method.draws:
+        place_for_generation(model, job.args)
+    examples = load_examples(job, tokenizer, model)
+    inputs = {f"{name} examples": part.fingerprint() for name, part in examples.items()}
+    if start is None:
+        inputs["tokenizer"] = tokenizer_fingerprint(tokenizer)
+        if not job.method.draws and not is_sharded(model):  # where contexts are drawn, their store has the weights
+            inputs["weights"] = weights_sketch(model)
+    if PartialState().is_main_process:
+        run.check_inputs(inputs)
+    drawings = open_drawings(job.method, model, tokenizer, examples, round_arguments(job.args, index))
+    PartialState().wait_for_everyone()  # each has looked at the directory before one writes to it
+    if PartialState().is_main_process:
+        run.enter(job.recipe, inputs)
+        write_data_record(run.path, examples)
+    PartialState().wait_for_everyone()
+    return _Opened(index, model, tokenizer, examples, drawings)
+
+
+def _trainer(job: Job, run: RunDirectory, round_args: Any, opened: _Opened | None, start: Path | None) -> Method:
+    """The trainer of a round; what it counted and the first rows that it trains are written."""
+    if opened is None:
+        model, tokenizer = load_start(job, start, whole=job.method.draws)
+        examples, drawings = load_examples(job, tokenizer, model), None
+    else:
+        model, tokenizer, examples, drawings = opened.model, opened.tokenizer, opened.examples, opened.drawings
+    trainer = job.method(
+        model=model,
+        args=round_args,
+        train_dataset=examples["train"],
+        eval_dataset=examples.get("eval"),
+        processing_class=tokenizer,
+        # An adapter, of an SFT stage or of the round before, is trained on rather than topped with another.
+        peft_config=None if isinstance(model, PeftModel) else get_peft_config(job.model),
+        callbacks=[MetricsFile()],
+        drawings=drawings,
+    )
+    if trainer.is_world_process_zero():
+        write_json_atomic(Path(trainer.args.output_dir) / "counts.json", trainer.counts)
+        if start is None:
+            rows = shown(job.method, trainer.row_ids, tokenizer, SHOWN_ROWS)
+            Console(stderr=True, soft_wrap=True).print(rows[0])
+            text = "\n".join([f"{LEGEND}\n", *(row.plain for row in rows)])
+            write_text_atomic(run.path / "samples" / "first_rows.txt", text)
+    return trainer
+
+
+def _push(model: Path, args: Any) -> None:
+    """Upload the final model, and nothing else of the run."""
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=args.hub_token)
+    repo = api.create_repo(
+        args.hub_model_id or Path(args.output_dir).name, private=args.hub_private_repo, exist_ok=True
+    )
+    api.upload_folder(repo_id=repo.repo_id, folder_path=model, revision=args.hub_revision)
+
+
+def _say(text: str) -> None:
+    if PartialState().is_main_process:
+        print(text, flush=True)

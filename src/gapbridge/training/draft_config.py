@@ -1,0 +1,124 @@
+"""Keys of methods that let the model answer by itself before training, through vLLM if wanted. Free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+
+from .config import DrawFields
+
+
+@dataclass
+class DraftFields(DrawFields):
+    """How drafts are drawn; names and defaults of the vLLM keys are those of [`~trl.GRPOConfig`].
+
+    Args:
+        max_draft_length (`int`, *optional*, defaults to `256`):
+            The most tokens of a draft. A draft that reaches it is closed there, kept, and counted.
+
+        > Drafts through vLLM; names and defaults are those of [`~trl.GRPOConfig`]
+
+        use_vllm (`bool`, *optional*, defaults to `False`):
+            Draw drafts with vLLM, `generation_batch_size` of them at a time.
+        vllm_mode (`str`, *optional*, defaults to `"colocate"`):
+            `"server"` asks a `vllm serve` process that serves the model the round starts from, `"colocate"` loads that
+            model into vLLM in this process.
+        vllm_server_base_url (`str`, *optional*): Where the server is; then host and port are ignored.
+        vllm_server_host (`str`, *optional*, defaults to `"0.0.0.0"`): The server's host.
+        vllm_server_port (`int`, *optional*, defaults to `8000`): The server's port.
+        vllm_server_timeout (`float`, *optional*, defaults to `240.0`): Seconds to wait for the server to be up.
+        vllm_gpu_memory_utilization (`float`, *optional*, defaults to `0.3`):
+            Share of the GPU's memory that vLLM takes while it drafts, with `"colocate"`.
+        vllm_max_model_length (`int`, *optional*): Most tokens of prompt and draft, with `"colocate"`.
+        vllm_tensor_parallel_size (`int`, *optional*, defaults to `1`): GPUs of one engine, with `"colocate"`.
+    """
+
+    max_draft_length: int = field(default=256, metadata={"help": "Most tokens of a draft."})
+    use_vllm: bool = field(default=False, metadata={"help": "Draw drafts with vLLM."})
+    vllm_mode: str = field(
+        default="colocate",
+        metadata={
+            "help": "server asks a `vllm serve` process, colocate runs vLLM in this one.",
+            "choices": ["server", "colocate"],
+        },
+    )
+    vllm_server_base_url: str | None = field(
+        default=None, metadata={"help": "Where the server is, such as http://localhost:8000; overrides host and port."}
+    )
+    vllm_server_host: str = field(default="0.0.0.0", metadata={"help": "Host of the vLLM server."})
+    vllm_server_port: int = field(default=8000, metadata={"help": "Port of the vLLM server."})
+    vllm_server_timeout: float = field(default=240.0, metadata={"help": "Seconds to wait for the server to be up."})
+    vllm_gpu_memory_utilization: float = field(
+        default=0.3, metadata={"help": "Share of the GPU's memory for vLLM, with colocate."}
+    )
+    vllm_max_model_length: int | None = field(
+        default=None, metadata={"help": "Most tokens of prompt and draft, with colocate; empty: the model's own."}
+    )
+    vllm_tensor_parallel_size: int = field(default=1, metadata={"help": "GPUs of one engine, with colocate."})
+
+    def faults(self) -> list[str]:
+        faults = super().faults()
+        if self.max_draft_length < 1:
+            faults.append(f"max_draft_length is {self.max_draft_length}: it must be at least 1")
+        if self.use_vllm:
+            faults += self._vllm_faults()
+        return faults
+
+    @property
+    def vllm_server_url(self) -> str:
+        """Where the server is."""
+        return self.vllm_server_base_url or f"http://{self.vllm_server_host}:{self.vllm_server_port}"
+
+    def _vllm_faults(self) -> list[str]:
+        faults = []
+        if self.temperature != 0 and not 0.01 <= self.temperature <= 2:
+            faults.append(
+                f"temperature is {self.temperature}: vLLM takes 0 (greedy) or 0.01 to 2; change it, or set "
+                "use_vllm: false"
+            )
+        if self.temperature and self.min_p and self.top_p < 1:
+            faults.append(
+                f"min_p is {self.min_p} and top_p is {self.top_p}: vLLM applies min_p before top_p, this package "
+                "after it. Keep one of them, or set use_vllm: false"
+            )
+        if self.vllm_mode == "server":
+            faults += self._server_faults()
+        elif self.vllm_mode == "colocate":
+            faults += self._colocate_faults()
+        else:
+            faults.append(f"vllm_mode is {self.vllm_mode!r}: choose server or colocate")
+        return faults
+
+    def _server_faults(self) -> list[str]:
+        faults = []
+        url = self.vllm_server_base_url
+        if url is not None and not url.startswith(("http://", "https://")):
+            faults.append(f"vllm_server_base_url is {url!r}: give it as http://HOST:PORT")
+        if not 0 < self.vllm_server_port < 2**16:
+            faults.append(f"vllm_server_port is {self.vllm_server_port}: it must lie in 1 to 65535")
+        if not self.vllm_server_timeout >= 0:
+            faults.append(f"vllm_server_timeout is {self.vllm_server_timeout}: it must be 0 (try once) or larger")
+        return faults
+
+    def _colocate_faults(self) -> list[str]:
+        faults = []
+        if find_spec("vllm") is None:
+            faults.append(
+                "use_vllm is true and vllm_mode is colocate, but vLLM is not installed: pip install "
+                '"gapbridge[vllm]", or set vllm_mode: server to use a server elsewhere, or use_vllm: false'
+            )
+        if self.world_size > 1:
+            faults.append(
+                f"vllm_mode is colocate in a run of {self.world_size} processes: use vllm_mode: server, which all of "
+                "them share"
+            )
+        if not 0 < self.vllm_gpu_memory_utilization <= 1:
+            faults.append(f"vllm_gpu_memory_utilization is {self.vllm_gpu_memory_utilization}: it must lie in (0, 1]")
+        if self.vllm_max_model_length is not None and self.vllm_max_model_length <= self.max_draft_length:
+            faults.append(
+                f"vllm_max_model_length is {self.vllm_max_model_length}: prompt and draft must fit into it, "
+                f"max_draft_length is {self.max_draft_length}"
+            )
+        if self.vllm_tensor_parallel_size < 1:
+            faults.append(f"vllm_tensor_parallel_size is {self.vllm_tensor_parallel_size}: it must be at least 1")
+        return faults
