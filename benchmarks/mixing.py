@@ -28,10 +28,10 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
-from gapbridge.decoding import mix_contexts, mixing
+from gapbridge.decoding import DrawOptions, mix_contexts, mixing
 from gapbridge.decoding.mode import generation_mode
 from gapbridge.decoding.noise import coin_flips, example_keys
-from gapbridge.decoding.sampling import KeyedSampler, SamplingOptions
+from gapbridge.decoding.sampling import KeyedSampler
 from gapbridge.decoding.slot_cache import SlotRunner
 from gapbridge.tasks.word_problems import problems
 
@@ -85,7 +85,7 @@ def random_rows(name: str, count: int) -> tuple[PreTrainedModel, list[list[int]]
 def token_by_token(model: PreTrainedModel, rows: Rows, batch_size: int) -> list[list[int]]:
     """One token a pass into a growing cache, left-padded: how `generate` would do it."""
     contexts: list[list[int]] = []
-    sampler = KeyedSampler(SamplingOptions(), model.device)
+    sampler = KeyedSampler(DrawOptions(), model.device)
     with generation_mode(model):
         for batch in rows.batches(batch_size):
             x, y = [rows.prompts[i] for i in batch], [rows.references[i] for i in batch]
@@ -116,7 +116,7 @@ def token_by_token(model: PreTrainedModel, rows: Rows, batch_size: int) -> list[
 
 def known_runs_skipped(model: PreTrainedModel, rows: Rows, batch_size: int) -> list[list[int]]:
     """All tokens up to the next sampled position in one pass, in the slot cache; sampled positions one at a time."""
-    sampler = KeyedSampler(SamplingOptions(), model.device)
+    sampler = KeyedSampler(DrawOptions(), model.device)
     keys = example_keys(rows.ids, seed=0, round_index=0)
     runner = SlotRunner(model, whole=False)
     contexts = []
@@ -161,7 +161,7 @@ def reference_as_draft(model: PreTrainedModel, rows: Rows, batch_size: int, look
 def fixed_point(model: PreTrainedModel, rows: Rows, batch_size: int) -> list[list[int]]:
     padded = mixing._pad(rows.prompts, rows.references, example_keys(rows.ids, seed=0, round_index=0), rows.beta)
     with generation_mode(model):
-        mixing._mix_fixed_point(model, padded, KeyedSampler(SamplingOptions(), model.device), batch_size, None)
+        mixing._mix_fixed_point(model, padded, KeyedSampler(DrawOptions(), model.device), batch_size, None)
     tokens = padded.tokens.tolist()
     return [t[len(x) : len(x) + len(y)] for t, x, y in zip(tokens, rows.prompts, rows.references, strict=True)]
 

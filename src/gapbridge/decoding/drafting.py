@@ -9,16 +9,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..errors import ConfigError, DataError
+from ..errors import DataError
 from .mixing import check_examples
 from .mode import generation_mode
 from .noise import example_keys
-from .sampling import KeyedSampler, SamplingOptions
+from .options import DrawOptions, options_from
+from .sampling import KeyedSampler
 from .slot_cache import SlotCache, SlotRunner, slot_runner
 
 
@@ -41,27 +43,19 @@ def draft_answers(
     *,
     ids: Sequence[str | int],
     max_completion_length: int,
-    seed: int = 0,
-    round_index: int = 0,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
     stop_tokens: Sequence[int],
-    suppress_tokens: Sequence[int] = (),
-    batch_size: int = 64,
+    options: DrawOptions | None = None,
     on_finished: Callable[[int], object] | None = None,
+    **draw: Any,
 ) -> list[Draft]:
     """Let the model answer each prompt until a stop token or `max_completion_length` tokens.
 
     Args:
         model: a causal language model, on its device. It is put into evaluation mode and restored.
         prompts: token ids; none may be empty.
-        ids: one stable string or integer for each prompt; with `seed` and `round_index` it fixes the noise.
-        temperature, top_k, top_p, min_p: how a token is drawn, as in TRL; a temperature of 0 is greedy.
+        ids: one stable string or integer for each prompt; with seed and round it fixes the noise.
         stop_tokens: token ids that end a draft.
-        suppress_tokens: token ids never drawn.
-        batch_size: rows in one pass. Changes the speed, not the drafts (up to floating-point ties).
+        options: how tokens are drawn; or give the fields of `DrawOptions` as keywords (`draw`).
         on_finished: called with the number of newly finished drafts, for a progress bar.
 
     Returns:
@@ -73,17 +67,13 @@ def draft_answers(
     faults = []
     if max_completion_length < 1:
         faults.append(f"max_completion_length is {max_completion_length}: it must be at least 1")
-    if batch_size < 1:
-        faults.append(f"batch_size is {batch_size}: it must be at least 1")
-    if faults:
-        raise ConfigError(faults)
-    options = SamplingOptions(temperature, top_k, top_p, min_p, suppress_tokens)
+    options = options_from(options, draw, faults)
     if len(prompts) != len(ids):
         raise DataError(f"{len(prompts)} prompts and {len(ids)} ids: give one id a prompt")
     check_examples(model, ids, {"prompt": prompts})
     if not ids:
         return []
-    keys = example_keys(ids, seed=seed, round_index=round_index)
+    keys = example_keys(ids, seed=options.seed, round_index=options.round_index)
     order = sorted(range(len(ids)), key=lambda i: -len(prompts[i]))
     with generation_mode(model):
         longest = len(prompts[order[0]]) + max_completion_length
@@ -93,9 +83,9 @@ def draft_answers(
         )
         if isinstance(runner, str):
             logger.warning("drafts are made without a cache, in full-sequence passes, because %s", runner)
-            drafter.without_cache(order, batch_size, on_finished)
+            drafter.without_cache(order, options.batch_size, on_finished)
         else:
-            drafter.with_slots(runner, order, batch_size, on_finished)
+            drafter.with_slots(runner, order, options.batch_size, on_finished)
     return [draft for draft in drafter.drafts if draft is not None]
 
 

@@ -14,15 +14,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..errors import ConfigError, DataError
+from ..errors import DataError
 from .mode import generation_mode
 from .noise import coin_flips, example_keys
-from .sampling import KeyedSampler, SamplingOptions
+from .options import DrawOptions, options_from
+from .sampling import KeyedSampler
 from .slot_cache import SlotRunner, slot_runner
 
 
@@ -76,27 +78,21 @@ def mix_contexts(
     *,
     ids: Sequence[str | int],
     mixture_coefficient: float,
-    seed: int = 0,
-    round_index: int = 0,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
-    suppress_tokens: Sequence[int] = (),
-    lookahead: int = 16,
-    batch_size: int = 64,
+    fixed: Sequence[Sequence[bool]] | None = None,
+    options: DrawOptions | None = None,
     on_finished: Callable[[int], object] | None = None,
+    **draw: Any,
 ) -> list[MixedContext]:
     """Mix each reference with the model's own tokens, in few passes, exactly as `mix_contexts_sequential` does.
 
     Args:
         model: a causal language model, on its device. It is put into evaluation mode and restored.
         prompts, references: token ids; none may be empty. A reference's last token is nobody's context: never sampled.
-        ids: one stable string or integer for each example; with `seed` and `round_index` it fixes coins and noise.
+        ids: one stable string or integer for each example; with seed and round it fixes coins and noise.
         mixture_coefficient: β, the probability in [0, 1] that a position is sampled.
-        temperature, top_k, top_p, min_p, suppress_tokens: how a token is drawn, as in TRL.
-        lookahead: the most tokens that a row is fed in one pass. Changes the speed, not the tokens.
-        batch_size: rows in one pass. Changes the speed, not the tokens (up to floating-point ties).
+        fixed: for each example as many truth values as its reference has tokens; where one is true no coin falls and
+            the reference token stays. The coins and the noise of the other positions do not depend on it.
+        options: how tokens are drawn; or give the fields of `DrawOptions` as keywords (`draw`).
         on_finished: called with the number of newly finished examples, for a progress bar.
 
     Returns:
@@ -105,11 +101,10 @@ def mix_contexts(
     Raises:
         ConfigError: an option lies outside its range. DataError: the examples cannot be used. All faults are listed.
     """
-    options = SamplingOptions(temperature, top_k, top_p, min_p, suppress_tokens)
-    _check(model, prompts, references, ids, mixture_coefficient, lookahead, batch_size)
+    options = _checked(model, prompts, references, ids, mixture_coefficient, fixed, options, draw)
     if not ids:
         return []
-    keys = example_keys(ids, seed=seed, round_index=round_index)
+    keys = example_keys(ids, seed=options.seed, round_index=options.round_index)
     lengths = torch.tensor([len(x) + len(y) for x, y in zip(prompts, references, strict=True)])
     order = torch.argsort(lengths, descending=True, stable=True)
     mixed: list[MixedContext | None] = [None] * len(ids)
@@ -119,15 +114,19 @@ def mix_contexts(
         if isinstance(runner, str):
             logger.warning("contexts are mixed without a cache, in full-sequence passes, because %s", runner)
         sampler = KeyedSampler(options, model.device)
-        for block in order.split(max(_BLOCK_ROWS, 2 * batch_size)):
+        for block in order.split(max(_BLOCK_ROWS, 2 * options.batch_size)):
             examples = block.tolist()
             rows = _pad(
-                [prompts[i] for i in examples], [references[i] for i in examples], keys[block], mixture_coefficient
+                [prompts[i] for i in examples],
+                [references[i] for i in examples],
+                keys[block],
+                mixture_coefficient,
+                [fixed[i] for i in examples] if fixed is not None else None,
             )
             if isinstance(runner, str):
-                _mix_fixed_point(model, rows, sampler, batch_size, on_finished)
+                _mix_fixed_point(model, rows, sampler, options.batch_size, on_finished)
             else:
-                _mix_slots(runner, rows, sampler, lookahead, batch_size, on_finished)
+                _mix_slots(runner, rows, sampler, options, on_finished)
             for row, example in enumerate(examples):
                 first, end = len(prompts[example]), len(prompts[example]) + len(references[example])
                 mixed[example] = MixedContext(
@@ -143,31 +142,25 @@ def mix_contexts_sequential(
     *,
     ids: Sequence[str | int],
     mixture_coefficient: float,
-    seed: int = 0,
-    round_index: int = 0,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
-    suppress_tokens: Sequence[int] = (),
-    lookahead: int = 16,
-    batch_size: int = 64,
+    fixed: Sequence[Sequence[bool]] | None = None,
+    options: DrawOptions | None = None,
     on_finished: Callable[[int], object] | None = None,
+    **draw: Any,
 ) -> list[MixedContext]:
     """The definition of a mixed context: every sampled position costs one forward pass over all that stands before it.
 
-    Takes what `mix_contexts` takes; `lookahead` and `batch_size` have no effect. For tests and for reading, not for
-    use.
+    Takes what `mix_contexts` takes; lookahead and batch size have no effect. For tests and for reading, not for use.
     """
-    options = SamplingOptions(temperature, top_k, top_p, min_p, suppress_tokens)
-    _check(model, prompts, references, ids, mixture_coefficient, lookahead, batch_size)
+    options = _checked(model, prompts, references, ids, mixture_coefficient, fixed, options, draw)
     mixed = []
     with generation_mode(model):
         sampler = KeyedSampler(options, model.device)
-        for example_id, x, y in zip(ids, prompts, references, strict=True):
-            key = example_keys([example_id], seed=seed, round_index=round_index)
+        for row, (example_id, x, y) in enumerate(zip(ids, prompts, references, strict=True)):
+            key = example_keys([example_id], seed=options.seed, round_index=options.round_index)
             coins = coin_flips(key.expand(len(y), 2), torch.arange(len(y)), mixture_coefficient)
             coins[-1] = False
+            if fixed is not None:
+                coins &= ~torch.tensor(fixed[row], dtype=torch.bool)
             context: list[int] = []
             for t, reference_token in enumerate(y):
                 if coins[t]:
@@ -187,8 +180,7 @@ def _mix_slots(
     runner: SlotRunner,
     examples: _Rows,
     sampler: KeyedSampler,
-    lookahead: int,
-    batch_size: int,
+    options: DrawOptions,
     on_finished: Callable[[int], object] | None,
 ) -> None:
     """Fill `examples.tokens` in place. A finished row's place is taken by the next example, longest first."""
@@ -198,7 +190,7 @@ def _mix_slots(
     if not len(waiting):
         return
     device = runner.model.device
-    current, waiting = waiting[:batch_size], waiting[batch_size:]
+    current, waiting = waiting[: options.batch_size], waiting[options.batch_size :]
     # Inputs up to position last - 1 are needed; one more slot takes what a window feeds beyond its row's end.
     capacity = int(examples.last.max()) + 1
     cache = runner.new_cache(len(current), capacity)
@@ -207,7 +199,7 @@ def _mix_slots(
     accepted, drawn_in_all = 3, 4  # how often a sampled token equalled the reference, from a prior of three quarters
 
     while True:
-        width = _window(rows, settled, lookahead, accepted / drawn_in_all)
+        width = _window(rows, settled, options.lookahead, accepted / drawn_in_all)
         slots = (settled[:, None] + torch.arange(width, device=device)).clamp(max=capacity - 1)
         following = slots + 1
         tokens = rows.tokens.gather(1, slots)
@@ -302,7 +294,11 @@ def _mix_fixed_point(
 
 
 def _pad(
-    prompts: Sequence[Sequence[int]], references: Sequence[Sequence[int]], keys: Tensor, mixture_coefficient: float
+    prompts: Sequence[Sequence[int]],
+    references: Sequence[Sequence[int]],
+    keys: Tensor,
+    mixture_coefficient: float,
+    fixed: Sequence[Sequence[bool]] | None = None,
 ) -> _Rows:
     start = torch.tensor([len(x) for x in prompts])
     end = start + torch.tensor([len(y) for y in references])
@@ -314,33 +310,45 @@ def _pad(
     answer_position = (column - start[:, None]).clamp(min=0)
     sampled = coin_flips(keys[:, None].expand(-1, width, -1), answer_position, mixture_coefficient)
     coins = sampled & (column >= start[:, None]) & (column < end[:, None] - 1)
+    for row, stays in enumerate(fixed or ()):
+        coins[row, start[row] : end[row]] &= ~torch.tensor(stays, dtype=torch.bool)
     last = torch.where(coins, column, 0).amax(dim=1)
     return _Rows(tokens, coins, start, last, keys)
 
 
-def _check(
+def _checked(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
     references: Sequence[Sequence[int]],
     ids: Sequence[str | int],
     mixture_coefficient: float,
-    lookahead: int,
-    batch_size: int,
-) -> None:
-    faults = []
-    if not 0 <= mixture_coefficient <= 1:
-        faults.append(f"mixture_coefficient is {mixture_coefficient}: it must lie in [0, 1]")
-    if lookahead < 1:
-        faults.append(f"lookahead is {lookahead}: it must be at least 1")
-    if batch_size < 1:
-        faults.append(f"batch_size is {batch_size}: it must be at least 1")
-    if faults:
-        raise ConfigError(faults)
+    fixed: Sequence[Sequence[bool]] | None,
+    options: DrawOptions | None,
+    draw: dict[str, Any],
+) -> DrawOptions:
+    """The options, after all arguments were looked at."""
+    wrong = (
+        []
+        if 0 <= mixture_coefficient <= 1
+        else [f"mixture_coefficient is {mixture_coefficient}: it must lie in [0, 1]"]
+    )
+    options = options_from(options, draw, wrong)
     if not len(prompts) == len(references) == len(ids):
         raise DataError(
             f"{len(prompts)} prompts, {len(references)} references and {len(ids)} ids: give one of each an example"
         )
     check_examples(model, ids, {"prompt": prompts, "reference": references})
+    if fixed is not None:
+        if len(fixed) != len(ids):
+            raise DataError(f"{len(fixed)} rows of fixed and {len(ids)} ids: give one of each an example")
+        faults = [
+            f"example {example_id!r}: {len(stays)} values of fixed for a reference of {len(y)} tokens"
+            for example_id, stays, y in zip(ids, fixed, references, strict=True)
+            if len(stays) != len(y)
+        ]
+        if faults:
+            raise DataError(faults)
+    return options
 
 
 def check_examples(

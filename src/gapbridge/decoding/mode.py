@@ -1,4 +1,4 @@
-"""Put a model into the state in which it generates, and back."""
+"""Put a model where it generates, and into the state and precision in which it does."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from transformers import PreTrainedModel
+from peft import PeftModel
+from torch import nn
+from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel, TrainingArguments
+from transformers.integrations import is_fsdp_enabled
+
+from ..errors import RunError
 
 
 logger = logging.getLogger(__name__)
@@ -38,3 +44,51 @@ def generation_mode(model: PreTrainedModel) -> Iterator[None]:
             model.set_attn_implementation(attention)
         for module, training in flags:
             module.training = training
+
+
+def place_for_generation(model: PreTrainedModel | PeftModel, args: TrainingArguments) -> None:
+    """Put the model on this process's device, where it is not in place already.
+
+    Raises:
+        RunError: the weights are sharded, or were loaded by one process only.
+    """
+    if is_fsdp_enabled():  # transformers' word for FSDP whose first process alone reads the weights
+        raise RunError(
+            "fsdp_cpu_ram_efficient_loading is true: only one process has the weights before training, but all "
+            "generate. Set it to false in the accelerate configuration"
+        )
+    if is_sharded(model):
+        raise RunError(
+            "the model's weights are sharded, contexts are made with whole weights: give the model as a path, load it "
+            "with gapbridge.training.loading.load_model, or before the configuration is made"
+        )
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    quantized = base.config.to_dict().get("quantization_config") is not None
+    if not quantized and "hf_device_map" not in vars(base):  # those were placed while they were loaded
+        model.to(args.device)
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether this process holds only its share of some parameter: of a DTensor, or none at all as under ZeRO-3."""
+    return any(isinstance(parameter, DTensor) or not parameter.numel() for parameter in model.parameters())
+
+
+def generation_precision(model: PreTrainedModel, args: TrainingArguments) -> torch.autocast:
+    """The precision of the training steps: float32 weights under mixed precision generate in mixed precision too."""
+    dtype = getattr(torch, _autocast_dtype(args))
+    return torch.autocast(model.device.type, dtype=dtype, enabled=_autocast_enabled(model, args))
+
+
+def precision_name(model: PreTrainedModel, args: TrainingArguments) -> str:
+    """The text by which a store knows the precision of its contexts, such as `float32, autocast bfloat16`."""
+    dtype = str(model.dtype).removeprefix("torch.")
+    return f"{dtype}, autocast {_autocast_dtype(args)}" if _autocast_enabled(model, args) else dtype
+
+
+def _autocast_dtype(args: TrainingArguments) -> str:
+    return "float16" if args.mixed_precision == "fp16" else "bfloat16"
+
+
+def _autocast_enabled(model: PreTrainedModel, args: TrainingArguments) -> bool:
+    # Not args.bf16: the launcher's configuration may ask for mixed precision where the recipe does not; it holds then.
+    return args.mixed_precision != "no" and model.dtype == torch.float32

@@ -28,7 +28,7 @@ from ..errors import DataError, RunError
 from .drafting import Draft
 from .mode import generation_mode
 from .noise import example_keys
-from .sampling import SamplingOptions
+from .options import DrawOptions
 
 
 CHECKED_PROMPTS, CHECKED_TOKENS = 8, 32
@@ -42,7 +42,7 @@ _NEVER = -100.0  # the lowest logit bias of the API
 
 
 @dataclass(frozen=True)
-class Answer:
+class Reply:
     """What vLLM drew: `tokens` with the one that ended it, their `log_probabilities`, and `reason` (stop, length)."""
 
     tokens: list[int]
@@ -56,7 +56,7 @@ class Engine(Protocol):
     name: str
     remedy: str
 
-    def answers(self, prompts: Sequence[Sequence[int]], parameters: Sequence[dict[str, Any]]) -> Iterator[Answer]:
+    def answers(self, prompts: Sequence[Sequence[int]], parameters: Sequence[dict[str, Any]]) -> Iterator[Reply]:
         """One answer a prompt, in order; `parameters` are vLLM's `SamplingParams`, one a prompt."""
 
     def close(self) -> None:
@@ -89,20 +89,20 @@ class ServerEngine:
         self._wait(timeout, model)
         self._model = self._served(model)
 
-    def answers(self, prompts: Sequence[Sequence[int]], parameters: Sequence[dict[str, Any]]) -> Iterator[Answer]:
+    def answers(self, prompts: Sequence[Sequence[int]], parameters: Sequence[dict[str, Any]]) -> Iterator[Reply]:
         with ThreadPoolExecutor(self._concurrency) as pool:
             yield from pool.map(self._answer, prompts, parameters)
 
     def close(self) -> None:
         """Nothing is held: each request has its own connection."""
 
-    def _answer(self, prompt: Sequence[int], parameters: dict[str, Any]) -> Answer:
+    def _answer(self, prompt: Sequence[int], parameters: dict[str, Any]) -> Reply:
         body = {"model": self._model, "prompt": list(prompt), "return_token_ids": True, **parameters}
         reply = self._call("/v1/completions", body)
         try:
             (choice,) = reply["choices"]
             tokens = [int(token) for token in choice["token_ids"]]
-            return Answer(tokens, list(choice["logprobs"]["token_logprobs"]), choice["finish_reason"])
+            return Reply(tokens, list(choice["logprobs"]["token_logprobs"]), choice["finish_reason"])
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(
                 f"{self.url}/v1/completions: the reply has no token ids or no log-probabilities ({error!r}): vLLM "
@@ -195,7 +195,7 @@ class ColocatedEngine:
             trust_remote_code=trust_remote_code,
         )
 
-    def answers(self, prompts: Sequence[Sequence[int]], parameters: Sequence[dict[str, Any]]) -> Iterator[Answer]:
+    def answers(self, prompts: Sequence[Sequence[int]], parameters: Sequence[dict[str, Any]]) -> Iterator[Reply]:
         from vllm import SamplingParams
 
         outputs = self._llm.generate(
@@ -207,7 +207,7 @@ class ColocatedEngine:
             (choice,) = output.outputs
             tokens = list(choice.token_ids)
             drawn = [entry[token].logprob for entry, token in zip(choice.logprobs, tokens, strict=True)]
-            yield Answer(tokens, drawn, choice.finish_reason)
+            yield Reply(tokens, drawn, choice.finish_reason)
 
     def close(self) -> None:
         """Free the GPU: vLLM ends its worker when the last reference to it goes."""
@@ -234,19 +234,19 @@ def check_weights(
         RunError: it is larger than `LOG_PROBABILITY_TOLERANCE`, or the engine knows tokens that the model does not.
     """
     chosen = sorted(prompts, key=len)[:CHECKED_PROMPTS]
-    common = _parameters(SamplingOptions(), CHECKED_TOKENS, stop_tokens)
+    common = _parameters(DrawOptions(), CHECKED_TOKENS, stop_tokens)
     parameters = [{**common, "seed": at} for at in range(len(chosen))]
     vocabulary = model.get_input_embeddings().num_embeddings
     differences = []
     with generation_mode(model):
-        for prompt, answer in zip(chosen, engine.answers(chosen, parameters), strict=True):
-            if not answer.tokens or max(answer.tokens) >= vocabulary:
+        for prompt, reply in zip(chosen, engine.answers(chosen, parameters), strict=True):
+            if not reply.tokens or max(reply.tokens) >= vocabulary:
                 raise RunError(
                     f"{engine.name} answers with tokens outside the model's vocabulary of {vocabulary}, or with none: "
                     f"it holds another model; {engine.remedy}"
                 )
-            theirs = torch.tensor(answer.log_probabilities)
-            differences.append((_log_probabilities(model, prompt, answer.tokens).cpu() - theirs).abs())
+            theirs = torch.tensor(reply.log_probabilities)
+            differences.append((_log_probabilities(model, prompt, reply.tokens).cpu() - theirs).abs())
     difference = float(torch.cat(differences).mean())
     if not difference <= LOG_PROBABILITY_TOLERANCE:  # also when it is not a number
         raise RunError(
@@ -263,43 +263,37 @@ def vllm_draft_answers(
     *,
     ids: Sequence[str | int],
     max_completion_length: int,
-    seed: int = 0,
-    round_index: int = 0,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
     stop_tokens: Sequence[int],
-    suppress_tokens: Sequence[int] = (),
+    options: DrawOptions,
     on_finished: Callable[[int], object] | None = None,
 ) -> list[Draft]:
     """Let vLLM answer each prompt; arguments and result as those of `draft_answers`.
 
-    `suppress_tokens` get the lowest logit bias of the API. What comes back is checked: an engine that ends at other
-    tokens, draws a suppressed one or cuts an answer short of `max_completion_length` is refused.
+    The engine has a batch size of its own. `suppress_tokens` get the lowest logit bias of the API. What comes back is
+    checked: an engine that ends at other tokens, draws a suppressed one or cuts an answer short of
+    `max_completion_length` is refused.
 
     Returns:
         One `Draft` for each prompt, in the order given.
 
     Raises:
-        ConfigError: an option lies outside its range. DataError: not one id a prompt. RunError: the engine cannot be
-        reached or does not do what it was asked.
+        DataError: not one id a prompt. RunError: the engine cannot be reached or does not do what it was asked.
     """
-    options = SamplingOptions(temperature, top_k, top_p, min_p, suppress_tokens)
     if len(prompts) != len(ids):
         raise DataError(f"{len(prompts)} prompts and {len(ids)} ids: give one id a prompt")
     common = _parameters(options, max_completion_length, stop_tokens)
-    keys = example_keys(ids, seed=seed, round_index=round_index).tolist()
+    keys = example_keys(ids, seed=options.seed, round_index=options.round_index).tolist()
     parameters = [{**common, "seed": (first & 0x7FFFFFFF) << 32 | second} for first, second in keys]
+    stops, suppressed = set(stop_tokens), set(options.suppress_tokens)
     drafts = []
-    for answer in engine.answers(prompts, parameters):
-        drafts.append(_draft(answer, engine.name, max_completion_length, set(stop_tokens), set(suppress_tokens)))
+    for reply in engine.answers(prompts, parameters):
+        drafts.append(_draft(reply, engine.name, max_completion_length, stops, suppressed))
         if on_finished is not None:
             on_finished(1)
     return drafts
 
 
-def _parameters(options: SamplingOptions, max_tokens: int, stop_tokens: Sequence[int]) -> dict[str, Any]:
+def _parameters(options: DrawOptions, max_tokens: int, stop_tokens: Sequence[int]) -> dict[str, Any]:
     """vLLM's sampling parameters. All are given: a server takes the missing ones from the model's generation config.
 
     `ignore_eos` with `stop_token_ids` leaves exactly our stop tokens; vLLM would add those that it knows.
@@ -324,20 +318,20 @@ def _parameters(options: SamplingOptions, max_tokens: int, stop_tokens: Sequence
     return parameters
 
 
-def _draft(answer: Answer, engine: str, limit: int, stops: set[int], suppressed: set[int]) -> Draft:
-    """The answer as a draft, or a RunError that says what the engine did with it."""
-    tokens = answer.tokens
+def _draft(reply: Reply, engine: str, limit: int, stops: set[int], suppressed: set[int]) -> Draft:
+    """The reply as a draft, or a RunError that says what the engine did with it."""
+    tokens = reply.tokens
     finished = bool(tokens) and tokens[-1] in stops
     if suppressed.intersection(tokens):
         raise RunError(f"{engine} drew a token that the tokenizer cannot decode, against its logit_bias")
-    if stops.intersection(tokens[:-1]) or (answer.reason == "stop" and not finished) or len(tokens) > limit:
+    if stops.intersection(tokens[:-1]) or (reply.reason == "stop" and not finished) or len(tokens) > limit:
         raise RunError(
-            f"{engine} ended an answer after {len(tokens)} tokens (of {limit}) for {answer.reason!r}, which "
+            f"{engine} ended an answer after {len(tokens)} tokens (of {limit}) for {reply.reason!r}, which "
             f"stop_token_ids {sorted(stops)} do not explain: it does not honour the request"
         )
     if not finished and len(tokens) < limit:
         raise RunError(
-            f"{engine} ended an answer after {len(tokens)} of {limit} tokens ({answer.reason!r}): prompt and answer "
+            f"{engine} ended an answer after {len(tokens)} of {limit} tokens ({reply.reason!r}): prompt and answer "
             "do not fit into its context. Raise --max-model-len of the server or vllm_max_model_length, or lower "
             "max_draft_length"
         )

@@ -1,0 +1,72 @@
+"""How tokens are drawn. Free of torch, so that recipes are checked without it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ConfigError
+
+
+@dataclass(frozen=True)
+class DrawOptions:
+    """What decides a draw beside model and context, and how many rows and tokens go into one pass.
+
+    Args:
+        temperature: 0 takes the most likely token.
+        top_k, top_p, min_p: as in TRL; 0, 1 and 0 switch them off.
+        suppress_tokens: ids that are never drawn; the probabilities of the others are rescaled to one.
+        seed, round_index: with an example's id they fix its noise.
+        batch_size: rows in one pass. Changes the speed, not the tokens (up to floating-point ties).
+        lookahead: the most tokens that a row is fed in one pass of `mix_contexts`. Changes the speed, not the tokens.
+
+    Raises:
+        ConfigError: a value lies outside its range; all faults are listed.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    suppress_tokens: Sequence[int] = ()
+    seed: int = 0
+    round_index: int = 0
+    batch_size: int = 64
+    lookahead: int = 16
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "suppress_tokens", tuple(self.suppress_tokens))
+        faults = []
+        if not self.temperature >= 0:
+            faults.append(f"temperature is {self.temperature}: it must be 0 (greedy) or larger")
+        if self.top_k < 0:
+            faults.append(f"top_k is {self.top_k}: it must be 0 (off) or larger")
+        if not 0 < self.top_p <= 1:
+            faults.append(f"top_p is {self.top_p}: it must lie in (0, 1], 1 meaning off")
+        if not 0 <= self.min_p <= 1:
+            faults.append(f"min_p is {self.min_p}: it must lie in [0, 1], 0 meaning off")
+        for name in ("batch_size", "lookahead"):
+            if getattr(self, name) < 1:
+                faults.append(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if faults:
+            raise ConfigError(faults)
+
+
+def options_from(options: DrawOptions | None, draw: dict[str, Any], faults: Sequence[str] = ()) -> DrawOptions:
+    """The options given, or those that the keywords `draw` make.
+
+    Raises:
+        ConfigError: both are given, a keyword lies outside its range, or there are other `faults` to report with them.
+        TypeError: a keyword is no field of `DrawOptions`.
+    """
+    found = list(faults)
+    if options is not None and draw:
+        found.append(f"options and {', '.join(draw)} are both given: put the latter into the options")
+    try:
+        made = options or DrawOptions(**draw)
+    except ConfigError as error:
+        raise ConfigError([*found, *error.faults]) from error
+    if found:
+        raise ConfigError(found)
+    return made
