@@ -19,7 +19,7 @@ from typing import Any
 
 # Imported once by a server process that every run is forked from; a run itself starts afresh.
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["gapbridge.runs.pipeline", "gapbridge.cli"])
+SERVER.set_forkserver_preload(["gapbridge.runs.train", "gapbridge.methods.bash.trainer", "gapbridge.cli"])
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 

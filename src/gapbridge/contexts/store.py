@@ -30,6 +30,7 @@ FORMAT_VERSION = 1
 _IDENTITY = b"gapbridge.identity"
 _SHARD = b"gapbridge.shard"
 
+
 class ContextStore:
     """The contexts of `num_examples` examples in shards of `shard_size`, in the order of the examples.
 
@@ -55,7 +56,9 @@ class ContextStore:
         }  # fmt: skip
         self.num_examples, self.shard_size, self.schema = num_examples, shard_size, schema
         self.num_shards = -(-num_examples // shard_size)
-        self._whole: list[dict[str, Any]] | None = None  # the manifest's entries, once the shards were compared with it
+        self._whole: list[dict[str, Any]] | None = (
+            None  # the manifest's entries, once the shards were compared with it
+        )
 
     @classmethod
     def named_by_identity(cls, parent: Path, identity: Mapping[str, Any], **options: Any) -> ContextStore:

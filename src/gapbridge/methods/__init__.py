@@ -1,8 +1,8 @@
 """One folder a method. Its name is the command's and the recipe's; nothing else lists the methods.
 
-    __init__.py   what the method is, in one line (shown by `--help`), and EXPORTS: its public names and their modules
-    config.py     FIELDS: its own keys, free of torch
-    trainer.py    METHOD: the trainer, a subclass of `gapbridge.training.method.Method`
+__init__.py   what the method is, in one line (shown by `--help`), and EXPORTS: its public names and their modules
+config.py     FIELDS: its own keys, free of torch
+trainer.py    METHOD: the trainer, a subclass of `gapbridge.training.method.Method`
 """
 
 from __future__ import annotations
@@ -51,5 +51,3 @@ def public_names() -> dict[str, str]:
         for name in names()
         for public, module in import_module(f"{__name__}.{name}").EXPORTS.items()
     }
-
-

@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,7 @@ FREE_SETTINGS = frozenset(
     output_dir run_name report_to logging_steps logging_strategy logging_first_step log_level log_level_replica
     disable_tqdm push_to_hub hub_model_id hub_strategy hub_private_repo hub_revision hub_token hub_always_push
     resume_from_checkpoint save_total_limit dataset_num_proc dataloader_num_workers dataloader_pin_memory
-    dataloader_prefetch_factor ddp_timeout generation_batch_size lookahead project trackio_space_id
-    vllm_server_base_url vllm_server_host vllm_server_port vllm_server_timeout vllm_gpu_memory_utilization
-    vllm_max_model_length vllm_tensor_parallel_size
+    dataloader_prefetch_factor ddp_timeout project trackio_space_id
     """.split()
 )
 PACKAGES = (
@@ -47,11 +46,14 @@ PACKAGES = (
 
 
 class RunDirectory:
-    """`output_dir` of a recipe. `enter` must come before anything is written to it."""
+    """`output_dir` of a recipe. `enter` must come before anything is written to it.
 
-    def __init__(self, path: str | Path, method: str, settings: dict[str, Any]) -> None:
+    `free` names the method's own settings that change neither data nor weights.
+    """
+
+    def __init__(self, path: str | Path, method: str, settings: dict[str, Any], free: Collection[str] = ()) -> None:
         self.path = Path(path)
-        kept = {key: value for key, value in settings.items() if key not in FREE_SETTINGS}
+        kept = {key: value for key, value in settings.items() if key not in FREE_SETTINGS and key not in free}
         self.settings: dict[str, Any] = json.loads(json.dumps({"method": method, **kept}))
 
     @property

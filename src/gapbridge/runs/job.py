@@ -15,7 +15,7 @@ from ..examples.data import DataConfig
 from ..recipe.parser import Recipe, RecipeParser
 from ..recipe.values import read_yaml
 from ..training.method import Method
-from .directory import require_output_dir
+from .directory import RunDirectory, require_output_dir
 
 
 @dataclass
@@ -34,6 +34,12 @@ class Job:
     @property
     def uses_peft(self) -> bool:
         return bool(self.model.use_peft)
+
+    def run_directory(self) -> RunDirectory:
+        """The run in `output_dir`."""
+        return RunDirectory(
+            require_output_dir(self.args.output_dir), self.name, self.recipe.settings, free=self.args.free_settings()
+        )
 
 
 def parser_for(name: str) -> RecipeParser:

@@ -57,7 +57,7 @@ def preview(
     """
     method = _method_of(args)
     args.check()
-    model, tokenizer = method._start(model, args, processing_class)
+    model, tokenizer = method.start(model, args, processing_class)
     part = train_dataset.select(range(min(count, len(train_dataset))))
     examples = method.read(part, tokenizer, model, args, "train_dataset", max_length=args.max_length)
     contexts = method.contexts(model, tokenizer, examples, args)

@@ -21,11 +21,11 @@ from ..training.method import Drawing, Method, fill_drawing, open_drawings, show
 from ..training.metrics import MetricsFile
 from ..training.parallel import check_processes
 from ..training.rows import LEGEND
-from .directory import RunDirectory, require_output_dir
+from .directory import RunDirectory
 from .inputs import load_examples, load_start
 from .job import Job
 from .report import write_data_record, write_report
-from .rounds import last_model, publish, round_arguments, run_rounds, unfinished_rounds
+from .rounds import last_model, round_arguments, run_rounds, unfinished_rounds
 
 
 SHOWN_ROWS = 3
@@ -50,13 +50,15 @@ def train(job: Job) -> Path:
         TrainingError: the loss is not finite. Interrupted: SIGTERM or Ctrl-C; the same command continues.
     """
     check_processes(job.args)
-    run = _run_directory(job)
+    run = job.run_directory()
     if run.check(job.resume) == "complete":
         _say(f"{run.path}: this run is complete, nothing to do")
         return run.path
     # The run pushes its model and nothing else; the trainers would push what else lies in their directories.
     job.args.push_to_hub, push = False, job.args.push_to_hub
-    opened = [found] if (found := _open(job, run)) else []  # emptied when a trainer takes it: a model ends with its round
+    opened = (
+        [found] if (found := _open(job, run)) else []
+    )  # emptied when a trainer takes it: a model ends with its round
 
     def make_trainer(start: Path | None, round_args: Any) -> Method:
         return _trainer(job, run, round_args, opened.pop() if opened else None, start)
@@ -77,7 +79,7 @@ def generate(job: Job) -> Path:
     check_processes(job.args)
     if not job.method.draws:
         raise ConfigError(f"{job.recipe.path}: method {job.name} generates nothing before training")
-    run = _run_directory(job)
+    run = job.run_directory()
     state = run.check()
     opened = None if state == "complete" else _open(job, run)
     if opened is None:
@@ -89,10 +91,6 @@ def generate(job: Job) -> Path:
     directory = opened.drawings["train"].store.directory
     _say(f"{directory}: {len(opened.examples['train'])} contexts, complete")
     return directory
-
-
-def _run_directory(job: Job) -> RunDirectory:
-    return RunDirectory(require_output_dir(job.args.output_dir), job.name, job.recipe.settings)
 
 
 def _open(job: Job, run: RunDirectory) -> _Opened | None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
+import torch
 from transformers import AutoConfig
 
-from ..errors import GapbridgeError
+from .. import methods
+from ..errors import ConfigError, GapbridgeError
 from ..examples.data import check_data_config
-from ..methods.bash.config import BASHConfig
-from ..training.config import SelfGenerationConfig
+from ..training.config import RoundFields
 from ..training.loading import load_tokenizer, prepare_tokenizer
-from .directory import RunDirectory
-from .pipeline import Job, load_examples
+from .inputs import load_examples
+from .job import Job, read_job
 
 
 DRY_ROWS = 64
@@ -78,7 +81,7 @@ def _check_positions(job: Job, path: Path, faults: list[str]) -> None:
 
 def _output_dir_faults(job: Job) -> list[str]:
     try:
-        RunDirectory(str(job.args.output_dir), job.method, job.recipe.settings).check()
+        job.run_directory().check()
     except GapbridgeError as error:
         return error.faults
     return []
@@ -88,9 +91,38 @@ def describe(job: Job) -> str:
     """One line on what the recipe does."""
     args = job.args
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps
-    method = job.method.upper()
-    if isinstance(args, BASHConfig):
-        method += f", β = {args.mixture_coefficient}"
-    if isinstance(args, SelfGenerationConfig):
-        method += f", {args.num_rounds} round(s)"
+    rounds = f", {args.num_rounds} round(s)" if isinstance(args, RoundFields) else ""
+    own = [
+        f"{key.name} {job.recipe.settings[key.name]}"
+        for key in fields(methods.fields_of(job.name))
+        if key.name in job.recipe.settings and key.name not in ("num_rounds", "seed")
+    ]
+    method = ", ".join([job.name.upper(), *own[:3]]) + rounds
     return f"{method}: {job.model.model_name_or_path} → {args.output_dir}, {batch} rows a step and process"
+
+
+def run_validate(paths: Sequence[str], overrides: Sequence[str]) -> None:
+    """Check recipes, print what is good and what was not checked.
+
+    Raises:
+        ConfigError: listing the faults of all of them.
+    """
+    overrides = list(overrides)
+    if not torch.accelerator.is_available() and "--use_cpu" not in overrides:
+        print("this machine has no accelerator: recipes are checked as if for its CPU")
+        overrides += ["--use_cpu", "true"]
+    failed = []
+    for path in paths:
+        try:
+            job = read_job(["--config", path, *overrides])
+            faults, notes = validate(job)
+        except GapbridgeError as error:
+            failed += error.faults
+            continue
+        failed += [fault if fault.startswith(path) else f"{path}: {fault}" for fault in faults]
+        for note in notes:
+            print(f"  {note}")
+        if not faults:
+            print(f"{path}: good. {describe(job)}")
+    if failed:
+        raise ConfigError(failed)

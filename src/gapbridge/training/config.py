@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ..decoding.options import DrawOptions
 from ..errors import ConfigError
@@ -18,7 +18,12 @@ else:
 
 @dataclass
 class Fields(_Behind):
-    """The base of the mixins: faults are collected along the method resolution order, and checked when all is set."""
+    """The base of the mixins: faults are collected along the method resolution order, and checked when all is set.
+
+    `FREE` names keys of a mixin that change neither data nor weights: a run may be continued with other values.
+    """
+
+    FREE: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -27,6 +32,11 @@ class Fields(_Behind):
     def faults(self) -> list[str]:
         """Everything wrong with the values, one sentence each."""
         return []
+
+    @classmethod
+    def free_settings(cls) -> set[str]:
+        """The `FREE` keys of all its mixins."""
+        return {name for kind in cls.__mro__ if issubclass(kind, Fields) for name in kind.FREE}
 
     def check(self) -> None:
         """Raise one ConfigError that lists all faults."""
@@ -136,6 +146,8 @@ class DrawFields(RoundFields):
         shard_size (`int`, *optional*, defaults to `512`): Examples in one shard: what an interruption can cost.
     """
 
+    FREE = frozenset({"generation_batch_size"})
+
     eval_own_contexts: bool = field(default=True, metadata={"help": "Evaluate on held-out own contexts as well."})
     temperature: float = field(default=1.0, metadata={"help": "Sampling temperature; 0 is greedy."})
     top_p: float = field(default=1.0, metadata={"help": "Nucleus sampling; 1 is off."})
@@ -150,15 +162,15 @@ class DrawFields(RoundFields):
             faults.append(f"generation_batch_size is {self.generation_batch_size}: it must be at least 1")
         if self.shard_size < 1:
             faults.append(f"shard_size is {self.shard_size}: it must be at least 1")
-        elif self.generation_batch_size >= 1:
+        if self.generation_batch_size >= 1:  # which it calls batch_size
             try:
                 self.draw_options()
             except ConfigError as error:
                 faults += error.faults
         return faults
 
-    def draw_options(self, suppress_tokens: tuple[int, ...] = ()) -> DrawOptions:
-        """How this round draws."""
+    def draw_options(self, suppress_tokens: tuple[int, ...] = (), **more: int) -> DrawOptions:
+        """How this round draws; `more` are further fields of `DrawOptions`."""
         return DrawOptions(
             temperature=self.temperature,
             top_k=self.top_k,
@@ -168,4 +180,5 @@ class DrawFields(RoundFields):
             seed=self.seed,
             round_index=self.round_index,
             batch_size=self.generation_batch_size,
+            **more,
         )

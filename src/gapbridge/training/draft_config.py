@@ -33,6 +33,13 @@ class DraftFields(DrawFields):
         vllm_tensor_parallel_size (`int`, *optional*, defaults to `1`): GPUs of one engine, with `"colocate"`.
     """
 
+    FREE = frozenset(
+        """
+        vllm_server_base_url vllm_server_host vllm_server_port vllm_server_timeout vllm_gpu_memory_utilization
+        vllm_max_model_length vllm_tensor_parallel_size
+        """.split()
+    )
+
     max_draft_length: int = field(default=256, metadata={"help": "Most tokens of a draft."})
     use_vllm: bool = field(default=False, metadata={"help": "Draw drafts with vLLM."})
     vllm_mode: str = field(
@@ -43,7 +50,10 @@ class DraftFields(DrawFields):
         },
     )
     vllm_server_base_url: str | None = field(
-        default=None, metadata={"help": "Where the server is, such as http://localhost:8000; overrides host and port."}
+        default=None,
+        metadata={
+            "help": "Where the server is, such as http://localhost:8000; overrides host and port.",
+        },
     )
     vllm_server_host: str = field(default="0.0.0.0", metadata={"help": "Host of the vLLM server."})
     vllm_server_port: int = field(default=8000, metadata={"help": "Port of the vLLM server."})
@@ -52,7 +62,8 @@ class DraftFields(DrawFields):
         default=0.3, metadata={"help": "Share of the GPU's memory for vLLM, with colocate."}
     )
     vllm_max_model_length: int | None = field(
-        default=None, metadata={"help": "Most tokens of prompt and draft, with colocate; empty: the model's own."}
+        default=None,
+        metadata={"help": "Most tokens of prompt and draft, with colocate; empty: the model's own."},
     )
     vllm_tensor_parallel_size: int = field(default=1, metadata={"help": "GPUs of one engine, with colocate."})
 

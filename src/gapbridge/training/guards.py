@@ -1,4 +1,4 @@
-"""A TRL trainer with guards: non-finite losses stop it before the update, and it resumes from whole checkpoints only."""
+"""Guards on a TRL trainer: a non-finite loss stops it before the update; it resumes from whole checkpoints only."""
 
 from __future__ import annotations
 
@@ -83,6 +83,7 @@ class Guards(_Behind):
         for rows in self.row_ids.select_columns(["id", "input_ids"]).iter(batch_size=1000):
             found += [row for row, ids in zip(rows["id"], rows["input_ids"], strict=True) if tuple(ids) in wanted]
         return found
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """As in [`~trl.SFTTrainer`], then the mark, and only then older checkpoints go: one is whole at any moment.
 

@@ -94,7 +94,7 @@ class Method(Guards):
         ConfigError, DataError, StoreError, RunError: see `gapbridge.errors`; nothing has been trained then.
     """
 
-    config_class: ClassVar[type]
+    config_class: ClassVar[type[Any]]
     draws: ClassVar[bool] = False  # whether it generates before training: then every process needs whole weights
     count_names: ClassVar[tuple[str, ...]] = ()  # what `rows` counts
     answer_modes: ClassVar[dict[str, AnswerMode]] = {}
@@ -183,7 +183,7 @@ class Method(Guards):
             args = self.config_class(f"{name.rstrip('/').split('/')[-1]}-{self._name}")
         method._check_arguments(args, {"train_dataset": train_dataset, "eval_dataset": eval_dataset}, kwargs)
         check_processes(args)
-        model, tokenizer = method._start(model, args, processing_class, quantization_config, peft_config)
+        model, tokenizer = method.start(model, args, processing_class, quantization_config, peft_config)
         if not isinstance(train_dataset, ExampleSet):
             train_dataset = method.read(
                 train_dataset, tokenizer, model, args, "train_dataset", max_length=args.max_length
@@ -195,7 +195,8 @@ class Method(Guards):
         parts = {"train": train_dataset} | ({} if eval_dataset is None else {"eval": eval_dataset})
         if drawings is None:
             drawings = open_drawings(method, model, tokenizer, parts, args)
-        rows, counts = None, {}
+        rows: Dataset | None = None
+        counts: Counts = {}
         if not drawings:
             rows, counts = build_rows(method, train_dataset, tokenizer, args)
         set_seed(args.seed)
@@ -211,7 +212,8 @@ class Method(Guards):
             peft_config=peft_config,
             **kwargs,
         )
-        own_rows, eval_counts = None, {}
+        own_rows: Dataset | None = None
+        eval_counts: Counts = {}
         if rows is None:
             # The contexts are the round's starting model's: an adapter that TRL has just put on it stays out.
             with _starting_model(self.model, added=peft_config is not None):
@@ -240,7 +242,7 @@ class Method(Guards):
                 f"args is a {type(args).__name__}: {mine} needs a {cls.config_class.__name__} (it takes all that "
                 "TRL's configuration takes)"
             )
-        faults = args.faults()
+        faults: list[str] = args.faults()
         if isinstance(args, RoundFields) and args.num_rounds > 1:
             faults.append(
                 f"num_rounds is {args.num_rounds}, but one trainer trains one round: use the command line or "
@@ -261,7 +263,7 @@ class Method(Guards):
                 )
 
     @classmethod
-    def _start(
+    def start(
         cls,
         model: str | PreTrainedModel | PeftModel,
         args: Any,

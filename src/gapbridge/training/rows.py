@@ -63,8 +63,8 @@ def rows_to_dataset(rows: Iterable[Row]) -> Dataset:
 def show_row(row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:
     """A row as it is trained: every token with or without loss, replaced and drawn tokens marked, shares in its head.
 
-    Everything is read off the row's ids, labels and `drawn`, so a wrong row looks wrong. The marks (`LEGEND`) are text,
-    so that they survive in a file; on a terminal what carries no loss is dim, too.
+    Everything is read off the row's ids, labels and `drawn`, so a wrong row looks wrong. The marks (`LEGEND`) are
+    text, so that they survive in a file; on a terminal what carries no loss is dim, too.
     """
     ids, labels, drawn = row["input_ids"], row["labels"], row["drawn"]
     trained = [label != IGNORE for label in labels]

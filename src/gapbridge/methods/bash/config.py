@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from ...decoding.options import DrawOptions
 from ...training.config import DrawFields, ExampleFields
@@ -22,6 +22,8 @@ class BASHFields(DrawFields, ExampleFields):
             The most tokens a row is fed in one pass. No influence on the contexts.
     """
 
+    FREE = frozenset({"lookahead"})
+
     mixture_coefficient: float = field(default=0.2, metadata={"help": "β: share of positions sampled from the model."})
     suppress_tokens: list[int] | None = field(
         default=None, metadata={"help": "Token ids never sampled into a context."}
@@ -34,8 +36,8 @@ class BASHFields(DrawFields, ExampleFields):
             faults.append(f"mixture_coefficient is {self.mixture_coefficient}: it must lie in [0, 1]")
         return faults
 
-    def draw_options(self, suppress_tokens: tuple[int, ...] = ()) -> DrawOptions:
-        return replace(super().draw_options(suppress_tokens), lookahead=self.lookahead)
+    def draw_options(self, suppress_tokens: tuple[int, ...] = (), **more: int) -> DrawOptions:
+        return super().draw_options(suppress_tokens, lookahead=self.lookahead, **more)
 
 
 FIELDS = BASHFields

@@ -128,9 +128,7 @@ class RACTrainer(Method, SFTTrainer):
 METHOD = RACTrainer
 
 
-def _cue(
-    tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: RACConfig, stops: list[int]
-) -> list[int]:
+def _cue(tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: RACConfig, stops: list[int]) -> list[int]:
     """The ids that stand between draft and reference."""
     return correction_cue(tokenizer, args.correction_prompt, stops, conversational=examples.conversational)
 

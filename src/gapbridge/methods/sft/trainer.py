@@ -10,7 +10,6 @@ from ...training.config import ExampleFields
 from ...training.method import Method
 
 
-
 @dataclass
 class PlainSFTConfig(ExampleFields, SFTConfig):
     """Configuration of [`PlainSFTTrainer`]: [`~trl.SFTConfig`] with the treatment of bad rows."""

@@ -10,8 +10,8 @@ import torch
 from transformers import LlamaForCausalLM
 
 from gapbridge import BASHConfig, RunError
-from gapbridge.contexts.fill import place_for_generation
-from gapbridge.training.loading import is_sharded, load_model
+from gapbridge.decoding.mode import is_sharded, place_for_generation
+from gapbridge.training.loading import load_model
 from gapbridge.training.parallel import check_processes
 
 
@@ -33,7 +33,7 @@ def test_sharded_weights_cannot_generate(llama: LlamaForCausalLM, tmp_path: Path
     assert not is_sharded(llama)
     llama.model.norm.weight.data = torch.empty(0)  # what DeepSpeed leaves of a parameter that it has partitioned
     assert is_sharded(llama)
-    with pytest.raises(RunError, match=r"weights are sharded.*load it with gapbridge\.loading\.load_model"):
+    with pytest.raises(RunError, match=r"weights are sharded.*load it with gapbridge\.training\.loading\.load_model"):
         place_for_generation(llama, args)
 
 

@@ -12,13 +12,14 @@ import pytest
 from gapbridge import StoreError
 from gapbridge.contexts.store import ContextStore
 from gapbridge.files import write_atomic
+from gapbridge.methods.bash.contexts import SCHEMA
 
 
 IDENTITY = {"method": "bash", "mixture_coefficient": 0.2, "seed": 3, "weights": "abc", "suppress_tokens": [1, 2]}
 
 
 def make(folder: Path, **changes: Any) -> ContextStore:
-    return ContextStore(folder / "contexts", {**IDENTITY, **changes}, num_examples=10, shard_size=4)
+    return ContextStore(folder / "contexts", {**IDENTITY, **changes}, num_examples=10, shard_size=4, schema=SCHEMA)
 
 
 def fill(store: ContextStore, shards: list[int] | None = None) -> ContextStore:
@@ -36,7 +37,7 @@ def fill(store: ContextStore, shards: list[int] | None = None) -> ContextStore:
 def test_write_and_read(tmp_path: Path) -> None:
     store = fill(make(tmp_path))
     assert store.num_shards == 3 and not store.is_complete() and store.missing_shards() == []
-    store.finish({"note": 1})
+    store.finish()
     read = list(make(tmp_path).read())
     assert [i for shard in read for i in shard["id"]] == [f"e{i}" for i in range(10)]
     assert read[2]["tokens"] == [[8, 9, 5], [9, 10, 5]] and read[0]["sampled"][0] == [True, False, False]
@@ -81,7 +82,7 @@ def test_changed_options_are_refused_by_name(tmp_path: Path, change: dict[str, A
     with pytest.raises(StoreError, match=words):
         make(tmp_path, **change).is_complete()
     with pytest.raises(StoreError, match="num_examples: the store has 10, this run has 7"):
-        ContextStore(store.directory, IDENTITY, num_examples=7, shard_size=4).missing_shards()
+        ContextStore(store.directory, IDENTITY, num_examples=7, shard_size=4, schema=SCHEMA).missing_shards()
 
 
 def test_truncated_shard_is_refused(tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_flipped_byte_is_found_before_and_after_the_manifest(tmp_path: Path) -> 
     fill(store, [0]).finish()
     path.write_bytes(content)
     with pytest.raises(StoreError, match="its sha256 is not the manifest's"):
-        list(store.read())
+        list(make(tmp_path).read())
 
 
 def test_missing_shard_of_a_complete_store_is_refused(tmp_path: Path) -> None:
@@ -114,7 +115,7 @@ def test_missing_shard_of_a_complete_store_is_refused(tmp_path: Path) -> None:
     store.finish()
     store.shard_path(2).unlink()
     with pytest.raises(StoreError, match="shard-00002-of-00003.parquet: is in the manifest but not on disk"):
-        list(store.read())
+        list(make(tmp_path).read())
 
 
 def test_damaged_manifest_is_refused(tmp_path: Path) -> None:

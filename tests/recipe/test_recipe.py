@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gapbridge.errors import ConfigError, GapbridgeError
-from gapbridge.runs.pipeline import Job, read_job, run_rounds_of, run_sft
+from gapbridge.runs.job import Job, read_job
+from gapbridge.runs.train import train
 from gapbridge.tasks.word_problems import problems
 
 
@@ -44,7 +45,7 @@ def parse(folder: Path, *options: str, **keys: Any) -> Job:
 
 def test_values_arrive(tmp_path: Path) -> None:
     job = parse(tmp_path, mixture_coefficient=0.3, num_rounds=2, round_epochs=[1, 2], learning_rate="5e-7")
-    assert (job.method, job.args.mixture_coefficient, job.args.round_epochs) == ("bash", 0.3, [1, 2])
+    assert (job.name, job.args.mixture_coefficient, job.args.round_epochs) == ("bash", 0.3, [1, 2])
     assert job.args.learning_rate == 5e-7 and job.data.datasets[0].data_files == "d.jsonl"
     assert [parse(tmp_path, num_rounds=2, round_epochs=1).args.epochs_of_round(k) for k in (1, 2)] == [1, 1]
 
@@ -209,6 +210,6 @@ def test_every_recipe_runs(path: Path, tmp_path: Path) -> None:
         recipe["chat_template"] = recipe["chat_template"].replace("bos_token", "''")
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     job = read_job(["--config", str(tmp_path / "recipe.yaml")])
-    run = (run_sft if job.method == "sft" else run_rounds_of)(job)
+    run = train(job)
     assert json.loads((run / "run.json").read_text())["state"] == "complete"
     assert (run / "report.md").exists() and (run / "loss.png").exists()

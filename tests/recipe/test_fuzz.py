@@ -15,15 +15,16 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from gapbridge import methods
 from gapbridge.errors import GapbridgeError
 from gapbridge.examples.build import build_examples
 from gapbridge.recipe.old_keys import DROPPED, RENAMED, TRACKING
-from gapbridge.runs.pipeline import CONFIGS, parser_for, read_job
+from gapbridge.runs.job import parser_for, read_job
 from gapbridge.runs.validate import validate
 
 
-TINY = {method: yaml.safe_load((ROOT / f"recipes/tiny/{method}/config_full.yaml").read_text()) for method in CONFIGS}
-KEYS = sorted({action.dest for method in CONFIGS for action in parser_for(method)._actions} - {"help"})
+TINY = {name: yaml.safe_load((ROOT / f"recipes/tiny/{name}/config_full.yaml").read_text()) for name in methods.names()}
+KEYS = sorted({action.dest for method in methods.names() for action in parser_for(method)._actions} - {"help"})
 KEYS += ["env", *RENAMED, *DROPPED, *TRACKING, "dataset_mixture", "dataset_mixer", "dataset_splits"]
 TOKENIZER = AutoTokenizer.from_pretrained(BASE)
 

@@ -16,12 +16,10 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedModel
 
 from gapbridge import ConfigError, DataError, RACConfig, RACTrainer, build_examples
-from gapbridge.contexts.store import ContextStore
 from gapbridge.decoding import Draft, draft_answers
 from gapbridge.examples.tokens import stop_tokens
-from gapbridge.methods.rac import correct, rac_row
-from gapbridge.methods.rac.contexts import DRAFT_SCHEMA, cue_for, rac_dataset
-from gapbridge.methods.rac.rows import chat_cue, draft_in_context, text_cue
+from gapbridge.methods.rac.correct import correct
+from gapbridge.methods.rac.rows import chat_cue, correction_cue, draft_in_context, rac_row, text_cue
 from gapbridge.tasks.word_problems import problems
 
 
@@ -161,16 +159,11 @@ def test_loss_is_the_hand_computed_one(make_base: MakeBase, tokenizer: Any, tmp_
     assert trainer.state.log_history[0]["loss"] == pytest.approx(total / count, rel=1e-4)
 
 
-def stored(folder: Path, examples: Any, drafts: list[Draft]) -> ContextStore:
-    store = ContextStore(folder, {}, num_examples=len(examples), shard_size=100, schema=DRAFT_SCHEMA)
-    columns = {
-        "id": [example.id for example in examples],
-        "tokens": [draft.tokens for draft in drafts],
-        "finished": [draft.finished for draft in drafts],
-    }
-    store.write_shard(0, columns)
-    store.finish()
-    return store
+def rows_of(examples: Any, drafts: list[Draft], tokenizer: Any, args: RACConfig) -> tuple[list[Any], dict[str, int]]:
+    counts = dict.fromkeys(RACTrainer.count_names, 0)
+    records = [{"tokens": draft.tokens, "finished": draft.finished} for draft in drafts]
+    pairs = zip(examples, records, strict=True)
+    return list(RACTrainer.rows(pairs, examples, tokenizer, args, counts)), counts
 
 
 def test_odd_drafts_are_defined_and_counted(tokenizer: Any, tmp_path: Path) -> None:
@@ -184,20 +177,20 @@ def test_odd_drafts_are_defined_and_counted(tokenizer: Any, tmp_path: Path) -> N
         Draft(references[3], True),
         Draft([9] * 500, False),
     ]
-    args = RACConfig(str(tmp_path), **{**COMMON, "max_length": 300})
-    cue = cue_for(tokenizer, examples, args, [eos])
-    dataset, counts = rac_dataset(examples, stored(tmp_path, examples, drafts), args, cue, eos, reference_rows=0.0)
-    assert vars(counts) == {"drafts": 5, "capped": 3, "equal": 1, "too_long": 1, "plain_rows": 0}
-    assert "1 equal to the reference" in str(counts)
+    args = RACConfig(str(tmp_path), **{**COMMON, "max_length": 300, "reference_rows": 0.0})
+    cue = correction_cue(tokenizer, args.correction_prompt, [eos], conversational=True)
+    dataset, counts = rows_of(examples, drafts, tokenizer, args)
+    assert counts == {"drafts": 5, "capped": 3, "equal": 1, "too_long": 1, "plain_rows": 0}
+    assert "1 equal to the reference" in RACTrainer.describe(counts)
     prompts = {example.id: example.prompt for example in examples}
     drafted = [row["input_ids"][len(prompts[row["id"]]) :] for row in dataset]
     assert drafted[0][: 1 + len(cue)] == [eos, *cue], "an empty draft is an empty turn"
     assert drafted[1][: 1 + len(cue)] == [eos, *cue], "a draft of EOS alone as well"
     assert drafted[2][: 8 + len(cue)] == [9] * 7 + [eos, *cue], "a draft at the cap is closed"
     assert drafted[3][: len(references[3])] == references[3], "a right draft is kept"
-    args = RACConfig(str(tmp_path), **{**COMMON, "max_length": 20})
+    args = RACConfig(str(tmp_path), **{**COMMON, "max_length": 20, "reference_rows": 0.0})
     with pytest.raises(DataError, match="none of 5 correction rows fits into max_length 20"):
-        rac_dataset(examples, stored(tmp_path / "b", examples, drafts), args, cue, eos, reference_rows=0.0)
+        rows_of(examples, drafts, tokenizer, args)
 
 
 def test_plain_text_drafts_lose_their_stop_token(tokenizer: Any) -> None:
@@ -213,21 +206,18 @@ def test_plain_text_drafts_lose_their_stop_token(tokenizer: Any) -> None:
 def test_share_of_plain_rows(share: float, plain: int, correction: int, tokenizer: Any, tmp_path: Path) -> None:
     eos = tokenizer.eos_token_id
     examples = build_examples(chat_rows(300), tokenizer, stops=[eos], max_length=None)
-    args = RACConfig(str(tmp_path), **{**COMMON, "max_length": None})
-    store = ContextStore(tmp_path, {}, num_examples=300, shard_size=300, schema=DRAFT_SCHEMA)
-    columns = {"id": [e.id for e in examples], "tokens": [[9, eos]] * 300, "finished": [True] * 300}
-    store.write_shard(0, columns)
-    store.finish()
-    dataset, counts = rac_dataset(examples, store, args, [3], eos, reference_rows=share)
-    assert counts.plain_rows == pytest.approx(plain, abs=30) and counts.drafts == pytest.approx(correction, abs=30)
-    assert len(dataset) == counts.plain_rows + counts.drafts
+    args = RACConfig(str(tmp_path), **{**COMMON, "max_length": None, "reference_rows": share})
+    dataset, counts = rows_of(examples, [Draft([9, eos], True)] * 300, tokenizer, args)
+    assert counts["plain_rows"] == pytest.approx(plain, abs=30)
+    assert counts["drafts"] == pytest.approx(correction, abs=30)
+    assert len(dataset) == counts["plain_rows"] + counts["drafts"]
 
 
 def test_evaluation_of_first_answer_and_correction(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path, make_base(), tokenizer, eval_dataset=chat_rows(6, "test"))
     metrics = trainer.evaluate()
     assert metrics["eval_loss"] > 0 and metrics["eval_own_loss"] > 0
-    assert len(trainer._own_eval_dataset) == 6 and trainer.eval_counts.plain_rows == 0
+    assert len(trainer._own_eval_dataset) == 6 and trainer.eval_counts["plain_rows"] == 0
 
 
 def test_correct_uses_the_layout_of_training(make_base: MakeBase, tokenizer: Any) -> None:

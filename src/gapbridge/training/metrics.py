@@ -1,0 +1,46 @@
+"""What a trainer logs, as a plain file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..files import write_text_atomic, writing
+
+
+class MetricsFile(TrainerCallback):
+    """Writes each log entry as a line of `output_dir/metrics.jsonl`.
+
+    At the start the file is written anew from the trainer's state, so that after a resume it holds each step once.
+    """
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            write_text_atomic(_metrics_path(args), "".join(json.dumps(entry) + "\n" for entry in state.log_history))
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero and state.log_history:
+            path = _metrics_path(args)
+            with writing(path), open(path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(state.log_history[-1]) + "\n")
+
+
+def _metrics_path(args: TrainingArguments) -> Path:
+    return Path(args.output_dir) / "metrics.jsonl"
+
+
+def read_metrics(directory: Path) -> list[dict[str, Any]]:
+    """The log entries of a stage, oldest first; a torn last line is left out."""
+    path = directory / "metrics.jsonl"
+    entries = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            entries.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return entries
