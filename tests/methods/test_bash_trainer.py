@@ -14,7 +14,17 @@ from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from trl import SFTConfig, SFTTrainer
 
-from gapbridge import BASHConfig, BASHTrainer, ConfigError, DataError, RunError, StoreError, TrainingError
+from gapbridge import (
+    BASHConfig,
+    BASHTrainer,
+    ConfigError,
+    DataError,
+    RunError,
+    StoreError,
+    TrainingError,
+    preview,
+)
+from gapbridge.methods.bash import trainer as trainer_module
 from gapbridge.tasks.word_problems import problems
 
 
@@ -205,6 +215,25 @@ def test_counts(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     counts = bash(tmp_path, make_base(), tokenizer, rows(64), mixture_coefficient=0.5, temperature=1.5).counts
     assert 0.45 < counts["sampled"] / counts["tokens"] < 0.52
     assert 0 < counts["differing"] < counts["sampled"]
+
+
+def test_a_broken_row_builder_shows_in_the_preview(
+    make_base: MakeBase, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The preview prints the rows themselves: if every token carried loss, it would say so."""
+    args = BASHConfig(str(tmp_path), **COMMON, mixture_coefficient=0.5, temperature=2.0)
+    (good,) = preview(make_base(), args, rows(), tokenizer, count=1)
+    assert "⟦" in good.plain and "→" in good.plain and "‹" in good.plain
+    whole = trainer_module.bash_row
+
+    def broken(x: Any, y_hat: Any, y: Any, trailer: Any = ()) -> Any:
+        row = whole(x, y_hat, y, trailer)
+        return {**row, "labels": [*x, *y, *trailer]}
+
+    monkeypatch.setattr(trainer_module, "bash_row", broken)
+    (bad,) = preview(make_base(), args, rows(), tokenizer, count=1)
+    assert "‹" not in bad.plain and "with loss (100.0%)" in bad.plain != good.plain
+    assert not any(tmp_path.iterdir())
 
 
 def test_model_card_names_the_paper(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:

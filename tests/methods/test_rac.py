@@ -244,7 +244,7 @@ def test_correct_uses_the_layout_of_training(make_base: MakeBase, tokenizer: Any
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"reference_rows": 1.0}, "reference_rows is 1.0: it must lie in"),
+        ({"reference_rows": 1.1}, "reference_rows is 1.1: it must lie in"),
         ({"max_draft_length": 0, "reference_rows": -0.1}, "2 faults"),
         ({"correction_prompt": " "}, "correction_prompt is empty"),
     ],

@@ -111,6 +111,8 @@ class RecipeParser(TrlParser):
         except ConfigError:
             raise
         except _REFUSALS as error:
+            if _is_ours(error):
+                raise
             raise ConfigError(f"{path}: {error or type(error).__name__}") from error
         explicit = set(values) | given
         settings = {
@@ -139,6 +141,14 @@ class RecipeParser(TrlParser):
             else:
                 given.add(action.dest)
         return given, unknown
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether code of this package raised it: then it is a fault of ours, not of the recipe."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").split(".")[0] == "gapbridge"
 
 
 def _split_equals(argv: Sequence[str]) -> list[str]:

@@ -98,6 +98,7 @@ class Method(Guards):
     draws: ClassVar[bool] = False  # whether it generates before training: then every process needs whole weights
     count_names: ClassVar[tuple[str, ...]] = ()  # what `rows` counts
     answer_modes: ClassVar[dict[str, AnswerMode]] = {}
+    degenerate: ClassVar[dict[str, Any]] = {}  # the options with which the method is its base: SFT on the same rows
 
     @classmethod
     def read(
@@ -192,6 +193,8 @@ class Method(Guards):
             eval_dataset = method.read(
                 eval_dataset, tokenizer, model, args, "eval_dataset", max_length=args.max_length
             )
+        if eval_dataset is None:
+            args.eval_on_start = False  # transformers would stop at the start of training
         parts = {"train": train_dataset} | ({} if eval_dataset is None else {"eval": eval_dataset})
         if drawings is None:
             drawings = open_drawings(method, model, tokenizer, parts, args)

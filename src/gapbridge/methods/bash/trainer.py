@@ -41,6 +41,7 @@ class BASHTrainer(Method, SFTTrainer):
     config_class = BASHConfig
     draws = True
     count_names = ("tokens", "sampled", "differing")
+    degenerate = {"mixture_coefficient": 0.0}
 
     @classmethod
     def contexts(

@@ -20,21 +20,21 @@ class RACFields(DraftFields, ExampleFields):
         correction_prompt (`str`, *optional*):
             The request between draft and reference: a user turn in chat data, a line of text in plain data.
         reference_rows (`float`, *optional*, defaults to `0.5`):
-            Share in [0, 1) of plain rows, prompt → reference, among all rows. They keep the first answer from
-            decaying.
+            Share in [0, 1] of plain rows, prompt → reference, among all rows. They keep the first answer from
+            decaying. 1 is SFT.
     """
 
     correction_prompt: str = field(
         default=CORRECTION_PROMPT, metadata={"help": "The request that stands between draft and reference."}
     )
     reference_rows: float = field(
-        default=0.5, metadata={"help": "Share of plain rows (prompt → reference), in [0, 1)."}
+        default=0.5, metadata={"help": "Share of plain rows (prompt → reference), in [0, 1]."}
     )
 
     def faults(self) -> list[str]:
         faults = super().faults()
-        if not 0 <= self.reference_rows < 1:
-            faults.append(f"reference_rows is {self.reference_rows}: it must lie in [0, 1)")
+        if not 0 <= self.reference_rows <= 1:
+            faults.append(f"reference_rows is {self.reference_rows}: it must lie in [0, 1]")
         if not self.correction_prompt.strip():
             faults.append("correction_prompt is empty: the model could not tell a correction from an answer")
         return faults

@@ -51,6 +51,7 @@ class RACTrainer(Method, SFTTrainer):
     config_class = RACConfig
     draws = True
     count_names = ("drafts", "capped", "equal", "too_long", "plain_rows")
+    degenerate = {"reference_rows": 1.0}
     answer_modes = {
         "corrected": AnswerMode(
             help="the answer that follows the model's first one and the request for a correction",
@@ -63,7 +64,9 @@ class RACTrainer(Method, SFTTrainer):
     @classmethod
     def contexts(
         cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: RACConfig
-    ) -> Contexts:
+    ) -> Contexts | None:
+        if args.reference_rows == 1:
+            return None  # every row is plain
         _cue(tokenizer, examples, args, stop_tokens(tokenizer, model))  # refused before anything is drawn
         return drafted_contexts("rac", model, tokenizer, args)
 
@@ -87,7 +90,7 @@ class RACTrainer(Method, SFTTrainer):
             DataError: no correction row fits into `max_length`.
         """
         share = 0.0 if evaluation else args.reference_rows
-        plain_share = min(1.0, share / (1 - share))
+        plain_share = min(1.0, share / (1 - share)) if share < 1 else 1.0
         correction_share = min(1.0, (1 - share) / share) if share else 1.0
         cue = _cue(tokenizer, examples, args, stop_tokens(tokenizer))
         for example, record in pairs:
@@ -109,7 +112,7 @@ class RACTrainer(Method, SFTTrainer):
             if _lot(example.id, args.seed, "plain") < plain_share:
                 counts["plain_rows"] += 1
                 yield reference_row(example)
-        if counts["drafts"] == counts["too_long"]:
+        if correction_share and counts["drafts"] == counts["too_long"]:
             raise DataError(
                 f"{examples.source}: none of {counts['drafts']} correction rows fits into max_length "
                 f"{args.max_length}: a row holds prompt, draft, request and answer. Raise max_length or lower "

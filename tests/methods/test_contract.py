@@ -1,0 +1,141 @@
+"""What every folder in `methods/` must bring: a tiny recipe, a preview of the rows it trains, resume, a report, and a
+degenerate case that is its base method. A new method is tested here without a line being added."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import BASE, ROOT
+from helpers import contents, gapbridge, kill_when
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from gapbridge import methods
+from gapbridge.errors import TrainingError
+from gapbridge.runs.inputs import load_examples, load_start
+from gapbridge.runs.job import Job, read_job
+from gapbridge.runs.preview import run_preview
+from gapbridge.runs.rounds import round_arguments
+from gapbridge.runs.train import train
+from gapbridge.training.method import Method
+from gapbridge.training.metrics import read_metrics
+
+
+NAMES = methods.names()
+SMALL = {
+    "max_train_examples": 12, "max_eval_examples": 4, "max_steps": 4, "per_device_train_batch_size": 4,
+    "save_steps": 2, "logging_steps": 1, "eval_strategy": "no", "lr_scheduler_type": "constant",
+}  # fmt: skip
+
+
+def recipe_of(name: str) -> Path:
+    return ROOT / "recipes" / "tiny" / name / "config_full.yaml"
+
+
+def arguments(name: str, folder: Path, **changes: Any) -> list[str]:
+    keys = {**SMALL, "model_name_or_path": BASE, "output_dir": folder, **changes}
+    options = [part for key, value in keys.items() for part in (f"--{key}", str(value))]
+    return ["--config", str(recipe_of(name)), *options]
+
+
+def small_job(name: str, folder: Path, **options: Any) -> Job:
+    return read_job(arguments(name, folder, **options), name)
+
+
+def trainer_of(name: str, folder: Path, **options: Any) -> Method:
+    job = small_job(name, folder, **options)
+    model, tokenizer = load_start(job)
+    return job.method(
+        model=model,
+        args=round_arguments(job.args, 1),
+        train_dataset=load_examples(job, tokenizer, model)["train"],
+        processing_class=tokenizer,
+    )
+
+
+def losses(trainer: Method) -> list[float]:
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tiny_recipe(name: str) -> None:
+    text = recipe_of(name).read_text()
+    recipe = yaml.safe_load(text)
+    assert recipe["method"] == name
+    assert f"gapbridge {name} --config recipes/tiny/{name}/config_full.yaml" in text, "the header has the command"
+    own = {key.name for key in methods.fields_of(name).__dataclass_fields__.values()}
+    assert {key for key in recipe if key in own} or name == "sft", "a recipe shows the method's own keys"
+    assert (methods.summary(name).endswith(".") and (ROOT / "docs" / f"{name}.md").exists()) or name == "sft"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_preview_is_what_is_trained(name: str, tmp_path: Path) -> None:
+    job = small_job(name, tmp_path / "run")
+    shown = [text.plain for text in run_preview(small_job(name, tmp_path / "run"), 5)]
+    assert len(shown) == 5 and not (tmp_path / "run").exists(), "nothing is written"
+    trainer = trainer_of(name, tmp_path / "trained")
+    trained = [job.method.show(row, trainer.processing_class).plain for row in trainer.row_ids.select(range(5))]
+    assert shown == trained
+    given = trainer.train_dataset.select(range(5))
+    for row, tokens in zip(trainer.row_ids.select(range(5)), given, strict=True):
+        assert all(row[column] == tokens[column] for column in tokens), "TRL trains the rows that are shown"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_degenerate_case_is_sft(name: str, tmp_path: Path) -> None:
+    degenerate = methods.find(name).degenerate
+    assert degenerate or name == "sft", "a method says with which options it is SFT"
+    own = trainer_of(name, tmp_path / "own", **degenerate)
+    base = trainer_of("sft", tmp_path / "base")
+    own.train()
+    base.train()
+    assert losses(own) == losses(base) != []
+    weights = base.model.state_dict()
+    assert all(torch.equal(value, weights[key]) for key, value in own.model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_non_finite_loss_stops_before_the_update(name: str, tmp_path: Path) -> None:
+    trainer = trainer_of(name, tmp_path)
+    with torch.no_grad():
+        trainer.model.get_input_embeddings().weight[:] = float("nan")
+    before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
+    with pytest.raises(TrainingError, match="loss is nan at step 1, in a batch with rows train-"):
+        trainer.train()
+    after = trainer.model.state_dict()
+    assert all(torch.equal(before[key].nan_to_num(), after[key].nan_to_num()) for key in before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_run_leaves_what_is_promised(name: str, tmp_path: Path) -> None:
+    run = train(small_job(name, tmp_path / "run", eval_strategy="epoch", num_train_epochs=1))
+    assert json.loads((run / "run.json").read_text())["state"] == "complete"
+    rows = (run / "samples" / "first_rows.txt").read_text()
+    preview = [text.plain for text in run_preview(small_job(name, tmp_path / "other"), 3)]
+    assert all(text in rows for text in preview)
+    for file in ("config.resolved.yaml", "environment.json", "data.json", "report.md", "loss.png"):
+        assert (run / file).stat().st_size > 0, file
+    assert read_metrics(run / "round_1")
+    assert set(json.loads((run / "round_1" / "counts.json").read_text())) == set(methods.find(name).count_names)
+    model = AutoModelForCausalLM.from_pretrained(run)
+    tokenizer = AutoTokenizer.from_pretrained(run)
+    assert tokenizer.chat_template and next(model.parameters()).isfinite().all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_killed_and_resumed(name: str, tmp_path: Path) -> None:
+    """SIGKILL after the first checkpoint; the same command ends with the same contexts and weights, byte for byte."""
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    gapbridge(name, *arguments(name, whole))
+    kill_when(
+        lambda: (run / "round_1" / "checkpoint-2" / "COMPLETE.json").exists(), name, *arguments(name, run, max_steps=4)
+    )
+    gapbridge(name, *arguments(name, run))
+    for pattern in ("round_1/*contexts/shard-*", "round_1/*contexts/manifest.json", "**/model.safetensors"):
+        assert contents(run, pattern) == contents(whole, pattern)
+    assert contents(run, "model.safetensors")

@@ -1,0 +1,89 @@
+"""The folders of the package and the imports between them: one direction, no circle, few boxes."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+
+SOURCE = ROOT / "src" / "gapbridge"
+# A box imports only boxes before it. `errors` and `files` stand below all, the command line above.
+ORDER = (
+    "errors", "files", "recipe", "decoding", "examples", "contexts", "training", "methods", "runs", "tasks", "answers",
+    "evaluation", "gap", "results", "options", "launcher", "cli", "__main__", "scripts",
+)  # fmt: skip
+
+
+def box(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def imports() -> list[tuple[Path, str, str]]:
+    """(file, its box, the box it imports) for every import inside the package, also those inside functions."""
+    found = []
+    for path in sorted(SOURCE.rglob("*.py")):
+        parts = ["gapbridge", *path.relative_to(SOURCE).with_suffix("").parts]
+        package = parts[:-1]
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                base = package[: len(package) - node.level + 1] if node.level else []
+                targets = [
+                    ".".join([*base, *([node.module] if node.module else []), name.name]) for name in node.names
+                ]
+            elif isinstance(node, ast.Import):
+                targets = [name.name for name in node.names]
+            else:
+                continue
+            found += [(path, parts[1], box(target)) for target in targets if target.startswith("gapbridge.")]
+    return found
+
+
+def test_no_import_goes_up() -> None:
+    assert {path.stem for path in SOURCE.glob("*.py")} - {"__init__"} <= set(ORDER)
+    assert {path.name for path in SOURCE.iterdir() if (path / "__init__.py").exists()} <= set(ORDER)
+    wrong = [
+        f"{path.relative_to(SOURCE)} imports {target}"
+        for path, own, target in imports()
+        if own in ORDER and target in ORDER and ORDER.index(target) > ORDER.index(own)
+    ]
+    assert wrong == []
+    assert len({own for _, own, _ in imports()} & set(ORDER)) <= 19
+
+
+def test_methods_do_not_know_each_other() -> None:
+    wrong = []
+    for folder in (path for path in (SOURCE / "methods").iterdir() if path.is_dir()):
+        for path in folder.glob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ImportFrom) and node.level == 2:
+                    wrong.append(f"{path.relative_to(SOURCE)} imports {node.module}")
+    assert wrong == []
+
+
+def test_no_file_outside_names_a_method() -> None:
+    """Commands find methods by their folders: none of them is named in code outside `methods`."""
+    names = {path.name for path in (SOURCE / "methods").iterdir() if (path / "__init__.py").exists()}
+    wrong = []
+    for path in sorted(SOURCE.rglob("*.py")):
+        inside = path.relative_to(SOURCE).parts[0]
+        if inside in ("methods", "scripts", "__init__.py"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and node.value in names:
+                wrong.append(f"{path.relative_to(SOURCE)}, line {node.lineno}: {node.value!r}")
+            if isinstance(node, ast.ImportFrom) and any(name in (node.module or "").split(".") for name in names):
+                wrong.append(f"{path.relative_to(SOURCE)}, line {node.lineno}: {node.module}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("module", ["gapbridge", "gapbridge.methods", "gapbridge.methods.bash.config"])
+def test_light_modules_stay_light(module: str) -> None:
+    heavy = "torch transformers trl datasets accelerate peft matplotlib".split()
+    code = f"import {module}, sys; print([name for name in {heavy!r} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
