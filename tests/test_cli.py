@@ -1,158 +1,290 @@
-"""The command line: what a user sees. Bad input has a file of its own, `test_bad_input.py`."""
+"""The command line itself: how a line is read, what help and refusals say, and that both come without torch."""
 
 from __future__ import annotations
 
-import json
+import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import ROOT
-from helpers import gapbridge, recipe, refused, rows_with
+from helpers import refused
 
+from gapbridge import ConfigError, cli
+from gapbridge.methods import fields_of, names
+from gapbridge.options import command_tree
+
+
+COMMANDS = list(command_tree()[1])
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.parametrize(
+    ("line", "recipe", "overrides"),
+    [
+        ("my.yaml", "my.yaml", ""),
+        ("--config my.yaml", "my.yaml", ""),
+        ("--config=my.yml", "my.yml", ""),
+        ("--config recipe", "recipe", ""),
+        ("my.yaml --learning_rate 1e-4", "my.yaml", "--learning_rate 1e-4"),
+        ("--learning_rate 1e-4 my.yaml", "my.yaml", "--learning_rate 1e-4"),
+        ("--learning_rate=1e-4 my.yaml --max_steps=2", "my.yaml", "--learning_rate=1e-4 --max_steps=2"),
+        ("my.yaml --prefix 1 2", "my.yaml", "--prefix 1 2"),
+        ("--prefix 1 2 my.yaml --seed 3", "my.yaml", "--prefix 1 2 --seed 3"),
+        ("my.yaml --learning_rate -1e-4 --seed -1", "my.yaml", "--learning_rate -1e-4 --seed -1"),
+        ("my.yaml --correction_prompt 'Look again: is it right?'", "my.yaml",
+         "--correction_prompt 'Look again: is it right?'"),
+        ("my.yaml --system_prompt '--config and more'", "my.yaml", "--system_prompt '--config and more'"),
+        ("my.yaml --run_name '' --seed 1", "my.yaml", "--run_name '' --seed 1"),
+        # The beginnings of our own options are the recipe's.
+        ("my.yaml --res x --conf y --accelerate z --acc=1", "my.yaml", "--res x --conf y --accelerate z --acc=1"),
+        ("my.yaml --resume_from_checkpoint last", "my.yaml", "--resume_from_checkpoint last"),
+        # A word behind a key is its value, unless it alone can be the recipe.
+        ("my.yaml --fsdp_config other.yaml", "my.yaml", "--fsdp_config other.yaml"),
+        ("--fsdp_config other.yaml my.yaml", "my.yaml", "--fsdp_config other.yaml"),
+        ("--fsdp_config other.yaml --config my.yaml", "my.yaml", "--fsdp_config other.yaml"),
+        ("--use_cpu my.yaml", "my.yaml", "--use_cpu"),
+        ("--use_cpu=true my.yaml --fsdp_config other.yaml", "my.yaml", "--use_cpu=true --fsdp_config other.yaml"),
+        ("--resume must my.yaml --use_cpu", "my.yaml", "--use_cpu"),
+        ("my.yaml --seed 1 -- --resume x more.yaml", "my.yaml", "--seed 1 --resume x more.yaml"),
+    ],
+)  # fmt: skip
+def test_recipe_and_overrides(line: str, recipe: str, overrides: str) -> None:
+    call = cli.parse(["bash", *shlex.split(line)])
+    assert call.command == "bash"
+    assert call.options.config == recipe
+    assert call.overrides == shlex.split(overrides)
+    assert call.launch == {} and call.passed == shlex.split(line)
+
+
+EVAL = {
+    "task": "gsm8k", "model": [], "config": None, "answers": [], "labels": None, "limit": None, "output_dir": None,
+    "seed": 0, "batch_size": 64, "mode": ["direct"], "max_completion_length": None, "temperature": None, "top_p": 1.0,
+    "top_k": 0, "correction_prompt": None, "grading_timeout": 10.0, "grading_workers": 2, "judge": None,
+    "judge_url": None, "judge_prompt": None, "judge_api_key_env": "OPENAI_API_KEY", "judge_temperature": 0.01,
+    "judge_max_tokens": 512, "judge_timeout": 120.0, "judge_concurrency": 8,
+}  # fmt: skip
+GAP = {
+    "model": [], "config": None, "limit": None, "output_dir": None, "seed": 0, "batch_size": 64,
+    "prefix_lengths": [1, 2, 4, 8, 16, 32, 64, 128], "max_completion_length": 256, "temperature": 1.0,
+}  # fmt: skip
+ANSWER = {
+    "config": "r.yaml", "model": None, "mode": ["direct"], "output": None, "max_completion_length": 256,
+    "temperature": 0.0, "limit": None, "batch_size": 64, "seed": 0,
+}  # fmt: skip
+VALIDATE = {"method": None, "all": False, "offline": False}
+
+
+@pytest.mark.parametrize(
+    ("line", "options", "overrides"),
+    [
+        ("bash r.yaml", {"config": "r.yaml", "resume": "auto"}, ""),
+        ("sft --resume=must r.yaml", {"config": "r.yaml", "resume": "must"}, ""),
+        ("generate r.yaml --num_rounds 2", {"config": "r.yaml"}, "--num_rounds 2"),
+        ("preview r.yaml", {"config": "r.yaml", "rows": 3}, ""),
+        ("preview --rows 10 --seed 1 r.yaml", {"config": "r.yaml", "rows": 10}, "--seed 1"),
+        ("validate a.yaml b.yml", {**VALIDATE, "config": ["a.yaml", "b.yml"]}, ""),
+        ("validate --config a b --use_cpu true c.yaml", {**VALIDATE, "config": ["a", "b", "c.yaml"]},
+         "--use_cpu true"),
+        ("validate --all --offline a.yaml --method sft", {"config": ["a.yaml"], "method": "sft", "all": True,
+         "offline": True}, ""),
+        ("answer r.yaml", ANSWER, ""),
+        ("answer --model m --mode direct --mode corrected r.yaml --output a.jsonl --limit 2 --dtype float32",
+         {**ANSWER, "model": "m", "mode": ["direct", "corrected"], "output": Path("a.jsonl"), "limit": 2},
+         "--dtype float32"),
+        ("eval --task gsm8k", EVAL, ""),
+        ("eval --task gsm8k --model a --model b --mode both --temperature 0 --dtype bfloat16 --limit 5",
+         {**EVAL, "model": ["a", "b"], "mode": ["both"], "temperature": 0.0, "limit": 5}, "--dtype bfloat16"),
+        ("eval --task gsm8k --answers a --answers b --output_dir out --judge_url u --config r.yaml",
+         {**EVAL, "answers": [Path("a"), Path("b")], "output_dir": Path("out"), "judge_url": "u",
+          "config": "r.yaml"}, ""),
+        ("gap", GAP, ""),
+        ("gap r.yaml --prefix_lengths 1 3 --model m --use_cpu true",
+         {**GAP, "config": "r.yaml", "prefix_lengths": [1, 3], "model": ["m"]}, "--use_cpu true"),
+        ("report a b", {"runs": [Path("a"), Path("b")], "results": [], "output_dir": Path("outputs/report")}, ""),
+        ("report a --results c d --output_dir e",
+         {"runs": [Path("a")], "results": [Path("c"), Path("d")], "output_dir": Path("e")}, ""),
+    ],
+)  # fmt: skip
+def test_commands(line: str, options: dict[str, Any], overrides: str) -> None:
+    """The namespace holds a command's options and nothing else: evaluations record it."""
+    call = cli.parse(line.split())
+    assert call.command == line.split()[0]
+    assert vars(call.options) == options
+    assert call.overrides == overrides.split() and call.launch == {}
+
+
+@pytest.mark.parametrize("command", [*names(), "generate", "eval --task t"])
+def test_launch_options_are_taken_out(command: str) -> None:
+    line = f"{command} --num_processes 8 --seed 1 r.yaml --accelerate_config zero2 --lr -1e-4 --machine_rank=1 -- --x"
+    call = cli.parse(line.split())
+    assert call.launch == {"num_processes": 8, "accelerate_config": "zero2", "machine_rank": 1}
+    rest = "--seed 1 r.yaml --lr -1e-4 -- --x"
+    assert call.passed == [*command.split()[1:], *rest.split()]
+    again = cli.parse([call.command, *call.passed])
+    assert (again.options, again.overrides) == (call.options, call.overrides)
+    assert vars(call.options).keys().isdisjoint(call.launch)
+
+
+def test_defaults_are_those_of_the_modules() -> None:
+    """What the tree says stands there a second time, so that the tree needs none of the modules."""
+    from gapbridge.evaluation.judge.judges import MAX_TOKENS, TEMPERATURE
+    from gapbridge.evaluation.verification import TIMEOUT_SECONDS
+
+    assert (EVAL["judge_max_tokens"], EVAL["judge_temperature"]) == (MAX_TOKENS, TEMPERATURE)
+    assert EVAL["grading_timeout"] == TIMEOUT_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("bsh r.yaml", ["command line: unknown command 'bsh' (did you mean 'bash'?)", "report"]),
+        ("--verson", ["(did you mean '--version'?)"]),
+        ("bash", ["no recipe: gapbridge bash RECIPE.yaml, or --config RECIPE.yaml"]),
+        ("validate --use_cpu true", ["no recipe: gapbridge validate"]),
+        ("bash --config", ["--config: expected one argument"]),
+        ("bash a.yaml b.yaml", ["bash takes one recipe, not 2: a.yaml, b.yaml"]),
+        ("bash --a a.yaml --b b.yaml", ["no recipe"]),
+        ("bash r.yaml tiny", ["'tiny' is neither an option nor a recipe, whose name ends with .yaml"]),
+        ("bash r.yaml --resume perhaps", ["--resume is perhaps: choose one of auto, never, must"]),
+        ("bash r.yaml --num_processes 2", ["--num_processes needs --accelerate_config NAME"]),
+        ("bash r.yaml --accelerate_config zero9", ["no such file or name; there are ddp, fsdp, single, zero2, zero3"]),
+        ("preview r.yaml --rows 0", ["--rows is 0: it must be a whole number from 1 on"]),
+        ("report a --rslts b --x=1", ["unknown option --rslts (did you mean 'results'?)", "unknown option --x=1"]),
+        ("report a -- b", ["unknown option b"]),
+        ("report", ["the following arguments are required: RUN"]),
+        ("eval --model m", ["the following arguments are required: --task"]),
+        ("gap r.yaml --model m --prefix_lengths 1 x", ["--prefix_lengths is x: it must be a whole number"]),
+        ("answer r.yaml --temperature nan", ["--temperature is nan: it must be a number"]),
+        ("preview --rows none a.yaml b.yaml x",
+         ["3 faults", "--rows is none", "takes one recipe, not 2", "'x' is neither"]),
+        ("bash --resume x --num_processes 0",
+         ["4 faults", "--resume is x", "--num_processes is 0", "needs --accelerate_config", "no recipe"]),
+        ("eval --task t --limit x --seed 1.5 --top_p y",
+         ["3 faults", "--limit is x: it must be a whole number", "--seed is 1.5", "--top_p is y"]),
+    ],
+)  # fmt: skip
+def test_refusals(line: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, *line.split())
+    assert said.startswith("ConfigError: ") and all(word in said for word in words), said
+
+
+def test_slips_of_our_own_options_are_named_beside_the_recipes_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    """The recipe's parser refuses them, and knows only the keys."""
+    said = refused(capsys, *"preview recipes/tiny/bash/config_full.yaml --rwos 3 --learnin_rate 1".split())
+    assert "unknown option --rwos (did you mean 'rows'?)" in said
+    assert "unknown option --learnin_rate (did you mean 'learning_rate'?)" in said
+
+
+def test_run_passes_refusals_through() -> None:
+    with pytest.raises(ConfigError, match="no recipe"):
+        cli.run(["bash"])
+
+
+def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_overview(capsys: pytest.CaptureFixture[str]) -> None:
+    said = shown(capsys)
+    assert said == shown(capsys, "--help") == shown(capsys, "-h")
+    lines = said.splitlines()
+    assert len(lines) <= 40 and max(map(len, lines)) <= 119
+    for command in COMMANDS:
+        assert sum(line.startswith(f"    {command} ") for line in lines) == 1, command
+    assert shown(capsys, "--version").startswith("gapbridge 0.")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    said = shown(capsys, command, "--help")
+    usage, empty, summary, *_ = said.splitlines()
+    assert usage.startswith(f"usage: gapbridge {command} ") and not empty and summary.rstrip().endswith(".")
+    assert summary[0].isupper() and f"  gapbridge {command} " in said.partition("\nexamples:\n")[2]
+    assert said == shown(capsys, command, "-h")
+
+
+@pytest.mark.parametrize("method", names())
+def test_help_of_a_method_shows_its_own_keys(method: str, capsys: pytest.CaptureFixture[str]) -> None:
+    said = shown(capsys, method, "--help", "--resume", "nonsense")
+    own = fields_of(method).__dataclass_fields__
+    for name, field in own.items():
+        assert f"  --{name} " in said and field.metadata["help"].split()[0] in said
+    assert "--accelerate_config NAME|FILE" in said and "--resume auto|never|must" in said
+    assert "--weight_decay" not in said
+    everything = shown(capsys, method, "--help-all")
+    assert "--weight_decay" in everything and all(f"--{name}" in everything for name in own)
+
+
+def test_defaults_and_types_of_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    said = " ".join(shown(capsys, "bash", "--help").split())
+    assert "--mixture_coefficient float" in said and "(default: 0.2)" in said
+    said = " ".join(shown(capsys, "rac", "--help").split())
+    assert "--vllm_mode server|colocate" in said and '(default: "colocate")' in said
+
+
+HEAVY = ("torch", "transformers", "trl", "datasets", "accelerate", "peft", "numpy", "pyarrow")
+WITHOUT_TORCH = f"""
+import shlex, sys
 from gapbridge import cli
+for line in sys.argv[1:]:
+    try:
+        cli.main(shlex.split(line))
+    except SystemExit as end:
+        assert end.code in (0, 2), end.code
+    loaded = [name for name in {HEAVY} if name in sys.modules]
+    assert not loaded, (line, loaded)
+"""
 
 
-def test_output_directory_of_another_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cli.main(["bash", *recipe(tmp_path)])
-    run = tmp_path / "run"
-    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    said = refused(capsys, "bash", *recipe(tmp_path, learning_rate=1e-3, mixture_coefficient=0.4))
-    assert "holds another run" in said and "mixture_coefficient: the run there has None, this one 0.4" in said
-    assert "learning_rate" in said
-    said = refused(capsys, "sft", *recipe(tmp_path, method="sft"))
-    assert "method: the run there has 'bash', this one 'sft'" in said
-    cli.main(["bash", *recipe(tmp_path, generation_batch_size=8)])
-    assert "this run is complete" in capsys.readouterr().out
-    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
-
-
-def test_output_directory_of_something_else_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "thesis.txt").write_text("years of work")
-    assert "holds thesis.txt but no run.json" in refused(capsys, "bash", *recipe(tmp_path))
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
-    (tmp_path / "file").write_text("")
-    assert "is a file" in refused(capsys, "bash", *recipe(tmp_path, output_dir=str(tmp_path / "file")))
-
-
-def test_damaged_shard_stops_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = recipe(tmp_path)
-    cli.main(["generate", *arguments])
-    shard = next((tmp_path / "run" / "round_1" / "contexts").glob("shard-*"))
-    shard.write_bytes(shard.read_bytes()[:-20])
-    assert "its sha256 is not the manifest's" in refused(capsys, "bash", *arguments)
-
-
-def test_a_run_leaves_what_the_docs_promise(tmp_path: Path) -> None:
-    cli.main(["bash", *recipe(tmp_path, logging_steps=1)])
-    run = tmp_path / "run"
-    present = {str(path.relative_to(run)) for path in run.rglob("*")}
-    assert present >= {
-        "config.resolved.yaml", "environment.json", "run.json", "data.json", "report.md", "loss.png",
-        "samples/first_rows.txt", "round_1/metrics.jsonl", "round_1/contexts/manifest.json",
-        "round_1/model/model.safetensors", "model.safetensors", "tokenizer.json", "README.md",
-    }  # fmt: skip
-    again = tmp_path / "again"
-    cli.main(["bash", "--config", str(run / "config.resolved.yaml"), "--output_dir", str(again)])
-    assert (again / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
-    assert "arXiv" in (run / "README.md").read_text() or "2410.14655" in (run / "README.md").read_text()
-
-
-def test_preview_shows_replaced_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cli.main(["preview", *recipe(tmp_path, mixture_coefficient=1.0, temperature=2.0), "--rows", "2"])
-    said = capsys.readouterr().out
-    assert "id train-0-0" in said and "id train-0-1" in said and "id train-0-2" not in said
-    assert "→" in said and "⟦" in said and "replaced" in said and "####" in said
-    assert not (tmp_path / "run").exists()
-    cli.main(["bash", *recipe(tmp_path, mixture_coefficient=1.0, temperature=2.0)])
-    samples = (tmp_path / "run" / "samples" / "first_rows.txt").read_text()
-    assert samples.split("\n\n")[0] in said.replace("\r", "")
-
-
-def test_preview_of_an_sft_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cli.main(["preview", *recipe(tmp_path, method="sft")])
-    assert "replaced 0" in capsys.readouterr().out
-
-
-def test_validate_reports_every_fault_of_every_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    _, first = recipe(tmp_path / "a", learning_rte=1, num_rounds="x")
-    bad_row = rows_with({"prompt": "one", "completion": None})(tmp_path / "b")
-    _, second = recipe(tmp_path / "b", **bad_row, max_length=5000, load_in_4bit=True)
-    said = refused(capsys, "validate", "--config", first, second)
-    for words in (
-        "learning_rte",
-        "num_rounds is 'x'",
-        "completion is null",
-        "the model has 2048 positions",
-        "use_peft",
-    ):
-        assert words in said
-    cli.main(["validate", *recipe(tmp_path)])
-    assert "good. BASH, β = 0.2" in capsys.readouterr().out
-
-
-def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
-    cli.main([])
-    assert "gapbridge preview" in capsys.readouterr().out
-    cli.main(["bash", "--help"])
-    assert "--mixture_coefficient" in capsys.readouterr().out
-    assert "did you mean 'bash'" in refused(capsys, "bsh")
-    assert "no recipe" in refused(capsys, "bash")
-    assert "needs a value" in refused(capsys, "bash", "--config")
-    assert "no such file or name; there are ddp, fsdp, single, zero2, zero3" in refused(
-        capsys, "bash", "--accelerate_config", "zero9", "--config", "x.yaml"
+def test_help_and_refusals_import_nothing_heavy() -> None:
+    refusals = ["bsh", "bash", "bash a.yaml b.yaml", "bash a.yaml --accelerate_config zero9", "report", "report a --b",
+                "eval --limit x", "preview a.yaml --rows 0"]  # fmt: skip
+    lines = ["", "--help", "--version", *(f"{command} --help" for command in COMMANDS), *refusals]
+    process = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *lines], env=ENVIRONMENT, capture_output=True, text=True, timeout=120
     )
-    assert "must be a whole number" in refused(capsys, "preview", "--rows", "none", "--config", "x.yaml")
+    assert process.returncode == 0, process.stderr
 
 
-def test_generate_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = recipe(tmp_path, method="rac", max_draft_length=20)
-    assert "holds no finished run" in refused(capsys, "generate", "--mode", "direct", *options)
-    cli.main(["rac", *options])
-    for mode in ("direct", "corrected"):
-        cli.main(["generate", "--mode", mode, "--max_completion_length", "30", *options])
-        lines = [json.loads(line) for line in (tmp_path / "run" / f"answers-{mode}.jsonl").read_text().splitlines()]
-        assert len(lines) == 8 and lines[0]["id"] == "train-0-0" and "####" in lines[0]["reference"]
-        assert ("corrected" in lines[0]) == (mode == "corrected") and isinstance(lines[0]["answer"], str)
-    assert "is there already" in refused(capsys, "generate", "--mode", "direct", *options)
-    assert "choose one of direct, corrected" in refused(capsys, "generate", "--mode", "both", *options)
-    assert "generates nothing before training" in refused(capsys, "generate", *recipe(tmp_path, method="sft"))
-
-
-def test_two_rounds_of_lora_from_an_adapter(tmp_path: Path) -> None:
-    """SFT makes an adapter; BASH goes on training it for two rounds; the result loads on the base model."""
-    lora = {"use_peft": True, "lora_r": 4, "lora_target_modules": ["q_proj", "v_proj"]}
-    cli.main(["sft", *recipe(tmp_path, method="sft", output_dir=str(tmp_path / "sft"), **lora)])
-    cli.main(
-        ["bash", *recipe(tmp_path, model_name_or_path=str(tmp_path / "sft"), num_rounds=2, learning_rate=1e-2, **lora)]
+def module(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", name, *arguments], env=ENVIRONMENT, capture_output=True, text=True, timeout=120
     )
-    adapters = [tmp_path / "sft", *(tmp_path / "run" / f"round_{k}" / "model" for k in (1, 2)), tmp_path / "run"]
-    weights = [(path / "adapter_model.safetensors").read_bytes() for path in adapters]
-    assert len(set(weights)) == 3 and weights[2] == weights[3]
+
+
+def test_the_package_runs_as_a_module() -> None:
+    process = module("gapbridge", "bash", "--resume", "x")
+    assert process.returncode == 2 and process.stderr.startswith("gapbridge: ConfigError: 2 faults")
+
+
+@pytest.mark.parametrize("name", [*names(), "generate", "eval"])
+def test_launch_lines_that_name_a_module_of_the_command(name: str) -> None:
+    process = module(f"gapbridge.scripts.{name}", "--num_processes", "2", *(["--task", "t"] if name == "eval" else []))
+    assert process.returncode == 2 and "--num_processes needs --accelerate_config" in process.stderr
+    assert (f"gapbridge {name} RECIPE.yaml" in process.stderr) == (name != "eval")
+
+
+def test_other_modules_are_not_made_up() -> None:
+    assert "No module named gapbridge.scripts.nothing" in module("gapbridge.scripts.nothing").stderr
 
 
 @pytest.mark.slow
-def test_the_module_entry_point(tmp_path: Path) -> None:
-    process = gapbridge("bash", *recipe(tmp_path, learning_rte=1), check=False)
-    assert process.returncode == 2 and "Traceback" not in process.stderr
-    assert "did you mean 'learning_rate'" in process.stderr
-
-
-GSM8K = ROOT.parent / "shared" / "data" / "gsm8k"
-
-
-@pytest.mark.skipif(not GSM8K.is_dir(), reason="the GSM8K files are not beside the repository")
-def test_real_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """GSM8K through the recipe alone: columns mapped, as chat, with the tiny base."""
-    options = recipe(
-        tmp_path,
-        datasets=[{"path": "json", "data_files": str(GSM8K / "train.jsonl")}],
-        prompt_column="question", completion_column="answer", as_chat=True, max_length=1024, max_train_examples=24,
-    )  # fmt: skip
-    cli.main(["preview", *options, "--rows", "1"])
-    said = capsys.readouterr().out
-    assert "<|user|>Natalia sold clips to 48 of her friends" in said and "⟦" in said
-    cli.main(["bash", *options])
-    assert json.loads((tmp_path / "run" / "data.json").read_text())["train"]["examples"] == 24
+@pytest.mark.parametrize(
+    ("start", "code"),
+    [
+        (["gapbridge", "bash", "--accelerate_config", "single"], 2),
+        (["accelerate.commands.launch", "--cpu", "-m", "gapbridge", "bash"], 1),
+    ],
+    ids=["ours", "accelerate"],
+)
+def test_through_the_launcher(start: list[str], code: int, tmp_path: Path) -> None:
+    """The launched process reads the rest of the line as it was written, and ours hands its exit code on."""
+    process = module(*start, "--learning_rate", "1e-4", str(tmp_path / "my recipe.yaml"), "--", "--seed", "1")
+    assert "my recipe.yaml: no such recipe" in process.stderr, process.stderr[-2000:]
+    assert process.returncode == code

@@ -44,7 +44,7 @@ def test_one_launcher_a_node(slurm: dict[str, str]) -> None:
     assert started == (
         "accelerate launch --config_file accelerate_configs/zero3.yaml --num_machines 2 --num_processes 8 "
         "--main_process_ip node1 --main_process_port 29500 --rdzv_backend c10d --max_restarts 0 --machine_rank 1 "
-        "-m gapbridge.scripts.bash --config recipes/mistral-7b-math/bash/config_full.yaml --max_steps 2 --run_name=a"
+        "-m gapbridge bash --config recipes/mistral-7b-math/bash/config_full.yaml --max_steps 2 --run_name=a"
     )
 
 

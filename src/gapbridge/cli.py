@@ -1,59 +1,47 @@
-"""The `gapbridge` command.
-
-gapbridge sft|bash|rac --config RECIPE [--accelerate_config NAME [--num_processes N]] [--key value …]
-          [--resume auto|never|must]      continue a run that stopped (auto), refuse to (never), refuse to start (must)
-gapbridge generate --config RECIPE        build the contexts of the next round and stop
-gapbridge generate --config RECIPE --mode direct|corrected [--model PATH] [--output FILE]
-                                          answer the recipe's held-out prompts, as JSONL
-gapbridge preview  --config RECIPE        show the first rows as the trainer sees them (--rows N)
-gapbridge validate --config RECIPE …      check recipes, report every fault at once
-gapbridge eval     --task TASK --model PATH [--model PATH …] [--mode direct|corrected|both] [--judge MODEL] …
-                                          accuracy, ROUGE, win rate or lm-eval, with intervals and every answer
-gapbridge gap      --model PATH [--model PATH …] --config RECIPE
-                                          how much a model is disturbed by its own words: gap.json and gap.png
-gapbridge report   RUN …                  runs side by side: settings, losses, accuracy, gap, cost, answers
+"""The `gapbridge` command: a line is parsed, then the one module that does the work is imported.
 
 Exit codes: 0 done, 2 refused with a message, 75 stopped by SIGTERM or Ctrl-C after saving: the same command continues.
 """
 
 from __future__ import annotations
 
+import argparse
 import logging
-import os
-import subprocess
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from importlib import metadata
-from pathlib import Path
+from dataclasses import dataclass, field
+from typing import Any
 
 from .errors import ConfigError, GapbridgeError
+from .methods import names
+from .options import LAUNCHED, Refused, command_tree, launch_parser
+from .recipe.values import nearest
 from .training.interruption import EXIT_INTERRUPTED, Interrupted, stop_at_once
 
 
-TRAIN_COMMANDS = ("sft", "bash", "rac")
-COMMANDS = (*TRAIN_COMMANDS, "generate", "preview", "validate", "eval", "gap", "report")
-LAUNCHED_COMMANDS = (*TRAIN_COMMANDS, "generate", "eval")
-LAUNCH_OPTIONS = ("--num_processes", "--num_machines", "--machine_rank", "--main_process_ip", "--main_process_port")
 EXIT_USER_ERROR = 2
-SHUTDOWN_SECONDS = "600"  # for a step and a checkpoint after a signal; torch's launcher would kill after 30
+
+
+@dataclass(frozen=True)
+class Call:
+    """A parsed line. `config` in the options is one recipe or None; for `validate` it is a list of them."""
+
+    command: str
+    options: argparse.Namespace
+    overrides: list[str] = field(default_factory=list)  # for the recipe's parser, in order and as they were written
+    launch: dict[str, Any] = field(default_factory=dict)  # the launch options that were given
+    passed: list[str] = field(default_factory=list)  # all other arguments: what a launched process gets
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the console script."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(__doc__.strip())
-        print("\n`gapbridge METHOD --help` lists every key of a recipe.")
-        return
-    if arguments[0] == "--version":
-        print(f"gapbridge {metadata.version('gapbridge')}")
-        return
-    command, rest = arguments[0], arguments[1:]
-    run_guarded(lambda: dispatch(command, rest))
+    run_guarded(lambda: run(arguments))
 
 
-def run_guarded(action: Callable[[], None]) -> None:
+def run_guarded(action: Callable[[], object]) -> None:
     """Run `action`; turn our errors and signals into a message without a traceback and an exit code."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
@@ -73,177 +61,147 @@ def run_guarded(action: Callable[[], None]) -> None:
         raise SystemExit(EXIT_INTERRUPTED) from None
 
 
-def dispatch(command: str, arguments: list[str]) -> None:
-    if command not in COMMANDS:
-        from .recipe.values import nearest
+def run(arguments: Sequence[str]) -> Any:
+    """One command in this process, as `gapbridge ARGUMENTS` but without the guard: errors and signals pass through.
 
-        raise ConfigError(f"unknown command {command!r}{nearest(command, COMMANDS)}; there are {', '.join(COMMANDS)}")
-    if command in LAUNCHED_COMMANDS:
-        launch = _take(arguments, "--accelerate_config")
-        if launch is not None:
-            launch_with_accelerate(command, launch, arguments)
-            return
-    if command == "eval":
-        from .evaluation.command import run_eval
+    Returns:
+        What the command returns: for most the path of what it made.
 
-        run_eval(arguments)
-        return
-    if command == "gap":
-        from .gap.command import run_gap
+    Raises:
+        GapbridgeError: the line or something it names is refused. SystemExit: help was shown, or launched processes
+        failed. Interrupted: a signal came.
+    """
+    call = parse(arguments)
+    if "accelerate_config" in call.launch:
+        from .launcher import launch
 
-        run_gap(arguments)
-        return
+        return launch(call.command, call.passed, call.launch)
+    try:
+        return perform(call)
+    except ConfigError as error:
+        raise ConfigError([_hinted(fault, call.command) for fault in error.faults]) from error
+
+
+def perform(call: Call) -> Any:
+    """Import what the command needs, and run it."""
+    command, options, overrides = call.command, call.options, call.overrides
     if command == "report":
         from .results.report import run_report
 
-        run_report(arguments)
-        return
-    from .runs import pipeline  # heavy imports, after the cheap refusals
-    from .runs.directory import RESUME
+        return run_report(options)
+    if command == "eval":
+        from .evaluation.command import run_eval
 
-    if command in TRAIN_COMMANDS:
-        if "--help" in arguments or "-h" in arguments:
-            pipeline.parser_for(command).print_help()
-            return
-        resume = _take(arguments, "--resume") or "auto"
-        if resume not in RESUME:
-            raise ConfigError(f"command line: --resume is {resume!r}: choose one of {', '.join(RESUME)}")
-        job = pipeline.read_job(arguments, command)
-        job.resume = resume
-        (pipeline.run_sft if command == "sft" else pipeline.run_rounds_of)(job)
-    elif command == "generate":
-        _generate(arguments)
-    elif command == "preview":
-        rows = _positive("--rows", _take(arguments, "--rows") or "3")
-        pipeline.run_preview(pipeline.read_job(arguments), rows)
-    else:
-        _validate_all(arguments)
+        return run_eval(options, overrides)
+    if command == "gap":
+        from .gap.command import run_gap
 
+        return run_gap(options, overrides)
+    if command == "answer":
+        from .answers.command import run_answer
 
-def _generate(arguments: list[str]) -> None:
-    from .answers.command import write_answers
-    from .runs import pipeline
+        return run_answer(options, overrides)
+    if command == "validate":
+        from .runs.validate import run_validate
 
-    mode = _take(arguments, "--mode")
-    if mode is None:
-        pipeline.run_generate(pipeline.read_job(arguments))
-        return
-    model, output = _take(arguments, "--model"), _take(arguments, "--output")
-    length = _positive("--max_completion_length", _take(arguments, "--max_completion_length") or "256")
-    path = write_answers(pipeline.read_job(arguments), mode, model, output, length)
-    print(f"answers: {path}")
+        return run_validate(
+            options.config, overrides, method=options.method, all_rows=options.all, offline=options.offline
+        )
+    from .runs.job import read_job
+
+    job = read_job(["--config", options.config, *overrides], command if command in names() else None)
+    if command == "preview":
+        from .runs.preview import run_preview
+
+        return run_preview(job, options.rows)
+    from .runs.train import generate, train
+
+    if command == "generate":
+        return generate(job)
+    job.resume = options.resume
+    return train(job)
 
 
-def _positive(option: str, value: str) -> int:
-    if not value.isdecimal() or int(value) < 1:
-        raise ConfigError(f"command line: {option} is {value!r}: it must be a whole number from 1 on")
-    return int(value)
+def parse(arguments: Sequence[str]) -> Call:
+    """Split a line into a command, its options, and what is meant for its recipe.
 
-
-def _validate_all(arguments: list[str]) -> None:
-    import torch
-
-    from .runs.pipeline import read_job
-    from .runs.validate import describe, validate
-
-    paths, overrides = _recipes_of(arguments)
-    if not torch.accelerator.is_available() and "--use_cpu" not in overrides:
-        print("this machine has no accelerator: recipes are checked as if for its CPU")
-        overrides = [*overrides, "--use_cpu", "true"]
-    failed = []
-    for path in paths:
-        try:
-            job = read_job(["--config", path, *overrides])
-            faults, notes = validate(job)
-        except GapbridgeError as error:
-            failed += error.faults
-            continue
-        failed += [fault if fault.startswith(path) else f"{path}: {fault}" for fault in faults]
-        for note in notes:
-            print(f"  {note}")
-        if not faults:
-            print(f"{path}: good. {describe(job)}")
-    if failed:
-        raise ConfigError(failed)
-
-
-def _recipes_of(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """The files after `--config` (one or several), and the other arguments."""
-    split = [
-        part
-        for argument in arguments
-        for part in (argument.split("=", 1) if argument.startswith("--") else [argument])
-    ]
-    if "--config" not in split:
-        raise ConfigError("no recipe: give one or several with --config FILE.yaml …")
-    at = split.index("--config") + 1
-    end = next((i for i in range(at, len(split)) if split[i].startswith("--")), len(split))
-    if at == end:
-        raise ConfigError("command line: --config needs a file")
-    return split[at:end], split[: at - 1] + split[end:]
-
-
-def accelerate_config(name: str) -> Path:
-    """The accelerate configuration: a path, or a name looked up in `./accelerate_configs` and then in the package."""
-    source = Path(__file__).resolve().parents[2] / "accelerate_configs"
-    installed = Path(__file__).resolve().parent / "accelerate_configs"
-    candidates = [Path(name)] if name.endswith((".yaml", ".yml")) else []
-    candidates += [folder / f"{name}.yaml" for folder in (Path("accelerate_configs"), installed, source)]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    names = sorted(
-        {path.stem for folder in (Path("accelerate_configs"), installed, source) for path in folder.glob("*.yaml")}
-    )
-    raise ConfigError(f"--accelerate_config {name}: no such file or name; there are {', '.join(names)}")
-
-
-def launch_with_accelerate(command: str, config: str, arguments: list[str]) -> None:
-    """`accelerate launch --config_file CONFIG -m gapbridge.scripts.COMMAND …` in this process.
-
-    Exit codes of the processes become this one's, and a signal to this one reaches them.
+    Raises:
+        ConfigError: with all faults. SystemExit: help or the version was asked for, and shown.
     """
-    launch: list[str] = ["--config_file", str(accelerate_config(config))]
-    for option in LAUNCH_OPTIONS:
-        value = _take(arguments, option)
-        if value is not None:
-            launch += [option, value]
-    import psutil
-    from accelerate.commands.launch import launch_command, launch_command_parser
-    from torch.distributed.elastic.multiprocessing import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    parser, commands = command_tree()
+    name, *rest = arguments or ["--help"]
+    if name in ("-h", "--help", "--version"):
+        parser.parse_args([name])
+    if name not in commands:
+        near = nearest(name, [*commands, "--help", "--version"])
+        raise ConfigError(f"command line: unknown command {name!r}{near}; there are {', '.join(commands)}")
+    rest, tail = (rest[: rest.index("--")], rest[rest.index("--") + 1 :]) if "--" in rest else (rest, [])
+    launch: dict[str, Any] = {}
+    passed = rest
+    if name in names() or name in LAUNCHED:
+        given, passed = launch_parser().parse_known_args(rest)
+        launch = vars(given)
+    options, extras = parser.parse_known_args([name, *passed])
+    del options.command
+    if "mode" in options:
+        options.mode = options.mode or ["direct"]
+    faults = _refused(launch) + _refused(vars(options))
+    if launch and "accelerate_config" not in launch:
+        faults.append(f"--{next(iter(launch))} needs --accelerate_config NAME: it says how processes are started")
+    if "config" in options:
+        recipes, extras = _split_recipes(extras, named=bool(options.config))
+        options.config += recipes
+        faults += _recipe_faults(name, options)
+    if extras and not extras[0].startswith("--"):
+        faults.append(f"{extras[0]!r} is neither an option nor a recipe, whose name ends with .yaml")
+    elif "config" not in options:  # there is no recipe whose keys they could be
+        faults += [f"unknown option {word}" for word in [*extras, *tail]]
+    if faults:
+        raise ConfigError([_hinted(f"command line: {fault}", name) for fault in faults])
+    return Call(name, options, [*extras, *tail], launch, [*passed, *(["--", *tail] if tail else [])])
 
-    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", SHUTDOWN_SECONDS)
-    try:
-        launch_command(launch_command_parser().parse_args([*launch, "-m", f"gapbridge.scripts.{command}", *arguments]))
-    except subprocess.CalledProcessError as error:  # the process has said why
-        raise SystemExit(error.returncode) from None
-    except ChildFailedError as error:
-        codes = {failure.exitcode for failure in error.failures.values()}
-        raise SystemExit(EXIT_INTERRUPTED if EXIT_INTERRUPTED in codes else max(1, *codes)) from None
-    except SignalException as stop:  # torch's launcher has passed it on and waited
-        raise Interrupted(stop.sigval) from None
-    except Interrupted:
-        children = psutil.Process().children()
-        for child in children:
-            child.terminate()
-        psutil.wait_procs(children)
-        raise
+
+def _refused(values: dict[str, Any]) -> list[str]:
+    """What the options were given that they cannot take."""
+    return [
+        f"--{name} is {entry.text}: {entry.why}"
+        for name, value in values.items()
+        for entry in (value if isinstance(value, list) else [value])
+        if isinstance(entry, Refused)
+    ]
 
 
-def _take(arguments: list[str], option: str) -> str | None:
-    """Remove `option VALUE` or `option=VALUE` from the arguments and return the value."""
-    for at, argument in enumerate(arguments):
-        if argument == option:
-            if at + 1 == len(arguments):
-                raise ConfigError(f"command line: {option} needs a value")
-            value = arguments[at + 1]
-            del arguments[at : at + 2]
-            return value
-        if argument.startswith(f"{option}="):
-            del arguments[at]
-            return argument.split("=", 1)[1]
-    return None
+def _split_recipes(words: list[str], *, named: bool) -> tuple[list[str], list[str]]:
+    """The recipes that are named without `--config`, and the other words in their order.
+
+    A word behind `--key` is that key's value, even if it ends with .yaml; but where no other word can be the recipe,
+    the key is a switch (`--use_cpu my.yaml`).
+    """
+    files = [at for at, word in enumerate(words) if word.endswith((".yaml", ".yml")) and not word.startswith("--")]
+    recipes = [at for at in files if at == 0 or not words[at - 1].startswith("--") or "=" in words[at - 1]]
+    if not recipes and not named and len(files) == 1:
+        recipes = files
+    return [words[at] for at in recipes], [word for at, word in enumerate(words) if at not in recipes]
+
+
+def _recipe_faults(command: str, options: argparse.Namespace) -> list[str]:
+    """Too few or too many recipes; where a command takes one, its list becomes that one."""
+    recipes = options.config
+    if not recipes and command not in ("eval", "gap"):  # these say themselves when they need one
+        return [f"no recipe: gapbridge {command} RECIPE.yaml, or --config RECIPE.yaml"]
+    if command == "validate":
+        return []
+    options.config = recipes[0] if recipes else None
+    return [f"{command} takes one recipe, not {len(recipes)}: {', '.join(recipes)}"] if len(recipes) > 1 else []
+
+
+def _hinted(fault: str, command: str) -> str:
+    """With the command's own option that an unknown one is a slip of: the recipe's parser knows the keys only."""
+    unknown = re.fullmatch(r"command line: unknown option --(\S+)", fault)
+    if unknown is None:
+        return fault
+    options = command_tree()[1][command]._option_string_actions
+    return fault + nearest(unknown[1], [option.lstrip("-") for option in options])
 
 
 if __name__ == "__main__":

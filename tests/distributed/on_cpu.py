@@ -27,7 +27,7 @@ from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import DEFAULT_CALLBACKS
 
-from gapbridge.cli import dispatch
+from gapbridge.cli import run
 from gapbridge.errors import GapbridgeError
 
 
@@ -100,7 +100,7 @@ def perform(arguments: list[str]) -> str:
         if arguments[0] == "rewind":
             rewind(Path(arguments[1]), Path(arguments[2]))
         else:
-            dispatch(arguments[0], arguments[1:])
+            run(arguments)
     except GapbridgeError as error:
         return f"{type(error).__name__}: {error}"
     return "done"

@@ -1,0 +1,7 @@
+"""`python -m gapbridge COMMAND …`, and `accelerate launch … -m gapbridge COMMAND …`."""
+
+from .cli import main
+
+
+if __name__ == "__main__":
+    main()
