@@ -1,9 +1,13 @@
-"""A model's answers to an evaluation's prompts, kept in a store: a killed evaluation continues where it stopped."""
+"""A model's answers to a data set's prompts, kept in stores: what was killed continues where it stopped.
+
+The direct answers have a store of their own, so that they are the same, and made once, whatever else is asked; the
+answers of each further mode (`gapbridge.training.method.AnswerMode`) follow from them in a store beside it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +17,21 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..contexts.fill import fill_store, generation_precision, shared_identity
 from ..contexts.store import ContextStore
 from ..decoding import Draft, draft_answers
-from ..decoding.sampling import SamplingOptions
+from ..decoding.options import DrawOptions
 from ..examples.example import Example, ExampleSet
 from ..examples.tokens import stop_tokens, unnamed_tokens
-from ..methods.rac.config import CORRECTION_PROMPT
-from ..methods.rac.correct import correct_drafts
+from ..methods import answer_modes
 from ..training.config import ExampleConfig
+from .modes import DIRECT
 
 
 SHARD_SIZE = 256
-_DRAFT = [("tokens", pa.list_(pa.int64())), ("finished", pa.bool_())]
-_DIRECT = pa.schema([("id", pa.string()), *_DRAFT])
-_CORRECTED = pa.schema([*_DIRECT, ("corrected_tokens", _DRAFT[0][1]), ("corrected_finished", pa.bool_())])
+_SCHEMA = pa.schema([("id", pa.string()), ("tokens", pa.list_(pa.int64())), ("finished", pa.bool_())])
 
 
 @dataclass(frozen=True)
 class AnswerOptions:
-    """How answers are drawn; a temperature of 0 is greedy. `corrected`: each answer is followed by a corrected one."""
+    """How answers are drawn; a temperature of 0 is greedy. `modes`: the further modes, each with its settings."""
 
     max_completion_length: int
     temperature: float = 0.0
@@ -37,21 +39,27 @@ class AnswerOptions:
     top_k: int = 0
     seed: int = 0
     batch_size: int = 64
-    corrected: bool = False
-    correction_prompt: str = CORRECTION_PROMPT
+    modes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One example's prompt, reference and answers as text, and the drafts they were decoded from."""
+    """One example's prompt and reference as text, and by mode its answers: as text, and as the drafts behind it."""
 
     id: str
     prompt: str
     reference: str
-    first: str
-    corrected: str | None
-    first_draft: Draft
-    corrected_draft: Draft | None
+    texts: dict[str, str]
+    drafts: dict[str, Draft]
+
+    @property
+    def first(self) -> str:
+        """The direct answer."""
+        return self.texts[DIRECT]
+
+    @property
+    def first_draft(self) -> Draft:
+        return self.drafts[DIRECT]
 
 
 def answer_examples(
@@ -62,86 +70,64 @@ def answer_examples(
     options: AnswerOptions,
     directory: Path,
 ) -> list[Answer]:
-    """Answer every prompt, or find the answers in a store below `directory`; several processes share the work.
+    """Answer every prompt, directly and then in `options.modes`, or find the answers in stores below `directory`.
+
+    Several processes share the work.
 
     Raises:
-        StoreError: a shard of the store is damaged. ConfigError: an option lies outside its range.
+        StoreError: a shard of a store is damaged. ConfigError: an option lies outside its range.
     """
-    stops = stop_tokens(tokenizer, model)
-    sampling = SamplingOptions(
-        options.temperature, options.top_k, options.top_p, 0.0, tuple(unnamed_tokens(tokenizer, model))
+    draw = DrawOptions(
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        suppress_tokens=tuple(unnamed_tokens(tokenizer, model)),
+        seed=options.seed,
+        batch_size=options.batch_size,
     )
-    fixed = {key: value for key, value in asdict(options).items() if key not in ("batch_size", "seed")}
-    if not options.corrected:
-        del fixed["correction_prompt"]
+    stops = stop_tokens(tokenizer, model)
     identity = {
         "method": "answers",
-        **fixed,
-        "stop_tokens": stops,
-        **shared_identity(model, tokenizer, examples, args, sampling, round_index=0),
-        "seed": options.seed,
-    }
-    shared: dict[str, Any] = {
         "max_completion_length": options.max_completion_length,
-        "temperature": options.temperature,
-        "top_p": options.top_p,
-        "top_k": options.top_k,
-        "suppress_tokens": sampling.suppress_tokens,
+        "stop_tokens": stops,
+        **shared_identity(model, tokenizer, examples, args, draw, round_index=0),
         "seed": options.seed,
-        "batch_size": options.batch_size,
     }
+    first: dict[str, Draft] = {}
 
-    def columns(part: list[Example], on_finished: Callable[[int], object]) -> dict[str, list[Any]]:
-        prompts, ids = [example.prompt for example in part], [example.id for example in part]
-        with generation_precision(model, args):
-            if not options.corrected:
-                first = draft_answers(model, prompts, ids=ids, stop_tokens=stops, on_finished=on_finished, **shared)
-                return {"id": ids, **_columns(first)}
-            first, second = correct_drafts(
-                model,
-                tokenizer,
-                prompts,
-                ids=ids,
-                conversational=examples.conversational,
-                correction_prompt=options.correction_prompt,
-                **shared,
-            )
-            on_finished(len(part))
-        return {"id": ids, **_columns(first), **_columns(second, "corrected_")}
+    def drafts_of(mode: str) -> list[Draft]:
+        """Those of the mode's store, in the order of the examples, after what it lacks was made."""
 
-    store = ContextStore.named_by_identity(
-        directory,
-        identity,
-        num_examples=len(examples),
-        shard_size=SHARD_SIZE,
-        schema=_CORRECTED if options.corrected else _DIRECT,
-    )
-    fill_store(store, examples, args, columns, "answering and correcting" if options.corrected else "answering")
+        def columns(part: list[Example], on_finished: Callable[[int], object]) -> dict[str, list[Any]]:
+            prompts, ids = [example.prompt for example in part], [example.id for example in part]
+            how: dict[str, Any] = {"ids": ids, "options": draw, "on_finished": on_finished}
+            how["max_completion_length"] = options.max_completion_length
+            with generation_precision(model, args):
+                if mode == DIRECT:
+                    made = draft_answers(model, prompts, stop_tokens=stops, **how)
+                else:
+                    how |= {"conversational": examples.conversational, "settings": dict(options.modes[mode])}
+                    own = [first[key] for key in ids]
+                    made = answer_modes()[mode].answer(model, tokenizer, prompts, own, **how)
+            return {"id": ids, "tokens": [d.tokens for d in made], "finished": [d.finished for d in made]}
 
-    def text(draft: Draft) -> str:
-        return str(tokenizer.decode(draft.tokens, skip_special_tokens=True))
+        further = {} if mode == DIRECT else {"mode": mode, "mode_settings": dict(options.modes[mode])}
+        store = ContextStore.named_by_identity(
+            directory, {**identity, **further}, num_examples=len(examples), shard_size=SHARD_SIZE, schema=_SCHEMA
+        )
+        fill_store(store, examples, args, columns, "answering" if mode == DIRECT else f"answering, {mode}")
+        return [Draft(record["tokens"], record["finished"]) for _, record in store.joined(examples)]
+
+    drafts = {DIRECT: drafts_of(DIRECT)}
+    first.update({example.id: draft for example, draft in zip(examples, drafts[DIRECT], strict=True)})
+    drafts |= {mode: drafts_of(mode) for mode in options.modes}
+
+    def text(tokens: list[int]) -> str:
+        return str(tokenizer.decode(tokens, skip_special_tokens=True))
 
     answers = []
-    for example, record in store.joined(examples):
-        first_draft, second_draft = Draft(record["tokens"], record["finished"]), None
-        if options.corrected:
-            second_draft = Draft(record["corrected_tokens"], record["corrected_finished"])
-        answers.append(
-            Answer(
-                example.id,
-                str(tokenizer.decode(example.prompt, skip_special_tokens=True)),
-                str(tokenizer.decode(example.reference, skip_special_tokens=True)),
-                text(first_draft),
-                None if second_draft is None else text(second_draft),
-                first_draft,
-                second_draft,
-            )
-        )
+    for at, example in enumerate(examples):
+        own = {mode: made[at] for mode, made in drafts.items()}
+        texts = {mode: text(draft.tokens) for mode, draft in own.items()}
+        answers.append(Answer(example.id, text(example.prompt), text(example.reference), texts, own))
     return answers
-
-
-def _columns(drafts: list[Draft], prefix: str = "") -> dict[str, list[Any]]:
-    return {
-        f"{prefix}tokens": [draft.tokens for draft in drafts],
-        f"{prefix}finished": [draft.finished for draft in drafts],
-    }

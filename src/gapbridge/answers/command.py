@@ -1,88 +1,79 @@
-"""`gapbridge generate --mode direct|corrected`: a model's answers to a recipe's prompts, as JSONL."""
+"""`gapbridge answer`: a model's answers to a recipe's held-out prompts, as JSONL.
+
+Stores of the answers lie in `answers/` of the run, or of `outputs`; what was killed continues from them.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
-from tqdm.auto import tqdm
+from accelerate import PartialState
 
-from ..contexts.fill import place_for_generation
-from ..decoding import draft_answers
 from ..errors import ConfigError, RunError
-from ..examples.tokens import stop_tokens
 from ..files import write_text_atomic
-from ..methods.rac.config import CORRECTION_PROMPT, RACConfig
-from ..methods.rac.correct import correct
-from ..runs.pipeline import Job, load_held_out, load_start
+from ..runs.directory import RUN_FILE
+from ..runs.pipeline import read_job
+from ..training.parallel import check_processes
+from .answering import AnswerOptions, answer_examples
+from .modes import DIRECT, mode_settings, read_modes
+from .session import OUTPUTS, count_faults, job_for, load_evaluated
 
 
-MODES = ("direct", "corrected")
+def run_answer(args: argparse.Namespace, others: list[str]) -> Path:
+    """Answer the recipe's held-out prompts, or its training prompts where it has no others.
 
-
-def write_answers(job: Job, mode: str, model_path: str | None, output: str | None, max_completion_length: int) -> Path:
-    """Answer the recipe's held-out prompts, or its training prompts where it has no others, greedily.
-
-    Each line holds `id`, `prompt`, `reference`, `answer` (the first one) and, with mode `corrected`, `corrected`.
+    Each line of the file holds `id`, `prompt`, `reference` and `answer`, the direct one, and for each further mode a
+    field of its name.
 
     Args:
-        model_path: the model that answers; by default the recipe's finished run.
-        output: the file to write; by default `answers-<mode>.jsonl` in the recipe's `output_dir`.
+        args: `config`; `model`, by default the recipe's finished run; `mode`; `output`, by default `answers.jsonl`
+            beside the stores; `max_completion_length`, `temperature`, `limit`, `batch_size`, `seed`.
+        others: recipe options, and those of the modes.
+
+    Returns:
+        The file.
 
     Raises:
-        ConfigError: an unknown mode, or a file that is there already. RunError: the recipe's run is not finished.
+        ConfigError: the options are wrong, or the file is there already. RunError: the recipe's run is not finished.
     """
-    if mode not in MODES:
-        raise ConfigError(f"command line: --mode is {mode!r}: choose one of {', '.join(MODES)}")
-    path = Path(output or Path(str(job.args.output_dir)) / f"answers-{mode}.jsonl")
+    told, others = read_modes(args, others)
+    faults = count_faults(args, "limit", "max_completion_length", "batch_size")
+    faults += [] if args.config else ["name the recipe whose prompts are answered with --config RECIPE"]
+    if faults:
+        raise ConfigError([f"command line: {fault}" for fault in faults])
+    model_path = args.model or _finished_run(args.config, others)
+    directory = (Path(model_path) if (Path(model_path) / RUN_FILE).is_file() else OUTPUTS) / "answers"
+    path = Path(args.output or directory / "answers.jsonl")
     if path.exists():
-        raise ConfigError(f"{path}: is there already; give another --output or remove it")
-    if model_path is None:
-        record = Path(str(job.args.output_dir)) / "run.json"
-        if not record.exists() or json.loads(record.read_text(encoding="utf-8"))["state"] != "complete":
-            raise RunError(
-                f"{job.args.output_dir}: holds no finished run; train it first or name a model with --model"
-            )
-        model_path = str(job.args.output_dir)
-    model, tokenizer = load_start(job, model_path)
-    place_for_generation(model, job.args)
-    examples = load_held_out(job, tokenizer, model)
-    rows = list(examples)
-    prompts, ids = [row.prompt for row in rows], [row.id for row in rows]
-    batch_size = job.args.per_device_eval_batch_size
-    if mode == "direct":
-        with tqdm(total=len(rows), desc="answering", delay=1) as bar:
-            drafts = draft_answers(
-                model,
-                prompts,
-                ids=ids,
-                max_completion_length=max_completion_length,
-                temperature=0.0,
-                stop_tokens=stop_tokens(tokenizer, model),
-                batch_size=batch_size,
-                on_finished=bar.update,
-            )
-        answers = [{"answer": tokenizer.decode(draft.tokens, skip_special_tokens=True)} for draft in drafts]
-    else:
-        request = job.args.correction_prompt if isinstance(job.args, RACConfig) else CORRECTION_PROMPT
-        corrections = correct(
-            model,
-            tokenizer,
-            prompts,
-            correction_prompt=request,
-            max_completion_length=max_completion_length,
-            ids=ids,
-            batch_size=batch_size,
-            conversational=examples.conversational,
-        )
-        answers = [{"answer": correction.first, "corrected": correction.corrected} for correction in corrections]
-    lines = []
-    for row, answer in zip(rows, answers, strict=True):
-        texts = {
-            "id": row.id,
-            "prompt": tokenizer.decode(row.prompt),
-            "reference": tokenizer.decode(row.reference, skip_special_tokens=True),
-        }
-        lines.append(json.dumps({**texts, **answer}, ensure_ascii=False) + "\n")
-    write_text_atomic(path, "".join(lines))
+        raise ConfigError(f"{path}: is there already; give another --output, or move it away")
+    job = job_for(model_path, args.config, others)
+    check_processes(job.args)
+    model, tokenizer, examples = load_evaluated(job, model_path, args.limit)
+    options = AnswerOptions(
+        max_completion_length=args.max_completion_length,
+        temperature=args.temperature,
+        seed=args.seed,
+        batch_size=args.batch_size,
+        modes=mode_settings(told, job.args),
+    )
+    answers = answer_examples(model, tokenizer, examples, job.args, options, directory)
+    if PartialState().is_main_process:
+        lines = []
+        for answer in answers:
+            further = {mode: text for mode, text in answer.texts.items() if mode != DIRECT}
+            row = {"id": answer.id, "prompt": answer.prompt, "reference": answer.reference, "answer": answer.first}
+            lines.append(json.dumps(row | further, ensure_ascii=False) + "\n")
+        write_text_atomic(path, "".join(lines))
+        print(f"answers: {path}")
     return path
+
+
+def _finished_run(recipe: str, others: list[str]) -> str:
+    """The recipe's `output_dir`. Raises RunError if it holds no finished run."""
+    run = Path(str(read_job(["--config", recipe, *others]).args.output_dir))
+    record = run / RUN_FILE
+    if not record.is_file() or json.loads(record.read_text(encoding="utf-8"))["state"] != "complete":
+        raise RunError(f"{run}: holds no finished run; train it first, or name a model with --model")
+    return str(run)

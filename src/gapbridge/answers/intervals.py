@@ -1,4 +1,8 @@
-"""Bootstrap intervals: the examples are resampled with replacement, 95 % of the resampled means lie inside."""
+"""95 % intervals: the bootstrap over examples, and score intervals for shares where it has nothing to resample.
+
+Where fewer than 5 examples differ from the others (0 of 20 right), resampling gives an interval of hardly any width:
+shares get Wilson's interval there, differences of shares that of Bonett and Price.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,14 @@ from numpy.typing import ArrayLike, NDArray
 
 
 LEVEL = 0.95
+NORMAL = 1.959964  # 95 % of a normal distribution lie within so many deviations
+FEW = 5
 _CELLS = 2**22  # of the index matrix that is held at once
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and its 95 % bootstrap interval, in the unit of the values."""
+    """A mean and its 95 % interval, in the unit of the values."""
 
     mean: float
     low: float
@@ -33,6 +39,8 @@ class Interval:
 def mean_interval(values: ArrayLike, *, resamples: int = 2000, seed: int = 0) -> Interval:
     """The mean of one value an example, with the percentile bootstrap interval (Efron 1979).
 
+    Values that are all 0 or 1, fewer than 5 of one of them, get `share_interval`.
+
     Args:
         values: [examples], numbers or booleans.
 
@@ -42,22 +50,49 @@ def mean_interval(values: ArrayLike, *, resamples: int = 2000, seed: int = 0) ->
     array = np.asarray(values, dtype=float)
     if array.ndim != 1 or not len(array):
         raise ValueError(f"an interval needs one value an example, got an array of shape {array.shape}")
-    low, high = _quantiles(resampled_means(array[:, None], resamples=resamples, seed=seed)[:, 0])
-    return Interval(float(array.mean()), low, high)
+    if _is_binary(array) and _few(array):
+        return share_interval(int(array.sum()), len(array))
+    return column_intervals(array[:, None], resamples=resamples, seed=seed)[0]
 
 
 def paired_difference(first: ArrayLike, second: ArrayLike, *, resamples: int = 2000, seed: int = 0) -> Interval:
     """mean(second - first) over the same examples, with the interval of the paired difference.
 
-    Pairing takes out how hard an example is, which both share: two overlapping intervals can still differ.
+    Pairing takes out how hard an example is, which both share: two overlapping intervals can still differ. For values
+    that are all 0 or 1, where fewer than 5 examples differ from the commonest outcome, it is the adjusted Wald
+    interval of Bonett and Price (2012, J. Educ. Behav. Stat. 37): each kind of change is counted once more.
 
     Raises:
         ValueError: the lengths differ, or there is no value.
     """
     a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
-    if a.shape != b.shape:
+    if a.shape != b.shape or a.ndim != 1 or not len(a):
         raise ValueError(f"a paired difference needs the same examples, got shapes {a.shape} and {b.shape}")
-    return mean_interval(b - a, resamples=resamples, seed=seed)
+    difference = b - a
+    if not (_is_binary(a) and _is_binary(b) and _few(difference)):
+        return column_intervals(difference[:, None], resamples=resamples, seed=seed)[0]
+    count = len(difference) + 2
+    up, down = ((difference == sign).sum() + 1 for sign in (1, -1))
+    centre = (up - down) / count
+    half = NORMAL * np.sqrt(((up + down) / count - centre**2) / count)
+    return Interval(float(difference.mean()), float(max(-1, centre - half)), float(min(1, centre + half)))
+
+
+def share_interval(successes: int, count: int) -> Interval:
+    """The share of successes with Wilson's score interval (1927)."""
+    share, weight = successes / count, NORMAL**2 / count
+    centre = (share + weight / 2) / (1 + weight)
+    half = (weight * (share * (1 - share) + weight / 4)) ** 0.5 / (1 + weight)
+    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def _is_binary(values: NDArray[np.float64]) -> bool:
+    return bool(np.isin(values, (0, 1)).all())
+
+
+def _few(values: NDArray[np.float64]) -> bool:
+    """Whether fewer than 5 values differ from the commonest one."""
+    return bool(len(values) - np.unique(values, return_counts=True)[1].max() < FEW)
 
 
 def resampled_means(

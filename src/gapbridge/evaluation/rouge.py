@@ -12,9 +12,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from ..answers.intervals import Interval, mean_interval
 from ..errors import ConfigError, DataError
 
 
@@ -34,23 +31,6 @@ class RougeScores:
     rougeLsum: float
     answer_words: int
     reference_words: int
-
-
-@dataclass(frozen=True)
-class RougeSummary:
-    """Mean F1 in [0, 1] with 95 % bootstrap intervals over the examples, and mean lengths in white-space words.
-
-    `empty` counts the answers without a word. They score 0 and are part of every mean.
-    """
-
-    rouge1: Interval
-    rouge2: Interval
-    rougeL: Interval
-    rougeLsum: Interval
-    answer_words: float
-    reference_words: float
-    count: int
-    empty: int
 
 
 def sentence_lines(text: str) -> str:
@@ -94,27 +74,3 @@ def score_rouge(answers: Sequence[str], references: Sequence[str], *, use_stemme
         values = {metric: float(parts[metric].fmeasure) for metric in METRICS}
         scores.append(RougeScores(**values, answer_words=len(answer.split()), reference_words=len(reference.split())))
     return scores
-
-
-def summarize_rouge(scores: Sequence[RougeScores], *, resamples: int = 2000, seed: int = 0) -> RougeSummary:
-    """The means over all examples, with intervals.
-
-    Raises:
-        DataError: there is no example.
-    """
-    if not scores:
-        raise DataError("ROUGE: there is no summary to average over")
-
-    def interval(values: Sequence[float]) -> Interval:
-        return mean_interval(np.array(values), resamples=resamples, seed=seed)
-
-    return RougeSummary(
-        rouge1=interval([score.rouge1 for score in scores]),
-        rouge2=interval([score.rouge2 for score in scores]),
-        rougeL=interval([score.rougeL for score in scores]),
-        rougeLsum=interval([score.rougeLsum for score in scores]),
-        answer_words=float(np.mean([score.answer_words for score in scores])),
-        reference_words=float(np.mean([score.reference_words for score in scores])),
-        count=len(scores),
-        empty=sum(score.answer_words == 0 for score in scores),
-    )

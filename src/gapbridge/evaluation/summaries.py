@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 
 from ..answers.intervals import Interval, mean_interval, paired_difference
+from ..answers.modes import DIRECT
 from .grading import grade_answers
 from .math import correction_table
 from .rouge import METRICS, score_rouge
 
 
 Sample = dict[str, Any]
-MATH_COLUMNS = ("correct", "exact match", "math-verify", "they differ", "unmarked", "unparsed", "timed out")
-ROUGE_COLUMNS = ("ROUGE-1", "ROUGE-2", "ROUGE-L", "ROUGE-Lsum", "words", "reference words", "empty")
+MATH_COLUMNS = ("correct", "exact match", "math-verify", "they differ", "unmarked", "unparsed", "timed out", "capped")
+ROUGE_COLUMNS = ("ROUGE-1", "ROUGE-2", "ROUGE-L", "ROUGE-Lsum", "words", "reference words", "empty", "capped")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class Group:
     model: str
     mode: str
     samples: list[Sample]
+
+    @property
+    def name(self) -> str:
+        return self.model if self.mode == DIRECT else f"{self.model} ({self.mode})"
 
     def values(self, key: str) -> list[Any]:
         return [sample[key] for sample in self.samples]
@@ -84,30 +89,31 @@ def columns(grader: str) -> tuple[str, ...]:
 
 
 def cells(record: dict[str, Any], grader: str) -> list[str]:
-    """One row of the table."""
+    """One row of the table. How many answers were cut at the limit is not known of ready answers."""
+    capped = str(record.get("capped", "–"))
     if grader == "math":
         shares = [str(Interval(**record[key])) for key in ("accuracy", "exact_match", "math_verify")]
         counts = [len(record["disagreements"]), *(record[key] for key in ("unmarked", "unparsed", "timed_out"))]
-        return [*shares, *map(str, counts)]
+        return [*shares, *map(str, counts), capped]
     if grader == "rouge":
         return [
             *(str(Interval(**record[metric])) for metric in METRICS),
             *(f"{record[key]:.1f}" for key in ("answer_words", "reference_words")),
             str(record["empty"]),
+            capped,
         ]
     return []
 
 
 def corrections(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """What correcting did, for each model that has both answers: the 2 × 2 counts and the paired difference."""
+    """What a further mode did to the direct answers of its model: the 2 × 2 counts and the paired difference."""
     found = []
-    for first, second in _pairs(
-        groups, lambda a, b: a.model == b.model and (a.mode, b.mode) == ("direct", "corrected")
-    ):
+    for first, second in _pairs(groups, lambda a, b: a.model == b.model and a.mode == DIRECT != b.mode):
         before, after = first.values("correct"), second.values("correct")
         found.append(
             {
                 "model": first.model,
+                "mode": second.mode,
                 **vars(correction_table(before, after)),
                 "difference": vars(paired_difference(before, after)),
             }

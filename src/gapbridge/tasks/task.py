@@ -10,6 +10,7 @@ import yaml
 
 from ..errors import ConfigError
 from ..files import write_text_atomic
+from ..recipe.values import nearest
 from .word_problems import problems
 
 
@@ -24,7 +25,7 @@ class EvalTask:
     has_data: whether it brings its data set; the others need `--config RECIPE` or `--answers FILE`.
     max_completion_length: the most tokens of an answer.
     temperature: 0.01 where the paper samples for the win rate, else greedy.
-    judge_prompt: what a judge is asked, see `evaluation/prompts`.
+    judge_prompt: what a judge is asked, see `evaluation/judge/prompts`.
     """
 
     name: str
@@ -52,8 +53,6 @@ TASKS = {
 
 def task_named(name: str) -> EvalTask:
     """The task. Raises ConfigError if there is none of that name."""
-    from ..recipe.values import nearest
-
     if name not in TASKS:
         known = [*TASKS, "lm_eval"]
         raise ConfigError(f"--task {name}: no such task{nearest(name, known)}; there are {', '.join(known)}")

@@ -1,4 +1,4 @@
-"""The win-rate options of `gapbridge eval`, and the comparisons they ask for."""
+"""The judge and the comparisons that the options of `gapbridge eval` ask for."""
 
 from __future__ import annotations
 
@@ -12,24 +12,8 @@ from ...errors import ConfigError
 from ...tasks.task import task_named
 from ...training.config import ExampleConfig
 from ..summaries import Group
-from .judges import MAX_TOKENS, TEMPERATURE, EndpointJudge, Judge, LocalJudge
+from .judges import EndpointJudge, Judge, LocalJudge
 from .winrate import Pair, judge_pairs
-
-
-# Options that change no verdict; an evaluation is the same with other values.
-FREE_OPTIONS = ("judge_url", "judge_api_key_env", "judge_timeout", "judge_concurrency")
-
-
-def add_judge_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("win rate").add_argument
-    add("--judge", metavar="MODEL", help="a model that compares answers: a path or hub id, or with --judge_url a name")
-    add("--judge_url", metavar="URL", help="an OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1")
-    add("--judge_prompt", metavar="NAME|FILE", help="tldr, general_qa or a file; default: the task's")
-    add("--judge_api_key_env", default="OPENAI_API_KEY", help="the environment variable that holds the endpoint's key")
-    add("--judge_temperature", type=float, default=TEMPERATURE)
-    add("--judge_max_tokens", type=int, default=MAX_TOKENS, help="longest reply of the judge")
-    add("--judge_timeout", type=float, default=120.0, help="seconds for one request")
-    add("--judge_concurrency", type=int, default=8, help="requests at the same time")
 
 
 def make_judge(args: argparse.Namespace) -> Judge:
@@ -71,7 +55,7 @@ def judge_groups(groups: Sequence[Group], args: argparse.Namespace, cache: Path)
     for at, group in enumerate(groups):
         rivals = {"the reference": {s["id"]: s["reference"] for s in group.samples}}
         if at:
-            rivals[_name(groups[0])] = {s["id"]: s["answer"] for s in groups[0].samples}
+            rivals[groups[0].name] = {s["id"]: s["answer"] for s in groups[0].samples}
         for rival, texts in rivals.items():
             pairs = [
                 Pair(str(s["id"]), _text(s["prompt"]), s["answer"].strip(), texts[s["id"]].strip())
@@ -79,10 +63,10 @@ def judge_groups(groups: Sequence[Group], args: argparse.Namespace, cache: Path)
                 if s["id"] in texts
             ]
             if not pairs:
-                raise ConfigError(f"{_name(group)} and {rival} have no example in common: their ids differ")
+                raise ConfigError(f"{group.name} and {rival} have no example in common: their ids differ")
             rate = judge_pairs(pairs, judge, cache=cache, template=template)
             record = asdict(rate)
-            record |= {"first": _name(group), "second": rival, "text": f"{_name(group)} against {rival}: {rate}"}
+            record |= {"first": group.name, "second": rival, "text": f"{group.name} against {rival}: {rate}"}
             rates.append(record)
     return rates
 
@@ -90,7 +74,3 @@ def judge_groups(groups: Sequence[Group], args: argparse.Namespace, cache: Path)
 def _text(prompt: str | list[dict[str, Any]]) -> str:
     """A prompt as the judge reads it; messages one below the other."""
     return prompt if isinstance(prompt, str) else "\n\n".join(str(turn.get("content", "")) for turn in prompt)
-
-
-def _name(group: Group) -> str:
-    return group.model if group.mode == "direct" else f"{group.model} ({group.mode})"

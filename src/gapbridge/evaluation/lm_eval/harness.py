@@ -1,0 +1,170 @@
+"""A bridge to lm-evaluation-harness 0.4.13 (extra `lm-eval`): a recipe's tasks in, rows of the results table out.
+
+The harness runs in a process of its own, once for each number of examples in the prompt, in a folder that is named by
+what decides the results. A folder with results is not run again:
+
+    lm_eval/5_shot-<hash>/results_<date>.json   the harness's own results (samples_*.jsonl with log_samples)
+    lm_eval/5_shot-<hash>/log.txt               what the harness printed
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...answers.intervals import NORMAL, Interval, share_interval
+from ...contexts.fingerprint import path_sketch
+from ...errors import ConfigError, RunError
+from .recipe import HarnessTask, LmEvalRecipe
+
+
+logger = logging.getLogger(__name__)
+
+_TAIL_LINES = 15
+
+
+def evaluate_model(recipe: LmEvalRecipe, model_args: Mapping[str, Any], directory: Path) -> list[dict[str, Any]]:
+    """One row a task, in the recipe's order; `model_args` as `harness_model_args` gives them.
+
+    Raises:
+        ConfigError: lm-eval is not installed. RunError: the harness failed, or tasks or metrics are missing.
+    """
+    names: dict[int, list[str]] = {}
+    for task in recipe.tasks:
+        group = names.setdefault(task.num_fewshot, [])
+        group += [task.name] * (task.name not in group)  # two metrics of a task are one evaluation
+    results = {shots: _results(recipe, model_args, shots, group, directory) for shots, group in names.items()}
+    rows = [row_of(task, results[task.num_fewshot]) for task in recipe.tasks]
+    faults = [row for row in rows if isinstance(row, str)]
+    if faults:
+        raise RunError(faults)
+    return [row for row in rows if not isinstance(row, str)]
+
+
+def harness_model_args(model: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """The harness's arguments for a model's directory, a LoRA adapter's (on its base, with its tokenizer) or a hub id.
+
+    Raises:
+        ConfigError: there is no such directory, or an adapter names no base model.
+    """
+    path = Path(model)
+    # A hub id is NAME or OWNER/NAME.
+    if not path.is_dir() and (path.is_absolute() or model.startswith(".") or len(path.parts) > 2):
+        raise ConfigError(f"model {model}: no such directory (looked from {Path.cwd()})")
+    adapter = path / "adapter_config.json"
+    if not adapter.is_file():
+        return {"pretrained": model, **extra}
+    try:
+        base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{adapter}: names no base model, or is damaged ({error!r})") from error
+    own_tokenizer = {"tokenizer": model} if (path / "tokenizer_config.json").is_file() else {}
+    return {"pretrained": base, "peft": model, **own_tokenizer, **extra}
+
+
+def _results(
+    recipe: LmEvalRecipe, model_args: Mapping[str, Any], shots: int, names: Sequence[str], directory: Path
+) -> Path:
+    """The results file of the tasks that share a number of examples in the prompt; the harness makes it if need be."""
+    options = harness_options(recipe, names, shots, model_args)
+    # The same names can come to hold other weights and other tasks.
+    inputs = [Path(str(model_args[key])) for key in ("pretrained", "peft") if key in model_args]
+    inputs += [] if recipe.include_path is None else sorted(Path(recipe.include_path).rglob("*.[yj]*"))
+    state = json.dumps([options, [(str(path), path_sketch(path)) for path in inputs]])
+    folder = directory / "lm_eval" / f"{shots}_shot-{hashlib.blake2b(state.encode(), digest_size=6).hexdigest()}"
+    if any(folder.glob("results_*.json")):
+        logger.info("%s is complete and not run again", folder)
+    elif importlib.util.find_spec("lm_eval") is None:
+        raise ConfigError('--task lm_eval needs lm-evaluation-harness: pip install "gapbridge[lm-eval]"')
+    else:
+        logger.info("%s with %d examples in the prompt → %s", ", ".join(names), shots, folder)
+        command = [sys.executable, "-m", "lm_eval", "run", *options, "--batch_size", str(recipe.batch_size)]
+        run_harness(command, folder)
+    return next(folder.glob("results_*.json"))
+
+
+def harness_options(
+    recipe: LmEvalRecipe, names: Sequence[str], shots: int, model_args: Mapping[str, Any]
+) -> list[str]:
+    """The harness's options that decide the results of tasks that share a number of examples."""
+    arguments = json.dumps(dict(model_args), default=str)  # JSON: commas and = in a path stay in it
+    options = ["--model", "hf", "--model_args", arguments, "--tasks", ",".join(names), "--num_fewshot", str(shots)]
+    for name in ("limit", "include_path"):
+        options += [] if vars(recipe)[name] is None else [f"--{name}", str(vars(recipe)[name])]
+    options += ["--log_samples"] * recipe.log_samples
+    return options + ["--apply_chat_template"] * recipe.apply_chat_template
+
+
+def run_harness(command: Sequence[str], folder: Path) -> None:
+    """Run the harness; what it prints goes on to stderr and to log.txt. Raises RunError with its last lines."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "log.txt"
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "bufsize": 0}
+    pipes["env"] = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    # Written as it comes, not atomically: after a crash the log is what one wants to read.
+    with (
+        open(log, "wb") as file,
+        subprocess.Popen([*command, "--output_path", str(folder / "results.json")], **pipes) as process,
+    ):
+        assert process.stdout is not None
+        try:
+            while chunk := process.stdout.read(65536):
+                for sink in (sys.stderr.buffer, file):
+                    sink.write(chunk)
+                    sink.flush()
+            process.wait()
+        finally:
+            process.kill()  # interrupted: leave no process behind
+    if process.returncode or not any(folder.glob("results_*.json")):  # it only warns when it cannot write
+        # Progress bars redraw their line behind a carriage return.
+        lines = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").split("\n")
+        tail = "\n".join([line.rstrip() for line in lines if line.strip()][-_TAIL_LINES:])
+        raise RunError(
+            f"lm_eval ended with exit code {process.returncode} and no results; what is complete stays, the same "
+            f"command continues. The last lines of {log}:\n{tail}"
+        )
+
+
+def row_of(task: HarnessTask, path: Path) -> dict[str, Any] | str:
+    """The task's row from a results file of the harness, or what is wrong with it.
+
+    `metric` has its filter (`acc,none`); `value` is in the metric's unit, shares in [0, 1]; `low` and `high` are the
+    95 % interval (Wilson's for a share, else ± 1.96 standard errors), None where the harness gives no standard error.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        table, shots = dict(content["results"]), dict(content["n-shot"])
+    except (ValueError, KeyError, TypeError) as error:
+        return f"{path}: no results of lm-eval 0.4.13 ({error}); remove {path.parent} and it is made anew"
+    if task.name not in table:
+        return f"{path}: no task {task.name}; there are {', '.join(table)}"
+    values, where = table[task.name], f"{path}: {task.name}"
+    # Keys are `metric,filter`, beside them name, alias and sample_len.
+    metrics = [key for key in values if "," in key and not key.split(",")[0].endswith("_stderr")]
+    matching = [key for key in metrics if task.metric in (key, key.split(",")[0])]
+    if len(matching) != 1:
+        reason = "has several filters" if matching else "is missing"
+        known = ", ".join(f'"{key}"' for key in matching or metrics) or "none: the group has no total, list its tasks"
+        return f"{where}: metric {task.metric} {reason}; name one of these in the recipe: {known}"
+    if shots.get(task.name, task.num_fewshot) != task.num_fewshot:
+        return f"{where}: the task fixes num_fewshot {shots[task.name]}: set it in the recipe"
+    value, n = values[matching[0]], values.get("sample_len")
+    stderr = values.get("{}_stderr,{}".format(*matching[0].split(",", 1)))
+    if not isinstance(value, (int, float)) or not math.isfinite(value) or not isinstance(n, int):
+        return f"{where}: {matching[0]} is {value!r} over {n!r} examples: these are no results of lm-eval 0.4.13"
+    row = {"task": task.name, "num_fewshot": task.num_fewshot, "metric": matching[0], "value": value, "n": n}
+    if not isinstance(stderr, (int, float)) or not math.isfinite(stderr):
+        return {**row, "stderr": None, "low": None, "high": None}
+    interval = Interval(value, value - NORMAL * stderr, value + NORMAL * stderr)
+    if 0 <= value <= 1 and math.isclose(value * n, round(value * n), abs_tol=1e-6):
+        interval = share_interval(round(value * n), n)
+    return {**row, "stderr": stderr, "low": interval.low, "high": interval.high}
