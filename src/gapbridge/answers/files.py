@@ -34,11 +34,10 @@ def read_answers(path: Path, *, label: str | None = None, limit: int | None = No
     samples: list[dict[str, Any]] = []
     faults: list[str] = []
     seen: Counter[str] = Counter()
-    with open(path, encoding="utf-8", errors="strict") as file:
-        try:
-            lines = file.read().splitlines()
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path}: is not UTF-8 text ({error})") from error
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 text ({error})") from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..contexts.fill import place_for_generation
@@ -49,6 +51,17 @@ def short_name(name: str, names: Sequence[str]) -> str:
 def console() -> Console:
     """The terminal, or where there is none a page of 100 columns."""
     return Console() if Console().is_terminal else Console(width=100)
+
+
+def print_table(title: str, head: Sequence[str], rows: Iterable[Sequence[Any]], *, texts: int = 1) -> None:
+    """Print a table; the first `texts` columns are text, the others figures, their intervals below them."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for at, name in enumerate(head):
+        table.add_column(name, justify="left" if at < texts else "right", overflow="fold")
+    for row in rows:
+        # Side by side, several means with their intervals are wider than a page.
+        table.add_row(*row[:texts], *(str(cell).replace(" [", "\n[") for cell in row[texts:]))
+    console().print(table)
 
 
 def count_faults(args: argparse.Namespace, *names: str) -> list[str]:

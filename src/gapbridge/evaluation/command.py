@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from rich import box
-from rich.table import Table
 
 from ..answers.answering import Answer, AnswerOptions, answer_examples
 from ..answers.files import read_answers
@@ -30,6 +28,7 @@ from ..answers.session import (
     job_for,
     load_evaluated,
     output_directory,
+    print_table,
     recorded_settings,
     short_name,
 )
@@ -85,7 +84,8 @@ def run_eval(args: argparse.Namespace, others: list[str]) -> Path:
             print(f"{path}: this evaluation is complete; remove the file to do it again")
         return path
     if args.answers:
-        groups = [_file_group(file, args) for file in args.answers]
+        samples = {file: read_answers(file, label=args.labels, limit=args.limit) for file in args.answers}
+        groups = [Group(str(file), DIRECT, rows) for file, rows in samples.items()]
     else:
         groups = [group for model in args.model for group in _model_groups(model, args, rest, task, told, directory)]
     if not PartialState().is_main_process:
@@ -137,10 +137,6 @@ def _check(args: argparse.Namespace, task: EvalTask, others: list[str]) -> None:
         raise ConfigError([f"command line: {fault}" for fault in faults])
 
 
-def _file_group(path: Path, args: argparse.Namespace) -> Group:
-    return Group(str(path), DIRECT, read_answers(path, label=args.labels, limit=args.limit))
-
-
 def _model_groups(
     model_path: str,
     args: argparse.Namespace,
@@ -168,15 +164,9 @@ def _model_groups(
 
 
 def _sample(answer: Answer, mode: str) -> Sample:
+    sample: Sample = {"id": answer.id, "prompt": answer.prompt, "reference": answer.reference}
     draft = answer.drafts[mode]
-    sample: Sample = {
-        "id": answer.id,
-        "prompt": answer.prompt,
-        "reference": answer.reference,
-        "answer": answer.texts[mode],
-        "tokens": len(draft.tokens),
-        "capped": not draft.finished,
-    }
+    sample |= {"answer": answer.texts[mode], "tokens": len(draft.tokens), "capped": not draft.finished}
     return sample if mode == DIRECT else {**sample, "first_answer": answer.first}
 
 
@@ -187,20 +177,14 @@ def _write_samples(path: Path, groups: Sequence[Group]) -> None:
 
 def show(record: dict[str, Any], grader: str) -> None:
     """Print an evaluation's tables."""
-    page = console()
     results = record["results"]
     names = [result["model"] for result in results]
-    table = Table(
-        title=f"{record['task']}: {results[0]['count']} examples, 95 % intervals", title_justify="left",
-        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),
-    )  # fmt: skip
-    for name in ("answers of", *columns(grader)):
-        table.add_column(name, justify="left" if name == "answers of" else "right", overflow="fold")
-    for result in results:
-        name = Group(short_name(result["model"], names), result["mode"], []).name
-        # An interval stands below its mean: side by side several are wider than a page.
-        table.add_row(name, *(cell.replace(" [", "\n[") for cell in cells(result, grader)))
-    page.print(table)
+    labels = [Group(short_name(result["model"], names), result["mode"], []).name for result in results]
+    print_table(
+        f"{record['task']}: {results[0]['count']} examples, 95 % intervals",
+        ("answers of", *columns(grader)),
+        [(label, *cells(result, grader)) for label, result in zip(labels, results, strict=True)],
+    )
     lines = [
         f"{row['model']}: wrong→right {row['wrong_to_right']}, right→wrong {row['right_to_wrong']}, right→right "
         f"{row['right_to_right']}, wrong→wrong {row['wrong_to_wrong']}; {row['mode']} less {DIRECT} "
@@ -215,7 +199,7 @@ def show(record: dict[str, Any], grader: str) -> None:
     lines += [line for row in record.get("labels", ()) for line in _label_lines(row)]
     lines += [row["text"] for row in record.get("win_rates", ())]
     for line in lines:
-        page.print(line, highlight=False, markup=False, soft_wrap=True)
+        console().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _label_lines(row: dict[str, Any]) -> list[str]:

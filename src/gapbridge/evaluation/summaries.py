@@ -16,8 +16,14 @@ from .rouge import METRICS, score_rouge
 
 
 Sample = dict[str, Any]
-MATH_COLUMNS = ("correct", "exact match", "math-verify", "they differ", "unmarked", "unparsed", "timed out", "capped")
-ROUGE_COLUMNS = ("ROUGE-1", "ROUGE-2", "ROUGE-L", "ROUGE-Lsum", "words", "reference words", "empty", "capped")
+# For each grader the fields of a sample that are averaged, and the head of its table.
+MEANS = {"math": {"accuracy": "correct", "exact_match": "exact", "math_verify": "verified"},
+         "rouge": {metric: metric for metric in METRICS}, "none": {}}  # fmt: skip
+COLUMNS = {
+    "math": ("correct", "exact match", "math-verify", "they differ", "unmarked", "unparsed", "timed out", "capped"),
+    "rouge": ("ROUGE-1", "ROUGE-2", "ROUGE-L", "ROUGE-Lsum", "words", "reference words", "empty", "capped"),
+    "none": ("capped",),
+}
 
 
 @dataclass(frozen=True)
@@ -54,30 +60,23 @@ def grade_math(groups: Sequence[Group], *, timeout: float, workers: int) -> None
 def grade_rouge(groups: Sequence[Group]) -> None:
     """Add the fields of `RougeScores` to every sample, in place."""
     for group in groups:
-        for sample, scores in zip(
-            group.samples, score_rouge(group.values("answer"), group.values("reference")), strict=True
-        ):
-            sample.update(asdict(scores))
+        scores = score_rouge(group.values("answer"), group.values("reference"))
+        for sample, score in zip(group.samples, scores, strict=True):
+            sample.update(asdict(score))
 
 
 def summarise(group: Group, grader: str) -> dict[str, Any]:
     """Means with intervals, and counts."""
     record: dict[str, Any] = {"model": group.model, "mode": group.mode, "count": len(group.samples)}
+    record |= {name: vars(mean_interval(group.values(key))) for name, key in MEANS[grader].items()}
     if grader == "math":
-        record |= {
-            "accuracy": vars(mean_interval(group.values("correct"))),
-            "exact_match": vars(mean_interval(group.values("exact"))),
-            "math_verify": vars(mean_interval(group.values("verified"))),
-            "disagreements": [s["id"] for s in group.samples if s["exact"] != s["verified"]],
-            "unmarked": sum(not value for value in group.values("marked")),
-            "unparsed": sum(not value for value in group.values("parsed")),
-            "timed_out": sum(group.values("timed_out")),
-        }
+        record["disagreements"] = [s["id"] for s in group.samples if s["exact"] != s["verified"]]
+        record |= {f"un{key}": group.values(key).count(False) for key in ("marked", "parsed")}
+        record["timed_out"] = sum(group.values("timed_out"))
     elif grader == "rouge":
-        record |= {metric: vars(mean_interval(group.values(metric))) for metric in METRICS}
         record |= {key: float(np.mean(group.values(key))) for key in ("answer_words", "reference_words")}
-        record["empty"] = sum(not words for words in group.values("answer_words"))
-    if group.samples and "tokens" in group.samples[0]:
+        record["empty"] = group.values("answer_words").count(0)
+    if "tokens" in group.samples[0]:
         record["answer_tokens"] = float(np.mean(group.values("tokens")))
         record["capped"] = sum(group.values("capped"))
     return record
@@ -85,24 +84,20 @@ def summarise(group: Group, grader: str) -> dict[str, Any]:
 
 def columns(grader: str) -> tuple[str, ...]:
     """The head of the table that `cells` fills."""
-    return {"math": MATH_COLUMNS, "rouge": ROUGE_COLUMNS}.get(grader, ())
+    return COLUMNS[grader]
 
 
 def cells(record: dict[str, Any], grader: str) -> list[str]:
     """One row of the table. How many answers were cut at the limit is not known of ready answers."""
-    capped = str(record.get("capped", "–"))
+    row = [str(Interval(**record[name])) for name in MEANS[grader]]
     if grader == "math":
-        shares = [str(Interval(**record[key])) for key in ("accuracy", "exact_match", "math_verify")]
-        counts = [len(record["disagreements"]), *(record[key] for key in ("unmarked", "unparsed", "timed_out"))]
-        return [*shares, *map(str, counts), capped]
-    if grader == "rouge":
-        return [
-            *(str(Interval(**record[metric])) for metric in METRICS),
-            *(f"{record[key]:.1f}" for key in ("answer_words", "reference_words")),
-            str(record["empty"]),
-            capped,
+        row += [
+            str(len(record["disagreements"])),
+            *(str(record[key]) for key in ("unmarked", "unparsed", "timed_out")),
         ]
-    return []
+    elif grader == "rouge":
+        row += [f"{record['answer_words']:.1f}", f"{record['reference_words']:.1f}", str(record["empty"])]
+    return [*row, str(record.get("capped", "–"))]
 
 
 def corrections(groups: Sequence[Group]) -> list[dict[str, Any]]:

@@ -19,15 +19,8 @@ from .winrate import Pair, judge_pairs
 def make_judge(args: argparse.Namespace) -> Judge:
     """The judge that the options name. Raises ConfigError with all faults of the options."""
     if args.judge_url:
-        return EndpointJudge(
-            args.judge_url,
-            args.judge,
-            api_key_env=args.judge_api_key_env,
-            temperature=args.judge_temperature,
-            max_tokens=args.judge_max_tokens,
-            timeout=args.judge_timeout,
-            concurrency=args.judge_concurrency,
-        )
+        names = ("api_key_env", "temperature", "max_tokens", "timeout", "concurrency")
+        return EndpointJudge(args.judge_url, args.judge, **{name: vars(args)[f"judge_{name}"] for name in names})
     from ...contexts.fill import place_for_generation
     from ...training.loading import load_model, load_tokenizer
 

@@ -111,17 +111,14 @@ class EndpointJudge:
             faults.append(
                 f"token_limit_field is {self.token_limit_field!r}: choose max_tokens or max_completion_tokens"
             )
-        counts = {"max_tokens": self.max_tokens, "concurrency": self.concurrency}
-        faults += [f"{option} is {value}: it must be at least 1" for option, value in counts.items() if value < 1]
         if not self.timeout > 0:
             faults.append(f"timeout is {self.timeout}: it must be larger than 0")
-        for name, number in (
-            ("max_retries", self.max_retries),
-            ("backoff", self.backoff),
-            ("max_wait", self.max_wait),
-        ):
-            if not number >= 0:
-                faults.append(f"{name} is {number}: it must be 0 or larger")
+        least = {"max_tokens": 1, "concurrency": 1, "max_retries": 0, "backoff": 0, "max_wait": 0}
+        faults += [
+            f"{name} is {vars(self)[name]}: it must be at least {low}"
+            for name, low in least.items()
+            if not vars(self)[name] >= low
+        ]
         if faults:
             raise ConfigError(faults)
 

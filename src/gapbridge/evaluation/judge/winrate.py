@@ -76,12 +76,11 @@ class ReplyCache:
             except (json.JSONDecodeError, UnicodeDecodeError) as error:
                 faults.append(f"{path}: is damaged ({error}); {way_out}")
                 continue
-            if not isinstance(record, dict) or not isinstance(record.get("reply"), str):
-                faults.append(f"{path}: holds no reply of a judge; {way_out}")
-            elif record.get("prompt") != prompt or record.get("judge") != self.identity:
-                faults.append(f"{path}: holds the reply to another prompt or of another judge; {way_out}")
+            found = record if isinstance(record, dict) else {}
+            if (found.get("prompt"), found.get("judge")) != (prompt, self.identity) or "reply" not in found:
+                faults.append(f"{path}: holds no reply of this judge to this prompt; {way_out}")
             else:
-                replies[prompt] = record["reply"]
+                replies[prompt] = str(found["reply"])
         if faults:
             raise DataError(faults)
         return replies

@@ -7,10 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from ...answers.intervals import Interval
-from ...answers.session import console, finished_record, output_directory, recorded_settings, short_name
+from ...answers.session import finished_record, output_directory, print_table, recorded_settings, short_name
 from ...errors import ConfigError
 from ...files import write_json_atomic
 from ...runs.directory import environment
@@ -53,14 +51,10 @@ def run_lm_eval(args: argparse.Namespace, others: list[str]) -> Path:
 
 def show(record: dict[str, Any]) -> None:
     """Print an evaluation's table."""
-    table = Table(title="lm-evaluation-harness, 95 % intervals", title_justify="left")
-    for name in ("model", "task", "shots", "metric", "value", "examples"):
-        table.add_column(name, justify="right" if name in ("shots", "value", "examples") else "left", overflow="fold")
-    names = [row["model"] for row in record["results"]]
+    names, rows = [row["model"] for row in record["results"]], []
     for row in record["results"]:
-        value = f"{row['value']:.4g}"
-        if row["low"] is not None:
-            value = str(Interval(row["value"], row["low"], row["high"]))
-        shown = (short_name(row["model"], names), row["task"], row["num_fewshot"], row["metric"], value, row["n"])
-        table.add_row(*map(str, shown))
-    console().print(table)
+        known = row["low"] is not None
+        value = str(Interval(row["value"], row["low"], row["high"])) if known else f"{row['value']:.4g}"
+        rows.append((short_name(row["model"], names), row["task"], row["metric"], row["num_fewshot"], value, row["n"]))
+    head = ("model", "task", "metric", "shots", "value", "examples")
+    print_table("lm-evaluation-harness, 95 % intervals", head, rows, texts=3)
