@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gapbridge.errors import DataError
-from gapbridge.evaluation.rouge import METRICS, RougeScores, score_rouge, sentence_lines, summarize_rouge
+from gapbridge.evaluation.rouge import METRICS, RougeScores, score_rouge, sentence_lines
+from gapbridge.evaluation.summaries import Group, grade_rouge, summarise
 
 
 rouge_scorer = pytest.importorskip("rouge_score.rouge_scorer")
@@ -93,12 +94,14 @@ def test_the_sentence_rule_reaches_only_lsum() -> None:
 
 
 def test_empty_answers_score_nothing_and_count() -> None:
-    scores = score_rouge(["", "police came", " \n"], ["police came"] * 3)
-    assert [score.rouge1 for score in scores] == [0.0, 1.0, 0.0]
-    summary = summarize_rouge(scores, resamples=200)
-    assert (summary.count, summary.empty) == (3, 2)
-    assert summary.rouge1.mean == pytest.approx(1 / 3) and summary.rouge1.low <= 1 / 3 <= summary.rouge1.high
-    assert summary.answer_words == pytest.approx(2 / 3) and summary.reference_words == 2.0
+    samples = [{"answer": text, "reference": "police came"} for text in ("", "police came", " \n")]
+    group = Group("m", "direct", samples)
+    grade_rouge([group])
+    assert group.values("rouge1") == [0.0, 1.0, 0.0]
+    record = summarise(group, "rouge")
+    assert (record["count"], record["empty"]) == (3, 2)
+    assert record["rouge1"]["mean"] == pytest.approx(1 / 3) and 0 < record["rouge1"]["low"] < 1 / 3
+    assert record["answer_words"] == pytest.approx(2 / 3) and record["reference_words"] == 2.0
 
 
 def test_data_faults_are_listed_at_once() -> None:
@@ -107,5 +110,3 @@ def test_data_faults_are_listed_at_once() -> None:
     with pytest.raises(DataError) as caught:
         score_rouge(["a", "b", "c"], ["", "b", "\n"])
     assert [fault.split(":")[0] for fault in caught.value.faults] == ["row 0", "row 2"]
-    with pytest.raises(DataError, match="no summary to average"):
-        summarize_rouge([])

@@ -1,0 +1,32 @@
+"""The commands as functions, with the options that a user leaves out."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from gapbridge.answers.command import run_answer
+from gapbridge.evaluation.command import run_eval
+
+
+JUDGE = {
+    "judge": None, "judge_url": None, "judge_prompt": None, "judge_api_key_env": "OPENAI_API_KEY",
+    "judge_temperature": 0.01, "judge_max_tokens": 512, "judge_timeout": 120.0, "judge_concurrency": 8,
+}  # fmt: skip
+SHARED = {"config": None, "limit": None, "seed": 0, "batch_size": 64, "mode": []}
+EVAL = {
+    **SHARED, **JUDGE, "model": [], "answers": [], "labels": None, "output_dir": None, "max_completion_length": None,
+    "temperature": None, "top_p": 1.0, "top_k": 0, "grading_timeout": 10.0, "grading_workers": 2,
+}  # fmt: skip
+ANSWER = {**SHARED, "model": None, "output": None, "max_completion_length": 256, "temperature": 0.0}
+
+
+def evaluate(task: str, *others: str, **options: Any) -> Path:
+    """`gapbridge eval --task TASK`; `others` are the options that the command does not know."""
+    return run_eval(Namespace(**{**EVAL, "task": task, **options}), list(others))
+
+
+def answer(*others: str, **options: Any) -> Path:
+    """`gapbridge answer`."""
+    return run_answer(Namespace(**{**ANSWER, **options}), list(others))
