@@ -28,7 +28,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedModel
 
 from gapbridge import ConfigError, DataError, RACConfig, RACTrainer, StoreError
-from gapbridge.decoding import Draft, draft_answers
+from gapbridge.decoding import Draft, DrawOptions, draft_answers
 from gapbridge.decoding.vllm_drafts import ServerEngine, check_weights, vllm_draft_answers
 from gapbridge.errors import RunError
 from gapbridge.runs.job import read_job
@@ -185,9 +185,11 @@ def connect(served: Served, model: str = str(BASE), timeout: float = 0.0) -> Ser
     return ServerEngine(served.url, model=model, timeout=timeout, concurrency=4)
 
 
-def drafts(served: Served, prompts: Sequence[Sequence[int]], **options: Any) -> list[Draft]:
-    options = {"ids": range(len(prompts)), "max_completion_length": 24, "stop_tokens": [EOS], **options}
-    return vllm_draft_answers(connect(served), prompts, **options)
+def drafts(
+    served: Served, prompts: Sequence[Sequence[int]], options: DrawOptions | None = None, **others: Any
+) -> list[Draft]:
+    others = {"ids": range(len(prompts)), "max_completion_length": 24, "stop_tokens": [EOS], **others}
+    return vllm_draft_answers(connect(served), prompts, options=options or DrawOptions(), **others)
 
 
 def test_rows_are_those_of_local_drafts(served: Served, make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
@@ -205,7 +207,7 @@ def test_rows_are_those_of_local_drafts(served: Served, make_base: MakeBase, tok
 
 
 def test_what_is_asked(served: Served, prompts: list[list[int]]) -> None:
-    drafts(served, prompts, temperature=0.7, top_k=5, min_p=0.1, suppress_tokens=[9, 8], seed=3, round_index=1)
+    drafts(served, prompts, DrawOptions(0.7, top_k=5, min_p=0.1, suppress_tokens=[9, 8], seed=3, round_index=1))
     assert sorted(map(tuple, prompts)) == sorted(tuple(body["prompt"]) for body in served.requests)
     body = served.requests[0]
     assert (body["temperature"], body["top_k"], body["top_p"], body["min_p"]) == (0.7, 5, 1.0, 0.1)
@@ -217,15 +219,16 @@ def test_what_is_asked(served: Served, prompts: list[list[int]]) -> None:
 
 
 def test_seeds_depend_on_seed_round_and_id_alone(served: Served, prompts: list[list[int]]) -> None:
-    both = drafts(served, prompts[:2], ids=["a", "b"], seed=1, round_index=1)
-    assert drafts(served, prompts[1:2], ids=["b"], seed=1, round_index=1) == both[1:]
-    assert drafts(served, prompts[1:2], ids=["b"], seed=2, round_index=1) != both[1:]
-    assert drafts(served, prompts[1:2], ids=["b"], seed=1, round_index=2) != both[1:]
+    both = drafts(served, prompts[:2], DrawOptions(seed=1, round_index=1), ids=["a", "b"])
+    assert drafts(served, prompts[1:2], DrawOptions(seed=1, round_index=1), ids=["b"]) == both[1:]
+    assert drafts(served, prompts[1:2], DrawOptions(seed=2, round_index=1), ids=["b"]) != both[1:]
+    assert drafts(served, prompts[1:2], DrawOptions(seed=1, round_index=2), ids=["b"]) != both[1:]
 
 
 def test_drafts_end_or_are_capped(served: Served, make_base: MakeBase, prompts: list[list[int]]) -> None:
     counts: list[int] = []
-    greedy: dict[str, Any] = {"max_completion_length": 64, "temperature": 0.0, "stop_tokens": [EOS]}
+    options = DrawOptions(temperature=0.0)
+    greedy: dict[str, Any] = {"options": options, "max_completion_length": 64, "stop_tokens": [EOS]}
     found = drafts(served, prompts, **greedy, on_finished=counts.append)
     assert found == draft_answers(make_base(), prompts, ids=range(4), **greedy)
     assert sum(counts) == 4
@@ -257,7 +260,7 @@ def test_answers_are_checked(
 ) -> None:
     served.spoil = spoil
     with pytest.raises(RunError, match=words):
-        drafts(served, prompts[:1], suppress_tokens=[9])
+        drafts(served, prompts[:1], DrawOptions(suppress_tokens=[9]))
 
 
 def test_a_refused_request_shows_the_servers_reason(served: Served) -> None:

@@ -138,6 +138,25 @@ def test_any_schedule_gives_the_definition(
         assert all(kept)
 
 
+@pytest.mark.parametrize("name", ["llama", "mamba"])
+def test_no_coin_falls_on_fixed_positions(name: str) -> None:
+    """With and without the cache; what is not fixed keeps its coins, and a row may be fixed throughout."""
+    torch.manual_seed(0)
+    model = sharpen({**CACHED, **UNCACHED}[name](), 3.0)
+    prompts, references, ids = ragged(12)
+    rng = random.Random(2)
+    fixed = [[rng.random() < 0.5 for _ in y] for y in references]
+    fixed[3] = [True] * len(references[3])
+    options = {"ids": ids, "mixture_coefficient": 0.8, "seed": 1}
+    fast = mix_contexts(model, prompts, references, fixed=fixed, batch_size=5, **options)
+    assert fast == mix_contexts_sequential(model, prompts, references, fixed=fixed, **options)
+    free = mix_contexts(model, prompts, references, **options)
+    for context, other, y, stays in zip(fast, free, references, fixed, strict=True):
+        assert context.sampled == [coin and not still for coin, still in zip(other.sampled, stays, strict=True)]
+        assert all(t == r for t, r, still in zip(context.tokens, y, stays, strict=True) if still)
+    assert mix_contexts(model, prompts, references, fixed=[[False] * len(y) for y in references], **options) == free
+
+
 def test_contexts_do_not_depend_on_batch_or_order(llama: LlamaForCausalLM) -> None:
     prompts, references, ids = ragged(40)
     expected = dict(zip(ids, mix_contexts(llama, prompts, references, ids=ids, mixture_coefficient=0.5), strict=True))
@@ -297,6 +316,8 @@ def test_slot_cache_serves_rows_at_different_positions(llama: LlamaForCausalLM) 
         ({"ids": ["a"]}, DataError, "give one of each"),
         ({"prompts": [[], [1]]}, DataError, "empty prompt"),
         ({"references": [[1], []]}, DataError, "empty reference"),
+        ({"fixed": [[True]]}, DataError, "1 rows of fixed and 2 ids"),
+        ({"fixed": [[True], [True]]}, DataError, "'a': 1 values of fixed for a reference of 2 tokens"),
         ({"references": [[1], [VOCAB]]}, DataError, "outside the model's vocabulary"),
     ],
 )
