@@ -12,8 +12,8 @@ import killer
 from conftest import BASE
 from helpers import contents
 
-from gapbridge.runs.report import read_metrics
 from gapbridge.training.checkpoints import MARK, last_complete_checkpoint, why_incomplete
+from gapbridge.training.metrics import read_metrics
 
 
 CONTEXTS = ("round_*/contexts/shard-*", "round_*/contexts/manifest.json", "round_*/eval_contexts/*.parquet")

@@ -9,20 +9,14 @@ from __future__ import annotations
 
 import argparse
 import gc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from ..answers.answering import AnswerOptions, answer_examples
 from ..answers.intervals import Interval, paired_difference
-from ..errors import ConfigError
-from ..evaluation.command import (
-    Parser,
-    add_shared_options,
+from ..answers.session import (
     count_faults,
     finished_record,
     job_for,
@@ -30,37 +24,25 @@ from ..evaluation.command import (
     output_directory,
     recorded_settings,
 )
+from ..errors import ConfigError
 from ..files import write_json_atomic
 from ..runs.directory import environment
+from ..runs.figures import save
+from ..runs.tables import share, table
 from .measure import Gap, measure_gap
-from .plot import plot_gaps
+from .plot import draw_gaps
 
 
-PREFIX_LENGTHS = (1, 2, 4, 8, 16, 32, 64, 128)
-
-
-def parser() -> argparse.ArgumentParser:
-    options = Parser(
-        prog="gapbridge gap",
-        allow_abbrev=False,
-        description="Measure the gap of one or several models. Other options are recipe keys (--dtype bfloat16).",
-    )
-    add_shared_options(options)
-    add = options.add_argument
-    add("--prefix_lengths", type=int, nargs="+", default=list(PREFIX_LENGTHS), metavar="K",
-        help="own tokens before the reference goes on")  # fmt: skip
-    add("--max_completion_length", type=int, default=256, help="most tokens of a draft")
-    add("--temperature", type=float, default=1.0, help="of the drafts; 0 is greedy")
-    return options
-
-
-def run_gap(argv: Sequence[str]) -> Path:
+def run_gap(args: argparse.Namespace, others: list[str]) -> Path:
     """`gapbridge gap`. Returns the file with the measures.
+
+    Args:
+        args: its options, see `gapbridge gap --help`.
+        others: recipe keys, as on the command line.
 
     Raises:
         ConfigError, DataError, StoreError: see the messages; nothing is overwritten.
     """
-    args, others = parser().parse_known_args(list(argv))
     _check(args)
     directory = output_directory(args) / "gap"
     settings = recorded_settings(args, others, args.model)
@@ -70,13 +52,14 @@ def run_gap(argv: Sequence[str]) -> Path:
         print(f"{path}: this measurement is complete; remove the file to do it again")
         return path
     gaps = {model: _measure(model, args, others, directory) for model in args.model}
-    record = {
+    record: dict[str, Any] = {
         "settings": settings,
         "environment": environment(),
         "models": [{"model": name, **asdict(gap)} for name, gap in gaps.items()],
         "differences": _differences(gaps),
     }
-    plot_gaps(directory / "gap.png", {short_name(name, args.model): gap for name, gap in gaps.items()})
+    models = {short_name(gap["model"], args.model): gap for gap in record["models"]}
+    save(draw_gaps(models, caption(record)), directory / "gap.png")
     write_json_atomic(path, record)
     show(record)
     print(f"measures: {path}   picture: {directory / 'gap.png'}")
@@ -108,30 +91,21 @@ def _measure(model_path: str, args: argparse.Namespace, others: list[str], direc
         batch_size=args.batch_size,
     )
     answers = answer_examples(model, tokenizer, examples, job.args, options, directory / "answers")
-    gap = measure_gap(
-        model,
-        tokenizer,
-        list(examples),
-        answers,
-        job.args,
-        prefix_lengths=args.prefix_lengths,
-        batch_size=args.batch_size,
-    )
+    lengths = {"prefix_lengths": args.prefix_lengths, "batch_size": args.batch_size}
+    gap = measure_gap(model, tokenizer, list(examples), answers, job.args, **lengths)
     del model
     gc.collect()  # the next model needs the room
     return gap
 
 
-def _differences(gaps: dict[str, Gap]) -> list[dict[str, Any]]:
-    """Each model's mean recovery loss less the first one's, over the examples they share."""
-    (first, base), *rest = gaps.items()
+def _differences(gaps: Mapping[str, Gap]) -> list[dict[str, Any]]:
+    """Each model's Δ over all k less the first one's, over the examples they share."""
+    (first, base), *rest = ((name, gap.recovery.by_example) for name, gap in gaps.items())
     found = []
-    for name, gap in rest:
-        shared = [key for key in gap.recovery_by_example if key in base.recovery_by_example]
+    for name, own in rest:
+        shared = [key for key in own if key in base]
         if shared:
-            difference = paired_difference(
-                [base.recovery_by_example[key] for key in shared], [gap.recovery_by_example[key] for key in shared]
-            )
+            difference = paired_difference([base[key] for key in shared], [own[key] for key in shared])
             found.append({"first": first, "second": name, "examples": len(shared), "difference": vars(difference)})
     return found
 
@@ -142,36 +116,46 @@ def short_name(name: str, names: Sequence[str]) -> str:
     return last if sum(Path(other).name == last for other in names) == 1 else name
 
 
+def caption(record: dict[str, Any]) -> str:
+    """What a measurement was taken on: data, number of examples, temperature of the drafts."""
+    settings, examples = record["settings"], sorted({gap["examples"] for gap in record["models"]})
+    return (
+        f"{settings['config']}: {' or '.join(map(str, examples))} held-out examples\n"
+        f"drafts of at most {settings['max_completion_length']} tokens at temperature {settings['temperature']:g}, "
+        "95 % intervals"
+    )
+
+
+def summary(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The figures of each model, by path, for a table."""
+    differences = {row["second"]: row for row in record["differences"]}
+    first = record["models"][0]["model"]
+    less = f"… less that of {short_name(first, [gap['model'] for gap in record['models']])}, paired"
+    found: dict[str, dict[str, Any]] = {}
+    for gap in record["models"]:
+        curve = gap["recovery"]
+        rows: dict[str, Any] = {"examples": gap["examples"]}
+        rows["drafts cut at the limit"] = share(gap["capped"], gap["examples"])
+        rows["Δ over all k ≥ 1, nats per token"] = _signed(curve["mean"])
+        difference = differences.get(gap["model"])
+        rows[less] = difference and _signed(difference["difference"])
+        rows |= {f"Δ({k})": _signed(at) for k, at in zip(curve["k"], curve["delta"], strict=True) if k == 32}
+        rows["accuracy lost to own context, points"] = Interval(**gap["decisions"]["drop"]).points()
+        if gap["excess_error"]:
+            longest, excess = gap["excess_error"]["length"][-1], gap["excess_error"]["excess"][-1]
+            rows[f"ExAccErr({longest}), %"] = _signed(excess, 0)
+            rows["drafts with every step right"] = share(gap["wrong_steps"]["all_right"], gap["examples"])
+        found[gap["model"]] = rows
+    return found
+
+
 def show(record: dict[str, Any]) -> None:
     """Print the measures' summary."""
-    names, first = [gap["model"] for gap in record["models"]], record["models"][0]
-    table = Table(title=f"The gap over {first['examples']} examples, 95 % intervals", title_justify="left")
-    ks = [k for k in first["recovery"]["k"] if k == 32]
-    head = ["model", "Δ, all k ≥ 1", *(f"Δ({k})" for k in ks), "reference less own context, points"]
-    if first["excess_error"]:
-        head += [f"ExAccErr({first['excess_error']['length'][-1]}), %", "drafts with every step right"]
-    for column in head:
-        table.add_column(column, justify="left" if column == "model" else "right", overflow="fold")
-    for gap in record["models"]:
-        curve = dict(zip(gap["recovery"]["k"], gap["recovery"]["delta"], strict=True))
-        row = [short_name(gap["model"], names), nats(gap["recovery"]["mean"])]
-        row += [nats(curve[k]) if k in curve else "–" for k in ks]
-        row.append(Interval(**gap["decisions"]["drop"]).points())
-        if gap["excess_error"]:
-            last = gap["excess_error"]["excess"][-1]
-            row.append(f"{last['mean']:+.0f} [{last['low']:+.0f}, {last['high']:+.0f}]")
-            row.append(f"{100 * gap['wrong_steps']['all_right'] / gap['examples']:.1f} %")
-        table.add_row(*row)
-    console = Console() if Console().is_terminal else Console(width=160)
-    console.print(table)
-    for row in record["differences"]:
-        console.print(
-            f"{short_name(row['second'], names)} less {short_name(row['first'], names)}: "
-            f"{nats(row['difference'])} nats per token over {row['examples']} shared examples",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
+    found = summary(record)
+    print(f"The gap. {caption(record)}", end="\n\n")
+    print("\n".join(table("", {short_name(name, list(found)): rows for name, rows in found.items()})))
 
 
-def nats(interval: dict[str, float]) -> str:
-    """An interval of nats per token, with signs."""
-    return f"{interval['mean']:+.3f} [{interval['low']:+.3f}, {interval['high']:+.3f}]"
+def _signed(interval: Mapping[str, float], digits: int = 3) -> str:
+    mean, low, high = (f"{interval[key]:+.{digits}f}" for key in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"

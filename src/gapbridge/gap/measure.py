@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..answers.answering import Answer
-from ..answers.intervals import Interval
 from ..contexts.fill import generation_precision
 from ..errors import DataError
 from ..examples.example import Example
@@ -20,16 +19,20 @@ from .measures import (
     DecisionAccuracy,
     ExcessError,
     RecoveryCurve,
-    Scores,
     decision_accuracy,
     excess_error,
     recovery_context,
     recovery_curve,
     recovery_losses,
     recovery_rows,
-    score,
 )
 from .oracle import WrongSteps, first_wrong_step, oracle_tokens, steps_of, wrong_steps
+from .scoring import IdList, Scores, score
+
+
+Losses = NDArray[np.float64]
+# (rows, contexts, labels) → the labels' scores behind the prompts of these rows and the contexts.
+Scorer = Callable[[Sequence[int], Sequence[IdList], Sequence[IdList]], list[Scores]]
 
 
 @dataclass(frozen=True)
@@ -42,26 +45,6 @@ class Gap:
     decisions: DecisionAccuracy
     excess_error: ExcessError | None
     wrong_steps: WrongSteps | None
-    recovery_by_example: dict[str, float]
-
-    @classmethod
-    def from_json(cls, record: dict[str, Any]) -> Gap:
-        """A gap as `asdict` gave it to a file."""
-        curve, decisions = dict(record["recovery"]), dict(record["decisions"])
-        excess, steps = record["excess_error"], record["wrong_steps"]
-        curve["delta"], curve["mean"] = _intervals(curve["delta"]), Interval(**curve["mean"])
-        for key in ("teacher_forced", "free_running"):
-            decisions[key] = _intervals(decisions[key])
-        decisions["drop"] = Interval(**decisions["drop"])
-        return cls(
-            record["examples"],
-            record["capped"],
-            RecoveryCurve(**curve),
-            DecisionAccuracy(**decisions),
-            excess and ExcessError(excess["length"], _intervals(excess["excess"])),
-            steps and WrongSteps(**{**steps, "hazard": _intervals(steps["hazard"])}),
-            record["recovery_by_example"],
-        )
 
 
 def measure_gap(
@@ -85,90 +68,73 @@ def measure_gap(
     Raises:
         DataError: no example is long enough for any k.
     """
-    prompts = [example.prompt for example in examples]
     references = [example.reference for example in examples]
+    complete = [answer.first_draft.tokens for answer in answers]
+    capped = [not answer.first_draft.finished for answer in answers]
     # A draft's stop token is no word of the answer: what follows it was never read.
-    drafts = [_without_stop(answer.first_draft.tokens, answer.first_draft.finished) for answer in answers]
+    drafts = [tokens if cut else tokens[:-1] for tokens, cut in zip(complete, capped, strict=True)]
     rows_of = {k: recovery_rows(references, drafts, k) for k in sorted({0, *prefix_lengths})}
     rows_of = {k: rows for k, rows in rows_of.items() if rows}
     if not any(rows_of):
         raise DataError(f"no reference is longer than {min(prefix_lengths)} tokens: give shorter --prefix_lengths")
-    line_ends = _line_ends(tokenizer, references)
-    steps = [steps_of(answer.reference) for answer in answers]
-    with_oracle = all(step is not None for step in steps)
+    steps = [step for answer in answers if (step := steps_of(answer.reference)) is not None]
+    with_oracle = len(steps) == len(answers)
     twice = sum(len(rows) for k, rows in rows_of.items() if k > 0)  # behind the reference and behind the own prefix
-    passes = len(rows_of[0]) + 2 * twice + len(examples) * (2 if with_oracle else 1)
-    with (
-        generation_precision(model, args),
-        tqdm(total=passes, desc="measuring", unit="row", delay=1) as bar,
-    ):
+    passes = 2 * twice + len(examples) * (3 if with_oracle else 2)
+    with generation_precision(model, args), tqdm(total=passes, desc="measuring", unit="row", delay=1) as bar:
 
-        def scored(contexts: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], rows: Sequence[int]) -> Any:
-            return score(
-                model, [prompts[i] for i in rows], contexts, labels, batch_size=batch_size, on_scored=bar.update
-            )
+        def scored(rows: Sequence[int], contexts: Sequence[IdList], labels: Sequence[IdList]) -> list[Scores]:
+            prompts = [examples[i].prompt for i in rows]
+            return score(model, prompts, contexts, labels, batch_size=batch_size, on_scored=bar.update)
 
         everyone = range(len(examples))
-        losses = {}
-        forced: list[Scores] = []
-        for k, rows in rows_of.items():
-            contexts = [recovery_context(references[i], drafts[i], k) for i in rows]
-            disturbed = scored(contexts, [references[i] for i in rows], rows)
-            if k == 0:
-                forced = disturbed
-            # The reference in the batches of these rows, so that an undisturbed row differs by exactly 0.
-            plain = forced if k == 0 else scored([references[i] for i in rows], [references[i] for i in rows], rows)
-            losses[k] = {i: recovery_losses(a, b, k) for i, a, b in zip(rows, plain, disturbed, strict=True)}
+        forced = scored(everyone, references, references)
+        losses = {
+            k: dict(zip([examples[i].id for i in rows], _losses(scored, references, drafts, rows, k), strict=True))
+            for k, rows in rows_of.items()
+        }
         shared = [min(len(y), len(own) + 1) for y, own in zip(references, drafts, strict=True)]
         free = scored(
+            everyone,
             [[*own, 0][:length] for own, length in zip(drafts, shared, strict=True)],
             [y[:length] for y, length in zip(references, shared, strict=True)],
-            everyone,
         )
-        excess = None
+        excess, wrong = None, None
         if with_oracle:
-            complete = [answer.first_draft.tokens for answer in answers]
+            line_ends = {t for t in {t for y in references for t in y} if str(tokenizer.decode([t])).endswith("\n")}
             oracle = [oracle_tokens(y, own, line_ends) for y, own in zip(references, complete, strict=True)]
-            behind_own = scored(
-                complete, [[0 if token is None else token for token in row] for row in oracle], everyone
-            )
-            own_kl = [
-                np.where([token is None for token in row], np.nan, -scores.log_probs)
-                for row, scores in zip(oracle, behind_own, strict=True)
-            ]
-            longest = max(len(y) for y in references)
+            own_errors = _errors(scored, oracle, complete)
+            longest = max(map(len, references))
             lengths = [length for length in prefix_lengths if 0 < length < longest] + [longest]
-            excess = excess_error(own_kl, [-scores.log_probs for scores in forced], lengths, seed=seed)
-    known_steps = [step for step in steps if step is not None]
-    by_example = {
-        examples[i].id: float(np.mean(np.concatenate([losses[k][i] for k in losses if k > 0 and i in losses[k]])))
-        for i in everyone
-        if any(k > 0 and i in losses[k] for k in losses)
-    }
+            excess = excess_error(own_errors, [-scores.log_probs for scores in forced], lengths, seed=seed)
+            first_wrong = [first_wrong_step(answer.first, step) for answer, step in zip(answers, steps, strict=True)]
+            wrong = wrong_steps(first_wrong, [len(step) for step in steps], seed=seed)
     return Gap(
         examples=len(examples),
-        capped=sum(not answer.first_draft.finished for answer in answers),
-        recovery=recovery_curve(losses, len(examples), seed=seed),
+        capped=sum(capped),
+        recovery=recovery_curve(losses, [example.id for example in examples], seed=seed),
         decisions=decision_accuracy(forced, free, seed=seed),
         excess_error=excess,
-        wrong_steps=wrong_steps(
-            [first_wrong_step(answer.first, step) for answer, step in zip(answers, known_steps, strict=True)],
-            [len(step) for step in known_steps],
-            seed=seed,
-        )
-        if with_oracle
-        else None,
-        recovery_by_example=by_example,
+        wrong_steps=wrong,
     )
 
 
-def _intervals(records: list[dict[str, float]]) -> list[Interval]:
-    return [Interval(**record) for record in records]
+def _losses(
+    scored: Scorer, references: Sequence[IdList], drafts: Sequence[IdList], rows: Sequence[int], k: int
+) -> list[Losses]:
+    """`recovery_losses` of the rows for one k."""
+    labels = [references[i] for i in rows]
+    if k == 0:
+        return [np.zeros(len(y)) for y in labels]  # an empty prefix disturbs nothing
+    # The reference in the batches of these rows, so that an undisturbed row differs by exactly 0.
+    plain = scored(rows, labels, labels)
+    disturbed = scored(rows, [recovery_context(references[i], drafts[i], k) for i in rows], labels)
+    return [recovery_losses(a, b, k) for a, b in zip(plain, disturbed, strict=True)]
 
 
-def _without_stop(tokens: list[int], finished: bool) -> list[int]:
-    return tokens[:-1] if finished else tokens
-
-
-def _line_ends(tokenizer: PreTrainedTokenizerBase, references: Sequence[Sequence[int]]) -> set[int]:
-    return {token for y in references for token in set(y) if str(tokenizer.decode([token])).endswith("\n")}
+def _errors(scored: Scorer, oracle: Sequence[Sequence[int | None]], drafts: Sequence[IdList]) -> list[Losses]:
+    """KL(oracle ‖ model) along the drafts, in nats: the oracle knows one token, or nothing (NaN)."""
+    labels = [[token or 0 for token in row] for row in oracle]
+    known = [np.array([token is not None for token in row]) for row in oracle]
+    scores = scored(range(len(drafts)), drafts, labels)
+    return [np.where(k, -row.log_probs, np.nan) for k, row in zip(known, scores, strict=True)]

@@ -7,77 +7,15 @@ intervals resample examples.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedModel
 
 from ..answers.intervals import Interval, column_intervals, resampled_means
-from ..decoding.mode import generation_mode
-
-
-IdList = Sequence[int]
-_LOGITS = 2**26  # elements of one pass's logits
-
-
-@dataclass(frozen=True)
-class Scores:
-    """One row's labels under its context: `log_probs` [T] in nats; `hits` [T], whether each is the likeliest token."""
-
-    log_probs: NDArray[np.float64]
-    hits: NDArray[np.bool_]
-
-
-@torch.no_grad()
-def score(
-    model: PreTrainedModel,
-    prompts: Sequence[IdList],
-    contexts: Sequence[IdList],
-    labels: Sequence[IdList],
-    *,
-    batch_size: int = 64,
-    on_scored: Callable[[int], object] | None = None,
-) -> list[Scores]:
-    """log π(labels_t | x, context_<t) for every position t of every row.
-
-    Rows are batched by length alone, so that contexts of the same lengths are scored in the same batches: equal
-    contexts give equal digits.
-
-    Args:
-        prompts: [rows], the ids of x; none is empty.
-        contexts, labels: [rows], of the same length T within a row. The last context token is nobody's context.
-        on_scored: called with the number of newly scored rows.
-    """
-    lengths = [len(x) + len(y) for x, y in zip(prompts, labels, strict=True)]
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    vocabulary = model.get_input_embeddings().num_embeddings
-    found: list[Scores | None] = [None] * len(lengths)
-    start = 0
-    with generation_mode(model):
-        while start < len(order):
-            rows = max(1, min(batch_size, _LOGITS // (lengths[order[start]] * vocabulary)))
-            chunk = order[start : start + rows]
-            start += rows
-            width = max(lengths[i] for i in chunk) - 1
-            ids = torch.zeros(len(chunk), width, dtype=torch.int64)
-            mask = torch.zeros_like(ids)
-            for at, i in enumerate(chunk):
-                row = [*prompts[i], *contexts[i]][:-1]
-                ids[at, : len(row)] = torch.tensor(row)
-                mask[at, : len(row)] = 1
-            logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
-            for at, i in enumerate(chunk):
-                own = logits[at, len(prompts[i]) - 1 : lengths[i] - 1].float()
-                wanted = torch.tensor(list(labels[i]), device=own.device)
-                log_probs = own.log_softmax(-1).gather(1, wanted[:, None])[:, 0]
-                hits = own.argmax(-1) == wanted
-                found[i] = Scores(log_probs.double().cpu().numpy(), hits.cpu().numpy())
-            if on_scored is not None:
-                on_scored(len(chunk))
-    return [scores for scores in found if scores is not None]
+from .scoring import IdList, Scores
 
 
 def recovery_context(y: IdList, y_hat: IdList, k: int) -> list[int]:
@@ -97,34 +35,37 @@ def recovery_losses(reference: Scores, disturbed: Scores, k: int) -> NDArray[np.
 
 @dataclass(frozen=True)
 class RecoveryCurve:
-    """Δ(k) in nats per token with its interval, and over how many examples, for each k."""
+    """Δ(k) in nats per token with its interval, and over how many examples, for each k.
+
+    mean: Δ over the tokens of all k ≥ 1; by_example: the same for each example that has any.
+    """
 
     k: list[int]
     delta: list[Interval]
     examples: list[int]
-    mean: Interval  # over the tokens of all k ≥ 1
+    mean: Interval
+    by_example: dict[str, float]
 
 
-def recovery_curve(losses: dict[int, dict[int, NDArray[np.float64]]], count: int, *, seed: int = 0) -> RecoveryCurve:
+def recovery_curve(
+    losses: Mapping[int, Mapping[str, NDArray[np.float64]]], ids: Sequence[str], *, seed: int = 0
+) -> RecoveryCurve:
     """Δ(k) = mean over tokens t ≥ k of `recovery_losses`.
 
     Args:
         losses: k → example → losses [T - k].
-        count: the number of examples; they are resampled together for all k.
+        ids: of all examples; they are resampled together for all k.
     """
     ks = sorted(losses)
-    values, weights = np.zeros((count, len(ks))), np.zeros((count, len(ks)))
-    for column, k in enumerate(ks):
-        for example, tokens in losses[k].items():
-            values[example, column], weights[example, column] = tokens.mean(), len(tokens)
-    later = [column for column, k in enumerate(ks) if k > 0]
-    total = weights[:, later].sum(1)
-    per_example = np.divide((values * weights)[:, later].sum(1), total, out=np.zeros(count), where=total > 0)
+    none = np.zeros(0)
+    values, weights = _means([[losses[k].get(key, none) for k in ks] for key in ids])
+    mean, tokens = _means([[np.concatenate([none, *(losses[k].get(key, none) for k in ks if k > 0)])] for key in ids])
     return RecoveryCurve(
         ks,
         column_intervals(values, weights, seed=seed),
-        [int((weights[:, column] > 0).sum()) for column in range(len(ks))],
-        column_intervals(per_example[:, None], total[:, None], seed=seed)[0],
+        (weights > 0).sum(0).tolist(),
+        column_intervals(mean, tokens, seed=seed)[0],
+        {key: float(mean[i, 0]) for i, key in enumerate(ids) if tokens[i, 0]},
     )
 
 
@@ -155,28 +96,22 @@ def decision_accuracy(
         forced: [examples], the references scored behind themselves.
         free: [examples], the references scored behind the drafts, up to the shorter of the two.
     """
-    longest = max(len(scores.hits) for scores in free)
-    edges = np.unique(np.linspace(0, longest, min(bins, longest) + 1).round().astype(int))
-    shape = (len(free), len(edges) - 1)
-    own, reference, weights = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-    for example, (a, b) in enumerate(zip(forced, free, strict=True)):
-        for column, (start, end) in enumerate(itertools.pairwise(edges)):
-            part = slice(start, min(end, len(b.hits)))
-            if part.stop > part.start:
-                own[example, column], reference[example, column] = b.hits[part].mean(), a.hits[part].mean()
-                weights[example, column] = part.stop - part.start
-    reached = int(((weights > 0).sum(0) >= len(free) / 10).sum())  # a longer answer reaches every earlier bin
-    own, reference, weights = own[:, :reached], reference[:, :reached], weights[:, :reached]
-    edges = edges[: reached + 1]
-    total = weights.sum(1)
-    drop = np.divide(((reference - own) * weights).sum(1), total, out=np.zeros(len(free)), where=total > 0)
+    lengths = [len(scores.hits) for scores in free]
+    edges = np.unique(np.linspace(0, max(lengths), min(bins, max(lengths)) + 1).round().astype(int)).tolist()
+    reached = sum(sum(length > start for length in lengths) >= len(free) / 10 for start in edges[:-1])
+    edges = edges[: reached + 1]  # a longer answer reaches every earlier bin
+    reference = [a.hits[: min(length, edges[-1])] for a, length in zip(forced, lengths, strict=True)]
+    own = [b.hits[: edges[-1]] for b in free]
+    binned, weights = _means([[row[s:e] for s, e in itertools.pairwise(edges)] for row in reference])
+    binned_own, _ = _means([[row[s:e] for s, e in itertools.pairwise(edges)] for row in own])
+    drop = _means([[a.astype(float) - b] for a, b in zip(reference, own, strict=True)])
     return DecisionAccuracy(
-        edges[:-1].tolist(),
-        edges[1:].tolist(),
-        column_intervals(reference, weights, seed=seed),
-        column_intervals(own, weights, seed=seed),
+        edges[:-1],
+        edges[1:],
+        column_intervals(binned, weights, seed=seed),
+        column_intervals(binned_own, weights, seed=seed),
         (weights > 0).sum(0).tolist(),
-        column_intervals(drop[:, None], total[:, None], seed=seed)[0],
+        column_intervals(*drop, seed=seed)[0],
     )
 
 
@@ -202,20 +137,20 @@ def excess_error(
         own, reference: [examples], KL(oracle ‖ model) at each position in nats; NaN where the oracle says nothing.
         lengths: the l to report.
     """
-    count = len(own)
-    excess = []
-    for length in lengths:
-        means = []
-        for rows in (own, reference):
-            values, weights = np.zeros((count, 1)), np.zeros((count, 1))
-            for example, row in enumerate(rows):
-                known = row[:length][~np.isnan(row[:length])]
-                if len(known):
-                    values[example], weights[example] = known.mean(), len(known)
-            # The same seed draws the same examples for both: the ratio is of one resampled set.
-            draws = resampled_means(values, weights, resamples=resamples, seed=seed)[:, 0]
-            means.append(np.append(draws, (values * weights).sum() / weights.sum()))
-        ratio = 100 * (means[0] / means[1] - 1)
-        low, high = np.nanquantile(ratio[:-1], [0.025, 0.975])
-        excess.append(Interval(float(ratio[-1]), float(low), float(high)))
-    return ExcessError(list(lengths), excess)
+
+    def errors(rows: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Mean error in [resamples + 1, lengths]; the last is that of the examples as they are."""
+        values, weights = _means([[row[:length][~np.isnan(row[:length])] for length in lengths] for row in rows])
+        # The same seed draws the same examples for both: the ratio is of one resampled set.
+        draws = resampled_means(values, weights, resamples=resamples, seed=seed)
+        return np.vstack([draws, (values * weights).sum(0) / weights.sum(0)])
+
+    ratio = 100 * (errors(own) / errors(reference) - 1)
+    low, high = np.nanquantile(ratio[:-1], [0.025, 0.975], axis=0)
+    return ExcessError(list(lengths), [Interval(*map(float, row)) for row in zip(ratio[-1], low, high, strict=True)])
+
+
+def _means(cells: Sequence[Sequence[NDArray[Any]]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of `cells` [examples][columns], each the values of some tokens: their mean (0 of none) and their number."""
+    means = np.array([[cell.mean() if len(cell) else 0.0 for cell in row] for row in cells])
+    return means, np.array([[float(len(cell)) for cell in row] for row in cells])

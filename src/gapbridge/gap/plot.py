@@ -1,71 +1,71 @@
-"""`gap.png`: one panel a measure, one colour a model, bands for the 95 % intervals."""
+"""`gap.png`: one panel a measure, one colour and marker a model, bands for the 95 % intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
+import numpy as np
 
-from ..answers.intervals import Interval
-from ..files import write_atomic
+from ..runs.figures import label, legend, looks, new_figure
 
 
-matplotlib.use("Agg")
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
+def draw_gaps(models: Mapping[str, Mapping[str, Any]], caption: str) -> Figure:
+    """The gaps of several models in one picture.
 
-def plot_gaps(path: Path, gaps: dict[str, Any]) -> None:
-    """Draw the gaps of several models, by name, into one picture."""
-    from matplotlib import pyplot as plt
-
-    with_oracle = all(gap.excess_error is not None for gap in gaps.values())
-    rows, columns = (2, 2) if with_oracle else (1, 2)
-    figure, axes = plt.subplots(rows, columns, figsize=(11, 4.1 * rows + 0.5), squeeze=False)
-    for colour, (name, gap) in zip(COLOURS * (1 + len(gaps) // len(COLOURS)), gaps.items(), strict=False):
-        curve = gap.recovery
-        _band(axes[0][0], curve.k, curve.delta, colour, name)
-        decisions = gap.decisions
-        centres = [(start + end - 1) / 2 for start, end in zip(decisions.start, decisions.end, strict=True)]
-        _band(axes[0][1], centres, _per_cent(decisions.free_running), colour, name)
-        axes[0][1].plot(centres, [i.mean for i in _per_cent(decisions.teacher_forced)], "--", color=colour, lw=1.2)
-        if with_oracle:
-            _band(axes[1][0], gap.excess_error.length, gap.excess_error.excess, colour, name)
-            _band(axes[1][1], gap.wrong_steps.steps, _per_cent(gap.wrong_steps.hazard), colour, name)
-    _label(axes[0][0], "recovery curve", "own tokens before the reference, k", "Δ(k), nats per token")
-    axes[0][0].axhline(0, color="0.6", lw=0.8)
-    _label(
-        axes[0][1],
-        "the reference's token is the likeliest\nsolid: behind own draft, dashed: behind reference",
-        "position in the answer, tokens",
-        "positions, %",
-    )
+    Args:
+        models: name → its entry in `gap.json`.
+        caption: what was measured on what, the title of the picture.
+    """
+    with_oracle = [gap for gap in models.values() if gap["excess_error"]]
+    figure, axes = new_figure(2 if with_oracle else 1, 2)
+    figure.suptitle(caption, fontsize=10)
+    look = looks(list(models))
+    for name, gap in models.items():
+        curve, decisions, excess, steps = (
+            gap[key] for key in ("recovery", "decisions", "excess_error", "wrong_steps")
+        )
+        _band(axes[0], curve["k"][1:], curve["delta"][1:], look[name])  # k = 0 is 0 and has no place on a log axis
+        centres = [(start + end - 1) / 2 for start, end in zip(decisions["start"], decisions["end"], strict=True)]
+        _band(axes[1], centres, decisions["free_running"], look[name], scale=100)
+        forced = [100 * interval["mean"] for interval in decisions["teacher_forced"]]
+        axes[1].plot(centres, forced, "--", color=look[name][0], lw=1.2)
+        if excess:
+            _band(axes[2], excess["length"], excess["excess"], look[name])
+            _band(axes[3], steps["steps"], steps["hazard"], look[name], scale=100)
+    label(axes[0], "recovery curve", "lower", "own tokens before the reference, k", "Δ(k), nats per token")
+    label(axes[1], "reference's token is the likeliest", "higher", "position in the answer, tokens", "positions, %")
+    _halves(axes[0])
     if with_oracle:
-        _label(axes[1][0], "excess error behind own words", "over the first l positions", "ExAccErr(l), %")
-        axes[1][0].axhline(0, color="0.6", lw=0.8)
-        _label(axes[1][1], "first wrong step", "step (the last: the result)", "wrong, of those right so far, %")
-        axes[1][1].set_xticks(next(iter(gaps.values())).wrong_steps.steps)
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.tight_layout(rect=(0, 0.5 / (4.1 * rows + 0.5), 1, 1))
-    figure.legend(handles, labels, loc="lower center", ncol=min(4, len(gaps)), frameon=False)
-    write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))
-    plt.close(figure)
+        label(axes[2], "excess error behind own words", "lower", "over the first l positions", "ExAccErr(l), %")
+        label(axes[3], "first wrong step", "lower", "step (the last: the result)", "wrong, of those right so far, %")
+        axes[3].set_xticks(max((gap["wrong_steps"]["steps"] for gap in with_oracle), key=len))
+        _halves(axes[2])
+    legend(figure, look, {"behind own draft": "-", "behind the reference": "--"})
+    return figure
 
 
-def _band(axis: Any, x: Sequence[float], intervals: Sequence[Interval], colour: str, name: str) -> None:
-    axis.plot(x, [i.mean for i in intervals], "o-", color=colour, label=name, markersize=3.5, lw=1.6)
-    axis.fill_between(x, [i.low for i in intervals], [i.high for i in intervals], color=colour, alpha=0.18, lw=0)
+def _band(
+    axis: Axes, x: Sequence[float], intervals: Sequence[Mapping[str, float]], look: tuple[str, str], scale: float = 1
+) -> None:
+    mean, low, high = ([scale * interval[key] for interval in intervals] for key in ("mean", "low", "high"))
+    colour, marker = look
+    axis.plot(x, mean, "-", marker=marker, color=colour, markersize=4, lw=1.6)
+    axis.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
 
 
-def _per_cent(intervals: Sequence[Interval]) -> list[Interval]:
-    return [Interval(100 * i.mean, 100 * i.low, 100 * i.high) for i in intervals]
-
-
-def _label(axis: Any, title: str, x: str, y: str) -> None:
-    axis.set_title(title, fontsize=10)
-    axis.set_xlabel(x)
-    axis.set_ylabel(y)
-    axis.grid(alpha=0.3)
+def _halves(axis: Axes) -> None:
+    """A log₂ axis with the lengths that were measured as its ticks, and a line at 0 of y."""
+    ticks: list[int] = []
+    for length in np.unique(np.concatenate([line.get_xdata() for line in axis.lines])):
+        if not ticks or length >= 1.4 * ticks[-1]:  # else their numbers run into each other
+            ticks.append(int(length))
+    axis.set_xscale("log", base=2)
+    axis.minorticks_off()
+    axis.set_xticks(ticks, [str(tick) for tick in ticks])
+    axis.axhline(0, color="0.4", lw=0.8)

@@ -1,4 +1,4 @@
-"""What a trainer logs, as a plain file."""
+"""`metrics.jsonl`: what a trainer logs, a line each, while it runs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _metrics_path(args: TrainingArguments) -> Path:
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:
-    """The log entries of a stage, oldest first; a torn last line is left out."""
+    """The log entries of a round, oldest first; a torn last line is left out."""
     path = directory / "metrics.jsonl"
     entries = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:

@@ -1,37 +1,25 @@
-"""The gap's measures: zero where they must be, right by hand, and `gapbridge gap` and `report` as a user runs them."""
+"""The gap's measures: zero where they must be, and right by hand."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import BASE
 from transformers import LlamaForCausalLM
 
-from gapbridge.errors import ConfigError, RunError
-from gapbridge.gap.command import run_gap
-from gapbridge.gap.measure import Gap
 from gapbridge.gap.measures import (
-    Scores,
     decision_accuracy,
     excess_error,
     recovery_context,
     recovery_curve,
     recovery_losses,
     recovery_rows,
-    score,
 )
 from gapbridge.gap.oracle import first_wrong_step, oracle_tokens, steps_of, wrong_steps
-from gapbridge.results.report import run_report
-from gapbridge.runs.pipeline import read_job, run_sft
+from gapbridge.gap.scoring import Scores, score
 from gapbridge.tasks.word_problems import problems
-
-
-RECIPE = "recipes/tiny/sft/config_full.yaml"
 
 
 def _rows(count: int = 7) -> tuple[list[list[int]], list[list[int]]]:
@@ -56,15 +44,15 @@ def test_scores_are_the_models_own(llama: LlamaForCausalLM) -> None:
 
 def test_a_prefix_that_is_the_reference_disturbs_by_exactly_nothing(llama: LlamaForCausalLM) -> None:
     prompts, references = _rows()
-    losses: dict[int, dict[int, Any]] = {}
+    losses: dict[int, dict[str, Any]] = {}
     for k in (0, 1, 3, 8):
         rows = recovery_rows(references, references, k)
         options = {"prompts": [prompts[i] for i in rows], "labels": [references[i] for i in rows]}
         contexts = [recovery_context(references[i], references[i], k) for i in rows]
         own = score(llama, contexts=contexts, **options)
         plain = score(llama, contexts=[references[i] for i in rows], **options)
-        losses[k] = {i: recovery_losses(a, b, k) for i, a, b in zip(rows, plain, own, strict=True)}
-    curve = recovery_curve(losses, len(references))
+        losses[k] = {str(i): recovery_losses(a, b, k) for i, a, b in zip(rows, plain, own, strict=True)}
+    curve = recovery_curve(losses, [str(i) for i in range(len(references))])
     assert [(d.mean, d.low, d.high) for d in curve.delta] == [(0.0, 0.0, 0.0)] * 4 and curve.mean.mean == 0.0
 
 
@@ -75,10 +63,11 @@ def test_recovery_by_hand(llama: LlamaForCausalLM) -> None:
     plain, disturbed = score(llama, [[1, 2]] * 2, [y, [9, 9, 7, 8]], [y, y])
     losses = recovery_losses(plain, disturbed, k)
     assert len(losses) == 2
-    curve = recovery_curve({0: {0: np.zeros(4)}, k: {0: losses}}, 1)
+    curve = recovery_curve({0: {"a": np.zeros(4), "b": np.zeros(1)}, k: {"a": losses}}, ["a", "b"])
     expected = (plain.log_probs[2:] - disturbed.log_probs[2:]).mean()
     assert curve.delta[1].mean == pytest.approx(expected) and curve.mean.mean == pytest.approx(expected)
-    assert curve.examples == [1, 1]
+    assert curve.examples == [2, 1]
+    assert curve.by_example == {"a": pytest.approx(expected)}
 
 
 def test_decisions_by_hand() -> None:
@@ -135,57 +124,7 @@ def test_intervals_of_the_curve_cover_the_truth() -> None:
     covered = 0
     for trial in range(200):
         shift = rng.normal(0.3, 0.2, 80)
-        tokens = {i: shift[i] + rng.normal(0, 0.5, rng.integers(5, 30)) for i in range(80)}
-        interval = recovery_curve({4: tokens}, 80, seed=trial).delta[0]
+        tokens = {str(i): shift[i] + rng.normal(0, 0.5, rng.integers(5, 30)) for i in range(80)}
+        interval = recovery_curve({4: tokens}, list(tokens), seed=trial).delta[0]
         covered += interval.low <= 0.3 <= interval.high
     assert 0.90 < covered / 200 < 0.985
-
-
-def test_gap_and_report_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = tmp_path / "run"
-    small = ["--max_train_examples", "8", "--max_eval_examples", "4", "--max_steps", "1", "--disable_tqdm", "true"]
-    run_sft(read_job(["--config", RECIPE, "--output_dir", str(run), *small], "sft"))
-    options = ["--model", str(BASE), "--model", str(run), "--config", RECIPE, "--limit", "5", "--prefix_lengths", "2"]
-    options += ["4", "--max_completion_length", "30", "--output_dir", str(tmp_path)]
-    record = json.loads(run_gap(options).read_text())
-    gap = record["models"][1]
-    assert gap["model"] == str(run)
-    assert gap["recovery"]["k"] == [0, 2, 4] and gap["recovery"]["delta"][0]["mean"] == 0
-    assert gap["excess_error"]["length"][:2] == [2, 4] and gap["wrong_steps"]["steps"] == [1, 2, 3, 4, 5]
-    assert Gap.from_json(gap).recovery.mean.mean == gap["recovery"]["mean"]["mean"]
-    assert record["differences"][0]["examples"] == 5
-    assert (tmp_path / "gap" / "gap.png").read_bytes().startswith(b"\x89PNG")
-    before = (tmp_path / "gap" / "gap.json").read_bytes()
-    run_gap(options)
-    assert (tmp_path / "gap" / "gap.json").read_bytes() == before
-    with pytest.raises(ConfigError, match="holds another measurement"):
-        run_gap([*options, "--seed", "1"])
-
-    page = run_report([str(run), "--results", str(tmp_path), "--output_dir", str(tmp_path / "report")])
-    text = page.read_text()
-    assert "| run | 5 |" in text and "![gap](gap.png)" in text and "## Cost" in text
-    assert (page.parent / "losses.png").exists() and (page.parent / "gap.png").exists()
-    run_report([str(run), "--results", str(tmp_path), "--output_dir", str(tmp_path / "report")])
-    page.write_text("mine")
-    with pytest.raises(ConfigError, match="is no report of gapbridge"):
-        run_report([str(run), "--output_dir", str(tmp_path / "report")])
-    assert page.read_text() == "mine"
-    with pytest.raises(RunError) as error:
-        run_report([str(BASE), str(tmp_path / "nothing"), "--output_dir", str(tmp_path / "other")])
-    assert len(error.value.faults) == 2 and not (tmp_path / "other").exists()
-    capsys.readouterr()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--config", RECIPE], "give a model"),
-        (["--model", str(BASE)], "name the recipe"),
-        (["--model", str(BASE), "--config", RECIPE, "--prefix_lengths", "0"], "--prefix_lengths"),
-        (["--model", str(BASE), "--config", RECIPE, "--limit", "-1"], "--limit is -1"),
-    ],
-)
-def test_wrong_options_are_named(options: list[str], message: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError) as error:
-        run_gap([*options, "--output_dir", str(tmp_path)])
-    assert message in str(error.value) and not list(tmp_path.iterdir())

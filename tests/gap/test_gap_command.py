@@ -1,0 +1,112 @@
+"""`gapbridge gap` as a user runs it: files, table and picture."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import BASE
+
+from gapbridge.errors import ConfigError
+from gapbridge.gap.command import caption, run_gap, summary
+from gapbridge.gap.plot import draw_gaps
+from gapbridge.runs.tables import WIDTH
+
+
+RECIPE = "recipes/tiny/sft/config_full.yaml"
+
+
+def _options(output_dir: Path, **changes: Any) -> Namespace:
+    options = {
+        "model": [str(BASE)], "config": RECIPE, "limit": 5, "output_dir": output_dir, "seed": 0, "batch_size": 64,
+        "prefix_lengths": [2, 4], "max_completion_length": 30, "temperature": 1.0,
+    }  # fmt: skip
+    return Namespace(**{**options, **changes})
+
+
+def test_a_model_and_its_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = shutil.copytree(BASE, tmp_path / "copy")
+    options = _options(tmp_path, model=[str(BASE), str(copy)])
+    path = run_gap(options, ["--use_cpu", "true"])
+    record = json.loads(path.read_text())
+    gap, twin = record["models"]
+    assert gap["recovery"]["k"] == [0, 2, 4] and gap["recovery"]["delta"][0]["mean"] == 0
+    assert gap["excess_error"]["length"][:2] == [2, 4] and gap["wrong_steps"]["steps"] == [1, 2, 3, 4, 5]
+    assert {**twin, "model": str(BASE)} == gap
+    difference = record["differences"][0]
+    assert difference["examples"] == 5 and set(difference["difference"].values()) == {0.0}
+    by_example = gap["recovery"]["by_example"]
+    assert len(by_example) == 5 and np.isfinite(list(by_example.values())).all()
+
+    said = capsys.readouterr().out
+    assert "… less that of base, paired" in said and "+0.000 [+0.000, +0.000]" in said
+    assert f"{100 * gap['capped'] / 5:.4g} %" in said and "5 held-out examples" in said
+    assert all(len(line) <= WIDTH for line in said.splitlines() if line.startswith("|"))
+    assert path.with_name("gap.png").read_bytes().startswith(b"\x89PNG")
+
+    before = path.read_bytes()
+    run_gap(options, ["--use_cpu", "true"])
+    assert path.read_bytes() == before and "this measurement is complete" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="holds another measurement"):
+        run_gap(Namespace(**{**vars(options), "seed": 1}), ["--use_cpu", "true"])
+
+
+def _interval(mean: float) -> dict[str, float]:
+    return {"mean": mean, "low": mean - 0.1, "high": mean + 0.1}
+
+
+def _gap(*, oracle: bool) -> dict[str, Any]:
+    ks = [0, 1, 2, 4, 32]
+    return {
+        "model": "runs/with" if oracle else "runs/without",
+        "examples": 60,
+        "capped": 3,
+        "recovery": {"k": ks, "delta": [_interval(k / 100) for k in ks], "mean": _interval(0.2)},
+        "decisions": {
+            "start": [0, 8], "end": [8, 16], "teacher_forced": [_interval(0.9)] * 2,
+            "free_running": [_interval(0.5)] * 2, "drop": _interval(0.4),
+        },
+        "excess_error": {"length": [1, 2, 4, 96, 102], "excess": [_interval(300)] * 5} if oracle else None,
+        "wrong_steps": {"steps": [1, 2], "hazard": [_interval(0.2)] * 2, "all_right": 20} if oracle else None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("oracle", [True, False])
+def test_the_picture_says_what_it_shows(oracle: bool) -> None:
+    settings = {"config": RECIPE, "temperature": 0.5, "max_completion_length": 128}
+    record = {"settings": settings, "models": [_gap(oracle=False), _gap(oracle=oracle)], "differences": []}
+    title = caption(record)
+    assert RECIPE in title and "60 held-out examples" in title and "temperature 0.5" in title
+    figure = draw_gaps({str(i): gap for i, gap in enumerate(record["models"])}, title)
+    assert figure.get_suptitle() == title and len(figure.axes) == (4 if oracle else 2)
+    better = [axis.get_title().rsplit(": ")[1] for axis in figure.axes]
+    assert better == ["lower is better", "higher is better", "lower is better", "lower is better"][: len(better)]
+    recovery = figure.axes[0]
+    assert recovery.get_xscale() == "log" and recovery.xaxis.get_transform().base == 2
+    assert [label.get_text() for label in recovery.get_xticklabels()] == ["1", "2", "4", "32"]
+    if oracle:
+        assert [label.get_text() for label in figure.axes[2].get_xticklabels()] == ["1", "2", "4", "96"]
+    rows = summary(record)[record["models"][1]["model"]]
+    assert rows["drafts cut at the limit"] == "5 %" and rows["Δ(32)"] == "+0.320 [+0.220, +0.420]"
+    assert rows.get("drafts with every step right") == ("33.33 %" if oracle else None)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": []}, "give a model"),
+        ({"config": None}, "name the recipe"),
+        ({"prefix_lengths": [0]}, "--prefix_lengths"),
+        ({"limit": -1}, "--limit is -1"),
+        ({"model": ["a", "a"]}, "given twice"),
+    ],
+)
+def test_wrong_options_are_named(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        run_gap(_options(tmp_path, **change), [])
+    assert message in str(error.value) and not list(tmp_path.iterdir())
