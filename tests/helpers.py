@@ -25,7 +25,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 def gapbridge(*arguments: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     process = subprocess.run(
-        [sys.executable, "-m", "gapbridge.cli", *arguments],
+        [sys.executable, "-m", "gapbridge", *arguments],
         cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=timeout,
     )  # fmt: skip
     assert not check or process.returncode == 0, process.stderr[-3000:]
@@ -35,7 +35,7 @@ def gapbridge(*arguments: str, check: bool = True, timeout: float = 300) -> subp
 def kill_when(condition: Callable[[], bool], *arguments: str, timeout: float = 180) -> None:
     """Start a command and SIGKILL it as soon as `condition` holds."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "gapbridge.cli", *arguments],
+        [sys.executable, "-m", "gapbridge", *arguments],
         cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     deadline = time.monotonic() + timeout

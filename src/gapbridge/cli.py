@@ -104,9 +104,7 @@ def perform(call: Call) -> Any:
     if command == "validate":
         from .runs.validate import run_validate
 
-        return run_validate(
-            options.config, overrides, method=options.method, all_rows=options.all, offline=options.offline
-        )
+        return run_validate(options.config, overrides, method=options.method, all_rows=options.all)
     from .runs.job import read_job
 
     job = read_job(["--config", options.config, *overrides], command if command in names() else None)

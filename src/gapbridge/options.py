@@ -175,14 +175,13 @@ def _add_validate(commands: Any) -> None:
         "validate",
         "RECIPE.yaml … [options] [--KEY VALUE …]",
         "check recipes, and report every fault at once",
-        "recipes/tiny/*/config_full.yaml\nRECIPE.yaml --all --offline",
+        "recipes/tiny/*/config_full.yaml\nRECIPE.yaml --all",
     )
     add = parser.add_argument
     add("--config", action="extend", nargs="+", default=[], metavar="RECIPE.yaml",
         help="recipes; their names without --config are the same")  # fmt: skip
     add("--method", metavar="NAME", help=f"for recipes without the key method: {', '.join(names())}")
     add("--all", action="store_true", help="check every row of the data, not only the first ones")
-    add("--offline", action="store_true", help="ask no hub for models and data sets")
 
 
 def _add_preview(commands: Any) -> None:

@@ -102,7 +102,7 @@ def test_through_the_launcher(launch: list[str], tmp_path: Path) -> None:
     """The launcher gets the signal; every process stops at the same step, and the code comes back."""
     run = tmp_path / "run"
     options = [*command("bash", run), "--use_cpu", "true", "--max_steps", "400", "--num_train_epochs", "100"]
-    arguments = [sys.executable, "-m", "gapbridge.cli", *options, "--accelerate_config", *launch]
+    arguments = [sys.executable, "-m", "gapbridge", *options, "--accelerate_config", *launch]
     with open(tmp_path / "output", "w+") as output:
         process = subprocess.Popen(arguments, cwd=ROOT, env=ENVIRONMENT, stdout=output, stderr=output)
         deadline = time.monotonic() + 200

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
-from ..contexts.fill import fill_store, generation_precision, shared_identity
+from ..contexts.fill import fill_store, shared_identity
 from ..contexts.store import ContextStore
 from ..decoding import Draft, draft_answers
+from ..decoding.mode import generation_precision
 from ..decoding.options import DrawOptions
 from ..examples.example import Example, ExampleSet
 from ..examples.tokens import stop_tokens, unnamed_tokens
 from ..methods import answer_modes
-from ..training.config import ExampleConfig
 from .modes import DIRECT
 
 
@@ -66,7 +66,7 @@ def answer_examples(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     examples: ExampleSet,
-    args: ExampleConfig,
+    args: TrainingArguments,
     options: AnswerOptions,
     directory: Path,
 ) -> list[Answer]:
@@ -90,8 +90,7 @@ def answer_examples(
         "method": "answers",
         "max_completion_length": options.max_completion_length,
         "stop_tokens": stops,
-        **shared_identity(model, tokenizer, examples, args, draw, round_index=0),
-        "seed": options.seed,
+        **shared_identity(model, tokenizer, examples, args, draw),
     }
     first: dict[str, Draft] = {}
 

@@ -11,7 +11,6 @@ import yaml
 from ..errors import ConfigError
 from ..methods import answer_modes
 from ..recipe.values import nearest
-from ..training.config import ExampleConfig
 
 
 DIRECT = "direct"
@@ -60,7 +59,7 @@ def read_modes(args: argparse.Namespace, others: Sequence[str]) -> tuple[dict[st
     return {name: told[name] for name in asked}, rest
 
 
-def mode_settings(told: Mapping[str, Mapping[str, str]], config: ExampleConfig) -> dict[str, dict[str, Any]]:
+def mode_settings(told: Mapping[str, Mapping[str, str]], config: Any) -> dict[str, dict[str, Any]]:
     """The settings of each mode but the direct one: the recipe's or the mode's own, and over them what it was told."""
     brought = answer_modes()
     settings = {name: brought[name].settings(config) for name in told if name != DIRECT}

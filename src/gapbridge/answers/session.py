@@ -14,12 +14,13 @@ from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..contexts.fill import place_for_generation
 from ..contexts.fingerprint import path_sketch
+from ..decoding.mode import place_for_generation
 from ..errors import ConfigError
 from ..examples.example import ExampleSet
 from ..runs.directory import RUN_FILE
-from ..runs.pipeline import Job, load_held_out, load_start, read_job
+from ..runs.inputs import load_held_out, load_start
+from ..runs.job import Job, read_job
 
 
 OUTPUTS = Path("outputs")

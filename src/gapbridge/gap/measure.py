@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from ..answers.answering import Answer
-from ..contexts.fill import generation_precision
+from ..decoding.mode import generation_precision
 from ..errors import DataError
 from ..examples.example import Example
-from ..training.config import ExampleConfig
 from .measures import (
     DecisionAccuracy,
     ExcessError,
@@ -52,7 +51,7 @@ def measure_gap(
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Example],
     answers: Sequence[Answer],
-    args: ExampleConfig,
+    args: TrainingArguments,
     *,
     prefix_lengths: Sequence[int],
     batch_size: int = 64,

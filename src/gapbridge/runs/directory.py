@@ -28,7 +28,6 @@ from ..recipe.parser import Recipe
 
 
 RUN_FILE = "run.json"
-RESUME = ("auto", "never", "must")
 
 # Settings that change neither data nor weights: a run may be continued with other values.
 FREE_SETTINGS = frozenset(

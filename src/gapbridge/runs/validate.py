@@ -21,7 +21,7 @@ from .job import Job, read_job
 DRY_ROWS = 64
 
 
-def validate(job: Job) -> tuple[list[str], list[str]]:
+def validate(job: Job, *, all_rows: bool = False) -> tuple[list[str], list[str]]:
     """Check a parsed recipe and dry-run it on its first rows.
 
     Model and data that are local are loaded (the tokenizer and the model's configuration, not its weights; the first
@@ -59,11 +59,12 @@ def validate(job: Job) -> tuple[list[str], list[str]]:
     elif any(not _is_local(entry.path) for entry in job.data.datasets) or job.script.dataset_name:
         notes.append("not checked: data sets on a hub")
     elif tokenizer is not None:
-        job.data.max_train_examples = min(DRY_ROWS, job.data.max_train_examples or DRY_ROWS)
-        job.data.max_eval_examples = min(DRY_ROWS, job.data.max_eval_examples or DRY_ROWS)
+        if not all_rows:
+            job.data.max_train_examples = min(DRY_ROWS, job.data.max_train_examples or DRY_ROWS)
+            job.data.max_eval_examples = min(DRY_ROWS, job.data.max_eval_examples or DRY_ROWS)
         try:
             for name, part in load_examples(job, tokenizer, None).items():
-                notes.append(f"{name}: the first {len(part)} rows of {part.source} are good")
+                notes.append(f"{name}: {'all' if all_rows else 'the first'} {len(part)} rows of {part.source} are good")
         except GapbridgeError as error:
             faults += error.faults
     return list(dict.fromkeys(faults)), notes
@@ -101,8 +102,14 @@ def describe(job: Job) -> str:
     return f"{method}: {job.model.model_name_or_path} → {args.output_dir}, {batch} rows a step and process"
 
 
-def run_validate(paths: Sequence[str], overrides: Sequence[str]) -> None:
+def run_validate(
+    paths: Sequence[str], overrides: Sequence[str], *, method: str | None = None, all_rows: bool = False
+) -> None:
     """Check recipes, print what is good and what was not checked.
+
+    Args:
+        method: what the recipes are for, where they do not say so themselves.
+        all_rows: check every row of local data sets rather than the first ones.
 
     Raises:
         ConfigError: listing the faults of all of them.
@@ -114,8 +121,8 @@ def run_validate(paths: Sequence[str], overrides: Sequence[str]) -> None:
     failed = []
     for path in paths:
         try:
-            job = read_job(["--config", path, *overrides])
-            faults, notes = validate(job)
+            job = read_job(["--config", path, *overrides], method)
+            faults, notes = validate(job, all_rows=all_rows)
         except GapbridgeError as error:
             failed += error.faults
             continue

@@ -10,7 +10,6 @@ from typing import Any
 
 from ...errors import ConfigError
 from ...tasks.task import task_named
-from ...training.config import ExampleConfig
 from ..summaries import Group
 from .judges import EndpointJudge, Judge, LocalJudge
 from .winrate import Pair, judge_pairs
@@ -21,10 +20,12 @@ def make_judge(args: argparse.Namespace) -> Judge:
     if args.judge_url:
         names = ("api_key_env", "temperature", "max_tokens", "timeout", "concurrency")
         return EndpointJudge(args.judge_url, args.judge, **{name: vars(args)[f"judge_{name}"] for name in names})
-    from ...contexts.fill import place_for_generation
+    from trl import SFTConfig
+
+    from ...decoding.mode import place_for_generation
     from ...training.loading import load_model, load_tokenizer
 
-    config = ExampleConfig(output_dir="outputs", bf16=False, report_to="none")
+    config = SFTConfig(output_dir="outputs", bf16=False, report_to="none")
     model = load_model(args.judge, config, dtype="auto")
     place_for_generation(model, config)
     return LocalJudge(
