@@ -14,7 +14,7 @@ from judge_server import Reply, serving
 
 from gapbridge.errors import ConfigError
 from gapbridge.evaluation.command import show
-from gapbridge.evaluation.summaries import COLUMNS, Group, cells, grade_math, grade_rouge, summarise
+from gapbridge.evaluation.summaries import Group, cells, grade_math, grade_rouge, summarise
 
 
 RECIPE = "recipes/tiny/sft/config_full.yaml"
@@ -106,7 +106,8 @@ def test_models_are_compared_over_the_same_problems(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_evaluation_continues(tmp_path: Path) -> None:
-    options = ["eval", "--task", "word_problems", "--model", str(BASE), "--max_completion_length", "24"]
+    options = ["eval", "--task", "word_problems", "--model", str(BASE), "--limit", "280"]
+    options += ["--max_completion_length", "16"]
     answers = tmp_path / "killed" / "eval" / "answers"
     kill_when(lambda: len(list(answers.rglob("shard-*"))) == 1, *options, "--output_dir", str(tmp_path / "killed"))
     assert not (tmp_path / "killed" / "eval" / "word_problems.json").exists()
@@ -174,24 +175,17 @@ def test_two_files_before_a_served_judge(
 
 
 def test_tables_fit_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Four models in two modes, figures as wide as they get; answers cut at the limit are counted."""
+    """Two modes, figures as wide as they get; answers cut at the limit are counted, and no figure is cut."""
     sample = {"id": "1", "reference": "#### 18 It is.", "answer": "#### 18", "tokens": 3, "capped": True}
-    for grader, task in (("math", "gsm8k"), ("rouge", "tldr")):
-        groups = [
-            Group(f"outputs/a-long-name-of-a-model-{at}", mode, [{**sample, "id": str(i)} for i in range(1000)])
-            for at in range(2)
-            for mode in ("direct", "corrected")
-        ]
-        if grader == "math":
-            grade_math(groups[:1], timeout=10, workers=1)
-            for group in groups[1:]:
-                group.samples[:] = groups[0].samples
-        else:
+    graded = {"correct": True, "exact": True, "verified": False, "marked": True, "parsed": False, "timed_out": False}
+    for grader in ("math", "rouge"):
+        groups = [Group("outputs/tiny-sft", mode, [{**sample, **graded}] * 1000) for mode in ("direct", "corrected")]
+        if grader == "rouge":
             grade_rouge(groups)
         results = [summarise(group, grader) for group in groups]
-        assert all(result["capped"] == 1000 for result in results)
-        assert all(len(cells(result, grader)) == len(COLUMNS[grader]) for result in results)
-        show({"task": task, "results": results, "corrections": [], "differences": []}, grader)
-    printed = capsys.readouterr().out.splitlines()
-    assert max(map(len, printed)) <= 100 and any("a-long-name-of-a-model-1" in line for line in printed)
-    assert any("capped" in line for line in printed) and any("1000" in line.split()[-1:] for line in printed)
+        assert all(cells(result, grader)[-1] == "1000" for result in results)
+        show({"task": grader, "results": results, "corrections": [], "differences": []}, grader)
+    printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert max(map(len, printed)) <= 100 and any(line.startswith("tiny-sft (corrected)") for line in printed)
+    assert [sum(line.endswith(end) for line in printed) for end in (" capped", " 1000")] == [2, 4]
+    assert any("[99.6, 100.0]" in line for line in printed)

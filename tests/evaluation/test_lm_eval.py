@@ -1,4 +1,4 @@
-"""The bridge to lm-evaluation-harness: recipes, commands, results, and one real run on the tiny model."""
+"""The bridge to lm-evaluation-harness: recipes, commands, results, a stand-in for the harness, and the real one."""
 
 from __future__ import annotations
 
@@ -11,26 +11,19 @@ from typing import Any
 
 import pytest
 import yaml
+from commands import evaluate
 from conftest import BASE, ROOT
 
 from gapbridge.errors import ConfigError, RunError
-from gapbridge.evaluation.lm_eval.recipe import LmEvalRecipe, Task, read_lm_eval_recipe
-from gapbridge.evaluation.lm_eval.run import (
-    as_rows,
-    build_command,
-    finished_results,
-    harness_model_args,
-    read_results,
-    run_lm_eval,
-    stream_command,
-)
+from gapbridge.evaluation.lm_eval.harness import harness_model_args, harness_options, row_of, run_harness
+from gapbridge.evaluation.lm_eval.recipe import HarnessTask, LmEvalRecipe, read_lm_eval_recipe
 from gapbridge.files import write_json_atomic
 
 
 GENERAL_QA = ROOT / "recipes" / "eval" / "general_qa.yaml"
 DATA = Path("tests/data/lm_eval")
 RESULTS = ROOT / DATA / "results.json"  # lm-eval 0.4.13's own, without the parts about the machine
-ACC = Task("tiny_choice", 0, "acc")
+ACC = HarnessTask("tiny_choice", 0, "acc")
 
 
 def write(folder: Path, **keys: Any) -> Path:
@@ -64,8 +57,6 @@ def test_faults_are_listed_at_once_with_the_nearest_key(tmp_path: Path) -> None:
             {"name": "arc_easy", "num_fewshots": 5, "metric": "acc"},
             {"name": "a,b", "num_fewshot": -1, "metric": 3},
             vars(ACC),
-            vars(ACC),
-            "mmlu",
         ],
         batchsize=4,
         batch_size=0,
@@ -73,26 +64,23 @@ def test_faults_are_listed_at_once_with_the_nearest_key(tmp_path: Path) -> None:
         include_path="nowhere",
         limit=1.5,
         log_samples="yes",
-        model_args={"pretrained": "m", "device": "cpu"},
+        model_args={"pretrained": "m"},
     )
     with pytest.raises(ConfigError) as caught:
         read_lm_eval_recipe(path)
     words = [
         "unknown key 'batchsize' (did you mean 'batch_size'?)",
+        "apply_chat_template is ''",
+        "log_samples is 'yes'",
+        "batch_size is 0",
+        "limit is 1.5",
+        "include_path is 'nowhere': no such directory",
+        "model_args: pretrained: the model is given with --model",
         "tasks, entry 1: unknown key 'num_fewshots' (did you mean 'num_fewshot'?)",
         "tasks, entry 1: num_fewshot is missing",
+        "tasks, entry 2: metric is 3",
         "tasks, entry 2: name is 'a,b'",
         "tasks, entry 2: num_fewshot is -1",
-        "tasks, entry 2: metric is 3",
-        "tasks, entry 4: tiny_choice with 0 examples and acc is there twice",
-        "tasks, entry 5 is 'mmlu'",
-        "batch_size is 0",
-        "apply_chat_template is ''",
-        "include_path is 'nowhere': no such directory",
-        "limit is 1.5",
-        "model_args: pretrained: the model is given with --model",
-        "model_args: device: the device is given with --device",
-        "log_samples is 'yes'",
     ]
     assert len(caught.value.faults) == len(words)
     for word, fault in zip(words, caught.value.faults, strict=True):
@@ -102,13 +90,14 @@ def test_faults_are_listed_at_once_with_the_nearest_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "word"),
     [
-        ({"tasks": []}, "give a list of"),
-        ({"tasks": None}, "give a list of"),
+        ({"tasks": []}, "tasks is empty"),
+        ({"tasks": None}, "tasks is missing"),
+        ({"tasks": ["mmlu"]}, "tasks is ['mmlu']"),
+        ({"tasks": [{1: "mmlu"}]}, "unknown key 1"),
         ({"batch_size": "auto:0"}, "batch_size is 'auto:0'"),
         ({"batch_size": True}, "batch_size is True"),
         ({"limit": 0}, "limit is 0"),
-        ({"model_args": ["dtype"]}, "it must map names to values"),
-        ({"model_args": {"dtype": float("nan")}}, "model_args: dtype is nan: it must be text"),
+        ({"model_args": ["dtype"]}, "model_args is ['dtype']"),
     ],
 )
 def test_single_faults(tmp_path: Path, keys: dict[str, Any], word: str) -> None:
@@ -127,28 +116,19 @@ def test_the_callers_limit_wins(tmp_path: Path) -> None:
 # --- commands
 
 
-def test_command(tmp_path: Path) -> None:
-    tasks = (ACC, Task("tiny_number", 0, "exact_match"), Task("tiny_choice", 0, "acc_norm"))
-    recipe = LmEvalRecipe(Path("r.yaml"), tasks, batch_size=4)
+def test_options() -> None:
     args = {"pretrained": "a,b=c"}
-    command = build_command(recipe, tasks, args, tmp_path, None)
-    assert command == [
-        sys.executable, "-m", "lm_eval", "run",
+    options = harness_options(LmEvalRecipe([ACC]), ["tiny_choice", "tiny_number"], 5, args)
+    assert options == [
         "--model", "hf",
         "--model_args", '{"pretrained": "a,b=c"}',
         "--tasks", "tiny_choice,tiny_number",
-        "--num_fewshot", "0",
-        "--batch_size", "4",
-        "--output_path", str(tmp_path / "results.json"),
+        "--num_fewshot", "5",
     ]  # fmt: skip
-    full = LmEvalRecipe(
-        Path("r.yaml"), tasks, apply_chat_template=True, include_path="there", limit=0.5, log_samples=True
-    )
-    assert build_command(full, tasks, args, tmp_path, "cuda:1")[len(command) :] == [
-        "--device", "cuda:1", "--limit", "0.5", "--include_path", "there", "--log_samples", "--apply_chat_template",
+    full = LmEvalRecipe([ACC], apply_chat_template=True, include_path="there", limit=0.5, log_samples=True)
+    assert harness_options(full, ["tiny_choice", "tiny_number"], 5, args)[len(options) :] == [
+        "--limit", "0.5", "--include_path", "there", "--log_samples", "--apply_chat_template",
     ]  # fmt: skip
-    named = LmEvalRecipe(Path("r.yaml"), tasks, apply_chat_template="tool_use")
-    assert build_command(named, tasks, args, tmp_path, None)[-2:] == ["--apply_chat_template", "tool_use"]
 
 
 def test_model_arguments(tmp_path: Path) -> None:
@@ -166,10 +146,8 @@ def test_model_faults(tmp_path: Path) -> None:
     for missing in (str(tmp_path / "none"), "./none", "outputs/run/none"):
         with pytest.raises(ConfigError, match="no such directory"):
             harness_model_args(missing, {})
-    with pytest.raises(ConfigError, match="holds neither"):
-        harness_model_args(str(tmp_path), {})
     write_json_atomic(tmp_path / "adapter_config.json", {})
-    with pytest.raises(ConfigError, match="base_model_name_or_path is missing"):
+    with pytest.raises(ConfigError, match="names no base model"):
         harness_model_args(str(tmp_path), {})
     (tmp_path / "adapter_config.json").write_text("{")
     with pytest.raises(ConfigError, match="is damaged"):
@@ -180,8 +158,8 @@ def test_model_faults(tmp_path: Path) -> None:
 
 
 def test_results_become_rows() -> None:
-    tasks = [Task("tiny_number", 0, "exact_match,strict-match"), ACC, Task("tiny_group", 0, "acc")]
-    rows = as_rows(read_results(RESULTS, tasks))
+    tasks = [HarnessTask("tiny_number", 0, "exact_match,strict-match"), ACC, HarnessTask("tiny_group", 0, "acc")]
+    rows: Any = [row_of(task, RESULTS) for task in tasks]
     assert [(row["task"], row["metric"], row["value"], row["n"]) for row in rows] == [
         ("tiny_number", "exact_match,strict-match", 5 / 12, 12),
         ("tiny_choice", "acc,none", 0.5, 12),
@@ -189,76 +167,48 @@ def test_results_become_rows() -> None:
     ]
     # The harness's standard error of a mean: sample deviation / √n.
     assert rows[1]["stderr"] == pytest.approx((0.25 * 12 / 11 / 12) ** 0.5)
-    assert rows[1]["low"] == pytest.approx(0.5 - 1.96 * rows[1]["stderr"], abs=1e-4)
+    assert (rows[1]["low"], rows[1]["high"]) == pytest.approx((0.2538, 0.7462), abs=1e-4), "Wilson's for 6 of 12"
     assert set(rows[0]) == {"task", "num_fewshot", "metric", "value", "stderr", "low", "high", "n"}
 
 
-def test_missing_results_are_listed_at_once() -> None:
-    wrong = [
-        Task("mmlu", 0, "acc"),
-        Task("tiny_choice", 0, "f1"),
-        Task("tiny_number", 0, "exact_match"),
-        Task("tiny_choice", 5, "acc"),
-    ]
-    with pytest.raises(RunError) as caught:
-        read_results(RESULTS, wrong)
-    faults = caught.value.faults
-    assert len(faults) == 4
-    assert "no task mmlu; there are tiny_choice, tiny_number, tiny_group" in faults[0]
-    assert 'metric f1 is missing; name one of these in the recipe: "acc,none", "acc_norm,none"' in faults[1]
-    assert 'several filters; name one of these in the recipe: "exact_match,strict-match"' in faults[2]
-    assert "ran with num_fewshot 0, which the task fixes, and the recipe asks for 5" in faults[3]
+@pytest.mark.parametrize(
+    ("task", "word"),
+    [
+        (HarnessTask("mmlu", 0, "acc"), "no task mmlu; there are tiny_choice, tiny_number, tiny_group"),
+        (HarnessTask("tiny_choice", 0, "f1"), 'f1 is missing; name one of these in the recipe: "acc,none", "acc_norm'),
+        (
+            HarnessTask("tiny_number", 0, "exact_match"),
+            'filters; name one of these in the recipe: "exact_match,st',
+        ),
+        (HarnessTask("tiny_choice", 5, "acc"), "the task fixes num_fewshot 0"),
+    ],
+)
+def test_missing_results(task: HarnessTask, word: str) -> None:
+    assert word in str(row_of(task, RESULTS))
 
 
-def changed_results(folder: Path, **values: Any) -> Path:
+def changed(folder: Path, **values: Any) -> Any:
     content = json.loads(RESULTS.read_text())
     content["results"]["tiny_choice"].update(values)
     path = folder / "results.json"
     path.write_text(json.dumps(content))
-    return path
+    return row_of(ACC, path)
 
 
-def test_an_unknown_error_is_none(tmp_path: Path) -> None:
-    path = changed_results(tmp_path, **{"acc_stderr,none": "N/A"})
-    (row,) = as_rows(read_results(path, [ACC]))
+def test_what_is_no_share_has_the_normal_interval(tmp_path: Path) -> None:
+    row = changed(tmp_path, **{"acc,none": 3.25, "acc_stderr,none": 0.5})
+    assert (row["low"], row["high"]) == pytest.approx((3.25 - 0.98, 3.25 + 0.98), abs=1e-4)
+    row = changed(tmp_path, **{"acc_stderr,none": "N/A"})
     assert (row["value"], row["stderr"], row["low"], row["high"]) == (0.5, None, None, None)
 
 
-@pytest.mark.parametrize(
-    ("values", "word"),
-    [({"acc,none": float("nan")}, "acc,none is nan, no number"), ({"sample_len": None}, "sample_len is None")],
-)
-def test_values_that_cannot_be(tmp_path: Path, values: dict[str, Any], word: str) -> None:
-    with pytest.raises(RunError, match=word):
-        read_results(changed_results(tmp_path, **values), [ACC])
-
-
 def test_damaged_results(tmp_path: Path) -> None:
+    assert "acc,none is nan over 12 examples" in changed(tmp_path, **{"acc,none": float("nan")})
+    assert "acc,none is 0.5 over None examples" in changed(tmp_path, sample_len=None)
     path = tmp_path / "results.json"
     for text in ("{", "[]", '{"results": {}}', '{"results": 1, "n-shot": {}}'):
         path.write_text(text)
-        with pytest.raises(RunError, match="no results of lm-eval"):
-            read_results(path, [ACC])
-
-
-def test_a_finished_group_is_known_by_its_settings(tmp_path: Path) -> None:
-    settings = {"tasks": ["tiny_choice"], "limit": None}
-    assert finished_results(tmp_path, settings) is None
-    record = tmp_path / "group.json"
-    write_json_atomic(record, {"settings": settings, "results": "results_1.json"})
-    assert finished_results(tmp_path, settings) is None, "the results are gone: it runs again"
-    (tmp_path / "results_1.json").write_text("{}")
-    assert finished_results(tmp_path, settings) == tmp_path / "results_1.json"
-    with pytest.raises(RunError) as caught:
-        finished_results(tmp_path, {"tasks": ["mmlu"], "limit": 3})
-    assert caught.value.faults[1:] == [
-        "limit: the results there have None, this run 3",
-        "tasks: the results there have ['tiny_choice'], this run ['mmlu']",
-    ]
-    for text in ("{", "[]", '{"settings": 1, "results": "r"}'):
-        record.write_text(text)
-        with pytest.raises(RunError, match="is damaged"):
-            finished_results(tmp_path, settings)
+        assert "no results of lm-eval" in str(row_of(ACC, path))
 
 
 # --- the process
@@ -266,60 +216,120 @@ def test_a_finished_group_is_known_by_its_settings(tmp_path: Path) -> None:
 
 def test_output_is_passed_on_and_its_end_kept(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     script = r"import sys; print('Δ one'); sys.stderr.write('1%\r2%\r\n'); print('last', end=''); sys.exit(3)"
-    code, tail = stream_command([sys.executable, "-c", script], tmp_path / "log.txt")
-    assert code == 3 and tail.split("\n") == ["Δ one", "1%", "2%", "last"]
+    with pytest.raises(RunError, match="exit code 3(.|\n)*Δ one\n1%\n2%\nlast"):
+        run_harness([sys.executable, "-c", script], tmp_path)
     assert (tmp_path / "log.txt").read_text(encoding="utf-8").startswith("Δ one")
     assert "Δ one" in capfd.readouterr().err
+    with pytest.raises(RunError, match="exit code 0 and no results(.|\n)*nothing to say"):
+        run_harness([sys.executable, "-c", "print('nothing to say')"], tmp_path)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("lm_eval") is not None, reason="lm_eval is installed")
 def test_without_the_harness(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"pip install \"gapbridge\[lm-eval\]\""):
-        run_lm_eval(write(tmp_path), str(BASE), tmp_path)
-    assert not (tmp_path / "lm_eval").exists()
+        evaluate("lm_eval", config=str(write(tmp_path)), model=[str(BASE)], output_dir=tmp_path)
+    assert not (tmp_path / "eval").exists()
+
+
+STAND_IN = """
+import shutil, sys
+from pathlib import Path
+options = dict(zip(sys.argv[2::2], sys.argv[3::2]))
+if options["--num_fewshot"] == "3":
+    sys.exit("Tasks not found: " + options["--tasks"])
+print("evaluating")
+output = Path(options["--output_path"])
+shutil.copy("tests/data/lm_eval/results.json", output.with_name("results_2025-01-01.json"))
+"""
+
+
+def test_what_is_complete_is_not_run_again(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With a stand-in for the harness, which gives every model the same results."""
+    package = tmp_path / "package" / "lm_eval"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(STAND_IN)
+    monkeypatch.syspath_prepend(package.parent)
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    caplog.set_level("INFO", logger="gapbridge")
+    tasks = [vars(ACC), vars(HarnessTask("tiny_choice", 0, "acc_norm")), vars(HarnessTask("tiny_number", 3, "f1"))]
+    models = [str(tmp_path / "a"), str(tmp_path / "b")]
+    for model in models:
+        write_json_atomic(Path(model) / "config.json", {"name": model})
+    options: dict[str, Any] = {"model": models[:1], "output_dir": tmp_path / "out"}
+    options["config"] = str(write(tmp_path, tasks=tasks))
+    with pytest.raises(RunError, match="exit code 1(.|\n)*Tasks not found: tiny_number"):
+        evaluate("lm_eval", **options)
+    assert not (tmp_path / "out" / "eval" / "lm_eval.json").exists()
+
+    write(tmp_path, tasks=tasks[:2], batch_size=1)
+    path = evaluate("lm_eval", **options)
+    (row, _) = json.loads(path.read_text())["results"]
+    assert (row["model"], row["value"], row["n"]) == (models[0], 0.5, 12)
+    assert caplog.text.count("examples in the prompt") == 2 and caplog.text.count("is complete and not run") == 1
+    printed = capsys.readouterr().out
+    assert "tiny_choice" in printed and max(map(len, printed.splitlines()[:-1])) <= 100
+
+    written = path.stat().st_mtime_ns
+    evaluate("lm_eval", **options)
+    assert path.stat().st_mtime_ns == written and "this evaluation is complete" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="limit: there None, now 2"):
+        evaluate("lm_eval", **options, limit=2)
+    path.unlink()
+    both = json.loads(evaluate("lm_eval", **{**options, "model": models}).read_text())["results"]
+    assert [row["model"] for row in both] == [models[0]] * 2 + [models[1]] * 2
+    write_json_atomic(Path(models[0]) / "config.json", {"name": "trained on"})
+    path.unlink()
+    evaluate("lm_eval", **options)
+    assert caplog.text.count("examples in the prompt") == 4, "other weights under the same name are another model"
 
 
 @pytest.mark.slow
 def test_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """Two groups on the tiny model, a second call that runs nothing, refusals, and a failure that can be read."""
+    """Two groups on the tiny model, a second call that runs nothing, and a failure that can be read."""
     pytest.importorskip("lm_eval")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     tasks = [
-        Task("tiny_number", 0, "exact_match,strict-match"),
-        Task("tiny_choice", 1, "acc_norm"),
-        Task("tiny_group", 0, "acc"),
+        vars(HarnessTask("tiny_number", 0, "exact_match,strict-match")),
+        vars(HarnessTask("tiny_choice", 1, "acc_norm")),
+        vars(HarnessTask("tiny_group", 0, "acc")),
     ]
     keys: dict[str, Any] = {
-        "tasks": [vars(task) for task in tasks],
+        "tasks": tasks,
         "include_path": str(DATA),
         "apply_chat_template": True,
         "log_samples": True,
-        "model_args": {"dtype": "float32"},
+        "model_args": {"dtype": "float32", "device": "cpu"},
     }
-    model, out = BASE.relative_to(ROOT), tmp_path / "eval"
+    out = tmp_path / "eval"
+    options: dict[str, Any] = {"model": [str(BASE.relative_to(ROOT))], "output_dir": tmp_path}
 
-    results = run_lm_eval(write(tmp_path, **keys), str(model), out, device="cpu")
-    assert [(row.task, row.num_fewshot, row.n) for row in results] == [
-        (task.name, task.num_fewshot, 12) for task in tasks
+    path = evaluate("lm_eval", **options, config=str(write(tmp_path, **keys)))
+    results = json.loads(path.read_text())["results"]
+    assert [(row["task"], row["num_fewshot"], row["n"]) for row in results] == [
+        (task["name"], task["num_fewshot"], 12) for task in tasks
     ]
     # Our own grading of what the model answered.
-    (samples,) = (out / "lm_eval" / "0_shot").glob("samples_tiny_number_*.jsonl")
+    (samples,) = (out / "lm_eval").glob("0_shot-*/samples_tiny_number_*.jsonl")
     answered = [json.loads(line) for line in samples.read_text(encoding="utf-8").splitlines()]
     strict = [sample for sample in answered if sample["filter"] == "strict-match"]
     right = [re.findall(r"#### (\d+)", sample["resps"][0][0])[:1] == [sample["target"]] for sample in strict]
-    assert len(right) == 12 and 0 < results[0].value == sum(right) / 12
+    assert len(right) == 12 and 0 < results[0]["value"] == sum(right) / 12
 
     caplog.set_level("INFO", logger="gapbridge")
     before = sorted(out.rglob("*"))
-    keys["tasks"][0]["metric"] = "exact_match,flexible-extract"  # picked from what is there
-    again = run_lm_eval(write(tmp_path, **keys), str(model), out, device="cpu")
-    assert again[1:] == results[1:] and sorted(out.rglob("*")) == before
+    tasks[0]["metric"] = "exact_match,flexible-extract"  # picked from what is there
+    path.unlink()
+    again = evaluate("lm_eval", **options, config=str(write(tmp_path, **keys)))
+    assert json.loads(again.read_text())["results"][1:] == results[1:] and sorted(out.rglob("*")) == before
     assert caplog.text.count("is complete and not run again") == 2
 
-    with pytest.raises(RunError, match="limit: the results there have None, this run 2"):
-        run_lm_eval(write(tmp_path, **keys), str(model), out, limit=2)
-
     keys["tasks"] = [{"name": "no_such_task", "num_fewshot": 3, "metric": "acc"}]
-    with pytest.raises(RunError, match="exit code 1(.|\n)*Tasks not found: no_such_task"):
-        run_lm_eval(write(tmp_path, **keys), str(model), out, device="cpu")
-    assert not (out / "lm_eval" / "3_shot" / "group.json").exists()
+    path.unlink()
+    with pytest.raises(RunError, match="exit code 1(.|\n)*no_such_task"):
+        evaluate("lm_eval", **options, config=str(write(tmp_path, **keys)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +54,16 @@ def console() -> Console:
     return Console() if Console().is_terminal else Console(width=100)
 
 
-def print_table(title: str, head: Sequence[str], rows: Iterable[Sequence[Any]], *, texts: int = 1) -> None:
-    """Print a table; the first `texts` columns are text, the others figures, their intervals below them."""
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for at, name in enumerate(head):
-        table.add_column(name, justify="left" if at < texts else "right", overflow="fold")
+def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]], *, texts: int = 1) -> None:
+    """Print a table; the first `texts` columns are text, which may be folded, the others figures, which are not."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0)
+    for name in head[:texts]:
+        table.add_column(name, overflow="fold")
+    for name in head[texts:]:
+        table.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
     for row in rows:
         # Side by side, several means with their intervals are wider than a page.
-        table.add_row(*row[:texts], *(str(cell).replace(" [", "\n[") for cell in row[texts:]))
+        table.add_row(*map(str, row[:texts]), *(str(cell).replace(" [", "\n[") for cell in row[texts:]))
     console().print(table)
 
 
