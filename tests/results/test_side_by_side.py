@@ -94,7 +94,7 @@ def test_evaluations(measured: Path, tmp_path: Path) -> None:
     text = _page(tmp_path / "report", run, results=(tmp_path / "a", tmp_path / "b"))
     lines = [" ".join(line.replace("|", " ").split()) for line in text.splitlines()]
     assert "capped 37.5 % 37.5 %" in lines and "wrong → right – 12.5 %" in lines
-    assert "corrected less first, points – +50.0 [+25.0, +75.0]" in lines
+    assert "corrected less direct, points – +50.0 [+25.0, +75.0]" in lines
     assert "arc, acc, 1,172 examples 0.3457" in lines
     assert text.count("run, direct") == 2, "the second evaluation of the same model stands beside the first"
 

@@ -14,7 +14,7 @@ from accelerate import PartialState
 from ..errors import ConfigError, RunError
 from ..files import write_text_atomic
 from ..runs.directory import RUN_FILE
-from ..runs.pipeline import read_job
+from ..runs.job import read_job
 from ..training.parallel import check_processes
 from .answering import AnswerOptions, answer_examples
 from .modes import DIRECT, mode_settings, read_modes

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from ..answers.session import (
     load_evaluated,
     output_directory,
     recorded_settings,
+    short_name,
 )
 from ..errors import ConfigError
 from ..files import write_json_atomic
@@ -108,12 +109,6 @@ def _differences(gaps: Mapping[str, Gap]) -> list[dict[str, Any]]:
             difference = paired_difference([base[key] for key in shared], [own[key] for key in shared])
             found.append({"first": first, "second": name, "examples": len(shared), "difference": vars(difference)})
     return found
-
-
-def short_name(name: str, names: Sequence[str]) -> str:
-    """The last part of a path where that is enough to tell the models apart."""
-    last = Path(name).name
-    return last if sum(Path(other).name == last for other in names) == 1 else name
 
 
 def caption(record: dict[str, Any]) -> str:

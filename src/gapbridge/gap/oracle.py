@@ -10,9 +10,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from ..answers.intervals import Interval, column_intervals
+from ..answers.intervals import Interval, mean_interval
 
 
 _STEP = re.compile(r"[^\n:]+: (?P<a>\d+)(?P<op>[+\-*/])(?P<b>\d+)=<<(?P=a)(?P=op)(?P=b)=(?P<c>\d+)>>(?P=c)")
@@ -72,7 +70,7 @@ def first_wrong_step(answer: str, reference_steps: Sequence[str]) -> int | None:
 
 @dataclass(frozen=True)
 class WrongSteps:
-    """Where drafts go wrong first. `steps`: 1, 2, …, the last being the result after ####.
+    """Where drafts go wrong first. `steps`: 1, 2, …, as far as some draft is right; the last is the result after ####.
 
     first_wrong: how many drafts go wrong first there. hazard: the share that goes wrong there among the drafts that
     were right until then; a model that snowballs only after a mistake has a flat hazard.
@@ -91,15 +89,12 @@ def wrong_steps(first: Sequence[int | None], counts: Sequence[int], *, seed: int
         first: [examples], from `first_wrong_step`.
         counts: [examples], the number of steps with the result.
     """
-    longest = max(counts)
-    failed, at_risk = np.zeros((len(first), longest)), np.zeros((len(first), longest))
-    for example, (step, count) in enumerate(zip(first, counts, strict=True)):
-        at_risk[example, : count if step is None else step] = 1
-        if step is not None:
-            failed[example, step - 1] = 1
-    return WrongSteps(
-        list(range(1, longest + 1)),
-        failed.sum(0).astype(int).tolist(),
-        column_intervals(failed, at_risk, seed=seed),
-        sum(step is None for step in first),
-    )
+    steps, first_wrong, hazard = [], [], []
+    for step in range(1, max(counts) + 1):
+        right_so_far = zip(first, counts, strict=True)
+        failed = [wrong == step for wrong, count in right_so_far if count >= step and (wrong is None or wrong >= step)]
+        if failed:
+            steps.append(step)
+            first_wrong.append(sum(failed))
+            hazard.append(mean_interval(failed, seed=seed))
+    return WrongSteps(steps, first_wrong, hazard, sum(step is None for step in first))

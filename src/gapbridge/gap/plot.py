@@ -43,7 +43,13 @@ def draw_gaps(models: Mapping[str, Mapping[str, Any]], caption: str) -> Figure:
     _halves(axes[0])
     if with_oracle:
         label(axes[2], "excess error behind own words", "lower", "over the first l positions", "ExAccErr(l), %")
-        label(axes[3], "first wrong step", "lower", "step (the last: the result)", "wrong, of those right so far, %")
+        label(
+            axes[3],
+            "first wrong step",
+            "lower",
+            "step of the answer, the result last",
+            "wrong, of those right so far, %",
+        )
         axes[3].set_xticks(max((gap["wrong_steps"]["steps"] for gap in with_oracle), key=len))
         _halves(axes[2])
     legend(figure, look, {"behind own draft": "-", "behind the reference": "--"})

@@ -147,10 +147,11 @@ def _figures(record: dict[str, Any], runs: list[Run]) -> dict[str, dict[str, Any
         figures["capped"] = share(result["capped"], result["count"]) if "capped" in result else None
         found[f"{name}, {result['mode']}"] = figures
     for row in record.get("corrections", ()):
-        figures = found[f"{_name(row['model'], runs)}, corrected"]
+        mode = row.get("mode", "corrected")
+        figures = found[f"{_name(row['model'], runs)}, {mode}"]
         for change in ("wrong_to_right", "right_to_wrong", "right_to_right", "wrong_to_wrong"):
             figures[change.replace("_to_", " → ")] = share(row[change], figures["examples"])
-        figures["corrected less first, points"] = Interval(**row["difference"]).points()
+        figures[f"{mode} less direct, points"] = Interval(**row["difference"]).points()
     for row in record.get("differences", ()):
         label = f"{row['metric']} less that of {_name(row['first'], runs)}, points"
         found[f"{_name(row['second'], runs)}, {row['mode']}"][label] = Interval(**row["difference"]).points()
