@@ -25,9 +25,11 @@ from gapbridge.answers.intervals import mean_interval, paired_difference
 from gapbridge.cli import run_guarded
 from gapbridge.evaluation.math import correction_table, is_correct
 from gapbridge.files import write_json_atomic
-from gapbridge.methods.rac import correct
 from gapbridge.methods.rac.config import CORRECTION_PROMPT
-from gapbridge.runs.pipeline import load_examples, load_start, read_job, run_rounds_of, run_sft
+from gapbridge.methods.rac.correct import correct
+from gapbridge.runs.inputs import load_examples, load_start
+from gapbridge.runs.job import read_job
+from gapbridge.runs.train import train
 
 
 CUES = {"check": CORRECTION_PROMPT, "again": "Answer again."}
@@ -74,14 +76,14 @@ def train_and_answer(output: Path, seed: int, overrides: list[str]) -> dict[tupl
         "no",
         *overrides,
     ]
-    run_sft(read_job(["--config", "recipes/tiny/sft/config_full.yaml", "--output_dir", str(sft), *common]))
+    train(read_job(["--config", "recipes/tiny/sft/config_full.yaml", "--output_dir", str(sft), *common]))
     found = {}
     for share, name in itertools.product(REFERENCE_ROWS, CUES):
         run = output / f"seed-{seed}" / f"rac-{share}-{name}"
         recipe = ["--config", "recipes/tiny/rac/config_full.yaml", "--model_name_or_path", str(sft)]
         recipe += ["--output_dir", str(run), "--reference_rows", str(share), "--correction_prompt", CUES[name]]
         recipe += ["--num_rounds", str(max(ROUNDS)), *common, "--eval_on_start", "false"]
-        run_rounds_of(read_job(recipe))
+        train(read_job(recipe))
         evaluated = [*recipe, "--eval_strategy", "epoch"]
         for rounds in ROUNDS:
             cache = output / f"seed-{seed}" / f"answers-{share}-{name}-{rounds}.json"

@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -211,7 +212,7 @@ def test_help_of_a_command(command: str, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize("method", names())
 def test_help_of_a_method_shows_its_own_keys(method: str, capsys: pytest.CaptureFixture[str]) -> None:
     said = shown(capsys, method, "--help", "--resume", "nonsense")
-    own = fields_of(method).__dataclass_fields__
+    own = {key.name: key for key in fields(fields_of(method))}
     for name, field in own.items():
         assert f"  --{name} " in said and field.metadata["help"].split()[0] in said
     assert "--accelerate_config NAME|FILE" in said and "--resume auto|never|must" in said

@@ -14,19 +14,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gapbridge.cli import run_guarded
-from gapbridge.evaluation.command import run_eval
-from gapbridge.gap.command import run_gap
-from gapbridge.results.report import run_report
-from gapbridge.runs.pipeline import Job, read_job, run_rounds_of, run_sft
+from gapbridge.cli import run, run_guarded
 
 
 HERE = Path(__file__).parent
 GAP_EXAMPLES = 200
 
 
-def job_for(method: str, *options: str) -> Job:
-    return read_job(["--config", str(HERE / method / "config_full.yaml"), *options], method)
+def train(method: str, *options: str) -> None:
+    run([method, str(HERE / method / "config_full.yaml"), *options])
 
 
 def quickstart(output: Path, overrides: list[str]) -> None:
@@ -35,23 +31,23 @@ def quickstart(output: Path, overrides: list[str]) -> None:
     runs = {name: str(output / f"tiny-{name}") for name in ("sft", "sft-more", "bash", "rac")}
     start = ("--model_name_or_path", runs["sft"])
     console.rule("1/7  SFT")
-    run_sft(job_for("sft", "--output_dir", runs["sft"], *overrides))
+    train("sft", "--output_dir", runs["sft"], *overrides)
     console.rule("2/7  BASH: 20 % of the context positions from the model itself")
-    run_rounds_of(job_for("bash", *start, "--output_dir", runs["bash"], *overrides))
+    train("bash", *start, "--output_dir", runs["bash"], *overrides)
     console.rule("3/7  Control: SFT for BASH's epochs")
     control = ("--output_dir", runs["sft-more"], "--mixture_coefficient", "0")
-    run_rounds_of(job_for("bash", *start, *control, *overrides))
+    train("bash", *start, *control, *overrides)
     console.rule("4/7  RAC: from the model's own answer to the reference")
-    run_rounds_of(job_for("rac", *start, "--output_dir", runs["rac"], *overrides))
+    train("rac", *start, "--output_dir", runs["rac"], *overrides)
     models = [part for run in runs.values() for part in ("--model", run)]
     shared = [*models, "--config", str(HERE / "rac" / "config_full.yaml"), "--output_dir", str(output)]
     shared += ["--max_completion_length", "128"]
     console.rule("5/7  First and corrected answers to held-out problems")
-    run_eval(["--task", "word_problems", "--mode", "both", *shared, *overrides])
+    run(["eval", "--task", "word_problems", "--mode", "both", *shared, *overrides])
     console.rule("6/7  The gap: how much each model is disturbed by its own words")
-    gap = run_gap([*shared, "--limit", str(GAP_EXAMPLES), *overrides]).with_name("gap.png")
+    gap = run(["gap", *shared, "--limit", str(GAP_EXAMPLES), *overrides]).with_name("gap.png")
     console.rule("7/7  Report")
-    report = run_report([*runs.values(), "--results", str(output), "--output_dir", str(output / "report")])
+    report = run(["report", *runs.values(), "--results", str(output), "--output_dir", str(output / "report")])
     minutes = (time.perf_counter() - started) / 60
     console.print(f"{minutes:.1f} minutes. To read: {report} and {gap}", soft_wrap=True)
 

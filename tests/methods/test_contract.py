@@ -4,6 +4,7 @@ degenerate case that is its base method. A new method is tested here without a l
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def test_tiny_recipe(name: str) -> None:
     recipe = yaml.safe_load(text)
     assert recipe["method"] == name
     assert f"gapbridge {name} --config recipes/tiny/{name}/config_full.yaml" in text, "the header has the command"
-    own = {key.name for key in methods.fields_of(name).__dataclass_fields__.values()}
+    own = {key.name for key in fields(methods.fields_of(name))}
     assert {key for key in recipe if key in own} or name == "sft", "a recipe shows the method's own keys"
     assert (methods.summary(name).endswith(".") and (ROOT / "docs" / f"{name}.md").exists()) or name == "sft"
 

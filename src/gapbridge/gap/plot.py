@@ -47,8 +47,8 @@ def draw_gaps(models: Mapping[str, Mapping[str, Any]], caption: str) -> Figure:
             axes[3],
             "first wrong step",
             "lower",
-            "step of the answer, the result last",
-            "wrong, of those right so far, %",
+            "step, the result last",
+            "wrong, % of those right so far",
         )
         axes[3].set_xticks(max((gap["wrong_steps"]["steps"] for gap in with_oracle), key=len))
         _halves(axes[2])

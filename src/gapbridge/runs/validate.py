@@ -64,7 +64,9 @@ def validate(job: Job, *, all_rows: bool = False) -> tuple[list[str], list[str]]
             job.data.max_eval_examples = min(DRY_ROWS, job.data.max_eval_examples or DRY_ROWS)
         try:
             for name, part in load_examples(job, tokenizer, None).items():
-                notes.append(f"{name}: {'all' if all_rows else 'the first'} {len(part)} rows of {part.source} are good")
+                notes.append(
+                    f"{name}: {'all' if all_rows else 'the first'} {len(part)} rows of {part.source} are good"
+                )
         except GapbridgeError as error:
             faults += error.faults
     return list(dict.fromkeys(faults)), notes
