@@ -107,7 +107,7 @@ RECIPES: dict[str, tuple[Change, str, str]] = {
     "environment no mapping": (keys(env="A=1"), "ConfigError", "env is 'A=1'"),
     "environment no text": (keys(env={"A": [1]}), "ConfigError", "is no environment variable"),
     "old and new key": (keys(max_seq_length=64, max_length=64), "ConfigError", "are the same setting"),
-    "no reference rows": (keys(method="rac", reference_rows=1.0), "ConfigError", "reference_rows"),
+    "no reference rows": (keys(method="rac", reference_rows=1.1), "ConfigError", "reference_rows"),
     "no draft": (keys(method="rac", max_draft_length=0), "ConfigError", "max_draft_length"),
 }  # fmt: skip
 
@@ -225,7 +225,7 @@ def test_files_that_are_no_recipe(text: str, words: str, tmp_path: Path, capsys:
 COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "unknown command": (("bsh",), "did you mean 'bash'"),
     "no recipe": (("bash",), "no recipe"),
-    "recipe without value": (("bash", "--config"), "needs a value"),
+    "recipe without value": (("bash", "--config"), "--config: expected one argument"),
     "missing recipe": (("bash", "--config", "no.yaml"), "no.yaml: no such recipe"),
     "unknown option": (("bash", "--config", "RECIPE", "--seeed", "1"), "did you mean 'seed'"),
     "option without value": (("bash", "--config", "RECIPE", "--seed"), "seed"),
@@ -393,7 +393,7 @@ def test_other_weights_under_the_same_name(tmp_path: Path, capsys: pytest.Captur
     base = shutil.copytree(BASE, tmp_path / "base")
     options = ["sft", *recipe(tmp_path, method="sft", model_name_or_path=str(base))]
     cli.main(options)
-    shutil.rmtree(tmp_path / "run" / "model")
+    shutil.rmtree(tmp_path / "run" / "round_1" / "model")
     edit_json(tmp_path / "run" / "run.json", lambda record: record.update(state="running"))
     flip(base / "model.safetensors", -3)
     refuse(capsys, "RunError", "was started with other weights under the same names", tmp_path, *options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from ..contexts.fingerprint import tokenizer_fingerprint, weights_sketch
 from ..decoding.mode import is_sharded, place_for_generation
 from ..errors import ConfigError
 from ..examples.example import ExampleSet
-from ..files import write_json_atomic, write_text_atomic
+from ..files import write_text_atomic
 from ..training.method import Drawing, Method, fill_drawing, open_drawings, shown
 from ..training.metrics import MetricsFile
 from ..training.parallel import check_processes
@@ -137,7 +138,8 @@ def _trainer(job: Job, run: RunDirectory, round_args: Any, opened: _Opened | Non
         drawings=drawings,
     )
     if trainer.is_world_process_zero():
-        write_json_atomic(Path(trainer.args.output_dir) / "counts.json", trainer.counts)
+        counts = json.dumps(trainer.counts, indent=2)  # in the method's order: the total comes first
+        write_text_atomic(Path(trainer.args.output_dir) / "counts.json", f"{counts}\n")
         if start is None:
             rows = shown(job.method, trainer.row_ids, tokenizer, SHOWN_ROWS)
             Console(stderr=True, soft_wrap=True).print(rows[0])
