@@ -31,8 +31,8 @@ from transformers.cache_utils import DynamicCache
 from gapbridge.decoding import DrawOptions, mix_contexts, mixing
 from gapbridge.decoding.mode import generation_mode
 from gapbridge.decoding.noise import coin_flips, example_keys
+from gapbridge.decoding.passes import SlotRunner
 from gapbridge.decoding.sampling import KeyedSampler
-from gapbridge.decoding.slot_cache import SlotRunner
 from gapbridge.tasks.word_problems import problems
 
 
@@ -118,7 +118,7 @@ def known_runs_skipped(model: PreTrainedModel, rows: Rows, batch_size: int) -> l
     """All tokens up to the next sampled position in one pass, in the slot cache; sampled positions one at a time."""
     sampler = KeyedSampler(DrawOptions(), model.device)
     keys = example_keys(rows.ids, seed=0, round_index=0)
-    runner = SlotRunner(model, whole=False)
+    runner = SlotRunner(model, {"full_attention": None})
     contexts = []
     with generation_mode(model):
         for batch in rows.batches(batch_size):

@@ -15,29 +15,19 @@ from torch import nn
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
-    Gemma2Config,
-    Gemma2ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
-    GPTNeoXConfig,
-    GPTNeoXForCausalLM,
     LlamaForCausalLM,
-    LlamaModel,
     MambaConfig,
     MambaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
     PreTrainedModel,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
 )
 
 from gapbridge import ConfigError, DataError, mix_contexts, mix_contexts_sequential
 from gapbridge.decoding import mixing
-from gapbridge.decoding.mode import generation_mode
-from gapbridge.decoding.slot_cache import SlotRunner, slot_runner, why_no_slot_cache
+from gapbridge.decoding.passes import SlotRunner, why_no_slot_cache
 
 
 SHAPE = {
@@ -47,23 +37,19 @@ SHAPE = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "max_position_embeddings": 128,
+    "num_key_value_heads": 2,
 }
-GROUPED = {**SHAPE, "num_key_value_heads": 2}
 
+# test_architectures.py has all the others.
 CACHED: dict[str, Callable[[], PreTrainedModel]] = {
     "llama": lambda: tiny_llama(sharpness=1),
     "llama-eager": lambda: tiny_llama(sharpness=1, attn_implementation="eager"),
-    "gpt-neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**SHAPE)),
-    "mistral": lambda: MistralForCausalLM(MistralConfig(**GROUPED, sliding_window=None)),
-    "mistral-window": lambda: MistralForCausalLM(MistralConfig(**GROUPED, sliding_window=64)),
-    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**GROUPED)),
-    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**GROUPED, head_dim=8)),
+    "mistral-window": lambda: MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=12)),
     "gpt2": lambda: GPT2LMHeadModel(
         GPT2Config(vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=0, eos_token_id=0)
     ),
 }
 UNCACHED: dict[str, Callable[[], PreTrainedModel]] = {
-    "mistral-short-window": lambda: MistralForCausalLM(MistralConfig(**GROUPED, sliding_window=12)),
     "mamba": lambda: MambaForCausalLM(
         MambaConfig(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=2, state_size=4, use_mambapy=False)
     ),
@@ -87,8 +73,7 @@ def test_fast_equals_sequential(name: str, beta: float) -> None:
     options = {"ids": ids, "mixture_coefficient": beta, "seed": 5}
     fast = mix_contexts(model, prompts, references, **options, batch_size=7, lookahead=6)
     assert fast == mix_contexts_sequential(model, prompts, references, **options)
-    longest = max(len(x) + len(y) for x, y in zip(prompts, references, strict=True))
-    assert (why_no_slot_cache(model, longest) is None) == (name in CACHED)
+    assert (why_no_slot_cache(model) is None) == (name in CACHED)
 
 
 @pytest.mark.parametrize(
@@ -243,53 +228,9 @@ def test_dropout_is_off_while_mixing() -> None:
     assert mix_contexts(with_dropout, prompts, references, ids=ids, mixture_coefficient=0.5) == expected
 
 
-def test_attention_implementation_is_switched_and_restored(
-    llama: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    chosen: list[str] = []
-    monkeypatch.setattr(llama, "set_attn_implementation", lambda name: chosen.append(name))
-    llama.config._attn_implementation = "flash_attention_2"  # cannot be set by its name where the kernels are missing
-    with generation_mode(llama):
-        assert chosen == ["sdpa"]
-    assert chosen == ["sdpa", "flash_attention_2"]
-
-
-def test_wrong_slot_cache_is_found_out(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """A model whose numbers the cache changes is served by full passes, and the log says so."""
-
-    class Peeking(LlamaModel):
-        def forward(self, input_ids=None, attention_mask=None, position_ids=None, past_key_values=None, **kwargs):
-            shifted = None if position_ids is None else position_ids * 3  # explicit positions mean something else here
-            return super().forward(input_ids, attention_mask, shifted, past_key_values, **kwargs)
-
-    model = tiny_llama()
-    model.model.__class__ = Peeking
-    prompts, references, ids = ragged(6)
-    options = {"ids": ids, "mixture_coefficient": 0.5}
-    assert mix_contexts(model.eval(), prompts, references, **options) == mix_contexts_sequential(
-        model, prompts, references, **options
-    )
-    assert "the slot cache changes its logits" in caplog.text
-
-
-def test_capped_logits_need_the_whole_forward_pass() -> None:
-    """Gemma 2 bends its logits after the output embedding: the trunk alone would not show it."""
-    shape = {**GROUPED, "head_dim": 8, "sliding_window": 64, "final_logit_softcapping": 3.0}
-    model = sharpen(Gemma2ForCausalLM(Gemma2Config(**shape)), 3.0)
-    prompts, references, ids = ragged(8)
-    runner = slot_runner(model, [*prompts[0], *references[0]], 60)
-    assert isinstance(runner, SlotRunner) and runner.whole
-    options = {"ids": ids, "mixture_coefficient": 0.5}
-    assert mix_contexts(model, prompts, references, **options) == mix_contexts_sequential(
-        model, prompts, references, **options
-    )
-    plain = slot_runner(tiny_llama(), [*prompts[0], *references[0]], 60)
-    assert isinstance(plain, SlotRunner) and not plain.whole
-
-
 def test_slot_cache_serves_rows_at_different_positions(llama: LlamaForCausalLM) -> None:
     tokens = torch.randint(VOCAB, (3, 20), generator=torch.Generator().manual_seed(0))
-    runner = SlotRunner(llama, whole=False)
+    runner = SlotRunner(llama, {"full_attention": None})
     cache = runner.new_cache(3, 20)
     everywhere = (torch.arange(3).repeat_interleave(5), torch.arange(5).repeat(3))
     settled = torch.zeros(3, dtype=torch.int64)

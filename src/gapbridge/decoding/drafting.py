@@ -16,12 +16,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..errors import DataError
-from .mixing import check_examples
+from .checks import check_examples, check_lengths
 from .mode import generation_mode
 from .noise import example_keys
 from .options import DrawOptions, options_from
+from .passes import SlotRunner, slot_runner, whole_rows
 from .sampling import KeyedSampler
-from .slot_cache import SlotCache, SlotRunner, slot_runner
+from .slot_cache import SlotCache
 
 
 logger = logging.getLogger(__name__)
@@ -71,13 +72,15 @@ def draft_answers(
     if len(prompts) != len(ids):
         raise DataError(f"{len(prompts)} prompts and {len(ids)} ids: give one id a prompt")
     check_examples(model, ids, {"prompt": prompts})
+    fed = [len(prompt) + max_completion_length - 1 for prompt in prompts]  # an answer's last token is fed to nobody
+    row = f"a prompt and an answer of up to {max_completion_length} tokens"
+    check_lengths(model, ids, fed, row, "Shorten the prompts or the longest answer allowed")
     if not ids:
         return []
     keys = example_keys(ids, seed=options.seed, round_index=options.round_index)
     order = sorted(range(len(ids)), key=lambda i: -len(prompts[i]))
     with generation_mode(model):
-        longest = len(prompts[order[0]]) + max_completion_length
-        runner = slot_runner(model, prompts[order[-1]], longest)
+        runner = slot_runner(model, prompts[order[0]], max(fed))
         drafter = _Drafter(
             model, prompts, keys, KeyedSampler(options, model.device), max_completion_length, stop_tokens
         )
@@ -110,10 +113,16 @@ class _Drafter:
     def with_slots(
         self, runner: SlotRunner, order: list[int], batch_size: int, on_finished: Callable[[int], object] | None
     ) -> None:
+        """Draw all answers through the slot cache, the first `active` of its rows at work.
+
+        Between two passes this holds for every active row i with c = `length[i]` tokens drawn: `answers[i, :c]` are
+        the draft's first tokens, and the cache holds the keys and values of the prompt and of the first c - 1 of them.
+        A pass either feeds the last token drawn in each active row and draws the next, or feeds the prompts of
+        newcomers, behind the active rows, and draws their first.
+        """
         device = self.model.device
         rows = min(batch_size, len(order))
-        capacity = len(self.prompts[order[0]]) + self.limit
-        cache = runner.new_cache(rows, capacity)
+        cache = runner.new_cache(rows, len(self.prompts[order[0]]) + self.limit)
         answers = torch.zeros(rows, self.limit, dtype=torch.int64, device=device)
         example = torch.zeros(rows, dtype=torch.int64, device=device)
         start = torch.zeros(rows, dtype=torch.int64, device=device)  # prompt lengths
@@ -130,10 +139,10 @@ class _Drafter:
                 length[places] = 1
                 active += len(newcomers)
             else:
-                last = answers[:active].gather(1, length[:active, None] - 1)
+                last = answers[:active].gather(1, length[:active, None] - 1)  # [active, 1]
                 slots = (start[:active] + length[:active] - 1)[:, None]
                 row = torch.arange(active, device=device)
-                logits = runner.logits(last, slots, cache, (row, torch.zeros_like(row)))
+                logits = runner.logits(last, slots, cache, (row, torch.zeros_like(row)))  # [active, vocab]
                 drawn = self.sampler(logits, self.keys[example[:active]], length[:active])
                 answers[:active].scatter_(1, length[:active, None], drawn[:, None])
                 length[:active] += 1
@@ -184,7 +193,7 @@ class _Drafter:
                 at = start + length
                 used = int(at.max())
                 mask = (torch.arange(used, device=device) < at[:, None]).long()
-                logits = self.model(input_ids=tokens[:, :used], attention_mask=mask).logits
+                logits = whole_rows(self.model, tokens[:, :used], mask)
                 drawn = self.sampler(logits[torch.arange(len(at), device=device), at - 1], self.keys[example], length)
                 tokens.scatter_(1, at[:, None], drawn[:, None])
                 answers.scatter_(1, length[:, None], drawn[:, None])

@@ -21,11 +21,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..errors import DataError
+from .checks import check_examples, check_lengths
 from .mode import generation_mode
 from .noise import coin_flips, example_keys
 from .options import DrawOptions, options_from
+from .passes import SlotRunner, slot_runner, whole_rows
 from .sampling import KeyedSampler
-from .slot_cache import SlotRunner, slot_runner
+from .slot_cache import SlotCache
 
 
 logger = logging.getLogger(__name__)
@@ -108,9 +110,9 @@ def mix_contexts(
     lengths = torch.tensor([len(x) + len(y) for x, y in zip(prompts, references, strict=True)])
     order = torch.argsort(lengths, descending=True, stable=True)
     mixed: list[MixedContext | None] = [None] * len(ids)
-    shortest = int(order[-1])
+    longest = int(order[0])
     with generation_mode(model):
-        runner = slot_runner(model, [*prompts[shortest], *references[shortest]], int(lengths.max()))
+        runner = slot_runner(model, [*prompts[longest], *references[longest]], int(lengths.max()))
         if isinstance(runner, str):
             logger.warning("contexts are mixed without a cache, in full-sequence passes, because %s", runner)
         sampler = KeyedSampler(options, model.device)
@@ -165,7 +167,7 @@ def mix_contexts_sequential(
             for t, reference_token in enumerate(y):
                 if coins[t]:
                     before = torch.tensor([[*x, *context]], device=model.device)
-                    logits = model(input_ids=before).logits[:, -1]
+                    logits = whole_rows(model, before)[:, -1]
                     position = torch.tensor([t], device=model.device)
                     context.append(int(sampler(logits, key.to(model.device), position)))
                 else:
@@ -183,7 +185,15 @@ def _mix_slots(
     options: DrawOptions,
     on_finished: Callable[[int], object] | None,
 ) -> None:
-    """Fill `examples.tokens` in place. A finished row's place is taken by the next example, longest first."""
+    """Fill `examples.tokens` in place. A finished row's place is taken by the next example, longest first.
+
+    A pass feeds each of n rows w tokens, those at its slots s … s + w - 1 with s = `settled`; their logits speak of
+    the positions s + 1 … s + w. Between two passes this holds for every row: its tokens 0 … s are those of the
+    definition, the cache holds the keys and values of 0 … s - 1, and behind s stands the reference. The draws of a
+    window are right up to and including the first that differs from the reference, for up to there the tokens fed are
+    those of the definition; the first one that differs is written and becomes the row's new s, so that the next pass
+    overwrites the slots that were filled with what it replaced.
+    """
     waiting = examples.last.nonzero().flatten()  # examples with no coin need no pass
     if on_finished is not None and len(waiting) < len(examples):
         on_finished(len(examples) - len(waiting))
@@ -193,69 +203,84 @@ def _mix_slots(
     current, waiting = waiting[: options.batch_size], waiting[options.batch_size :]
     # Inputs up to position last - 1 are needed; one more slot takes what a window feeds beyond its row's end.
     capacity = int(examples.last.max()) + 1
-    cache = runner.new_cache(len(current), capacity)
-    rows = examples.take(current).to(device)
-    settled = torch.zeros(len(rows), dtype=torch.int64, device=device)  # inputs that are final and stand in the cache
+    settled = torch.zeros(len(current), dtype=torch.int64, device=device)
+    batch = _Batch(examples.take(current).to(device), current, settled, runner.new_cache(len(current), capacity))
     accepted, drawn_in_all = 3, 4  # how often a sampled token equalled the reference, from a prior of three quarters
 
-    while True:
+    while len(batch.rows):
+        rows, settled = batch.rows, batch.settled
         width = _window(rows, settled, options.lookahead, accepted / drawn_in_all)
-        slots = (settled[:, None] + torch.arange(width, device=device)).clamp(max=capacity - 1)
+        slots = (settled[:, None] + torch.arange(width, device=device)).clamp(max=capacity - 1)  # [n, w]
         following = slots + 1
-        tokens = rows.tokens.gather(1, slots)
-        draft = rows.tokens.gather(1, following)
-        at_row, at_column = (rows.coins.gather(1, following) & (slots < capacity - 1)).nonzero(as_tuple=True)
-        logits = runner.logits(tokens, slots, cache, (at_row, at_column))
+        tokens, draft = rows.tokens.gather(1, slots), rows.tokens.gather(1, following)
+        at_row, at_column = (rows.coins.gather(1, following) & (slots < capacity - 1)).nonzero(as_tuple=True)  # [k]
+        logits = runner.logits(tokens, slots, batch.cache, (at_row, at_column))  # [k, vocab]
         answer_position = following[at_row, at_column] - rows.start[at_row]
         drawn = draft.clone()
         drawn[at_row, at_column] = sampler(logits, rows.keys[at_row], answer_position)
 
         differs = drawn != draft
         rejected = differs.any(dim=1)
-        first = torch.where(rejected, differs.int().argmax(dim=1), width - 1)
-        settled = settled + first + 1
+        first = torch.where(rejected, differs.int().argmax(dim=1), width - 1)  # [n], the last column that settles
+        batch.settled = settled + first + 1
         valid = int((at_column <= first[at_row]).sum())
         accepted, drawn_in_all = accepted + valid - int(rejected.sum()), drawn_in_all + valid
         rows.tokens.scatter_(1, following.gather(1, first[:, None]), drawn.gather(1, first[:, None]))
 
-        finished = settled >= rows.last
-        if not finished.any():
-            continue
-        places = finished.nonzero().flatten()
-        examples.tokens[current[places.cpu()]] = rows.tokens[places].cpu()
-        if on_finished is not None:
-            on_finished(len(places))
-        filled, emptied = places[: len(waiting)], places[len(waiting) :]
-        if len(filled):
-            newcomers, waiting = waiting[: len(filled)], waiting[len(filled) :]
-            current[filled.cpu()] = newcomers
-            rows.put(filled, examples.take(newcomers).to(device))
-            settled[filled] = 0
-        if len(emptied):
-            remaining = len(rows) - len(emptied)
-            if not remaining:
-                return
-            # The last rows move into the emptied places, so that no pass carries a finished row.
-            target = emptied[emptied < remaining]
-            tail = torch.arange(remaining, len(rows), device=device)
-            source = tail[~torch.isin(tail, emptied)]
-            cache.move_rows(source, target)
-            settled[target] = settled[source]
-            current[target.cpu()] = current[source.cpu()]
-            rows.put(target, rows.take(source))
-            rows, settled, current = rows.take(slice(remaining)), settled[:remaining], current[:remaining]
+        finished = (batch.settled >= rows.last).nonzero().flatten()
+        if len(finished):
+            examples.tokens[batch.example[finished.cpu()]] = rows.tokens[finished].cpu()
+            if on_finished is not None:
+                on_finished(len(finished))
+            batch.refill(finished[: len(waiting)], waiting[: len(finished)], examples)
+            batch.leave(finished[len(waiting) :])
+            waiting = waiting[len(finished) :]
+
+
+@dataclass
+class _Batch:
+    """The n rows that a pass carries; the first n rows of `cache` are theirs.
+
+    `example` `[n]`, on the CPU, is each row's place in its block, `settled` `[n]` how far it has come.
+    """
+
+    rows: _Rows
+    example: Tensor
+    settled: Tensor
+    cache: SlotCache
+
+    def refill(self, places: Tensor, newcomers: Tensor, examples: _Rows) -> None:
+        """Start the examples `newcomers` in the rows `places`."""
+        self.example[places.cpu()] = newcomers
+        self.rows.put(places, examples.take(newcomers).to(places.device))
+        self.settled[places] = 0
+
+    def leave(self, places: Tensor) -> None:
+        """Take the rows `places` out: the last rows move into them, so that no pass carries a finished row."""
+        remaining = len(self.rows) - len(places)
+        target = places[places < remaining]
+        tail = torch.arange(remaining, len(self.rows), device=places.device)
+        source = tail[~torch.isin(tail, places)]
+        self.cache.move_rows(source, target)
+        self.settled[target] = self.settled[source]
+        self.example[target.cpu()] = self.example[source.cpu()]
+        self.rows.put(target, self.rows.take(source))
+        kept = slice(remaining)
+        self.rows, self.settled, self.example = self.rows.take(kept), self.settled[kept], self.example[kept]
 
 
 def _window(rows: _Rows, settled: Tensor, lookahead: int, acceptance: float) -> int:
     """The window, at most `lookahead`, that settles the most tokens for its cost, where each draw is accepted at the
-    given rate.
+    given rate a.
 
-    Wide windows waste what is fed beyond a rejected token, narrow ones pay the fixed cost of a pass too often. The
-    cost of a pass is modelled, not timed, so that the schedule, and with it every rounding error, is the same in every
-    run.
+    The token at a row's j-th column settles if every draw before it is accepted: with a^c for the c coins before it,
+    and not at all behind the row's last coin. A window of w columns thus settles Σ_rows Σ_{j<w} a^c on average and
+    costs (fixed cost + w). Wide windows waste what is fed beyond a rejected token, narrow ones pay the fixed cost of a
+    pass too often. The cost is modelled, not timed, so that the schedule, and with it every rounding error, is the
+    same in every run.
     """
     offsets = torch.arange(lookahead, device=settled.device)
-    following = settled[:, None] + offsets + 1
+    following = settled[:, None] + offsets + 1  # [n, lookahead], as all below
     coins = rows.coins.gather(1, following.clamp(max=rows.coins.shape[1] - 1))
     coins_before = coins.cumsum(dim=1) - coins.long()
     useful = (acceptance**coins_before) * (following <= rows.last[:, None])
@@ -276,14 +301,14 @@ def _mix_fixed_point(
     settled, so a pass settles at least one sampled token more, and a pass that changes nothing proves every token
     right.
     """
-    width = examples.tokens.shape[1]
+    width = int(examples.last.max())  # inputs up to position last - 1 are needed
     for chunk in torch.arange(len(examples)).split(batch_size):
         rows = examples.take(chunk).to(model.device)
         at_row, at_column = rows.coins.nonzero(as_tuple=True)
-        attention_mask = (torch.arange(width, device=model.device) <= rows.last[:, None]).long()
+        attention_mask = (torch.arange(width, device=model.device) < rows.last[:, None]).long()
         changed = bool(len(at_row))
         while changed:
-            logits = model(input_ids=rows.tokens, attention_mask=attention_mask).logits
+            logits = whole_rows(model, rows.tokens[:, :width], attention_mask)
             positions = at_column - rows.start[at_row]
             drawn = sampler(logits[at_row, at_column - 1], rows.keys[at_row], positions)
             changed = bool((rows.tokens[at_row, at_column] != drawn).any())
@@ -338,6 +363,8 @@ def _checked(
             f"{len(prompts)} prompts, {len(references)} references and {len(ids)} ids: give one of each an example"
         )
     check_examples(model, ids, {"prompt": prompts, "reference": references})
+    lengths = [len(x) + len(y) for x, y in zip(prompts, references, strict=True)]
+    check_lengths(model, ids, lengths, "prompt and reference", "Shorten or leave out such rows (max_length)")
     if fixed is not None:
         if len(fixed) != len(ids):
             raise DataError(f"{len(fixed)} rows of fixed and {len(ids)} ids: give one of each an example")
@@ -349,23 +376,3 @@ def _checked(
         if faults:
             raise DataError(faults)
     return options
-
-
-def check_examples(
-    model: PreTrainedModel, ids: Sequence[str | int], parts: dict[str, Sequence[Sequence[int]]]
-) -> None:
-    """Raise a DataError that lists every example with an empty part or with ids that the model does not know."""
-    if len(set(ids)) < len(ids):
-        raise DataError("ids are not unique: two examples with one id would get the same noise")
-    vocab_size = model.get_input_embeddings().num_embeddings
-    faults = []
-    for name, rows in parts.items():
-        for example_id, row in zip(ids, rows, strict=True):
-            if not len(row):
-                faults.append(f"example {example_id!r} has an empty {name}")
-            elif min(row) < 0 or max(row) >= vocab_size:
-                faults.append(
-                    f"example {example_id!r}: a {name} id lies outside the model's vocabulary of {vocab_size}"
-                )
-    if faults:
-        raise DataError(faults)

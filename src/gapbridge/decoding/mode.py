@@ -27,16 +27,19 @@ def generation_mode(model: PreTrainedModel) -> Iterator[None]:
     gradients.
 
     Each module gets its own flag back, also after an exception: a frozen part that was in evaluation mode stays in it.
-    Attention implementations that take no 4-D mask (flash attention) are replaced by sdpa meanwhile.
+    Attention implementations that take no 4-D mask (flash attention) are replaced meanwhile: by sdpa, or by eager
+    where the model has no sdpa (attention sinks, soft-capped attention).
     """
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
     flags = [(module, module.training) for module in model.modules()]
     attention = model.config._attn_implementation
     switch = attention not in MASKABLE_ATTENTION
     try:
         model.eval()
         if switch:
-            logger.info("attention implementation %s → sdpa while contexts are generated", attention)
-            model.set_attn_implementation("sdpa")
+            maskable = "sdpa" if base._supports_sdpa else "eager"
+            logger.info("attention implementation %s → %s while contexts are generated", attention, maskable)
+            model.set_attn_implementation(maskable)
         with torch.no_grad():
             yield
     finally:

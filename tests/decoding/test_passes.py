@@ -1,0 +1,205 @@
+"""Which passes a model gets, and that they give what its plain forward pass gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from conftest import VOCAB, sharpen, tiny_llama
+from peft import LoraConfig, PeftConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
+from test_architectures import LONGEST, SLOTS, WINDOW, rows, tiny
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaModel,
+    OPTConfig,
+    OPTForCausalLM,
+    PreTrainedModel,
+)
+
+from gapbridge import DataError
+from gapbridge.decoding import draft_answers, mix_contexts, mix_contexts_sequential
+from gapbridge.decoding.mode import generation_mode
+from gapbridge.decoding.passes import SlotRunner, slot_runner, whole_rows
+
+
+@pytest.fixture(autouse=True)
+def no_gradients() -> Any:
+    with torch.no_grad():
+        yield
+
+
+def equal_to_the_definition(model: PreTrainedModel) -> bool:
+    prompts, references, ids = rows()
+    options: dict[str, Any] = {"ids": ids, "mixture_coefficient": 0.5, "batch_size": 3, "lookahead": 6}
+    fast = mix_contexts(model, prompts, references, **options)
+    return fast == mix_contexts_sequential(model, prompts, references, **options)
+
+
+def gemma2(**options: Any) -> PreTrainedModel:
+    torch.manual_seed(0)
+    config = Gemma2Config(**SLOTS["gemma2"][1] | options)
+    return sharpen(Gemma2ForCausalLM(config), 3.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_logits_are_capped_in_every_precision(dtype: torch.dtype) -> None:
+    """This cap moves the logits by less than the rounding of bfloat16 that the comparison must allow."""
+    model = gemma2(final_logit_softcapping=2.0, sliding_window=64).to(dtype)
+    tokens = torch.randint(VOCAB, (1, 20), generator=torch.Generator().manual_seed(0))
+    runner = slot_runner(model, tokens[0].tolist(), 20)
+    assert isinstance(runner, SlotRunner)
+    assert 0.02 < distance(without_cap(model, tokens), whole_rows(model, tokens)[0]) < 0.05
+    column = torch.arange(20)
+    logits = runner.logits(tokens, column[None], runner.new_cache(1, 20), (torch.zeros_like(column), column))
+    assert distance(logits, whole_rows(model, tokens)[0]) < (1e-5 if dtype == torch.float32 else 0.01)
+
+
+def without_cap(model: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
+    return model.lm_head(model.model(tokens).last_hidden_state)[0]
+
+
+def distance(logits: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((logits.float() - expected.float()).norm() / expected.float().norm())
+
+
+def test_the_head_works_at_the_chosen_places_only(llama: LlamaForCausalLM) -> None:
+    fed: list[torch.Size] = []
+    llama.lm_head.register_forward_hook(lambda module, arguments, output: fed.append(output.shape))
+    runner = SlotRunner(llama, {"full_attention": None})
+    slots = torch.arange(5).expand(3, 5)
+    at = (torch.tensor([0, 2]), torch.tensor([4, 1]))
+    logits = runner.logits(torch.ones_like(slots), slots, runner.new_cache(3, 5), at)
+    assert logits.shape == (2, VOCAB) and fed == [(1, 2, VOCAB)]
+    assert not llama.lm_head._forward_pre_hooks
+
+
+def test_windows_are_probed_beyond_their_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers that slide otherwise than the configuration says are found out, however short the row in hand."""
+    model = tiny("mistral, window")
+    assert isinstance(slot_runner(model, [1, 2, 3], LONGEST), SlotRunner)
+    model.config.sliding_window = WINDOW - 1
+    wrong = slot_runner(model, [1, 2, 3], LONGEST)
+    assert isinstance(wrong, SlotRunner), "model and mask read the same configuration"
+    monkeypatch.setattr("gapbridge.decoding.passes.layer_windows", lambda *_: {"sliding_attention": WINDOW})
+    assert "changes its logits" in str(slot_runner(model, [1, 2, 3], LONGEST))
+
+
+def test_wrong_slot_cache_is_found_out(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """A model whose numbers the cache changes is served by full passes, and the log says so."""
+
+    class Peeking(LlamaModel):
+        def forward(self, input_ids=None, attention_mask=None, position_ids=None, past_key_values=None, **kwargs):
+            shifted = None if position_ids is None else position_ids * 3  # explicit positions mean something else here
+            return super().forward(input_ids, attention_mask, shifted, past_key_values, **kwargs)
+
+    model = tiny_llama()
+    model.model.__class__ = Peeking
+    assert equal_to_the_definition(model.eval())
+    assert "the slot cache changes its logits" in caplog.text
+
+
+@pytest.mark.parametrize(("name", "maskable"), [("llama", "sdpa"), ("gpt-oss", "eager"), ("gemma2", "eager")])
+def test_attention_implementation_is_switched_and_restored(
+    name: str, maskable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny(name)
+    chosen: list[str] = []
+    monkeypatch.setattr(model, "set_attn_implementation", lambda name: chosen.append(name))
+    model.config._attn_implementation = "flash_attention_2"  # cannot be set by its name where the kernels are missing
+    with generation_mode(model):
+        assert chosen == [maskable]
+    assert chosen == [maskable, "flash_attention_2"]
+
+
+@pytest.mark.parametrize(
+    ("adapter", "cached"),
+    [
+        (LoraConfig(task_type="CAUSAL_LM", init_lora_weights=False), True),
+        (LoraConfig(task_type="CAUSAL_LM", init_lora_weights=False, target_modules=["q_proj", "lm_head"]), True),
+        (LoraConfig(task_type="CAUSAL_LM", modules_to_save=["lm_head"]), True),
+        (PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3), False),
+        (PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3), False),
+    ],
+)
+def test_adapters(adapter: PeftConfig, cached: bool, caplog: pytest.LogCaptureFixture) -> None:
+    model = get_peft_model(tiny_llama(), adapter).eval()
+    assert isinstance(slot_runner(model, [1, 2, 3], LONGEST), SlotRunner) == cached
+    assert equal_to_the_definition(model)
+    assert ("puts virtual tokens before a row" in caplog.text) == (not cached)
+
+
+def gpt2(**options: Any) -> PreTrainedModel:
+    torch.manual_seed(0)
+    shape = {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 0, "eos_token_id": 0}
+    return sharpen(GPT2LMHeadModel(GPT2Config(**shape, **options)), 3.0)
+
+
+def opt(**options: Any) -> PreTrainedModel:
+    torch.manual_seed(0)
+    shape = {"vocab_size": VOCAB, "hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    return sharpen(OPTForCausalLM(OPTConfig(**shape, word_embed_proj_dim=32, pad_token_id=0, **options)), 3.0)
+
+
+def roped(kind: str) -> PreTrainedModel:
+    rope: dict[str, Any] = {"rope_type": kind, "rope_theta": 100.0}
+    if kind == "longrope":
+        factors = {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+        rope |= {**factors, "original_max_position_embeddings": 10, "factor": 4.0}
+    else:
+        rope["factor"] = 4.0
+    positions = 128 if kind == "longrope" else 10
+    return tiny_llama(max_position_embeddings=positions, rope_parameters=rope)
+
+
+LIMITED = {
+    "gpt2": lambda: gpt2(n_positions=10),
+    "opt": lambda: opt(max_position_embeddings=10),
+    "dynamic": lambda: roped("dynamic"),
+    "longrope": lambda: roped("longrope"),
+    "prompt tuning": lambda: get_peft_model(
+        gpt2(n_positions=12), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_rows_beyond_the_models_positions_are_refused_by_name(name: str) -> None:
+    model = LIMITED[name]()
+    prompt, reference = [1, 2, 3, 4], [5, 6, 7, 8, 9, 10]
+    passes: list[object] = []
+    model.get_input_embeddings().register_forward_hook(lambda *_: passes.append(_))
+
+    def mixed(mix: Any, reference: list[int]) -> Any:
+        return mix(model, [prompt], [reference], ids=["row-7"], mixture_coefficient=1.0)
+
+    def drafted(length: int) -> Any:
+        return draft_answers(model, [prompt], ids=["row-7"], max_completion_length=length, stop_tokens=[])
+
+    for mix in (mix_contexts, mix_contexts_sequential):
+        with pytest.raises(DataError, match="'row-7': prompt and reference take 11 positions, and 10 is the limit"):
+            mixed(mix, [*reference, 11])
+    with pytest.raises(DataError, match="'row-7': a prompt and an answer of up to 8 tokens take 11 positions, and 10"):
+        drafted(8)
+    assert not passes
+    assert mixed(mix_contexts, reference) == mixed(mix_contexts_sequential, reference)
+    free = mixed(mix_contexts_sequential, reference)[0].tokens
+    assert drafted(7)[0].tokens[: len(free) - 1] == free[:-1]
+
+
+def test_other_rotary_positions_go_on() -> None:
+    """Beyond `max_position_embeddings` a model may be bad, but its tokens are its own."""
+    torch.manual_seed(0)
+    for rope in ("default", "linear", "yarn"):
+        model = tiny_llama(
+            max_position_embeddings=10,
+            rope_parameters={
+                "rope_type": rope, "rope_theta": 100.0, "factor": 2.0, "original_max_position_embeddings": 5,
+            },
+        )  # fmt: skip
+        assert isinstance(model.config, LlamaConfig) and equal_to_the_definition(model)
