@@ -64,7 +64,7 @@ def test_faults_are_listed_at_once_with_the_nearest_key(tmp_path: Path) -> None:
         include_path="nowhere",
         limit=1.5,
         log_samples="yes",
-        model_args={"pretrained": "m"},
+        model_args={"device": "cpu", "pretrained": "m"},
     )
     with pytest.raises(ConfigError) as caught:
         read_lm_eval_recipe(path)
@@ -75,7 +75,8 @@ def test_faults_are_listed_at_once_with_the_nearest_key(tmp_path: Path) -> None:
         "batch_size is 0",
         "limit is 1.5",
         "include_path is 'nowhere': no such directory",
-        "model_args: pretrained: the model is given with --model",
+        "model_args: pretrained is given with --model",
+        "model_args: device is given with the environment",
         "tasks, entry 1: unknown key 'num_fewshots' (did you mean 'num_fewshot'?)",
         "tasks, entry 1: num_fewshot is missing",
         "tasks, entry 2: metric is 3",
@@ -304,7 +305,7 @@ def test_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pyt
         "include_path": str(DATA),
         "apply_chat_template": True,
         "log_samples": True,
-        "model_args": {"dtype": "float32", "device": "cpu"},
+        "model_args": {"dtype": "float32"},
     }
     out = tmp_path / "eval"
     options: dict[str, Any] = {"model": [str(BASE.relative_to(ROOT))], "output_dir": tmp_path}

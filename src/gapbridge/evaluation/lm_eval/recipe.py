@@ -78,5 +78,6 @@ def _range_faults(values: Mapping[str, Any]) -> list[str]:
         faults.append(f"limit is {limit!r}: it must be a whole number from 1 on, or a share between 0 and 1")
     if isinstance(folder, str) and not Path(folder).is_dir():
         faults.append(f"include_path is {folder!r}: no such directory (looked from {Path.cwd()})")
-    taken = {"pretrained", "peft"} & set(values.get("model_args", ()))
-    return faults + [f"model_args: {key}: the model is given with --model" for key in sorted(taken)]
+    elsewhere = {"pretrained": "--model", "peft": "--model", "batch_size": "its own key", "device": "the environment"}
+    given = [(key, place) for key, place in elsewhere.items() if key in values.get("model_args", ())]
+    return faults + [f"model_args: {key} is given with {place}" for key, place in given]
