@@ -1,9 +1,9 @@
-"""Examples: one prompt and its reference answer, as token ids, with a stable id.
+"""Data sets as examples: prompts and reference answers as token ids, and every row that cannot be one listed.
 
 The chat template is applied here, once; from here on only ids travel. Decoding sampled ids and encoding the text again
-gives other ids, and prompt and answer tokenised apart lose the tokens at their border, so both are tokenised together
-and cut where TRL's `SFTTrainer` cuts them: after the longest common prefix of the prompt's ids and the whole row's
-ids.
+gives other ids, and prompt and answer tokenised apart lose the tokens at their border, so both are tokenised together.
+A chat is cut where the template's generation prompt ends (`turns.py`), plain text where TRL's `SFTTrainer` cuts it:
+after the longest common prefix of the prompt's ids and the whole row's ids.
 """
 
 from __future__ import annotations
@@ -12,15 +12,18 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from datasets import Dataset, Features, List, Value
-from jinja2 import TemplateError, TemplateSyntaxError
+from datasets import Dataset, Features, Value
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import ConfigError, DataError
-from .example import BadRow, ExampleSet
+from .example import EXAMPLE_FEATURES, BadRow, ExampleSet
+from .template import ChatTemplate
+from .tokens import Fillers, answer_end
+from .turns import ChatSplitter, Split, split_pair
 
 
 logger = logging.getLogger(__name__)
@@ -38,40 +41,39 @@ def build_examples(
     truncate_long_rows: bool = False,
     num_proc: int | None = None,
     source: str = "train_dataset",
+    assistant_turns: str = "all",
+    date: str | None = None,
+    template_arguments: Mapping[str, Any] | None = None,
 ) -> ExampleSet:
     """Tokenise a data set in one of TRL's forms, or take its ids as they are.
 
-    Forms: `messages` (the last assistant turn is the reference, all before it the prompt); `prompt` and `completion`
-    as lists of messages or as strings; `input_ids` with `labels` or `completion_mask` (the reference starts at the
-    first trained token). An `id` column is used where there is one; otherwise an id is a hash of the content.
+    Forms: `messages`; `prompt` and `completion` as lists of messages or as strings; `input_ids` with `labels` or
+    `completion_mask` (the reference starts at the first trained token). `messages` win over a `prompt` column without
+    `completion` (UltraChat's `prompt` repeats the first user turn). A row may bring `tools` and
+    `chat_template_kwargs`. An `id` column is used where there is one; otherwise an id is a hash of the content.
 
     Args:
         stops: token ids that end an answer, from `stop_tokens`.
         max_length: the most tokens in a row, prompt and answer together; None for no limit.
         on_bad_rows: `raise` or `skip`. Both list every bad row with its number, id and reason.
         truncate_long_rows: cut answers that do not fit (they lose their EOS), as TRL does, instead of refusing them.
+        assistant_turns: which turns of `messages` are answers: `all`, as in TRL's `assistant_only_loss`, or `last`.
+            What is asked once a row (an evaluation, a gap) takes `last`.
+        date: the day, `YYYY-MM-DD`, for templates that write today's date; None takes the clock. A run keeps the day
+            on which it began and passes it each time, and so does what is evaluated afterwards: otherwise the examples
+            differ after midnight.
+        template_arguments: arguments of the chat template for every row, such as `{"enable_thinking": False}`; a
+            row's own `chat_template_kwargs` win.
 
     Raises:
         DataError: the data set is empty, has no known columns, has bad rows (with `raise`), or has no good row.
+        ConfigError: there is no chat template for conversations, it is no Jinja, or an argument cannot be used.
     """
+    if assistant_turns not in ("all", "last"):
+        raise ConfigError(f"assistant_turns is {assistant_turns!r}: choose one of all, last")
     if not len(dataset):
         raise DataError(f"{source}: the data set is empty")
-    columns = set(dataset.column_names)
-    if "input_ids" in columns:
-        form = "ids"
-        if not columns & {"labels", "completion_mask"}:
-            raise DataError(
-                f"{source}: `input_ids` needs `labels` or `completion_mask` to say where the answer starts"
-            )
-    elif {"prompt", "completion"} <= columns:
-        form = "pair"
-    elif "messages" in columns:
-        form = "messages"
-    else:
-        raise DataError(
-            f"{source}: the columns {', '.join(sorted(columns))} hold no example. Wanted: `messages`, or `prompt` and "
-            "`completion`, or `input_ids` and `labels`"
-        )
+    form = _form(set(dataset.column_names), source)
     conversational = tokenizer.chat_template is not None if form == "ids" else form == "messages"
     if form == "pair":
         conversational = isinstance(dataset[0]["prompt"], list)
@@ -80,29 +82,20 @@ def build_examples(
             f"{source}: the rows are conversations, but the tokenizer {tokenizer.name_or_path!r} has no chat "
             "template: set chat_template or chat_template_path"
         )
-    tokenise = _Tokenise(tokenizer, form, frozenset(stops), max_length, truncate_long_rows)
-    features = Features(
-        {
-            "id": Value("string"),
-            "prompt": List(Value("int64")),
-            "reference": List(Value("int64")),
-            "trailer": List(Value("int64")),
-            "fault": Value("string"),
-            "cut_prompt": Value("bool"),
-            "truncated": Value("bool"),
-        }
-    )
+    template = ChatTemplate(tokenizer, date=date, arguments=template_arguments or {})
+    tokenise = _Tokenise(template, form, frozenset(stops), max_length, truncate_long_rows, assistant_turns == "all")
+    flags = {"fault": Value("string"), "cut_prompt": Value("bool"), "truncated": Value("bool")}
     # Neither written to nor read from the cache of `datasets`: its key does not cover the code of this module.
     table = dataset.map(
         tokenise,
         remove_columns=dataset.column_names,
-        features=features,
+        features=Features({**EXAMPLE_FEATURES, **flags}),
         num_proc=num_proc,
         desc="Tokenizing",
         load_from_cache_file=False,
         keep_in_memory=True,
     )
-    ids, faults = _unique_ids(table["id"][:], table["fault"][:], explicit="id" in columns)
+    ids, faults = _unique_ids(table["id"][:], table["fault"][:], explicit="id" in dataset.column_names)
     bad_rows = [BadRow(row, ids[row], fault) for row, fault in enumerate(faults) if fault]
     good = [row for row, fault in enumerate(faults) if not fault]
     _report_bad_rows(bad_rows, len(table), source, on_bad_rows)
@@ -111,16 +104,32 @@ def build_examples(
     cut = sum(table["cut_prompt"][:])
     if cut:
         logger.warning(
-            "%s: in %d of %d rows the tokenised prompt is no prefix of the tokenised row, because tokens merge "
-            "across the border "
-            "or the chat template renders the prompt alone differently; the answer starts where the two part",
+            "%s: in %d of %d rows the tokenised prompt is no prefix of the tokenised row, because tokens merge across "
+            "the border; the answer starts where the two part",
             source, cut, len(table),
         )  # fmt: skip
     truncated = sum(table["truncated"][:])
-    table = table.remove_columns(["id", "fault", "cut_prompt", "truncated"]).add_column("id", ids)
+    table = table.remove_columns(["id", *flags]).add_column("id", ids)
     if bad_rows:
         table = table.select(good)
     return ExampleSet(table, bad_rows, source, cut, truncated, conversational)
+
+
+def _form(columns: set[str], source: str) -> str:
+    if "input_ids" in columns:
+        if not columns & {"labels", "completion_mask"}:
+            raise DataError(
+                f"{source}: `input_ids` needs `labels` or `completion_mask` to say where the answer starts"
+            )
+        return "ids"
+    if {"prompt", "completion"} <= columns:
+        return "pair"
+    if "messages" in columns:
+        return "messages"
+    raise DataError(
+        f"{source}: the columns {', '.join(sorted(columns))} hold no example. Wanted: `messages`, or `prompt` and "
+        "`completion`, or `input_ids` and `labels`"
+    )
 
 
 class _Tokenise:
@@ -128,55 +137,65 @@ class _Tokenise:
 
     def __init__(
         self,
-        tokenizer: PreTrainedTokenizerBase,
+        template: ChatTemplate,
         form: str,
         stops: frozenset[int],
         max_length: int | None,
         truncate_long_rows: bool,
+        all_turns: bool,
     ) -> None:
-        self.tokenizer, self.form, self.stops = tokenizer, form, stops
-        self.max_length, self.truncate_long_rows = max_length, truncate_long_rows
-        self.vocabulary = len(tokenizer)
+        self.tokenizer, self.form, self.stops = template.tokenizer, form, stops
+        self.max_length, self.truncate_long_rows, self.all_turns = max_length, truncate_long_rows, all_turns
+        self.vocabulary = len(self.tokenizer)
+        self.fillers = Fillers(self.tokenizer, stops)
+        self.splitter = None
+        if form != "ids" and self.tokenizer.chat_template is not None:
+            self.splitter = ChatSplitter(template, stops, self.fillers)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        fault, prompt, answer, cut = self._split(row)
-        reference, trailer, truncated = answer, [], False
+        split = self._split(row)
+        fault, prompt, answer = split.fault, split.prompt, split.answer
+        trained = split.trained or [True] * len(answer)
         if not fault:
             fault = "the prompt has no token" if not prompt else "the answer has no token" if not answer else ""
+        end = 0
         if not fault:
-            end = max((at + 1 for at, token in enumerate(answer) if token in self.stops), default=0)
-            reference, trailer = answer[:end], answer[end:]
-            if not end:
-                ending = self.tokenizer.convert_ids_to_tokens(answer[-3:])
-                fault = (
-                    f"no EOS: the answer ends with {ending} and holds none of the stop tokens "
-                    f"{self.tokenizer.convert_ids_to_tokens(sorted(self.stops))}; set eos_token to the one the "
-                    f"template uses"
-                )
-            elif end == 1:
-                fault = "the answer is empty: it holds nothing but EOS"
-        if not fault and self.max_length is not None:
-            room = self.max_length - len(prompt)
-            if room < 1:
-                fault = f"over-length: the prompt alone has {len(prompt)} tokens, max_length is {self.max_length}"
-            elif len(answer) > room and self.truncate_long_rows:
-                reference, trailer, truncated = answer[:room][: len(reference)], answer[len(reference) : room], True
-            elif len(answer) > room:
-                fault = f"over-length: {len(prompt)} + {len(answer)} tokens, max_length is {self.max_length}"
+            end = answer_end(answer, self.stops, self.fillers)
+            if not end and not split.trained:  # one piece, with words after its stop token
+                end = max((at + 1 for at, token in enumerate(answer) if token in self.stops), default=0)
+            fault = self._ending_fault(answer, end)
+        room = len(answer) if self.max_length is None else self.max_length - len(prompt)
+        truncated = not fault and room < len(answer)
+        if not fault and room < 1:
+            fault = f"over-length: the prompt alone has {len(prompt)} tokens, max_length is {self.max_length}"
+        elif truncated and not self.truncate_long_rows:
+            fault = f"over-length: {len(prompt)} + {len(answer)} tokens, max_length is {self.max_length}"
         given = row.get("id")
         content = hashlib.blake2b(json.dumps([prompt, answer]).encode(), digest_size=8).hexdigest()
+        kept = min(room, end)
         return {
             "id": content if given is None else str(given),
             "prompt": prompt,
-            "reference": reference,
-            "trailer": trailer,
+            "reference": answer[:kept],
+            "trailer": [token for token, loss in zip(answer[end:room], trained[end:room], strict=True) if loss],
+            "trained": None if all(trained[:kept]) else trained[:kept],
+            "asked": split.asked,
             "fault": fault,
-            "cut_prompt": cut and not fault,
-            "truncated": truncated,
+            "cut_prompt": split.asked is not None and not fault,
+            "truncated": truncated and not fault,
         }
 
-    def _split(self, row: dict[str, Any]) -> tuple[str, list[int], list[int], bool]:
-        """(fault, prompt ids, answer ids, whether the prompt lost its end to the answer)."""
+    def _ending_fault(self, answer: list[int], end: int) -> str:
+        if not end:
+            ending = self.tokenizer.convert_ids_to_tokens(answer[-3:])
+            return (
+                f"no EOS: the answer ends with {ending} and holds none of the stop tokens "
+                f"{self.tokenizer.convert_ids_to_tokens(sorted(self.stops))}; set eos_token to the one the "
+                "template uses"
+            )
+        return "the answer is empty: it holds nothing but EOS" if end == 1 else ""
+
+    def _split(self, row: dict[str, Any]) -> Split:
         if self.form == "ids":
             return self._split_ids(row)
         if self.form == "messages":
@@ -186,69 +205,57 @@ class _Tokenise:
                 fault = f"messages ends with a {messages[-1]['role']} turn: there is no answer to learn"
             if not fault and len(messages) < 2:
                 fault = "messages has no turn before the answer"
-            if fault:
-                return fault, [], [], False
-            prompt, completion = messages[:-1], messages[-1:]
-        else:
-            prompt, completion = row["prompt"], row["completion"]
+            return Split(fault=fault) if fault else self._chat(row, messages[:-1], messages[-1:])
+        prompt, completion = row["prompt"], row["completion"]
         if isinstance(prompt, list) and isinstance(completion, list):
             fault = _messages_fault("prompt", prompt) or _messages_fault("completion", completion)
-            return (fault, [], [], False) if fault else self._chat(row, prompt, completion)
+            return Split(fault=fault) if fault else self._chat(row, prompt, completion)
         fault = _text_fault("prompt", prompt) or _text_fault("completion", completion)
-        return (fault, [], [], False) if fault else self._text(prompt, completion)
+        return Split(fault=fault) if fault else self._text(prompt, completion)
 
-    def _chat(
-        self, row: dict[str, Any], prompt: list[Any], completion: list[Any]
-    ) -> tuple[str, list[int], list[int], bool]:
+    def _chat(self, row: dict[str, Any], prompt: list[Any], completion: list[Any]) -> Split:
+        if self.splitter is None:
+            return Split(fault="it is a conversation, and the tokenizer has no chat template")
         tools, options = row.get("tools"), row.get("chat_template_kwargs") or {}
         try:
             options = {"tools": json.loads(tools) if isinstance(tools, str) else tools, **options}
         except (json.JSONDecodeError, TypeError) as error:
-            return f"tools is no JSON, or chat_template_kwargs no mapping: {error}", [], [], False
-        apply = self.tokenizer.apply_chat_template
+            return Split(fault=f"tools is no JSON, or chat_template_kwargs no mapping: {error}")
+        several = self.form == "messages" and any(message["role"] == "assistant" for message in prompt)
         try:
-            before = apply(prompt, add_generation_prompt=True, return_dict=True, **options)
-            whole = apply(prompt + completion, return_dict=True, **options)
-        except TemplateSyntaxError as error:
-            raise ConfigError(f"the chat template, line {error.lineno}: {error}; mend chat_template") from error
+            if several and self.all_turns:
+                return self.splitter.all(prompt + completion, **options)
+            return self.splitter.one(prompt, completion, **options)
+        except ConfigError:
+            raise
         except (TemplateError, ValueError, TypeError) as error:
-            return f"the chat template refuses it: {error}", [], [], False
-        return _cut(list(before["input_ids"]), list(whole["input_ids"]))
+            return Split(fault=f"the chat template refuses it: {error}")
 
-    def _text(self, prompt: str, completion: str) -> tuple[str, list[int], list[int], bool]:
+    def _text(self, prompt: str, completion: str) -> Split:
         eos = self.tokenizer.eos_token
         completion = completion if completion.endswith(eos) else completion + eos
-        return _cut(self.tokenizer(prompt)["input_ids"], self.tokenizer(prompt + completion)["input_ids"])
+        return split_pair(self.tokenizer(prompt)["input_ids"], self.tokenizer(prompt + completion)["input_ids"])
 
-    def _split_ids(self, row: dict[str, Any]) -> tuple[str, list[int], list[int], bool]:
+    def _split_ids(self, row: dict[str, Any]) -> Split:
         ids, labels = row["input_ids"], row.get("labels")
         mask = row.get("completion_mask") if labels is None else labels
         if not ids or not isinstance(ids, list) or not isinstance(mask, list):
-            return "input_ids or its mask is null, empty or no list", [], [], False
+            return Split(fault="input_ids or its mask is null, empty or no list")
         if labels is not None:
             mask = [label != -100 for label in labels]
         foreign = [index for index in ids if not isinstance(index, int) or not 0 <= index < self.vocabulary]
         if foreign:
-            return f"input_ids: {foreign[0]!r} is none of the tokenizer's {self.vocabulary} ids", [], [], False
+            return Split(fault=f"input_ids: {foreign[0]!r} is none of the tokenizer's {self.vocabulary} ids")
         if len(mask) != len(ids):
-            return f"{len(ids)} input_ids but {len(mask)} labels or mask entries", [], [], False
+            return Split(fault=f"{len(ids)} input_ids but {len(mask)} labels or mask entries")
         if labels is not None and any(label not in (-100, token) for label, token in zip(labels, ids, strict=True)):
-            return "labels differ from input_ids: these are contexts already, not an example", [], [], False
+            return Split(fault="labels differ from input_ids: these are contexts already, not an example")
         if not any(mask):
-            return "no trainable token: every label is -100", [], [], False
+            return Split(fault="no trainable token: every label is -100")
         start = list(map(bool, mask)).index(True)
         if not all(mask[start:]):
-            return "the trained tokens are not one piece at the end of the row", [], [], False
-        return "", ids[:start], ids[start:], False
-
-
-def _cut(prompt: list[int], whole: list[int]) -> tuple[str, list[int], list[int], bool]:
-    common = 0
-    for a, b in zip(prompt, whole, strict=False):
-        if a != b:
-            break
-        common += 1
-    return "", whole[:common], whole[common:], common < len(prompt)
+            return Split(fault="the trained tokens are not one piece at the end of the row")
+        return Split(ids[:start], ids[start:])
 
 
 def _text_fault(name: str, value: Any) -> str:
@@ -296,12 +303,16 @@ def _report_bad_rows(bad_rows: list[BadRow], total: int, source: str, on_bad_row
     if not bad_rows:
         return
     lines = [f"{source}, row {bad.row} (id {bad.id}): {bad.reason}" for bad in bad_rows]
+    shown = lines[:SHOWN_BAD_ROWS]
     if on_bad_rows == "raise":
-        more = [f"… and {len(lines) - SHOWN_BAD_ROWS} more"] if len(lines) > SHOWN_BAD_ROWS else []
-        way_out = (
-            f"{len(bad_rows)} of {total} rows cannot be used: mend them, or leave them out with on_bad_rows: skip"
+        more = f" ({len(lines) - len(shown)} more are not shown)" if len(lines) > len(shown) else ""
+        cut = any(bad.reason.startswith("over-length") and "alone" not in bad.reason for bad in bad_rows)
+        shorten = ", cut long answers with truncate_long_rows: true," if cut else ""
+        shown[-1] += (
+            f"\n{len(lines)} of {total} rows cannot be used{more}: mend them{shorten} or leave them out with "
+            "on_bad_rows: skip"
         )
-        raise DataError([way_out, *lines[:SHOWN_BAD_ROWS], *more])
-    for line in lines[:SHOWN_BAD_ROWS]:
+        raise DataError(shown)
+    for line in shown:
         logger.warning("skipped %s", line)
     logger.warning("%s: %d of %d rows skipped", source, len(bad_rows), total)

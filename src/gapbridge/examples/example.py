@@ -4,20 +4,94 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, Features, List, Value
+
+from ..errors import DataError
+
+
+IGNORE = -100
+
+EXAMPLE_FEATURES = Features(
+    {
+        "id": Value("string"),
+        "prompt": List(Value("int64")),
+        "reference": List(Value("int64")),
+        "trailer": List(Value("int64")),
+        "trained": List(Value("bool")),
+        "asked": List(Value("int64")),
+    }
+)
+_PART = 1000
 
 
 @dataclass(frozen=True)
 class Example:
-    """`reference` ends with a stop token. `trailer` holds what a chat template puts after it (often a line break)."""
+    """A prompt, its reference, and which of its tokens are trained.
+
+    Attributes:
+        prompt: what stands before the reference in a row. In a chat it ends with the template's generation prompt.
+        reference: ends with a stop token. With several trained turns it runs from the first of them to the end of the
+            last, and holds the user turns between.
+        trailer: what a chat template puts after the reference (often a line break), trained with it.
+        trained: one flag for each token of `reference`: False on user turns, role headers and whatever no assistant
+            wrote. All True with one turn.
+        asked: what a model is asked when it answers freely. It is `prompt`, but for tokens that merge across the
+            border of prompt and reference: there `prompt` lacks the end that `asked` has.
+    """
 
     id: str
     prompt: list[int]
     reference: list[int]
     trailer: list[int]
+    trained: list[bool] = field(default_factory=list)
+    asked: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not self.trained:
+            object.__setattr__(self, "trained", [True] * len(self.reference))
+        if not self.asked:
+            object.__setattr__(self, "asked", self.prompt)
+
+    def reference_row(self) -> dict[str, list[int]]:
+        """The SFT row: `input_ids` = prompt ⊕ reference ⊕ trailer, and `labels` with -100 where no loss falls."""
+        labels = [token if loss else IGNORE for token, loss in zip(self.reference, self.trained, strict=True)]
+        return {
+            "input_ids": [*self.prompt, *self.reference, *self.trailer],
+            "labels": [*([IGNORE] * len(self.prompt)), *labels, *self.trailer],
+        }
+
+
+def turns_of(example: Example, stops: Collection[int]) -> list[Example]:
+    """One example for each trained turn: its prompt is all that stands before it in the row.
+
+    An example of one turn is itself, and with several the ids get the number of the turn: `id#1`, `id#2`, …
+
+    Args:
+        stops: the ids that end an answer: what a template puts after them becomes the trailer.
+    """
+    runs: list[list[int]] = []
+    for at, loss in enumerate(example.trained):
+        if loss and (not at or not example.trained[at - 1]):
+            runs.append([at, at])
+        if loss:
+            runs[-1][1] = at + 1
+    if len(runs) == 1:
+        return [example]
+    turns = []
+    for number, (start, end) in enumerate(runs, 1):
+        words, trailer = example.reference[start:end], example.trailer
+        if number < len(runs):
+            cut = max((at + 1 for at, token in enumerate(words) if token in stops), default=len(words))
+            words, trailer = words[:cut], words[cut:]
+        before = example.reference[:start]
+        asked = [*example.asked, *before] if number == 1 else []
+        turns.append(Example(f"{example.id}#{number}", [*example.prompt, *before], words, trailer, asked=asked))
+    return turns
 
 
 @dataclass(frozen=True)
@@ -31,10 +105,11 @@ class BadRow:
 
 @dataclass(frozen=True)
 class ExampleSet:
-    """Examples in an Arrow table (`id`, `prompt`, `reference`, `trailer`), and the rows that could not become one.
+    """Examples in an Arrow table with the columns of `EXAMPLE_FEATURES`, and the rows that could not become one.
 
-    `cut_prompts` counts prompts that lost their end to the answer, `truncated` answers that lost theirs;
-    `conversational` says that the rows came through a chat template.
+    In the table `trained` is null where all tokens are trained, `asked` where it is the prompt. `cut_prompts` counts
+    prompts that lost their end to the answer, `truncated` answers that lost theirs; `conversational` says that the
+    rows came through a chat template.
     """
 
     table: Dataset
@@ -50,17 +125,51 @@ class ExampleSet:
     def part(self, start: int, end: int) -> list[Example]:
         columns = self.table[start:end]
         return [
-            Example(*values)
-            for values in zip(columns["id"], columns["prompt"], columns["reference"], columns["trailer"], strict=True)
+            Example(example_id, prompt, reference, trailer, trained or [], asked or [])
+            for example_id, prompt, reference, trailer, trained, asked in zip(
+                *(columns[name] for name in EXAMPLE_FEATURES), strict=True
+            )
         ]
 
     def __iter__(self) -> Iterator[Example]:
-        for start in range(0, len(self), 1000):
-            yield from self.part(start, start + 1000)
+        for start in range(0, len(self), _PART):
+            yield from self.part(start, start + _PART)
+
+    def by_turn(self, stops: Collection[int]) -> ExampleSet:
+        """One example for each trained turn, as `turns_of` makes them.
+
+        Raises:
+            DataError: an id that this gives is there already.
+        """
+        if all(trained is None for trained in self.table["trained"][:]):
+            return self
+        columns: dict[str, list[Any]] = {name: [] for name in EXAMPLE_FEATURES}
+        for turn in (turn for example in self for turn in turns_of(example, stops)):
+            for name, value in as_columns(turn).items():
+                columns[name].append(value)
+        if len(set(columns["id"])) < len(columns["id"]):
+            raise DataError(f"{self.source}: an id of the data looks like that of a turn (id#1): rename it")
+        return replace(self, table=Dataset.from_dict(columns, EXAMPLE_FEATURES))
 
     def fingerprint(self) -> str:
-        """A hash of all ids and tokens in their order."""
+        """A hash of all ids and tokens in their order, and of what is not trained or asked otherwise."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         digest = hashlib.blake2b(digest_size=16)
         for example in self:
-            digest.update(json.dumps([example.id, example.prompt, example.reference, example.trailer]).encode())
+            parts: list[Any] = [example.id, example.prompt, example.reference, example.trailer]
+            # Only where they say something, so that examples of one turn keep their fingerprint.
+            parts += [value for value in (as_columns(example)["trained"], as_columns(example)["asked"]) if value]
+            digest.update(json.dumps(parts).encode())
         return digest.hexdigest()
+
+
+def as_columns(example: Example) -> dict[str, Any]:
+    """An example as a row of the table."""
+    return {
+        **vars(example),
+        "trained": None if all(example.trained) else example.trained,
+        "asked": None if example.asked == example.prompt else example.asked,
+    }

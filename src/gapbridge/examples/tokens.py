@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import ConfigError
@@ -35,3 +37,28 @@ def control_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 def unnamed_tokens(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> list[int]:
     """Ids that the model can give but the tokenizer cannot decode: rows that pad the embedding."""
     return list(range(len(tokenizer), model.get_input_embeddings().num_embeddings))
+
+
+class Fillers:
+    """The ids that carry no words: control and stop tokens, and white space. Asked for with `in`."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Collection[int]) -> None:
+        self._tokenizer = tokenizer
+        self._known = dict.fromkeys([*control_tokens(tokenizer), *stops], True)
+
+    def __contains__(self, token: int) -> bool:
+        if token not in self._known:
+            self._known[token] = not str(self._tokenizer.decode([token])).strip()
+        return self._known[token]
+
+
+def answer_end(tokens: Sequence[int], stops: Collection[int], fillers: Fillers) -> int:
+    """How many tokens of a rendered answer run up to the stop token that ends it; 0 where none does.
+
+    That is the first stop token after the last word: there a model stops that writes the answer, and what a template
+    puts after it (a line break, Phi-3's end of text) is no part of it.
+    """
+    words = len(tokens)
+    while words and tokens[words - 1] in fillers:
+        words -= 1
+    return next((at + 1 for at in range(words, len(tokens)) if tokens[at] in stops), 0)

@@ -2,31 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from ...training.rows import IGNORE
 
 
 def bash_row(
-    x: Sequence[int], y_hat: Sequence[int], y: Sequence[int], trailer: Sequence[int] = ()
+    x: Sequence[int],
+    y_hat: Sequence[int],
+    y: Sequence[int],
+    trailer: Sequence[int] = (),
+    trained: Sequence[bool] | None = None,
 ) -> dict[str, list[int]]:
     """The row whose loss is -Σ_t log π(y_t | x, ŷ_<t).
 
     The label y_t stands at the same index as ŷ_t; the causal shift happens once, in the loss, so that the label at
     index i is predicted from the inputs before i. ŷ_T is therefore never read by the loss of y. With ŷ = y this is an
-    SFT row.
+    SFT row. With several assistant turns y holds the user turns between them, which carry no loss.
 
     Args:
         x: prompt, P ids.
         y_hat: mixed context, T ids.
         y: reference, T ids.
         trailer: what the template puts after y.
+        trained: one flag for each token of y: False where no loss falls; None for all True.
 
     Returns:
-        `input_ids` = x ⊕ ŷ ⊕ trailer and `labels` = (-100)·P ⊕ y ⊕ trailer, both P + T + len(trailer) long.
+        `input_ids` = x ⊕ ŷ ⊕ trailer and `labels` = (-100)·P ⊕ y ⊕ trailer with -100 where y is not trained, both
+        P + T + len(trailer) long.
     """
     if len(y_hat) != len(y):
         raise ValueError(
             f"the context has {len(y_hat)} tokens, the reference {len(y)}: they must stand position by position"
         )
-    return {"input_ids": [*x, *y_hat, *trailer], "labels": [*([IGNORE] * len(x)), *y, *trailer]}
+    labels = list(y) if trained is None else [t if loss else IGNORE for t, loss in zip(y, trained, strict=True)]
+    return {"input_ids": [*x, *y_hat, *trailer], "labels": [*([IGNORE] * len(x)), *labels, *trailer]}
+
+
+def fixed_positions(y: Sequence[int], trained: Sequence[bool], control: Collection[int]) -> list[bool]:
+    """Where no coin falls on a reference: what no assistant wrote, and control tokens.
+
+    A control token is never drawn, so that a coin could only replace it by a word: an end of turn, a channel mark or
+    a tool mark would vanish from the context.
+
+    Args:
+        y: reference, T ids.
+        trained: one flag for each token of y.
+        control: ids of special tokens, from `gapbridge.examples.tokens.control_tokens`.
+    """
+    return [not loss or token in control for token, loss in zip(y, trained, strict=True)]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from ...decoding import Draft
 from ...errors import ConfigError
+from ...examples.template import ChatTemplate
+from ...examples.tokens import Fillers, answer_end, control_tokens
 from ...training.rows import masked_row
 
 
@@ -29,29 +33,75 @@ def rac_row(
     return masked_row([*x, *y_hat, *cue], [*y, *trailer])
 
 
-def chat_cue(tokenizer: PreTrainedTokenizerBase, correction_prompt: str, stops: Sequence[int]) -> list[int]:
-    """The ids between the stop token of one assistant turn and the first token of the next, with the request between.
+def chat_cue(
+    tokenizer: PreTrainedTokenizerBase,
+    correction_prompt: str,
+    stops: Sequence[int],
+    *,
+    date: str | None = None,
+    template_arguments: Mapping[str, Any] | None = None,
+) -> list[int]:
+    """The ids between the token that ends one assistant turn and the first token of the next, the request between.
 
-    They are read off the template once, on a placeholder conversation, and do not depend on it.
+    They are read off the template once, on a placeholder conversation, and do not depend on it. Where the template
+    renders an earlier turn differently (Qwen3 drops its reasoning), they are those of TRL's training variant.
+
+    Args:
+        stops: token ids that end an answer, from `stop_tokens`.
+        date, template_arguments: as `build_examples` takes them.
 
     Raises:
-        ConfigError: the template renders an earlier turn differently once another follows.
+        ConfigError: the template cannot carry a draft as it was sampled, with another turn after it.
     """
+    return _after_draft(tokenizer, correction_prompt, stops, date, template_arguments)[1]
+
+
+def end_of_turn(
+    tokenizer: PreTrainedTokenizerBase,
+    stops: Sequence[int],
+    *,
+    date: str | None = None,
+    template_arguments: Mapping[str, Any] | None = None,
+) -> int:
+    """The token that ends an assistant turn where another turn follows. Arguments and errors are `chat_cue`'s."""
+    return _after_draft(tokenizer, "c", stops, date, template_arguments)[0]
+
+
+def _after_draft(
+    tokenizer: PreTrainedTokenizerBase,
+    request: str,
+    stops: Sequence[int],
+    date: str | None,
+    arguments: Mapping[str, Any] | None,
+) -> tuple[int, list[int]]:
+    template = ChatTemplate(tokenizer, date=date, arguments=arguments or {})
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    first = list(tokenizer.apply_chat_template(turns, return_dict=True)["input_ids"])
-    asked = [*turns, {"role": "user", "content": correction_prompt}]
-    both = list(tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=True)["input_ids"])
-    end = max((at + 1 for at, token in enumerate(first) if token in stops), default=0)
-    if not end:
-        raise ConfigError(
-            "the chat template puts no stop token after an assistant turn: set eos_token to the one it uses"
-        )
-    if both[:end] != first[:end]:
-        raise ConfigError(
-            "the chat template renders an assistant turn differently once another turn follows (some drop a reasoning "
-            "part): a draft cannot be kept as it was sampled. Use a template that leaves earlier turns alone"
-        )
-    return both[end:]
+    fillers, control = Fillers(tokenizer, stops), {*control_tokens(tokenizer), *stops}
+    faults = []
+    for candidate in filter(None, (template, template.training_variant())):
+        try:
+            first = candidate.ids(turns)
+            both = candidate.ids([*turns, {"role": "user", "content": request}], ask=True)
+        except (TemplateError, ValueError, TypeError) as error:
+            faults.append(f"the chat template refuses a correction: {error}")
+            continue
+        end = answer_end(first, stops, fillers)
+        if not end:
+            faults.append(
+                "the chat template puts no stop token after an assistant turn: set eos_token to the one it uses"
+            )
+        elif both[: end - 1] != first[: end - 1] or both[end - 1] not in control:
+            names = " or ".join(template.thinking_arguments())
+            faults.append(
+                "the chat template renders an assistant turn differently once another turn follows (some drop a "
+                "reasoning part): a draft cannot be kept as it was sampled. "
+                + (f"Set {names} in chat_template_kwargs, or use" if names else "Use")
+                + " a template that leaves earlier turns alone"
+            )
+        else:
+            # The last turn may end with another token: gpt-oss ends it with <|return|>, earlier ones with <|end|>.
+            return both[end - 1], both[end:]
+    raise ConfigError(faults[0])
 
 
 def text_cue(tokenizer: PreTrainedTokenizerBase, correction_prompt: str) -> list[int]:
@@ -60,20 +110,29 @@ def text_cue(tokenizer: PreTrainedTokenizerBase, correction_prompt: str) -> list
 
 
 def correction_cue(
-    tokenizer: PreTrainedTokenizerBase, correction_prompt: str, stops: Sequence[int], *, conversational: bool
+    tokenizer: PreTrainedTokenizerBase,
+    correction_prompt: str,
+    stops: Sequence[int],
+    *,
+    conversational: bool,
+    date: str | None = None,
+    template_arguments: Mapping[str, Any] | None = None,
 ) -> list[int]:
     """The ids that stand between draft and reference: a turn of a chat, or a paragraph. Raises as `chat_cue` does."""
     if conversational:
-        return chat_cue(tokenizer, correction_prompt, stops)
+        return chat_cue(tokenizer, correction_prompt, stops, date=date, template_arguments=template_arguments)
     return text_cue(tokenizer, correction_prompt)
 
 
 def draft_in_context(draft: Draft, *, conversational: bool, eos_token_id: int) -> list[int]:
     """A draft as it stands before the cue.
 
-    In a chat the turn must be closed: a draft cut at the cap gets the EOS it did not reach. In plain text an EOS would
-    end the document: the stop token of a finished draft is left out.
+    In a chat the turn is closed as the template closes it, in place of the stop token that the draft ended on or, cut
+    at the cap, did not reach. In plain text an EOS would end the document: the stop token of a finished draft is left
+    out.
+
+    Args:
+        eos_token_id: the token that closes the turn, from `end_of_turn` (plain text needs none).
     """
-    if conversational:
-        return draft.tokens if draft.finished else [*draft.tokens, eos_token_id]
-    return draft.tokens[:-1] if draft.finished else draft.tokens
+    words = draft.tokens[:-1] if draft.finished else draft.tokens
+    return [*words, eos_token_id] if conversational else words
