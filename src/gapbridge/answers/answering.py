@@ -98,7 +98,7 @@ def answer_examples(
         """Those of the mode's store, in the order of the examples, after what it lacks was made."""
 
         def columns(part: list[Example], on_finished: Callable[[int], object]) -> dict[str, list[Any]]:
-            prompts, ids = [example.prompt for example in part], [example.id for example in part]
+            prompts, ids = [example.asked for example in part], [example.id for example in part]
             how: dict[str, Any] = {"ids": ids, "options": draw, "on_finished": on_finished}
             how["max_completion_length"] = options.max_completion_length
             with generation_precision(model, args):

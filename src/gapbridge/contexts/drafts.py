@@ -50,7 +50,7 @@ def drafted_contexts(method: str, model: PreTrainedModel, tokenizer: PreTrainedT
         with generation_precision(model, args):
             drafts = draft_answers(
                 model,
-                [example.prompt for example in examples],
+                [example.asked for example in examples],
                 ids=ids,
                 max_completion_length=args.max_draft_length,
                 stop_tokens=stops,
@@ -75,7 +75,7 @@ class _VLLMDrafter:
             self._engine = None
 
     def draw(self, examples: list[Example], on_finished: Progress) -> Columns:
-        ids, prompts = [example.id for example in examples], [example.prompt for example in examples]
+        ids, prompts = [example.id for example in examples], [example.asked for example in examples]
         if self._engine is None:
             self._engine = _open_engine(self._model, self._args)
             with generation_precision(self._model, self._args):

@@ -112,7 +112,9 @@ def build_examples(
     table = table.remove_columns(["id", *flags]).add_column("id", ids)
     if bad_rows:
         table = table.select(good)
-    return ExampleSet(table, bad_rows, source, cut, truncated, conversational)
+    return ExampleSet(
+        table, bad_rows, source, cut, truncated, conversational, tuple(stops), date, dict(template_arguments or {})
+    )
 
 
 def _form(columns: set[str], source: str) -> str:

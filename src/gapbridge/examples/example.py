@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -109,7 +109,7 @@ class ExampleSet:
 
     In the table `trained` is null where all tokens are trained, `asked` where it is the prompt. `cut_prompts` counts
     prompts that lost their end to the answer, `truncated` answers that lost theirs; `conversational` says that the
-    rows came through a chat template.
+    rows came through a chat template, `stops`, `date` and `template_arguments` with what `build_examples` was given.
     """
 
     table: Dataset
@@ -118,6 +118,9 @@ class ExampleSet:
     cut_prompts: int
     truncated: int
     conversational: bool
+    stops: tuple[int, ...] = ()
+    date: str | None = None
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.table)

@@ -59,7 +59,8 @@ def load_held_out(
     dataset, source = (loaded.train, loaded.source) if loaded.eval is None else (loaded.eval, loaded.eval_source)
     if limit is not None:
         dataset = dataset.select(range(min(limit, len(dataset))))
-    return _read(job, dataset, tokenizer, model, source, None)
+    # An evaluation asks once a row.
+    return _read(job, dataset, tokenizer, model, source, None, assistant_turns="last")
 
 
 def _read(
@@ -69,8 +70,11 @@ def _read(
     model: PreTrainedModel | None,
     source: str,
     max_length: int | None,
+    assistant_turns: str | None = None,
 ) -> ExampleSet:
-    return job.method.read(dataset, tokenizer, model, job.args, source, max_length=max_length)
+    return job.method.read(
+        dataset, tokenizer, model, job.args, source, max_length=max_length, assistant_turns=assistant_turns
+    )
 
 
 def _evaluates(job: Job) -> bool:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import date
 from typing import TYPE_CHECKING, ClassVar
 
 from ..decoding.options import DrawOptions
@@ -58,6 +59,12 @@ class ExampleFields(Fields):
             as bad rows.
         chat_template (`str`, *optional*):
             A chat template in Jinja, set on the tokenizer. For a file use `chat_template_path`.
+        chat_template_kwargs (`dict[str, Any]`, *optional*):
+            Arguments of the chat template for every row, such as `{"enable_thinking": False}`.
+        assistant_turns (`str`, *optional*, defaults to `"all"`):
+            Which assistant turns of `messages` are trained: `"all"`, as with TRL's `assistant_only_loss`, or `"last"`.
+        template_date (`str`, *optional*):
+            The day, `YYYY-MM-DD`, for chat templates that write today's date. Defaults to the day a run began on.
     """
 
     on_bad_rows: str = field(
@@ -69,11 +76,26 @@ class ExampleFields(Fields):
     chat_template: str | None = field(
         default=None, metadata={"help": "Chat template (Jinja) to set on the tokenizer."}
     )
+    chat_template_kwargs: dict | None = field(
+        default=None, metadata={"help": "Arguments of the chat template for every row."}
+    )
+    assistant_turns: str = field(
+        default="all",
+        metadata={"help": "Turns of `messages` that are trained: all or last.", "choices": ["all", "last"]},
+    )
+    template_date: str | None = field(
+        default=None,
+        metadata={"help": "Day (YYYY-MM-DD) for templates that write the date; default: the run's first."},
+    )
 
     def faults(self) -> list[str]:
         faults = super().faults()
         if self.on_bad_rows not in ("raise", "skip"):
             faults.append(f"on_bad_rows is {self.on_bad_rows!r}: choose raise or skip")
+        if self.assistant_turns not in ("all", "last"):
+            faults.append(f"assistant_turns is {self.assistant_turns!r}: choose all or last")
+        if self.template_date is not None and not _is_day(self.template_date):
+            faults.append(f"template_date is {self.template_date!r}: give a day as YYYY-MM-DD")
         if self.chat_template is not None and self.chat_template_path is not None:
             faults.append("both chat_template and chat_template_path are given: keep one")
         if self.max_length is not None and self.max_length < 2:
@@ -83,6 +105,13 @@ class ExampleFields(Fields):
                 "packing_strategy: wrapped lets documents attend to each other and cuts them anywhere; use bfd"
             )
         return faults
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except (ValueError, TypeError):
+        return False
 
 
 @dataclass

@@ -110,8 +110,9 @@ class Method(Guards):
         source: str,
         *,
         max_length: int | None,
+        assistant_turns: str | None = None,
     ) -> ExampleSet:
-        """The examples of a data set."""
+        """The examples of a data set; `assistant_turns` as the configuration says where it is None."""
         return build_examples(
             dataset,
             tokenizer,
@@ -121,6 +122,9 @@ class Method(Guards):
             truncate_long_rows=args.truncate_long_rows and max_length is not None,
             num_proc=args.dataset_num_proc,
             source=source,
+            assistant_turns=args.assistant_turns if assistant_turns is None else assistant_turns,
+            date=args.template_date,
+            template_arguments=args.chat_template_kwargs,
         )
 
     @classmethod

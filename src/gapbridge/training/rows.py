@@ -14,10 +14,8 @@ from rich.console import Console
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
-from ..examples.example import Example
+from ..examples.example import IGNORE, Example
 
-
-IGNORE = -100
 
 Row = dict[str, Any]
 ROW_FEATURES = Features(
@@ -41,8 +39,8 @@ def masked_row(context: Sequence[int], answer: Sequence[int]) -> dict[str, list[
 
 
 def reference_row(example: Example) -> Row:
-    """The SFT row: the prompt, then the reference answer with all of the loss."""
-    row = masked_row(example.prompt, [*example.reference, *example.trailer])
+    """The SFT row: the prompt, then the reference with all of the loss, but for user turns in between."""
+    row = example.reference_row()
     return {"id": example.id, **row, "drawn": [False] * len(row["labels"])}
 
 

@@ -13,6 +13,7 @@ from ...decoding.mode import generation_precision
 from ...examples.example import Example
 from ...examples.tokens import control_tokens, stop_tokens, unnamed_tokens
 from .config import BASHFields
+from .rows import fixed_positions
 
 
 SCHEMA = pa.schema([("id", pa.string()), ("tokens", pa.list_(pa.int64())), ("sampled", pa.list_(pa.bool_()))])
@@ -29,6 +30,7 @@ def suppressed_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 def mixed_contexts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: Any) -> Contexts:
     """What a round draws, with the options of a configuration."""
     options = args.draw_options(suppressed_tokens(model, tokenizer, args))
+    control = frozenset(control_tokens(tokenizer))
 
     def draw(examples: list[Example], on_finished: Progress) -> Columns:
         with generation_precision(model, args):
@@ -38,6 +40,7 @@ def mixed_contexts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, a
                 [example.reference for example in examples],
                 ids=[example.id for example in examples],
                 mixture_coefficient=args.mixture_coefficient,
+                fixed=[fixed_positions(example.reference, example.trained, control) for example in examples],
                 options=options,
                 on_finished=on_finished,
             )

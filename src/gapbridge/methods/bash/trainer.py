@@ -62,10 +62,10 @@ class BASHTrainer(Method, SFTTrainer):
     ) -> Iterator[Row]:
         for example, record in pairs:
             tokens, sampled = record["tokens"], record["sampled"]
-            counts["tokens"] += len(tokens)
+            counts["tokens"] += sum(example.trained)
             counts["sampled"] += sum(sampled)
             counts["differing"] += sum(a != b for a, b in zip(tokens, example.reference, strict=True))
-            row = bash_row(example.prompt, tokens, example.reference, example.trailer)
+            row = bash_row(example.prompt, tokens, example.reference, example.trailer, example.trained)
             drawn = [*[False] * len(example.prompt), *sampled, *[False] * len(example.trailer)]
             yield {"id": example.id, **row, "drawn": drawn}
 

@@ -13,7 +13,7 @@ from ...decoding import Draft, DrawOptions, draft_answers
 from ...errors import DataError
 from ...examples.tokens import stop_tokens
 from .config import CORRECTION_PROMPT
-from .rows import correction_cue, draft_in_context
+from .rows import correction_layout, draft_in_context
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,9 @@ def corrected_answers(
         DataError: the prompts cannot be used.
     """
     stops = stop_tokens(tokenizer, model)
-    cue = correction_cue(tokenizer, settings["correction_prompt"], stops, conversational=conversational)
+    closing, cue = correction_layout(tokenizer, settings["correction_prompt"], stops, conversational=conversational)
     contexts = [
-        [*x, *draft_in_context(draft, conversational=conversational, eos_token_id=tokenizer.eos_token_id), *cue]
+        [*x, *draft_in_context(draft, conversational=conversational, eos_token_id=closing), *cue]
         for x, draft in zip(prompts, first, strict=True)
     ]
     return draft_answers(

@@ -124,6 +124,21 @@ def correction_cue(
     return text_cue(tokenizer, correction_prompt)
 
 
+def correction_layout(
+    tokenizer: PreTrainedTokenizerBase,
+    correction_prompt: str,
+    stops: Sequence[int],
+    *,
+    conversational: bool,
+    date: str | None = None,
+    template_arguments: Mapping[str, Any] | None = None,
+) -> tuple[int, list[int]]:
+    """The token that closes a draft's turn, and the ids between it and the reference. Raises as `chat_cue` does."""
+    if conversational:
+        return _after_draft(tokenizer, correction_prompt, stops, date, template_arguments)
+    return int(tokenizer.eos_token_id), text_cue(tokenizer, correction_prompt)
+
+
 def draft_in_context(draft: Draft, *, conversational: bool, eos_token_id: int) -> list[int]:
     """A draft as it stands before the cue.
 

@@ -15,13 +15,12 @@ from ...contexts.fill import Contexts
 from ...decoding import Draft
 from ...errors import DataError
 from ...examples.example import ExampleSet
-from ...examples.tokens import stop_tokens
 from ...training.citations import CEN_2025
 from ...training.method import AnswerMode, Counts, Method, Pairs
 from ...training.rows import Row, reference_row
 from .config import CORRECTION_PROMPT, RACFields
 from .correct import corrected_answers
-from .rows import correction_cue, draft_in_context, rac_row
+from .rows import correction_layout, draft_in_context, rac_row
 
 
 @dataclass
@@ -62,12 +61,18 @@ class RACTrainer(Method, SFTTrainer):
     }
 
     @classmethod
+    def read(cls, *args: Any, **kwargs: Any) -> ExampleSet:
+        """As in `Method`, one example a trained turn: each is answered, and corrected, by itself."""
+        examples = super().read(*args, **kwargs)
+        return examples.by_turn(examples.stops)
+
+    @classmethod
     def contexts(
         cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: RACConfig
     ) -> Contexts | None:
         if args.reference_rows == 1:
             return None  # every row is plain
-        _cue(tokenizer, examples, args, stop_tokens(tokenizer, model))  # refused before anything is drawn
+        _cue(tokenizer, examples, args)  # refused before anything is drawn
         return drafted_contexts("rac", model, tokenizer, args)
 
     @classmethod
@@ -92,19 +97,17 @@ class RACTrainer(Method, SFTTrainer):
         share = 0.0 if evaluation else args.reference_rows
         plain_share = min(1.0, share / (1 - share)) if share < 1 else 1.0
         correction_share = min(1.0, (1 - share) / share) if share else 1.0
-        cue = _cue(tokenizer, examples, args, stop_tokens(tokenizer))
+        closing, cue = _cue(tokenizer, examples, args)
         for example, record in pairs:
             if _lot(example.id, args.seed, "correction") < correction_share:
                 draft = Draft(record["tokens"], record["finished"])
-                own = draft_in_context(
-                    draft, conversational=examples.conversational, eos_token_id=tokenizer.eos_token_id
-                )
-                row = rac_row(example.prompt, own, cue, example.reference, example.trailer)
+                own = draft_in_context(draft, conversational=examples.conversational, eos_token_id=closing)
+                row = rac_row(example.asked, own, cue, example.reference, example.trailer)
                 counts["drafts"] += 1
                 counts["capped"] += not draft.finished
                 counts["equal"] += draft.tokens == example.reference
                 if args.max_length is None or len(row["input_ids"]) <= args.max_length:
-                    start, end = len(example.prompt), len(example.prompt) + len(own)
+                    start, end = len(example.asked), len(example.asked) + len(own)
                     drawn = [start <= at < end for at in range(len(row["input_ids"]))]
                     yield {"id": example.id, **row, "drawn": drawn}
                 else:
@@ -131,9 +134,16 @@ class RACTrainer(Method, SFTTrainer):
 METHOD = RACTrainer
 
 
-def _cue(tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: RACConfig, stops: list[int]) -> list[int]:
-    """The ids that stand between draft and reference."""
-    return correction_cue(tokenizer, args.correction_prompt, stops, conversational=examples.conversational)
+def _cue(tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: RACConfig) -> tuple[int, list[int]]:
+    """The token that closes a draft's turn, and the ids that stand between draft and reference."""
+    return correction_layout(
+        tokenizer,
+        args.correction_prompt,
+        examples.stops,
+        conversational=examples.conversational,
+        date=examples.date,
+        template_arguments=examples.template_arguments,
+    )
 
 
 def _lot(example_id: str, seed: int, use: str) -> float:
