@@ -226,8 +226,8 @@ def test_a_broken_row_builder_shows_in_the_preview(
     assert "⟦" in good.plain and "→" in good.plain and "‹" in good.plain
     whole = trainer_module.bash_row
 
-    def broken(x: Any, y_hat: Any, y: Any, trailer: Any = ()) -> Any:
-        row = whole(x, y_hat, y, trailer)
+    def broken(x: Any, y_hat: Any, y: Any, trailer: Any, trained: Any) -> Any:
+        row = whole(x, y_hat, y, trailer, trained)
         return {**row, "labels": [*x, *y, *trailer]}
 
     monkeypatch.setattr(trainer_module, "bash_row", broken)

@@ -106,6 +106,7 @@ def answer_examples(
                     made = draft_answers(model, prompts, stop_tokens=stops, **how)
                 else:
                     how |= {"conversational": examples.conversational, "settings": dict(options.modes[mode])}
+                    how |= {"date": examples.date, "template_arguments": examples.template_arguments}
                     own = [first[key] for key in ids]
                     made = answer_modes()[mode].answer(model, tokenizer, prompts, own, **how)
             return {"id": ids, "tokens": [d.tokens for d in made], "finished": [d.finished for d in made]}
@@ -128,5 +129,5 @@ def answer_examples(
     for at, example in enumerate(examples):
         own = {mode: made[at] for mode, made in drafts.items()}
         texts = {mode: text(draft.tokens) for mode, draft in own.items()}
-        answers.append(Answer(example.id, text(example.prompt), text(example.reference), texts, own))
+        answers.append(Answer(example.id, text(example.asked), text(example.reference), texts, own))
     return answers

@@ -18,7 +18,7 @@ from ..contexts.fingerprint import path_sketch
 from ..decoding.mode import place_for_generation
 from ..errors import ConfigError
 from ..examples.example import ExampleSet
-from ..runs.directory import RUN_FILE
+from ..runs.directory import RUN_FILE, run_date
 from ..runs.inputs import load_held_out, load_start
 from ..runs.job import Job, read_job
 
@@ -119,6 +119,7 @@ def load_evaluated(
     job: Job, model_path: str, limit: int | None
 ) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase, ExampleSet]:
     """The model on its device, its tokenizer, and the examples that it is asked."""
+    job.args.template_date = job.args.template_date or run_date(Path(model_path))
     model, tokenizer = load_start(job, model_path)
     place_for_generation(model, job.args)
     return model, tokenizer, load_held_out(job, tokenizer, model, limit=limit)

@@ -10,6 +10,7 @@ run is not repeated. `--resume never` refuses to continue, `--resume must` refus
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import platform
@@ -146,6 +147,10 @@ class RunDirectory:
                 "names. Put them back, or choose another output_dir"
             )
 
+    def date(self) -> str:
+        """The day on which the run began: its chat template goes on writing that day."""
+        return run_date(self.path) or datetime.date.today().isoformat()
+
     def _recorded_inputs(self) -> dict[str, str]:
         if not self.run_file.exists():
             return {}
@@ -160,7 +165,7 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self._directories())
         inputs = {**self._recorded_inputs(), **(inputs or {})}
-        write_json_atomic(self.run_file, {"settings": self.settings, "state": "running", "inputs": inputs})
+        self._record("running", inputs)
         resolved = yaml.safe_dump(
             {"method": self.settings["method"], **recipe.settings}, sort_keys=False, allow_unicode=True
         )
@@ -168,13 +173,25 @@ class RunDirectory:
         write_json_atomic(self.path / "environment.json", environment())
 
     def complete(self) -> None:
-        record = {"settings": self.settings, "state": "complete", "inputs": self._recorded_inputs()}
+        self._record("complete", self._recorded_inputs())
+
+    def _record(self, state: str, inputs: dict[str, str]) -> None:
+        record = {"settings": self.settings, "state": state, "inputs": inputs, "date": self.date()}
         write_json_atomic(self.run_file, record)
 
     def _directories(self) -> list[Path]:
         """Where a run writes files."""
         patterns = ("samples", "checkpoint-*", "round_*", "round_*/*")
         return [self.path, *(path for pattern in patterns for path in self.path.glob(pattern) if path.is_dir())]
+
+
+def run_date(directory: Path) -> str | None:
+    """The day on which the run in a directory began; None where there is no run."""
+    try:
+        record = json.loads((directory / RUN_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return str(record["date"]) if "date" in record else None
 
 
 def environment() -> dict[str, Any]:

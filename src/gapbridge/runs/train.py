@@ -99,6 +99,7 @@ def _open(job: Job, run: RunDirectory) -> _Opened | None:
     index, start = next(unfinished_rounds(job.args), (None, None))
     if index is None:
         return None
+    job.args.template_date = job.args.template_date or run.date()
     model, tokenizer = load_start(job, start, whole=job.method.draws)
     if job.method.draws:
         place_for_generation(model, job.args)

@@ -53,8 +53,8 @@ class AnswerMode:
     help: what it does.
     options: what it can be told on the command line, each with its help.
     settings: from a recipe's configuration, of whatever method, to the mode's settings as JSON values.
-    answer: `answer(model, tokenizer, prompts, first, ids=, conversational=, settings=, max_completion_length=,
-        options=, on_finished=)` → drafts; `first` are the direct answers to the same prompts.
+    answer: `answer(model, tokenizer, prompts, first, ids=, conversational=, date=, template_arguments=, settings=,
+        max_completion_length=, options=, on_finished=)` → drafts; `first` are the direct answers to the same prompts.
     """
 
     help: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -88,6 +88,8 @@ def corrected_answers(
     settings: dict[str, Any],
     max_completion_length: int,
     options: DrawOptions,
+    date: str | None = None,
+    template_arguments: Mapping[str, Any] | None = None,
     on_finished: Callable[[int], object] | None = None,
 ) -> list[Draft]:
     """The answers that follow `first` and the request `settings["correction_prompt"]`, as token ids.
@@ -95,13 +97,21 @@ def corrected_answers(
     Args:
         prompts: token ids that end where the answer starts.
         conversational: whether the request is a chat turn, or else a paragraph of text.
+        date, template_arguments: as `build_examples` takes them.
 
     Raises:
         ConfigError: the chat template cannot carry a correction, or an option lies outside its range.
         DataError: the prompts cannot be used.
     """
     stops = stop_tokens(tokenizer, model)
-    closing, cue = correction_layout(tokenizer, settings["correction_prompt"], stops, conversational=conversational)
+    closing, cue = correction_layout(
+        tokenizer,
+        settings["correction_prompt"],
+        stops,
+        conversational=conversational,
+        date=date,
+        template_arguments=template_arguments,
+    )
     contexts = [
         [*x, *draft_in_context(draft, conversational=conversational, eos_token_id=closing), *cue]
         for x, draft in zip(prompts, first, strict=True)
