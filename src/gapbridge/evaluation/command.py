@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +106,12 @@ def run_eval(args: argparse.Namespace, others: list[str]) -> Path:
         record["labels"] = label_agreement(groups, args.labels)
     if args.judge:
         record["win_rates"] = judge_groups(groups, args, directory / "verdicts")
-    _write_samples(directory / f"{args.task}.samples.jsonl", groups)
+    rows = [{"model": group.model, "mode": group.mode, **sample} for group in groups for sample in group.samples]
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    write_text_atomic(path.with_suffix(".samples.jsonl"), "".join(lines))
     write_json_atomic(path, record)
     show(record, task.grader)
-    print(f"figures: {path}   answers: {directory / f'{args.task}.samples.jsonl'}")
+    print(f"figures: {path}   answers: {path.with_suffix('.samples.jsonl')}")
     return path
 
 
@@ -168,11 +170,6 @@ def _sample(answer: Answer, mode: str) -> Sample:
     draft = answer.drafts[mode]
     sample |= {"answer": answer.texts[mode], "tokens": len(draft.tokens), "capped": not draft.finished}
     return sample if mode == DIRECT else {**sample, "first_answer": answer.first}
-
-
-def _write_samples(path: Path, groups: Sequence[Group]) -> None:
-    rows = [{"model": group.model, "mode": group.mode, **sample} for group in groups for sample in group.samples]
-    write_text_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def show(record: dict[str, Any], grader: str) -> None:

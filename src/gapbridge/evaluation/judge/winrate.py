@@ -70,17 +70,17 @@ class ReplyCache:
             path = self.path(prompt)
             if not path.exists():
                 continue
-            way_out = "delete it, and the judge is asked again"
             try:
                 record = json.loads(path.read_text(encoding="utf-8"))
-            except (json.JSONDecodeError, UnicodeDecodeError) as error:
-                faults.append(f"{path}: is damaged ({error}); {way_out}")
-                continue
+            except ValueError:
+                record = None
             found = record if isinstance(record, dict) else {}
-            if (found.get("prompt"), found.get("judge")) != (prompt, self.identity) or "reply" not in found:
-                faults.append(f"{path}: holds no reply of this judge to this prompt; {way_out}")
-            else:
+            if (found.get("prompt"), found.get("judge")) == (prompt, self.identity) and "reply" in found:
                 replies[prompt] = str(found["reply"])
+            else:
+                faults.append(
+                    f"{path}: is damaged, or holds another judge's reply; delete it, and it is asked for again"
+                )
         if faults:
             raise DataError(faults)
         return replies
@@ -116,7 +116,7 @@ class WinRate:
 
     wins, losses, ties, unparsable: pairs; they add up to `pairs`.
     flips, identical: those of the ties that come from orders that disagree, and from equal answers.
-    win_rate, low, high: (wins + ties / 2) / (wins + losses + ties), and its 95 % bootstrap interval over these pairs.
+    win_rate, low, high: (wins + ties / 2) / (wins + losses + ties), and its 95 % interval over these pairs.
     length_controlled: the rate expected at equal lengths; see `length_controlled_rate`.
     first_words, second_words: mean lengths over all pairs, in words between white space.
     """
@@ -155,15 +155,12 @@ def judge_pairs(
     *,
     cache: Path,
     template: Template | str | Path = "general_qa",
-    resamples: int = 2000,
-    seed: int = 0,
 ) -> WinRate:
     """Let `judge` compare each pair in both orders.
 
     Args:
         cache: the directory of the replies; several judges, templates and runs may share one.
         template: a template, or what `load_template` takes.
-        resamples, seed: of the bootstrap interval.
 
     Raises:
         DataError: there is no pair, ids repeat, texts cannot be encoded, or cached files are damaged; all are listed.
@@ -192,7 +189,7 @@ def judge_pairs(
         verdicts = tuple(template.verdict(reply) for reply in own)
         words = len(pair.first.split()), len(pair.second.split())
         judgements.append(Judgement(pair.id, _outcome(verdicts), verdicts, own, *words))
-    result = summarise(judgements, judge=judge.name, template=template.name, resamples=resamples, seed=seed)
+    result = summarise(judgements, judge=judge.name, template=template.name)
     if result.unparsable:
         logger.warning(
             "judge %s: %d of %d pairs have a verdict that cannot be read and enter no rate; their replies are in %s",
@@ -201,14 +198,12 @@ def judge_pairs(
     return result
 
 
-def summarise(
-    judgements: Sequence[Judgement], *, judge: str, template: str, resamples: int = 2000, seed: int = 0
-) -> WinRate:
+def summarise(judgements: Sequence[Judgement], *, judge: str, template: str) -> WinRate:
     """Count judgements and work out the rates."""
     outcomes = Counter(judgement.outcome for judgement in judgements)
     parsable = [judgement for judgement in judgements if judgement.outcome != "unparsable"]
     scores = np.array([_SCORES[judgement.outcome] for judgement in parsable])
-    rate = mean_interval(scores, resamples=resamples, seed=seed) if parsable else None
+    rate = mean_interval(scores) if parsable else None
     return WinRate(
         judge=judge,
         template=template,

@@ -29,8 +29,6 @@ from .recipe import HarnessTask, LmEvalRecipe
 
 logger = logging.getLogger(__name__)
 
-_TAIL_LINES = 15
-
 
 def evaluate_model(recipe: LmEvalRecipe, model_args: Mapping[str, Any], directory: Path) -> list[dict[str, Any]]:
     """One row a task, in the recipe's order; `model_args` as `harness_model_args` gives them.
@@ -78,7 +76,8 @@ def _results(
     options = harness_options(recipe, names, shots, model_args)
     # The same names can come to hold other weights and other tasks.
     inputs = [Path(str(model_args[key])) for key in ("pretrained", "peft") if key in model_args]
-    inputs += [] if recipe.include_path is None else sorted(Path(recipe.include_path).rglob("*.[yj]*"))
+    own = Path(recipe.include_path).rglob("*.*") if recipe.include_path else []
+    inputs += sorted(path for path in own if path.suffix != ".pyc")
     state = json.dumps([options, [(str(path), path_sketch(path)) for path in inputs]])
     folder = directory / "lm_eval" / f"{shots}_shot-{hashlib.blake2b(state.encode(), digest_size=6).hexdigest()}"
     if any(folder.glob("results_*.json")):
@@ -127,7 +126,7 @@ def run_harness(command: Sequence[str], folder: Path) -> None:
     if process.returncode or not any(folder.glob("results_*.json")):  # it only warns when it cannot write
         # Progress bars redraw their line behind a carriage return.
         lines = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").split("\n")
-        tail = "\n".join([line.rstrip() for line in lines if line.strip()][-_TAIL_LINES:])
+        tail = "\n".join([line.rstrip() for line in lines if line.strip()][-15:])
         raise RunError(
             f"lm_eval ended with exit code {process.returncode} and no results; what is complete stays, the same "
             f"command continues. The last lines of {log}:\n{tail}"
