@@ -22,6 +22,11 @@ SHAPE: dict[str, Any] = {
 GROUPED = {**SHAPE, "num_key_value_heads": 2}
 HEADS = {**GROUPED, "head_dim": 8}
 EXPERTS = {**GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2}
+LATENT = {
+    **SHAPE, "q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8,
+    "n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_group": 1,
+    "topk_group": 1,
+}  # fmt: skip
 OLD = {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "bos_token_id": 0,
        "eos_token_id": 0}  # fmt: skip
 FALCON = {**SHAPE, "num_kv_heads": 4, "new_decoder_architecture": False}
@@ -43,6 +48,7 @@ SLOTS: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma2": ("gemma2", {**HEADS, **ALTERNATING, "final_logit_softcapping": 3.0}),
     "gemma3": ("gemma3_text", {**HEADS, **ALTERNATING, "final_logit_softcapping": 3.0}),
     "gpt-oss": ("gpt_oss", {**HEADS, **ALTERNATING, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "deepseek-v3": ("deepseek_v3", {**LATENT, "num_key_value_heads": 4, "first_k_dense_replace": 1}),
     "gpt-neox": ("gpt_neox", SHAPE),
     "gpt2": ("gpt2", OLD),
     "gpt-j": ("gptj", {**OLD, "rotary_dim": 4}),
