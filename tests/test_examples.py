@@ -66,9 +66,9 @@ def test_trailing_template_tokens_are_kept_apart(tokenizer: Any, tmp_path: Path)
     assert rows == trl_rows(CHAT, chatml, tmp_path)
 
 
-def test_messages_take_the_last_answer(tokenizer: Any) -> None:
+def test_messages_can_take_the_last_answer_alone(tokenizer: Any) -> None:
     turns = [*MESSAGES[0]["messages"], *MESSAGES[1]["messages"]]
-    (example,) = build([{"messages": turns}], tokenizer)
+    (example,) = build([{"messages": turns}], tokenizer, assistant_turns="last")
     assert tokenizer.decode(example.reference) == "It is 2.<|end|>"
     assert tokenizer.decode(example.prompt).endswith("<|user|>What is 1+1?<|end|><|assistant|>")
     assert list(build(MESSAGES, tokenizer)) == list(build(CHAT, tokenizer))
@@ -114,7 +114,12 @@ def test_all_bad_rows_come_at_once(tokenizer: Any) -> None:
     with pytest.raises(DataError) as caught:
         build([row for row, _ in BAD.values()], tokenizer)
     assert all(reason in str(caught.value) for _, reason in BAD.values())
+    assert len(caught.value.faults) == 5, "a bad row is a fault"
     assert "5 of 5 rows" in str(caught.value) and "on_bad_rows: skip" in str(caught.value)
+    assert "truncate_long_rows: true" in str(caught.value)
+    with pytest.raises(DataError) as caught:
+        build([PLAIN[0], BAD["long prompt"][0]], tokenizer)
+    assert len(caught.value.faults) == 1 and "truncate_long_rows" not in str(caught.value), "cutting would not help"
     with pytest.raises(DataError, match="no row is left"):
         build([row for row, _ in BAD.values()], tokenizer, on_bad_rows="skip")
 

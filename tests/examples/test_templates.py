@@ -198,7 +198,7 @@ def test_rac_rows_are_what_the_template_renders(name: str) -> None:
 def test_the_arguments_that_refusals_name_are_a_way_out(name: str, case: str, arguments: dict[str, Any]) -> None:
     reason, _ = outcome(name, case)
     assert next(iter(arguments)) in reason
-    example = built(name, case, template_arguments=arguments)
+    example = built(name, case, chat_template_kwargs=arguments)
     rendered = [replace(template, arguments=arguments).text(**CONVERSATIONS[case]) for template in sources(name)]
     assert text_of(name, example) in rendered
 

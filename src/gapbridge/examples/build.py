@@ -43,7 +43,7 @@ def build_examples(
     source: str = "train_dataset",
     assistant_turns: str = "all",
     date: str | None = None,
-    template_arguments: Mapping[str, Any] | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> ExampleSet:
     """Tokenise a data set in one of TRL's forms, or take its ids as they are.
 
@@ -62,7 +62,7 @@ def build_examples(
         date: the day, `YYYY-MM-DD`, for templates that write today's date; None takes the clock. A run keeps the day
             on which it began and passes it each time, and so does what is evaluated afterwards: otherwise the examples
             differ after midnight.
-        template_arguments: arguments of the chat template for every row, such as `{"enable_thinking": False}`; a
+        chat_template_kwargs: arguments of the chat template for every row, such as `{"enable_thinking": False}`; a
             row's own `chat_template_kwargs` win.
 
     Raises:
@@ -82,7 +82,7 @@ def build_examples(
             f"{source}: the rows are conversations, but the tokenizer {tokenizer.name_or_path!r} has no chat "
             "template: set chat_template or chat_template_path"
         )
-    template = ChatTemplate(tokenizer, date=date, arguments=template_arguments or {})
+    template = ChatTemplate(tokenizer, date=date, arguments=chat_template_kwargs or {})
     tokenise = _Tokenise(template, form, frozenset(stops), max_length, truncate_long_rows, assistant_turns == "all")
     flags = {"fault": Value("string"), "cut_prompt": Value("bool"), "truncated": Value("bool")}
     # Neither written to nor read from the cache of `datasets`: its key does not cover the code of this module.

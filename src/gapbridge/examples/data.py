@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -15,13 +16,17 @@ from ..errors import ConfigError, DataError
 from ..recipe.values import type_fault
 
 
+logger = logging.getLogger(__name__)
+
+
 @dataclass
 class DataConfig(DatasetMixtureConfig):
     """TRL's mixture of data sets, with held-out data of its own and a mapping of columns.
 
     `prompt_column` and `completion_column` name the columns that hold question and answer; with `as_chat` plain
-    strings become one user and one assistant turn, after an optional `system_prompt`. `id_column` names a column of
-    stable ids.
+    strings become one user and one assistant turn. Without a completion column a `messages` column is the
+    conversation. `system_prompt` goes before every conversation that has no system turn of its own. `id_column` names
+    a column of stable ids.
     """
 
     eval_datasets: list[DatasetConfig] = field(
@@ -33,7 +38,12 @@ class DataConfig(DatasetMixtureConfig):
     as_chat: bool = field(
         default=False, metadata={"help": "Turn prompt and answer strings into one user and one assistant turn."}
     )
-    system_prompt: str | None = field(default=None, metadata={"help": "System turn put first, with `as_chat`."})
+    system_prompt: str | None = field(
+        default=None, metadata={"help": "System turn put before conversations that have none, for chat data."}
+    )
+    chat_template_kwargs: dict[str, Any] | None = field(
+        default=None, metadata={"help": "Arguments of the chat template, such as {enable_thinking: false}."}
+    )
     max_train_examples: int | None = field(default=None, metadata={"help": "Use the first so many rows only."})
     max_eval_examples: int | None = field(default=None, metadata={"help": "Use the first so many held-out rows only."})
 
@@ -65,8 +75,6 @@ def check_data_config(config: DataConfig, script: ScriptArguments) -> list[str]:
         faults.append("streaming is not supported: contexts belong to rows with a length and stable ids")
     if config.eval_datasets and config.test_split_size:
         faults.append("both `eval_datasets` and `test_split_size` are given: keep one")
-    if config.system_prompt and not config.as_chat:
-        faults.append("system_prompt needs as_chat: true")
     for name in ("max_train_examples", "max_eval_examples"):
         value = getattr(config, name)
         if value is not None and value < 1:
@@ -158,8 +166,14 @@ def _first(dataset: Dataset, count: int | None) -> Dataset:
 
 def _standard_columns(dataset: Dataset, config: DataConfig, source: str) -> Dataset:
     columns = dataset.column_names
-    if "input_ids" in columns or ("messages" in columns and config.prompt_column not in columns):
+    if "input_ids" in columns:
+        if config.system_prompt:
+            raise ConfigError(f"{source}: system_prompt needs text, and the rows are token ids: leave it out")
         return _named(dataset, {config.id_column: "id"})
+    if "messages" in columns and config.completion_column not in columns:
+        # UltraChat's `prompt` repeats the first user turn.
+        dataset = dataset.remove_columns([name for name in (config.prompt_column, "completion") if name in columns])
+        return _with_system_turn(_named(dataset, {config.id_column: "id"}), "messages", config, source)
     missing = [name for name in (config.prompt_column, config.completion_column) if name not in columns]
     if missing:
         raise DataError(
@@ -170,16 +184,40 @@ def _standard_columns(dataset: Dataset, config: DataConfig, source: str) -> Data
     mapping = {config.prompt_column: "prompt", config.completion_column: "completion", config.id_column: "id"}
     dataset = _named(dataset, mapping)
     if not config.as_chat:
-        return dataset
-    system = [{"role": "system", "content": config.system_prompt}] if config.system_prompt else []
+        return _with_system_turn(dataset, "prompt", config, source)
 
     def chat(row: dict[str, Any]) -> dict[str, Any]:
         return {
-            "prompt": [*system, {"role": "user", "content": row["prompt"]}],
+            "prompt": [{"role": "user", "content": row["prompt"]}],
             "completion": [{"role": "assistant", "content": row["completion"]}],
         }
 
-    return dataset.map(chat, desc="As chat", load_from_cache_file=False, keep_in_memory=True)
+    dataset = dataset.map(chat, desc="As chat", load_from_cache_file=False, keep_in_memory=True)
+    return _with_system_turn(dataset, "prompt", config, source)
+
+
+def _with_system_turn(dataset: Dataset, column: str, config: DataConfig, source: str) -> Dataset:
+    """`system_prompt` put before the conversations that have no system turn of their own."""
+    if not config.system_prompt:
+        return dataset
+    if isinstance(dataset[0][column], str):
+        raise ConfigError(f"{source}: system_prompt needs as_chat: true, since the rows are plain text")
+    turn = {"role": "system", "content": config.system_prompt}
+    own = 0
+
+    def put(row: dict[str, Any]) -> dict[str, Any]:
+        nonlocal own
+        turns = row[column]
+        if not turns:  # told with its row when it becomes an example
+            return {column: turns}
+        has_one = turns[0].get("role") == "system"
+        own += has_one
+        return {column: turns if has_one else [turn, *turns]}
+
+    dataset = dataset.map(put, desc="System turn", load_from_cache_file=False, keep_in_memory=True)
+    if own:
+        logger.warning("%s: %d of %d rows keep a system turn of their own", source, own, len(dataset))
+    return dataset
 
 
 def _named(dataset: Dataset, mapping: dict[str, str]) -> Dataset:

@@ -39,7 +39,7 @@ def chat_cue(
     stops: Sequence[int],
     *,
     date: str | None = None,
-    template_arguments: Mapping[str, Any] | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> list[int]:
     """The ids between the token that ends one assistant turn and the first token of the next, the request between.
 
@@ -48,12 +48,12 @@ def chat_cue(
 
     Args:
         stops: token ids that end an answer, from `stop_tokens`.
-        date, template_arguments: as `build_examples` takes them.
+        date, chat_template_kwargs: as `build_examples` takes them.
 
     Raises:
         ConfigError: the template cannot carry a draft as it was sampled, with another turn after it.
     """
-    return _after_draft(tokenizer, correction_prompt, stops, date, template_arguments)[1]
+    return _after_draft(tokenizer, correction_prompt, stops, date, chat_template_kwargs)[1]
 
 
 def end_of_turn(
@@ -61,10 +61,10 @@ def end_of_turn(
     stops: Sequence[int],
     *,
     date: str | None = None,
-    template_arguments: Mapping[str, Any] | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> int:
     """The token that ends an assistant turn where another turn follows. Arguments and errors are `chat_cue`'s."""
-    return _after_draft(tokenizer, "c", stops, date, template_arguments)[0]
+    return _after_draft(tokenizer, "c", stops, date, chat_template_kwargs)[0]
 
 
 def _after_draft(
@@ -116,11 +116,11 @@ def correction_cue(
     *,
     conversational: bool,
     date: str | None = None,
-    template_arguments: Mapping[str, Any] | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> list[int]:
     """The ids that stand between draft and reference: a turn of a chat, or a paragraph. Raises as `chat_cue` does."""
     if conversational:
-        return chat_cue(tokenizer, correction_prompt, stops, date=date, template_arguments=template_arguments)
+        return chat_cue(tokenizer, correction_prompt, stops, date=date, chat_template_kwargs=chat_template_kwargs)
     return text_cue(tokenizer, correction_prompt)
 
 
