@@ -106,7 +106,7 @@ def answer_examples(
                     made = draft_answers(model, prompts, stop_tokens=stops, **how)
                 else:
                     how |= {"conversational": examples.conversational, "settings": dict(options.modes[mode])}
-                    how |= {"date": examples.date, "template_arguments": examples.template_arguments}
+                    how |= {"date": examples.date, "chat_template_kwargs": examples.chat_template_kwargs}
                     own = [first[key] for key in ids]
                     made = answer_modes()[mode].answer(model, tokenizer, prompts, own, **how)
             return {"id": ids, "tokens": [d.tokens for d in made], "finished": [d.finished for d in made]}

@@ -113,7 +113,7 @@ def build_examples(
     if bad_rows:
         table = table.select(good)
     return ExampleSet(
-        table, bad_rows, source, cut, truncated, conversational, tuple(stops), date, dict(template_arguments or {})
+        table, bad_rows, source, cut, truncated, conversational, tuple(stops), date, dict(chat_template_kwargs or {})
     )
 
 

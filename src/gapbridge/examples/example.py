@@ -109,7 +109,7 @@ class ExampleSet:
 
     In the table `trained` is null where all tokens are trained, `asked` where it is the prompt. `cut_prompts` counts
     prompts that lost their end to the answer, `truncated` answers that lost theirs; `conversational` says that the
-    rows came through a chat template, `stops`, `date` and `template_arguments` with what `build_examples` was given.
+    rows came through a chat template, `stops`, `date` and `chat_template_kwargs` with what `build_examples` was given.
     """
 
     table: Dataset
@@ -120,7 +120,7 @@ class ExampleSet:
     conversational: bool
     stops: tuple[int, ...] = ()
     date: str | None = None
-    template_arguments: Mapping[str, Any] = field(default_factory=dict)
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.table)

@@ -53,7 +53,7 @@ class AnswerMode:
     help: what it does.
     options: what it can be told on the command line, each with its help.
     settings: from a recipe's configuration, of whatever method, to the mode's settings as JSON values.
-    answer: `answer(model, tokenizer, prompts, first, ids=, conversational=, date=, template_arguments=, settings=,
+    answer: `answer(model, tokenizer, prompts, first, ids=, conversational=, date=, chat_template_kwargs=, settings=,
         max_completion_length=, options=, on_finished=)` → drafts; `first` are the direct answers to the same prompts.
     """
 
@@ -124,7 +124,7 @@ class Method(Guards):
             source=source,
             assistant_turns=args.assistant_turns if assistant_turns is None else assistant_turns,
             date=args.template_date,
-            template_arguments=args.chat_template_kwargs,
+            chat_template_kwargs=args.chat_template_kwargs,
         )
 
     @classmethod

@@ -89,7 +89,7 @@ def corrected_answers(
     max_completion_length: int,
     options: DrawOptions,
     date: str | None = None,
-    template_arguments: Mapping[str, Any] | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
     on_finished: Callable[[int], object] | None = None,
 ) -> list[Draft]:
     """The answers that follow `first` and the request `settings["correction_prompt"]`, as token ids.
@@ -97,7 +97,7 @@ def corrected_answers(
     Args:
         prompts: token ids that end where the answer starts.
         conversational: whether the request is a chat turn, or else a paragraph of text.
-        date, template_arguments: as `build_examples` takes them.
+        date, chat_template_kwargs: as `build_examples` takes them.
 
     Raises:
         ConfigError: the chat template cannot carry a correction, or an option lies outside its range.
@@ -110,7 +110,7 @@ def corrected_answers(
         stops,
         conversational=conversational,
         date=date,
-        template_arguments=template_arguments,
+        chat_template_kwargs=chat_template_kwargs,
     )
     contexts = [
         [*x, *draft_in_context(draft, conversational=conversational, eos_token_id=closing), *cue]

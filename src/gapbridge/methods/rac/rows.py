@@ -131,11 +131,11 @@ def correction_layout(
     *,
     conversational: bool,
     date: str | None = None,
-    template_arguments: Mapping[str, Any] | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> tuple[int, list[int]]:
     """The token that closes a draft's turn, and the ids between it and the reference. Raises as `chat_cue` does."""
     if conversational:
-        return _after_draft(tokenizer, correction_prompt, stops, date, template_arguments)
+        return _after_draft(tokenizer, correction_prompt, stops, date, chat_template_kwargs)
     return int(tokenizer.eos_token_id), text_cue(tokenizer, correction_prompt)
 
 

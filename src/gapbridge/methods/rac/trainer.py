@@ -142,7 +142,7 @@ def _cue(tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: RACConf
         examples.stops,
         conversational=examples.conversational,
         date=examples.date,
-        template_arguments=examples.template_arguments,
+        chat_template_kwargs=examples.chat_template_kwargs,
     )
 
 
