@@ -41,9 +41,6 @@ class DataConfig(DatasetMixtureConfig):
     system_prompt: str | None = field(
         default=None, metadata={"help": "System turn put before conversations that have none, for chat data."}
     )
-    chat_template_kwargs: dict[str, Any] | None = field(
-        default=None, metadata={"help": "Arguments of the chat template, such as {enable_thinking: false}."}
-    )
     max_train_examples: int | None = field(default=None, metadata={"help": "Use the first so many rows only."})
     max_eval_examples: int | None = field(default=None, metadata={"help": "Use the first so many held-out rows only."})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import date
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..decoding.options import DrawOptions
 from ..errors import ConfigError
@@ -76,8 +76,8 @@ class ExampleFields(Fields):
     chat_template: str | None = field(
         default=None, metadata={"help": "Chat template (Jinja) to set on the tokenizer."}
     )
-    chat_template_kwargs: dict | None = field(
-        default=None, metadata={"help": "Arguments of the chat template for every row."}
+    chat_template_kwargs: dict[str, Any] | None = field(
+        default=None, metadata={"help": "Arguments of the chat template, such as {enable_thinking: false}."}
     )
     assistant_turns: str = field(
         default="all",
