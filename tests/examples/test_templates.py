@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from conftest import ROOT
 from datasets import Dataset
-from templates import CONVERSATIONS, NAMES, assistant, tokenizer_of, user
+from templates import CONVERSATIONS, NAMES, assistant, byte_tokenizer, stop_names, tokenizer_of, user
 from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
 from gapbridge import ConfigError, DataError, build_examples
@@ -124,6 +124,20 @@ def test_trained_tokens_are_those_of_trl(name: str) -> None:
         assert [h + o for h, o in zip(headers, ours)] == theirs, case
         asked = tokenizer.decode(example.prompt)
         assert all(asked.endswith(header) for header in headers), f"{case}: less only what the prompt ends with"
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("diffusion_gemma")])
+def test_templates_unknown_to_trl_are_cut_as_trl_marks_them(name: str) -> None:
+    """The turns that are found by rendering prefixes are those that TRL's marks give, where the text is the same."""
+    own, stops = tokenizer_of(name)
+    if has_generation_markers(own.chat_template):
+        return
+    tokenizer = byte_tokenizer("{#- mine -#}" + own.chat_template, stop_names(name))
+    for case, example, used, _ in taken(name):
+        if used is sources(name)[0]:
+            rows = Dataset.from_list([CONVERSATIONS[case]])
+            found = build_examples(rows, tokenizer, stops=stops, max_length=None, date=DAY)
+            assert list(found) == [example], case
 
 
 def runs(tokenizer: Any, ids: list[int], mask: list[int] | list[bool]) -> list[str]:

@@ -20,14 +20,8 @@ from gapbridge.examples.tokens import Fillers, answer_end
 from gapbridge.methods.rac.rows import chat_cue, end_of_turn
 
 
-TURNS = [
-    user("What is 1+1?"),
-    assistant("It is 2."),
-    user("And 2+2?"),
-    assistant("It is 4."),
-    user("3?"),
-    assistant("6"),
-]
+TURNS = [user("What is 1+1?"), assistant("It is 2."), user("And 2+2?"), assistant("It is 4.")]
+TURNS += [user("3?"), assistant("6")]
 ROWS = [
     {"messages": TURNS},
     {"messages": [{"role": "system", "content": "hi"}, *TURNS[:4]]},

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from trl import SFTConfig, SFTTrainer
 
 from gapbridge.methods.bash.rows import bash_row
+from gapbridge.methods.bash.rows import fixed_positions
 
 
 tokens = st.lists(st.integers(0, 96), min_size=1, max_size=12)
@@ -36,6 +37,13 @@ def test_unequal_lengths_are_refused() -> None:
 def test_reference_context_is_an_sft_row() -> None:
     row = bash_row([5, 6], [7, 8], [7, 8])
     assert row["input_ids"] == [5, 6, 7, 8] and row["labels"] == [-100, -100, 7, 8]
+
+
+def test_what_no_assistant_wrote_carries_no_loss_and_no_coin() -> None:
+    y, trained = [7, 1, 4, 5, 8, 1], [True, True, False, False, True, True]
+    row = bash_row([5, 6], [9, 1, 4, 5, 8, 1], y, [3], trained)
+    assert row["labels"] == [-100, -100, 7, 1, -100, -100, 8, 1, 3] and row["input_ids"] == [5, 6, 9, 1, 4, 5, 8, 1, 3]
+    assert fixed_positions(y, trained, {1}) == [False, True, True, True, False, True]
 
 
 def test_loss_of_a_hand_made_batch(tmp_path, tokenizer) -> None:

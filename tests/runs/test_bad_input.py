@@ -102,7 +102,6 @@ RECIPES: dict[str, tuple[Change, str, str]] = {
     "data entry with unknown key": (keys(datasets=[{"path": "json", "files": "x"}]), "ConfigError", "files"),
     "streaming": (keys(streaming=True), "ConfigError", "streaming is not supported"),
     "no rows wanted": (keys(max_train_examples=0), "ConfigError", "max_train_examples is 0"),
-    "system prompt without chat": (keys(system_prompt="Be brief."), "ConfigError", "needs as_chat"),
     "evaluation without data": (keys(eval_strategy="epoch"), "ConfigError", "give `eval_datasets`"),
     "environment no mapping": (keys(env="A=1"), "ConfigError", "env is 'A=1'"),
     "environment no text": (keys(env={"A": [1]}), "ConfigError", "is no environment variable"),

@@ -72,6 +72,11 @@ class ChatSplitter:
         if messages[0]["role"] == "assistant":
             fault = "messages starts with an assistant turn, and nothing asks for it: leave it out, or train the last "
             return Split(fault=f"{fault}turn alone (assistant_turns: last)")
+        if not self._templates[0].tokenizer.is_fast:
+            return Split(
+                fault="several assistant turns are trained, but the tokenizer does not tell which token holds a "
+                "character: use a fast tokenizer, or train the last turn alone (assistant_turns: last)"
+            )
         marked = [template for template in self._templates if template.has_markers(**options)]
         if marked[:1] == self._templates[:1]:
             return self._first_good(self._all_answers(template, messages, options, True) for template in marked)
