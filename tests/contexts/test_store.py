@@ -42,7 +42,7 @@ def test_write_and_read(tmp_path: Path) -> None:
     assert [i for shard in read for i in shard["id"]] == [f"e{i}" for i in range(10)]
     assert read[2]["tokens"] == [[8, 9, 5], [9, 10, 5]] and read[0]["sampled"][0] == [True, False, False]
     manifest = json.loads(store.manifest_path.read_text())
-    assert manifest["identity"]["format_version"] == 1 and [s["rows"] for s in manifest["shards"]] == [4, 4, 2]
+    assert manifest["identity"]["format_version"] == 2 and [s["rows"] for s in manifest["shards"]] == [4, 4, 2]
 
 
 def test_same_contexts_give_the_same_bytes(tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ def test_rows_are_those_of_local_drafts(served: Served, make_base: MakeBase, tok
     assert 0 < theirs.counts["capped"] < 6, "both kinds of drafts"
     theirs.train()
     manifests = [
-        json.loads((tmp_path / name / "contexts" / "manifest.json").read_text())["identity"]
+        json.loads((tmp_path / name / "_contexts" / "manifest.json").read_text())["identity"]
         for name in ("local", "vllm")
     ]
     assert "engine" not in manifests[0] and manifests[1].pop("engine") == "vllm"
@@ -368,8 +368,8 @@ def test_stores_of_the_engines_are_told_apart(
     asked = len(served.requests)
     trainer(tmp_path / "b", make_base(), tokenizer, served.url, shard_size=4)
     assert len(served.requests) == asked, "a complete store asks nobody"
-    (tmp_path / "b" / "contexts" / "manifest.json").unlink()
-    (tmp_path / "b" / "contexts" / "shard-00001-of-00002.parquet").unlink()
+    (tmp_path / "b" / "_contexts" / "manifest.json").unlink()
+    (tmp_path / "b" / "_contexts" / "shard-00001-of-00002.parquet").unlink()
     trainer(tmp_path / "b", make_base(), tokenizer, served.url, shard_size=4)
     assert len(served.requests) == asked + 2 + 2, "the check, on the shard's prompts, and one shard"
 

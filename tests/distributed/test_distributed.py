@@ -146,7 +146,7 @@ def test_every_configuration_makes_the_same_run(config: str, model: Path, one_pr
             assert metrics(here, "grad_norm")[:STEPS] == pytest.approx(metrics(there, "grad_norm"), rel=1e-4)
             assert metrics(here, "eval_loss")[-1] == pytest.approx(metrics(there, "eval_loss")[-1], rel=1e-4)
             if folder.endswith("round_1"):
-                for contexts in ("contexts", "eval_contexts"):
+                for contexts in ("_contexts", "_eval_contexts"):
                     assert contents(here / contexts, "shard-*") == contents(there / contexts, "shard-*") != {}
             assert not list(here.glob("*/.alive-*"))
         check_whole(tmp_path / name, one_process / name, model, adapter=name == "lora")
@@ -297,7 +297,7 @@ def test_killed_in_training_and_started_again(method: str, config: str, model: P
     assert not (cut / method / "round_1" / "model").exists()
     assert launch(config, [job(method, model, cut, 2)], cut, 2) == ["done"]
     assert json.loads((cut / method / "round_1" / "train-0.json").read_text())["resumed_at"] >= 2
-    for pattern in ("round_*/contexts/shard-*", "round_*/model/model.safetensors"):
+    for pattern in ("round_*/_contexts/shard-*", "round_*/model/model.safetensors"):
         assert contents(cut / method, pattern) == contents(whole / method, pattern) != {}
 
 

@@ -186,12 +186,12 @@ def test_model_by_path_and_default_arguments(tmp_path: Path, monkeypatch: pytest
     args = BASHConfig("here", **COMMON)
     trainer = BASHTrainer(str(BASE), args=args, train_dataset=rows())
     trainer.train()
-    assert len(losses(trainer)) == 3 and (tmp_path / "here" / "contexts" / "manifest.json").exists()
+    assert len(losses(trainer)) == 3 and (tmp_path / "here" / "_contexts" / "manifest.json").exists()
 
 
 def test_contexts_are_found_again(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     first = bash(tmp_path, make_base(), tokenizer)
-    shard = tmp_path / "contexts" / "shard-00000-of-00001.parquet"
+    shard = tmp_path / "_contexts" / "shard-00000-of-00001.parquet"
     made = shard.stat().st_mtime_ns
     again = bash(tmp_path, make_base(), tokenizer)
     assert shard.stat().st_mtime_ns == made and again.train_dataset[:] == first.train_dataset[:]

@@ -16,7 +16,7 @@ from gapbridge.training.checkpoints import MARK, last_complete_checkpoint, why_i
 from gapbridge.training.metrics import read_metrics
 
 
-CONTEXTS = ("round_*/contexts/shard-*", "round_*/contexts/manifest.json", "round_*/eval_contexts/*.parquet")
+CONTEXTS = ("round_*/_contexts/shard-*", "round_*/_contexts/manifest.json", "round_*/_eval_contexts/*.parquet")
 WEIGHTS = ("round_*/model/model.safetensors", "model.safetensors")
 
 

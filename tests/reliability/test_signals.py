@@ -64,7 +64,7 @@ def test_a_step_ends_and_a_second_signal_stops_at_once(capfd: pytest.CaptureFixt
         (signal.SIGTERM, "step", 1),
         (signal.SIGINT, "forward", 4),  # in the last step: the evaluation is made, then the checkpoint
         (signal.SIGTERM, "generate", None),
-        (signal.SIGINT, "sync round_1/contexts/.shard-00002", None),
+        (signal.SIGINT, "sync round_1/_contexts/.shard-00002", None),
     ],
     ids=["after a step", "in the last step", "generation", "shard"],
 )

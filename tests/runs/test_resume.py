@@ -29,7 +29,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shards(run: Path, index: int) -> int:
-    return len(list((run / f"round_{index}" / "contexts").glob("shard-*")))
+    return len(list((run / f"round_{index}" / "_contexts").glob("shard-*")))
 
 
 @pytest.mark.parametrize("moment", ["generation", "training", "second round"])
@@ -43,7 +43,7 @@ def test_killed_and_resumed_equals_undisturbed(moment: str, undisturbed: Path, t
     kill_when(conditions[moment], *command(run))
     assert not (run / "model.safetensors").exists()
     gapbridge(*command(run))
-    for pattern in ("round_*/contexts/shard-*", "round_*/contexts/manifest.json", "round_*/eval_contexts/shard-*"):
+    for pattern in ("round_*/_contexts/shard-*", "round_*/_contexts/manifest.json", "round_*/_eval_contexts/shard-*"):
         assert contents(run, pattern) == contents(undisturbed, pattern) != {}
     for pattern in ("round_*/model/model.safetensors", "model.safetensors"):
         assert contents(run, pattern) == contents(undisturbed, pattern) != {}
@@ -52,8 +52,8 @@ def test_killed_and_resumed_equals_undisturbed(moment: str, undisturbed: Path, t
 
 
 def test_two_rounds_differ(undisturbed: Path) -> None:
-    assert list(contents(undisturbed / "round_1", "contexts/shard-*").values()) != list(
-        contents(undisturbed / "round_2", "contexts/shard-*").values()
+    assert list(contents(undisturbed / "round_1", "_contexts/shard-*").values()) != list(
+        contents(undisturbed / "round_2", "_contexts/shard-*").values()
     )
 
 
@@ -61,7 +61,7 @@ def test_generating_first_gives_the_same_contexts(undisturbed: Path, tmp_path: P
     run = tmp_path / "run"
     arguments = command(run)[1:]
     gapbridge("generate", *arguments)
-    assert contents(run, "round_1/contexts/shard-*") == contents(undisturbed, "round_1/contexts/shard-*") != {}
+    assert contents(run, "round_1/_contexts/shard-*") == contents(undisturbed, "round_1/_contexts/shard-*") != {}
     assert not (run / "round_1" / "model").exists()
 
 
@@ -81,7 +81,7 @@ def test_killed_rac_equals_undisturbed_rac(tmp_path: Path) -> None:
     kill_when(lambda: shards(run, 1) >= 2, *rac(run))
     kill_when(lambda: (run / "round_1" / "checkpoint-2" / "COMPLETE.json").exists(), *rac(run))
     gapbridge(*rac(run))
-    for pattern in ("round_1/contexts/shard-*", "round_1/contexts/manifest.json", "model.safetensors"):
+    for pattern in ("round_1/_contexts/shard-*", "round_1/_contexts/manifest.json", "model.safetensors"):
         assert contents(run, pattern) == contents(whole, pattern) != {}
 
 

@@ -32,7 +32,7 @@ def _run(run: Path, *, rounds: int = 2, evaluated: bool = True) -> Path:
             entries = [{"step": 0, "eval_loss": 2.5}, *entries, {"step": 8, "eval_loss": 0.5, "eval_own_loss": 1.0}]
         _write(stage / "metrics.jsonl", entries)
         _write(stage / "counts.json", {"tokens": 9340, "sampled": 1869, "differing": 56})
-        _write(stage / "contexts" / "seconds.json", {"seconds": 1234.56})
+        _write(stage / "_contexts" / "seconds.json", {"seconds": 1234.56})
     return run
 
 

@@ -1,6 +1,6 @@
 """Signs of life between processes that work apart: each writes a mark into a shared directory, the others read it.
 
-    contexts/.alive-<rank>    {"start": …, "beat": n, "failed": null or a message}
+    _contexts/.alive-<rank>    {"start": …, "beat": n, "failed": null or a message}
 
 While contexts are made no process waits in a collective, so no back end notices that one has died. A mark that no
 longer changes tells it instead. Only changes count, timed by the reader's own clock: marks of an earlier start do not

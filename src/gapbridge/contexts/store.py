@@ -1,6 +1,6 @@
 """A round's contexts on disk: parquet shards and a manifest, whole or not there.
 
-    contexts/shard-00000-of-00008.parquet …  contexts/manifest.json
+    _contexts/shard-00000-of-00008.parquet …  _contexts/manifest.json
 
 Every shard carries the identity of the store in its footer: method, every option that changes a token, seed, and
 fingerprints of weights, tokenizer and data. A shard is written under a temporary name, flushed and renamed, so a shard
@@ -26,7 +26,7 @@ from ..examples.example import Example, ExampleSet
 from ..files import write_atomic, write_json_atomic
 
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _IDENTITY = b"gapbridge.identity"
 _SHARD = b"gapbridge.shard"
 

@@ -69,7 +69,7 @@ def loss_rows(stage: Path) -> dict[str, str]:
 def seconds(rounds: Sequence[Path]) -> dict[str, float | None]:
     """Wall seconds that rounds took together, over all starts of the run; None of what did not happen."""
     found = {}
-    for name, file in (("generation, s", "contexts/seconds.json"), ("training, s", "training_seconds.json")):
+    for name, file in (("generation, s", "_contexts/seconds.json"), ("training, s", "training_seconds.json")):
         values = [read_json(path)["seconds"] for path in (stage / file for stage in rounds) if path.exists()]
         found[name] = sum(values) if values else None
     return found

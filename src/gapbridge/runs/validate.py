@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -95,12 +94,10 @@ def describe(job: Job) -> str:
     args = job.args
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps
     rounds = f", {args.num_rounds} round(s)" if isinstance(args, RoundFields) else ""
-    own = [
-        f"{key.name} {job.recipe.settings[key.name]}"
-        for key in fields(methods.fields_of(job.name))
-        if key.name in job.recipe.settings and key.name not in ("num_rounds", "seed")
-    ]
-    method = ", ".join([job.name.upper(), *own[:3]]) + rounds
+    own = methods.fields_of(job.name)  # the keys of this method alone, not those of the mixins behind it
+    values = {name: vars(args)[name] for name in own.__annotations__ if name not in own.FREE}
+    shown = [f"{name} {value}" for name, value in values.items() if isinstance(value, (int, float))]
+    method = ", ".join([job.name.upper(), *shown]) + rounds
     return f"{method}: {job.model.model_name_or_path} → {args.output_dir}, {batch} rows a step and process"
 
 

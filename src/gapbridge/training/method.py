@@ -333,7 +333,7 @@ def open_drawings(
         if contexts is None:
             continue
         weights = weights or weights_fingerprint(model)
-        directory = Path(args.output_dir) / {"train": "contexts", "eval": "eval_contexts"}[part]
+        directory = Path(args.output_dir) / {"train": "_contexts", "eval": "_eval_contexts"}[part]
         store = open_store(contexts, model, tokenizer, examples, args, directory, weights=weights)
         if args.process_index == 0 and directory.is_dir():
             store.check()
