@@ -6,7 +6,8 @@ turns it into a message without a traceback and exit code 2.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
 class GapbridgeError(Exception):
@@ -40,3 +41,40 @@ class RunError(GapbridgeError):
 
 class TrainingError(GapbridgeError):
     """Training had to stop: the loss is not a finite number."""
+
+
+# What transformers, TRL, accelerate and PEFT raise for options that they cannot take, that do not go together, or
+# whose package is missing.
+_REFUSALS = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    ImportError,
+    OSError,
+    RuntimeError,
+)
+
+
+@contextmanager
+def refusals(where: str = "") -> Iterator[None]:
+    """What a library inside refuses becomes a ConfigError that begins with `where`; what code of this package raises
+    passes through."""
+    try:
+        yield
+    except _REFUSALS as error:
+        if isinstance(error, GapbridgeError) or _origin(error) == "gapbridge":
+            raise
+        says_enough = str(error) and isinstance(error, (ValueError, TypeError, ImportError, OSError, RuntimeError))
+        name = type(error).__name__
+        raise ConfigError(f"{where}{error}" if says_enough else f"{where}{name}: {error}") from error
+
+
+def _origin(error: BaseException) -> str:
+    """The top package of the code that raised it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", "")).split(".")[0]

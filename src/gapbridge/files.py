@@ -62,6 +62,27 @@ def writing(path: Path) -> Iterator[None]:
         raise RunError(f"{path}: cannot be written: {reason}; {_WAYS_OUT[errno.ENOSPC]}") from error
 
 
+@contextmanager
+def new_directory(path: Path) -> Iterator[None]:
+    """Make a directory; after an exception inside it is gone again, with the parents made for it, unless it holds
+    something.
+
+    Raises:
+        RunError: it cannot be made.
+    """
+    with writing(path):
+        made = [place for place in (path, *path.parents) if not place.exists()]
+        path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for place in made:
+            if any(place.iterdir()):
+                break
+            place.rmdir()
+        raise
+
+
 def remove_leftovers(directories: Iterable[Path]) -> None:
     """Delete the temporary files that `write_atomic` of a killed process left in `directories`."""
     for directory in directories:

@@ -309,10 +309,12 @@ def _report_bad_rows(bad_rows: list[BadRow], total: int, source: str, on_bad_row
     if on_bad_rows == "raise":
         more = f" ({len(lines) - len(shown)} more are not shown)" if len(lines) > len(shown) else ""
         cut = any(bad.reason.startswith("over-length") and "alone" not in bad.reason for bad in bad_rows)
-        shorten = ", cut long answers with truncate_long_rows: true," if cut else ""
+        shorten = (
+            ", cut long answers (truncate_long_rows=True; `truncate_long_rows: true` in a recipe)," if cut else ""
+        )
         shown[-1] += (
-            f"\n{len(lines)} of {total} rows cannot be used{more}: mend them{shorten} or leave them out with "
-            "on_bad_rows: skip"
+            f"\n{len(lines)} of {total} rows cannot be used{more}: mend them{shorten} or leave them out "
+            "(on_bad_rows='skip'; `on_bad_rows: skip` in a recipe)"
         )
         raise DataError(shown)
     for line in shown:

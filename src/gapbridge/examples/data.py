@@ -46,9 +46,12 @@ class DataConfig(DatasetMixtureConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.eval_datasets = [
-            DatasetConfig(**entry) if isinstance(entry, dict) else entry for entry in self.eval_datasets
-        ]
+        try:
+            self.eval_datasets = [
+                DatasetConfig(**entry) if isinstance(entry, dict) else entry for entry in self.eval_datasets
+            ]
+        except TypeError as error:
+            raise ConfigError(f"eval_datasets: {error}") from error
 
 
 @dataclass(frozen=True)

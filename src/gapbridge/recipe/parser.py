@@ -18,15 +18,12 @@ from typing import Any, NoReturn, get_type_hints
 
 from trl import TrlParser
 
-from ..errors import ConfigError
+from ..errors import ConfigError, refusals
 from .old_keys import RENAMED, translate
 from .values import nearest, plain, read_yaml, value_fault
 
 
 logger = logging.getLogger(__name__)
-
-# What the libraries' own configurations raise for values they cannot take.
-_REFUSALS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, ImportError, OSError)
 
 
 @dataclass
@@ -106,14 +103,8 @@ class RecipeParser(TrlParser):
             logger.info(note)
         os.environ.update({name: str(value) for name, value in environment.items()})
         self.set_defaults_with_config(**values)
-        try:
+        with refusals(f"{path}: "):
             parts = self.parse_args_into_dataclasses(args=arguments, look_for_args_file=False)
-        except ConfigError:
-            raise
-        except _REFUSALS as error:
-            if _is_ours(error):
-                raise
-            raise ConfigError(f"{path}: {error or type(error).__name__}") from error
         explicit = set(values) | given
         settings = {
             name: plain(getattr(part, name))
@@ -141,14 +132,6 @@ class RecipeParser(TrlParser):
             else:
                 given.add(action.dest)
         return given, unknown
-
-
-def _is_ours(error: BaseException) -> bool:
-    """Whether code of this package raised it: then it is a fault of ours, not of the recipe."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").split(".")[0] == "gapbridge"
 
 
 def _split_equals(argv: Sequence[str]) -> list[str]:

@@ -94,8 +94,10 @@ class RunDirectory:
 
     def _recorded_state(self) -> str:
         if not self.run_file.exists():
-            found = sorted(entry.name for entry in self.path.iterdir()) if self.path.exists() else []
-            found = [name for name in found if not name.endswith(".tmp")]
+            entries = sorted(self.path.iterdir()) if self.path.exists() else []
+            # A trainer makes its empty directory before the run is recorded.
+            entries = [entry for entry in entries if not entry.is_dir() or any(entry.iterdir())]
+            found = [entry.name for entry in entries if not entry.name.endswith(".tmp")]
             if found:
                 raise RunError(
                     f"output_dir {self.path}: holds {', '.join(found[:5])}{' …' if len(found) > 5 else ''} but no "

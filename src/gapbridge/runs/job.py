@@ -71,7 +71,26 @@ def read_job(argv: Sequence[str], method: str | None = None) -> Job:
     if not model.model_name_or_path:
         raise ConfigError(f"{recipe.path}: model_name_or_path is not set")
     require_output_dir(recipe.settings.get("output_dir"))
+    faults = [f"{recipe.path}: {fault}" for fault in _unused(recipe.settings)]
+    if faults:
+        raise ConfigError(faults)
     return Job(chosen, methods.find(chosen), recipe, data, script, model, args)
+
+
+def _unused(settings: dict[str, Any]) -> list[str]:
+    """Settings that scripts of their own act upon, and that a run would leave without effect."""
+    faults = []
+    if settings.get("do_train") is False:
+        faults.append("do_train: false: the commands of methods train; `gapbridge eval` evaluates alone")
+    if settings.get("do_predict"):
+        faults.append("do_predict: there is no test set; use `gapbridge eval` or `gapbridge answer`")
+    if settings.get("resume_from_checkpoint"):
+        faults.append("resume_from_checkpoint: a run goes on from its last whole checkpoint by itself; see --resume")
+    if settings.get("hub_strategy") in ("checkpoint", "all_checkpoints"):
+        faults.append(
+            f"hub_strategy: {settings['hub_strategy']}: a run uploads its final model and nothing else; leave it out"
+        )
+    return faults
 
 
 def _method_of(argv: Sequence[str]) -> str:

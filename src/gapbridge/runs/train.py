@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ..decoding.mode import is_sharded, place_for_generation
 from ..errors import ConfigError
 from ..examples.example import ExampleSet
 from ..files import write_text_atomic
-from ..training.method import Drawing, Method, fill_drawing, open_drawings, shown
+from ..training.method import Drawing, Method, open_drawings, shown
 from ..training.metrics import MetricsFile
 from ..training.parallel import check_processes
 from ..training.rows import LEGEND
@@ -34,13 +35,15 @@ SHOWN_ROWS = 3
 
 @dataclass
 class _Opened:
-    """The first unfinished round, looked at in every respect before anything is written."""
+    """The first unfinished round, looked at in every respect but TRL's before anything is written."""
 
     index: int
+    start: Path | None
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     examples: dict[str, ExampleSet]
     drawings: dict[str, Drawing]
+    inputs: dict[str, str]
 
 
 def train(job: Job) -> Path:
@@ -86,16 +89,16 @@ def generate(job: Job) -> Path:
     if opened is None:
         _say(f"{run.path}: every round is trained, nothing to generate")
         return run.path
-    args = round_arguments(job.args, opened.index)
-    for part, drawing in opened.drawings.items():
-        fill_drawing(drawing, opened.examples[part], args)
+    if not opened.drawings:
+        raise ConfigError(f"{job.recipe.path}: with these options {job.name} generates nothing before training")
+    _trainer(job, run, round_arguments(job.args, opened.index), opened, opened.start)
     directory = opened.drawings["train"].store.directory
     _say(f"{directory}: {len(opened.examples['train'])} contexts, complete")
     return directory
 
 
 def _open(job: Job, run: RunDirectory) -> _Opened | None:
-    """Load the first unfinished round, compare everything with what the run has, then enter the run's directory."""
+    """Load the first unfinished round and compare everything with what the run has."""
     index, start = next(unfinished_rounds(job.args), (None, None))
     if index is None:
         return None
@@ -112,12 +115,16 @@ def _open(job: Job, run: RunDirectory) -> _Opened | None:
     if PartialState().is_main_process:
         run.check_inputs(inputs)
     drawings = open_drawings(job.method, model, tokenizer, examples, round_arguments(job.args, index))
+    return _Opened(index, start, model, tokenizer, examples, drawings, inputs)
+
+
+def _enter(job: Job, run: RunDirectory, opened: _Opened) -> None:
+    """Enter the run's directory: nothing can be refused any more, and nothing has been drawn yet."""
     PartialState().wait_for_everyone()  # each has looked at the directory before one writes to it
     if PartialState().is_main_process:
-        run.enter(job.recipe, inputs)
-        write_data_record(run.path, examples)
+        run.enter(job.recipe, opened.inputs)
+        write_data_record(run.path, opened.examples)
     PartialState().wait_for_everyone()
-    return _Opened(index, model, tokenizer, examples, drawings)
 
 
 def _trainer(job: Job, run: RunDirectory, round_args: Any, opened: _Opened | None, start: Path | None) -> Method:
@@ -127,6 +134,7 @@ def _trainer(job: Job, run: RunDirectory, round_args: Any, opened: _Opened | Non
         examples, drawings = load_examples(job, tokenizer, model), None
     else:
         model, tokenizer, examples, drawings = opened.model, opened.tokenizer, opened.examples, opened.drawings
+    round_args.model_init_kwargs = None  # used up
     trainer = job.method(
         model=model,
         args=round_args,
@@ -137,6 +145,7 @@ def _trainer(job: Job, run: RunDirectory, round_args: Any, opened: _Opened | Non
         peft_config=None if isinstance(model, PeftModel) else get_peft_config(job.model),
         callbacks=[MetricsFile()],
         drawings=drawings,
+        on_checked=None if opened is None else partial(_enter, job, run, opened),
     )
     if trainer.is_world_process_zero():
         counts = json.dumps(trainer.counts, indent=2)  # in the method's order: the total comes first

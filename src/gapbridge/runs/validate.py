@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl import get_peft_config
 
 from .. import methods
 from ..errors import ConfigError, GapbridgeError
 from ..examples.data import check_data_config
+from ..examples.example import ExampleSet
 from ..training.config import RoundFields
-from ..training.loading import load_tokenizer, prepare_tokenizer
+from ..training.loading import load_skeleton, load_tokenizer, prepare_tokenizer, require_local
+from ..training.method import open_drawings
+from ..training.starting import starting_faults
 from .inputs import load_examples
 from .job import Job, read_job
+from .rounds import round_arguments
 
 
 DRY_ROWS = 64
@@ -23,8 +30,9 @@ DRY_ROWS = 64
 def validate(job: Job, *, all_rows: bool = False) -> tuple[list[str], list[str]]:
     """Check a parsed recipe and dry-run it on its first rows.
 
-    Model and data that are local are loaded (the tokenizer and the model's configuration, not its weights; the first
-    rows become examples). What a hub holds is not asked for and is reported as not checked.
+    Model and data that are local are loaded (the tokenizer and the model's configurations, not its weights; the first
+    rows become examples), and the trainer is constructed on them up to the point where it would draw. What a hub holds
+    is not asked for and is reported as not checked.
 
     Returns:
         (faults, notes): empty faults mean that the run can start.
@@ -40,34 +48,40 @@ def validate(job: Job, *, all_rows: bool = False) -> tuple[list[str], list[str]]
     if (job.model.load_in_4bit or job.model.load_in_8bit) and not job.model.use_peft:
         faults.append("load_in_4bit and load_in_8bit need use_peft: true: quantised weights cannot be trained")
     faults += _output_dir_faults(job)
-    tokenizer = None
+    model: PreTrainedModel | None = None
+    tokenizer: PreTrainedTokenizerBase | None = None
     path = Path(str(job.model.model_name_or_path))
-    if path.is_dir():
-        try:
+    try:
+        require_local(str(job.model.model_name_or_path), "model_name_or_path")
+        if path.is_dir():
             tokenizer = load_tokenizer(path, job.args)
             prepare_tokenizer(None, tokenizer, job.args, uses_peft=job.uses_peft)
-            _check_positions(job, path, faults)
-        except GapbridgeError as error:
-            faults += error.faults
-    elif path.is_absolute() or str(path).startswith(".") or path.parts[0] == "recipes":
-        faults.append(f"model_name_or_path {path}: no such directory (looked from {Path.cwd()})")
-    else:
-        notes.append(f"not checked: model {path} is not a directory here, so it is taken for a hub id")
+            model = load_skeleton(path, job.args)
+            _check_positions(job, model, faults)
+        else:
+            notes.append(f"not checked: model {path} is not a directory here, so it is taken for a hub id")
+    except GapbridgeError as error:
+        faults += error.faults
     if data_faults:
         notes.append("not checked: the rows of the data sets")
     elif any(not _is_local(entry.path) for entry in job.data.datasets) or job.script.dataset_name:
         notes.append("not checked: data sets on a hub")
-    elif tokenizer is not None:
+    elif tokenizer is not None and model is not None:
         if not all_rows:
             job.data.max_train_examples = min(DRY_ROWS, job.data.max_train_examples or DRY_ROWS)
             job.data.max_eval_examples = min(DRY_ROWS, job.data.max_eval_examples or DRY_ROWS)
         try:
-            for name, part in load_examples(job, tokenizer, None).items():
+            job.method.prepare(model, tokenizer, job.args)
+            examples = load_examples(job, tokenizer, model)
+            for name, part in examples.items():
                 notes.append(
                     f"{name}: {'all' if all_rows else 'the first'} {len(part)} rows of {part.source} are good"
                 )
+            notes += _construct(job, model, tokenizer, examples)
         except GapbridgeError as error:
             faults += error.faults
+    if model is None:
+        faults += starting_faults(job.args)
     return list(dict.fromkeys(faults)), notes
 
 
@@ -75,8 +89,49 @@ def _is_local(path: str) -> bool:
     return path in ("json", "csv", "parquet", "arrow") or Path(path).exists()
 
 
-def _check_positions(job: Job, path: Path, faults: list[str]) -> None:
-    positions = AutoConfig.from_pretrained(path).get_text_config().to_dict().get("max_position_embeddings")
+class _Checked(Exception):
+    """The trainer has been constructed."""
+
+
+def _construct(
+    job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: dict[str, ExampleSet]
+) -> list[str]:
+    """Construct the first round's trainer on a model without weights, in a directory of its own, up to the drawing.
+
+    Returns:
+        What could not be checked in this way.
+
+    Raises:
+        GapbridgeError: it is refused.
+    """
+
+    def checked() -> None:
+        raise _Checked
+
+    with tempfile.TemporaryDirectory() as folder:
+        args = replace(round_arguments(job.args, 1), output_dir=folder, push_to_hub=False, model_init_kwargs=None)
+        try:
+            job.method(
+                model=model,
+                args=args,
+                train_dataset=examples["train"],
+                eval_dataset=examples.get("eval"),
+                processing_class=tokenizer,
+                peft_config=get_peft_config(job.model),
+                drawings=open_drawings(job.method, model, tokenizer, examples, args, weights="none"),
+                on_checked=checked,
+            )
+        except _Checked:
+            return []
+        except (GapbridgeError, NotImplementedError, RuntimeError) as error:
+            if "meta" not in str(error).lower():  # torch's word for a tensor without content
+                raise
+            return [f"not checked: TRL's trainer, whose constructor reads this model's weights ({error})"]
+    return []
+
+
+def _check_positions(job: Job, model: PreTrainedModel, faults: list[str]) -> None:
+    positions = model.config.get_text_config().to_dict().get("max_position_embeddings")
     if positions and job.args.max_length and job.args.max_length > positions:
         faults.append(f"max_length is {job.args.max_length}, but the model has {positions} positions")
 

@@ -8,7 +8,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..decoding.options import DrawOptions
-from ..errors import ConfigError
+from ..errors import ConfigError, refusals
 
 
 if TYPE_CHECKING:
@@ -27,12 +27,35 @@ class Fields(_Behind):
     FREE: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        with refusals():
+            super().__post_init__()
         self.check()
 
     def faults(self) -> list[str]:
         """Everything wrong with the values, one sentence each."""
-        return []
+        faults = []
+        if self.max_steps == 0:
+            faults.append(
+                "max_steps is 0: transformers takes that for no limit; leave it out, or give a number of steps"
+            )
+        elif self.max_steps < 0 and not self.num_train_epochs > 0:
+            faults.append(f"num_train_epochs is {self.num_train_epochs}: nothing would be trained")
+        for name, value in (
+            ("per_device_train_batch_size", self.per_device_train_batch_size),
+            ("per_device_eval_batch_size", self.per_device_eval_batch_size),
+            ("gradient_accumulation_steps", self.gradient_accumulation_steps),
+        ):
+            if value < 1:
+                faults.append(f"{name} is {value}: it must be at least 1")
+        if self.enable_jit_checkpoint:
+            faults.append(
+                "enable_jit_checkpoint: a signal saves a whole checkpoint here already, at the end of its step; leave "
+                "it out"
+            )
+        return faults
+
+    def imply(self) -> None:
+        """Take back what the method does by itself, before the trainer behind reads it."""
 
     @classmethod
     def free_settings(cls) -> set[str]:
@@ -100,11 +123,53 @@ class ExampleFields(Fields):
             faults.append("both chat_template and chat_template_path are given: keep one")
         if self.max_length is not None and self.max_length < 2:
             faults.append(f"max_length is {self.max_length}: a row needs at least 2 tokens")
+        return faults + self._preparation_faults()
+
+    def _preparation_faults(self) -> list[str]:
+        """Options of TRL's data preparation that rows of ids and labels would leave without effect, or that go wrong."""
+        faults = []
+        if self.completion_only_loss is False:
+            faults.append(
+                "completion_only_loss: false is not supported: the loss falls on answers alone, prompts carry none"
+            )
+        if self.assistant_only_loss and self.assistant_turns == "last":
+            faults.append(
+                "assistant_only_loss trains all assistant turns, assistant_turns: last one: keep one of them"
+            )
+        if self.dataset_text_field != "text":
+            faults.append(
+                f"dataset_text_field is {self.dataset_text_field!r}: text without a prompt has no answer to learn; "
+                "bring the data to `prompt` and `completion`, or to `messages`"
+            )
+        for key, value in (self.dataset_kwargs or {}).items():
+            if key != "skip_prepare_dataset":
+                faults.append(f"dataset_kwargs: {key}: TRL knows no such key")
+            elif value:
+                faults.append(
+                    "dataset_kwargs: skip_prepare_dataset is not supported: preparing the data is the method"
+                )
+        if self.truncation_mode != "keep_start":
+            faults.append(
+                f"truncation_mode is {self.truncation_mode!r}: rows lose the end of their answer or nothing "
+                "(truncate_long_rows), never their prompt; use keep_start"
+            )
         if self.packing and self.packing_strategy == "wrapped":
             faults.append(
                 "packing_strategy: wrapped lets documents attend to each other and cuts them anywhere; use bfd"
             )
+        if self.packing and self.max_length is None:
+            faults.append("packing needs max_length: it is the length of a packed row")
+        if self.padding_free and not self.packing and self.max_length is not None:
+            faults.append(
+                f"padding_free with max_length {self.max_length}: TRL takes it with packing, or with max_length unset"
+            )
+        if self.activation_offloading and self.device.type == "cpu":
+            faults.append("activation_offloading moves activations to the CPU, and this run is on the CPU")
         return faults
+
+    def imply(self) -> None:
+        # Answers alone carry loss: TRL would look for turns in rows of ids.
+        self.assistant_only_loss = False
 
 
 def _is_day(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,19 +12,17 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
-from ..errors import ConfigError, RunError, TrainingError
-from ..files import writing
+from ..errors import ConfigError, RunError, TrainingError, refusals
+from ..files import new_directory, writing
 from .checkpoints import SaveAfterEvaluation, last_complete_checkpoint, mark_complete
 from .parallel import CheckSharding, check_accelerator
+from .starting import starting_faults
 
 
 if TYPE_CHECKING:
     from transformers import Trainer as _Behind
 else:
     _Behind = object
-
-# What transformers and TRL raise in their constructors for options that do not go together, or packages that lack.
-_REFUSALS = (ValueError, TypeError, ImportError, RuntimeError, NotImplementedError)
 
 
 class Guards(_Behind):
@@ -34,17 +33,29 @@ class Guards(_Behind):
         callbacks, **kwargs: as for the trainer behind.
 
     Raises:
-        ConfigError: the trainer behind refuses an option. RunError: the processes do not work together.
+        ConfigError: the trainer behind refuses an option, or would when training starts. RunError: the processes do
+        not work together. Nothing is left on disk then.
     """
 
     row_ids: Dataset | None = None
 
     def __init__(self, *args: Any, callbacks: list[TrainerCallback] | None = None, **kwargs: Any) -> None:
-        try:
-            super().__init__(*args, callbacks=[CheckSharding(), SaveAfterEvaluation(), *(callbacks or [])], **kwargs)
-        except _REFUSALS as error:
-            raise ConfigError(str(error) or type(error).__name__) from error
-        check_accelerator(self.args, self.accelerator, self.model)
+        settings = kwargs["args"]
+        # transformers makes it too, before it has refused everything.
+        with new_directory(Path(settings.output_dir)) if settings.should_save else nullcontext():
+            with refusals():
+                super().__init__(
+                    *args, callbacks=[CheckSharding(), SaveAfterEvaluation(), *(callbacks or [])], **kwargs
+                )
+            check_accelerator(self.args, self.accelerator, self.model)
+            faults = starting_faults(
+                self.args,
+                self.model,
+                own_optimizer=self.optimizer is not None or self.optimizer_cls_and_kwargs is not None,
+                own_metrics=self.compute_metrics is not None,
+            )
+            if faults:
+                raise ConfigError(faults)
 
     def compute_loss(
         self,

@@ -11,15 +11,24 @@ from typing import Any
 import torch
 from peft import PeftModel
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 from trl import ModelConfig, clone_chat_template, get_quantization_config
 
-from ..errors import ConfigError
+from ..errors import ConfigError, refusals
 
 
 logger = logging.getLogger(__name__)
+
+_OURS = ("outputs", "recipes")  # where the recipes and models of this package lie
 
 
 def model_init_kwargs(model_config: ModelConfig, args: Any) -> dict[str, Any]:
@@ -62,6 +71,7 @@ def load_model(path: str | Path, args: Any, *, whole: bool = True, **options: An
     Raises:
         ConfigError: there is no such model.
     """
+    require_local(path, "model")
     options = {**(args.model_init_kwargs or {}), **options}
     dtype = options.pop("dtype", "float32")
     options["dtype"] = dtype if dtype in (None, "auto") or isinstance(dtype, torch.dtype) else getattr(torch, dtype)
@@ -90,8 +100,49 @@ def _base_of(adapter: Path) -> str:
     return base
 
 
+def require_local(path: str | Path, what: str) -> None:
+    """Refuse a path that can only be meant for this machine and is not there, before a hub is asked for it.
+
+    That are all paths but `name` and `owner/name`, and also these where `owner` is a directory here.
+
+    Raises:
+        ConfigError: there is no such directory.
+    """
+    text, place = str(path), Path(path)
+    if place.is_dir():
+        return
+    first, *rest = place.parts or (".",)
+    among_ours = bool(rest) and (first in _OURS or Path(first).is_dir())
+    if text.startswith((".", "/", "~")) or len(rest) > 1 or among_ours:
+        if place.is_file():
+            raise ConfigError(f"{what} {text} cannot be loaded: it is a file")
+        raise ConfigError(
+            f"{what} {text} cannot be loaded: no such directory (looked from {Path.cwd()}). Is it the output_dir of a "
+            "run that is still to be trained?"
+        )
+
+
+def load_skeleton(path: Path, args: Any) -> PreTrainedModel:
+    """The model of a local directory without weights, on torch's `meta` device: for what its configuration says.
+
+    Raises:
+        ConfigError: the directory holds no model's configuration, or one that is unknown.
+    """
+    adapter = path if (path / "adapter_config.json").is_file() else None
+    source = Path(_base_of(adapter)) if adapter else path
+    with refusals(f"model {source} cannot be loaded: "):
+        config = AutoConfig.from_pretrained(source, trust_remote_code=args.trust_remote_code)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=args.trust_remote_code)
+        if (source / "generation_config.json").is_file():
+            model.generation_config = GenerationConfig.from_pretrained(source)
+    model.hf_device_map = {"": "meta"}  # in place: transformers moves it nowhere
+    return model
+
+
 def load_tokenizer(path: str | Path, args: Any, revision: str | None = None) -> PreTrainedTokenizerBase:
     """Load a tokenizer. Raises ConfigError if there is none."""
+    require_local(path, "tokenizer")
     try:
         return AutoTokenizer.from_pretrained(
             str(path), revision=revision or "main", trust_remote_code=args.trust_remote_code
@@ -127,4 +178,5 @@ def prepare_tokenizer(
                 ".jinja file, or run the SFT stage without an adapter first"
             )
         elif model is not None:
+            require_local(path, "chat_template_path")
             clone_chat_template(model, tokenizer, str(path))

@@ -89,6 +89,7 @@ class Method(Guards):
         processing_class ([`~transformers.PreTrainedTokenizerBase`], *optional*): The tokenizer.
         data_collator, callbacks, optimizers, quantization_config, peft_config, **kwargs: as for TRL's trainer.
         drawings: the opened stores, where the caller has them already.
+        on_checked: called when everything that can be refused has been, before the first token is drawn.
 
     Raises:
         ConfigError, DataError, StoreError, RunError: see `gapbridge.errors`; nothing has been trained then.
@@ -130,6 +131,10 @@ class Method(Guards):
     @classmethod
     def prepare(cls, model: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase, args: Any) -> None:
         """What a method adds to model and tokenizer before any text is tokenised. A second time it adds nothing."""
+
+    @classmethod
+    def check(cls, tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: Any) -> None:
+        """Raise a `GapbridgeError` where examples cannot become rows: before anything is drawn, and without a model."""
 
     @classmethod
     def contexts(
@@ -180,6 +185,7 @@ class Method(Guards):
         quantization_config: Any | None = None,
         peft_config: PeftConfig | None = None,
         drawings: dict[str, Drawing] | None = None,
+        on_checked: Callable[[], None] | None = None,
         **kwargs: Any,
     ) -> None:
         method = type(self)
@@ -207,6 +213,7 @@ class Method(Guards):
         if not drawings:
             rows, counts = build_rows(method, train_dataset, tokenizer, args)
         set_seed(args.seed)
+        args.imply()
         super().__init__(
             model=model,
             args=args,
@@ -219,6 +226,8 @@ class Method(Guards):
             peft_config=peft_config,
             **kwargs,
         )
+        if on_checked is not None:
+            on_checked()
         own_rows: Dataset | None = None
         eval_counts: Counts = {}
         if rows is None:
@@ -257,8 +266,6 @@ class Method(Guards):
             )
         if kwargs.get("formatting_func") is not None:
             faults.append("formatting_func is not supported: bring the data to `prompt` and `completion` first")
-        if args.dataset_kwargs and args.dataset_kwargs.get("skip_prepare_dataset"):
-            faults.append("dataset_kwargs: skip_prepare_dataset is not supported: preparing the data is the method")
         if faults:
             raise ConfigError(faults)
         for name, dataset in datasets.items():
@@ -285,6 +292,8 @@ class Method(Guards):
             quantized = {"quantization_config": quantization_config} if quantization_config else {}
             model = load_model(model, args, whole=cls.draws, **quantized)
             args.model_init_kwargs = None  # used up; TRL would warn that a loaded model ignores them
+        elif args.model_init_kwargs:
+            raise ConfigError("model_init_kwargs is for a model given by its name: this one is loaded already")
         tokenizer = tokenizer or load_tokenizer(name, args)
         prepare_tokenizer(model, tokenizer, args, uses_peft=peft_config is not None or isinstance(model, PeftModel))
         cls.prepare(model, tokenizer, args)
@@ -316,17 +325,19 @@ def open_drawings(
     tokenizer: PreTrainedTokenizerBase,
     parts: dict[str, ExampleSet],
     args: Any,
+    weights: str | None = None,
 ) -> dict[str, Drawing]:
     """The stores of a round's contexts below `args.output_dir`, by part (`train`, `eval`); empty: nothing is drawn.
 
-    Opened once a round: what is there is checked, and the weights are hashed once for both. Nothing is written.
+    Opened once a round: what is there is checked, and the weights are hashed once for both, unless their fingerprint
+    is given. Nothing is written.
 
     Raises:
         StoreError: a store holds contexts that were made with other options, or a damaged shard.
     """
     drawings: dict[str, Drawing] = {}
-    weights: str | None = None
     for part, examples in parts.items():
+        method.check(tokenizer, examples, args)
         if part == "eval" and not method.evaluates_own_contexts(args):
             continue
         contexts = method.contexts(model, tokenizer, examples, args)
@@ -376,6 +387,7 @@ def first_rows(
     count: int,
 ) -> list[Row]:
     """The first `count` rows that `build_rows` makes; only their contexts are drawn, and nothing is written."""
+    method.check(tokenizer, examples, args)
     counts = dict.fromkeys(method.count_names, 0)
     pairs = _drawn(examples, contexts, count) if contexts else ((example, {}) for example in examples)
     rows = method.rows(pairs, examples, tokenizer, args, counts)

@@ -67,12 +67,15 @@ class RACTrainer(Method, SFTTrainer):
         return examples.by_turn(examples.stops)
 
     @classmethod
+    def check(cls, tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: RACConfig) -> None:
+        _cue(tokenizer, examples, args)
+
+    @classmethod
     def contexts(
         cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: RACConfig
     ) -> Contexts | None:
         if args.reference_rows == 1:
             return None  # every row is plain
-        _cue(tokenizer, examples, args)  # refused before anything is drawn
         return drafted_contexts("rac", model, tokenizer, args)
 
     @classmethod
