@@ -650,6 +650,93 @@ SENTENCES: list[Row] = [
     ("3.1", "3.01", False),
 ]
 
+CHAT: list[Row] = [
+    ("To find the total, we add:\n\n16 + 2 = **18**\n\nJanet makes **$18** every day.", "18", True),
+    (
+        "**Step 1:** 16-3=13\n**Step 2:** 13-4=9\n**Step 3:** 9×2=18\n\n**Final Answer:** Janet makes **$18** per day.",
+        "18",
+        True,
+    ),
+    ("Let's think step by step.\nFirst, 16 - 7 = 9.\nThen 9 * 2 = 18.\nTherefore, Janet makes $18.", "18", True),
+    ("So the total cost is 3 * $6 = $18.", "18", True),
+    ("Total = $18", "18", True),
+    ("Total: $18", "18", True),
+    ("Janet earns 18 dollars daily, not 20.", "18", False),
+    (r"The final answer is $\boxed{18}$ dollars per day.", "18", True),
+    ("\\[\n\\boxed{18 \\text{ dollars per day}}\n\\]", "18", True),
+    (r"\boxed{\$18\text{ per day}}", "18", True),
+    (r"\boxed{18\,\text{km}}", "18", True),
+    (r"\boxed{\text{18 dollars}}", "18", True),
+    (r"\boxed{1,000,000}", "1000000", True),
+    (r"\boxed{1\,000\,000}", "1000000", True),
+    (r"The probability is $\frac{3}{8}$.", r"\frac{3}{8}", True),
+    ("The probability is 3/8, or 37.5%.", r"\frac{3}{8}", True),
+    ("The probability is 3/8 = 0.375.", r"\frac{3}{8}", True),
+    ("Answer: 3/8 (or 37.5%)", r"\frac{3}{8}", True),
+    ("Answer: 3/8 or 0.375", r"\frac{3}{8}", True),
+    ("Thus, $x = 3$ or $x = -3$.", "3,-3", True),
+    ("Thus, $x = 3$ or $x = -3$.", "3", False),
+    ("The vertex is at $(2, -5)$.", "(2,-5)", True),
+    (r"Therefore the vertex is $\boxed{(2,-5)}$.", "(2,-5)", True),
+    ("The equation is $y = 2x + 3$.", "y=2x+3", True),
+    (r"\boxed{y = 2x + 3}", "y = 2x+4", False),
+    (r"The area is $25\pi$ square units.", r"25\pi", True),
+    (r"The area is $25\pi$ square units.", "25", False),
+    ("The area is 25π.", r"25\pi", True),
+    (r"The answer is $25\pi \approx 78.54$.", r"25\pi", True),
+    (r"\boxed{25\pi \approx 78.54}", r"25\pi", True),
+    (r"\boxed{78.54}", r"25\pi", False),
+    (r"The matrix is $$\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}$$", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", True),
+    (
+        r"The answer is: $$\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}$$",
+        r"\begin{pmatrix}1&2\\3&4\end{pmatrix}",
+        True,
+    ),
+    ("The range is $[-1, 1]$.", "[-1,1]", True),
+    ("The range is $(-1, 1)$.", "[-1,1]", False),
+    ("The remainder is 2.", "2", True),
+    ("17 mod 5 = 2", "2", True),
+    (r"17 \equiv 2 \pmod 5", "2", False),
+    (r"\boxed{n \equiv 2 \pmod 5}", "2", False),
+    ("#### 18\nThe answer is: 18", "18", True),
+    ("... #### 18</s>", "18", True),
+    ("The answer is 18<|endoftext|>", "18", True),
+    ("The answer is 18.<|im_end|>", "18", True),
+    ("<think>The answer is 5</think>\nThe answer is 18.", "18", True),
+    ("<answer>18</answer>", "18", True),
+    ("<think>hmm 5</think><answer>18</answer>", "18", True),
+    ("Final answer: 18 ✅", "18", True),
+    ("✅ **Answer: 18 dollars**", "18", True),
+    ("**Answer: $18$ dollars**", "18", True),
+    ("The answer: **B**", "B", True),
+    ("**B**", "B", True),
+    ("The correct answer is (B) 12.", "B", True),
+    ("**Answer:** Alice", "Alice", True),
+    ("Therefore, the answer is **Alice**.", "Alice", True),
+    ("The answer is “Alice”.", "Alice", True),
+    ("Answer: False", "True", False),
+    ("The answer is 18 cm²", "18", True),
+    (r"The answer is $18\text{ cm}^2$.", "18", True),
+    ("The answer is 18 square feet.", "18", True),
+    (r"The answer is $\$18$.", "18", True),
+    (r"The answer is \$18.", "18", True),
+    ("The answer is approximately 18.0", "18", True),
+    ("The answer is ~18", "18", True),
+    ("The answer is ≈ 18", "18", True),
+    ("The answer is 18, i.e., eighteen.", "18", True),
+    ("The answer is eighteen.", "18", True),
+    ("The answer is 18 (eighteen).", "18", True),
+    ("The answer is 1/2 of the pie.", "1/2", True),
+    ("The answer is 50%.", "1/2", True),
+    ("The answer is 3:30 PM.", "3:30", True),
+    ("The answer is 3:45 PM.", "3:30", False),
+    (r"The answer is $-\frac{2}{3}$", r"-\frac{2}{3}", True),
+    (r"The answer is $\frac{-2}{3}$", r"\frac{2}{3}", False),
+    ("The answer is 10^{-3}", "0.001", True),
+    (r"The answer is $5\sqrt{2}$ units.", r"5\sqrt{2}", True),
+    (r"The answer is $5\sqrt{2}$ units.", r"5\sqrt{3}", False),
+]
+
 # Where the grader's verdict is not the teacher's: the third column is the teacher's.
 LIMITS: list[Row] = [
     (r"\boxed{5}", "5, 5", False),  # math-verify compares lists as sets
@@ -658,6 +745,10 @@ LIMITS: list[Row] = [
     (r"\boxed{3 \text{ to } 4}", "3:4", True),
     (r"\boxed{\ln 2}", r"\log 2", True),  # MATH writes the natural logarithm both ways
     ("She sells 18 eggs in 2 days.", "18", True),  # no mark: the last number
+    (r"\boxed{\text{Janet makes 18 dollars}}", "18", True),
+    ("Alice is the tallest.", "Alice", True),
+    ("It is true.", "true", True),
+    ("The answer is half.", "1/2", True),
 ]
 
 TABLE = [
@@ -675,6 +766,7 @@ TABLE = [
     *RUN_ON,
     *BOXED,
     *SENTENCES,
+    *CHAT,
 ]
 
 
@@ -683,7 +775,7 @@ def _grades(rows: list[Row]) -> list[Grade]:
 
 
 def test_verdicts_are_a_careful_teachers() -> None:
-    assert len(set(TABLE)) == len(TABLE) > 500
+    assert len(set(TABLE)) == len(TABLE) > 600
     grades = _grades([*TABLE, *LIMITS])
     wrong = [row for row, grade in zip(TABLE, grades, strict=False) if grade.correct is not row[2]]
     assert wrong == []

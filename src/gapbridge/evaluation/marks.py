@@ -30,7 +30,7 @@ _STATEMENT = re.compile(
     rf"""
     (?:^[ \t>*_\#-]*(?:a|ans)\b[ \t.*_]*:                                 # A: 18
       |^[ \t>*_\#-]*(?:the[ \t]+)?(?:final[ \t]+)?answers?[ \t*_]*$       # a heading
-      |\banswers?\b{_OF}[ \t*_]*[:=]
+      |<answer>|\banswers?\b{_OF}[ \t*_]*[:=]
       |(?P<phrase>\b(?:answers?|solutions?|correct[ \t](?:option|choice))\b{_OF}[*_]*[ \t]+
        (?:is|are|(?:would|will|should|must)[ \t]+be|equals)\b[ \t]*:?{_FILLING}:?)
     )[\s*_]*
@@ -43,18 +43,19 @@ _FIRST_STEP = re.compile(r"[^a-zA-Z=]*\d[^a-zA-Z=]*=")
 # A base model goes on with a problem of its own, a chat model with the other side's turn.
 _NEXT_PROBLEM = re.compile(
     r"""
-    ^[ \t\#*>]*
-    (?:(?:question|problem|exercise|q|user|human|instruction)\b[ \t]*\d*[ \t*]*[:.]|<\|(?:im_start|user)|\[INST\])
+    ^[ \t\#*>]*(?:question|problem|exercise|q|user|human|instruction)\b[ \t]*\d*[ \t*]*[:.]
+    |<\|[a-z_]+\|>|</s>|<(?:eos|end_of_turn)>|\[INST\]
     """,
     re.I | re.M | re.X,
 )
 _CLAUSE_END = re.compile(
     r"[.!?][*_]*(?=\s+[A-Z(\[])|[*_]*[,;]?\s+(?:because|since|which|so|but|and\s+not|where|when|i\s+hope)\b|,\s+as\b"
-    r"|\s+[–—]\s+|;\s",
+    r"|,\s+i\.e\.|\s+\([a-z]{3}|\s+[–—]\s+|;\s|</",
     re.I,
 )
 _HEADING = re.compile(r"\W*\d+[.):]\s+\S")
 _NO_ANSWER = re.compile(r"(?:let|see|step|solution|answer|final|explanation)\b", re.I)
+_VERB = re.compile(r"\b(?:is|are|equals)\b")
 _CONNECTIVE = re.compile(
     r"^[\s#*_>]*(?:(?:so|thus|therefore|hence|then|and|finally|we (?:get|have|find))\b[,:]?\s*)*", re.I
 )
@@ -65,8 +66,9 @@ def marked_answer(text: str) -> str | None:
 
     The first `####` in front of an answer counts, as in GSM8K's own grader, unless there is a box: headings have
     hashes too. Of boxes and statements the last counts, as in MATH's; adjacent boxes are one answer. What follows the
-    start of another problem (`Question:`) counts only if nothing is marked before.
+    start of another problem (`Question:`) counts only if nothing is marked before; thoughts do not count.
     """
+    text = _thought_out(text)
     starts = [0, *(found.start() for found in _NEXT_PROBLEM.finditer(text)), len(text)]
     for start, end in pairwise(starts):
         answer = _marked(text[start:end][-_LONGEST_TEXT:])
@@ -76,18 +78,26 @@ def marked_answer(text: str) -> str | None:
 
 
 def bare_answer(text: str) -> str | None:
-    """The last line of a text without a mark, if it is an answer and nothing else: `18`, `So x = 5.`
+    """The last line of a text without a mark, if it is or ends in an answer: `18`, `So x = 5.`, `The area is 25π.`
 
     Words are an answer where they are the whole text.
     """
-    lines = text.strip().splitlines()
+    lines = _NEXT_PROBLEM.split(_thought_out(text))[0].strip().splitlines()
     if not lines or len(lines[-1]) > _LONGEST:
         return None
     line = _CONNECTIVE.sub("", lines[-1], count=1)
     if _is_mathematics(bare(line)):
         return bare(line)
+    end = _VERB.split(line)[-1]  # what stands between dollars, and `3/8, or 37.5%`, math-verify reads better
+    if _is_mathematics(bare(end)) and not re.search(r"\$|\\\(|\bor\b", end):
+        return bare(end)
     name = _clause(line)
     return name if len(lines) == 1 and _is_name(name) else None
+
+
+def _thought_out(text: str) -> str:
+    """The text behind a reasoning model's thoughts."""
+    return text.rpartition("</think>")[2]
 
 
 def _marked(text: str) -> str | None:

@@ -35,6 +35,7 @@ _REWRITES = [
 ]
 # What may stand around an answer: mathematics' delimiters, emphasis, quotes, a box, braces.
 _WRAPPERS = [("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ('"', '"'), ("“", "”"), ("'", "'")]
+_PICTURES = re.compile("[\u2600-\u27bf\U0001f000-\U0001faff\ufe0f]")
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 
 
@@ -43,7 +44,7 @@ def bare(text: str) -> str:
 
     `**$2\dfrac12$.**` → `2\frac{1}{2}`, `\boxed{−3}` → `-3`. A currency's `$` stays.
     """
-    text = text.translate(_TRANSLATION)
+    text = _PICTURES.sub("", text.translate(_TRANSLATION))
     for _ in range(8):
         text = text.strip().lstrip("*`").rstrip("*`_,;:. \n")
         for start, end in _WRAPPERS:
@@ -52,6 +53,7 @@ def bare(text: str) -> str:
                 other = inside.replace(r"\$", "")
                 text = text if start in other or end in other else inside
         text = _without_braces(text)
+    text = re.sub(r"^\$([^$]+)\$(?=\s)", r"\1", text)  # `$18$ dollars`
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
     return _balanced(re.sub(r"\s+", " ", text)).strip()
