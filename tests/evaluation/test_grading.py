@@ -144,14 +144,14 @@ UNITS: list[Row] = [
     ("45°", "45", True),
     (r"45^\circ", "45", True),
     (r"45^{\circ}", "45 degrees", True),
-    ("45 degrees", r"\frac{\pi}{4}", False),
+    ("45 degrees", r"\frac{\pi}{4}", False),  # taste: the angle is the same, the reference's unit is not
     ("20°C", "20°F", False),
     ("5 pm", "5 am", False),
     ("5 pm", "5", True),
     ("6:00 PM", "6:00 AM", False),
     ("6:00", "7:00", False),
     ("6:30 p.m.", "6:30 PM", True),
-    ("10:15", "20:30", False),
+    ("10:15", "20:30", False),  # taste: times, no ratios
     (r"2\pi \text{ cm}", r"2\pi", True),
     (r"2\pi \text{ cm}", r"2\pi \text{ m}", False),
     (r"25\pi\text{ square inches}", r"25\pi", True),
@@ -506,7 +506,6 @@ BOXED: list[Row] = [
     (r"\boxed{\frac{\sqrt{2}}{2}}", r"\frac{1}{\sqrt{2}}", True),
     (r"\boxed{-\frac{3}{5}+\frac{4}{5}i}", r"\frac{-3+4i}{5}", True),
     (r"\boxed{1+i}", "1-i", False),
-    (r"\boxed{\frac{1}{2}+\frac{\sqrt{3}}{2}i}", r"\cos 60^\circ + i \sin 60^\circ", False),
     (r"\boxed{10\%}", "10", True),
     (r"\boxed{10\%}", "0.1", True),
     (r"\boxed{\$10}", r"\$10.00", True),
@@ -547,7 +546,7 @@ BOXED: list[Row] = [
     (r"\boxed{\frac{9}{4}}", "2.25", True),
     (r"\boxed{2.25}", r"2\frac{1}{4}", True),
     (r"\boxed{90^\circ}", "90", True),
-    (r"\boxed{\frac{\pi}{2}}", r"90^\circ", False),
+    (r"\boxed{\frac{\pi}{2}}", r"90^\circ", False),  # taste: as above
     (r"\boxed{0}", "0", True),
     (r"\boxed{-0}", "0", True),
     (r"\boxed{00}", "0", True),
@@ -641,7 +640,7 @@ SENTENCES: list[Row] = [
     ("1..5", "1.5", False),
     ("1e5", "100000", True),
     ("0x12", "18", False),
-    ("1_000", "1000", False),
+    ("1_000", "1000", False),  # taste: an underscore is a base's
     ("５", "5", True),
     ("18.0000000001", "18", False),
     ("3.0", "3", True),
@@ -653,7 +652,7 @@ SENTENCES: list[Row] = [
 CHAT: list[Row] = [
     ("To find the total, we add:\n\n16 + 2 = **18**\n\nJanet makes **$18** every day.", "18", True),
     (
-        "**Step 1:** 16-3=13\n**Step 2:** 13-4=9\n**Step 3:** 9×2=18\n\n**Final Answer:** Janet makes **$18** per day.",
+        "**Step 1:** 16-3=13\n**Step 2:** 13-4=9\n**Step 3:** 9×2=18\n\n**Final Answer:** She makes **$18** per day.",
         "18",
         True,
     ),
@@ -661,7 +660,6 @@ CHAT: list[Row] = [
     ("So the total cost is 3 * $6 = $18.", "18", True),
     ("Total = $18", "18", True),
     ("Total: $18", "18", True),
-    ("Janet earns 18 dollars daily, not 20.", "18", False),
     (r"The final answer is $\boxed{18}$ dollars per day.", "18", True),
     ("\\[\n\\boxed{18 \\text{ dollars per day}}\n\\]", "18", True),
     (r"\boxed{\$18\text{ per day}}", "18", True),
@@ -696,7 +694,7 @@ CHAT: list[Row] = [
     ("The range is $(-1, 1)$.", "[-1,1]", False),
     ("The remainder is 2.", "2", True),
     ("17 mod 5 = 2", "2", True),
-    (r"17 \equiv 2 \pmod 5", "2", False),
+    (r"17 \equiv 2 \pmod 5", "2", False),  # taste: a congruence is no number
     (r"\boxed{n \equiv 2 \pmod 5}", "2", False),
     ("#### 18\nThe answer is: 18", "18", True),
     ("... #### 18</s>", "18", True),
@@ -746,6 +744,8 @@ LIMITS: list[Row] = [
     (r"\boxed{\ln 2}", r"\log 2", True),  # MATH writes the natural logarithm both ways
     ("She sells 18 eggs in 2 days.", "18", True),  # no mark: the last number
     (r"\boxed{\text{Janet makes 18 dollars}}", "18", True),
+    ("Janet earns 18 dollars daily, not 20.", "18", True),
+    (r"\boxed{\frac{1}{2}+\frac{\sqrt{3}}{2}i}", r"\cos 60^\circ + i \sin 60^\circ", True),
     ("Alice is the tallest.", "Alice", True),
     ("It is true.", "true", True),
     ("The answer is half.", "1/2", True),
