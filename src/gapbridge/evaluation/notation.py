@@ -13,8 +13,8 @@ _SIGNS = {
     "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∪": r"\cup ", "∩": r"\cap ",
     "∈": r"\in ", "∅": r"\emptyset ", "°": r"^\circ ", "θ": r"\theta ", "’": "'", "％": "%", "＄": "$",
     "½": r" \frac{1}{2}", "⅓": r" \frac{1}{3}", "⅔": r" \frac{2}{3}", "¼": r" \frac{1}{4}", "¾": r" \frac{3}{4}",
-    **{sign: f"^{digit}" for digit, sign in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
 }  # fmt: skip
+_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _TRANSLATION = str.maketrans(_SIGNS)
 _REWRITES = [
     (re.compile(pattern), replacement)
@@ -44,6 +44,7 @@ def bare(text: str) -> str:
 
     `**$2\dfrac12$.**` → `2\frac{1}{2}`, `\boxed{−3}` → `-3`. A currency's `$` stays.
     """
+    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+", lambda found: f"^{{{found[0].translate(_RAISED)}}}", text)
     text = _PICTURES.sub("", text.translate(_TRANSLATION))
     for _ in range(8):
         text = text.strip().lstrip("*`").rstrip("*`_,;:. \n")
