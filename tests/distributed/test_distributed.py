@@ -248,7 +248,7 @@ class Ranks:
 @pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.nightly)])
 def test_a_process_that_dies_stops_the_other(victim: int, model: Path, one_process: Path, tmp_path: Path) -> None:
     """Killed while generating: the other process stops with a message; started again, the run is as if undisturbed."""
-    contexts = tmp_path / "bash" / "round_1" / "contexts"
+    contexts = tmp_path / "bash" / "round_1" / "_contexts"
     run = job("bash", model, tmp_path, 2, "--ddp_timeout", "12", "--generation_batch_size", "1")
     with Ranks([run], tmp_path / "killed") as ranks:
         ranks.wait_for((contexts / f"shard-0000{victim}-of-0000{SHARDS}.parquet").exists)
@@ -269,7 +269,7 @@ def test_a_process_that_dies_stops_the_other(victim: int, model: Path, one_proce
         assert not (contexts / "manifest.json").exists()
         ranks.processes[victim].send_signal(signal.SIGCONT)
         assert [ranks.outcome(rank, timeout=120) for rank in range(2)] == ["done", "done"]
-    undisturbed = one_process / "bash" / "round_1" / "contexts"
+    undisturbed = one_process / "bash" / "round_1" / "_contexts"
     assert made.items() <= contents(contexts, "shard-*").items()
     for pattern in ("shard-*", "manifest.json"):
         assert contents(contexts, pattern) == contents(undisturbed, pattern) != {}
