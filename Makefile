@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TEST_WORKERS ?= 2
 
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
@@ -19,7 +20,7 @@ help:
 $(STAMP): setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,eval]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,eval,lm-eval]"
 	@touch $(STAMP)
 
 install: $(STAMP)
@@ -28,7 +29,7 @@ quickstart: $(STAMP)
 	$(BIN)/python recipes/tiny/quickstart.py
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not gpu and not nightly" tests
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "not gpu and not nightly" tests
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest tests
@@ -47,6 +48,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/mixing.py --model random-25m --output benchmarks/results/mixing-random-25m-cpu.json
 	$(BIN)/python benchmarks/drafting.py --model tiny --ragged --output benchmarks/results/drafting-tiny-ragged-cpu.json
 	$(BIN)/python benchmarks/drafting.py --model random-25m --stop_every 4 --rows 128 --skip generate_batch --output benchmarks/results/drafting-random-25m-ragged-cpu.json
+	$(BIN)/python benchmarks/overhead.py --output benchmarks/results/overhead-tiny-cpu.json
 	$(BIN)/python benchmarks/rac_ablation.py --output benchmarks/results/rac-ablation-tiny-cpu.json
 
 tiny-base: $(STAMP)

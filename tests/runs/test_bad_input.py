@@ -263,7 +263,7 @@ def generated(made: Path) -> Iterator[Path]:
 
 
 def contexts(run: Path) -> Path:
-    return run / "round_1" / "contexts"
+    return run / "round_1" / "_contexts"
 
 
 def first_shard(run: Path) -> Path:
@@ -310,7 +310,7 @@ RUNS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     ),
     "manifest of an old format": (
         lambda r: edit_json(contexts(r) / "manifest.json", lambda m: m["identity"].update(format_version=0)),
-        "StoreError", "format_version: the store has 0, this run has 1",
+        "StoreError", "format_version: the store has 0, this run has 2",
     ),
     "other weights": (
         lambda r: edit_json(contexts(r) / "manifest.json", lambda m: m["identity"].update(weights="abc")),

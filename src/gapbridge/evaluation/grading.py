@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import DataError
-from .math import marked_answer, plain_number, same_answer
+from .marks import bare_answer, marked_answer
+from .math import final_value, same_answer, settled
+from .quantities import quantity, split_unit
 from .verification import TIMEOUT_SECONDS, Verification, verify_answers
+
+
+# `$5 a day`, not `$5x$`: words follow before the next sign, or none does.
+_CURRENCY = re.compile(r"\\?\$(?=\d[\d,.]*(?:[^$\n\d]*\s[a-zA-Z]{3}[^$\n]*\$|[^$\n]*$))", re.M)
 
 
 @dataclass(frozen=True)
 class Grade:
     """One answer's grade.
 
-    correct: the grade. Marked numbers are compared by value; other marked answers are right if either judge says so;
-        answers without a mark are right if math-verify finds the reference's value in them.
+    correct: the grade. Two numbers are compared by value, and words, bases, times and the like as they stand; other
+        answers are right if either judge says so. Without a mark the last line is the answer if it is nothing else;
+        else math-verify must find the reference's value in the text.
     exact: the marked answers are equal, see `gapbridge.evaluation.math`.
     verified: math-verify says they are equal.
     marked, parsed: whether there is a marked answer, and whether math-verify found one.
@@ -58,34 +66,49 @@ def grade_answers(
     if faults:
         raise DataError(faults)
     # A reference without a mark is the final answer itself (data sets with a column for it).
-    wanted = [_or(marked_answer(reference), reference.strip()) for reference in references]
-    given = [marked_answer(answer) for answer in answers]
+    marked = [marked_answer(answer) for answer in answers]
+    given = [bare_answer(answer) if mark is None else mark for mark, answer in zip(marked, answers, strict=True)]
+    marks = [marked_answer(reference) for reference in references]
+    wanted = [
+        bare_answer(reference) if mark is None else mark for mark, reference in zip(marks, references, strict=True)
+    ]
+    pairs = list(zip(given, answers, wanted, references, strict=True))
     verdicts = verify_answers(
-        [_expression(_or(mark, answer), mark is not None) for mark, answer in zip(given, answers, strict=True)],
-        [_expression(reference, True) for reference in wanted],
+        [_expression(mark, answer, other) for mark, answer, other, _ in pairs],
+        [_expression(mark, reference, other) for other, _, mark, reference in pairs],
         timeout=timeout,
         workers=workers,
     )
-    return [_grade(*row) for row in zip(given, wanted, verdicts, strict=True)]
+    return [
+        _grade(mark is not None, answer, reference.strip() if other is None else other, verdict)
+        for mark, (answer, _, other, reference), verdict in zip(marked, pairs, verdicts, strict=True)
+    ]
 
 
-def _grade(given: str | None, wanted: str, verdict: Verification) -> Grade:
-    exact = given is not None and same_answer(given, wanted)
-    both_numbers = given is not None and plain_number(given) and plain_number(wanted)
+def _grade(marked: bool, given: str | None, wanted: str, verdict: Verification) -> Grade:
+    same = given is not None and same_answer(given, wanted)
     return Grade(
-        correct=exact if both_numbers else exact or verdict.correct,
-        exact=exact,
+        correct=same if given is not None and settled(given, wanted) else same or verdict.correct,
+        exact=marked and same,
         verified=verdict.correct,
-        marked=given is not None,
+        marked=marked,
         parsed=verdict.parsed,
         timed_out=verdict.timed_out,
     )
 
 
-def _or(mark: str | None, text: str) -> str:
-    return text if mark is None else mark
+def _expression(final: str | None, text: str, other: str | None) -> str:
+    """What math-verify reads: a final answer as LaTeX in a box, a plain number as it is, else the text.
 
-
-def _expression(text: str, final: bool) -> str:
-    """A final answer in the form that math-verify looks for: LaTeX in a box."""
-    return f"\\boxed{{{text}}}" if final and any(sign in text for sign in "\\^{") else text
+    Between two currency signs math-verify takes prose for LaTeX, so those of a text go.
+    """
+    if final is None:
+        return _CURRENCY.sub("", text)
+    expression = final_value(final, other or "")
+    if quantity(expression) is not None and not any(sign in expression for sign in "\\^{"):
+        return expression
+    expression = split_unit(expression)[0]
+    # Braces keep math-verify from taking the end of `2ab` for a unit.
+    expression = re.sub(r"(?<=[\d}\s])((?!i$)[a-zA-Z]+)$", r"{\1}", expression)
+    expression = re.sub(r"(?<=\d)i(?![a-zA-Z])", " i", expression)  # else it knows no complex number
+    return f"\\boxed{{{expression}}}"

@@ -1,9 +1,7 @@
-r"""Final answers of worked mathematics: where they stand, when they are equal, what a correction did to them.
+r"""When final answers of worked mathematics are equal, and what a correction did to them.
 
-A final answer is *marked* in one of the ways that data sets use: GSM8K's `#### 18`, MATH's `\boxed{18}`, or a line or
-phrase that says so (`A: 18`, `Final answer: 18`, `the answer is 18`). Marked answers are compared by value where both
-are numbers and as normalised LaTeX otherwise: the data sets' own exact match. math-verify judges beside it, see
-`verification.py`; `grading.py` puts the two together.
+Marked answers (see `marks.py`) are compared by value where both are one number, and as normalised LaTeX otherwise: the
+data sets' own exact match. math-verify judges beside it, see `verification.py`; `grading.py` puts the two together.
 """
 
 from __future__ import annotations
@@ -13,82 +11,80 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-
-_HASHES = re.compile(r"####[ \t]*([^\n]*)")
-_LINE = re.compile(
-    r"^[ \t>*_#]*(?:the[ \t]+)?(?:final[ \t]+)?(?:a|ans|answer)[ \t*_]*:[ \t*_]*(\S[^\n]*)", re.I | re.M
-)
-_PHRASE = re.compile(r"\banswer\s+is\s*:?\s*([^\n]*)", re.I)
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
-# A sign, digits with or without thousands separators, a fraction or decimals; currency before and a unit behind.
-_NUMBER = re.compile(
-    r"(?P<sign>[-+−]?)\s*\\?[$€£]?\s*(?P<sign2>[-−]?)(?P<whole>\d{1,3}(?:,\d{3})+|\d+)?(?P<decimals>\.\d+)?"
-    r"(?:\s*/\s*(?P<denominator>\d+))?"
-)
+from .marks import marked_answer
+from .notation import bare, is_words, normalised, words_out
+from .quantities import in_digits, quantity, same_quantity, split_unit
 
 
-def marked_answer(text: str) -> str | None:
-    r"""What follows the answer's mark, to the end of its line; None if nothing is marked.
+__all__ = [
+    "CorrectionTable",
+    "correction_table",
+    "final_value",
+    "is_correct",
+    "marked_answer",
+    "normalised",
+    "number",
+    "plain_number",
+    "same_answer",
+    "settled",
+]
 
-    The first `####` counts, as in GSM8K's own grader: a base model may go on with a problem of its own. Of several
-    boxes the last counts, as in MATH's.
-    """
-    found = _HASHES.search(text)
-    if found:
-        return found[1].strip()
-    box = _last_box(text)
-    if box is not None:
-        return box.strip()
-    lines = [found[1] for found in _LINE.finditer(text)]
-    # `A: Let's see …` opens an answer, `A: 18` ends it.
-    line = next((line for line in lines if number(line) is not None), lines[-1] if lines else None)
-    found = _PHRASE.search(text if line is None or number(line) is None else line)
-    line = found[1] if found else line  # `Final answer: the answer is 18`
-    return None if line is None else line.strip()
+_BASE = re.compile(r"([\dA-F]+)_\{?(\d+|[a-z]+)\}?")
+_TIME = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d))?\s*([ap])?\.?(?:m\.?)?", re.I)
+_CHOICE = re.compile(r"(?i:(?:option|choice|answer)\s+)?(?:\(([A-Ja-j])\)|([A-J])(?:[.):](?=\s|$)|$))\s*(.*)", re.S)
+_VERDICT = re.compile(r"(yes|no|true|false)(?=[.,;:!]|$)", re.I)
+_EQUALS = re.compile(r"(?<![<>!\\:])=(?![=>])")
 
 
 def number(text: str) -> Fraction | None:
-    """The number that a marked answer starts with: `$1,234.50 a day` → 2469/2. None if it starts with none."""
-    found = _NUMBER.match(text.strip().lstrip("\\$*(="))
-    if not found or not (found["whole"] or found["decimals"]):
-        return None
-    value = Fraction((found["whole"] or "0").replace(",", "") + (found["decimals"] or ""))
-    if found["denominator"]:
-        if not int(found["denominator"]):
-            return None
-        value /= int(found["denominator"])
-    signs = text.strip().startswith(("-", "−")) or found["sign"] in ("-", "−") or found["sign2"] in ("-", "−")
-    return -value if signs else value
-
-
-def normalised(text: str) -> str:
-    """A marked answer without what does not change it: spacing, sizes of brackets, units in words, a final stop."""
-    text = text.strip().rstrip(".").replace("\\$", "").replace("$", "").replace("\\%", "").replace("%", "")
-    text = re.sub(r"\\(?:left|right|,|!|;|:|quad|displaystyle)(?![a-zA-Z])", "", text)
-    text = text.replace("\\ ", "").replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
-    text = re.sub(r"\^\{?\\circ\}?|\\degree", "", text)
-    text = re.sub(r"\\(?:text|mathrm|mbox)\{\s*([^{}]*?)\s*\}\s*$", _unit_or_word, text)
-    text = re.sub(r"\\(?:text|mathrm|mbox|mathbf|textbf)\{([^{}]*)\}", r"\1", text)
-    text = re.sub(r"\\frac(\d)(\d)", r"\\frac{\1}{\2}", text)
-    text = re.sub(r"\\sqrt(\w)", r"\\sqrt{\1}", text)
-    text = re.sub(r"\s+", "", text)
-    return re.sub(r"^[a-zA-Z]\w?=", "", text)
-
-
-def same_answer(first: str, second: str) -> bool:
-    """Whether two marked answers are equal: by value where both are numbers, else as normalised text."""
-    a, b = _whole_number(first), _whole_number(second)
-    if a is None or b is None:
-        # A number with words behind it is still that number, unless the other side is an expression.
-        a, b = number(first), number(second)
-        if not (plain_number(first) and plain_number(second)):
-            return normalised(first) == normalised(second)
-    return a == b
+    """The number that a marked answer is: `$1,234.50 a day` → 2469/2. None if it is no number or more than one."""
+    found = quantity(text)
+    return None if found is None else found.value
 
 
 def plain_number(text: str) -> bool:
-    """Whether a marked answer starts with a number and holds no expression."""
-    return number(text) is not None and not re.search(r"[\\^{}]", text.replace("\\$", ""))
+    """Whether a marked answer is one number, with or without a unit."""
+    return quantity(text) is not None
+
+
+def same_answer(first: str, second: str) -> bool:
+    """Whether two marked answers are equal: by value where both are one number, else as normalised text."""
+    first, second = final_value(first, second), final_value(second, first)
+    a, b = quantity(first), quantity(second)
+    if a is not None and b is not None:
+        return same_quantity(a, b)
+    special = _special(first, second)
+    return special if special is not None else bool(normalised(first)) and normalised(first) == normalised(second)
+
+
+def settled(first: str, second: str) -> bool:
+    r"""Whether `same_answer` has the last word, and math-verify none.
+
+    math-verify takes words for products of their letters, `(1,2)` for `\{1,2\}`, leaves bases and units out, and reads
+    `2x+3=7` as 7.
+    """
+    first, second = final_value(first, second), final_value(second, first)
+    if (quantity(first) is not None and quantity(second) is not None) or _special(first, second) is not None:
+        return True
+    if any(is_words(text) for text in (first, second)):
+        return True
+    if _braces(first) and _braces(second) and _braces(first) != _braces(second):
+        return True
+    return bool(_EQUALS.search(first)) and not _EQUALS.search(second) and not _has_several(first)
+
+
+def final_value(text: str, other: str) -> str:
+    r"""The last side of an equation that gives a value (`5 + 10 = 15`, `x = 5`), where the other answer is none.
+
+    `2x + 3 = 7` gives none: its left side is an expression with a variable.
+    """
+    text, other = bare(text), bare(other)
+    sides = _EQUALS.split(text)
+    if len(sides) == 1 or _has_several(text) or not all(side.strip() for side in sides):
+        return text
+    if _EQUALS.search(other):
+        return text
+    return bare(sides[-1]) if all(_names_or_computes(side) for side in sides[:-1]) else text
 
 
 def is_correct(answer: str, reference: str) -> bool:
@@ -115,25 +111,53 @@ def correction_table(first: Sequence[bool], corrected: Sequence[bool]) -> Correc
     return CorrectionTable(cells[False, True], cells[True, False], cells[True, True], cells[False, False])
 
 
-def _whole_number(text: str) -> Fraction | None:
-    """The value of a text that is a number and nothing else."""
-    bare = normalised(text)
-    found = _NUMBER.fullmatch(bare)
-    return number(bare) if found and (found["whole"] or found["decimals"]) else None
+def _special(first: str, second: str) -> bool | None:
+    """Whether two numbers in a base, times, choices or verdicts (yes, no) are equal; None if they are none.
+
+    Expressions with different units are unequal.
+    """
+    units = split_unit(bare(first))[1], split_unit(bare(second))[1]
+    if None not in units and units[0] != units[1]:
+        return False
+    first, second = (words_out(bare(text)).strip() for text in (first, second))
+    bases = [_BASE.fullmatch(text.replace(" ", "")) for text in (first, second)]
+    if any(bases):
+        (digits, base), (others, other) = (
+            (found[1], in_digits(found[2])) if found else (text, "10")
+            for found, text in zip(bases, (first, second), strict=True)
+        )
+        return digits == others and base == other
+    times = [_TIME.fullmatch(text) for text in (first, second)]
+    if times[0] and times[1]:
+        halves = {found[4].casefold() for found in times if found and found[4]}
+        return times[0].group(1, 2, 3) == times[1].group(1, 2, 3) and len(halves) < 2
+    choices = [_CHOICE.fullmatch(text) for text in (first, second)]
+    if choices[0] and choices[1] and not (choices[0][3] and choices[1][3]):
+        return (choices[0][1] or choices[0][2]).casefold() == (choices[1][1] or choices[1][2]).casefold()
+    verdicts = [_VERDICT.match(text) for text in (first, second)]
+    if verdicts[0] and verdicts[1]:
+        return verdicts[0][1].casefold() == verdicts[1][1].casefold()
+    return None
 
 
-def _unit_or_word(match: re.Match[str]) -> str:
-    """A word that is the whole answer stays, a unit behind something goes."""
-    return match[1] if match.start() == 0 else ""
+def _names_or_computes(side: str) -> bool:
+    r"""Whether an equation's left side is a name (`x`, `f(x)`, `\angle A`, `Total`) or a computation with numbers."""
+    letters = re.sub(r"\\text\s*\{[^{}]*\}|\\[a-zA-Z]+", "", side)
+    if not re.search(r"[a-zA-Z]", letters) and re.search(r"\d", letters):
+        return True
+    return not re.search(r"^\s*-?\d|[-+*/^|]|\\(?:frac|sqrt|times|cdot|pm|log|ln|sin|cos|tan)(?![a-zA-Z])", side)
 
 
-def _last_box(text: str) -> str | None:
-    content = None
-    for found in _BOX.finditer(text):
-        depth, start = 1, found.end()
-        for at in range(start, len(text)):
-            depth += {"{": 1, "}": -1}.get(text[at], 0)
-            if not depth:
-                content = text[start:at]
-                break
-    return content
+def _has_several(text: str) -> bool:
+    """Whether commas or words outside all brackets part a text: `x = 3, y = 4`."""
+    inside, text = None, words_out(text)
+    while inside != text:
+        inside, text = text, re.sub(r"\([^()]*\)|\{[^{}]*\}|\[[^\[\]]*\]", "", text)
+    return bool(re.search(r"[,;]|\b(?:and|or)\b", text)) and len(_EQUALS.findall(text)) > 1
+
+
+def _braces(text: str) -> str:
+    r"""The bracket around a list: `(` for a point or interval, `\{` for a set, none for anything else."""
+    text = bare(text)
+    found = re.fullmatch(r"(\\\{|\(|\[)[^()\[\]]*,[^()\[\]]*(?:\\\}|\)|\])", text)
+    return "" if found is None else "set" if found[1] == r"\{" else "list"

@@ -68,12 +68,16 @@ def verify_answers(
 def verify(answer: str, reference: str) -> Verification:
     """One comparison, in this process and without a timeout."""
     import math_verify
+    from sympy import nan, zoo
 
     gold = math_verify.parse(reference, parsing_timeout=None)
     given = math_verify.parse(answer, parsing_timeout=None)
     if not given:
         return Verification(correct=False, parsed=False)
-    return Verification(correct=bool(gold) and math_verify.verify(gold, given, timeout_seconds=None), parsed=True)
+    # Divisions by zero (`6:00` read as a ratio) are equal to each other and to nothing.
+    values = [[value for value in side if isinstance(value, str) or not value.has(zoo, nan)] for side in (gold, given)]
+    correct = all(values) and math_verify.verify(*values, allow_set_relation_comp=True, timeout_seconds=None)
+    return Verification(correct=correct, parsed=True)
 
 
 def _quiet() -> None:

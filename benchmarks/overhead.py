@@ -1,0 +1,250 @@
+"""What does a method cost beside SFT? Wall seconds and peak memory, generation and training apart, ratios to SFT.
+
+    python benchmarks/overhead.py                                      # recipes/tiny/base on the CPU, some minutes
+    python benchmarks/overhead.py --model pythia-1b --device cuda      # random weights of that shape, bf16
+    python benchmarks/overhead.py --ways SFT "BASH" --rows 512
+
+Every way trains one epoch on the same word problems with the same batches, in a process of its own, one after the
+other, `--repeats` times in turn; the median is printed. `generation` is what is drawn before training; SCS, GKD and
+SDFT draw inside their steps. Peak memory is that of the process less what it had with the model loaded (CPU), or the
+device's allocator's peak (GPU). TRL's GKD and SDFT, the nearest relatives, are experimental there: they run where the
+installed TRL has them. GKD's teacher is a copy of the model, all of its rows are drawn (lmbda 1); SDFT's teacher sees
+the reference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from mixing import machine_and_versions, write_results
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig, MistralConfig, PreTrainedModel
+
+
+BASE = Path(__file__).resolve().parents[1] / "recipes" / "tiny" / "base"
+# way: (method folder, its own options)
+OURS: dict[str, tuple[str, dict[str, Any]]] = {
+    "SFT": ("sft", {}),
+    "SCS, 1 pass": ("scheduled_sampling", {"num_passes": "1"}),
+    "SCS, exact": ("scheduled_sampling", {"num_passes": "exact"}),
+    "BASH": ("bash", {}),
+    "RAC": ("rac", {"max_draft_length": 128}),
+    "SPIN": ("spin", {"max_draft_length": 128}),
+}
+THEIRS = ("GKD", "SDFT")
+SHAPES = {
+    "pythia-1b": lambda: GPTNeoXConfig(
+        vocab_size=50304, hidden_size=2048, num_hidden_layers=16, num_attention_heads=8, intermediate_size=8192
+    ),
+    "mistral-7b": lambda: MistralConfig(sliding_window=None),
+}
+
+
+def load_model(name: str, device: str) -> PreTrainedModel:
+    torch.manual_seed(0)
+    if name == "tiny":
+        return AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32).to(device)
+    return AutoModelForCausalLM.from_config(SHAPES[name](), dtype=torch.bfloat16).to(device)
+
+
+def word_problems(count: int, steps: int) -> Dataset:
+    from gapbridge.tasks.word_problems import problems
+
+    return Dataset.from_list([problem.row() for problem in problems("train", count=count, steps=(steps,))])
+
+
+class Peak:
+    """Peak memory in MiB beyond what there is when it is made."""
+
+    def __init__(self, device: str) -> None:
+        self._cuda = device == "cuda"
+        if self._cuda:
+            torch.cuda.reset_peak_memory_stats()
+        self._before = self._now()
+
+    def _now(self) -> float:
+        if self._cuda:
+            return torch.cuda.max_memory_allocated() / 2**20
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    def mebibytes(self) -> float:
+        return self._now() - self._before
+
+
+def measure(way: str, args: argparse.Namespace) -> dict[str, Any]:
+    """One epoch of one way, in this process."""
+    model, tokenizer = load_model(args.model, args.device), AutoTokenizer.from_pretrained(BASE)
+    data = word_problems(args.rows, args.steps)
+    with tempfile.TemporaryDirectory() as folder:
+        common = {
+            "output_dir": folder, "use_cpu": args.device == "cpu", "bf16": False, "report_to": "none", "seed": 1,
+            "per_device_train_batch_size": args.batch_size, "num_train_epochs": 1, "gradient_checkpointing": False,
+            "save_strategy": "no", "logging_steps": 1000, "disable_tqdm": True, "learning_rate": 1e-4,
+        }  # fmt: skip
+        peak = Peak(args.device)
+        started = time.perf_counter()
+        trainer = make_trainer(way, args.model, model, tokenizer, data, common)
+        constructed = time.perf_counter() - started
+        drawn_peak = peak.mebibytes()
+        started = time.perf_counter()
+        trainer.train()
+        training = time.perf_counter() - started
+        seconds = Path(folder) / "_contexts" / "seconds.json"
+        generation = json.loads(seconds.read_text())["seconds"] if seconds.exists() else 0.0
+        examples = len(trainer.train_dataset)
+    return {
+        "generation": generation,
+        "training": training,
+        "preparation": constructed - generation,
+        "rows": examples,
+        "peak_generation_mib": drawn_peak,
+        "peak_mib": peak.mebibytes(),
+    }
+
+
+def make_trainer(
+    way: str, model_name: str, model: PreTrainedModel, tokenizer: Any, data: Dataset, common: dict[str, Any]
+) -> Any:
+    if way in OURS:
+        from gapbridge import methods
+
+        name, options = OURS[way]
+        method = methods.find(name)
+        config = method.config_class(**common, max_length=512, **options)
+        return method(model, args=config, train_dataset=data, processing_class=tokenizer)
+    if way == "GKD":
+        from trl.experimental.gkd import GKDConfig, GKDTrainer
+
+        config = GKDConfig(**common, max_length=512, max_new_tokens=128, lmbda=1.0)
+        rows = data.map(lambda row: {"messages": row["prompt"] + row["completion"]}, remove_columns=data.column_names)
+        return GKDTrainer(
+            model,
+            teacher_model=load_model(model_name, str(model.device)),
+            args=config,
+            train_dataset=rows,
+            processing_class=tokenizer,
+        )
+    from trl.experimental.sdft import SDFTConfig, SDFTTrainer
+
+    config = SDFTConfig(**common, max_completion_length=128, num_generations=1, num_iterations=1)
+    rows = data.map(
+        lambda row: {"prompt": row["prompt"], "privileged_context": row["completion"][0]["content"]},
+        remove_columns=data.column_names,
+    )
+    return SDFTTrainer(model, args=config, train_dataset=rows, processing_class=tokenizer)
+
+
+def in_a_process(way: str, args: argparse.Namespace) -> dict[str, Any] | str:
+    """The figures of one way from a process of its own, or why there are none."""
+    command = [sys.executable, __file__, "--worker", way]
+    for name in ("model", "device", "rows", "batch_size", "steps", "threads"):
+        command += [f"--{name}", str(vars(args)[name])]
+    environment = {**os.environ, "TRL_EXPERIMENTAL_SILENCE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    lines = [line for line in result.stdout.splitlines() if line.startswith("{")]
+    if result.returncode or not lines:
+        return result.stderr.strip().splitlines()[-1] if result.stderr.strip() else f"exit code {result.returncode}"
+    figures: dict[str, Any] = json.loads(lines[-1])
+    return figures
+
+
+def overhead(args: argparse.Namespace) -> None:
+    found: dict[str, list[dict[str, Any]]] = {way: [] for way in args.ways}
+    reasons: dict[str, str] = {}
+    for _ in range(args.repeats):
+        for way in args.ways:
+            if way in reasons:
+                continue
+            figures = in_a_process(way, args)
+            if isinstance(figures, str):
+                reasons[way] = figures
+                print(f"{way}: skipped, {figures}", flush=True)
+            else:
+                found[way].append(figures)
+    machine, versions = machine_and_versions(args.device, args.threads)
+    print(f"{args.model}, {args.rows} rows of {args.steps} steps, batch {args.batch_size}; {machine}; {versions}")
+    table = [
+        ["way", "generation", "training", "sum, ms an example", "× SFT", "rows", "peak MiB"],
+        *([way, *row] for way, row in rows_of(found, args.rows).items()),
+    ]
+    lines = [f"| {' | '.join(map(str, row))} |" for row in table]
+    lines.insert(1, "|" + "---|" * len(table[0]))
+    print("\n".join(lines))
+    report = {"ways": found, "skipped": reasons, "table": table}
+    write_results(args, machine, versions, report)
+    if args.output:
+        draw(args.output.with_suffix(".png"), found, args.rows)
+
+
+def rows_of(found: dict[str, list[dict[str, Any]]], examples: int) -> dict[str, list[Any]]:
+    """The cells of each way: medians over the repeats, milliseconds an example."""
+    medians = {
+        way: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+        for way, runs in found.items()
+        if runs
+    }
+    base = medians.get("SFT")
+    rows = {}
+    for way, row in medians.items():
+        total = row["generation"] + row["training"]
+        ratio = f"{total / (base['generation'] + base['training']):.2f}" if base else "–"
+        cells = [f"{1000 * value / examples:.1f}" for value in (row["generation"], row["training"], total)]
+        rows[way] = [*cells, ratio, int(row["rows"]), f"{row['peak_mib']:.0f}"]
+    return rows
+
+
+def draw(path: Path, found: dict[str, list[dict[str, Any]]], examples: int) -> None:
+    """Bars of milliseconds an example, generation and training on top of each other."""
+    from matplotlib.figure import Figure
+
+    rows = {way: [float(cell) for cell in row[:2]] for way, row in rows_of(found, examples).items()}
+    figure = Figure(figsize=(7.5, 0.45 * len(rows) + 1.4), layout="constrained")
+    axis = figure.subplots()
+    names = list(rows)[::-1]
+    drawn, trained = [rows[name][0] for name in names], [rows[name][1] for name in names]
+    axis.barh(names, drawn, color="#E69F00", label="drawn before training")
+    axis.barh(names, trained, left=drawn, color="#0072B2", label="training steps")
+    for at, name in enumerate(names):
+        axis.text(sum(rows[name]), at, f" {sum(rows[name]):.0f}", va="center", fontsize=9)
+    axis.set_xlabel("milliseconds an example, one epoch (lower is better)")
+    axis.legend(frameon=False, loc="lower right")
+    axis.margins(x=0.1)
+    figure.savefig(path, dpi=130)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", choices=["tiny", *SHAPES], default="tiny")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--ways", nargs="+", choices=[*OURS, *THEIRS], default=[*OURS, *THEIRS])
+    parser.add_argument("--rows", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=4, help="operations in a word problem, 1 to 6: longer answers")
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path, help="a JSON file; a picture goes beside it")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.worker:
+        with contextlib.redirect_stdout(sys.stderr):
+            figures = measure(args.worker, args)
+        print(json.dumps(figures))
+    else:
+        overhead(args)
+
+
+if __name__ == "__main__":
+    main()

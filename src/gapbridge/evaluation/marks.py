@@ -1,0 +1,180 @@
+r"""Where the final answer of worked mathematics stands.
+
+It is *marked* in one of the ways that data sets and models use: GSM8K's `#### 18`, MATH's `\boxed{18}`, a line or
+phrase that says so (`A: 18`, `**Answer:**` with the answer on the next line, `the answer is 18`).
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+from .notation import bare, is_words, words_out
+from .quantities import quantity
+
+
+_LONGEST = 1000  # characters of an answer
+_LONGEST_TEXT = 100_000  # characters that are searched, from the end
+_STATEMENTS = 100  # that are read, from the end
+_HASHES = re.compile(r"(?<!#)####(?!#)[ \t]*([^\n]{0,1001})")
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{|\\[{}]|[{}]")
+# Between boxes that are one answer: `\boxed{3}$ and $\boxed{-3}`, also `x = \boxed{3}, y = \boxed{4}`.
+_BETWEEN = re.compile(
+    r"[\s$*]*(?:\\\)|\\\]|,|;|and|or|\\text\s*\{\s*(?:and|or)\s*\}|[\s$*]|\\\(|\\\[|[a-z]\s*=)*", re.I
+)
+_OF = r"(?:[ \t]+(?:to|of|for)[ \t][^.:\n]{1,80}?)?"  # the answer to the question
+_FILLING = (
+    r"(?:[ \t]+(?:therefore|thus|then|simply|just|also|indeed|equal[ \t]to|approximately|about|given[ \t]by)\b,?)*"
+)
+_STATEMENT = re.compile(
+    rf"""
+    (?:^[ \t>*_\#-]*(?:a|ans)\b[ \t.*_]*:                                 # A: 18
+      |^[ \t>*_\#-]*(?:the[ \t]+)?(?:final[ \t]+)?answers?[ \t*_]*$       # a heading
+      |<answer>|\banswers?\b{_OF}[ \t*_]*[:=]
+      |(?P<phrase>\b(?:answers?|solutions?|correct[ \t](?:option|choice))\b{_OF}[*_]*[ \t]+
+       (?:is|are|(?:would|will|should|must)[ \t]+be|equals)\b[ \t]*:?{_FILLING}:?)
+    )[\s*_]*
+    (?=(?P<answer>\\\[.{{1,300}}?\\\]|\$\$.{{1,300}}?\$\$|[^\n]{{0,1001}}))
+    """,
+    re.I | re.M | re.S | re.X,
+)
+# `A: 16 - 3 - 4 = 9` opens an answer where more lines follow.
+_FIRST_STEP = re.compile(r"[^a-zA-Z=]*\d[^a-zA-Z=]*=")
+# A base model goes on with a problem of its own, a chat model with the other side's turn.
+_NEXT_PROBLEM = re.compile(
+    r"""
+    ^[ \t\#*>]*(?:question|problem|exercise|q|user|human|instruction)\b[ \t]*\d*[ \t*]*[:.]
+    |<\|[a-z_]+\|>|</s>|<(?:eos|end_of_turn)>|\[INST\]
+    """,
+    re.I | re.M | re.X,
+)
+_CLAUSE_END = re.compile(
+    r"[.!?][*_]*(?=\s+[A-Z(\[])|[*_]*[,;]?\s+(?:because|since|which|so|but|and\s+not|where|when|i\s+hope)\b|,\s+as\b"
+    r"|,\s+i\.e\.|\s+\([a-z]{3}|\s+[–—]\s+|;\s|</",
+    re.I,
+)
+_HEADING = re.compile(r"\W*\d+[.):]\s+\S")
+_NO_ANSWER = re.compile(r"(?:let|see|step|solution|answer|final|explanation)\b", re.I)
+_VERB = re.compile(r"\b(?:is|are|equals)\b")
+_CONNECTIVE = re.compile(
+    r"^[\s#*_>]*(?:(?:so|thus|therefore|hence|then|and|finally|we (?:get|have|find))\b[,:]?\s*)*", re.I
+)
+
+
+def marked_answer(text: str) -> str | None:
+    r"""The answer that is marked, without delimiters and emphasis; None if nothing is marked.
+
+    The first `####` in front of an answer counts, as in GSM8K's own grader, unless there is a box: headings have
+    hashes too. Of boxes and statements the last counts, as in MATH's; adjacent boxes are one answer. What follows the
+    start of another problem (`Question:`) counts only if nothing is marked before; thoughts do not count.
+    """
+    text = _thought_out(text)
+    starts = [0, *(found.start() for found in _NEXT_PROBLEM.finditer(text)), len(text)]
+    for start, end in pairwise(starts):
+        answer = _marked(text[start:end][-_LONGEST_TEXT:])
+        if answer is not None:
+            return answer
+    return None
+
+
+def bare_answer(text: str) -> str | None:
+    """The last line of a text without a mark, if it is or ends in an answer: `18`, `So x = 5.`, `The area is 25π.`
+
+    Words are an answer where they are the whole text.
+    """
+    lines = _NEXT_PROBLEM.split(_thought_out(text))[0].strip().splitlines()
+    if not lines or len(lines[-1]) > _LONGEST:
+        return None
+    line = _CONNECTIVE.sub("", lines[-1], count=1)
+    if _is_mathematics(bare(line)):
+        return bare(line)
+    end = _VERB.split(line)[-1]  # what stands between dollars, and `3/8, or 37.5%`, math-verify reads better
+    if _is_mathematics(bare(end)) and not re.search(r"\$|\\\(|\bor\b", end):
+        return bare(end)
+    name = _clause(line)
+    return name if len(lines) == 1 and _is_name(name) else None
+
+
+def _thought_out(text: str) -> str:
+    """The text behind a reasoning model's thoughts."""
+    return text.rpartition("</think>")[2]
+
+
+def _marked(text: str) -> str | None:
+    boxes = _boxes(text)
+    if not boxes:
+        for found in _HASHES.finditer(text):
+            answer = _clause(found[1])
+            if text[found.end() :].strip():  # words or `1. Count` above other text are a heading
+                if _is_mathematics(answer) and not _HEADING.match(found[1]):
+                    return answer
+            elif _is_mathematics(answer) or _is_name(answer):
+                return answer
+    candidates = [(place, answer) for place, answer in boxes if answer]
+    words = None
+    for found in list(_STATEMENT.finditer(text))[-_STATEMENTS:]:
+        answer = _clause(found["answer"])
+        opens = not found["phrase"] and _FIRST_STEP.match(answer) and text[found.end("answer") :].strip()
+        if (_is_mathematics(answer) and not opens) or (_is_name(answer) and not found["phrase"]):
+            candidates.append((found.start("answer"), answer))
+        elif _is_name(answer):
+            words = answer
+    return max(candidates)[1] if candidates else words
+
+
+def _clause(text: str) -> str:
+    """A statement's answer without the sentence's rest: `18. I hope so` → `18`."""
+    end = _CLAUSE_END.search(text)
+    text = bare(text[: end.start()] if end else text)
+    return text.removesuffix("!")  # joy, no factorial
+
+
+def _is_mathematics(answer: str) -> bool:
+    r"""Whether a bare text is an answer that is no sentence: a number, an expression, a choice."""
+    if len(answer) > _LONGEST:
+        return False
+    if quantity(answer) is not None:
+        return True
+    if re.fullmatch(r"[-+$]*\d[\d.,/]*(?!\d)(?:(?!\b(?:is|are|was|were)\b)[^\d=]){1,30}", answer):  # `18 and a half`
+        return True
+    rest = re.sub(r"\\text\s*\{[^{}]*\}|\\(?:begin|end)\{\w+\}|\\[a-zA-Z]+", " ", answer)
+    rest = re.sub(r"\b(?:and|or|sin|cos|tan|log|exp|sqrt)\b", " ", rest)
+    prose = re.search(r"[^\W\d_][a-z]{2}|\b(?:is|no|if|it|we|he)\b|\?", rest)
+    return bool(re.search(r"\w|\\[a-z{]", answer)) and not prose
+
+
+def _is_name(answer: str) -> bool:
+    """Whether a bare text is an answer in a word or a few, or a choice with its text: `B. the eggs`."""
+    if re.match(r"\(?[A-J][).:]\s", answer):
+        return True
+    return is_words(answer) and len(words_out(answer).split()) <= 4 and not _NO_ANSWER.match(answer)
+
+
+def _boxes(text: str) -> list[tuple[int, str]]:
+    """Place and content of the closed boxes, those that are one answer joined by commas."""
+    opened: list[tuple[int, int]] = []  # start of the command (-1: a plain brace), start of the content
+    found: list[tuple[int, int, str]] = []
+    for sign in _BOX.finditer(text):
+        if sign[0][-1] == "{" and sign[0] != r"\{":
+            opened.append((sign.start() if len(sign[0]) > 1 else -1, sign.end()))
+        elif sign[0] == "}" and opened:
+            start, content = opened.pop()
+            if start >= 0 and sign.end() - start <= _LONGEST:
+                while found and found[-1][0] > start:  # a box in this box
+                    found.pop()
+                found.append((start, sign.end(), bare(text[content : sign.start()])))
+    joined: list[tuple[int, str]] = []
+    end = -1
+    for start, next_end, answer in found:
+        separator = text[end:start] if joined else ""
+        if (
+            separator.strip("\n $*")
+            and len(separator) < 40
+            and _BETWEEN.fullmatch(separator)
+            and answer != joined[-1][1]
+        ):
+            joined[-1] = (start, f"{joined[-1][1]}, {answer}")
+        else:
+            joined.append((start, answer))
+        end = next_end
+    return joined
