@@ -126,16 +126,14 @@ class ExampleFields(Fields):
         return faults + self._preparation_faults()
 
     def _preparation_faults(self) -> list[str]:
-        """Options of TRL's data preparation that rows of ids and labels would leave without effect, or that go wrong."""
+        """Options of TRL's data preparation that rows of ids would leave without effect, or that go wrong."""
         faults = []
         if self.completion_only_loss is False:
             faults.append(
                 "completion_only_loss: false is not supported: the loss falls on answers alone, prompts carry none"
             )
         if self.assistant_only_loss and self.assistant_turns == "last":
-            faults.append(
-                "assistant_only_loss trains all assistant turns, assistant_turns: last one: keep one of them"
-            )
+            faults.append("assistant_only_loss trains all assistant turns, assistant_turns: last the last: keep one")
         if self.dataset_text_field != "text":
             faults.append(
                 f"dataset_text_field is {self.dataset_text_field!r}: text without a prompt has no answer to learn; "

@@ -134,7 +134,7 @@ class Method(Guards):
 
     @classmethod
     def check(cls, tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: Any) -> None:
-        """Raise a `GapbridgeError` where examples cannot become rows: before anything is drawn, and without a model."""
+        """Raise a `GapbridgeError` where examples cannot become rows; before anything is drawn, without a model."""
 
     @classmethod
     def contexts(
