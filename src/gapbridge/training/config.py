@@ -47,8 +47,8 @@ class Fields(_Behind):
 
 
 @dataclass
-class ExampleFields(Fields):
-    """How rows of data become examples, before TRL's `SFTConfig`.
+class TextFields(Fields):
+    """How text becomes tokens, before any of TRL's configurations.
 
     Args:
         on_bad_rows (`str`, *optional*, defaults to `"raise"`):
@@ -100,11 +100,37 @@ class ExampleFields(Fields):
             faults.append("both chat_template and chat_template_path are given: keep one")
         if self.max_length is not None and self.max_length < 2:
             faults.append(f"max_length is {self.max_length}: a row needs at least 2 tokens")
+        return faults
+
+
+@dataclass
+class ExampleFields(TextFields):
+    """How rows of data become examples, before TRL's `SFTConfig`: [`TextFields`], and which packing is taken."""
+
+    def faults(self) -> list[str]:
+        faults = super().faults()
         if self.packing and self.packing_strategy == "wrapped":
             faults.append(
                 "packing_strategy: wrapped lets documents attend to each other and cuts them anywhere; use bfd"
             )
         return faults
+
+
+@dataclass
+class PairFields(TextFields):
+    """How rows of data become pairs of answers, before TRL's `DPOConfig`: [`TextFields`], and what only `SFTConfig`
+    has of the tokenizer's keys.
+
+    Args:
+        eos_token (`str`, *optional*): Token that ends an answer. Defaults to the tokenizer's.
+        chat_template_path (`str`, *optional*):
+            A model whose chat template is cloned, or a `.jinja` file; as in [`~trl.SFTConfig`].
+    """
+
+    eos_token: str | None = field(default=None, metadata={"help": "Token that ends an answer."})
+    chat_template_path: str | None = field(
+        default=None, metadata={"help": "Model whose chat template is cloned, or a .jinja file."}
+    )
 
 
 def _is_day(text: str) -> bool:
