@@ -39,7 +39,8 @@ class SPINTrainer(PreferenceMethod, DPOTrainer):
     It takes what [`~trl.SFTTrainer`] takes, prompts and reference answers, with a [`SPINConfig`]; see
     [`~gapbridge.training.method.Method`] for the arguments. `eval_loss` is the loss on held-out pairs, whose drafts
     are those of the round's starting weights. `counts` holds the `drafts`, how many of them are of the
-    `previous_round`, were `capped` at the length limit, `equal` to the reference (left out) or `too_long` for `max_length` (left out).
+    `previous_round`, were `capped` at the length limit, `equal` to the reference (left out) or `too_long` for
+    `max_length` (left out).
     """
 
     _tag_names = ["trl", "spin", "gapbridge"]
