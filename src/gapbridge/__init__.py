@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from .errors import ConfigError, DataError, GapbridgeError, RunError, StoreError, TrainingError
     from .examples.build import build_examples
     from .examples.example import Example, ExampleSet
+    from .examples.preferences import build_preferences
     from .methods.bash.trainer import BASHConfig, BASHTrainer
+    from .methods.dpo.trainer import PreferenceConfig, PreferenceTrainer
     from .methods.rac.correct import Correction, correct
     from .methods.rac.trainer import RACConfig, RACTrainer
+    from .methods.spin.trainer import SPINConfig, SPINTrainer
     from .runs.preview import preview
 
 _HOMES = {
@@ -30,6 +33,7 @@ _HOMES = {
     "StoreError": "gapbridge.errors",
     "TrainingError": "gapbridge.errors",
     "build_examples": "gapbridge.examples.build",
+    "build_preferences": "gapbridge.examples.preferences",
     "mix_contexts": "gapbridge.decoding",
     "mix_contexts_sequential": "gapbridge.decoding",
     "preview": "gapbridge.runs.preview",

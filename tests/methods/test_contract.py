@@ -1,9 +1,16 @@
 """What every folder in `methods/` must bring: a tiny recipe, a preview of the rows it trains, resume, a report, and a
-degenerate case that is its base method. A new method is tested here without a line being added."""
+degenerate case. A new method is tested here without a line being added.
+
+The degenerate case is a limit in which the answer is known. A method that trains references in contexts of its own
+becomes SFT on the same rows (`supervised`): equal losses, equal weights. A method that prefers one answer to another
+against a reference model has no such limit, since its base is no SFT; with β = 0 its loss is log 2 for any weights
+(`unchanged`): no weight moves, while with its own options some do.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -87,10 +94,19 @@ def test_preview_is_what_is_trained(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_degenerate_case_is_sft(name: str, tmp_path: Path) -> None:
-    degenerate = methods.find(name).degenerate
-    assert degenerate or name == "sft", "a method says with which options it is SFT"
-    own = trainer_of(name, tmp_path / "own", **degenerate)
+def test_degenerate_case(name: str, tmp_path: Path) -> None:
+    method = methods.find(name)
+    assert method.degenerate or name == "sft", "a method says with which options it is its base"
+    own = trainer_of(name, tmp_path / "own", **method.degenerate)
+    if method.degenerate_case == "unchanged":
+        usual = trainer_of(name, tmp_path / "usual")
+        start = {key: value.clone() for key, value in own.model.state_dict().items()}
+        own.train()
+        usual.train()
+        assert losses(own) == pytest.approx([math.log(2)] * 4, abs=1e-4)
+        assert all(torch.equal(value, start[key]) for key, value in own.model.state_dict().items())
+        assert not all(torch.equal(value, start[key]) for key, value in usual.model.state_dict().items())
+        return
     base = trainer_of("sft", tmp_path / "base")
     own.train()
     base.train()

@@ -66,7 +66,7 @@ USER, ANSWER = {"role": "user", "content": "one"}, {"role": "assistant", "conten
 # name: (what is changed in a good BASH recipe, the error, words of its message)
 RECIPES: dict[str, tuple[Change, str, str]] = {
     "unknown key": (keys(mixture_coeficient=0.2), "ConfigError", "did you mean 'mixture_coefficient'"),
-    "key of another method": (keys(use_vllm=True), "ConfigError", "unknown key 'use_vllm' (a key of rac)"),
+    "key of another method": (keys(use_vllm=True), "ConfigError", "unknown key 'use_vllm' (a key of rac and spin)"),
     "key that is no slip": (keys(batch=3), "ConfigError", "unknown key 'batch'\n"),
     "wrong type": (keys(num_rounds="many"), "ConfigError", "num_rounds is 'many': it must be a whole number"),
     "number as list": (keys(learning_rate=[1]), "ConfigError", "learning_rate is [1]: it must be a number"),

@@ -67,6 +67,22 @@ class ContextStore:
         digest = hashlib.blake2b(store._encoded_identity(), digest_size=8).hexdigest()
         return cls(Path(parent) / digest, identity, **options)
 
+    @classmethod
+    def recorded(cls, directory: Path, schema: pa.Schema) -> ContextStore:
+        """A complete store as its own manifest describes it, for reading.
+
+        Raises:
+            StoreError: there is no manifest, or it is damaged.
+        """
+        try:
+            identity = dict(json.loads((Path(directory) / "manifest.json").read_text(encoding="utf-8"))["identity"])
+            num_examples, shard_size = int(identity.pop("num_examples")), int(identity.pop("shard_size"))
+        except OSError as error:
+            raise StoreError(f"{directory}: holds no complete contexts: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{directory}: its manifest.json is damaged ({error})") from error
+        return cls(directory, identity, num_examples=num_examples, shard_size=shard_size, schema=schema)
+
     @property
     def manifest_path(self) -> Path:
         return self.directory / "manifest.json"

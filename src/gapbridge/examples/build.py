@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset, Features, Value
@@ -77,19 +77,51 @@ def build_examples(
     conversational = tokenizer.chat_template is not None if form == "ids" else form == "messages"
     if form == "pair":
         conversational = isinstance(dataset[0]["prompt"], list)
-    if form != "ids" and conversational and tokenizer.chat_template is None:
+    if form != "ids" and conversational:
+        require_template(tokenizer, source)
+    template = ChatTemplate(tokenizer, date=date, arguments=chat_template_kwargs or {})
+    tokenise = RowTokeniser(template, form, frozenset(stops), max_length, truncate_long_rows, assistant_turns == "all")
+    table, bad_rows, cut, truncated = tokenise_rows(
+        dataset, tokenise, EXAMPLE_FEATURES, num_proc=num_proc, source=source, on_bad_rows=on_bad_rows
+    )
+    return ExampleSet(
+        table, bad_rows, source, cut, truncated, conversational, tuple(stops), date, dict(chat_template_kwargs or {})
+    )
+
+
+def require_template(tokenizer: PreTrainedTokenizerBase, source: str) -> None:
+    """Raise ConfigError where conversations have no chat template."""
+    if tokenizer.chat_template is None:
         raise ConfigError(
             f"{source}: the rows are conversations, but the tokenizer {tokenizer.name_or_path!r} has no chat "
             "template: set chat_template or chat_template_path"
         )
-    template = ChatTemplate(tokenizer, date=date, arguments=chat_template_kwargs or {})
-    tokenise = _Tokenise(template, form, frozenset(stops), max_length, truncate_long_rows, assistant_turns == "all")
+
+
+def tokenise_rows(
+    dataset: Dataset,
+    tokenise: Callable[[dict[str, Any]], dict[str, Any]],
+    features: Features,
+    *,
+    num_proc: int | None,
+    source: str,
+    on_bad_rows: str,
+) -> tuple[Dataset, list[BadRow], int, int]:
+    """The good rows of a data set in columns of `features`, the bad rows, and how many were cut at the border of
+    prompt and answer or truncated.
+
+    Args:
+        tokenise: a row → `features`, and the flags `fault`, `cut_prompt` and `truncated`.
+
+    Raises:
+        DataError: there are bad rows (with `raise`), or no good one.
+    """
     flags = {"fault": Value("string"), "cut_prompt": Value("bool"), "truncated": Value("bool")}
     # Neither written to nor read from the cache of `datasets`: its key does not cover the code of this module.
     table = dataset.map(
         tokenise,
         remove_columns=dataset.column_names,
-        features=Features({**EXAMPLE_FEATURES, **flags}),
+        features=Features({**features, **flags}),
         num_proc=num_proc,
         desc="Tokenizing",
         load_from_cache_file=False,
@@ -112,9 +144,7 @@ def build_examples(
     table = table.remove_columns(["id", *flags]).add_column("id", ids)
     if bad_rows:
         table = table.select(good)
-    return ExampleSet(
-        table, bad_rows, source, cut, truncated, conversational, tuple(stops), date, dict(chat_template_kwargs or {})
-    )
+    return table, bad_rows, cut, truncated
 
 
 def _form(columns: set[str], source: str) -> str:
@@ -134,8 +164,11 @@ def _form(columns: set[str], source: str) -> str:
     )
 
 
-class _Tokenise:
-    """Row → token ids and fault. A class, so that `datasets` can send it to worker processes."""
+class RowTokeniser:
+    """Row → token ids and fault. A class, so that `datasets` can send it to worker processes.
+
+    `answer` names the column that holds the answer beside a `prompt`.
+    """
 
     def __init__(
         self,
@@ -145,9 +178,11 @@ class _Tokenise:
         max_length: int | None,
         truncate_long_rows: bool,
         all_turns: bool,
+        answer: str = "completion",
     ) -> None:
         self.tokenizer, self.form, self.stops = template.tokenizer, form, stops
         self.max_length, self.truncate_long_rows, self.all_turns = max_length, truncate_long_rows, all_turns
+        self.answer = answer
         self.vocabulary = len(self.tokenizer)
         self.fillers = Fillers(self.tokenizer, stops)
         self.splitter = None
@@ -202,17 +237,17 @@ class _Tokenise:
             return self._split_ids(row)
         if self.form == "messages":
             messages = row["messages"]
-            fault = _messages_fault("messages", messages)
+            fault = messages_fault("messages", messages)
             if not fault and messages[-1]["role"] != "assistant":
                 fault = f"messages ends with a {messages[-1]['role']} turn: there is no answer to learn"
             if not fault and len(messages) < 2:
                 fault = "messages has no turn before the answer"
             return Split(fault=fault) if fault else self._chat(row, messages[:-1], messages[-1:])
-        prompt, completion = row["prompt"], row["completion"]
+        prompt, completion = row["prompt"], row[self.answer]
         if isinstance(prompt, list) and isinstance(completion, list):
-            fault = _messages_fault("prompt", prompt) or _messages_fault("completion", completion)
+            fault = messages_fault("prompt", prompt) or messages_fault(self.answer, completion)
             return Split(fault=fault) if fault else self._chat(row, prompt, completion)
-        fault = _text_fault("prompt", prompt) or _text_fault("completion", completion)
+        fault = text_fault("prompt", prompt) or text_fault(self.answer, completion)
         return Split(fault=fault) if fault else self._text(prompt, completion)
 
     def _chat(self, row: dict[str, Any], prompt: list[Any], completion: list[Any]) -> Split:
@@ -260,7 +295,7 @@ class _Tokenise:
         return Split(ids[:start], ids[start:])
 
 
-def _text_fault(name: str, value: Any) -> str:
+def text_fault(name: str, value: Any) -> str:
     if value is None:
         return f"{name} is null"
     if not isinstance(value, str):
@@ -268,7 +303,7 @@ def _text_fault(name: str, value: Any) -> str:
     return "" if value.strip() else f"{name} is empty"
 
 
-def _messages_fault(name: str, messages: Any) -> str:
+def messages_fault(name: str, messages: Any) -> str:
     if not messages:
         return f"{name} is null or empty"
     if not isinstance(messages, list):
@@ -278,7 +313,7 @@ def _messages_fault(name: str, messages: Any) -> str:
             return f"{name}, turn {turn}: no role"
         if message.get("tool_calls"):
             continue
-        fault = _text_fault(f"{name}, turn {turn} ({message['role']}): content", message.get("content"))
+        fault = text_fault(f"{name}, turn {turn} ({message['role']}): content", message.get("content"))
         if fault:
             return fault
     return ""

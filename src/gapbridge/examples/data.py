@@ -1,4 +1,5 @@
-"""From a recipe's data keys to data sets in TRL's standard columns: `messages`, or `prompt` and `completion`."""
+"""From a recipe's data keys to data sets in TRL's standard columns: `messages`, `prompt` and `completion`, or `chosen`
+and `rejected`."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ class DataConfig(DatasetMixtureConfig):
     `prompt_column` and `completion_column` name the columns that hold question and answer; with `as_chat` plain
     strings become one user and one assistant turn. Without a completion column a `messages` column is the
     conversation. `system_prompt` goes before every conversation that has no system turn of its own. `id_column` names
-    a column of stable ids.
+    a column of stable ids. Preference data keep `chosen` and `rejected`, with or without a `prompt`.
     """
 
     eval_datasets: list[DatasetConfig] = field(
@@ -170,6 +171,8 @@ def _standard_columns(dataset: Dataset, config: DataConfig, source: str) -> Data
         if config.system_prompt:
             raise ConfigError(f"{source}: system_prompt needs text, and the rows are token ids: leave it out")
         return _named(dataset, {config.id_column: "id"})
+    if {"chosen", "rejected"} <= set(columns) and config.completion_column not in columns:
+        return _preference_columns(dataset, config, source)
     if "messages" in columns and config.completion_column not in columns:
         # UltraChat's `prompt` repeats the first user turn.
         dataset = dataset.remove_columns([name for name in (config.prompt_column, "completion") if name in columns])
@@ -194,6 +197,32 @@ def _standard_columns(dataset: Dataset, config: DataConfig, source: str) -> Data
 
     dataset = dataset.map(chat, desc="As chat", load_from_cache_file=False, keep_in_memory=True)
     return _with_system_turn(dataset, "prompt", config, source)
+
+
+def _preference_columns(dataset: Dataset, config: DataConfig, source: str) -> Dataset:
+    """`chosen` and `rejected`, with a `prompt` or with the prompt inside them, and `messages` where there are."""
+    dataset = _named(dataset, {config.prompt_column: "prompt", config.id_column: "id"})
+    text = isinstance(dataset[0]["chosen"], str)
+    if text and config.as_chat:
+        if "prompt" not in dataset.column_names:
+            raise ConfigError(
+                f"{source}: as_chat needs a column of prompts beside chosen and rejected: say which with "
+                "prompt_column, or give conversations"
+            )
+
+        def chat(row: dict[str, Any]) -> dict[str, Any]:
+            answers = {name: [{"role": "assistant", "content": row[name]}] for name in ("chosen", "rejected")}
+            return {"prompt": [{"role": "user", "content": row["prompt"]}], **answers}
+
+        dataset = dataset.map(chat, desc="As chat", load_from_cache_file=False, keep_in_memory=True)
+    if not text and "prompt" in dataset.column_names and isinstance(dataset[0]["prompt"], str):
+        dataset = dataset.remove_columns("prompt")  # UltraFeedback's repeats the first user turn
+    if config.system_prompt:
+        explicit = "prompt" in dataset.column_names
+        columns = ["prompt"] if explicit else ["chosen", "rejected"]
+        for column in [*columns, *(["messages"] if "messages" in dataset.column_names else [])]:
+            dataset = _with_system_turn(dataset, column, config, source)
+    return dataset
 
 
 def _with_system_turn(dataset: Dataset, column: str, config: DataConfig, source: str) -> Dataset:

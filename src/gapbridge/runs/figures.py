@@ -21,7 +21,7 @@ _MANY = 40  # points on a line, more than that need no markers
 
 LOSSES = {
     "loss": "training loss",
-    "eval_loss": "held-out loss, reference contexts",
+    "eval_loss": "held-out loss",
     "eval_own_loss": "held-out loss, own contexts",
 }
 
@@ -92,7 +92,7 @@ def draw_losses(runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> Fi
                 if key in keys:
                     shown = marker if len(line) <= _MANY else ""
                     axis.plot(*zip(*line, strict=True), styles[key], color=colour, marker=shown, ms=4, lw=1.5)
-        label(axis, title, "lower", steps, "loss, nats per token")
+        label(axis, title, "lower", steps, "loss, nats")
         _spread(axis)
     legend(figure, look, {LOSSES[key]: style for key, style in styles.items() if key in drawn and key != "loss"})
     blind = [name for name, lines in points.items() if all(key == "loss" for key, _ in lines)]

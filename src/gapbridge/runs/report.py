@@ -56,7 +56,7 @@ def stages(run: Path) -> list[Path]:
 
 
 def loss_rows(stage: Path) -> dict[str, str]:
-    """A round's losses in nats per token, the first and the last that were logged."""
+    """A round's losses in nats, the first and the last that were logged."""
     entries = read_metrics(stage)
     rows = {}
     for key, name in LOSSES.items():

@@ -90,7 +90,20 @@ class Problem:
 
     @property
     def answer(self) -> str:
-        return "\n".join([step.line for step in self.steps] + [f"#### {self.result}"])
+        return _worked(self.steps)
+
+    def wrong_steps(self) -> tuple[Step, ...]:
+        """The steps with one whose result is off by 1 to 9, and those behind it worked on from that.
+
+        A pure function of the problem. Every result stays a whole number in 1 to `MAX_VALUE`, and the last is wrong.
+        """
+        rng = random.Random(f"word-problems/wrong/{self.id}")
+        slips = [(at, by) for at in range(len(self.steps)) for by in range(-9, 10) if by]
+        rng.shuffle(slips)
+        candidates = (
+            _with_slip(self.steps, at, by) for at, by in slips
+        )  # a slip in the last step is always among them
+        return next(steps for steps in candidates if steps and steps[-1].result != self.result)
 
     def row(self) -> dict[str, Any]:
         """The problem in TRL's conversational prompt/completion form, with its id."""
@@ -99,6 +112,34 @@ class Problem:
             "prompt": [{"role": "user", "content": self.question}],
             "completion": [{"role": "assistant", "content": self.answer}],
         }
+
+    def preference_row(self) -> dict[str, Any]:
+        """The problem in TRL's conversational preference form: the right answer, and one with a wrong step."""
+        return {
+            "id": self.id,
+            "prompt": [{"role": "user", "content": self.question}],
+            "chosen": [{"role": "assistant", "content": self.answer}],
+            "rejected": [{"role": "assistant", "content": _worked(self.wrong_steps())}],
+        }
+
+
+def _worked(steps: Sequence[Step]) -> str:
+    return "\n".join([step.line for step in steps] + [f"#### {steps[-1].result}"])
+
+
+def _with_slip(steps: Sequence[Step], at: int, by: int) -> tuple[Step, ...]:
+    """The steps with the result of step `at` off by `by`; none where a result would leave 1 to `MAX_VALUE`."""
+    found = list(steps[:at])
+    for number, step in enumerate(steps[at:], at):
+        left = step.left if number == at else found[-1].result
+        if step.operator == "/" and left % step.right:
+            return ()
+        results = {"+": left + step.right, "-": left - step.right, "*": left * step.right, "/": left // step.right}
+        result = results[step.operator] + (by if number == at else 0)
+        if not 1 <= result <= MAX_VALUE:
+            return ()
+        found.append(Step(step.subject, left, step.operator, step.right, result))
+    return tuple(found)
 
 
 def split_of(steps: Sequence[Step]) -> str:
@@ -182,9 +223,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--count", type=int, required=True, help="number of problems")
     parser.add_argument("--steps", type=int, nargs="+", default=[4], help="operations in a problem, 1 to 6")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--preferences", action="store_true", help="pairs: the right answer, and one with a wrong step"
+    )
     parser.add_argument("--output", type=Path, required=True, help="the JSONL file to write")
     args = parser.parse_args(argv)
-    rows = [problem.row() for problem in problems(args.split, count=args.count, steps=args.steps, seed=args.seed)]
+    found = problems(args.split, count=args.count, steps=args.steps, seed=args.seed)
+    rows = [problem.preference_row() if args.preferences else problem.row() for problem in found]
     write_text_atomic(args.output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     print(f"{args.output}: {len(rows)} problems")
 

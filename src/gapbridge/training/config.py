@@ -70,8 +70,8 @@ class Fields(_Behind):
 
 
 @dataclass
-class ExampleFields(Fields):
-    """How rows of data become examples, before TRL's `SFTConfig`.
+class TextFields(Fields):
+    """How text becomes tokens, before any of TRL's configurations.
 
     Args:
         on_bad_rows (`str`, *optional*, defaults to `"raise"`):
@@ -123,11 +123,16 @@ class ExampleFields(Fields):
             faults.append("both chat_template and chat_template_path are given: keep one")
         if self.max_length is not None and self.max_length < 2:
             faults.append(f"max_length is {self.max_length}: a row needs at least 2 tokens")
-        return faults + self._preparation_faults()
+        return faults
 
-    def _preparation_faults(self) -> list[str]:
-        """Options of TRL's data preparation that rows of ids would leave without effect, or that go wrong."""
-        faults = []
+
+@dataclass
+class ExampleFields(TextFields):
+    """How rows of data become examples, before TRL's `SFTConfig`: [`TextFields`], and which of TRL's keys are taken."""
+
+    def faults(self) -> list[str]:
+        faults = super().faults()
+        # What rows of ids would leave without effect, and what goes wrong in TRL's preparation of them.
         if self.completion_only_loss is False:
             faults.append(
                 "completion_only_loss: false is not supported: the loss falls on answers alone, prompts carry none"
@@ -168,6 +173,23 @@ class ExampleFields(Fields):
     def imply(self) -> None:
         # Answers alone carry loss: TRL would look for turns in rows of ids.
         self.assistant_only_loss = False
+
+
+@dataclass
+class PairFields(TextFields):
+    """How rows of data become pairs of answers, before TRL's `DPOConfig`: [`TextFields`], and what only `SFTConfig`
+    has of the tokenizer's keys.
+
+    Args:
+        eos_token (`str`, *optional*): Token that ends an answer. Defaults to the tokenizer's.
+        chat_template_path (`str`, *optional*):
+            A model whose chat template is cloned, or a `.jinja` file; as in [`~trl.SFTConfig`].
+    """
+
+    eos_token: str | None = field(default=None, metadata={"help": "Token that ends an answer."})
+    chat_template_path: str | None = field(
+        default=None, metadata={"help": "Model whose chat template is cloned, or a .jinja file."}
+    )
 
 
 def _is_day(text: str) -> bool:

@@ -26,8 +26,8 @@ else:
 
 
 class Guards(_Behind):
-    """Put before a TRL trainer. `row_ids` are the rows before shuffling and packing, with columns `id` and
-    `input_ids`: they let an error name rows.
+    """Put before a TRL trainer. `row_ids` are the rows before shuffling and packing, with a column `id`: they let an
+    error name rows.
 
     Args:
         callbacks, **kwargs: as for the trainer behind.
@@ -84,16 +84,19 @@ class Guards(_Behind):
             )
         return result
 
+    @classmethod
+    def tokens_of(cls, row: dict[str, Any]) -> list[list[int]]:
+        """The sequences of tokens that a row of `row_ids` is in a batch."""
+        return [row["input_ids"]]
+
     def _rows_in(self, inputs: dict[str, Tensor | Any]) -> list[str]:
         """The ids of the rows in a batch, found by their tokens; packed and padding-free rows are taken apart
         first."""
         if self.row_ids is None:
             return []
         wanted = {tuple(ids) for ids in _documents(inputs)}
-        found = []
-        for rows in self.row_ids.select_columns(["id", "input_ids"]).iter(batch_size=1000):
-            found += [row for row, ids in zip(rows["id"], rows["input_ids"], strict=True) if tuple(ids) in wanted]
-        return found
+        found = [row["id"] for row in self.row_ids if any(tuple(ids) in wanted for ids in self.tokens_of(row))]
+        return list(dict.fromkeys(found))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """As in [`~trl.SFTTrainer`], then the mark, and only then older checkpoints go: one is whole at any moment.

@@ -15,9 +15,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from datasets import Dataset
+from datasets import Dataset, Features
 from peft import PeftConfig, PeftModel
 from rich.text import Text
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
@@ -35,7 +35,7 @@ from .config import DrawFields, RoundFields
 from .guards import Guards
 from .loading import load_model, load_tokenizer, prepare_tokenizer
 from .parallel import check_processes
-from .rows import Row, reference_row, rows_of, rows_to_dataset, show_row
+from .rows import ROW_FEATURES, Row, reference_row, rows_of, rows_to_dataset, show_row
 
 
 logger = logging.getLogger(__name__)
@@ -99,7 +99,13 @@ class Method(Guards):
     draws: ClassVar[bool] = False  # whether it generates before training: then every process needs whole weights
     count_names: ClassVar[tuple[str, ...]] = ()  # what `rows` counts
     answer_modes: ClassVar[dict[str, AnswerMode]] = {}
-    degenerate: ClassVar[dict[str, Any]] = {}  # the options with which the method is its base: SFT on the same rows
+    degenerate: ClassVar[dict[str, Any]] = {}  # the options with which the method does what `degenerate_case` says
+    # `supervised`: it is SFT on the same rows, in losses and weights. `unchanged`: no weight moves.
+    degenerate_case: ClassVar[Literal["supervised", "unchanged"]] = "supervised"
+    # What a row is: SFT's, or for another trainer behind what that takes.
+    row_features: ClassVar[Features] = ROW_FEATURES
+    trained_columns: ClassVar[tuple[str, ...]] = ("input_ids", "labels")  # of a row, what the trainer behind gets
+    evaluates_references: ClassVar[bool] = True  # `eval_loss` is over rows without anything drawn, else over own ones
 
     @classmethod
     def read(
@@ -154,13 +160,31 @@ class Method(Guards):
         *,
         evaluation: bool = False,
     ) -> Iterator[Row]:
-        """Rows from examples and what was drawn for each; `evaluation`: those that `eval_own_loss` is taken over."""
-        return (reference_row(example) for example, _ in pairs)
+        """Rows from examples and what was drawn for each; `evaluation`: those of held-out examples."""
+        return (cls.plain_row(example) for example, _ in pairs)
+
+    @classmethod
+    def plain_row(cls, example: Any) -> Row:
+        """The row of an example for which nothing is drawn."""
+        return reference_row(example)
 
     @classmethod
     def evaluates_own_contexts(cls, args: Any) -> bool:
         """Whether held-out rows with own contexts are made and evaluated, beside those with reference contexts."""
         return cls.draws and isinstance(args, DrawFields) and args.eval_own_contexts
+
+    @classmethod
+    def argument_faults(cls, args: Any, given: dict[str, Any]) -> list[str]:
+        """What the trainer behind would take and this package does not, of a configuration and of what is `given` to
+        the constructor besides."""
+        if given.get("formatting_func") is None:
+            return []
+        return ["formatting_func is not supported: bring the data to `prompt` and `completion` first"]
+
+    @classmethod
+    def trainer_arguments(cls, model: PreTrainedModel | PeftModel, args: Any, *, uses_peft: bool) -> dict[str, Any]:
+        """What the trainer behind gets besides; the caller's own arguments win."""
+        return {}
 
     @classmethod
     def describe(cls, counts: Counts) -> str:
@@ -212,14 +236,15 @@ class Method(Guards):
         counts: Counts = {}
         if not drawings:
             rows, counts = build_rows(method, train_dataset, tokenizer, args)
+        kwargs = {**method.trainer_arguments(model, args, uses_peft=peft_config is not None), **kwargs}
         set_seed(args.seed)
         args.imply()
         super().__init__(
             model=model,
             args=args,
             data_collator=data_collator,
-            train_dataset=trainable(rows or _placeholder(train_dataset)),
-            eval_dataset=None if eval_dataset is None else trainable(_reference_rows(eval_dataset)),
+            train_dataset=trainable(method, rows or _placeholder(method, train_dataset)),
+            eval_dataset=None if eval_dataset is None else trainable(method, _plain_rows(method, eval_dataset)),
             processing_class=tokenizer,
             callbacks=callbacks,
             optimizers=optimizers,
@@ -238,10 +263,12 @@ class Method(Guards):
                     own_rows, eval_counts = build_rows(
                         method, parts["eval"], tokenizer, args, drawings["eval"], evaluation=True
                     )
-            self.train_dataset = self._prepare(trainable(rows), "train")
+            self.train_dataset = self._prepare(trainable(method, rows), "train")
+        if own_rows is not None and not method.evaluates_references:
+            self.eval_dataset, own_rows = self._prepare(trainable(method, own_rows), "eval"), None
         self.examples, self.row_ids = train_dataset, rows
         self.counts, self.eval_counts = counts, eval_counts
-        self._own_eval_dataset = None if own_rows is None else trainable(own_rows)
+        self._own_eval_dataset = None if own_rows is None else trainable(method, own_rows)
         described = f", {method.describe(counts)}" if counts else ""
         round_index = args.round_index if isinstance(args, RoundFields) else 1
         logger.info("round %d: %d rows%s", round_index, len(rows), described)
@@ -264,8 +291,7 @@ class Method(Guards):
                 f"num_rounds is {args.num_rounds}, but one trainer trains one round: use the command line or "
                 "gapbridge.runs.rounds.run_rounds, which chain them"
             )
-        if kwargs.get("formatting_func") is not None:
-            faults.append("formatting_func is not supported: bring the data to `prompt` and `completion` first")
+        faults += cls.argument_faults(args, kwargs)
         if faults:
             raise ConfigError(faults)
         for name, dataset in datasets.items():
@@ -375,7 +401,7 @@ def build_rows(
         pairs = fill_drawing(drawing, examples, args).joined(examples)
     counts = dict.fromkeys(method.count_names, 0)
     rows = method.rows(pairs, examples, tokenizer, args, counts, evaluation=evaluation)
-    return rows_to_dataset(rows), counts
+    return rows_to_dataset(rows, method.row_features), counts
 
 
 def first_rows(
@@ -406,9 +432,9 @@ def _drawn(examples: ExampleSet, contexts: Contexts, block: int) -> Iterator[tup
             yield example, {name: column[at] for name, column in columns.items()}
 
 
-def trainable(rows: Dataset) -> Dataset:
-    """What the trainer gets of rows: ids and labels."""
-    return rows.select_columns(["input_ids", "labels"])
+def trainable(method: type[Method], rows: Dataset) -> Dataset:
+    """What the trainer gets of rows: for SFT ids and labels."""
+    return rows.select_columns(list(method.trained_columns))
 
 
 def shown(method: type[Method], rows: Dataset, tokenizer: PreTrainedTokenizerBase, count: int) -> list[Text]:
@@ -416,12 +442,12 @@ def shown(method: type[Method], rows: Dataset, tokenizer: PreTrainedTokenizerBas
     return [method.show(row, tokenizer) for row in rows_of(rows, count)]
 
 
-def _reference_rows(examples: ExampleSet) -> Dataset:
-    return rows_to_dataset(reference_row(example) for example in examples)
+def _plain_rows(method: type[Method], examples: Iterable[Example]) -> Dataset:
+    return rows_to_dataset((method.plain_row(example) for example in examples), method.row_features)
 
 
-def _placeholder(examples: ExampleSet) -> Dataset:
-    return rows_to_dataset(reference_row(example) for example in examples.part(0, _PLACEHOLDER_ROWS))
+def _placeholder(method: type[Method], examples: ExampleSet) -> Dataset:
+    return _plain_rows(method, examples.part(0, _PLACEHOLDER_ROWS))
 
 
 def _starting_model(model: PreTrainedModel | PeftModel, *, added: bool) -> AbstractContextManager[Any]:

@@ -44,18 +44,18 @@ def reference_row(example: Example) -> Row:
     return {"id": example.id, **row, "drawn": [False] * len(row["labels"])}
 
 
-def rows_to_dataset(rows: Iterable[Row]) -> Dataset:
+def rows_to_dataset(rows: Iterable[Row], features: Features = ROW_FEATURES) -> Dataset:
     """An in-memory data set of rows, built in parts so that no more than a part is held as Python lists."""
     parts: list[Dataset] = []
     part: list[Row] = []
     for row in rows:
         part.append(row)
         if len(part) == _PART:
-            parts.append(Dataset.from_list(part, features=ROW_FEATURES))
+            parts.append(Dataset.from_list(part, features=features))
             part = []
     if part:
-        parts.append(Dataset.from_list(part, features=ROW_FEATURES))
-    return concatenate_datasets(parts) if parts else Dataset.from_dict({k: [] for k in ROW_FEATURES}, ROW_FEATURES)
+        parts.append(Dataset.from_list(part, features=features))
+    return concatenate_datasets(parts) if parts else Dataset.from_dict({name: [] for name in features}, features)
 
 
 def show_row(row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:

@@ -1,0 +1,186 @@
+"""Preference data as examples: a prompt and two answers to it as token ids, and every row that cannot be one listed.
+
+The prompt is what the template asks with, as in `build.py`; both answers are its continuations. Where tokens merge
+across the border, both are cut where TRL's `DPOTrainer` cuts them: after the longest prefix that all of them share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from datasets import Dataset, Features, List, Value
+from transformers import PreTrainedTokenizerBase
+from trl import extract_prompt
+
+from ..errors import DataError
+from .build import RowTokeniser, messages_fault, require_template, text_fault, tokenise_rows
+from .example import EXAMPLE_FEATURES, Example, ExampleSet
+from .template import ChatTemplate
+from .turns import common_length
+
+
+PREFERENCE_FEATURES = Features({**EXAMPLE_FEATURES, "rejected": List(Value("int64"))})
+
+
+@dataclass(frozen=True)
+class Preference(Example):
+    """An example whose reference is the chosen answer, and the `rejected` one with what the template puts after it."""
+
+    rejected: list[int] = field(default_factory=list)
+
+    @property
+    def chosen(self) -> list[int]:
+        """The chosen answer with what the template puts after it."""
+        return [*self.reference, *self.trailer]
+
+
+@dataclass(frozen=True)
+class PreferenceSet(ExampleSet):
+    """Pairs of answers; to whoever asks for examples, those of the chosen answers."""
+
+    def part(self, start: int, end: int) -> list[Example]:
+        examples, rejected = super().part(start, end), self.table[start:end]["rejected"]
+        return [
+            Preference(**vars(example), rejected=answer) for example, answer in zip(examples, rejected, strict=True)
+        ]
+
+    def fingerprint(self) -> str:
+        return self._pairs_fingerprint
+
+    @cached_property
+    def _pairs_fingerprint(self) -> str:
+        digest = hashlib.blake2b(super().fingerprint().encode(), digest_size=16)
+        for rows in self.table.select_columns(["rejected"]).iter(batch_size=1000):
+            digest.update(json.dumps(rows["rejected"]).encode())
+        return digest.hexdigest()
+
+
+def build_preferences(
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    stops: Sequence[int],
+    max_length: int | None,
+    on_bad_rows: str = "raise",
+    truncate_long_rows: bool = False,
+    num_proc: int | None = None,
+    source: str = "train_dataset",
+    date: str | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> PreferenceSet:
+    """Tokenise preference data in one of TRL's forms.
+
+    Forms: `prompt`, `chosen` and `rejected` as strings or as lists of messages; without `prompt`, or with a text
+    beside conversations (UltraFeedback), the prompt is what `chosen` and `rejected` begin with in common. A row may
+    bring `tools` and `chat_template_kwargs`. An `id` column is used where there is one; otherwise an id is a hash of
+    the content. Further columns (`messages`, scores) are not looked at.
+
+    Args:
+        dataset: the rows; the other arguments are those of `build_examples`, and `max_length` holds for each answer
+            with the prompt.
+
+    Raises:
+        DataError: the data set is empty, lacks a column, has bad rows (with `raise`), or has no good row.
+        ConfigError: there is no chat template for conversations, it is no Jinja, or an argument cannot be used.
+    """
+    if not len(dataset):
+        raise DataError(f"{source}: the data set is empty")
+    columns = dataset.column_names
+    if not {"chosen", "rejected"} <= set(columns):
+        raise DataError(
+            f"{source}: the columns {', '.join(sorted(columns))} hold no pair of answers. Wanted: `prompt`, `chosen` "
+            "and `rejected`, or `chosen` and `rejected` with the prompt in them"
+        )
+    conversational = isinstance(dataset[0]["chosen"], list)
+    if conversational:
+        require_template(tokenizer, source)
+    template = ChatTemplate(tokenizer, date=date, arguments=chat_template_kwargs or {})
+    tokenise = _TokenisePair(template, frozenset(stops), max_length, truncate_long_rows)
+    table, bad_rows, cut, truncated = tokenise_rows(
+        dataset, tokenise, PREFERENCE_FEATURES, num_proc=num_proc, source=source, on_bad_rows=on_bad_rows
+    )
+    return PreferenceSet(
+        table, bad_rows, source, cut, truncated, conversational, tuple(stops), date, dict(chat_template_kwargs or {})
+    )
+
+
+class _TokenisePair:
+    """Row → token ids of prompt and both answers, and fault."""
+
+    def __init__(
+        self, template: ChatTemplate, stops: frozenset[int], max_length: int | None, truncate_long_rows: bool
+    ) -> None:
+        self._sides = [
+            RowTokeniser(template, "pair", stops, max_length, truncate_long_rows, all_turns=False, answer=answer)
+            for answer in ("chosen", "rejected")
+        ]
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        fault = _fault(row)
+        if not fault:
+            row = _with_prompt(row)
+            fault = _turn_fault(row)
+        if fault:
+            return {**dict.fromkeys(PREFERENCE_FEATURES), "id": str(row.get("id") or ""), **_flags(fault)}
+        chosen, rejected = (side(row) for side in self._sides)
+        for name, answer in (("chosen", chosen), ("rejected", rejected)):
+            if answer["fault"]:
+                told = answer["fault"]
+                fault = fault or (told if told.startswith(("prompt", name)) else f"{name}: {told}")
+        common = common_length(chosen["prompt"], rejected["prompt"])
+        first, second = (
+            [*answer["prompt"][common:], *answer["reference"]] for answer in (chosen, rejected)
+        )  # both after the shared prompt
+        if not fault and first == second:
+            fault = "chosen and rejected are the same tokens: there is nothing to prefer"
+        cut = common < len(chosen["prompt"]) or chosen["cut_prompt"] or rejected["cut_prompt"]
+        content = hashlib.blake2b(f"{chosen['id']}/{rejected['id']}".encode(), digest_size=8).hexdigest()
+        return {
+            "id": content if row.get("id") is None else str(row["id"]),
+            "prompt": chosen["prompt"][:common],
+            "reference": first,
+            "trailer": chosen["trailer"],
+            "trained": None,
+            "asked": chosen["asked"] or rejected["asked"] or (chosen["prompt"] if cut else None),
+            "rejected": [*second, *rejected["trailer"]],
+            **_flags(fault, cut=cut, truncated=chosen["truncated"] or rejected["truncated"]),
+        }
+
+
+def _flags(fault: str, *, cut: bool = False, truncated: bool = False) -> dict[str, Any]:
+    return {"fault": fault, "cut_prompt": bool(cut and not fault), "truncated": bool(truncated and not fault)}
+
+
+def _fault(row: dict[str, Any]) -> str:
+    """What is wrong with a row's answers before their prompt is looked for."""
+    for name in ("chosen", "rejected"):
+        check = messages_fault if isinstance(row[name], list) else text_fault
+        if fault := check(name, row[name]):
+            return fault
+    if type(row["chosen"]) is not type(row["rejected"]):
+        return "one of chosen and rejected is text, the other a conversation"
+    return "chosen and rejected are identical: there is nothing to prefer" if row["chosen"] == row["rejected"] else ""
+
+
+def _with_prompt(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with a prompt of its own; a text beside conversations repeats what is in them."""
+    prompt = row.get("prompt")
+    if prompt is None or (isinstance(prompt, str) and isinstance(row["chosen"], list)):
+        return {**row, **extract_prompt({name: row[name] for name in ("chosen", "rejected")})}
+    return row
+
+
+def _turn_fault(row: dict[str, Any]) -> str:
+    """A conversation's answer is what the assistant wrote."""
+    for name in ("chosen", "rejected"):
+        if isinstance(row[name], list) and any(turn["role"] == "user" for turn in row[name]):
+            return (
+                f"{name} holds a user turn behind the prompt, and the loss would fall on it: chosen and rejected may "
+                "differ in the last answer only"
+            )
+    return ""

@@ -1,0 +1,40 @@
+"""DPO's own keys; all others are those of TRL's `DPOConfig`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ...training.config import PairFields
+
+
+# What TRL's trainer computes. It looks at the name when it computes the first loss, after everything is loaded.
+LOSSES = frozenset(
+    """
+    sigmoid hinge ipo exo_pair nca_pair robust bco_pair sppo_hard aot aot_unpaired apo_zero apo_down discopop sft
+    sigmoid_norm
+    """.split()
+)
+
+
+@dataclass
+class DPOFields(PairFields):
+    r"""What of [`~trl.DPOConfig`] makes a run DPO.
+
+    Args:
+        beta (`float`, *optional*, defaults to `0.1`):
+            β, how strongly the model is held to its reference, the weights that it starts from. With 0 it stays there.
+    """
+
+    beta: float = field(default=0.1, metadata={"help": "β: how strongly the model is held to its reference."})
+
+    def faults(self) -> list[str]:
+        faults = super().faults()
+        if not self.beta >= 0:
+            faults.append(f"beta is {self.beta}: it must be 0 or larger")
+        unknown = sorted(set(self.loss_type) - LOSSES)
+        if unknown:
+            faults.append(f"loss_type is {', '.join(unknown)}: choose among {', '.join(sorted(LOSSES))}")
+        return faults
+
+
+FIELDS = DPOFields

@@ -1,0 +1,25 @@
+"""SPIN pairs (Chen et al. 2024, eq. 4.7): the reference y chosen, the model's own answer ŷ rejected."""
+
+from __future__ import annotations
+
+from ...decoding import Draft
+from ...examples.example import Example
+from ...examples.turns import common_length
+from ...training.preferences import pair_row
+from ...training.rows import Row
+
+
+def spin_pair(row_id: str, example: Example, draft: Draft) -> Row:
+    """The pair whose loss is ℓ(λ log π(y|x)/π_k(y|x) - λ log π(ŷ|x)/π_k(ŷ|x)).
+
+    Both answers end where they ended: y with its stop token and without what a template puts after it, which no model
+    is asked to write; ŷ with the stop token that it drew, or with none where it was cut at the length limit.
+
+    Where tokens merge across the border, `example.prompt` lacks the end that the draft's prompt `example.asked` has;
+    the pair's prompt is what both begin with, as in TRL.
+    """
+    common = common_length(example.prompt, example.asked)
+    chosen = [*example.prompt[common:], *example.reference]
+    rejected = [*example.asked[common:], *draft.tokens]
+    drawn = [at >= len(rejected) - len(draft.tokens) for at in range(len(rejected))]
+    return pair_row(row_id, example.asked[:common], chosen, rejected, drawn)

@@ -1,0 +1,166 @@
+"""The SPIN trainer (Chen et al. 2024, Algorithm 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl import DPOConfig, DPOTrainer
+
+from ...contexts.drafts import SCHEMA, drafted_contexts
+from ...contexts.fill import Contexts
+from ...contexts.store import ContextStore
+from ...decoding import Draft
+from ...errors import DataError, StoreError
+from ...examples.example import Example, ExampleSet
+from ...training.citations import CHEN_2024
+from ...training.method import Counts, Pairs
+from ...training.preferences import PreferenceMethod
+from ...training.rows import Row
+from .config import SPINFields
+from .rows import spin_pair
+
+
+@dataclass
+class SPINConfig(SPINFields, DPOConfig):
+    """Configuration for [`SPINTrainer`]: everything of [`~trl.DPOConfig`], and the keys of
+    [`~gapbridge.methods.spin.config.SPINFields`]."""
+
+
+class SPINTrainer(PreferenceMethod, DPOTrainer):
+    """
+    Trainer for self-play fine-tuning (SPIN): the model learns to tell the reference answer from its own, against the
+    weights that the round starts from.
+
+    It takes what [`~trl.SFTTrainer`] takes, prompts and reference answers, with a [`SPINConfig`]; see
+    [`~gapbridge.training.method.Method`] for the arguments. `eval_loss` is the loss on held-out pairs, whose drafts
+    are those of the round's starting weights. `counts` holds the `drafts`, how many of them are of the
+    `previous_round`, were `capped` at the length limit, `equal` to the reference (left out) or `too_long` for
+    `max_length` (left out).
+    """
+
+    _tag_names = ["trl", "spin", "gapbridge"]
+    _name = "SPIN"
+    _paper = CHEN_2024
+    config_class = SPINConfig
+    draws = True
+    count_names = ("drafts", "previous_round", "capped", "equal", "too_long")
+    evaluates_references = False
+
+    @classmethod
+    def read(cls, *args: Any, **kwargs: Any) -> ExampleSet:
+        """As in `Method`, one example a trained turn: each is answered by itself."""
+        examples = super().read(*args, **kwargs)
+        return examples.by_turn(examples.stops)
+
+    @classmethod
+    def argument_faults(cls, args: SPINConfig, given: dict[str, Any]) -> list[str]:
+        faults = super().argument_faults(args, given)
+        if given.get("ref_model") is not None:
+            faults.append("ref_model is given: SPIN's reference is the round's starting model; leave it out")
+        return faults
+
+    @classmethod
+    def contexts(
+        cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: SPINConfig
+    ) -> Contexts:
+        _previous_store(args)  # refused before anything is drawn
+        return drafted_contexts("spin", model, tokenizer, args)
+
+    @classmethod
+    def plain_row(cls, example: Example) -> Row:
+        """A pair of twice the reference: what TRL's constructor looks at while there are no drafts."""
+        return spin_pair(example.id, example, Draft(example.reference, True))
+
+    @classmethod
+    def rows(
+        cls,
+        pairs: Pairs,
+        examples: ExampleSet,
+        tokenizer: PreTrainedTokenizerBase,
+        args: SPINConfig,
+        counts: Counts,
+        *,
+        evaluation: bool = False,
+    ) -> Iterator[Row]:
+        """A pair for each draft that differs from the reference and fits into `max_length`, and behind it that of the
+        round before.
+
+        Raises:
+            DataError: no pair is left. StoreError: the round before drafted other examples.
+        """
+        previous = None if evaluation else _previous_store(args)
+        for (example, record), earlier in zip(pairs, _records(previous, examples), strict=False):
+            found = [(example.id, record)]
+            if earlier is not None:
+                found.append((f"{example.id} (round {args.round_index - 1})", earlier))
+                counts["previous_round"] += 1
+            for row_id, drawn in found:
+                draft = Draft(drawn["tokens"], drawn["finished"])
+                row = spin_pair(row_id, example, draft)
+                longest = len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
+                equal = row["chosen_ids"] == row["rejected_ids"]
+                too_long = args.max_length is not None and longest > args.max_length
+                counts["drafts"] += 1
+                counts["capped"] += not draft.finished
+                counts["equal"] += equal
+                counts["too_long"] += too_long and not equal
+                if not equal and not too_long:
+                    yield row
+        if counts["drafts"] == counts["equal"] + counts["too_long"]:
+            raise DataError(
+                f"{examples.source}: none of {counts['drafts']} drafts makes a pair: {counts['equal']} equal the "
+                f"reference, {counts['too_long']} do not fit into max_length {args.max_length}. Raise max_length, "
+                "lower max_draft_length, or stop here: a model that writes the references has nothing to learn from "
+                "SPIN"
+            )
+
+    @classmethod
+    def evaluates_own_contexts(cls, args: Any) -> bool:
+        return True
+
+    @classmethod
+    def describe(cls, counts: Counts) -> str:
+        return (
+            f"{counts['drafts']} drafts ({counts['previous_round']} of the round before, {counts['capped']} at the "
+            f"length cap; left out: {counts['equal']} equal to the reference, {counts['too_long']} longer than "
+            "max_length)"
+        )
+
+
+METHOD = SPINTrainer
+
+
+def _previous_store(args: SPINConfig) -> ContextStore | None:
+    """The drafts of the round before; None where they are not trained along.
+
+    Raises:
+        StoreError: they are not there, or damaged.
+    """
+    if not args.previous_round or args.round_index == 1:
+        return None
+    directory = Path(args.output_dir).with_name(f"round_{args.round_index - 1}") / "_contexts"
+    try:
+        store = ContextStore.recorded(directory, SCHEMA)
+        store.check()
+    except StoreError as error:
+        raise StoreError(
+            [*error.faults, "previous_round: true trains these drafts along; set it to false to do without them"]
+        ) from error
+    return store
+
+
+def _records(store: ContextStore | None, examples: ExampleSet) -> Iterator[dict[str, Any] | None]:
+    """What a store holds for each example; None for ever where there is none."""
+    if store is None:
+        yield from repeat(None)
+    elif store.identity.get("examples") != examples.fingerprint():
+        raise StoreError(
+            f"{store.directory}: these drafts answer other examples; set previous_round to false, or put the data back"
+        )
+    else:
+        yield from (record for _, record in store.joined(examples))

@@ -1,0 +1,109 @@
+"""Methods on pairs of answers: what lies between `Method` and TRL's `DPOTrainer`.
+
+    class SPINTrainer(PreferenceMethod, DPOTrainer): ...
+
+A row is a prompt and two answers to it, as token ids. `DPOTrainer` tokenises text; here ids go in and stay what they
+are.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+from datasets import Dataset, Features, List, Value
+from peft import PeftModel
+from rich.text import Text
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..decoding.mode import is_sharded
+from .method import Method
+from .rows import Row, masked_row, show_row
+
+
+PAIR_FEATURES = Features(
+    {
+        "id": Value("string"),
+        "prompt_ids": List(Value("int64")),
+        "chosen_ids": List(Value("int64")),
+        "rejected_ids": List(Value("int64")),
+        "drawn": List(Value("bool")),
+    }
+)
+
+
+def pair_row(
+    row_id: str,
+    prompt: Sequence[int],
+    chosen: Sequence[int],
+    rejected: Sequence[int],
+    drawn: Sequence[bool] | None = None,
+) -> Row:
+    """A row of the columns that TRL's `DPOTrainer` makes of text, with its id.
+
+    Args:
+        prompt, chosen, rejected: P, C and R ids. The loss falls on all of the answers and on nothing of the prompt.
+        drawn: R flags: which tokens of the rejected answer the model itself wrote; None for none.
+    """
+    return {
+        "id": row_id,
+        "prompt_ids": list(prompt),
+        "chosen_ids": list(chosen),
+        "rejected_ids": list(rejected),
+        "drawn": [False] * len(rejected) if drawn is None else list(drawn),
+    }
+
+
+def show_pair(row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:
+    """Both sequences of a pair as they are trained, the chosen one first; marks as in `show_row`."""
+    text = Text()
+    for name in ("chosen", "rejected"):
+        answer = row[f"{name}_ids"]
+        shown = masked_row(row["prompt_ids"], answer)
+        own = row["drawn"] if name == "rejected" else [False] * len(answer)
+        drawn = [*[False] * len(row["prompt_ids"]), *own]
+        text.append_text(show_row({"id": f"{row['id']}, {name}", **shown, "drawn": drawn}, tokenizer))
+    return text
+
+
+class PreferenceMethod(Method):
+    """A method on pairs of answers, before TRL's `DPOTrainer`.
+
+    Where TRL would load the reference model anew from the model's name, it is a copy of the weights that the trainer
+    starts from: so it is the same model whatever `revision`, path or memory that came from. With a new adapter it is
+    the model with the adapter off, and with an adapter that is trained on, TRL's frozen copy of that.
+    """
+
+    degenerate: ClassVar[dict[str, Any]] = {"beta": 0.0}  # the loss is log 2 whatever the weights
+    degenerate_case: ClassVar[Literal["supervised", "unchanged"]] = "unchanged"
+    row_features = PAIR_FEATURES
+    trained_columns = ("prompt_ids", "chosen_ids", "rejected_ids")
+
+    @classmethod
+    def show(cls, row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:
+        return show_pair(row, tokenizer)
+
+    @classmethod
+    def tokens_of(cls, row: dict[str, Any]) -> list[list[int]]:
+        return [row["prompt_ids"] + row["chosen_ids"], row["prompt_ids"] + row["rejected_ids"]]
+
+    @classmethod
+    def argument_faults(cls, args: Any, given: dict[str, Any]) -> list[str]:
+        return []
+
+    @classmethod
+    def trainer_arguments(cls, model: PreTrainedModel | PeftModel, args: Any, *, uses_peft: bool) -> dict[str, Any]:
+        # What is sharded cannot be copied: TRL loads it again, sharded. Precomputed log-probabilities need no copy.
+        if uses_peft or isinstance(model, PeftModel) or args.precompute_ref_log_probs or is_sharded(model):
+            return {}
+        return {"ref_model": copy.deepcopy(model).requires_grad_(False)}
+
+    def _prepare(self, rows: Dataset, part: str) -> Dataset:
+        return self._prepare_dataset(rows, self.processing_class, self.args, part)
+
+    def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
+        """Pairs of ids as they are; TRL 1.16 knows text only, and would miss its columns."""
+        if set(self.trained_columns) <= set(dataset.column_names):
+            return dataset
+        return super()._prepare_dataset(dataset, *args, **kwargs)
