@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from .methods.bash.trainer import BASHConfig, BASHTrainer
     from .methods.rac.correct import Correction, correct
     from .methods.rac.trainer import RACConfig, RACTrainer
+    from .methods.scheduled_sampling.trainer import ScheduledSamplingConfig, ScheduledSamplingTrainer
     from .runs.preview import preview
+    from .training.gap_callback import GapCallback
 
 _HOMES = {
     "ConfigError": "gapbridge.errors",
     "DataError": "gapbridge.errors",
     "Example": "gapbridge.examples.example",
     "ExampleSet": "gapbridge.examples.example",
+    "GapCallback": "gapbridge.training.gap_callback",
     "GapbridgeError": "gapbridge.errors",
     "MixedContext": "gapbridge.decoding",
     "RunError": "gapbridge.errors",
