@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from .examples.example import Example, ExampleSet
     from .examples.preferences import build_preferences
     from .methods.bash.trainer import BASHConfig, BASHTrainer
-    from .methods.dpo.trainer import PreferenceConfig, PreferenceTrainer
     from .methods.rac.correct import Correction, correct
     from .methods.rac.trainer import RACConfig, RACTrainer
-    from .methods.spin.trainer import SPINConfig, SPINTrainer
     from .runs.preview import preview
+    from .training.gap_callback import GapCallback
 
 _HOMES = {
     "ConfigError": "gapbridge.errors",
     "DataError": "gapbridge.errors",
     "Example": "gapbridge.examples.example",
     "ExampleSet": "gapbridge.examples.example",
+    "GapCallback": "gapbridge.training.gap_callback",
     "GapbridgeError": "gapbridge.errors",
     "MixedContext": "gapbridge.decoding",
     "RunError": "gapbridge.errors",

@@ -21,8 +21,8 @@ from gapbridge import ConfigError, DataError, build_examples
 from gapbridge.decoding import Draft
 from gapbridge.examples.example import Example, turns_of
 from gapbridge.examples.template import ChatTemplate
-from gapbridge.examples.tokens import control_tokens
-from gapbridge.methods.bash.rows import bash_row, fixed_positions
+from gapbridge.examples.tokens import control_tokens, fixed_positions
+from gapbridge.methods.bash.rows import bash_row
 from gapbridge.methods.rac.rows import chat_cue, draft_in_context, end_of_turn, rac_row
 
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trl import SFTConfig, SFTTrainer
 
-from gapbridge.methods.bash.rows import bash_row, fixed_positions
+from gapbridge.examples.tokens import fixed_positions
+from gapbridge.methods.bash.rows import bash_row
 
 
 tokens = st.lists(st.integers(0, 96), min_size=1, max_size=12)

@@ -84,13 +84,13 @@ INHERITED: list[tuple[str, str, str]] = [
     ("save_strategy save_steps save_total_limit save_on_each_node save_only_model ignore_data_skip "
      "restore_callback_states_from_checkpoint", SUPPORTED, "[reliability.md](reliability.md)"),
     ("enable_jit_checkpoint", REFUSED, "a signal saves a whole checkpoint already"),
-    ("resume_from_checkpoint", REFUSED, "in recipes: a run goes on by itself (`--resume`); scripts give it to `train`"),
+    ("resume_from_checkpoint", REFUSED, "in recipes: a run goes on by itself (`--resume`); scripts give it `train`"),
     ("logging_strategy logging_steps logging_first_step log_on_each_node logging_nan_inf_filter log_level "
      "log_level_replica disable_tqdm include_num_input_tokens_seen", SUPPORTED, ""),
     ("report_to run_name project trackio_space_id trackio_bucket_id trackio_static_space_id", SUPPORTED,
      "a tracker whose package is missing is refused"),
     ("push_to_hub hub_model_id hub_token hub_private_repo hub_revision hub_always_push hub_strategy", SUPPORTED,
-     "a recipe's run uploads its final model when it is complete; `checkpoint` and `all_checkpoints` are refused there"),
+     "a recipe's run uploads its final model when it is complete; `checkpoint`, `all_checkpoints` are refused there"),
     ("do_train do_eval", IMPLIED, "by the command and by `eval_strategy`; `do_train: false` is refused in recipes"),
     ("do_predict", REFUSED, "in recipes: there is no test set"),
 ]  # fmt: skip

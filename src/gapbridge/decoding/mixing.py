@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 
 from ..errors import DataError
 from .checks import check_examples, check_lengths
+from .full_passes import draw_in_passes
 from .mode import generation_mode
 from .noise import coin_flips, example_keys
 from .options import DrawOptions, options_from
@@ -295,25 +296,11 @@ def _mix_fixed_point(
     batch_size: int,
     on_finished: Callable[[int], object] | None,
 ) -> None:
-    """Fill `examples.tokens` in place by full-sequence passes until nothing changes: exact for any causal model.
-
-    Each pass draws every coin position from the current guess. All tokens before the first one that changed are
-    settled, so a pass settles at least one sampled token more, and a pass that changes nothing proves every token
-    right.
-    """
-    width = int(examples.last.max())  # inputs up to position last - 1 are needed
+    """Fill `examples.tokens` in place by full-sequence passes until nothing changes: exact for any causal model."""
     for chunk in torch.arange(len(examples)).split(batch_size):
         rows = examples.take(chunk).to(model.device)
-        at_row, at_column = rows.coins.nonzero(as_tuple=True)
-        attention_mask = (torch.arange(width, device=model.device) < rows.last[:, None]).long()
-        changed = bool(len(at_row))
-        while changed:
-            logits = whole_rows(model, rows.tokens[:, :width], attention_mask)
-            positions = at_column - rows.start[at_row]
-            drawn = sampler(logits[at_row, at_column - 1], rows.keys[at_row], positions)
-            changed = bool((rows.tokens[at_row, at_column] != drawn).any())
-            rows.tokens[at_row, at_column] = drawn
-        examples.tokens[chunk] = rows.tokens.cpu()
+        drawn = draw_in_passes(model, rows.tokens, rows.coins, rows.start, rows.keys, sampler)
+        examples.tokens[chunk] = drawn.cpu()
         if on_finished is not None:
             on_finished(len(chunk))
 

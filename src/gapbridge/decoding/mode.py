@@ -22,31 +22,42 @@ MASKABLE_ATTENTION = ("eager", "sdpa")
 
 
 @contextmanager
-def generation_mode(model: PreTrainedModel) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Evaluation mode (no dropout, and gradient checkpointing, which is active in training mode only, off) without
-    gradients.
+    gradients, of any module.
 
     Each module gets its own flag back, also after an exception: a frozen part that was in evaluation mode stays in it.
+    """
+    flags = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in flags:
+            module.training = training
+
+
+@contextmanager
+def generation_mode(model: PreTrainedModel) -> Iterator[None]:
+    """`evaluation_mode`, with an attention that takes the mask of the slot cache.
+
     Attention implementations that take no 4-D mask (flash attention) are replaced meanwhile: by sdpa, or by eager
     where the model has no sdpa (attention sinks, soft-capped attention).
     """
     base = model.get_base_model() if isinstance(model, PeftModel) else model
-    flags = [(module, module.training) for module in model.modules()]
     attention = model.config._attn_implementation
     switch = attention not in MASKABLE_ATTENTION
     try:
-        model.eval()
         if switch:
             maskable = "sdpa" if base._supports_sdpa else "eager"
             logger.info("attention implementation %s → %s while contexts are generated", attention, maskable)
             model.set_attn_implementation(maskable)
-        with torch.no_grad():
+        with evaluation_mode(model):
             yield
     finally:
         if switch:
             model.set_attn_implementation(attention)
-        for module, training in flags:
-            module.training = training
 
 
 def place_for_generation(model: PreTrainedModel | PeftModel, args: TrainingArguments) -> None:

@@ -26,12 +26,29 @@ def whole_rows(model: PreTrainedModel, tokens: Tensor, attention_mask: Tensor | 
     return logits[:, logits.shape[1] - tokens.shape[1] :]  # prompt tuning puts its virtual tokens before a row
 
 
-class SlotRunner:
-    """Forward passes of a model through a `SlotCache`, with logits at chosen places only.
+def logits_at(model: nn.Module, head: nn.Module | None, at: tuple[Tensor, Tensor], inputs: dict[str, Any]) -> Tensor:
+    """The logits of `model(**inputs)` at the places `at`, k rows and k columns: `[k, vocab]`.
 
     The vocabulary is often the widest part of a model, and a pass needs logits at few of its positions. So the model's
     own forward pass runs, with whatever it does to hidden states and logits (scaling, soft-capping), but its output
-    embedding is handed the chosen places alone.
+    embedding `head` is handed the chosen places alone. Without one all logits are made.
+    """
+    if head is None:
+        return model(**inputs).logits[at]
+    chosen = False
+
+    def choose(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        nonlocal chosen
+        chosen = True
+        return arguments[0][at][None], *arguments[1:]
+
+    with head.register_forward_pre_hook(choose):
+        logits = model(**inputs).logits
+    return logits[0] if chosen else logits[at]
+
+
+class SlotRunner:
+    """Forward passes of a model through a `SlotCache`, with logits at chosen places only.
 
     Args:
         windows: the sliding window of each type of layer, None where a query sees everything before it.
@@ -72,18 +89,7 @@ class SlotRunner:
             "past_key_values": cache,
             "use_cache": True,
         }
-        if self.head is None:
-            return self.model(**inputs).logits[at]
-        chosen = False
-
-        def choose(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            nonlocal chosen
-            chosen = True
-            return arguments[0][at][None], *arguments[1:]
-
-        with self.head.register_forward_pre_hook(choose):
-            logits = self.model(**inputs).logits
-        return logits[0] if chosen else logits[at]
+        return logits_at(self.model, self.head, at, inputs)
 
     def _mask(self, slots: Tensor, visible: int) -> Tensor | dict[str, Tensor]:
         """One mask where all layers see the same, else one for each type of layer."""

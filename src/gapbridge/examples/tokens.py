@@ -39,6 +39,30 @@ def unnamed_tokens(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -
     return list(range(len(tokenizer), model.get_input_embeddings().num_embeddings))
 
 
+def suppressed_tokens(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, configured: Sequence[int] | None = None
+) -> tuple[int, ...]:
+    """Ids never sampled into a context: as configured, else control and stop tokens and ids without a token."""
+    if configured is not None:
+        return tuple(sorted(set(configured)))
+    suppressed = {*control_tokens(tokenizer), *stop_tokens(tokenizer, model), *unnamed_tokens(tokenizer, model)}
+    return tuple(sorted(suppressed))
+
+
+def fixed_positions(y: Sequence[int], trained: Sequence[bool], control: Collection[int]) -> list[bool]:
+    """Where no coin falls on a reference: what no assistant wrote, and control tokens.
+
+    A control token is never drawn, so that a coin could only replace it by a word: an end of turn, a channel mark or
+    a tool mark would vanish from the context.
+
+    Args:
+        y: reference, T ids.
+        trained: one flag for each token of y.
+        control: ids of special tokens, from `control_tokens`.
+    """
+    return [not loss or token in control for token, loss in zip(y, trained, strict=True)]
+
+
 class Fillers:
     """The ids that carry no words: control and stop tokens, and white space. Asked for with `in`."""
 

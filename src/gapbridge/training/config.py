@@ -128,7 +128,7 @@ class TextFields(Fields):
 
 @dataclass
 class ExampleFields(TextFields):
-    """How rows of data become examples, before TRL's `SFTConfig`: [`TextFields`], and which of TRL's keys are taken."""
+    """How rows of data become examples, before TRL's `SFTConfig`: [`TextFields`], and what of TRL's is taken."""
 
     def faults(self) -> list[str]:
         faults = super().faults()
@@ -246,16 +246,29 @@ class RoundFields(Fields):
 
 
 @dataclass
-class DrawFields(RoundFields):
-    """How tokens are drawn before a round is trained; names and defaults are TRL's where it has them.
+class SamplingFields(Fields):
+    """How a token is drawn; names and defaults are TRL's where it has them.
 
     Args:
-        eval_own_contexts (`bool`, *optional*, defaults to `True`):
-            Evaluate on held-out rows with own contexts as well (`eval_own_loss`), beside `eval_loss` on references.
         temperature (`float`, *optional*, defaults to `1.0`): Temperature; 0 takes the most likely token.
         top_p (`float`, *optional*, defaults to `1.0`): Nucleus sampling; 1 is off.
         top_k (`int`, *optional*, defaults to `0`): Top-k sampling; 0 is off.
         min_p (`float`, *optional*): Smallest probability relative to the most likely token.
+    """
+
+    temperature: float = field(default=1.0, metadata={"help": "Sampling temperature; 0 is greedy."})
+    top_p: float = field(default=1.0, metadata={"help": "Nucleus sampling; 1 is off."})
+    top_k: int = field(default=0, metadata={"help": "Top-k sampling; 0 is off."})
+    min_p: float | None = field(default=None, metadata={"help": "Min-p sampling; empty is off."})
+
+
+@dataclass
+class DrawFields(SamplingFields, RoundFields):
+    """How tokens are drawn before a round is trained.
+
+    Args:
+        eval_own_contexts (`bool`, *optional*, defaults to `True`):
+            Evaluate on held-out rows with own contexts as well (`eval_own_loss`), beside `eval_loss` on references.
         generation_batch_size (`int`, *optional*, defaults to `64`): Rows in one pass. No influence on the contexts.
         shard_size (`int`, *optional*, defaults to `512`): Examples in one shard: what an interruption can cost.
     """
@@ -263,10 +276,6 @@ class DrawFields(RoundFields):
     FREE = frozenset({"generation_batch_size"})
 
     eval_own_contexts: bool = field(default=True, metadata={"help": "Evaluate on held-out own contexts as well."})
-    temperature: float = field(default=1.0, metadata={"help": "Sampling temperature; 0 is greedy."})
-    top_p: float = field(default=1.0, metadata={"help": "Nucleus sampling; 1 is off."})
-    top_k: int = field(default=0, metadata={"help": "Top-k sampling; 0 is off."})
-    min_p: float | None = field(default=None, metadata={"help": "Min-p sampling; empty is off."})
     generation_batch_size: int = field(default=64, metadata={"help": "Rows in one generation pass."})
     shard_size: int = field(default=512, metadata={"help": "Examples in one shard of the context store."})
 

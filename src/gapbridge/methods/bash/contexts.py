@@ -11,25 +11,15 @@ from ...contexts.fill import Columns, Contexts, Progress
 from ...decoding import mix_contexts
 from ...decoding.mode import generation_precision
 from ...examples.example import Example
-from ...examples.tokens import control_tokens, stop_tokens, unnamed_tokens
-from .config import BASHFields
-from .rows import fixed_positions
+from ...examples.tokens import control_tokens, fixed_positions, suppressed_tokens
 
 
 SCHEMA = pa.schema([("id", pa.string()), ("tokens", pa.list_(pa.int64())), ("sampled", pa.list_(pa.bool_()))])
 
 
-def suppressed_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: BASHFields) -> tuple[int, ...]:
-    """Ids never sampled into a context: as configured, else control and stop tokens and ids without a token."""
-    if args.suppress_tokens is not None:
-        return tuple(sorted(set(args.suppress_tokens)))
-    suppressed = {*control_tokens(tokenizer), *stop_tokens(tokenizer, model), *unnamed_tokens(tokenizer, model)}
-    return tuple(sorted(suppressed))
-
-
 def mixed_contexts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: Any) -> Contexts:
     """What a round draws, with the options of a configuration."""
-    options = args.draw_options(suppressed_tokens(model, tokenizer, args))
+    options = args.draw_options(suppressed_tokens(model, tokenizer, args.suppress_tokens))
     control = frozenset(control_tokens(tokenizer))
 
     def draw(examples: list[Example], on_finished: Progress) -> Columns:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from ...training.rows import IGNORE
 
@@ -37,17 +37,3 @@ def bash_row(
         )
     labels = list(y) if trained is None else [t if loss else IGNORE for t, loss in zip(y, trained, strict=True)]
     return {"input_ids": [*x, *y_hat, *trailer], "labels": [*([IGNORE] * len(x)), *labels, *trailer]}
-
-
-def fixed_positions(y: Sequence[int], trained: Sequence[bool], control: Collection[int]) -> list[bool]:
-    """Where no coin falls on a reference: what no assistant wrote, and control tokens.
-
-    A control token is never drawn, so that a coin could only replace it by a word: an end of turn, a channel mark or
-    a tool mark would vanish from the context.
-
-    Args:
-        y: reference, T ids.
-        trained: one flag for each token of y.
-        control: ids of special tokens, from `gapbridge.examples.tokens.control_tokens`.
-    """
-    return [not loss or token in control for token, loss in zip(y, trained, strict=True)]

@@ -17,11 +17,11 @@ from ...contexts.store import ContextStore
 from ...decoding import Draft
 from ...errors import DataError, StoreError
 from ...examples.example import Example, ExampleSet
-from ...training.citations import CHEN_2024
 from ...training.method import Counts, Pairs
 from ...training.preferences import PreferenceMethod
 from ...training.rows import Row
 from .config import SPINFields
+from .paper import CHEN_2024
 from .rows import spin_pair
 
 

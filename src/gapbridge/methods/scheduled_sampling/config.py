@@ -1,0 +1,91 @@
+"""Scheduled sampling's own keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ...decoding.options import DrawOptions
+from ...errors import ConfigError
+from ...training.config import ExampleFields, SamplingFields
+from .schedules import SCHEDULES
+
+
+EXACT = "exact"
+
+
+@dataclass
+class ScheduledSamplingFields(SamplingFields, ExampleFields):
+    r"""How contexts are mixed in a training step.
+
+    Args:
+        mixture_coefficient (`float`, *optional*, defaults to `0.2`):
+            β, the probability that a position of the context holds the model's own token, at its largest. 0 is SFT.
+        mixture_schedule (`str`, *optional*, defaults to `"constant"`):
+            How the probability grows over training, from 0 to β: `"constant"` (β all the time), `"linear"` or
+            `"inverse_sigmoid"`; see [`~gapbridge.methods.scheduled_sampling.schedules.mixture_at`].
+        num_passes (`int` or `str`, *optional*, defaults to `1`):
+            Forward passes that draw a step's contexts: 1 draws every position behind the reference, K behind the
+            draws of the pass before, and `"exact"` goes on until nothing changes, which is the definition.
+        suppress_tokens (`list[int]`, *optional*):
+            Token ids never sampled into a context. Defaults to the stop tokens, all special tokens and ids beyond the
+            tokenizer's.
+    """
+
+    mixture_coefficient: float = field(
+        default=0.2, metadata={"help": "β: share of positions sampled from the model, at its largest."}
+    )
+    mixture_schedule: str = field(
+        default="constant",
+        metadata={"help": "How β is reached: constant, linear or inverse_sigmoid.", "choices": list(SCHEDULES)},
+    )
+    # With `None` among its types TRL's parser leaves a value from the command line a string.
+    num_passes: int | str | None = field(
+        default=1, metadata={"help": "Passes that draw a step's contexts: 1, 2, … or exact."}
+    )
+    suppress_tokens: list[int] | None = field(
+        default=None, metadata={"help": "Token ids never sampled into a context."}
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.num_passes, str) and self.num_passes.isdecimal():
+            self.num_passes = int(self.num_passes)
+        super().__post_init__()
+
+    def faults(self) -> list[str]:
+        faults = super().faults()
+        if not 0 <= self.mixture_coefficient <= 1:
+            faults.append(f"mixture_coefficient is {self.mixture_coefficient}: it must lie in [0, 1]")
+        if self.mixture_schedule not in SCHEDULES:
+            faults.append(f"mixture_schedule is {self.mixture_schedule!r}: choose one of {', '.join(SCHEDULES)}")
+        whole = isinstance(self.num_passes, int) and self.num_passes >= 1
+        if self.num_passes != EXACT and not whole:
+            faults.append(f"num_passes is {self.num_passes!r}: give 1, 2, … or {EXACT}")
+        for key in ("packing", "padding_free"):
+            if vars(self)[key]:
+                faults.append(
+                    f"{key} is true: a step mixes contexts row by row, and must see where rows begin; leave it off"
+                )
+        parallel = self.parallelism_config
+        if parallel is not None and (parallel.cp_enabled or parallel.sp_enabled):
+            faults.append(
+                "parallelism_config cuts rows between processes: a step mixes contexts in whole rows; leave it off"
+            )
+        try:
+            self.draw_options()
+        except ConfigError as error:
+            faults += error.faults
+        return faults
+
+    def draw_options(self, suppress_tokens: tuple[int, ...] = ()) -> DrawOptions:
+        """How tokens are drawn; the noise has keys of its own in each step."""
+        return DrawOptions(
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            min_p=self.min_p or 0.0,
+            suppress_tokens=suppress_tokens,
+            seed=self.seed,
+        )
+
+
+FIELDS = ScheduledSamplingFields

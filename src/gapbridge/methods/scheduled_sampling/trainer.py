@@ -1,0 +1,114 @@
+"""The scheduled sampling trainer (Bengio et al. 2015; Mihaylova & Martins 2019; Duckworth et al. 2019)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from trl import SFTConfig, SFTTrainer
+
+from ...decoding.full_passes import draw_in_passes, passes_between_steps
+from ...decoding.sampling import KeyedSampler
+from ...errors import ConfigError
+from ...examples.tokens import suppressed_tokens
+from ...training.method import Method
+from .config import EXACT, ScheduledSamplingFields
+from .contexts import CoinPlaces
+from .paper import BENGIO_2015
+from .schedules import mixture_at
+
+
+@dataclass
+class ScheduledSamplingConfig(ScheduledSamplingFields, SFTConfig):
+    """Configuration for [`ScheduledSamplingTrainer`]: everything of [`~trl.SFTConfig`], and the keys of
+    [`~gapbridge.methods.scheduled_sampling.config.ScheduledSamplingFields`]."""
+
+
+class MixingSFTTrainer(SFTTrainer):
+    """[`~trl.SFTTrainer`] that mixes the model's own tokens into the inputs of a batch before its loss is taken.
+
+    It stands behind the guards of [`Method`], which know rows by the ids that they had before.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._places = CoinPlaces(self.processing_class, self.model)
+        suppressed = suppressed_tokens(self.model, self.processing_class, self.args.suppress_tokens)
+        self._sampler = KeyedSampler(self.args.draw_options(suppressed), self.accelerator.device)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor | Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """-Σ_t log π(y_t | x, ŷ_<t) in training, with ŷ drawn now; -Σ_t log π(y_t | x, y_<t) in evaluation."""
+        if self.model.training:
+            inputs = {**inputs, "input_ids": self._mixed(model, inputs)}
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def _mixed(self, model: nn.Module, inputs: dict[str, Tensor | Any]) -> Tensor:
+        """The batch's `input_ids` `[n, L]` with the coin positions drawn from the current weights."""
+        args, step = self.args, self.state.global_step
+        coefficient = mixture_at(args.mixture_schedule, args.mixture_coefficient, step, self.state.max_steps)
+        ids: Tensor = inputs["input_ids"]
+        if coefficient == 0:  # in every process alike
+            self._log_shares(0.0, 0.0)
+            return ids
+        if "attention_mask" not in inputs or not bool(inputs["attention_mask"][:, 0].all()):
+            raise ConfigError(
+                "data_collator: scheduled sampling needs an attention_mask, and rows padded on the right"
+            )
+        lengths = inputs["attention_mask"].sum(dim=1)
+        drawn = self._places.step(ids, inputs["labels"], lengths, coefficient, seed=args.seed, step=step)
+        coins, start, keys = (value.to(ids.device) for value in (drawn.coins, drawn.start, drawn.keys))
+        with passes_between_steps(model):
+            mixed = draw_in_passes(
+                model,
+                ids,
+                coins,
+                start,
+                keys,
+                self._sampler,
+                num_passes=None if args.num_passes == EXACT else args.num_passes,
+                anywhere=self._anywhere,
+            )
+        counts = torch.tensor([drawn.tokens, drawn.coins.sum(), (mixed != ids).sum()], device=ids.device)
+        tokens, sampled, replaced = self.accelerator.reduce(counts, reduction="sum").tolist()
+        self._log_shares(sampled / tokens, replaced / tokens)
+        return mixed
+
+    def _anywhere(self, here: bool) -> bool:
+        flag = torch.tensor([here], dtype=torch.int64, device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, reduction="sum"))
+
+    def _log_shares(self, sampled: float, replaced: float) -> None:
+        """Of the batch's reference tokens; TRL averages them over the batches between two log entries."""
+        self._metrics["train"]["sampled"].append(sampled)
+        self._metrics["train"]["replaced"].append(replaced)
+
+
+class ScheduledSamplingTrainer(Method, MixingSFTTrainer):
+    """
+    Trainer for online scheduled sampling: the model learns the reference token at every position of a context into
+    which its own tokens are mixed, drawn from the current weights in each step.
+
+    It takes what [`~trl.SFTTrainer`] takes, with a [`ScheduledSamplingConfig`]; see
+    [`~gapbridge.training.method.Method`] for the arguments. Its rows are the reference rows. It logs the shares of
+    answer tokens `sampled` from the model and `replaced` by another token than the reference.
+
+    Raises:
+        ConfigError: in the first step, a `data_collator` of one's own pads rows on the left.
+    """
+
+    _tag_names = ["trl", "scheduled-sampling", "gapbridge"]
+    _name = "Scheduled sampling"
+    _paper = BENGIO_2015
+    config_class = ScheduledSamplingConfig
+    degenerate = {"mixture_coefficient": 0.0}
+
+
+METHOD = ScheduledSamplingTrainer

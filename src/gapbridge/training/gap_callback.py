@@ -1,0 +1,223 @@
+"""The gap in any Hugging Face trainer's log: how much a model's own words disturb it, while it is trained.
+
+The measure is `gapbridge gap`'s recovery curve, averaged over its k: with y the reference and ŷ the model's own draft,
+the loss of y_k … y_T behind ŷ_<k against the loss behind y_<k. The drafts are `gapbridge gap`'s too, with the same
+noise, but drawn by full-sequence passes through the model as the trainer wrapped it, so that its weights may be in
+shards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..decoding.checks import check_examples, check_lengths
+from ..decoding.full_passes import draw_in_passes, logits_of_rows, passes_between_steps
+from ..decoding.noise import example_keys
+from ..decoding.options import DrawOptions
+from ..decoding.sampling import KeyedSampler
+from ..errors import ConfigError, DataError
+from ..examples.build import build_examples
+from ..examples.example import Example, ExampleSet
+from ..examples.tokens import stop_tokens, unnamed_tokens
+
+
+PREFIX_LENGTHS = (1, 2, 4, 8, 16, 32)
+_SCORES = 2**24  # logits that are normalised at a time
+
+
+class GapCallback(TrainerCallback):
+    """
+    Logs `gap/reference_loss`, `gap/own_loss` and `gap/difference`, in nats per token, before the first step, every so
+    many steps and after the last.
+
+    `own_loss` is the mean of -log π(y_t | x, ŷ_<k, y_k … y_t-1) over the examples, the k of `prefix_lengths` and
+    t ≥ k; `reference_loss` is the mean of -log π(y_t | x, y_<t) over the same (k, t); `difference` is what
+    `gapbridge gap` calls Δ over all k ≥ 1. An example counts for k if its reference is longer than k and its draft has
+    at least k tokens before its stop token.
+
+    ```python
+    trainer.add_callback(GapCallback(trainer, held_out, every=100))
+    ```
+
+    Args:
+        trainer ([`~transformers.Trainer`]): The trainer whose model is measured, and whose log is written.
+        eval_examples ([`~datasets.Dataset`] or `ExampleSet`):
+            Held-out prompts and answers, in one of the forms of `gapbridge.build_examples`. Of several assistant
+            turns in a data set the last is the reference.
+        every (`int`, *optional*, defaults to `100`): Steps between two measurements.
+        prefix_lengths (`Sequence[int]`, *optional*, defaults to `(1, 2, 4, 8, 16, 32)`):
+            The k. A draft needs as many passes as the longest of them, or fewer.
+        temperature (`float`, *optional*, defaults to `1.0`): Of the drafts; 0 takes the most likely token.
+        batch_size (`int`, *optional*): Rows in a pass of a process. Defaults to `per_device_eval_batch_size`.
+        seed (`int`, *optional*, defaults to `0`): Of the drafts.
+
+    Raises:
+        ConfigError: an option lies outside its range. DataError: the examples cannot be used.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        eval_examples: Dataset | ExampleSet,
+        *,
+        every: int = 100,
+        prefix_lengths: Sequence[int] = PREFIX_LENGTHS,
+        temperature: float = 1.0,
+        batch_size: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        batch_size = trainer.args.per_device_eval_batch_size if batch_size is None else batch_size
+        faults = [
+            f"{name} is {value}: it must be at least 1"
+            for name, value in (
+                ("every", every),
+                ("batch_size", batch_size),
+                *(("prefix_lengths", k) for k in prefix_lengths),
+            )
+            if value < 1
+        ]
+        if not prefix_lengths:
+            faults.append("prefix_lengths is empty: give at least one")
+        if trainer.processing_class is None:
+            faults.append("the trainer has no processing_class: give it the tokenizer")
+        if faults:
+            raise ConfigError(faults)
+        model, tokenizer = trainer.model, trainer.processing_class
+        self._trainer, self._every, self._batch_size = trainer, every, batch_size
+        self._prefix_lengths = sorted(set(prefix_lengths))
+        self._stops = frozenset(stop_tokens(tokenizer, model))
+        if not isinstance(eval_examples, ExampleSet):
+            eval_examples = build_examples(
+                eval_examples,
+                tokenizer,
+                stops=sorted(self._stops),
+                max_length=None,
+                source="eval_examples",
+                assistant_turns="last",
+            )
+        examples = list(eval_examples.by_turn(self._stops))
+        ids, prompts = [example.id for example in examples], [example.prompt for example in examples]
+        check_examples(model, ids, {"prompt": prompts, "reference": [example.reference for example in examples]})
+        lengths = [len(example.prompt) + len(example.reference) for example in examples]
+        check_lengths(model, ids, lengths, "prompt and reference", "Shorten or leave out such rows")
+        # An example with a reference of one token has no token behind an own one.
+        self._examples = sorted(
+            (example for example in examples if len(example.reference) > self._prefix_lengths[0]),
+            key=lambda example: -len(example.prompt) - len(example.reference),
+        )
+        if not self._examples:
+            raise DataError(
+                f"eval_examples: no reference is longer than {self._prefix_lengths[0]} tokens: give shorter "
+                "prefix_lengths"
+            )
+        longest = max(len(example.reference) for example in self._examples)
+        self._prefix_lengths = [k for k in self._prefix_lengths if k < longest]
+        suppressed = tuple(unnamed_tokens(tokenizer, model))
+        options = DrawOptions(temperature=temperature, suppress_tokens=suppressed, seed=seed)
+        self._seed, self._sampler = seed, KeyedSampler(options, trainer.accelerator.device)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step == 0:
+            self._log(control)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step % self._every == 0 or control.should_training_stop:
+            self._log(control)
+
+    def _log(self, control: TrainerControl) -> None:
+        # Not the trainer's own `log`: TRL's would add the metrics of the steps so far, and forget them.
+        should_log = control.should_log
+        Trainer.log(self._trainer, self.measure())
+        control.should_log = should_log  # which a log entry clears, and the step's own is still to come
+
+    def measure(self) -> dict[str, float]:
+        """The three figures, for the weights as they are; all processes must call it together."""
+        accelerator = self._trainer.accelerator
+        batches = [
+            self._examples[at : at + self._batch_size] for at in range(0, len(self._examples), self._batch_size)
+        ]
+        sums = torch.zeros(3, dtype=torch.float64)
+        with passes_between_steps(self._trainer.model_wrapped):
+            for first in range(0, len(batches), accelerator.num_processes):
+                mine = first + accelerator.process_index
+                # A process without a batch of its own passes with the first one, so that all make as many passes.
+                found = self._sums(batches[mine if mine < len(batches) else 0])
+                sums += found if mine < len(batches) else 0
+        own, reference, tokens = accelerator.reduce(sums.to(accelerator.device), reduction="sum").tolist()
+        own, reference = (value / tokens if tokens else float("nan") for value in (own, reference))
+        return {"gap/reference_loss": reference, "gap/own_loss": own, "gap/difference": own - reference}
+
+    def _sums(self, examples: list[Example]) -> Tensor:
+        """Of a batch: the summed losses behind own and behind reference prefixes, and of how many tokens; `[3]`."""
+        drafts = self._drafts(examples)
+        plain = self._losses(examples, [example.reference for example in examples])
+        sums = torch.zeros(3, dtype=torch.float64)
+        for k in self._prefix_lengths:
+            disturbed = self._losses(
+                examples,
+                [
+                    [*own[:k], *example.reference[len(own[:k]) :]]
+                    for example, own in zip(examples, drafts, strict=True)
+                ],
+            )
+            for own, reference, draft in zip(disturbed, plain, drafts, strict=True):
+                if len(draft) >= k < len(reference):
+                    sums += torch.stack([own[k:].sum(), reference[k:].sum(), torch.ones_like(own[k:]).sum()])
+        return sums
+
+    def _drafts(self, examples: list[Example]) -> list[list[int]]:
+        """The first own tokens of each, up to the longest k or the token before the stop token."""
+        lengths = [min(self._prefix_lengths[-1], len(example.reference) - 1) for example in examples]
+        rows = [[*example.asked, *example.reference[:n]] for example, n in zip(examples, lengths, strict=True)]
+        tokens, device = _padded(rows), self._trainer.accelerator.device
+        start = torch.tensor([len(example.asked) for example in examples])
+        column = torch.arange(tokens.shape[1])
+        coins = (column >= start[:, None]) & (column < (start + torch.tensor(lengths))[:, None])
+        keys = example_keys([example.id for example in examples], seed=self._seed, round_index=0)
+        drawn = draw_in_passes(
+            self._trainer.model_wrapped,
+            *(value.to(device) for value in (tokens, coins, start, keys)),
+            self._sampler,
+            anywhere=self._anywhere,
+        ).tolist()
+        own = [row[first : first + n] for row, first, n in zip(drawn, start.tolist(), lengths, strict=True)]
+        return [row[: next((at for at, token in enumerate(row) if token in self._stops), len(row))] for row in own]
+
+    def _losses(self, examples: list[Example], contexts: Sequence[Sequence[int]]) -> list[Tensor]:
+        """-log π(y_t | x, context_<t) for every position t of every row, float64 on the CPU."""
+        device = self._trainer.accelerator.device
+        rows = [[*example.prompt, *context][:-1] for example, context in zip(examples, contexts, strict=True)]
+        places = [(at, len(e.prompt) - 1 + t) for at, e in enumerate(examples) for t in range(len(e.reference))]
+        at_row, at_column = torch.tensor(places, device=device).unbind(dim=1)
+        labels = torch.tensor([token for example in examples for token in example.reference], device=device)
+        lengths = torch.tensor([len(row) for row in rows], device=device)
+        logits = logits_of_rows(self._trainer.model_wrapped, _padded(rows).to(device), lengths, (at_row, at_column))
+        losses = torch.cat(list(_negative_log_probs(logits, labels)))
+        return list(losses.cpu().double().split([len(example.reference) for example in examples]))
+
+    def _anywhere(self, here: bool) -> bool:
+        accelerator = self._trainer.accelerator
+        flag = torch.tensor([here], dtype=torch.int64, device=accelerator.device)
+        return bool(accelerator.reduce(flag, reduction="sum"))
+
+
+def _negative_log_probs(logits: Tensor, labels: Tensor) -> Iterator[Tensor]:
+    """-log π of `labels` `[k]` in `logits` `[k, vocab]`, in parts."""
+    rows = max(1, _SCORES // logits.shape[1])
+    for part, wanted in zip(logits.split(rows), labels.split(rows), strict=True):
+        yield -part.float().log_softmax(-1).gather(1, wanted[:, None])[:, 0]
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
+    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True)

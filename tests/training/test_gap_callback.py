@@ -1,0 +1,126 @@
+"""`GapCallback` in trainers that know nothing of it, against what `gapbridge gap` measures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, TrainerCallback
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+from gapbridge import ConfigError, DataError, GapCallback, build_examples
+from gapbridge.answers.answering import AnswerOptions, answer_examples
+from gapbridge.examples.tokens import stop_tokens
+from gapbridge.gap.measure import measure_gap
+from gapbridge.tasks.word_problems import problems
+
+
+MakeBase = Callable[[], PreTrainedModel]
+COMMON: dict[str, Any] = {
+    "use_cpu": True, "bf16": False, "report_to": "none", "max_steps": 3, "logging_steps": 3, "save_strategy": "no",
+    "per_device_train_batch_size": 4, "per_device_eval_batch_size": 4, "learning_rate": 1e-3, "seed": 7,
+}  # fmt: skip
+PREFIXES = (1, 4, 16)
+NAMES = ("gap/reference_loss", "gap/own_loss", "gap/difference")
+
+
+def rows(split: str, count: int) -> Dataset:
+    return Dataset.from_list([problem.row() for problem in problems(split, count=count, steps=(1, 2, 3))])
+
+
+def sft(model: PreTrainedModel, tokenizer: Any, folder: Path, **options: Any) -> SFTTrainer:
+    args = SFTConfig(str(folder), **{**COMMON, **options})
+    return SFTTrainer(model, args=args, train_dataset=rows("train", 12), processing_class=tokenizer)
+
+
+def dpo(model: PreTrainedModel, tokenizer: Any, folder: Path, **options: Any) -> DPOTrainer:
+    given = rows("train", 13)
+    pairs = [
+        {"prompt": row["prompt"], "chosen": row["completion"], "rejected": other["completion"]}
+        for row, other in zip(given, list(given)[1:], strict=False)
+    ]
+    args = DPOConfig(str(folder), **{**COMMON, **options})
+    return DPOTrainer(model, args=args, train_dataset=Dataset.from_list(pairs), processing_class=tokenizer)
+
+
+def expected(model: PreTrainedModel, tokenizer: Any, folder: Path) -> float:
+    """Δ over all k ≥ 1 of `gapbridge gap`."""
+    args = SFTConfig(str(folder), **COMMON)
+    examples = build_examples(rows("test", 7), tokenizer, stops=stop_tokens(tokenizer, model), max_length=None)
+    options = AnswerOptions(max_completion_length=64, temperature=1.0)
+    answers = answer_examples(model, tokenizer, examples, args, options, folder / "answers")
+    gap = measure_gap(model, tokenizer, list(examples), answers, args, prefix_lengths=PREFIXES)
+    return gap.recovery.mean.mean
+
+
+@pytest.mark.parametrize("make", [sft, dpo])
+def test_it_agrees_with_gapbridge_gap(make: Any, make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
+    plain = make(make_base(), tokenizer, tmp_path)
+    plain.train()
+    trainer = make(make_base(), tokenizer, tmp_path, gradient_accumulation_steps=1)
+    trainer.add_callback(GapCallback(trainer, rows("test", 7), every=2, prefix_lengths=PREFIXES))
+    trainer.train()
+    found = {entry["step"]: entry for entry in trainer.state.log_history if NAMES[0] in entry}
+    assert list(found) == [0, 2, 3]
+    before, after = (
+        expected(make_base(), tokenizer, tmp_path / "a"),
+        expected(trainer.model, tokenizer, tmp_path / "b"),
+    )
+    assert found[0]["gap/difference"] == pytest.approx(before, rel=1e-4) and abs(before) > 1e-3
+    assert found[3]["gap/difference"] == pytest.approx(after, rel=1e-4) and after != pytest.approx(before, rel=1e-2)
+    for entry in found.values():
+        assert entry["gap/own_loss"] - entry["gap/reference_loss"] == pytest.approx(entry["gap/difference"])
+        assert set(entry) == {*NAMES, "step", "epoch"}
+    # The trainer's own log and weights are those of a run without it.
+    own = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert own and own == [entry for entry in plain.state.log_history if "loss" in entry]
+    weights = plain.model.state_dict()
+    assert all(torch.equal(value, weights[key]) for key, value in trainer.model.state_dict().items())
+
+
+def test_loss_is_the_hand_computed_one(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
+    model = make_base()
+    trainer = sft(model, tokenizer, tmp_path)
+    callback = GapCallback(trainer, rows("test", 3), prefix_lengths=[2], temperature=0)
+    model.train()
+    found = callback.measure()
+    assert all(module.training for module in model.modules())
+    model.eval()
+    sums, count = torch.zeros(2), 0
+    for example in build_examples(rows("test", 3), tokenizer, stops=stop_tokens(tokenizer, model), max_length=None):
+        y, own = example.reference, []
+        for _ in range(2):
+            own.append(int(model(torch.tensor([[*example.prompt, *own]])).logits[0, -1].argmax()))
+        for at, answer in enumerate((y, [*own, *y[2:]])):
+            logits = model(torch.tensor([[*example.prompt, *answer]])).logits[0, len(example.prompt) - 1 : -1]
+            sums[at] += torch.nn.functional.cross_entropy(logits[2:], torch.tensor(y[2:]), reduction="sum").item()
+        count += len(y) - 2
+    assert found["gap/reference_loss"] == pytest.approx(sums[0].item() / count, rel=1e-5)
+    assert found["gap/own_loss"] == pytest.approx(sums[1].item() / count, rel=1e-5)
+
+
+def test_reporters_see_it(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
+    class Reporter(TrainerCallback):
+        seen: list[float] = []
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+            self.seen += [logs["gap/difference"]] if logs and "gap/difference" in logs else []
+
+    trainer = sft(make_base(), tokenizer, tmp_path, max_steps=1)
+    trainer.add_callback(Reporter())
+    trainer.add_callback(GapCallback(trainer, rows("test", 2), prefix_lengths=[1]))
+    trainer.train()
+    assert len(Reporter.seen) == 2
+
+
+def test_wrong_options_are_named(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
+    trainer = sft(make_base(), tokenizer, tmp_path)
+    with pytest.raises(ConfigError) as error:
+        GapCallback(trainer, rows("test", 2), every=0, prefix_lengths=[0, 4], batch_size=0)
+    assert all(name in str(error.value) for name in ("every is 0", "prefix_lengths is 0", "batch_size is 0"))
+    with pytest.raises(DataError, match="no reference is longer than 500 tokens"):
+        GapCallback(trainer, rows("test", 2), prefix_lengths=[500])
