@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..decoding.options import DrawOptions
 from ..errors import ConfigError
+from ..recipe.secrets import without_secrets
 
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ class Fields(_Behind):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return without_secrets(vars(self))  # `training_args.bin` goes wherever the model goes
 
     def faults(self) -> list[str]:
         """Everything wrong with the values, one sentence each."""
@@ -167,6 +171,9 @@ class DrawFields(RoundFields):
     Args:
         eval_own_contexts (`bool`, *optional*, defaults to `True`):
             Evaluate on held-out rows with own contexts as well (`eval_own_loss`), beside `eval_loss` on references.
+        eval_on_start (`bool`, *optional*, defaults to `True`):
+            Evaluate before the first step where there is held-out data, so that what a round did shows. TRL's default
+            is `False`.
         temperature (`float`, *optional*, defaults to `1.0`): Temperature; 0 takes the most likely token.
         top_p (`float`, *optional*, defaults to `1.0`): Nucleus sampling; 1 is off.
         top_k (`int`, *optional*, defaults to `0`): Top-k sampling; 0 is off.
@@ -178,6 +185,9 @@ class DrawFields(RoundFields):
     FREE = frozenset({"generation_batch_size"})
 
     eval_own_contexts: bool = field(default=True, metadata={"help": "Evaluate on held-out own contexts as well."})
+    eval_on_start: bool = field(
+        default=True, metadata={"help": "Evaluate before the first step, given held-out data."}
+    )
     temperature: float = field(default=1.0, metadata={"help": "Sampling temperature; 0 is greedy."})
     top_p: float = field(default=1.0, metadata={"help": "Nucleus sampling; 1 is off."})
     top_k: int = field(default=0, metadata={"help": "Top-k sampling; 0 is off."})

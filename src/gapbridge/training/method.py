@@ -33,7 +33,7 @@ from ..examples.example import Example, ExampleSet
 from ..examples.tokens import stop_tokens
 from .config import DrawFields, RoundFields
 from .guards import Guards
-from .loading import load_model, load_tokenizer, prepare_tokenizer
+from .loading import load_model, load_tokenizer, prepare_tokenizer, record_revision
 from .parallel import check_processes
 from .rows import Row, reference_row, rows_of, rows_to_dataset, show_row
 
@@ -281,11 +281,14 @@ class Method(Guards):
         """Model and tokenizer, loaded where they are paths, prepared, and in place where the method draws."""
         set_seed(args.seed)
         name = str(model) if isinstance(model, str) else model.config._name_or_path
+        revision = (args.model_init_kwargs or {}).get("revision")
         if isinstance(model, str):
             quantized = {"quantization_config": quantization_config} if quantization_config else {}
             model = load_model(model, args, whole=cls.draws, **quantized)
+            if peft_config is not None:
+                record_revision(peft_config, revision)
             args.model_init_kwargs = None  # used up; TRL would warn that a loaded model ignores them
-        tokenizer = tokenizer or load_tokenizer(name, args)
+        tokenizer = tokenizer or load_tokenizer(name, args, revision)
         prepare_tokenizer(model, tokenizer, args, uses_peft=peft_config is not None or isinstance(model, PeftModel))
         cls.prepare(model, tokenizer, args)
         if cls.draws:
