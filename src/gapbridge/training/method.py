@@ -31,9 +31,11 @@ from ..errors import ConfigError, DataError
 from ..examples.build import build_examples
 from ..examples.example import Example, ExampleSet
 from ..examples.tokens import stop_tokens
+from .card import complete_card
 from .config import DrawFields, RoundFields
 from .guards import Guards
 from .loading import load_model, load_tokenizer, prepare_tokenizer, record_revision
+from .metrics import LogAtStart
 from .parallel import check_processes
 from .rows import Row, reference_row, rows_of, rows_to_dataset, show_row
 
@@ -163,6 +165,16 @@ class Method(Guards):
         return ", ".join(f"{name} {count}" for name, count in counts.items())
 
     @classmethod
+    def logged(cls, counts: Counts) -> dict[str, float]:
+        """What of the counts the trainer logs when training starts."""
+        return {f"contexts/{name}": count for name, count in counts.items()}
+
+    @classmethod
+    def warnings(cls, counts: Counts, args: Any) -> list[str]:
+        """What in the counts a user should hear of, with the key to turn."""
+        return []
+
+    @classmethod
     def show(cls, row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:
         """A row as it is trained."""
         return show_row(row, tokenizer)
@@ -236,6 +248,9 @@ class Method(Guards):
         described = f", {method.describe(counts)}" if counts else ""
         round_index = args.round_index if isinstance(args, RoundFields) else 1
         logger.info("round %d: %d rows%s", round_index, len(rows), described)
+        for warning in method.warnings(counts, args) if self.is_world_process_zero() else ():
+            logger.warning("round %d: %s", round_index, warning)
+        self.add_callback(LogAtStart(self.log, method.logged(counts)))
 
     def _prepare(self, rows: Dataset, part: str) -> Dataset:
         """TRL's own preparation: truncation, packing, shuffling."""
@@ -295,6 +310,20 @@ class Method(Guards):
             place_for_generation(model, args)
         return model, tokenizer
 
+    def create_model_card(self, model_name: str | None = None, *args: Any, **kwargs: Any) -> None:
+        """TRL's card, and in it the method's settings, data, counts and losses."""
+        super().create_model_card(model_name, *args, **kwargs)
+        if self.is_world_process_zero():
+            complete_card(
+                Path(self.args.output_dir) / "README.md",
+                self.args,
+                self.examples,
+                self.describe(self.counts) if self.counts else "",
+                self.state.log_history,
+                base=self.model.config._name_or_path,
+                model_name=model_name or Path(self.args.output_dir).name,
+            )
+
     def evaluate(
         self, eval_dataset: Any | None = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
@@ -346,6 +375,9 @@ def open_drawings(
 
 def fill_drawing(drawing: Drawing, examples: ExampleSet, args: Any) -> ContextStore:
     """Draw what the store lacks."""
+    if args.process_index == 0 and drawing.store.is_complete():
+        found, count = drawing.store.directory, drawing.store.num_examples
+        logger.warning("%s: all %d contexts were made before and are used again", found, count)
     try:
         return fill_store(drawing.store, examples, args, drawing.contexts.draw, drawing.contexts.what)
     finally:
