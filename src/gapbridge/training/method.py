@@ -31,11 +31,10 @@ from ..errors import ConfigError, DataError
 from ..examples.build import build_examples
 from ..examples.example import Example, ExampleSet
 from ..examples.tokens import stop_tokens
-from .card import complete_card
+from .account import Account, Counts
 from .config import DrawFields, RoundFields
 from .guards import Guards
 from .loading import load_model, load_tokenizer, prepare_tokenizer, record_revision
-from .metrics import LogAtStart
 from .parallel import check_processes
 from .rows import Row, reference_row, rows_of, rows_to_dataset, show_row
 
@@ -43,7 +42,6 @@ from .rows import Row, reference_row, rows_of, rows_to_dataset, show_row
 logger = logging.getLogger(__name__)
 
 Pairs = Iterable[tuple[Example, dict[str, Any]]]
-Counts = dict[str, int]
 
 _PLACEHOLDER_ROWS = 2  # that TRL's constructor gets while the rows are not drawn yet
 
@@ -73,7 +71,7 @@ class Drawing:
     store: ContextStore
 
 
-class Method(Guards):
+class Method(Account, Guards):
     """
     A TRL trainer that builds its own rows, put before it: `class BASHTrainer(Method, SFTTrainer)`.
 
@@ -160,21 +158,6 @@ class Method(Guards):
         return cls.draws and isinstance(args, DrawFields) and args.eval_own_contexts
 
     @classmethod
-    def describe(cls, counts: Counts) -> str:
-        """The counts of `rows` in words."""
-        return ", ".join(f"{name} {count}" for name, count in counts.items())
-
-    @classmethod
-    def logged(cls, counts: Counts) -> dict[str, float]:
-        """What of the counts the trainer logs when training starts."""
-        return {f"contexts/{name}": count for name, count in counts.items()}
-
-    @classmethod
-    def warnings(cls, counts: Counts, args: Any) -> list[str]:
-        """What in the counts a user should hear of, with the key to turn."""
-        return []
-
-    @classmethod
     def show(cls, row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:
         """A row as it is trained."""
         return show_row(row, tokenizer)
@@ -245,12 +228,7 @@ class Method(Guards):
         self.examples, self.row_ids = train_dataset, rows
         self.counts, self.eval_counts = counts, eval_counts
         self._own_eval_dataset = None if own_rows is None else trainable(own_rows)
-        described = f", {method.describe(counts)}" if counts else ""
-        round_index = args.round_index if isinstance(args, RoundFields) else 1
-        logger.info("round %d: %d rows%s", round_index, len(rows), described)
-        for warning in method.warnings(counts, args) if self.is_world_process_zero() else ():
-            logger.warning("round %d: %s", round_index, warning)
-        self.add_callback(LogAtStart(self.log, method.logged(counts)))
+        self.tell(len(rows))
 
     def _prepare(self, rows: Dataset, part: str) -> Dataset:
         """TRL's own preparation: truncation, packing, shuffling."""
@@ -309,20 +287,6 @@ class Method(Guards):
         if cls.draws:
             place_for_generation(model, args)
         return model, tokenizer
-
-    def create_model_card(self, model_name: str | None = None, *args: Any, **kwargs: Any) -> None:
-        """TRL's card, and in it the method's settings, data, counts and losses."""
-        super().create_model_card(model_name, *args, **kwargs)
-        if self.is_world_process_zero():
-            complete_card(
-                Path(self.args.output_dir) / "README.md",
-                self.args,
-                self.examples,
-                self.describe(self.counts) if self.counts else "",
-                self.state.log_history,
-                base=self.model.config._name_or_path,
-                model_name=model_name or Path(self.args.output_dir).name,
-            )
 
     def evaluate(
         self, eval_dataset: Any | None = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
