@@ -65,7 +65,9 @@ def test_names_and_files_are_there(page: Path) -> None:
         except ModuleNotFoundError:
             if not hasattr(importlib.import_module(".".join(parts[:-1])), parts[-1]):
                 wrong.append(name)
-    paths = re.findall(r"(?:tests|benchmarks|docs|accelerate_configs)/[\w/.-]+\.(?:py|md|yaml|json)", text)
+    paths = re.findall(
+        r"(?:tests|benchmarks|docs|accelerate_configs|recipes|src)/[\w/.-]*\.(?:py|md|yaml|jsonl?|png|slurm)\b", text
+    )
     wrong += [path for path in sorted(set(paths)) if "NAME" not in path and not (ROOT / path).exists()]
     for name, test in re.findall(r"(tests/[\w/]+\.py)::(\w+)", text):
         if f"def {test}(" not in (ROOT / name).read_text():
