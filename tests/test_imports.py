@@ -43,6 +43,40 @@ def imports() -> list[tuple[Path, str, str]]:
     return found
 
 
+# Modules beside the folders are drawn as two boxes.
+DRAWN = {
+    **dict.fromkeys(("errors", "files"), "base"),
+    **dict.fromkeys(("options", "launcher", "cli", "__main__", "scripts"), "command line"),
+}
+
+
+def drawing() -> str:
+    """The imports as a mermaid chart: folders, base and command line. What a box imports lies above it, and an arrow
+    stands only where no longer way leads there."""
+    boxes = list(dict.fromkeys(DRAWN.get(name, name) for name in ORDER))
+    arrows = {
+        (DRAWN.get(own, own), DRAWN.get(target, target)) for _, own, target in imports() if {own, target} <= set(ORDER)
+    }
+    behind: dict[str, set[str]] = {}
+    for name in boxes:
+        direct = {target for own, target in arrows if own == name and target != name}
+        behind[name] = direct.union(*(behind[target] for target in direct))
+    lines = ["flowchart BT"]
+    for name in boxes:
+        lines.append(f'    {name.replace(" ", "_")}["{name}"]')
+    for name in boxes:
+        around = {far for target in behind[name] for far in behind[target]}
+        lines += [f"    {name.replace(' ', '_')} --> {far}" for far in boxes if far in behind[name] - around]
+    return "\n".join(lines)
+
+
+def test_the_drawing_in_the_docs_is_the_code() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    drawn = text.partition("```mermaid\n")[2].partition("\n```")[0]
+    assert drawn == drawing(), f"docs/architecture.md must hold:\n{drawing()}"
+    assert sum(line.endswith("]") for line in drawn.splitlines()) <= 18
+
+
 def test_no_import_goes_up() -> None:
     assert {path.stem for path in SOURCE.glob("*.py")} - {"__init__"} <= set(ORDER)
     assert {path.name for path in SOURCE.iterdir() if (path / "__init__.py").exists()} <= set(ORDER)

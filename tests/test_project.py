@@ -110,15 +110,6 @@ def test_accelerate_configs_have_the_handbooks_names() -> None:
     assert names == {"single", "ddp", "fsdp", "zero2", "zero3"}
 
 
-def test_documented_commands_name_real_files() -> None:
-    for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "recipes").rglob("README.md")]:
-        text = document.read_text()
-        for path in re.findall(
-            r"(?:recipes|accelerate_configs|benchmarks|docs|src)/[\w./-]*\.(?:yaml|py|md|json|png)", text
-        ):
-            assert (ROOT / path).exists(), f"{document.name} names {path}"
-
-
 def test_benchmark_results_name_their_machine() -> None:
     for path in (ROOT / "benchmarks" / "results").glob("*.json"):
         record = json.loads(path.read_text())

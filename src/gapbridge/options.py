@@ -312,7 +312,7 @@ def _add_models(parser: Parser) -> None:
     add("--model", action="append", default=[], metavar="MODEL",
         help="a path or hub id; repeat it to compare models on the same data")  # fmt: skip
     _add_recipe(parser, "a recipe whose held-out data and chat settings are used")
-    add("--output_dir", type=Path, metavar="DIR", help="where the files go; default: the model's run directory, or .")
+    add("--output_dir", type=Path, metavar="DIR", help="where the files go; default: the one model's run, or outputs")
     _add_amounts(parser)
 
 

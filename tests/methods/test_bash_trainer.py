@@ -79,7 +79,8 @@ def test_beta_zero_is_sft_exactly(packing: bool, make_base: MakeBase, tokenizer:
     ours = bash(tmp_path / "bash", make_base(), tokenizer, mixture_coefficient=0.0, packing=packing)
     ours.train()
     assert losses(ours) == losses(sft)
-    assert [e["grad_norm"] for e in ours.state.log_history[:3]] == [e["grad_norm"] for e in sft.state.log_history[:3]]
+    norms = [[e["grad_norm"] for e in run.state.log_history if "grad_norm" in e] for run in (ours, sft)]
+    assert norms[0] == norms[1] != []
     assert same_weights(ours.model, sft.model)
 
 

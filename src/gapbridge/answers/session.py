@@ -18,6 +18,7 @@ from ..contexts.fingerprint import path_sketch
 from ..decoding.mode import place_for_generation
 from ..errors import ConfigError
 from ..examples.example import ExampleSet
+from ..recipe.secrets import redacted_command
 from ..runs.directory import RUN_FILE, run_date
 from ..runs.inputs import load_held_out, load_start
 from ..runs.job import Job, read_job
@@ -80,7 +81,7 @@ def count_faults(args: argparse.Namespace, *names: str) -> list[str]:
 def recorded_settings(args: argparse.Namespace, others: list[str], inputs: Sequence[str | Path]) -> dict[str, Any]:
     """Everything that can change a figure, as JSON values; `inputs` are the files and models that enter."""
     settings = {key: value for key, value in vars(args).items() if key not in FREE_OPTIONS}
-    settings["recipe_options"] = others
+    settings["recipe_options"] = redacted_command(others)
     # The same names can come to hold other answers and other weights.
     settings["contents"] = {str(path): path_sketch(path) for path in inputs}
     decoded: dict[str, Any] = json.loads(json.dumps(settings, default=str))

@@ -8,6 +8,7 @@ their meaning is the same, each with a note.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import logging
 import os
@@ -19,7 +20,7 @@ from typing import Any, NoReturn, get_type_hints
 from trl import TrlParser
 
 from ..errors import ConfigError, refusals
-from .old_keys import RENAMED, translate
+from .old_keys import RENAMED, TRACKING, translate
 from .values import nearest, plain, read_yaml, value_fault
 
 
@@ -28,13 +29,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Recipe:
-    """A parsed recipe: one instance of each dataclass, the method it names, and the settings given explicitly."""
+    """A parsed recipe.
+
+    parts: one instance of each dataclass.
+    settings: the keys given explicitly, in the file or on the command line, as the dataclasses hold them.
+    keys: the same keys for another file: as this file writes them where the command line says nothing else, old keys
+        translated, with `env` and the keys of trackers.
+    """
 
     path: Path
     method: str | None
     parts: tuple[Any, ...]
     settings: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    keys: dict[str, Any] = field(default_factory=dict)
 
 
 class RecipeParser(TrlParser):
@@ -82,7 +90,9 @@ class RecipeParser(TrlParser):
                 or "\0" in str(value)
             ):
                 faults.append(f"{path}: env: {name!r}: {value!r} is no environment variable")
+        surroundings = {"env": dict(environment)} if environment else {}
         actions = {action.dest: action for action in self._actions}
+        surroundings |= {key: value for key, value in values.items() if key in TRACKING and key not in actions}
         values = translate(values, set(actions), notes, faults, environment, path)
         hints = {}
         for kind in self.dataclass_types:
@@ -102,6 +112,8 @@ class RecipeParser(TrlParser):
         for note in notes:
             logger.info(note)
         os.environ.update({name: str(value) for name, value in environment.items()})
+        # The dataclasses change the lists and mappings that they are given.
+        written = copy.deepcopy({key: value for key, value in values.items() if key not in given})
         self.set_defaults_with_config(**values)
         with refusals(f"{path}: "):
             parts = self.parse_args_into_dataclasses(args=arguments, look_for_args_file=False)
@@ -112,7 +124,7 @@ class RecipeParser(TrlParser):
             for name in (f.name for f in dataclasses.fields(part))
             if name in explicit
         }
-        return Recipe(Path(path), method, parts, settings, notes)
+        return Recipe(Path(path), method, parts, settings, notes, {**surroundings, **settings, **written})
 
     def _hint(self, key: str) -> str:
         """What may have been meant by an unknown key."""

@@ -4,6 +4,8 @@
     config.resolved.yaml    the recipe with command-line options applied; runs again as it is
     environment.json        versions and machine
 
+None of them holds a secret: a hub's token, an environment variable that is named like one.
+
 A directory that holds another run, or files of something else, is refused; a run that stopped is continued; a complete
 run is not repeated. `--resume never` refuses to continue, `--resume must` refuses to start anew.
 """
@@ -26,6 +28,7 @@ import yaml
 from ..errors import ConfigError, RunError
 from ..files import remove_leftovers, write_json_atomic, write_text_atomic, writing
 from ..recipe.parser import Recipe
+from ..recipe.secrets import redacted_command, secrets_in, without_secrets
 
 
 RUN_FILE = "run.json"
@@ -54,6 +57,7 @@ class RunDirectory:
     def __init__(self, path: str | Path, method: str, settings: dict[str, Any], free: Collection[str] = ()) -> None:
         self.path = Path(path)
         kept = {key: value for key, value in settings.items() if key not in FREE_SETTINGS and key not in free}
+        kept = without_secrets(kept)
         self.settings: dict[str, Any] = json.loads(json.dumps({"method": method, **kept}))
 
     @property
@@ -168,10 +172,7 @@ class RunDirectory:
             remove_leftovers(self._directories())
         inputs = {**self._recorded_inputs(), **(inputs or {})}
         self._record("running", inputs)
-        resolved = yaml.safe_dump(
-            {"method": self.settings["method"], **recipe.settings}, sort_keys=False, allow_unicode=True
-        )
-        write_text_atomic(self.path / "config.resolved.yaml", resolved)
+        write_text_atomic(self.path / "config.resolved.yaml", resolved_recipe(self.settings["method"], recipe))
         write_json_atomic(self.path / "environment.json", environment())
 
     def complete(self) -> None:
@@ -196,6 +197,14 @@ def run_date(directory: Path) -> str | None:
     return str(record["date"]) if "date" in record else None
 
 
+def resolved_recipe(method: str, recipe: Recipe) -> str:
+    """The recipe as YAML with command-line options applied and old keys translated. Secrets are named, not kept."""
+    keys = {"method": method, **without_secrets(recipe.keys)}
+    text = yaml.safe_dump(keys, sort_keys=False, allow_unicode=True)
+    secrets = ", ".join(secrets_in(recipe.keys))
+    return f"# Left out, for they are secrets: {secrets}\n{text}" if secrets else text
+
+
 def environment() -> dict[str, Any]:
     """Versions and machine, for the record."""
     versions = {}
@@ -206,7 +215,7 @@ def environment() -> dict[str, Any]:
             continue
     devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [Path(sys.argv[0]).name, *redacted_command(sys.argv[1:])],
         "packages": versions,
         "python": platform.python_version(),
         "platform": platform.platform(),

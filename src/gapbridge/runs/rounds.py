@@ -1,6 +1,6 @@
 """Rounds: build contexts with the current weights, train on them, and again. Each round is a set of artefacts on disk.
 
-    output_dir/round_1/{contexts,checkpoint-*,model}  output_dir/round_2/…
+    output_dir/round_1/{_contexts,checkpoint-*,model}  output_dir/round_2/…
     output_dir/{config.json,model.safetensors,…}
 
 A stage that is whole is not repeated: contexts have their manifest, checkpoints their mark, and `model` is renamed
@@ -124,7 +124,7 @@ def save_model(trainer: Guards, directory: Path) -> None:
             trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
         trainer.save_model(str(temporary))
         if trainer.is_world_process_zero():
-            trainer.create_model_card(model_name=Path(trainer.args.output_dir).name)
+            trainer.create_model_card(model_name=Path(trainer.args.output_dir).absolute().parent.name)
             shutil.copy2(Path(trainer.args.output_dir) / "README.md", temporary / "README.md")
             for path in temporary.rglob("*"):
                 if path.is_file():

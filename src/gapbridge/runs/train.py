@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from rich.console import Console
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import get_peft_config
@@ -19,6 +19,7 @@ from ..decoding.mode import is_sharded, place_for_generation
 from ..errors import ConfigError
 from ..examples.example import ExampleSet
 from ..files import write_text_atomic
+from ..training.loading import record_revision
 from ..training.method import Drawing, Method, open_drawings, shown
 from ..training.metrics import MetricsFile
 from ..training.parallel import check_processes
@@ -142,7 +143,7 @@ def _trainer(job: Job, run: RunDirectory, round_args: Any, opened: _Opened | Non
         eval_dataset=examples.get("eval"),
         processing_class=tokenizer,
         # An adapter, of an SFT stage or of the round before, is trained on rather than topped with another.
-        peft_config=None if isinstance(model, PeftModel) else get_peft_config(job.model),
+        peft_config=None if isinstance(model, PeftModel) else _new_adapter(job),
         callbacks=[MetricsFile()],
         drawings=drawings,
         on_checked=None if opened is None else partial(_enter, job, run, opened),
@@ -156,6 +157,13 @@ def _trainer(job: Job, run: RunDirectory, round_args: Any, opened: _Opened | Non
             text = "\n".join([f"{LEGEND}\n", *(row.plain for row in rows)])
             write_text_atomic(run.path / "samples" / "first_rows.txt", text)
     return trainer
+
+
+def _new_adapter(job: Job) -> PeftConfig | None:
+    config = get_peft_config(job.model)
+    if config is not None:
+        record_revision(config, job.model.model_revision)
+    return config
 
 
 def _push(model: Path, args: Any) -> None:

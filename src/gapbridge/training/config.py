@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..decoding.options import DrawOptions
 from ..errors import ConfigError, refusals
+from ..recipe.secrets import without_secrets
 
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ class Fields(_Behind):
         with refusals():
             super().__post_init__()
         self.check()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return without_secrets(vars(self))  # `training_args.bin` goes wherever the model goes
 
     def faults(self) -> list[str]:
         """Everything wrong with the values, one sentence each."""
@@ -269,6 +273,9 @@ class DrawFields(SamplingFields, RoundFields):
     Args:
         eval_own_contexts (`bool`, *optional*, defaults to `True`):
             Evaluate on held-out rows with own contexts as well (`eval_own_loss`), beside `eval_loss` on references.
+        eval_on_start (`bool`, *optional*, defaults to `True`):
+            Evaluate before the first step where there is held-out data, so that what a round did shows. TRL's default
+            is `False`.
         generation_batch_size (`int`, *optional*, defaults to `64`): Rows in one pass. No influence on the contexts.
         shard_size (`int`, *optional*, defaults to `512`): Examples in one shard: what an interruption can cost.
     """
@@ -276,6 +283,9 @@ class DrawFields(SamplingFields, RoundFields):
     FREE = frozenset({"generation_batch_size"})
 
     eval_own_contexts: bool = field(default=True, metadata={"help": "Evaluate on held-out own contexts as well."})
+    eval_on_start: bool = field(
+        default=True, metadata={"help": "Evaluate before the first step, given held-out data."}
+    )
     generation_batch_size: int = field(default=64, metadata={"help": "Rows in one generation pass."})
     shard_size: int = field(default=512, metadata={"help": "Examples in one shard of the context store."})
 

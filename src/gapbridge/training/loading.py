@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -66,10 +66,11 @@ def load_model(path: str | Path, args: Any, *, whole: bool = True, **options: An
     """Load a model, or a PEFT adapter on its base model with the adapter trainable.
 
     float32 unless `dtype` says otherwise, as in TRL. Quantised models are placed on this process's device. Under
-    ZeRO-3 a model that is not wanted `whole` is sharded while it is loaded.
+    ZeRO-3 a model that is not wanted `whole` is sharded while it is loaded. `revision` is that of the model, or of the
+    base where `path` is a directory with an adapter.
 
     Raises:
-        ConfigError: there is no such model.
+        ConfigError: there is no such model, or an adapter belongs to another revision of its base.
     """
     require_local(path, "model")
     options = {**(args.model_init_kwargs or {}), **options}
@@ -83,21 +84,36 @@ def load_model(path: str | Path, args: Any, *, whole: bool = True, **options: An
         with whole_weights(args) if whole else nullcontext():
             if adapter is None:
                 return AutoModelForCausalLM.from_pretrained(str(path), **options)
-            base = _base_of(adapter)
-            options.pop("revision", None)
-            model = AutoModelForCausalLM.from_pretrained(base, **options)
-            return PeftModel.from_pretrained(model, str(adapter), is_trainable=True)
+            base, revision = _base_of(adapter, options.pop("revision", None))
+            model = AutoModelForCausalLM.from_pretrained(base, revision=revision or "main", **options)
+            model = PeftModel.from_pretrained(model, str(adapter), is_trainable=True)
+            record_revision(model.active_peft_config, revision)
+            return model
     except (OSError, ValueError, SafetensorError) as error:
         raise ConfigError(f"model {path!s} cannot be loaded: {error}") from error
 
 
-def _base_of(adapter: Path) -> str:
-    from peft import PeftConfig
+def _base_of(adapter: Path, revision: str | None) -> tuple[str, str | None]:
+    """The base model of an adapter and the revision to load it at: the one asked for, else the adapter's own record.
 
-    base = PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path
-    if not base:
+    "main" is what a recipe says that names no revision.
+    """
+    config = PeftConfig.from_pretrained(str(adapter))
+    if not config.base_model_name_or_path:
         raise ConfigError(f"{adapter}: adapter_config.json names no base model")
-    return base
+    asked = None if revision == "main" else revision
+    if asked and config.revision and asked != config.revision:
+        raise ConfigError(
+            f"{adapter}: the adapter was trained on revision {config.revision!r} of {config.base_model_name_or_path}, "
+            f"but model_revision is {asked!r}: leave model_revision out, or set it to {config.revision!r}"
+        )
+    return config.base_model_name_or_path, asked or config.revision
+
+
+def record_revision(adapter: PeftConfig, revision: str | None) -> None:
+    """Note in an adapter's configuration which revision of its base it belongs to: it is saved with the adapter."""
+    if revision not in (None, "main"):
+        adapter.revision = revision
 
 
 def require_local(path: str | Path, what: str) -> None:
@@ -129,7 +145,7 @@ def load_skeleton(path: Path, args: Any) -> PreTrainedModel:
         ConfigError: the directory holds no model's configuration, or one that is unknown.
     """
     adapter = path if (path / "adapter_config.json").is_file() else None
-    source = Path(_base_of(adapter)) if adapter else path
+    source = Path(_base_of(adapter, None)[0]) if adapter else path
     with refusals(f"model {source} cannot be loaded: "):
         config = AutoConfig.from_pretrained(source, trust_remote_code=args.trust_remote_code)
         with torch.device("meta"):

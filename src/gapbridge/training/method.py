@@ -31,9 +31,10 @@ from ..errors import ConfigError, DataError
 from ..examples.build import build_examples
 from ..examples.example import Example, ExampleSet
 from ..examples.tokens import stop_tokens
+from .account import Account, Counts
 from .config import DrawFields, RoundFields
 from .guards import Guards
-from .loading import load_model, load_tokenizer, prepare_tokenizer
+from .loading import load_model, load_tokenizer, prepare_tokenizer, record_revision
 from .parallel import check_processes
 from .rows import ROW_FEATURES, Row, reference_row, rows_of, rows_to_dataset, show_row
 
@@ -41,7 +42,6 @@ from .rows import ROW_FEATURES, Row, reference_row, rows_of, rows_to_dataset, sh
 logger = logging.getLogger(__name__)
 
 Pairs = Iterable[tuple[Example, dict[str, Any]]]
-Counts = dict[str, int]
 
 _PLACEHOLDER_ROWS = 2  # that TRL's constructor gets while the rows are not drawn yet
 
@@ -71,7 +71,7 @@ class Drawing:
     store: ContextStore
 
 
-class Method(Guards):
+class Method(Account, Guards):
     """
     A TRL trainer that builds its own rows, put before it: `class BASHTrainer(Method, SFTTrainer)`.
 
@@ -187,11 +187,6 @@ class Method(Guards):
         return {}
 
     @classmethod
-    def describe(cls, counts: Counts) -> str:
-        """The counts of `rows` in words."""
-        return ", ".join(f"{name} {count}" for name, count in counts.items())
-
-    @classmethod
     def show(cls, row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:
         """A row as it is trained."""
         return show_row(row, tokenizer)
@@ -269,9 +264,7 @@ class Method(Guards):
         self.examples, self.row_ids = train_dataset, rows
         self.counts, self.eval_counts = counts, eval_counts
         self._own_eval_dataset = None if own_rows is None else trainable(method, own_rows)
-        described = f", {method.describe(counts)}" if counts else ""
-        round_index = args.round_index if isinstance(args, RoundFields) else 1
-        logger.info("round %d: %d rows%s", round_index, len(rows), described)
+        self.tell(len(rows))
 
     def _prepare(self, rows: Dataset, part: str) -> Dataset:
         """TRL's own preparation: truncation, packing, shuffling."""
@@ -314,13 +307,16 @@ class Method(Guards):
         """Model and tokenizer, loaded where they are paths, prepared, and in place where the method draws."""
         set_seed(args.seed)
         name = str(model) if isinstance(model, str) else model.config._name_or_path
+        revision = (args.model_init_kwargs or {}).get("revision")
         if isinstance(model, str):
             quantized = {"quantization_config": quantization_config} if quantization_config else {}
             model = load_model(model, args, whole=cls.draws, **quantized)
+            if peft_config is not None:
+                record_revision(peft_config, revision)
             args.model_init_kwargs = None  # used up; TRL would warn that a loaded model ignores them
         elif args.model_init_kwargs:
             raise ConfigError("model_init_kwargs is for a model given by its name: this one is loaded already")
-        tokenizer = tokenizer or load_tokenizer(name, args)
+        tokenizer = tokenizer or load_tokenizer(name, args, revision)
         prepare_tokenizer(model, tokenizer, args, uses_peft=peft_config is not None or isinstance(model, PeftModel))
         cls.prepare(model, tokenizer, args)
         if cls.draws:
@@ -380,6 +376,9 @@ def open_drawings(
 
 def fill_drawing(drawing: Drawing, examples: ExampleSet, args: Any) -> ContextStore:
     """Draw what the store lacks."""
+    if args.process_index == 0 and drawing.store.is_complete():
+        found, count = drawing.store.directory, drawing.store.num_examples
+        logger.warning("%s: all %d contexts were made before and are used again", found, count)
     try:
         return fill_store(drawing.store, examples, args, drawing.contexts.draw, drawing.contexts.what)
     finally:

@@ -1,8 +1,9 @@
-"""`metrics.jsonl`: what a trainer logs, a line each, while it runs."""
+"""What a trainer logs: `metrics.jsonl`, a line each, while it runs; and what is logged once at its start."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,23 @@ class MetricsFile(TrainerCallback):
             path = _metrics_path(args)
             with writing(path), open(path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(state.log_history[-1]) + "\n")
+
+
+class LogAtStart(TrainerCallback):
+    """Has a trainer log `values` once, before the first step; a resumed one has them in its state.
+
+    Args:
+        log: the trainer's `log`.
+    """
+
+    def __init__(self, log: Callable[[dict[str, float]], None], values: dict[str, float]) -> None:
+        self._log, self._values = log, values
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._values and not any(self._values.keys() <= entry.keys() for entry in state.log_history):
+            self._log(dict(self._values))
 
 
 def _metrics_path(args: TrainingArguments) -> Path:

@@ -19,6 +19,9 @@ from .contexts import mixed_contexts
 from .rows import bash_row
 
 
+FEW_REPLACED = 0.1  # per cent
+
+
 @dataclass
 class BASHConfig(BASHFields, SFTConfig):
     """Configuration for [`BASHTrainer`]: everything of [`~trl.SFTConfig`], and the keys of
@@ -76,8 +79,34 @@ class BASHTrainer(Method, SFTTrainer):
 
     @classmethod
     def describe(cls, counts: Counts) -> str:
-        sampled, differing = (counts[name] / counts["tokens"] for name in ("sampled", "differing"))
-        return f"{sampled:.1%} of the answer tokens sampled, {differing:.1%} replaced"
+        sampled, replaced = cls._shares(counts)
+        return f"{sampled:.3g} % of the answer tokens sampled, {replaced:.3g} % replaced"
+
+    @classmethod
+    def logged(cls, counts: Counts) -> dict[str, float]:
+        sampled, replaced = cls._shares(counts)
+        return {
+            "contexts/tokens": counts["tokens"],
+            "contexts/sampled_share": sampled / 100,
+            "contexts/replaced_share": replaced / 100,
+        }
+
+    @classmethod
+    def warnings(cls, counts: Counts, args: BASHConfig) -> list[str]:
+        replaced = cls._shares(counts)[1]
+        if args.mixture_coefficient == 0 or replaced >= FEW_REPLACED:
+            return []
+        return [
+            f"only {replaced:.3g} % of the answer tokens are replaced, so that this is nearly SFT: the model draws "
+            "what the reference says. Raise mixture_coefficient or temperature, or take data that the model has not "
+            "learned"
+        ]
+
+    @staticmethod
+    def _shares(counts: Counts) -> tuple[float, float]:
+        """Per cent of the answer tokens that were sampled, and that differ from the reference."""
+        whole = max(1, counts["tokens"])
+        return 100 * counts["sampled"] / whole, 100 * counts["differing"] / whole
 
 
 METHOD = BASHTrainer

@@ -126,6 +126,24 @@ class RACTrainer(Method, SFTTrainer):
             )
 
     @classmethod
+    def logged(cls, counts: Counts) -> dict[str, float]:
+        drafts = counts["drafts"]
+        shares = {f"contexts/{name}_share": counts[name] / max(1, drafts) for name in ("capped", "equal", "too_long")}
+        return {"contexts/drafts": drafts, **shares, "contexts/plain_rows": counts["plain_rows"]}
+
+    @classmethod
+    def warnings(cls, counts: Counts, args: RACConfig) -> list[str]:
+        found = []
+        for name, what in (
+            ("capped", f"were cut at max_draft_length ({args.max_draft_length} tokens): raise it"),
+            ("too_long", f"make a row longer than max_length ({args.max_length}) and are left out: raise it"),
+        ):
+            if counts[name]:
+                share = f"{100 * counts[name] / counts['drafts']:.3g} %"
+                found.append(f"{counts[name]} of {counts['drafts']} drafts ({share}) {what}")
+        return found
+
+    @classmethod
     def describe(cls, counts: Counts) -> str:
         return (
             f"{counts['drafts']} drafts ({counts['capped']} at the length cap, {counts['equal']} equal to the "

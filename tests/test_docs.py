@@ -1,0 +1,87 @@
+"""The docs name what there is: commands that parse, modules that import, files that exist, links that lead there."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from gapbridge import cli
+from gapbridge.methods import names
+from gapbridge.runs.job import parser_for
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("recipes/*/README.md")]
+RECIPE = "recipes/tiny/bash/config_full.yaml"
+# Words that stand for something of the reader's.
+MEANT = {
+    "RECIPE.yaml": RECIPE, "RECIPE": RECIPE, "URL": "http://127.0.0.1:8000/v1", "http://HOST:8000": "http://127.0.0.1:8000",
+    "N": "1", "outputs/nN": "outputs/n1",
+}  # fmt: skip
+
+
+def commands(page: Path) -> list[str]:
+    """The lines of `gapbridge` in a page's code, continued lines joined; in running text those with an argument."""
+    text = page.read_text()
+    fenced = re.findall(r"```(?:shell|bash)\n(.*?)```", text, re.DOTALL)
+    indented = re.findall(r"^    (.*)$", text, re.MULTILINE)
+    inline = [code.replace("\n", " ") for code in re.findall(r"`(gapbridge [^`]+ [^`]+)`", text)]
+    lines = "\n".join([*fenced, *indented]).replace("\\\n", " ").splitlines()
+    found = []
+    for line in [*lines, *inline]:
+        command = re.search(r"(?:^|-m )gapbridge (\S+.*)", line.strip())
+        if command and not re.search("…|METHOD|COMMAND", line):
+            found.append(re.split(r"\s#\s|;\s|\s→\s", f"{command[1]} ")[0].strip())
+    return found
+
+
+LINES = sorted({(str(page.relative_to(ROOT)), line) for page in PAGES for line in commands(page)})
+
+
+@pytest.mark.parametrize(("page", "line"), LINES)
+def test_commands_parse(page: str, line: str) -> None:
+    words = [MEANT.get(word, word) for word in shlex.split(line)]
+    call = cli.parse(words)
+    method = call.command if call.command in names() else "bash"
+    known = parser_for(method)._option_string_actions
+    options = [word.split("=")[0] for word in call.overrides if word.startswith("--")]
+    assert [option for option in options if option not in known] == []
+    for recipe in re.findall(r"recipes/\S+\.yaml", line):
+        assert (ROOT / recipe).is_file()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_names_and_files_are_there(page: Path) -> None:
+    text = page.read_text()
+    wrong = []
+    for name in sorted(set(re.findall(r"(?<![\w./-])gapbridge(?:\.[A-Za-z_]\w*)+", text))):
+        parts = name.split(".")
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError:
+            if not hasattr(importlib.import_module(".".join(parts[:-1])), parts[-1]):
+                wrong.append(name)
+    paths = re.findall(
+        r"(?:tests|benchmarks|docs|accelerate_configs|recipes|src)/[\w/.-]*\.(?:py|md|yaml|jsonl?|png|slurm)\b", text
+    )
+    wrong += [path for path in sorted(set(paths)) if "NAME" not in path and not (ROOT / path).exists()]
+    for name, test in re.findall(r"(tests/[\w/]+\.py)::(\w+)", text):
+        if f"def {test}(" not in (ROOT / name).read_text():
+            wrong.append(test)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        target, _, anchor = link.partition("#")
+        file = (page.parent / target).resolve() if target else page
+        if link.startswith("http"):
+            continue
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            wrong.append(link)
+    assert wrong == []
+
+
+def anchors(page: Path) -> set[str]:
+    heads = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
