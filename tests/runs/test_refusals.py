@@ -130,6 +130,7 @@ def test_a_refused_recipe_is_mended_in_place(
     refused(capsys, "generate", *recipe(tmp_path, packing_strategy="wrapped", packing=True))
     refused(capsys, "generate", *recipe(tmp_path, report_to="comet_ml", seed=1))
     assert not passes
+    (tmp_path / "run" / "round_1").mkdir(parents=True)  # as a process leaves it that is killed while it checks
     cli.main(["generate", *recipe(tmp_path, seed=2)])
     assert passes and (tmp_path / "run" / "run.json").exists()
 
