@@ -61,7 +61,8 @@ INHERITED: list[tuple[str, str, str]] = [
     ("learning_rate weight_decay adam_beta1 adam_beta2 adam_epsilon optim optim_args optim_target_modules "
      "lr_scheduler_type lr_scheduler_kwargs warmup_steps max_grad_norm", SUPPORTED,
      "tried before anything is drawn: a missing package, an unknown argument, a value out of range"),
-    ("label_smoothing_factor neftune_noise_alpha", SUPPORTED, "in training; smoothing enters `eval_loss`, too; contexts are drawn without either"),
+    ("label_smoothing_factor neftune_noise_alpha", SUPPORTED,
+     "contexts are drawn without them; smoothing enters `eval_loss`, too"),
     ("bf16 fp16 tf32 bf16_full_eval fp16_full_eval", SUPPORTED, "contexts are drawn in the precision of training"),
     ("activation_checkpointing activation_checkpointing_kwargs gradient_checkpointing gradient_checkpointing_kwargs",
      SUPPORTED, "refused for a model that has none"),
