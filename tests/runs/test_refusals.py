@@ -12,6 +12,7 @@ import pytest
 from conftest import BASE
 from datasets import Dataset
 from helpers import recipe, refused, write_rows
+from peft import LoraConfig, get_peft_model
 from test_bad_input import snapshot
 from transformers import AutoTokenizer, GenerationConfig, LlamaModel, PreTrainedModel, TrainingArguments
 
@@ -130,6 +131,7 @@ def test_a_refused_recipe_is_mended_in_place(
     refused(capsys, "generate", *recipe(tmp_path, packing_strategy="wrapped", packing=True))
     refused(capsys, "generate", *recipe(tmp_path, report_to="comet_ml", seed=1))
     assert not passes
+    (tmp_path / "run" / "round_1").mkdir(parents=True)  # as a process leaves it that is killed while it checks
     cli.main(["generate", *recipe(tmp_path, seed=2)])
     assert passes and (tmp_path / "run" / "run.json").exists()
 
@@ -231,3 +233,19 @@ def test_validate_draws_nothing_and_writes_nothing(
     cli.main(["validate", *arguments])
     assert "not checked" not in capsys.readouterr().out and not passes
     assert snapshot(tmp_path) == before
+
+
+def test_validate_starts_from_an_adapter(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], make_base: Callable[[], PreTrainedModel], tokenizer: Any,
+    passes: list[int],
+) -> None:  # fmt: skip
+    adapter = tmp_path / "adapter"
+    get_peft_model(make_base(), LoraConfig(r=2, base_model_name_or_path=str(BASE))).save_pretrained(adapter)
+    tokenizer.save_pretrained(adapter)
+    cli.main(["validate", *recipe(tmp_path, method="rac", model_name_or_path=str(adapter))])
+    assert "not checked" not in capsys.readouterr().out
+    vllm = {"use_vllm": True, "vllm_mode": "server", "vllm_server_base_url": "http://localhost:1"}
+    arguments = recipe(tmp_path, method="rac", model_name_or_path=str(adapter), **vllm)
+    for command in ("rac", "validate"):
+        assert "this round starts from an adapter" in untouched(tmp_path, capsys, command, *arguments)
+    assert not passes

@@ -29,7 +29,7 @@ SUPPORTED, IMPLIED, REFUSED = "supported", "implied", "refused"
 OWN: dict[str, tuple[str, str]] = {
     "model_init_kwargs": (
         SUPPORTED,
-        "in recipes beside the model's keys; refused with a model that is loaded already",
+        "in recipes beside the model's keys; refused with a loaded model",
     ),
     "trust_remote_code": (SUPPORTED, ""),
     "router_aux_loss_coef": (SUPPORTED, "TRL refuses it for a model without a mixture of experts"),
@@ -61,7 +61,8 @@ INHERITED: list[tuple[str, str, str]] = [
     ("learning_rate weight_decay adam_beta1 adam_beta2 adam_epsilon optim optim_args optim_target_modules "
      "lr_scheduler_type lr_scheduler_kwargs warmup_steps max_grad_norm", SUPPORTED,
      "tried before anything is drawn: a missing package, an unknown argument, a value out of range"),
-    ("label_smoothing_factor neftune_noise_alpha", SUPPORTED, "in training alone; contexts are drawn without noise"),
+    ("label_smoothing_factor neftune_noise_alpha", SUPPORTED,
+     "contexts are drawn without them; smoothing enters `eval_loss`, too"),
     ("bf16 fp16 tf32 bf16_full_eval fp16_full_eval", SUPPORTED, "contexts are drawn in the precision of training"),
     ("activation_checkpointing activation_checkpointing_kwargs gradient_checkpointing gradient_checkpointing_kwargs",
      SUPPORTED, "refused for a model that has none"),
@@ -84,13 +85,13 @@ INHERITED: list[tuple[str, str, str]] = [
     ("save_strategy save_steps save_total_limit save_on_each_node save_only_model ignore_data_skip "
      "restore_callback_states_from_checkpoint", SUPPORTED, "[reliability.md](reliability.md)"),
     ("enable_jit_checkpoint", REFUSED, "a signal saves a whole checkpoint already"),
-    ("resume_from_checkpoint", REFUSED, "in recipes: a run goes on by itself (`--resume`); scripts give it `train`"),
+    ("resume_from_checkpoint", REFUSED, "in recipes: a run goes on by itself; scripts give it to `train`"),
     ("logging_strategy logging_steps logging_first_step log_on_each_node logging_nan_inf_filter log_level "
      "log_level_replica disable_tqdm include_num_input_tokens_seen", SUPPORTED, ""),
     ("report_to run_name project trackio_space_id trackio_bucket_id trackio_static_space_id", SUPPORTED,
      "a tracker whose package is missing is refused"),
     ("push_to_hub hub_model_id hub_token hub_private_repo hub_revision hub_always_push hub_strategy", SUPPORTED,
-     "a recipe's run uploads its final model when it is complete; `checkpoint`, `all_checkpoints` are refused there"),
+     "a recipe's run uploads its final model when it is complete, and refuses `checkpoint` and `all_checkpoints`"),
     ("do_train do_eval", IMPLIED, "by the command and by `eval_strategy`; `do_train: false` is refused in recipes"),
     ("do_predict", REFUSED, "in recipes: there is no test set"),
 ]  # fmt: skip

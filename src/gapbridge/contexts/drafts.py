@@ -41,6 +41,7 @@ def drafted_contexts(method: str, model: PreTrainedModel, tokenizer: PreTrainedT
     identity = {"method": method, "max_draft_length": args.max_draft_length, "stop_tokens": stops}
     what = f"drafting answers, round {args.round_index}"
     if args.use_vllm:
+        _check_loadable(model)
         drafter = _VLLMDrafter(model, args, options, stops)
         # Only then, so that stores made before there was a choice stay valid.
         return Contexts({**identity, "engine": "vllm"}, options, SCHEMA, drafter.draw, what, drafter.close)
@@ -93,13 +94,8 @@ class _VLLMDrafter:
         return {"id": ids, **draft_columns(drafts)}
 
 
-def _open_engine(model: PreTrainedModel | PeftModel, args: Any) -> Engine:
-    """The engine of a configuration, for the model that the round starts from.
-
-    Raises:
-        ConfigError: vLLM cannot load what this round starts from. RunError: the server is not there or serves
-        another model.
-    """
+def _check_loadable(model: PreTrainedModel | PeftModel) -> None:
+    """Refuse what vLLM cannot load, before the engine is opened."""
     if isinstance(model, PeftModel):
         raise ConfigError(
             "use_vllm is true, but this round starts from an adapter and vLLM loads whole models: set use_vllm: "
@@ -110,6 +106,14 @@ def _open_engine(model: PreTrainedModel | PeftModel, args: Any) -> Engine:
             "use_vllm is true, but the model has no path that vLLM could load: save it with save_pretrained and load "
             "it from there, or set use_vllm: false"
         )
+
+
+def _open_engine(model: PreTrainedModel | PeftModel, args: Any) -> Engine:
+    """The engine of a configuration, for the model that the round starts from.
+
+    Raises:
+        RunError: the server is not there or serves another model.
+    """
     if args.vllm_mode == "server":
         return ServerEngine(
             args.vllm_server_url,

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import get_peft_config
 
@@ -48,7 +49,7 @@ def validate(job: Job, *, all_rows: bool = False) -> tuple[list[str], list[str]]
     if (job.model.load_in_4bit or job.model.load_in_8bit) and not job.model.use_peft:
         faults.append("load_in_4bit and load_in_8bit need use_peft: true: quantised weights cannot be trained")
     faults += _output_dir_faults(job)
-    model: PreTrainedModel | None = None
+    model: PreTrainedModel | PeftModel | None = None
     tokenizer: PreTrainedTokenizerBase | None = None
     path = Path(str(job.model.model_name_or_path))
     try:
@@ -117,7 +118,7 @@ def _construct(
                 train_dataset=examples["train"],
                 eval_dataset=examples.get("eval"),
                 processing_class=tokenizer,
-                peft_config=get_peft_config(job.model),
+                peft_config=None if isinstance(model, PeftModel) else get_peft_config(job.model),
                 drawings=open_drawings(job.method, model, tokenizer, examples, args, weights="none"),
                 on_checked=checked,
             )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftConfig, PeftModel
+from peft import PeftConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -138,8 +138,9 @@ def require_local(path: str | Path, what: str) -> None:
         )
 
 
-def load_skeleton(path: Path, args: Any) -> PreTrainedModel:
-    """The model of a local directory without weights, on torch's `meta` device: for what its configuration says.
+def load_skeleton(path: Path, args: Any) -> PreTrainedModel | PeftModel:
+    """The model or adapter of a local directory without weights, on torch's `meta` device: for what its configuration
+    says.
 
     Raises:
         ConfigError: the directory holds no model's configuration, or one that is unknown.
@@ -152,8 +153,8 @@ def load_skeleton(path: Path, args: Any) -> PreTrainedModel:
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=args.trust_remote_code)
         if (source / "generation_config.json").is_file():
             model.generation_config = GenerationConfig.from_pretrained(source)
-    model.hf_device_map = {"": "meta"}  # in place: transformers moves it nowhere
-    return model
+        model.hf_device_map = {"": "meta"}  # in place: transformers moves it nowhere
+        return get_peft_model(model, PeftConfig.from_pretrained(str(adapter))) if adapter else model
 
 
 def load_tokenizer(path: str | Path, args: Any, revision: str | None = None) -> PreTrainedTokenizerBase:
