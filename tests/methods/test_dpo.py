@@ -60,8 +60,8 @@ def plain(row: Row) -> Row:
 
 
 def merging(row: Row) -> Row:
-    """Tokens merge across the border: TRL cuts the prompt, and so do we."""
-    return {"prompt": "Count the pen", "chosen": "s of Ana now", "rejected": "s of Ben"}
+    """Tokens merge across the border with one of the answers: TRL cuts the prompt of both, and so do we."""
+    return {"prompt": "Count the pen", "chosen": "s of Ana now", "rejected": " of Ben"}
 
 
 def pairs(form: Callable[[Row], Row] = chat, count: int = 12) -> Dataset:
@@ -81,13 +81,21 @@ def losses(trainer: Any) -> list[float]:
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
+@pytest.mark.parametrize("trailer", ["", "\\n"])
 @pytest.mark.parametrize("form", [chat, implicit, plain, merging])
-def test_pairs_are_trls(form: Callable[[Row], Row], make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
+def test_pairs_are_trls(form: Callable[[Row], Row], trailer: str, make_base: MakeBase, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    tokenizer.chat_template = (
+        f"{{% for m in messages %}}{{{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>{trailer}' }}}}{{% endfor %}}"
+        "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+    )
     data = pairs(form, 4).remove_columns("id") if form is chat else pairs(form, 4)
     theirs = trl_trainer(tmp_path, make_base(), tokenizer, data).train_dataset
     ours = [PreferenceTrainer.plain_row(example) for example in build(data, tokenizer)]
     for name in ("prompt_ids", "chosen_ids", "rejected_ids"):
         assert [row[name] for row in ours] == theirs[name][:]
+    if form is merging:
+        assert tokenizer.decode(ours[0]["prompt_ids"]) != "Count the pen"
 
 
 def test_training_is_trls(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:

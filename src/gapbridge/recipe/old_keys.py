@@ -17,6 +17,7 @@ RENAMED = {
 DROPPED = {
     "overwrite_output_dir": "an output directory is never overwritten; remove it yourself, or choose another",
     "do_train": "a recipe always trains",
+    "max_prompt_length": "max_length holds for prompt and answer together",
     "logging_dir": "trackers choose their own directory",
 }
 TRACKING = {"wandb_entity": "WANDB_ENTITY", "wandb_project": "WANDB_PROJECT", "wandb_run_group": "WANDB_RUN_GROUP"}
