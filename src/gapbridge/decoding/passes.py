@@ -26,9 +26,7 @@ def whole_rows(model: PreTrainedModel, tokens: Tensor, attention_mask: Tensor | 
     return logits[:, logits.shape[1] - tokens.shape[1] :]  # prompt tuning puts its virtual tokens before a row
 
 
-def logits_at(
-    model: nn.Module, head: nn.Module | None, at: tuple[Tensor, Tensor], inputs: dict[str, Any]
-) -> Tensor:
+def logits_at(model: nn.Module, head: nn.Module | None, at: tuple[Tensor, Tensor], inputs: dict[str, Any]) -> Tensor:
     """The logits of `model(**inputs)` at the places `at`, k rows and k columns: `[k, vocab]`.
 
     The vocabulary is often the widest part of a model, and a pass needs logits at few of its positions. So the model's

@@ -62,10 +62,14 @@ class ScheduledSamplingFields(SamplingFields, ExampleFields):
             faults.append(f"num_passes is {self.num_passes!r}: give 1, 2, … or {EXACT}")
         for key in ("packing", "padding_free"):
             if vars(self)[key]:
-                faults.append(f"{key} is true: a step mixes contexts row by row, and must see where rows begin; leave it off")
+                faults.append(
+                    f"{key} is true: a step mixes contexts row by row, and must see where rows begin; leave it off"
+                )
         parallel = self.parallelism_config
         if parallel is not None and (parallel.cp_enabled or parallel.sp_enabled):
-            faults.append("parallelism_config cuts rows between processes: a step mixes contexts in whole rows; leave it off")
+            faults.append(
+                "parallelism_config cuts rows between processes: a step mixes contexts in whole rows; leave it off"
+            )
         try:
             self.draw_options()
         except ConfigError as error:
