@@ -11,7 +11,15 @@ extras = {
     "vllm": ["vllm>=0.22,<=0.31"],  # the range that TRL 1.16 supports
     "qlora": ["bitsandbytes>=0.45"],
 }
-extras["dev"] = ["hypothesis>=6.100", "mypy>=1.11", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6", "scipy>=1.11", "types-PyYAML"]
+extras["dev"] = [
+    "hypothesis>=6.100",
+    "mypy>=1.11",
+    "pytest>=8",
+    "pytest-xdist>=3.5",
+    "ruff>=0.6",
+    "scipy>=1.11",
+    "types-PyYAML",
+]
 
 setup(
     name="gapbridge",

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import passes_in_processes
 import pytest
 import torch
+from conftest import BASE, ROOT, sharpen
 from datasets import Dataset
-from transformers import PreTrainedModel, TrainerCallback
+from helpers import ENVIRONMENT
+from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM, PreTrainedModel, TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from gapbridge import ConfigError, DataError, GapCallback, build_examples
@@ -115,6 +121,41 @@ def test_reporters_see_it(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -
     trainer.add_callback(GapCallback(trainer, rows("test", 2), prefix_lengths=[1]))
     trainer.train()
     assert len(Reporter.seen) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "sharded"),
+    [
+        ("fsdp", 18),
+        *(pytest.param(*case, marks=pytest.mark.nightly) for case in (("ddp", 0), ("zero2", 0), ("zero3", 6))),
+    ],
+)
+def test_two_processes_measure_and_draw_as_one_does(config: str, sharded: int, tmp_path: Path) -> None:
+    """The callback in SFT and DPO, exact scheduled sampling with and without LoRA, on wrapped and sharded weights."""
+    settings = AutoConfig.from_pretrained(BASE)
+    settings.num_hidden_layers, settings.intermediate_size = 2, 1024  # large enough for ZeRO-3 to shard
+    torch.manual_seed(0)
+    model = tmp_path / "model"
+    sharpen(LlamaForCausalLM(settings), 2.0).save_pretrained(model)
+    AutoTokenizer.from_pretrained(BASE).save_pretrained(model)
+    text = (ROOT / "accelerate_configs" / f"{config}.yaml").read_text(encoding="utf-8")
+    (tmp_path / "accelerate.yaml").write_text(text.replace("mixed_precision: bf16", "mixed_precision: 'no'"))
+    command = [
+        sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(tmp_path / "accelerate.yaml"),
+        "--num_processes", "2", "--main_process_port", "0", passes_in_processes.__file__, str(model), str(tmp_path),
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-4000:]
+    first, second = (json.loads((tmp_path / f"logged-{rank}.json").read_text()) for rank in range(2))
+    alone = passes_in_processes.logged(str(model), tmp_path / "alone", 1)
+    wanted = {*NAMES, "loss", "grad_norm", "sampled", "replaced"}
+    for name, expected in alone.items():
+        assert first[name]["sharded"] >= sharded
+        assert len(first[name]["log"]) == len(expected["log"]) == 7
+        for entries in zip(expected["log"], first[name]["log"], second[name]["log"], strict=True):
+            for key in wanted & set(entries[0]):
+                assert [entry[key] for entry in entries[1:]] == pytest.approx([entries[0][key]] * 2, rel=1e-4), key
 
 
 def test_wrong_options_are_named(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:

@@ -10,38 +10,18 @@ sequential definition (`gapbridge.decoding.mixing`), for any causal model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from accelerate.utils import extract_model_from_parallel
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers.integrations import is_deepspeed_zero3_enabled
 
-from .mode import evaluation_mode
 from .passes import logits_at
 from .sampling import KeyedSampler
 
 
 _SCORES = 2**24  # logits that are sampled from at a time: the noise takes several words for each
-
-
-@contextmanager
-def passes_between_steps(model: nn.Module) -> Iterator[None]:
-    """`evaluation_mode` for passes through `model`, as a trainer wrapped it, before or between training steps.
-
-    ZeRO-3 learns from a pass in which order the modules come; what it learnt from passes without a backward pass would
-    break the next training step, so it forgets that.
-    """
-    try:
-        with evaluation_mode(model):
-            yield
-    finally:
-        if is_deepspeed_zero3_enabled():
-            coordinator = model.optimizer.parameter_offload.get_param_coordinator()
-            if not coordinator.is_invalid_trace():
-                coordinator._invalidate_trace()
 
 
 def logits_of_rows(model: nn.Module, tokens: Tensor, lengths: Tensor, at: tuple[Tensor, Tensor]) -> Tensor:
@@ -79,8 +59,10 @@ def draw_in_passes(
 ) -> Tensor:
     """Draw the coin positions of right-padded rows.
 
-    The caller puts the model into evaluation mode. Where weights are sharded all processes must make as many passes:
-    they do with a number, and with `anywhere` otherwise. A process without coins makes them too.
+    The caller puts the model into evaluation mode (`gapbridge.decoding.mode.evaluation_mode`). Where weights are
+    sharded all processes must make as many passes, those without coins too: they do with a number, and with `anywhere`
+    otherwise. ZeRO-3 is to be called through its engine: passes through the module inside would upset the order of
+    modules that it has learnt, and break the next backward pass.
 
     Args:
         model: a causal language model, wrapped or not, on the rows' device.

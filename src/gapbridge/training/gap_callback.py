@@ -18,7 +18,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..decoding.checks import check_examples, check_lengths
-from ..decoding.full_passes import draw_in_passes, logits_of_rows, passes_between_steps
+from ..decoding.full_passes import draw_in_passes, logits_of_rows
+from ..decoding.mode import evaluation_mode
 from ..decoding.noise import example_keys
 from ..decoding.options import DrawOptions
 from ..decoding.sampling import KeyedSampler
@@ -73,55 +74,55 @@ class GapCallback(TrainerCallback):
         batch_size: int | None = None,
         seed: int = 0,
     ) -> None:
-        batch_size = trainer.args.per_device_eval_batch_size if batch_size is None else batch_size
-        faults = [
-            f"{name} is {value}: it must be at least 1"
-            for name, value in (
-                ("every", every),
-                ("batch_size", batch_size),
-                *(("prefix_lengths", k) for k in prefix_lengths),
-            )
-            if value < 1
-        ]
-        if not prefix_lengths:
+        self._trainer, self._every, self._seed = trainer, every, seed
+        self._batch_size = trainer.args.per_device_eval_batch_size if batch_size is None else batch_size
+        self._prefix_lengths = sorted(set(prefix_lengths))
+        self._check()
+        model, tokenizer = trainer.model, trainer.processing_class
+        self._stops = frozenset(stop_tokens(tokenizer, model))
+        self._examples = self._usable(eval_examples)
+        longest = max(len(example.reference) for example in self._examples)
+        self._prefix_lengths = [k for k in self._prefix_lengths if k < longest]
+        suppressed = tuple(unnamed_tokens(tokenizer, model))
+        options = DrawOptions(temperature=temperature, suppress_tokens=suppressed, seed=seed)
+        self._sampler = KeyedSampler(options, trainer.accelerator.device)
+
+    def _check(self) -> None:
+        numbers = [("every", self._every), ("batch_size", self._batch_size)]
+        numbers += [("prefix_lengths", k) for k in self._prefix_lengths]
+        faults = [f"{name} is {value}: it must be at least 1" for name, value in numbers if value < 1]
+        if not self._prefix_lengths:
             faults.append("prefix_lengths is empty: give at least one")
-        if trainer.processing_class is None:
+        if self._trainer.processing_class is None:
             faults.append("the trainer has no processing_class: give it the tokenizer")
+        parallel = self._trainer.accelerator.parallelism_config
+        if parallel is not None and (parallel.tp_enabled or parallel.cp_enabled or parallel.sp_enabled):
+            faults.append(
+                "parallelism_config has processes share rows: GapCallback gives each process rows of its own"
+            )
         if faults:
             raise ConfigError(faults)
-        model, tokenizer = trainer.model, trainer.processing_class
-        self._trainer, self._every, self._batch_size = trainer, every, batch_size
-        self._prefix_lengths = sorted(set(prefix_lengths))
-        self._stops = frozenset(stop_tokens(tokenizer, model))
+
+    def _usable(self, eval_examples: Dataset | ExampleSet) -> list[Example]:
+        """The examples whose reference is longer than the shortest k, longest row first."""
+        model, tokenizer = self._trainer.model, self._trainer.processing_class
         if not isinstance(eval_examples, ExampleSet):
-            eval_examples = build_examples(
-                eval_examples,
-                tokenizer,
-                stops=sorted(self._stops),
-                max_length=None,
-                source="eval_examples",
-                assistant_turns="last",
-            )
+            options: dict[str, Any] = {"source": "eval_examples", "assistant_turns": "last", "max_length": None}
+            eval_examples = build_examples(eval_examples, tokenizer, stops=sorted(self._stops), **options)
         examples = list(eval_examples.by_turn(self._stops))
         ids, prompts = [example.id for example in examples], [example.prompt for example in examples]
         check_examples(model, ids, {"prompt": prompts, "reference": [example.reference for example in examples]})
         lengths = [len(example.prompt) + len(example.reference) for example in examples]
         check_lengths(model, ids, lengths, "prompt and reference", "Shorten or leave out such rows")
-        # An example with a reference of one token has no token behind an own one.
-        self._examples = sorted(
-            (example for example in examples if len(example.reference) > self._prefix_lengths[0]),
-            key=lambda example: -len(example.prompt) - len(example.reference),
-        )
-        if not self._examples:
+        shortest = self._prefix_lengths[0]
+        usable = [
+            (n, example) for n, example in zip(lengths, examples, strict=True) if len(example.reference) > shortest
+        ]
+        if not usable:
             raise DataError(
-                f"eval_examples: no reference is longer than {self._prefix_lengths[0]} tokens: give shorter "
-                "prefix_lengths"
+                f"eval_examples: no reference is longer than {shortest} tokens: give shorter prefix_lengths"
             )
-        longest = max(len(example.reference) for example in self._examples)
-        self._prefix_lengths = [k for k in self._prefix_lengths if k < longest]
-        suppressed = tuple(unnamed_tokens(tokenizer, model))
-        options = DrawOptions(temperature=temperature, suppress_tokens=suppressed, seed=seed)
-        self._seed, self._sampler = seed, KeyedSampler(options, trainer.accelerator.device)
+        return [example for _, example in sorted(usable, key=lambda pair: -pair[0])]
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -136,26 +137,33 @@ class GapCallback(TrainerCallback):
             self._log(control)
 
     def _log(self, control: TrainerControl) -> None:
-        # Not the trainer's own `log`: TRL's would add the metrics of the steps so far, and forget them.
-        should_log = control.should_log
-        Trainer.log(self._trainer, self.measure())
-        control.should_log = should_log  # which a log entry clears, and the step's own is still to come
+        found = self.measure()
+        if found:
+            should_log = control.should_log
+            # Not the trainer's own `log`: TRL's would add the metrics of the steps so far, and forget them.
+            Trainer.log(self._trainer, found)
+            control.should_log = should_log  # which a log entry clears, and the step's own is still to come
 
     def measure(self) -> dict[str, float]:
-        """The three figures, for the weights as they are; all processes must call it together."""
+        """The three figures, for the weights as they are; nothing if every draft ends before the shortest k.
+
+        All processes must call it together, in training.
+        """
         accelerator = self._trainer.accelerator
         batches = [
             self._examples[at : at + self._batch_size] for at in range(0, len(self._examples), self._batch_size)
         ]
         sums = torch.zeros(3, dtype=torch.float64)
-        with passes_between_steps(self._trainer.model_wrapped):
+        with evaluation_mode(self._trainer.model_wrapped):
             for first in range(0, len(batches), accelerator.num_processes):
                 mine = first + accelerator.process_index
                 # A process without a batch of its own passes with the first one, so that all make as many passes.
                 found = self._sums(batches[mine if mine < len(batches) else 0])
                 sums += found if mine < len(batches) else 0
         own, reference, tokens = accelerator.reduce(sums.to(accelerator.device), reduction="sum").tolist()
-        own, reference = (value / tokens if tokens else float("nan") for value in (own, reference))
+        if not tokens:
+            return {}
+        own, reference = own / tokens, reference / tokens
         return {"gap/reference_loss": reference, "gap/own_loss": own, "gap/difference": own - reference}
 
     def _sums(self, examples: list[Example]) -> Tensor:
@@ -164,13 +172,8 @@ class GapCallback(TrainerCallback):
         plain = self._losses(examples, [example.reference for example in examples])
         sums = torch.zeros(3, dtype=torch.float64)
         for k in self._prefix_lengths:
-            disturbed = self._losses(
-                examples,
-                [
-                    [*own[:k], *example.reference[len(own[:k]) :]]
-                    for example, own in zip(examples, drafts, strict=True)
-                ],
-            )
+            contexts = [[*own[:k], *e.reference[len(own[:k]) :]] for e, own in zip(examples, drafts, strict=True)]
+            disturbed = self._losses(examples, contexts)
             for own, reference, draft in zip(disturbed, plain, drafts, strict=True):
                 if len(draft) >= k < len(reference):
                     sums += torch.stack([own[k:].sum(), reference[k:].sum(), torch.ones_like(own[k:]).sum()])
@@ -185,12 +188,9 @@ class GapCallback(TrainerCallback):
         column = torch.arange(tokens.shape[1])
         coins = (column >= start[:, None]) & (column < (start + torch.tensor(lengths))[:, None])
         keys = example_keys([example.id for example in examples], seed=self._seed, round_index=0)
-        drawn = draw_in_passes(
-            self._trainer.model_wrapped,
-            *(value.to(device) for value in (tokens, coins, start, keys)),
-            self._sampler,
-            anywhere=self._anywhere,
-        ).tolist()
+        tokens, coins, start, keys = (value.to(device) for value in (tokens, coins, start, keys))
+        model, sampler = self._trainer.model_wrapped, self._sampler
+        drawn = draw_in_passes(model, tokens, coins, start, keys, sampler, anywhere=self._anywhere).tolist()
         own = [row[first : first + n] for row, first, n in zip(drawn, start.tolist(), lengths, strict=True)]
         return [row[: next((at for at, token in enumerate(row) if token in self._stops), len(row))] for row in own]
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from trl import SFTConfig, SFTTrainer
 
-from ...decoding.full_passes import draw_in_passes, passes_between_steps
+from ...decoding.full_passes import draw_in_passes
+from ...decoding.mode import evaluation_mode
 from ...decoding.sampling import KeyedSampler
 from ...errors import ConfigError
 from ...examples.tokens import suppressed_tokens
@@ -65,7 +66,7 @@ class MixingSFTTrainer(SFTTrainer):
         lengths = inputs["attention_mask"].sum(dim=1)
         drawn = self._places.step(ids, inputs["labels"], lengths, coefficient, seed=args.seed, step=step)
         coins, start, keys = (value.to(ids.device) for value in (drawn.coins, drawn.start, drawn.keys))
-        with passes_between_steps(model):
+        with evaluation_mode(model):
             mixed = draw_in_passes(
                 model,
                 ids,
