@@ -97,6 +97,6 @@ def test_interrupting_sft(tmp_path: Path) -> None:
 
     run, whole = tmp_path / "run", tmp_path / "whole"
     gapbridge(*sft(whole))
-    kill_when(lambda: (run / "checkpoint-4" / "COMPLETE.json").exists(), *sft(run))
+    kill_when(lambda: (run / "round_1" / "checkpoint-4" / "COMPLETE.json").exists(), *sft(run))
     gapbridge(*sft(run))
     assert contents(run, "model.safetensors") == contents(whole, "model.safetensors") != {}
