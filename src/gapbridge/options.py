@@ -12,6 +12,7 @@ import ast
 import inspect
 import json
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, fields
 from importlib import metadata, resources
@@ -49,11 +50,17 @@ class Refused:
     why: str
 
 
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """Helps up to 119 columns wide, where the terminal is; names stand beside what they mean."""
+    width = max(100, min(119, shutil.get_terminal_size().columns))
+    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=28, width=width)
+
+
 class Parser(argparse.ArgumentParser):
     """Refuses with a ConfigError, and takes no abbreviated option: it may be meant for the recipe."""
 
     def __init__(self, **kwargs: Any) -> None:
-        settings = {"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter}
+        settings = {"allow_abbrev": False, "formatter_class": _formatter}
         super().__init__(**{**settings, **kwargs})
 
     def error(self, message: str) -> NoReturn:
@@ -97,7 +104,7 @@ def launch_parser() -> Parser:
     add("--num_machines", type=count, metavar="N", help="machines; start the same line on each")
     add("--machine_rank", type=whole, metavar="N", help="this machine's number, from 0 on")
     add("--main_process_ip", metavar="HOST", help="the machine of rank 0")
-    add("--main_process_port", type=count, metavar="PORT", help="a free port of it")
+    add("--main_process_port", type=whole, metavar="PORT", help="a free port of it; 0: any")
     return parser
 
 

@@ -100,7 +100,7 @@ def test_no_file_of_a_run_holds_a_secret(tmp_path: Path, monkeypatch: pytest.Mon
     ]
     assert holding == []
     saved = torch.load(run / "round_1" / "checkpoint-1" / "training_args.bin", weights_only=False)
-    assert (saved.hub_token, saved.model_init_kwargs, saved.max_steps) == (None, {}, 1)
+    assert (saved.hub_token, saved.model_init_kwargs, saved.max_steps) == (None, None, 1)
     text = (run / "config.resolved.yaml").read_text()
     assert text.startswith("# Left out, for they are secrets: env.SOME_SECRET, hub_token, model_init_kwargs.token\n")
     assert "--hub-token=<redacted>" in json.loads((run / "environment.json").read_text())["command"]

@@ -98,3 +98,4 @@ if __name__ == "__main__":
         outcome = logged(sys.argv[1], Path(sys.argv[2]), 2)
     rank = PartialState().process_index
     (Path(sys.argv[2]) / f"logged-{rank}.json").write_text(json.dumps(outcome))
+    PartialState().destroy_process_group()  # gloo's threads, left to the interpreter, can abort it at exit

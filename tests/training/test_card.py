@@ -181,7 +181,7 @@ def test_a_trainer_pushes_no_contexts(
 
 
 def test_a_run_pushes_its_model_alone(hub: Hub, tmp_path: Path) -> None:
-    cli.main(["bash", *recipe(tmp_path, push_to_hub=True, hub_strategy="all_checkpoints", save_strategy="steps",
+    cli.main(["bash", *recipe(tmp_path, push_to_hub=True, hub_strategy="every_save", save_strategy="steps",
               save_steps=1)])  # fmt: skip
     (uploaded,) = hub.uploads
     model = tmp_path / "run" / "round_1" / "model"

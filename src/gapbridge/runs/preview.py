@@ -10,7 +10,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import methods
 from ..errors import ConfigError
-from ..training.method import Method, first_rows
+from ..training.building import first_rows
+from ..training.method import Method
 from ..training.rows import print_rows
 from .inputs import load_examples, load_start
 from .job import Job

@@ -19,8 +19,9 @@ from ..decoding.mode import is_sharded, place_for_generation
 from ..errors import ConfigError
 from ..examples.example import ExampleSet
 from ..files import write_text_atomic
+from ..training.building import Drawing, open_drawings, shown
 from ..training.loading import record_revision
-from ..training.method import Drawing, Method, open_drawings, shown
+from ..training.method import Method
 from ..training.metrics import MetricsFile
 from ..training.parallel import check_processes
 from ..training.rows import LEGEND

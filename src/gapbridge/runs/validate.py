@@ -16,9 +16,9 @@ from .. import methods
 from ..errors import ConfigError, GapbridgeError
 from ..examples.data import check_data_config
 from ..examples.example import ExampleSet
+from ..training.building import open_drawings
 from ..training.config import RoundFields
 from ..training.loading import load_skeleton, load_tokenizer, prepare_tokenizer, require_local
-from ..training.method import open_drawings
 from ..training.starting import starting_faults
 from .inputs import load_examples
 from .job import Job, read_job
@@ -58,7 +58,10 @@ def validate(job: Job, *, all_rows: bool = False) -> tuple[list[str], list[str]]
             tokenizer = load_tokenizer(path, job.args)
             prepare_tokenizer(None, tokenizer, job.args, uses_peft=job.uses_peft)
             model = load_skeleton(path, job.args)
-            _check_positions(job, model, faults)
+            if model is None:
+                notes.append(f"not checked: the base of the adapter {path} is no directory here")
+            else:
+                _check_positions(job, model, faults)
         else:
             notes.append(f"not checked: model {path} is not a directory here, so it is taken for a hub id")
     except GapbridgeError as error:

@@ -138,15 +138,17 @@ def require_local(path: str | Path, what: str) -> None:
         )
 
 
-def load_skeleton(path: Path, args: Any) -> PreTrainedModel | PeftModel:
+def load_skeleton(path: Path, args: Any) -> PreTrainedModel | PeftModel | None:
     """The model or adapter of a local directory without weights, on torch's `meta` device: for what its configuration
-    says.
+    says. None for an adapter whose base is no directory here.
 
     Raises:
         ConfigError: the directory holds no model's configuration, or one that is unknown.
     """
     adapter = path if (path / "adapter_config.json").is_file() else None
     source = Path(_base_of(adapter, None)[0]) if adapter else path
+    if not source.is_dir():
+        return None
     with refusals(f"model {source} cannot be loaded: "):
         config = AutoConfig.from_pretrained(source, trust_remote_code=args.trust_remote_code)
         with torch.device("meta"):

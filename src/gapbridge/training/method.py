@@ -10,11 +10,9 @@ preview, so that what a preview prints is what is trained.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from datasets import Dataset, Features
@@ -22,28 +20,23 @@ from peft import PeftConfig, PeftModel
 from rich.text import Text
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 
-from ..contexts.fill import Contexts, fill_store, open_store
-from ..contexts.fingerprint import weights_fingerprint
-from ..contexts.store import ContextStore
+from ..contexts.fill import Contexts
 from ..decoding import Draft
 from ..decoding.mode import place_for_generation
 from ..errors import ConfigError, DataError
 from ..examples.build import build_examples
-from ..examples.example import Example, ExampleSet
+from ..examples.example import ExampleSet
 from ..examples.tokens import stop_tokens
 from .account import Account, Counts
+from .building import Drawing, Pairs, build_rows, open_drawings, placeholder_rows, plain_rows, trainable
 from .config import DrawFields, RoundFields
 from .guards import Guards
 from .loading import load_model, load_tokenizer, prepare_tokenizer, record_revision
 from .parallel import check_processes
-from .rows import ROW_FEATURES, Row, reference_row, rows_of, rows_to_dataset, show_row
+from .rows import ROW_FEATURES, Row, reference_row, show_row
 
 
 logger = logging.getLogger(__name__)
-
-Pairs = Iterable[tuple[Example, dict[str, Any]]]
-
-_PLACEHOLDER_ROWS = 2  # that TRL's constructor gets while the rows are not drawn yet
 
 
 @dataclass(frozen=True)
@@ -61,14 +54,6 @@ class AnswerMode:
     options: dict[str, str]
     settings: Callable[[Any], dict[str, Any]]
     answer: Callable[..., list[Draft]]
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A part's contexts: how they are drawn, and the store that holds them."""
-
-    contexts: Contexts
-    store: ContextStore
 
 
 class Method(Account, Guards):
@@ -238,8 +223,8 @@ class Method(Account, Guards):
             model=model,
             args=args,
             data_collator=data_collator,
-            train_dataset=trainable(method, rows or _placeholder(method, train_dataset)),
-            eval_dataset=None if eval_dataset is None else trainable(method, _plain_rows(method, eval_dataset)),
+            train_dataset=trainable(method, rows or placeholder_rows(method, train_dataset)),
+            eval_dataset=None if eval_dataset is None else trainable(method, plain_rows(method, eval_dataset)),
             processing_class=tokenizer,
             callbacks=callbacks,
             optimizers=optimizers,
@@ -339,114 +324,6 @@ class Method(Account, Guards):
             logs.update({f"eval_own_{key}": sum(values) / len(values) for key, values in metrics.items()})
             metrics.clear()
         super().log(logs, start_time)
-
-
-def open_drawings(
-    method: type[Method],
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    parts: dict[str, ExampleSet],
-    args: Any,
-    weights: str | None = None,
-) -> dict[str, Drawing]:
-    """The stores of a round's contexts below `args.output_dir`, by part (`train`, `eval`); empty: nothing is drawn.
-
-    Opened once a round: what is there is checked, and the weights are hashed once for both, unless their fingerprint
-    is given. Nothing is written.
-
-    Raises:
-        StoreError: a store holds contexts that were made with other options, or a damaged shard.
-    """
-    drawings: dict[str, Drawing] = {}
-    for part, examples in parts.items():
-        method.check(tokenizer, examples, args)
-        if part == "eval" and not method.evaluates_own_contexts(args):
-            continue
-        contexts = method.contexts(model, tokenizer, examples, args)
-        if contexts is None:
-            continue
-        weights = weights or weights_fingerprint(model)
-        directory = Path(args.output_dir) / {"train": "_contexts", "eval": "_eval_contexts"}[part]
-        store = open_store(contexts, model, tokenizer, examples, args, directory, weights=weights)
-        if args.process_index == 0 and directory.is_dir():
-            store.check()
-        drawings[part] = Drawing(contexts, store)
-    return drawings
-
-
-def fill_drawing(drawing: Drawing, examples: ExampleSet, args: Any) -> ContextStore:
-    """Draw what the store lacks."""
-    if args.process_index == 0 and drawing.store.is_complete():
-        found, count = drawing.store.directory, drawing.store.num_examples
-        logger.warning("%s: all %d contexts were made before and are used again", found, count)
-    try:
-        return fill_store(drawing.store, examples, args, drawing.contexts.draw, drawing.contexts.what)
-    finally:
-        drawing.contexts.close()
-
-
-def build_rows(
-    method: type[Method],
-    examples: ExampleSet,
-    tokenizer: PreTrainedTokenizerBase,
-    args: Any,
-    drawing: Drawing | None = None,
-    *,
-    evaluation: bool = False,
-) -> tuple[Dataset, Counts]:
-    """All rows of a part, through the store, and what was counted on the way."""
-    pairs: Pairs = ((example, {}) for example in examples)
-    if drawing is not None:
-        pairs = fill_drawing(drawing, examples, args).joined(examples)
-    counts = dict.fromkeys(method.count_names, 0)
-    rows = method.rows(pairs, examples, tokenizer, args, counts, evaluation=evaluation)
-    return rows_to_dataset(rows, method.row_features), counts
-
-
-def first_rows(
-    method: type[Method],
-    examples: ExampleSet,
-    tokenizer: PreTrainedTokenizerBase,
-    args: Any,
-    contexts: Contexts | None,
-    count: int,
-) -> list[Row]:
-    """The first `count` rows that `build_rows` makes; only their contexts are drawn, and nothing is written."""
-    method.check(tokenizer, examples, args)
-    counts = dict.fromkeys(method.count_names, 0)
-    pairs = _drawn(examples, contexts, count) if contexts else ((example, {}) for example in examples)
-    rows = method.rows(pairs, examples, tokenizer, args, counts)
-    try:
-        return list(islice(rows, count))
-    finally:
-        if contexts is not None:
-            contexts.close()
-
-
-def _drawn(examples: ExampleSet, contexts: Contexts, block: int) -> Iterator[tuple[Example, dict[str, Any]]]:
-    for start in range(0, len(examples), block):
-        part = examples.part(start, start + block)
-        columns = contexts.draw(part, lambda _: None)
-        for at, example in enumerate(part):
-            yield example, {name: column[at] for name, column in columns.items()}
-
-
-def trainable(method: type[Method], rows: Dataset) -> Dataset:
-    """What the trainer gets of rows: for SFT ids and labels."""
-    return rows.select_columns(list(method.trained_columns))
-
-
-def shown(method: type[Method], rows: Dataset, tokenizer: PreTrainedTokenizerBase, count: int) -> list[Text]:
-    """The first rows as they are trained."""
-    return [method.show(row, tokenizer) for row in rows_of(rows, count)]
-
-
-def _plain_rows(method: type[Method], examples: Iterable[Example]) -> Dataset:
-    return rows_to_dataset((method.plain_row(example) for example in examples), method.row_features)
-
-
-def _placeholder(method: type[Method], examples: ExampleSet) -> Dataset:
-    return _plain_rows(method, examples.part(0, _PLACEHOLDER_ROWS))
 
 
 def _starting_model(model: PreTrainedModel | PeftModel, *, added: bool) -> AbstractContextManager[Any]:

@@ -11,8 +11,9 @@ from trl import SFTConfig, SFTTrainer
 
 from ...contexts.fill import Contexts
 from ...examples.example import ExampleSet
+from ...training.building import Pairs
 from ...training.citations import CEN_2025
-from ...training.method import Counts, Method, Pairs
+from ...training.method import Counts, Method
 from ...training.rows import Row
 from .config import BASHFields
 from .contexts import mixed_contexts

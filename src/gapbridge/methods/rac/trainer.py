@@ -15,8 +15,9 @@ from ...contexts.fill import Contexts
 from ...decoding import Draft
 from ...errors import DataError
 from ...examples.example import ExampleSet
+from ...training.building import Pairs
 from ...training.citations import CEN_2025
-from ...training.method import AnswerMode, Counts, Method, Pairs
+from ...training.method import AnswerMode, Counts, Method
 from ...training.rows import Row, reference_row
 from .config import CORRECTION_PROMPT, RACFields
 from .correct import corrected_answers

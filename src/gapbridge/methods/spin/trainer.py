@@ -17,7 +17,8 @@ from ...contexts.store import ContextStore
 from ...decoding import Draft
 from ...errors import DataError, StoreError
 from ...examples.example import Example, ExampleSet
-from ...training.method import Counts, Pairs
+from ...training.account import Counts
+from ...training.building import Pairs
 from ...training.preferences import PreferenceMethod
 from ...training.rows import Row
 from .config import SPINFields
