@@ -52,7 +52,7 @@ def test_runs_side_by_side(measured: Path, tmp_path: Path) -> None:
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
     assert ["setting", "run", "other"] in rows and ["learning_rate", "0.0005", "0.125"] in rows
     assert ["datasets.0.split", "train", "x"] in rows and "seed" not in [row[0] for row in rows]
-    heads = [row for row in rows if row[0].startswith("nats per token")]
+    heads = [row for row in rows if row[0].startswith("loss, first")]
     assert [name for head in heads for name in head[1:]] == ["run, round 1", "run, round 2", "other, round 1",
                                                              "other, round 2"]  # fmt: skip
     assert ["examples", "5", "5"] in rows and ["drafts cut at the limit"] in [row[:1] for row in rows]

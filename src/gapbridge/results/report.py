@@ -110,7 +110,7 @@ def _losses(runs: list[Run], directory: Path) -> list[str]:
         for name, found in rounds.items()
         for stage in found
     }
-    lines = table("nats per token, first → last", losses)
+    lines = table("loss, first → last", losses)
     figure = draw_losses({name: [read_metrics(stage) for stage in found] for name, found in rounds.items()})
     if figure:
         save(figure, directory / "losses.png")

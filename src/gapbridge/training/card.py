@@ -83,7 +83,7 @@ def _section(args: Any, examples: ExampleSet, described: str, log_history: Seque
     if losses:
         yield "### Held-out losses"
         yield ""
-        yield "| loss, nats per token | first | last |"
+        yield "| loss | first | last |"
         yield "|---|---|---|"
         yield from losses
         yield ""
