@@ -88,16 +88,18 @@ def columns(grader: str) -> tuple[str, ...]:
 
 
 def cells(record: dict[str, Any], grader: str) -> list[str]:
-    """One row of the table. How many answers were cut at the limit is not known of ready answers."""
+    """One row of the table, counts as shares. How many answers were cut at the limit is not known of ready answers."""
+
+    def share(count: int) -> str:
+        return f"{100 * count / record['count']:.1f} %"
+
     row = [str(Interval(**record[name])) for name in MEANS[grader]]
     if grader == "math":
-        row += [
-            str(len(record["disagreements"])),
-            *(str(record[key]) for key in ("unmarked", "unparsed", "timed_out")),
-        ]
+        counts = [len(record["disagreements"]), *(record[key] for key in ("unmarked", "unparsed", "timed_out"))]
+        row += map(share, counts)
     elif grader == "rouge":
-        row += [f"{record['answer_words']:.1f}", f"{record['reference_words']:.1f}", str(record["empty"])]
-    return [*row, str(record.get("capped", "–"))]
+        row += [f"{record['answer_words']:.1f}", f"{record['reference_words']:.1f}", share(record["empty"])]
+    return [*row, share(record["capped"]) if "capped" in record else "–"]
 
 
 def corrections(groups: Sequence[Group]) -> list[dict[str, Any]]:
