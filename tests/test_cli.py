@@ -196,7 +196,7 @@ def test_overview(capsys: pytest.CaptureFixture[str]) -> None:
     lines = said.splitlines()
     assert len(lines) <= 40 and max(map(len, lines)) <= 119
     for command in COMMANDS:
-        assert sum(line.startswith(f"    {command} ") for line in lines) == 1, command
+        assert sum(f"{line} ".startswith(f"    {command} ") for line in lines) == 1, command
     assert shown(capsys, "--version").startswith("gapbridge 0.")
 
 
