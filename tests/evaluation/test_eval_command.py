@@ -183,9 +183,9 @@ def test_tables_fit_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         if grader == "rouge":
             grade_rouge(groups)
         results = [summarise(group, grader) for group in groups]
-        assert all(cells(result, grader)[-1] == "1000" for result in results)
+        assert all(cells(result, grader)[-1] == "100.0%" for result in results)
         show({"task": grader, "results": results, "corrections": [], "differences": []}, grader)
     printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert max(map(len, printed)) <= 100 and any(line.startswith("tiny-sft (corrected)") for line in printed)
-    assert [sum(line.endswith(end) for line in printed) for end in (" capped", " 1000")] == [2, 4]
+    assert [sum(line.endswith(end) for line in printed) for end in (" capped", " 100.0%")] == [2, 4]
     assert any("[99.6, 100.0]" in line for line in printed)
