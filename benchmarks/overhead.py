@@ -1,6 +1,7 @@
 """What does a method cost beside SFT? Wall seconds and peak memory, generation and training apart, ratios to SFT.
 
     python benchmarks/overhead.py                                      # recipes/tiny/base on the CPU, some minutes
+    python benchmarks/overhead.py --model random-25m --rows 64         # random weights: answers run to the limit
     python benchmarks/overhead.py --model pythia-1b --device cuda      # random weights of that shape, bf16
     python benchmarks/overhead.py --ways SFT "BASH" --rows 512
 
@@ -9,7 +10,8 @@ other, `--repeats` times in turn; the median is printed. `generation` is what is
 SDFT draw inside their steps. Peak memory is that of the process less what it had with the model loaded (CPU), or the
 device's allocator's peak (GPU). TRL's GKD and SDFT, the nearest relatives, are experimental there: they run where the
 installed TRL has them. GKD's teacher is a copy of the model, all of its rows are drawn (lmbda 1); SDFT's teacher sees
-the reference.
+the reference. `RAC, by length` trains rows of like length together (`train_sampling_strategy: group_by_length`): half
+of RAC's rows are twice as long as the others, and a batch of both is padded to the longest.
 """
 
 from __future__ import annotations
@@ -30,7 +32,14 @@ from typing import Any
 import torch
 from datasets import Dataset
 from mixing import machine_and_versions, write_results
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig, MistralConfig, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedModel,
+)
 
 
 BASE = Path(__file__).resolve().parents[1] / "recipes" / "tiny" / "base"
@@ -41,10 +50,14 @@ OURS: dict[str, tuple[str, dict[str, Any]]] = {
     "SCS, exact": ("scheduled_sampling", {"num_passes": "exact"}),
     "BASH": ("bash", {}),
     "RAC": ("rac", {"max_draft_length": 128}),
+    "RAC, by length": ("rac", {"max_draft_length": 128, "train_sampling_strategy": "group_by_length"}),
     "SPIN": ("spin", {"max_draft_length": 128}),
 }
 THEIRS = ("GKD", "SDFT")
 SHAPES = {
+    "random-25m": lambda: LlamaConfig(
+        vocab_size=4096, hidden_size=512, intermediate_size=1408, num_hidden_layers=7, num_attention_heads=8
+    ),
     "pythia-1b": lambda: GPTNeoXConfig(
         vocab_size=50304, hidden_size=2048, num_hidden_layers=16, num_attention_heads=8, intermediate_size=8192
     ),
@@ -56,7 +69,8 @@ def load_model(name: str, device: str) -> PreTrainedModel:
     torch.manual_seed(0)
     if name == "tiny":
         return AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32).to(device)
-    return AutoModelForCausalLM.from_config(SHAPES[name](), dtype=torch.bfloat16).to(device)
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    return AutoModelForCausalLM.from_config(SHAPES[name](), dtype=dtype).to(device)
 
 
 def word_problems(count: int, steps: int) -> Dataset:

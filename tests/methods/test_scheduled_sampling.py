@@ -18,7 +18,7 @@ from gapbridge import ConfigError, ScheduledSamplingConfig, ScheduledSamplingTra
 from gapbridge.decoding.sampling import KeyedSampler
 from gapbridge.examples.example import Example
 from gapbridge.examples.tokens import control_tokens, fixed_positions, suppressed_tokens
-from gapbridge.methods.scheduled_sampling.contexts import row_id
+from gapbridge.methods.scheduled_sampling.contexts import CoinPlaces, row_id
 from gapbridge.methods.scheduled_sampling.schedules import inverse_sigmoid_speed, mixture_at
 from gapbridge.runs.job import read_job
 from gapbridge.tasks.word_problems import problems
@@ -123,6 +123,16 @@ def test_exact_is_the_definition(accumulate: int, make_base: MakeBase, tokenizer
     if accumulate == 1:
         assert shares(trainer)[0][1] == pytest.approx(replaced / tokens) and replaced > 5
         assert shares(trainer)[0][0] == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_last_token_of_a_cut_row_is_never_drawn(make_base: MakeBase, tokenizer: Any) -> None:
+    """It is nobody's context; that of a whole row is a stop token, which no coin falls on anyway."""
+    prompt, answer = tokenizer("How many?")["input_ids"], tokenizer("3+4=7, and then some more")["input_ids"]
+    ids = torch.tensor([[*prompt, *answer]])
+    labels = torch.tensor([[*[-100] * len(prompt), *answer]])
+    places = CoinPlaces(tokenizer, make_base())
+    drawn = places.step(ids, labels, torch.tensor([ids.shape[1]]), 1.0, seed=0, step=0)
+    assert drawn.coins[0].tolist() == [False] * len(prompt) + [True] * (len(answer) - 1) + [False]
 
 
 def test_passes(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:

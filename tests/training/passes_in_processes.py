@@ -18,7 +18,15 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoTokenizer, Trainer
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from gapbridge import GapCallback, ScheduledSamplingConfig, ScheduledSamplingTrainer
+from gapbridge import (
+    GapCallback,
+    PreferenceConfig,
+    PreferenceTrainer,
+    ScheduledSamplingConfig,
+    ScheduledSamplingTrainer,
+    SPINConfig,
+    SPINTrainer,
+)
 from gapbridge.tasks.word_problems import problems
 
 
@@ -68,6 +76,15 @@ def trainers(model: str, folder: Path, processes: int) -> dict[str, Any]:
         ),
         "dpo": lambda: DPOTrainer(
             model, args=DPOConfig(str(folder), **options), train_dataset=pairs(), processing_class=tokenizer
+        ),
+        "preferences": lambda: PreferenceTrainer(
+            model, args=PreferenceConfig(str(folder), **options), train_dataset=pairs(), processing_class=tokenizer
+        ),
+        "spin": lambda: SPINTrainer(
+            model,
+            args=SPINConfig(str(folder / "spin"), **options, max_draft_length=20, shard_size=4),
+            train_dataset=rows("train", 16),
+            processing_class=tokenizer,
         ),
         "scheduled": lambda: sampling(None),
         "scheduled, lora": lambda: sampling(lora),

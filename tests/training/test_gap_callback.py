@@ -16,7 +16,7 @@ from conftest import BASE, ROOT, sharpen
 from datasets import Dataset
 from helpers import ENVIRONMENT
 from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM, PreTrainedModel, TrainerCallback
-from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from gapbridge import ConfigError, DataError, GapCallback, build_examples
 from gapbridge.answers.answering import AnswerOptions, answer_examples
@@ -53,6 +53,15 @@ def dpo(model: PreTrainedModel, tokenizer: Any, folder: Path, **options: Any) ->
     return DPOTrainer(model, args=args, train_dataset=Dataset.from_list(pairs), processing_class=tokenizer)
 
 
+def grpo(model: PreTrainedModel, tokenizer: Any, folder: Path, **options: Any) -> GRPOTrainer:
+    def digits(completions: list[list[dict[str, str]]], **_: Any) -> list[float]:
+        return [float(sum(letter.isdigit() for letter in turns[0]["content"])) for turns in completions]
+
+    data = rows("train", 12).remove_columns("completion")
+    args = GRPOConfig(str(folder), **{**COMMON, "num_generations": 2, "max_completion_length": 12, **options})
+    return GRPOTrainer(model, reward_funcs=digits, args=args, train_dataset=data, processing_class=tokenizer)
+
+
 def expected(model: PreTrainedModel, tokenizer: Any, folder: Path) -> float:
     """Δ over all k ≥ 1 of `gapbridge gap`."""
     args = SFTConfig(str(folder), **COMMON)
@@ -63,7 +72,7 @@ def expected(model: PreTrainedModel, tokenizer: Any, folder: Path) -> float:
     return gap.recovery.mean.mean
 
 
-@pytest.mark.parametrize("make", [sft, dpo])
+@pytest.mark.parametrize("make", [sft, dpo, grpo])
 def test_it_agrees_with_gapbridge_gap(make: Any, make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     plain = make(make_base(), tokenizer, tmp_path)
     plain.train()
@@ -82,8 +91,11 @@ def test_it_agrees_with_gapbridge_gap(make: Any, make_base: MakeBase, tokenizer:
         assert entry["gap/own_loss"] - entry["gap/reference_loss"] == pytest.approx(entry["gap/difference"])
         assert set(entry) == {*NAMES, "step", "epoch"}
     # The trainer's own log and weights are those of a run without it.
-    own = [entry for entry in trainer.state.log_history if "loss" in entry]
-    assert own and own == [entry for entry in plain.state.log_history if "loss" in entry]
+    own, alone = (
+        [{**entry, "step_time": None} for entry in run.state.log_history if "loss" in entry]
+        for run in (trainer, plain)
+    )
+    assert own and own == alone
     weights = plain.model.state_dict()
     assert all(torch.equal(value, weights[key]) for key, value in trainer.model.state_dict().items())
 
@@ -111,6 +123,28 @@ def test_loss_is_the_hand_computed_one(make_base: MakeBase, tokenizer: Any, tmp_
     assert found["gap/own_loss"] == pytest.approx(sums[1].item() / count, rel=1e-5)
 
 
+def test_a_draft_counts_for_the_prefixes_it_reaches(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
+    model = make_base()
+    trainer = sft(model, tokenizer, tmp_path)
+    callback = GapCallback(trainer, rows("test", 4), prefix_lengths=[1, 3], temperature=0)
+    # Each model stops after one token of its own, so that no draft reaches k = 3.
+    first = [model(torch.tensor([list(example.asked)])).logits[0, -1].argmax() for example in callback._examples]
+    second = [
+        int(model(torch.tensor([[*example.asked, int(own)]])).logits[0, -1].argmax())
+        for example, own in zip(callback._examples, first, strict=True)
+    ]
+    callback._stops = frozenset(second) - {int(own) for own in first}
+    drafts = callback._drafts(callback._examples)
+    assert callback._stops and any(len(own) == 1 for own in drafts)
+    tokens = sum(
+        len(example.reference) - k
+        for example, own in zip(callback._examples, drafts, strict=True)
+        for k in (1, 3)
+        if len(own) >= k
+    )
+    assert callback._sums(callback._examples)[2] == tokens
+
+
 def test_reporters_see_it(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     class Reporter(TrainerCallback):
         seen: list[float] = []
@@ -134,7 +168,8 @@ def test_reporters_see_it(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -
     ],
 )
 def test_two_processes_measure_and_draw_as_one_does(config: str, sharded: int, tmp_path: Path) -> None:
-    """The callback in SFT and DPO, exact scheduled sampling with and without LoRA, on wrapped and sharded weights."""
+    """The callback in SFT and DPO, the package's DPO and SPIN, exact scheduled sampling with and without LoRA, on
+    wrapped and sharded weights."""
     settings = AutoConfig.from_pretrained(BASE)
     settings.num_hidden_layers, settings.intermediate_size = 2, 1024  # large enough for ZeRO-3 to shard
     torch.manual_seed(0)
@@ -154,7 +189,8 @@ def test_two_processes_measure_and_draw_as_one_does(config: str, sharded: int, t
     wanted = {*NAMES, "loss", "grad_norm", "sampled", "replaced"}
     for name, expected in alone.items():
         assert first[name]["sharded"] >= sharded
-        assert len(first[name]["log"]) == len(expected["log"]) == 7
+        assert sum("loss" in entry or NAMES[0] in entry for entry in expected["log"]) == 6
+        assert len(first[name]["log"]) == len(expected["log"])
         for entries in zip(expected["log"], first[name]["log"], second[name]["log"], strict=True):
             for key in wanted & set(entries[0]):
                 assert [entry[key] for entry in entries[1:]] == pytest.approx([entries[0][key]] * 2, rel=1e-4), key
