@@ -44,7 +44,8 @@ def drafted_contexts(method: str, model: PreTrainedModel, tokenizer: PreTrainedT
         _check_loadable(model)
         drafter = _VLLMDrafter(model, args, options, stops)
         # Only then, so that stores made before there was a choice stay valid.
-        return Contexts({**identity, "engine": "vllm"}, options, SCHEMA, drafter.draw, what, drafter.close)
+        own = {**identity, "engine": "vllm"}
+        return Contexts(own, options, SCHEMA, drafter.draw, what, drafter.open, drafter.close)
 
     def draw(examples: list[Example], on_finished: Progress) -> Columns:
         ids = [example.id for example in examples]
@@ -64,11 +65,16 @@ def drafted_contexts(method: str, model: PreTrainedModel, tokenizer: PreTrainedT
 
 
 class _VLLMDrafter:
-    """Drafts through vLLM. The engine is opened, and its weights are checked, with the first examples."""
+    """Drafts through vLLM; its weights are checked with the first examples. In this process it is loaded then, too."""
 
     def __init__(self, model: PreTrainedModel, args: Any, options: DrawOptions, stops: list[int]) -> None:
         self._model, self._args, self._options, self._stops = model, args, options, stops
         self._engine: Engine | None = None
+        self._checked = False
+
+    def open(self) -> None:
+        if self._args.vllm_mode == "server":
+            self._engine = _open_engine(self._model, self._args)
 
     def close(self) -> None:
         if self._engine is not None:
@@ -79,6 +85,8 @@ class _VLLMDrafter:
         ids, prompts = [example.id for example in examples], [example.asked for example in examples]
         if self._engine is None:
             self._engine = _open_engine(self._model, self._args)
+        if not self._checked:
+            self._checked = True
             with generation_precision(self._model, self._args):
                 difference = check_weights(self._engine, self._model, prompts, self._stops)
             logger.info("%s holds this round's weights (difference %.4f)", self._engine.name, difference)

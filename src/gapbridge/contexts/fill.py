@@ -36,6 +36,7 @@ class Contexts:
     schema: the columns of the store, the first of them `id`.
     draw: given examples and a progress callback, their columns.
     what: what is drawn, for the progress bar.
+    open: reaches what `draw` needs, so that what is not there is refused before a run writes anything.
     close: gives back what `draw` holds.
     """
 
@@ -44,6 +45,7 @@ class Contexts:
     schema: pa.Schema
     draw: Draw
     what: str
+    open: Callable[[], None] = lambda: None
     close: Callable[[], None] = lambda: None
 
 

@@ -117,6 +117,9 @@ def _open(job: Job, run: RunDirectory) -> _Opened | None:
     if PartialState().is_main_process:
         run.check_inputs(inputs)
     drawings = open_drawings(job.method, model, tokenizer, examples, round_arguments(job.args, index))
+    for drawing in drawings.values():
+        if not drawing.store.is_complete():
+            drawing.contexts.open()
     return _Opened(index, start, model, tokenizer, examples, drawings, inputs)
 
 
