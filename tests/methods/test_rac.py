@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from gapbridge import ConfigError, DataError, RACConfig, RACTrainer, build_examp
 from gapbridge.decoding import Draft, draft_answers
 from gapbridge.examples.tokens import stop_tokens
 from gapbridge.methods.rac.correct import correct
-from gapbridge.methods.rac.rows import chat_cue, correction_cue, draft_in_context, rac_row, text_cue
+from gapbridge.methods.rac.rows import chat_cue, correction_cue, correction_layout, draft_in_context, rac_row, text_cue
 from gapbridge.tasks.word_problems import problems
 
 
@@ -239,6 +240,27 @@ def test_correct_uses_the_layout_of_training(make_base: MakeBase, tokenizer: Any
         assert result.corrected == tokenizer.decode(second.tokens, skip_special_tokens=True)
     assert len(correct(model, tokenizer, ["Ana has 3 pens.\n"], max_completion_length=4)) == 1
     assert correct(model, tokenizer, []) == []
+
+
+def test_correct_takes_what_the_template_was_trained_with(make_base: MakeBase, tokenizer: Any) -> None:
+    own = copy.deepcopy(tokenizer)
+    own.chat_template = own.chat_template.replace(
+        "{{ '<|assistant|>' }}", "{{ '<|assistant|>' + strftime_now('%Y') }}{% if brief %}{{ ' brief' }}{% endif %}"
+    )
+    model, turns = make_base(), [row["prompt"] for row in chat_rows(2)]
+    how: dict[str, Any] = {"date": "2031-05-01", "chat_template_kwargs": {"brief": True}}
+    text = [own.apply_chat_template(t, tokenize=False) + "<|assistant|>2031 brief" for t in turns]
+    ids = [own(t)["input_ids"] for t in text]
+    by_turns = correct(model, own, turns, max_completion_length=8, **how)
+    assert by_turns == correct(model, own, ids, max_completion_length=8, **how)
+    cue = tokenizer.decode(correction_layout(own, "Again?", stop_tokens(own, model), conversational=True, **how)[1])
+    assert cue.endswith("<|assistant|>2031 brief")
+
+
+def test_arguments_of_single_rows_are_refused(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
+    rows = chat_rows(4).add_column("chat_template_kwargs", [{"enable_thinking": False}] * 4)
+    with pytest.raises(DataError, match="the column chat_template_kwargs: .* leave the column out"):
+        trainer_of(tmp_path, make_base(), tokenizer, rows)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...decoding import Draft, DrawOptions, draft_answers
 from ...errors import DataError
+from ...examples.template import ChatTemplate
 from ...examples.tokens import stop_tokens
 from .config import CORRECTION_PROMPT
 from .rows import correction_layout, draft_in_context
@@ -36,6 +37,8 @@ def correct(
     seed: int = 0,
     batch_size: int = 64,
     conversational: bool | None = None,
+    date: str | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> list[Correction]:
     """Answer each prompt (x → ŷ), then correct the answer (x → ŷ → cue → ỹ), with the layout of training.
 
@@ -46,6 +49,7 @@ def correct(
         ids: stable ids for keyed sampling; by default the positions in the list.
         conversational: whether the request is a chat turn; by default it is, unless the prompts are strings. Token ids
             need it where the tokenizer has no chat template.
+        date, chat_template_kwargs: as `build_examples` takes them; give what the model was trained with.
 
     Raises:
         DataError: the prompts cannot be used. ConfigError: the chat template cannot carry a correction.
@@ -54,7 +58,8 @@ def correct(
         return []
     if conversational is None:
         conversational = not isinstance(prompts[0], str) and tokenizer.chat_template is not None
-    token_ids = [_prompt_ids(tokenizer, prompt) for prompt in prompts]
+    template = ChatTemplate(tokenizer, date=date, arguments=chat_template_kwargs or {})
+    token_ids = [_prompt_ids(template, prompt) for prompt in prompts]
     shared: dict[str, Any] = {
         "ids": list(range(len(prompts))) if ids is None else ids,
         "max_completion_length": max_completion_length,
@@ -71,6 +76,8 @@ def correct(
             first,
             conversational=conversational,
             settings={"correction_prompt": correction_prompt},
+            date=date,
+            chat_template_kwargs=chat_template_kwargs,
             on_finished=bar.update,
             **shared,
         )
@@ -128,14 +135,14 @@ def corrected_answers(
     )
 
 
-def _prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str | list[Any]) -> list[int]:
+def _prompt_ids(template: ChatTemplate, prompt: str | list[Any]) -> list[int]:
     if isinstance(prompt, str):
-        return list(tokenizer(prompt)["input_ids"])
+        return list(template.tokenizer(prompt)["input_ids"])
     if prompt and isinstance(prompt[0], int):
         return list(prompt)
     if not prompt:
         raise DataError("a prompt is empty")
-    return list(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"])
+    return template.ids(prompt, ask=True)
 
 
 def _text(tokenizer: PreTrainedTokenizerBase, draft: Draft) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
@@ -62,9 +63,14 @@ class RACTrainer(Method, SFTTrainer):
     }
 
     @classmethod
-    def read(cls, *args: Any, **kwargs: Any) -> ExampleSet:
+    def read(cls, dataset: Dataset, *args: Any, **kwargs: Any) -> ExampleSet:
         """As in `Method`, one example a trained turn: each is answered, and corrected, by itself."""
-        examples = super().read(*args, **kwargs)
+        if "chat_template_kwargs" in dataset.column_names and any(dataset["chat_template_kwargs"]):
+            raise DataError(
+                "the column chat_template_kwargs: the request for a correction is the same in all rows and knows no "
+                "row's own arguments. Set chat_template_kwargs in the configuration and leave the column out"
+            )
+        examples = super().read(dataset, *args, **kwargs)
         return examples.by_turn(examples.stops)
 
     @classmethod
