@@ -37,6 +37,7 @@ class Contexts:
     draw: given examples and a progress callback, their columns.
     what: what is drawn, for the progress bar.
     close: gives back what `draw` holds.
+    weights: gives the fingerprint of the weights that draw, where they are not the trained model's.
     """
 
     identity: dict[str, Any]
@@ -45,6 +46,7 @@ class Contexts:
     draw: Draw
     what: str
     close: Callable[[], None] = lambda: None
+    weights: Callable[[], str] | None = None
 
 
 def shared_identity(
