@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import BASE
 from datasets import Dataset
-from helpers import recipe
+from helpers import contents, gapbridge, kill_when, recipe
 from transformers import AutoTokenizer, PreTrainedModel
 from trl import SFTConfig, SFTTrainer
 
@@ -165,6 +165,18 @@ def test_resumed_among_the_final_epochs(make_base: MakeBase, tokenizer: Any, tmp
         resumed = bash(folder, make_base(), tokenizer, **options)
         resumed.train(resume_from_checkpoint=True)
         assert losses(resumed) == losses(whole) and same_weights(resumed.model, whole.model)
+
+
+@pytest.mark.slow
+def test_killed_in_the_final_epochs(tmp_path: Path) -> None:
+    """SIGKILL behind the first step on references; the same command then ends with the same weights, byte for byte."""
+    options = {**MIXED, "max_steps": 4, "num_train_epochs": 4, "final_reference_epochs": 3, "save_steps": 1}
+    command = ("bash", *recipe(tmp_path, **options))
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    gapbridge(*command, "--output_dir", str(whole))
+    kill_when(lambda: (run / "round_1" / "checkpoint-2" / "COMPLETE.json").exists(), *command)
+    gapbridge(*command)
+    assert contents(run, "model.safetensors") == contents(whole, "model.safetensors") != {}
 
 
 def test_a_loss_that_is_not_finite_names_the_rows_of_the_final_epochs(
