@@ -357,8 +357,8 @@ def test_a_fold_is_left_out_of_training_and_of_nothing_else(tokenizer: Any, tmp_
     whole, *without = parts
     assert all(part == {i for i in whole if fold_of(i, 3) != fold} for fold, part in enumerate(without))
     assert set.intersection(*without) == set() and all(part < whole for part in without)
-    for wrong in ([3, 3], [0, 1], [1], [-1, 2]):
-        with pytest.raises(ConfigError, match=re.escape(f"leave_out_fold is {wrong}")):
+    for wrong in ([3, 3], [0, 1], 1, [-1, 2]):
+        with pytest.raises(ConfigError, match=re.escape(f"leave_out_fold is {[1] if wrong == 1 else wrong}")):
             load_examples(read_job(recipe(tmp_path, method="sft", leave_out_fold=wrong)), tokenizer, None)
 
 

@@ -57,6 +57,8 @@ class DataConfig(DatasetMixtureConfig):
             ]
         except TypeError as error:
             raise ConfigError(f"eval_datasets: {error}") from error
+        if isinstance(self.leave_out_fold, int):  # a recipe's single value stands for a list of one
+            self.leave_out_fold = [self.leave_out_fold]
 
 
 @dataclass(frozen=True)
