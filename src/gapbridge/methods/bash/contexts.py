@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -42,37 +41,35 @@ def mixed_contexts(
     if args.coin_pattern is not None:
         identity["coin_pattern"] = args.coin_pattern
 
-    def shares(ids: Sequence[str]) -> Iterator[tuple[PreTrainedModel, list[int]]]:
-        if models is None:
-            yield model, list(range(len(ids)))
-        else:
-            yield from models.shares(ids)
+    def mix(drawing: PreTrainedModel, part: list[Example], on_finished: Progress) -> list[MixedContext]:
+        ids, references = [example.id for example in part], [example.reference for example in part]
+        stays = [fixed.of(example) for example in part]
+        with generation_precision(drawing, args):
+            mixed = mix_contexts(
+                drawing,
+                [example.prompt for example in part],
+                references,
+                ids=ids,
+                mixture_coefficient=args.mixture_coefficient,
+                fixed=stays,
+                options=options,
+                on_finished=on_finished,
+            )
+        if strangers is None:
+            return mixed
+        return with_strangers(mixed, references, ids=ids, fixed=stays, strangers=strangers, options=options)
 
     def draw(examples: list[Example], on_finished: Progress) -> Columns:
+        ids = [example.id for example in examples]
         found: dict[str, MixedContext] = {}
-        for drawing, places in shares([example.id for example in examples]):
-            part = [examples[at] for at in places]
-            ids, references = [example.id for example in part], [example.reference for example in part]
-            stays = [fixed.of(example) for example in part]
-            with generation_precision(drawing, args):
-                mixed = mix_contexts(
-                    drawing,
-                    [example.prompt for example in part],
-                    references,
-                    ids=ids,
-                    mixture_coefficient=args.mixture_coefficient,
-                    fixed=stays,
-                    options=options,
-                    on_finished=on_finished,
-                )
-            if strangers is not None:
-                mixed = with_strangers(mixed, references, ids=ids, fixed=stays, strangers=strangers, options=options)
-            found |= dict(zip(ids, mixed, strict=True))
-        contexts = [found[example.id] for example in examples]
+        for drawing, places in models.shares(ids) if models else [(model, range(len(ids)))]:
+            contexts = mix(drawing, [examples[at] for at in places], on_finished)
+            found |= {ids[at]: context for at, context in zip(places, contexts, strict=True)}
+        mixed = [found[example_id] for example_id in ids]
         return {
-            "id": [example.id for example in examples],
-            "tokens": [context.tokens for context in contexts],
-            "sampled": [context.sampled for context in contexts],
+            "id": ids,
+            "tokens": [context.tokens for context in mixed],
+            "sampled": [context.sampled for context in mixed],
         }
 
     what = f"mixing contexts, round {args.round_index}"

@@ -49,7 +49,7 @@ class ContextModels:
         """Those of the models' weights, in the order of the folds. Raises ConfigError where one cannot draw."""
         return ", ".join(weights_fingerprint(self._model(path)) for path in self._paths)
 
-    def shares(self, ids: Sequence[str]) -> Iterator[tuple[PreTrainedModel, list[int]]]:
+    def shares(self, ids: Sequence[str]) -> Iterator[tuple[PreTrainedModel, Sequence[int]]]:
         """Each model, and which of the examples with these ids it draws for; models without one are left out."""
         folds = len(self._paths)
         for fold, path in enumerate(self._paths):
