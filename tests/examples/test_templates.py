@@ -23,7 +23,7 @@ from gapbridge.examples.example import Example, turns_of
 from gapbridge.examples.template import ChatTemplate
 from gapbridge.examples.tokens import control_tokens, fixed_positions
 from gapbridge.methods.bash.rows import bash_row
-from gapbridge.methods.rac.rows import chat_cue, draft_in_context, end_of_turn, rac_row
+from gapbridge.methods.rac.rows import correction_layout, draft_in_context, rac_row
 
 
 DAY = "2024-07-01"
@@ -84,7 +84,7 @@ def taken(name: str) -> Iterator[tuple[str, Example, ChatTemplate, list[int]]]:
 def correction_outcome(name: str) -> str:
     tokenizer, stops = tokenizer_of(name)
     try:
-        cue = chat_cue(tokenizer, "Again?", stops, date=DAY)
+        _, cue = correction_layout(tokenizer, "Again?", stops, conversational=True, date=DAY)
     except ConfigError as error:
         return str(error)
     template = sources(name)[0]
@@ -189,8 +189,7 @@ def test_rac_rows_are_what_the_template_renders(name: str) -> None:
     _, example = outcome(name, "one turn")
     if example is None:
         return
-    cue = chat_cue(tokenizer, "Again?", stops, date=DAY)
-    close = end_of_turn(tokenizer, stops, date=DAY)
+    close, cue = correction_layout(tokenizer, "Again?", stops, conversational=True, date=DAY)
     turns = [user("Ask one."), assistant("First."), user("Again?"), assistant("First.")]
     expected = [template.text(turns) for template in sources(name)]
     for draft in (Draft(example.reference, True), Draft(example.reference[:-1], False)):

@@ -17,7 +17,7 @@ from gapbridge import ConfigError, DataError, build_examples
 from gapbridge.examples.example import Example, ExampleSet, turns_of
 from gapbridge.examples.template import ChatTemplate, on_date
 from gapbridge.examples.tokens import Fillers, answer_end
-from gapbridge.methods.rac.rows import chat_cue, end_of_turn
+from gapbridge.methods.rac.rows import correction_layout
 
 
 TURNS = [user("What is 1+1?"), assistant("It is 2."), user("And 2+2?"), assistant("It is 4.")]
@@ -175,13 +175,16 @@ def test_an_answer_ends_at_the_first_stop_token_after_its_words() -> None:
 @pytest.mark.parametrize(("name", "closing"), [("gemma", "<end_of_turn>"), ("gptoss", "<|end|>"), ("phi3", "<|end|>")])
 def test_turns_are_closed_with_the_templates_own_token(name: str, closing: str) -> None:
     tokenizer, stops = tokenizer_of(name)
-    assert tokenizer.convert_ids_to_tokens(end_of_turn(tokenizer, stops)) == closing != tokenizer.eos_token
+    close, _ = correction_layout(tokenizer, "Again?", stops, conversational=True)
+    assert tokenizer.convert_ids_to_tokens(close) == closing != tokenizer.eos_token
 
 
 def test_a_cue_takes_the_arguments_of_the_template() -> None:
     tokenizer, stops = tokenizer_of("qwen3_5_think")
-    assert tokenizer.decode(chat_cue(tokenizer, "Again?", stops)).endswith("assistant\n<think>\n")
-    cue = chat_cue(tokenizer, "Again?", stops, chat_template_kwargs={"enable_thinking": False})
+    _, cue = correction_layout(tokenizer, "Again?", stops, conversational=True)
+    assert tokenizer.decode(cue).endswith("assistant\n<think>\n")
+    arguments = {"enable_thinking": False}
+    _, cue = correction_layout(tokenizer, "Again?", stops, conversational=True, chat_template_kwargs=arguments)
     assert tokenizer.decode(cue).endswith("assistant\n<think>\n\n</think>\n\n")
 
 

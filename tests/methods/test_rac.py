@@ -20,7 +20,7 @@ from gapbridge import ConfigError, DataError, RACConfig, RACTrainer, build_examp
 from gapbridge.decoding import Draft, draft_answers
 from gapbridge.examples.tokens import stop_tokens
 from gapbridge.methods.rac.correct import correct
-from gapbridge.methods.rac.rows import chat_cue, correction_cue, correction_layout, draft_in_context, rac_row, text_cue
+from gapbridge.methods.rac.rows import correction_layout, draft_in_context, rac_row, text_cue
 from gapbridge.tasks.word_problems import problems
 
 
@@ -75,7 +75,7 @@ def test_the_loss_falls_on_the_reference_alone(
 
 
 def test_chat_rows_are_what_the_template_renders(tokenizer: Any) -> None:
-    cue = chat_cue(tokenizer, "Again?", [tokenizer.eos_token_id])
+    _, cue = correction_layout(tokenizer, "Again?", [tokenizer.eos_token_id], conversational=True)
     assert tokenizer.decode(cue) == "<|user|>Again?<|end|><|assistant|>"
     chatml = AutoTokenizer.from_pretrained(BASE)
     chatml.chat_template = (
@@ -85,7 +85,7 @@ def test_chat_rows_are_what_the_template_renders(tokenizer: Any) -> None:
     examples = build_examples(chat_rows(1), chatml, stops=[chatml.eos_token_id], max_length=None)
     (example,) = examples
     draft = chatml("my own answer")["input_ids"]
-    cue = chat_cue(chatml, "Again?", [chatml.eos_token_id])
+    _, cue = correction_layout(chatml, "Again?", [chatml.eos_token_id], conversational=True)
     own = draft_in_context(
         Draft([*draft, chatml.eos_token_id], True), conversational=True, eos_token_id=chatml.eos_token_id
     )
@@ -108,10 +108,10 @@ def test_templates_that_cannot_carry_a_correction_are_refused(tokenizer: Any) ->
         "<|end|>{% endfor %}"
     )
     with pytest.raises(ConfigError, match="renders an assistant turn differently"):
-        chat_cue(forgetful, "Again?", [forgetful.eos_token_id])
+        correction_layout(forgetful, "Again?", [forgetful.eos_token_id], conversational=True)
     forgetful.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     with pytest.raises(ConfigError, match="no stop token after an assistant turn"):
-        chat_cue(forgetful, "Again?", [forgetful.eos_token_id])
+        correction_layout(forgetful, "Again?", [forgetful.eos_token_id], conversational=True)
 
 
 @pytest.mark.parametrize("packing", [False, True])
@@ -179,7 +179,7 @@ def test_odd_drafts_are_defined_and_counted(tokenizer: Any, tmp_path: Path) -> N
         Draft([9] * 500, False),
     ]
     args = RACConfig(str(tmp_path), **{**COMMON, "max_length": 300, "reference_rows": 0.0})
-    cue = correction_cue(tokenizer, args.correction_prompt, [eos], conversational=True)
+    _, cue = correction_layout(tokenizer, args.correction_prompt, [eos], conversational=True)
     dataset, counts = rows_of(examples, drafts, tokenizer, args)
     assert counts == {"drafts": 5, "capped": 3, "equal": 1, "too_long": 1, "plain_rows": 0}
     assert "1 equal to the reference" in RACTrainer.describe(counts)

@@ -38,6 +38,7 @@ class Contexts:
     what: what is drawn, for the progress bar.
     open: reaches what `draw` needs, so that what is not there is refused before a run writes anything.
     close: gives back what `draw` holds.
+    weights: gives the fingerprint of the weights that draw, where they are not the trained model's.
     """
 
     identity: dict[str, Any]
@@ -47,6 +48,7 @@ class Contexts:
     what: str
     open: Callable[[], None] = lambda: None
     close: Callable[[], None] = lambda: None
+    weights: Callable[[], str] | None = None
 
 
 def shared_identity(

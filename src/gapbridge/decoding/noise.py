@@ -19,7 +19,8 @@ from torch import Tensor
 
 
 _WORD = 0xFFFFFFFF
-_COIN, _TOKEN = 0x636F696E, 0x746F6B65  # the two uses of randomness at one position must not share their bits
+# The uses of randomness at one position must not share their bits.
+_COIN, _TOKEN, _PLACE, _STRANGER = 0x636F696E, 0x746F6B65, 0x706C6163, 0x73747261
 
 
 def example_keys(ids: Sequence[str | int], *, seed: int, round_index: int) -> Tensor:
@@ -81,3 +82,23 @@ def gumbel_noise(keys: Tensor, positions: Tensor, vocab_size: int) -> Tensor:
     # 1 - U rather than U: its small values, which decide who wins the race, keep a resolution of 2^-32 in float32.
     complement = ((word.to(torch.float32) + 0.5) * 2.0**-32).clamp_(max=1 - 2.0**-24)
     return complement.neg_().log1p_().neg_().log_().neg_()
+
+
+def place_words(keys: Tensor, positions: Tensor) -> Tensor:
+    """A 32-bit word for each (example, position): sorted by it, the positions of an example are in random order.
+
+    Args:
+        keys: `[..., 2]` from `example_keys`.
+        positions: `[...]`, answer positions counted from 0.
+
+    Returns:
+        `[...]`, int64.
+    """
+    return _position_words(keys, positions, _PLACE)[1]
+
+
+def stranger_words(keys: Tensor, positions: Tensor) -> Tensor:
+    """62 random bits for each (example, position), as whole numbers: for a token that no model draws. As
+    `place_words`."""
+    first, second = _position_words(keys, positions, _STRANGER)
+    return ((first >> 1) << 31) | (second >> 1)

@@ -27,7 +27,8 @@ class DataConfig(DatasetMixtureConfig):
     `prompt_column` and `completion_column` name the columns that hold question and answer; with `as_chat` plain
     strings become one user and one assistant turn. Without a completion column a `messages` column is the
     conversation. `system_prompt` goes before every conversation that has no system turn of its own. `id_column` names
-    a column of stable ids. Preference data keep `chosen` and `rejected`, with or without a `prompt`.
+    a column of stable ids. Preference data keep `chosen` and `rejected`, with or without a `prompt`. `leave_out_fold`
+    [k, K] takes the examples of one fold out of the training data, for a model that draws their contexts later.
     """
 
     eval_datasets: list[DatasetConfig] = field(
@@ -44,6 +45,9 @@ class DataConfig(DatasetMixtureConfig):
     )
     max_train_examples: int | None = field(default=None, metadata={"help": "Use the first so many rows only."})
     max_eval_examples: int | None = field(default=None, metadata={"help": "Use the first so many held-out rows only."})
+    leave_out_fold: list[int] | None = field(
+        default=None, metadata={"help": "[k, K]: train without fold k (from 0) of K, which a hash of the ids makes."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,6 +57,8 @@ class DataConfig(DatasetMixtureConfig):
             ]
         except TypeError as error:
             raise ConfigError(f"eval_datasets: {error}") from error
+        if isinstance(self.leave_out_fold, int):  # a recipe's single value stands for a list of one
+            self.leave_out_fold = [self.leave_out_fold]
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,11 @@ def check_data_config(config: DataConfig, script: ScriptArguments) -> list[str]:
         value = getattr(config, name)
         if value is not None and value < 1:
             faults.append(f"{name} is {value}: it must be at least 1")
+    left_out = config.leave_out_fold
+    if left_out is not None and not (len(left_out) == 2 and left_out[1] >= 2 and 0 <= left_out[0] < left_out[1]):
+        faults.append(
+            f"leave_out_fold is {left_out}: give [k, K], K folds (at least 2) and one of them, k from 0 to K-1"
+        )
     for entry in [*config.datasets, *config.eval_datasets]:
         wrong = [
             f"datasets: {name} is {value!r}: {fault}"

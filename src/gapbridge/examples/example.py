@@ -12,6 +12,7 @@ from typing import Any
 from datasets import Dataset, Features, List, Value
 
 from ..errors import DataError
+from .lots import fold_of
 
 
 IGNORE = -100
@@ -153,6 +154,17 @@ class ExampleSet:
         if len(set(columns["id"])) < len(columns["id"]):
             raise DataError(f"{self.source}: an id of the data looks like that of a turn (id#1): rename it")
         return replace(self, table=Dataset.from_dict(columns, EXAMPLE_FEATURES))
+
+    def outside_fold(self, fold: int, folds: int) -> ExampleSet:
+        """The examples that `fold_of` puts into another fold.
+
+        Raises:
+            DataError: there is none.
+        """
+        kept = [at for at, example_id in enumerate(self.table["id"][:]) if fold_of(example_id, folds) != fold]
+        if not kept:
+            raise DataError(f"{self.source}: all {len(self)} examples are in fold {fold} of {folds}: none is left")
+        return replace(self, table=self.table.select(kept))
 
     def fingerprint(self) -> str:
         """A hash of all ids and tokens in their order, and of what is not trained or asked otherwise."""

@@ -37,6 +37,9 @@ def load_examples(
     """`train`, and `eval` where the recipe evaluates."""
     loaded = load_data(job.data, job.script, seed=job.args.seed, needs_eval=_evaluates(job))
     examples = {"train": _read(job, loaded.train, tokenizer, model, loaded.source, job.args.max_length)}
+    if job.data.leave_out_fold is not None:
+        fold, folds = job.data.leave_out_fold
+        examples["train"] = examples["train"].outside_fold(fold, folds)
     if loaded.eval is not None:
         examples["eval"] = _read(job, loaded.eval, tokenizer, model, loaded.eval_source, job.args.max_length)
     return examples

@@ -80,8 +80,9 @@ def count_rows(counts: dict[str, int]) -> dict[str, Any]:
     (whole, total), *parts = counts.items() or [("", 0)]
     has_whole = bool(parts) and total >= max(1, parts[0][1])
     rows: dict[str, Any] = {whole: total} if counts else {}
-    for name, count in parts:  # one that is larger, rows of another kind say, is no part
-        rows[name] = f"{share(count, total)} of {total:,} {whole}" if has_whole and count <= total else count
+    for name, count in parts:  # one that is larger, or counts rows, is no part
+        is_part = has_whole and count <= total and not name.endswith("_rows")
+        rows[name] = f"{share(count, total)} of {total:,} {whole}" if is_part else count
     return {name.replace("_", " "): value for name, value in rows.items()}
 
 

@@ -49,8 +49,8 @@ def open_drawings(
 ) -> dict[str, Drawing]:
     """The stores of a round's contexts below `args.output_dir`, by part (`train`, `eval`); empty: nothing is drawn.
 
-    Opened once a round: what is there is checked, and the weights are hashed once for both, unless their fingerprint
-    is given. Nothing is written.
+    Opened once a round: what is there is checked, and the weights that draw are hashed once for both, unless their
+    fingerprint is given. Nothing is written.
 
     Raises:
         StoreError: a store holds contexts that were made with other options, or a damaged shard.
@@ -63,7 +63,7 @@ def open_drawings(
         contexts = method.contexts(model, tokenizer, examples, args)
         if contexts is None:
             continue
-        weights = weights or weights_fingerprint(model)
+        weights = weights or (contexts.weights() if contexts.weights else weights_fingerprint(model))
         directory = Path(args.output_dir) / {"train": "_contexts", "eval": "_eval_contexts"}[part]
         store = open_store(contexts, model, tokenizer, examples, args, directory, weights=weights)
         if args.process_index == 0 and directory.is_dir():

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
 from ...training.rows import IGNORE
 
 
@@ -37,3 +40,23 @@ def bash_row(
         )
     labels = list(y) if trained is None else [t if loss else IGNORE for t, loss in zip(y, trained, strict=True)]
     return {"input_ids": [*x, *y_hat, *trailer], "labels": [*([IGNORE] * len(x)), *labels, *trailer]}
+
+
+def mask_after_replaced(row: dict[str, list[int]], count: int) -> int:
+    """Take the loss from the `count` labels behind each replaced token of a BASH row, in place.
+
+    Returns:
+        How many labels that are.
+    """
+    inputs, labels = row["input_ids"], row["labels"]
+    replaced = [at for at, label in enumerate(labels) if label not in (IGNORE, inputs[at])]
+    behind = {after for at in replaced for after in range(at + 1, min(at + 1 + count, len(labels)))}
+    masked = [at for at in behind if labels[at] != IGNORE]
+    for at in masked:
+        labels[at] = IGNORE
+    return len(masked)
+
+
+def reference_inputs(input_ids: Tensor, labels: Tensor) -> Tensor:
+    """The reference context of a BASH row or a batch of them: wherever a token may be replaced, its label stands."""
+    return torch.where(labels != IGNORE, labels, input_ids)

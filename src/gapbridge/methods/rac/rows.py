@@ -33,40 +33,6 @@ def rac_row(
     return masked_row([*x, *y_hat, *cue], [*y, *trailer])
 
 
-def chat_cue(
-    tokenizer: PreTrainedTokenizerBase,
-    correction_prompt: str,
-    stops: Sequence[int],
-    *,
-    date: str | None = None,
-    chat_template_kwargs: Mapping[str, Any] | None = None,
-) -> list[int]:
-    """The ids between the token that ends one assistant turn and the first token of the next, the request between.
-
-    They are read off the template once, on a placeholder conversation, and do not depend on it. Where the template
-    renders an earlier turn differently (Qwen3 drops its reasoning), they are those of TRL's training variant.
-
-    Args:
-        stops: token ids that end an answer, from `stop_tokens`.
-        date, chat_template_kwargs: as `build_examples` takes them.
-
-    Raises:
-        ConfigError: the template cannot carry a draft as it was sampled, with another turn after it.
-    """
-    return _after_draft(tokenizer, correction_prompt, stops, date, chat_template_kwargs)[1]
-
-
-def end_of_turn(
-    tokenizer: PreTrainedTokenizerBase,
-    stops: Sequence[int],
-    *,
-    date: str | None = None,
-    chat_template_kwargs: Mapping[str, Any] | None = None,
-) -> int:
-    """The token that ends an assistant turn where another turn follows. Arguments and errors are `chat_cue`'s."""
-    return _after_draft(tokenizer, "c", stops, date, chat_template_kwargs)[0]
-
-
 def _after_draft(
     tokenizer: PreTrainedTokenizerBase,
     request: str,
@@ -109,21 +75,6 @@ def text_cue(tokenizer: PreTrainedTokenizerBase, correction_prompt: str) -> list
     return list(tokenizer(f"\n\n{correction_prompt}\n", add_special_tokens=False)["input_ids"])
 
 
-def correction_cue(
-    tokenizer: PreTrainedTokenizerBase,
-    correction_prompt: str,
-    stops: Sequence[int],
-    *,
-    conversational: bool,
-    date: str | None = None,
-    chat_template_kwargs: Mapping[str, Any] | None = None,
-) -> list[int]:
-    """The ids that stand between draft and reference: a turn of a chat, or a paragraph. Raises as `chat_cue` does."""
-    if conversational:
-        return chat_cue(tokenizer, correction_prompt, stops, date=date, chat_template_kwargs=chat_template_kwargs)
-    return text_cue(tokenizer, correction_prompt)
-
-
 def correction_layout(
     tokenizer: PreTrainedTokenizerBase,
     correction_prompt: str,
@@ -133,7 +84,19 @@ def correction_layout(
     date: str | None = None,
     chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> tuple[int, list[int]]:
-    """The token that closes a draft's turn, and the ids between it and the reference. Raises as `chat_cue` does."""
+    """The token that closes a draft's turn, and the ids between it and the reference, the request among them.
+
+    For a chat they are read off the template once, on a placeholder conversation, and do not depend on it. Where the
+    template renders an earlier turn differently (Qwen3 drops its reasoning), they are those of TRL's training variant.
+
+    Args:
+        stops: token ids that end an answer, from `stop_tokens`.
+        conversational: whether the request is a turn of a chat, or a paragraph of plain text.
+        date, chat_template_kwargs: as `build_examples` takes them.
+
+    Raises:
+        ConfigError: the template cannot carry a draft as it was sampled, with another turn after it.
+    """
     if conversational:
         return _after_draft(tokenizer, correction_prompt, stops, date, chat_template_kwargs)
     return int(tokenizer.eos_token_id), text_cue(tokenizer, correction_prompt)
@@ -147,7 +110,7 @@ def draft_in_context(draft: Draft, *, conversational: bool, eos_token_id: int) -
     out.
 
     Args:
-        eos_token_id: the token that closes the turn, from `end_of_turn` (plain text needs none).
+        eos_token_id: the token that closes the turn, from `correction_layout` (plain text needs none).
     """
     words = draft.tokens[:-1] if draft.finished else draft.tokens
     return [*words, eos_token_id] if conversational else words

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from ...contexts.fill import Contexts
 from ...decoding import Draft
 from ...errors import DataError
 from ...examples.example import ExampleSet
+from ...examples.lots import lot
 from ...training.building import Pairs
 from ...training.citations import CEN_2025
 from ...training.method import AnswerMode, Counts, Method
@@ -109,7 +109,7 @@ class RACTrainer(Method, SFTTrainer):
         correction_share = min(1.0, (1 - share) / share) if share else 1.0
         closing, cue = _cue(tokenizer, examples, args)
         for example, record in pairs:
-            if _lot(example.id, args.seed, "correction") < correction_share:
+            if lot(example.id, args.seed, "correction") < correction_share:
                 draft = Draft(record["tokens"], record["finished"])
                 own = draft_in_context(draft, conversational=examples.conversational, eos_token_id=closing)
                 row = rac_row(example.asked, own, cue, example.reference, example.trailer)
@@ -122,7 +122,7 @@ class RACTrainer(Method, SFTTrainer):
                     yield {"id": example.id, **row, "drawn": drawn}
                 else:
                     counts["too_long"] += 1
-            if _lot(example.id, args.seed, "plain") < plain_share:
+            if lot(example.id, args.seed, "plain") < plain_share:
                 counts["plain_rows"] += 1
                 yield reference_row(example)
         if correction_share and counts["drafts"] == counts["too_long"]:
@@ -172,9 +172,3 @@ def _cue(tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: RACConf
         date=examples.date,
         chat_template_kwargs=examples.chat_template_kwargs,
     )
-
-
-def _lot(example_id: str, seed: int, use: str) -> float:
-    """A number in [0, 1) that depends on its arguments only."""
-    digest = hashlib.blake2b(f"{seed}/{use}/{example_id}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64

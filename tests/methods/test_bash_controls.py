@@ -1,0 +1,422 @@
+"""BASH's controls and research options: what each one changes, that it changes nothing else, and SFT at β = 0."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import BASE
+from datasets import Dataset
+from helpers import contents, gapbridge, kill_when, recipe
+from transformers import AutoTokenizer, PreTrainedModel
+from trl import SFTConfig, SFTTrainer
+
+from gapbridge import BASHConfig, BASHTrainer, ConfigError, StoreError, cli, preview
+from gapbridge.contexts.fingerprint import weights_fingerprint
+from gapbridge.examples.lots import fold_of, lot
+from gapbridge.runs.inputs import load_examples
+from gapbridge.runs.job import read_job
+from gapbridge.tasks.word_problems import problems
+
+
+MakeBase = Callable[[], PreTrainedModel]
+COMMON: dict[str, Any] = {
+    "use_cpu": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "report_to": "none",
+    "max_length": 256,
+    "per_device_train_batch_size": 4,
+    "learning_rate": 1e-3,
+    "num_train_epochs": 2,
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "seed": 7,
+}
+MIXED: dict[str, Any] = {"mixture_coefficient": 0.6, "temperature": 2.0}
+ROWS = 12  # three steps an epoch
+
+
+def rows(count: int = ROWS, split: str = "train") -> Dataset:
+    return Dataset.from_list([problem.row() for problem in problems(split, count=count, steps=(2,))])
+
+
+def bash(folder: Path, model: PreTrainedModel, tokenizer: Any, **options: Any) -> BASHTrainer:
+    data, held_out = options.pop("data", None), options.pop("eval_dataset", None)
+    args = BASHConfig(str(folder), **{**COMMON, **options})
+    return BASHTrainer(
+        model,
+        args=args,
+        train_dataset=rows() if data is None else data,
+        eval_dataset=held_out,
+        processing_class=tokenizer,
+    )
+
+
+def sft(folder: Path, model: PreTrainedModel, tokenizer: Any, **options: Any) -> SFTTrainer:
+    args = SFTConfig(str(folder), **{**COMMON, **options})
+    trainer = SFTTrainer(model, args=args, train_dataset=rows(), processing_class=tokenizer)
+    trainer.train()
+    return trainer
+
+
+def losses(trainer: SFTTrainer) -> list[float]:
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def same_weights(a: PreTrainedModel, b: PreTrainedModel) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def replaced(row: dict[str, Any], reference: list[int]) -> list[int]:
+    """The positions of an answer that is the end of its row where another token stands."""
+    own = row["input_ids"][len(row["input_ids"]) - len(reference) :]
+    return [at for at, (a, b) in enumerate(zip(own, reference, strict=True)) if a != b]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"replacement": "uniform", "reference_rows": 0.5, "coin_pattern": r"\d", "mask_after_replaced": 3},
+        {"replacement": "unigram", "final_reference_epochs": 1, "context_model": str(BASE)},
+    ],
+)
+def test_beta_zero_is_sft_with_every_option(
+    options: dict[str, Any], make_base: MakeBase, tokenizer: Any, tmp_path: Path
+) -> None:
+    base = sft(tmp_path / "sft", make_base(), tokenizer)
+    ours = bash(tmp_path / "bash", make_base(), tokenizer, mixture_coefficient=0.0, **options)
+    ours.train()
+    assert losses(ours) == losses(base) != []
+    assert same_weights(ours.model, base.model)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {"gradient_accumulation_steps": 3, "per_device_train_batch_size": 2},
+        {"packing": True},
+        {"padding_free": True, "max_length": None},
+    ],
+)
+def test_all_epochs_on_references_are_sft(
+    layout: dict[str, Any], make_base: MakeBase, tokenizer: Any, tmp_path: Path
+) -> None:
+    base = sft(tmp_path / "sft", make_base(), tokenizer, **layout)
+    ours = bash(tmp_path / "bash", make_base(), tokenizer, **MIXED, final_reference_epochs=2, **layout)
+    assert ours.counts["differing"] > 0
+    ours.train()
+    assert losses(ours) == losses(base) != []
+    assert same_weights(ours.model, base.model)
+
+
+def test_references_from_the_step_on_that_is_asked_for(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
+    """The first epoch is BASH's, the last half of the second on references; evaluation keeps its own contexts."""
+    options = {**MIXED, "data": rows(16), "per_device_train_batch_size": 4}
+    plain = bash(tmp_path / "plain", make_base(), tokenizer, **options)
+    plain.train()
+    held_out = rows(4, "test")
+    ours = bash(
+        tmp_path / "final",
+        make_base(),
+        tokenizer,
+        **options,
+        final_reference_epochs=0.5,
+        eval_dataset=held_out,
+        eval_strategy="no",
+    )
+    references = {tuple(row["input_ids"]) for row in map(dict, reference_rows(ours.examples))}
+    seen: dict[bool, list[bool]] = {True: [], False: []}
+
+    def look(module: Any, args: Any, kwargs: Any) -> None:
+        ids, mask = kwargs["input_ids"], kwargs["attention_mask"].bool()
+        seen[module.training].append(
+            all(tuple(row[real].tolist()) in references for row, real in zip(ids, mask, strict=True))
+        )
+
+    ours.model.register_forward_pre_hook(look, with_kwargs=True)
+    ours.train()
+    assert seen[True] == [False] * 6 + [True] * 2
+    assert losses(ours)[:6] == losses(plain)[:6] and losses(ours)[6] != losses(plain)[6]
+    own = ours.evaluate()
+    assert own["eval_own_loss"] != own["eval_loss"] and not all(seen[False][1:])
+
+
+def reference_rows(examples: Any) -> list[dict[str, Any]]:
+    return [example.reference_row() for example in examples]
+
+
+def test_resumed_among_the_final_epochs(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
+    options = {**MIXED, "final_reference_epochs": 1, "save_strategy": "steps", "save_steps": 2}
+    whole = bash(tmp_path / "whole", make_base(), tokenizer, **options)
+    whole.train()
+    for last in (2, 4):  # one before the final epoch, which begins with the fourth step, and one in it
+        folder = tmp_path / str(last)
+        bash(folder, make_base(), tokenizer, **options).train()
+        for later in folder.glob("checkpoint-*"):
+            if int(later.name.split("-")[1]) > last:
+                (later / "COMPLETE.json").unlink()
+        resumed = bash(folder, make_base(), tokenizer, **options)
+        resumed.train(resume_from_checkpoint=True)
+        assert losses(resumed) == losses(whole) and same_weights(resumed.model, whole.model)
+
+
+@pytest.mark.slow
+def test_killed_in_the_final_epochs(tmp_path: Path) -> None:
+    """SIGKILL behind the first step on references; the same command then ends with the same weights, byte for byte."""
+    options = {**MIXED, "max_steps": 4, "num_train_epochs": 4, "final_reference_epochs": 3, "save_steps": 1}
+    command = ("bash", *recipe(tmp_path, **options))
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    gapbridge(*command, "--output_dir", str(whole))
+    kill_when(lambda: (run / "round_1" / "checkpoint-2" / "COMPLETE.json").exists(), *command)
+    gapbridge(*command)
+    assert contents(run, "model.safetensors") == contents(whole, "model.safetensors") != {}
+
+
+def test_a_loss_that_is_not_finite_names_the_rows_of_the_final_epochs(
+    make_base: MakeBase, tokenizer: Any, tmp_path: Path
+) -> None:
+    trainer = bash(tmp_path, make_base(), tokenizer, **MIXED, final_reference_epochs=2)
+    with torch.no_grad():
+        trainer.model.get_input_embeddings().weight[:] = float("nan")
+    with pytest.raises(Exception, match="in a batch with rows train-"):
+        trainer.train()
+
+
+@pytest.mark.parametrize("replacement", ["uniform", "unigram"])
+def test_random_tokens_at_the_models_share(
+    replacement: str, make_base: MakeBase, tokenizer: Any, tmp_path: Path
+) -> None:
+    own = bash(tmp_path / "own", make_base(), tokenizer, **MIXED)
+    noise = bash(tmp_path / "noise", make_base(), tokenizer, **MIXED, replacement=replacement)
+    assert noise.counts["tokens"] == own.counts["tokens"]
+    assert noise.counts["sampled"] == noise.counts["differing"] == own.counts["differing"] > 0
+    known = {token for example in own.examples for token in example.reference}
+    strange = set()
+    for example, a, b in zip(own.examples, own.row_ids, noise.row_ids, strict=True):
+        places = replaced(b, example.reference)
+        assert len(places) == len(replaced(a, example.reference)) and b["labels"] == a["labels"]
+        strange |= {b["input_ids"][len(example.prompt) + at] for at in places}
+    assert not strange & set(tokenizer.all_special_ids)
+    assert (strange <= known) == (replacement == "unigram")
+    small = bash(tmp_path / "small", make_base(), tokenizer, **MIXED, replacement=replacement, generation_batch_size=2)
+    assert small.row_ids[:] == noise.row_ids[:]
+    with pytest.raises(StoreError, match=f"replacement: the store has '{replacement}', this run has None"):
+        bash(tmp_path / "noise", make_base(), tokenizer, **MIXED)
+
+
+def test_plain_rows_are_a_hash_of_the_ids(
+    make_base: MakeBase, tokenizer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = rows(24)
+    whole = bash(tmp_path, make_base(), tokenizer, data=data, **MIXED)
+    half = bash(tmp_path, make_base(), tokenizer, data=data, **MIXED, reference_rows=0.5, eval_dataset=rows(8, "test"))
+    plain = {example.id for example in half.examples if lot(example.id, 7, "plain") < 0.5}
+    assert half.counts["plain_rows"] == len(plain) and 4 < len(plain) < 20
+    assert f"{len(plain)} plain rows" in half.describe(half.counts)
+    counted = 0
+    for example, mixed, row in zip(half.examples, whole.row_ids, half.row_ids, strict=True):
+        assert row["labels"] == mixed["labels"]
+        if example.id in plain:
+            assert row["input_ids"] == example.reference_row()["input_ids"] and not any(row["drawn"])
+        else:
+            assert row == mixed, "the share changes no context"
+            counted += len(replaced(row, example.reference))
+    assert half.counts["differing"] == counted < whole.counts["differing"]
+    assert half.counts["tokens"] == sum(len(e.reference) for e in half.examples if e.id not in plain)
+    assert half.eval_counts["plain_rows"] == 0 < half.eval_counts["differing"], "held-out contexts are all mixed"
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "gapbridge"):
+        none = bash(tmp_path / "plain", make_base(), tokenizer, reference_rows=1.0)
+    assert none.describe(none.counts) == f"{ROWS} plain rows" and not caplog.records
+    assert not (tmp_path / "plain" / "_contexts").exists()
+
+
+def test_coins_at_chosen_tokens_alone(
+    make_base: MakeBase, tokenizer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = bash(tmp_path / "whole", make_base(), tokenizer, mixture_coefficient=1.0, temperature=2.0)
+    digits = bash(
+        tmp_path / "digits", make_base(), tokenizer, mixture_coefficient=1.0, temperature=2.0, coin_pattern=r"^ ?\d"
+    )
+    assert 0 < digits.counts["sampled"] < whole.counts["sampled"]
+    for example, row in zip(digits.examples, digits.row_ids, strict=True):
+        for at, drawn in enumerate(row["drawn"][len(example.prompt) :]):
+            wanted = re.search(r"^ ?\d", tokenizer.decode([example.reference[at]])) is not None
+            assert drawn == (wanted and at < len(example.reference) - 1)
+    with pytest.raises(StoreError, match="coin_pattern: the store has"):
+        bash(tmp_path / "digits", make_base(), tokenizer, mixture_coefficient=1.0, temperature=2.0, coin_pattern="a")
+    with caplog.at_level(logging.WARNING, "gapbridge"):
+        bash(tmp_path / "none", make_base(), tokenizer, coin_pattern="no such text")
+    assert "coin_pattern 'no such text' leaves no reference token for a coin" in caplog.text
+
+
+def test_labels_behind_replaced_tokens_carry_no_loss(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
+    options = {"mixture_coefficient": 0.1, "temperature": 2.0}
+    whole = bash(tmp_path, make_base(), tokenizer, **options)
+    masked = bash(tmp_path, make_base(), tokenizer, **options, mask_after_replaced=2, eval_dataset=rows(4, "test"))
+    count = 0
+    for example, plain, row in zip(masked.examples, whole.row_ids, masked.row_ids, strict=True):
+        assert row["input_ids"] == plain["input_ids"]
+        places = replaced(row, example.reference)
+        behind = {len(example.prompt) + at + n for at in places for n in (1, 2)}
+        for at, (before, now) in enumerate(zip(plain["labels"], row["labels"], strict=True)):
+            assert now == (-100 if at in behind else before)
+        count += len(behind & set(range(len(row["labels"]))))
+    assert masked.counts["masked"] == count > 0 and masked.eval_counts["masked"] == 0
+    args = BASHConfig(str(tmp_path / "shown"), **{**COMMON, **options}, mask_after_replaced=2, reference_rows=0.5)
+    shown = [text.plain for text in preview(make_base(), args, rows(), tokenizer, count=ROWS)]
+    plain_ids = {example.id for example in masked.examples if lot(example.id, 7, "plain") < 0.5}
+    for text in shown:
+        is_plain = text.split()[1] in plain_ids
+        assert ("replaced" in text.splitlines()[0]) != is_plain
+    # The prompt is one part without loss; a replaced token has another behind it.
+    assert any(re.search(r"→[^⟧]*⟧‹", text) and text.count("‹") > 1 for text in shown)
+
+
+def other_model(folder: Path, make_base: MakeBase, tokenizer: Any, shift: int) -> str:
+    """The base with other weights, on disk."""
+    model = make_base()
+    torch.manual_seed(shift)
+    for parameter in model.parameters():
+        parameter.data += 0.03 * torch.randn_like(parameter)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def test_contexts_of_another_model(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
+    """What a run from that model would draw; the trained weights are the run's own."""
+    first, second = (other_model(tmp_path / name, make_base, tokenizer, at) for at, name in enumerate("ab"))
+    own = bash(tmp_path / "own", make_base(), tokenizer, **MIXED)
+    direct = {path: drawn_by(path, tmp_path, tokenizer) for path in (first, second)}
+    one = bash(tmp_path / "one", make_base(), tokenizer, **MIXED, context_model=first)
+    assert one.row_ids[:] == direct[first].row_ids[:] != own.row_ids[:]
+    assert same_weights(one.model, make_base())
+    made_by = identity(tmp_path / "one")["weights"]
+    assert made_by == identity(Path(direct[first].args.output_dir))["weights"] != weights_fingerprint(make_base())
+    with pytest.raises(StoreError, match="weights: the store has"):
+        bash(tmp_path / "one", make_base(), tokenizer, **MIXED, context_model=second)
+
+    folds = bash(tmp_path / "two", make_base(), tokenizer, **MIXED, context_model=[first, second], shard_size=5)
+    used = set()
+    for at, example in enumerate(folds.examples):
+        fold = fold_of(example.id, 2)
+        used.add(fold)
+        assert folds.row_ids[at] == direct[[first, second][fold]].row_ids[at]
+    assert used == {0, 1}
+    assert identity(tmp_path / "two")["weights"] == ", ".join(
+        identity(Path(direct[path].args.output_dir))["weights"] for path in (first, second)
+    )
+
+
+def drawn_by(path: str, folder: Path, tokenizer: Any) -> BASHTrainer:
+    args = BASHConfig(str(folder / f"direct-{Path(path).name}"), **{**COMMON, **MIXED})
+    return BASHTrainer(path, args=args, train_dataset=rows(), processing_class=tokenizer)
+
+
+def identity(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "_contexts" / "manifest.json").read_text())["identity"]
+    return found
+
+
+def test_models_that_cannot_draw_are_refused(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
+    strange = AutoTokenizer.from_pretrained(BASE)
+    strange.add_tokens(["another"])
+    other = other_model(tmp_path / "other", make_base, strange, 1)
+    missing = str(tmp_path / "missing")
+    with pytest.raises(ConfigError) as caught:
+        bash(tmp_path / "run", make_base(), tokenizer, context_model=[missing, other])
+    first, second = caught.value.faults
+    assert "missing cannot be loaded: no such directory" in first and "has other tokens" in second
+    wider = make_base()
+    wider.resize_token_embeddings(wider.get_input_embeddings().num_embeddings + 8)
+    wider.save_pretrained(tmp_path / "wider")
+    tokenizer.save_pretrained(tmp_path / "wider")
+    with pytest.raises(ConfigError, match="its vocabulary has"):
+        bash(tmp_path / "run", make_base(), tokenizer, context_model=str(tmp_path / "wider"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_fold_is_left_out_of_training_and_of_nothing_else(tokenizer: Any, tmp_path: Path) -> None:
+    data = tmp_path / "held-out.jsonl"
+    data.write_text("".join(json.dumps(problem.row()) + "\n" for problem in problems("test", count=6, steps=(2,))))
+    held_out = {"eval_datasets": [{"path": "json", "data_files": str(data)}], "eval_strategy": "epoch"}
+    parts = []
+    for fold in (None, [0, 3], [1, 3], [2, 3]):
+        job = read_job(recipe(tmp_path, method="sft", leave_out_fold=fold, **held_out))
+        examples = load_examples(job, tokenizer, None)
+        assert len(examples["eval"]) == 6
+        parts.append({example.id for example in examples["train"]})
+    whole, *without = parts
+    assert all(part == {i for i in whole if fold_of(i, 3) != fold} for fold, part in enumerate(without))
+    assert set.intersection(*without) == set() and all(part < whole for part in without)
+    for wrong in ([3, 3], [0, 1], 1, [-1, 2]):
+        with pytest.raises(ConfigError, match=re.escape(f"leave_out_fold is {[1] if wrong == 1 else wrong}")):
+            load_examples(read_job(recipe(tmp_path, method="sft", leave_out_fold=wrong)), tokenizer, None)
+
+
+def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        BASHConfig(
+            str(tmp_path),
+            **COMMON,
+            replacement="random",
+            reference_rows=1.5,
+            final_reference_epochs=3,
+            mask_after_replaced=-1,
+            coin_pattern="(",
+            context_model=[],
+        )
+    told = "\n".join(caught.value.faults)
+    for words in (
+        "replacement is 'random': choose one of model, uniform, unigram",
+        "reference_rows is 1.5",
+        "final_reference_epochs is 3: it must lie between 0 and the epochs of a round, 2",
+        "mask_after_replaced is -1",
+        "coin_pattern is '(': no regular expression",
+        r"context_model is []",
+        "mask_after_replaced takes labels away: keep one",
+    ):
+        assert words in told
+    assert len(caught.value.faults) == 7
+    for options, words in (
+        (
+            {"reference_rows": 1, "replacement": "uniform", "coin_pattern": "a"},
+            "replacement, coin_pattern would have no",
+        ),
+        ({"num_rounds": 2, "round_epochs": [1, 2], "final_reference_epochs": 1.5}, "the epochs of a round, 1"),
+        ({"max_steps": 9, "final_reference_epochs": 3}, "that share of num_train_epochs"),
+        ({"context_model": ["a", "a"]}, "a different one for each fold"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            BASHConfig(str(tmp_path), **{**COMMON, **options})
+
+
+def test_of_max_steps_the_final_epochs_are_a_share(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
+    options = {**MIXED, "final_reference_epochs": 0.5, "max_steps": 8, "num_train_epochs": 2}
+    trainer = bash(tmp_path, make_base(), tokenizer, **options)
+    trainer.state.max_steps = 8
+    found = []
+    for step in range(8):
+        trainer.state.global_step = step
+        found.append(trainer._on_references())
+    assert found == [False] * 6 + [True] * 2
+
+
+def test_every_run_says_what_is_replaced(
+    make_base: MakeBase, tokenizer: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {**MIXED, "max_steps": 1}
+    bash(tmp_path / "script", make_base(), tokenizer, **options).train()
+    assert "'contexts/replaced_share': " in capsys.readouterr().out
+    cli.main(["bash", *recipe(tmp_path, **options, replacement="uniform", reference_rows=0.5)])
+    assert re.search(r"% of the answer tokens sampled, [\d.]+ % replaced, \d plain rows", capsys.readouterr().err)
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert re.search(r"\| plain rows +\| \d +\|", report)
