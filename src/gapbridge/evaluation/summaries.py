@@ -83,10 +83,7 @@ def grade_oracle(groups: Sequence[Group], name: str) -> None:
     """Add the scores of a procedural task to every sample, in place, and those of ROUGE where the task asks for it."""
     task = PROCEDURAL[name]
     for sample in (sample for group in groups for sample in group.samples):
-        prompt = sample.get("prompt", "")
-        scores = task.score(
-            prompt if isinstance(prompt, str) else _said(prompt), sample["reference"], sample["answer"]
-        )
+        scores = task.score(prompt_text(sample.get("prompt", "")), sample["reference"], sample["answer"])
         sample.update(scores, correct=bool(scores["correct"]))
     if task.rouge:
         grade_rouge(groups)
