@@ -22,7 +22,7 @@ THINGS = (
 
 @dataclass(frozen=True)
 class ListingOptions(Options):
-    items: int = number(6, 1, 12, "items in the bag")
+    items: int = number(6, 2, 12, "items in the bag")
     kinds: int = number(24, 2, len(THINGS), "kinds of items there are")
 
     def conflicts(self) -> list[str]:

@@ -91,7 +91,7 @@ class Claim:
 
     def is_on(self, page: str) -> bool:
         """Whether the page says so in one of its wordings."""
-        if self.kind is None:
+        if self.kind is None or not self.subject:
             return False
         values = re.fullmatch(self.kind.pattern, self.clause)
         slots = values.groupdict() if values else {}

@@ -142,7 +142,7 @@ def generator(
                 if split_of(f"{name}/{computation}") == split:
                     break
             else:
-                raise ConfigError(f"{name}: no {split} problem in {_MOST_DRAWS} draws with {options}: make it larger")
+                raise ConfigError(f"{name}: {options} leaves the {split} split next to nothing: choose larger values")
             yield Problem(f"{split}-{seed}-{index}", prompt, answer)
 
     return generate
