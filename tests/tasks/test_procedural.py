@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import random
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ROOT
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -281,3 +283,25 @@ def test_rows_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert not (tmp_path / "none.jsonl").exists()
     with pytest.raises(ConfigError, match="2 faults"):
         made("sums", "dev", -1)
+
+
+def test_the_examples_in_the_docs_are_what_the_commands_make(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "tasks.md").read_text()
+    example = r"    python -m gapbridge\.tasks ([^\n]*) --output row\.jsonl\n\n```\n(.*?)\n\n(.*?)\n```"
+    shown = re.findall(example, page, re.S)
+    for command, prompt, answer in shown:
+        main([*command.split(), "--output", str(tmp_path / "row.jsonl")])
+        row = json.loads((tmp_path / "row.jsonl").read_text())
+        assert (row["prompt"][0]["content"], row["completion"][0]["content"]) == (prompt, answer)
+    assert {command.split()[0] for command, _, _ in shown} == set(PROCEDURAL)
+
+
+def test_the_table_in_the_docs_names_every_option_and_score() -> None:
+    rows = [line for line in (ROOT / "docs" / "tasks.md").read_text().splitlines() if line.startswith("| `")]
+    for row, (name, task) in zip(rows, PROCEDURAL.items(), strict=True):
+        options = {field.name: field.default for field in fields(task.options)}
+        shown = {key: " ".join(map(str, v)) if isinstance(v, tuple) else v for key, v in options.items()}
+        text = ", ".join(f"`{key}` {value}" for key, value in shown.items())
+        (problem,) = made(name)
+        scores = ", ".join(f"`{measure}`" for measure in list(score(name, problem, ""))[1:])
+        assert row.startswith(f"| `{name}` |") and f"| {text} |" in row and f"; {scores} |" in row
