@@ -11,14 +11,14 @@ import random
 import string
 from dataclasses import dataclass
 
-from .procedural import Options, Procedural, Scores, generator, number
+from .procedural import Options, Procedural, Scores, generator, whole
 
 
 @dataclass(frozen=True)
 class CopyingOptions(Options):
-    kinds: int = number(6, 2, 26, "kinds of symbols, the letters from a on")
-    min_length: int = number(18, 1, 200, "fewest symbols of a sequence")
-    max_length: int = number(26, 1, 200, "most symbols of a sequence")
+    kinds: int = whole(6, 2, 26, "kinds of symbols, the letters from a on")
+    min_length: int = whole(18, 1, 200, "fewest symbols of a sequence")
+    max_length: int = whole(26, 1, 200, "most symbols of a sequence")
 
     def conflicts(self) -> list[str]:
         if self.min_length <= self.max_length:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from .procedural import Options, Procedural, Scores, generator, number
+from .procedural import Options, Procedural, Scores, generator, whole
 
 
 THINGS = (
@@ -22,8 +22,8 @@ THINGS = (
 
 @dataclass(frozen=True)
 class ListingOptions(Options):
-    items: int = number(6, 2, 12, "items in the bag")
-    kinds: int = number(24, 2, len(THINGS), "kinds of items there are")
+    items: int = whole(6, 2, 12, "items in the bag")
+    kinds: int = whole(24, 2, len(THINGS), "kinds of items there are")
 
     def conflicts(self) -> list[str]:
         if self.items <= self.kinds:

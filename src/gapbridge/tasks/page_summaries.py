@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .procedural import Options, Procedural, Scores, generator, number
+from .procedural import Options, Procedural, Scores, generator, whole
 from .word_problems import ITEMS, NAMES
 
 
@@ -77,8 +77,8 @@ BACKGROUND = (
 
 @dataclass(frozen=True)
 class PageOptions(Options):
-    facts: int = number(3, 1, len(FACTS), "facts that matter")
-    distractors: int = number(4, 0, 40, "sentences on the page beside them")
+    facts: int = whole(3, 1, len(FACTS), "facts that matter")
+    distractors: int = whole(4, 0, 40, "sentences on the page beside them")
 
 
 @dataclass(frozen=True)

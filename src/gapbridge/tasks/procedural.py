@@ -40,13 +40,8 @@ class Problem:
         }
 
 
-def number(default: int, low: int, high: int, about: str) -> Any:
-    """An option that is a whole number in `low` to `high`."""
-    return dataclasses.field(default=default, metadata={"range": (low, high), "help": about})
-
-
-def numbers(default: tuple[int, ...], low: int, high: int, about: str) -> Any:
-    """An option that is one or several whole numbers in `low` to `high`, taken in turn."""
+def whole(default: int | tuple[int, ...], low: int, high: int, about: str) -> Any:
+    """An option that is a whole number in `low` to `high`, or where the default is a tuple several, taken in turn."""
     return dataclasses.field(default=default, metadata={"range": (low, high), "help": about})
 
 
@@ -57,7 +52,7 @@ def choice(default: str, choices: Sequence[str], about: str) -> Any:
 
 @dataclass(frozen=True)
 class Options:
-    """Length, difficulty and form of a task's problems; its fields are made by `number`, `numbers` and `choice`.
+    """Length, difficulty and form of a task's problems; its fields are made by `whole` and `choice`.
 
     Raises:
         ConfigError: a value lies outside its range, or some do not go together; all faults are listed.

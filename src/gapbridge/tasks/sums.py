@@ -13,7 +13,7 @@ import random
 from dataclasses import dataclass
 from itertools import accumulate
 
-from .procedural import Options, Procedural, Scores, generator, number
+from .procedural import Options, Procedural, Scores, generator, whole
 from .worked import MEASURES, order_option, score_worked, worked
 
 
@@ -22,8 +22,8 @@ MARK = "Total:"
 
 @dataclass(frozen=True)
 class SumsOptions(Options):
-    terms: int = number(8, 2, 40, "numbers to add")
-    digits: int = number(1, 1, 6, "digits of each number")
+    terms: int = whole(8, 2, 40, "numbers to add")
+    digits: int = whole(1, 1, 6, "digits of each number")
     order: str = order_option()
 
 

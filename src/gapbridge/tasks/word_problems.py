@@ -28,7 +28,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..files import write_text_atomic
-from .procedural import SPLITS, Options, Procedural, Scores, choice, eighth_of, numbers, request_faults
+from .procedural import SPLITS, Options, Procedural, Scores, choice, eighth_of, request_faults, whole
 from .procedural import Problem as PlainProblem
 from .worked import MEASURES, ORDERS, order_option, score_worked, worked
 
@@ -239,7 +239,7 @@ def _draw_operation(rng: random.Random, value: int) -> tuple[tuple[str, ...], st
 
 @dataclass(frozen=True)
 class WordProblemOptions(Options):
-    steps: tuple[int, ...] = numbers((4,), 1, MAX_STEPS, "operations of a problem, 1 to 6; several are taken in turn")
+    steps: tuple[int, ...] = whole((4,), 1, MAX_STEPS, "operations of a problem, 1 to 6; several are taken in turn")
     order: str = order_option()
     validation: str = choice(
         "apart", ("apart", "in_train"), "whether training problems keep off the computations of validation problems"
