@@ -39,7 +39,7 @@ OPTIONS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
         lambda items: st.fixed_dictionaries({"items": st.just(items), "kinds": st.integers(items + 14, len(THINGS))})
     ),
     "sums": st.fixed_dictionaries({"terms": st.integers(2, 12), "digits": st.integers(1, 4), "order": ORDERS}),
-    "page_summaries": st.fixed_dictionaries({"facts": st.integers(1, len(FACTS)), "distractors": st.integers(0, 12)}),
+    "page_summaries": st.fixed_dictionaries({"facts": st.integers(2, len(FACTS)), "distractors": st.integers(0, 12)}),
 }
 REQUESTS = st.sampled_from(sorted(OPTIONS)).flatmap(
     lambda name: st.tuples(st.just(name), OPTIONS[name], st.sampled_from(SPLITS), SEEDS)
@@ -133,7 +133,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "copying": {"kinds": 3, "min_length": 3, "max_length": 4},
     "listing": {"items": 2, "kinds": 12},
     "sums": {"terms": 3},
-    "page_summaries": {"facts": 1},
+    "page_summaries": {"facts": 2},
 }
 
 

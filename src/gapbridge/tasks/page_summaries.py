@@ -77,7 +77,8 @@ BACKGROUND = (
 
 @dataclass(frozen=True)
 class PageOptions(Options):
-    facts: int = whole(3, 1, len(FACTS), "facts that matter")
+    # Of pages with one fact the split would hold out the fact itself: a place or a job that training never tells.
+    facts: int = whole(3, 2, len(FACTS), "facts that matter")
     distractors: int = whole(4, 0, 40, "sentences on the page beside them")
 
 
@@ -144,8 +145,8 @@ def _draw(rng: random.Random, options: PageOptions) -> tuple[str, str, str]:
     for place, sentence in zip(places, needed, strict=True):  # from the front, so that each comes to stand there
         sentences.insert(place, sentence)
     prompt = f"Sum up the home, work and deeds of {person} in one sentence.\n{' '.join(sentences)}"
-    said = " and ".join([", ".join(clauses[:-1]), clauses[-1]] if len(clauses) > 1 else clauses)
-    return "; ".join(sorted(clauses)), prompt, f"{person} {said}."
+    answer = f"{person} {', '.join(clauses[:-1])} and {clauses[-1]}."
+    return "; ".join(sorted(clauses)), prompt, answer
 
 
 def _distractor(rng: random.Random, person: str, others: list[str]) -> str:
