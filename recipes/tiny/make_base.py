@@ -5,21 +5,32 @@
 The text is plain ("question, new line, worked answer"); the chat format is what the tiny recipes teach. Every batch
 holds fresh problems of 1 to 6 steps from the training split, so no test problem is ever seen. The result is a pure
 function of the arguments on one machine with one thread.
+
+With `--task` it makes another small base from scratch, on the text of any task of `gapbridge.tasks`:
+
+    python recipes/tiny/make_base.py --task sums --options terms=5 order=answer_first --chat --layers 2 \\
+        --hidden_size 64 --steps 1000 --batch_size 32 --check 100 --output outputs/base-sums
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm.auto import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
-from gapbridge.tasks.word_problems import MAX_STEPS, problems
+from gapbridge.decoding import draft_answers
+from gapbridge.files import write_json_atomic
+from gapbridge.tasks.procedural import Problem, Procedural, add_options, chosen_options
+from gapbridge.tasks.task import PROCEDURAL
+from gapbridge.tasks.word_problems import MAX_STEPS
 
 
 PAD, END = "<|pad|>", "<|end|>"
@@ -32,13 +43,30 @@ CHAT_TEMPLATE = (
 )
 
 
-def texts(start: int, count: int, steps: tuple[int, ...]) -> Iterator[str]:
-    for problem in problems("train", count=count, steps=steps, seed=1_000_000 + start):
-        yield f"{problem.question}\n{problem.answer}"
+@dataclass(frozen=True)
+class Text:
+    """What a base is trained on: fresh problems of a task, as plain text or in the chat template's format.
+
+    mixed: each batch takes its own number of steps, which only word problems have.
+    """
+
+    task: Procedural
+    options: dict[str, Any]
+    mixed: bool
+    chat: bool
+    seed: int
+
+    def problems(self, start: int, count: int, steps: tuple[int, ...]) -> Iterator[Problem]:
+        options = self.options | ({"steps": steps} if self.mixed else {})
+        return self.task.problems("train", count=count, seed=1_000_000 * (self.seed + 1) + start, **options)
+
+    def plain(self, start: int, count: int, steps: tuple[int, ...]) -> Iterator[str]:
+        for problem in self.problems(start, count, steps):
+            yield f"{problem.prompt}\n{problem.answer}"
 
 
-def train_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE (any text can be encoded) whose digits always stand alone."""
+def train_tokenizer(vocab_size: int, text: Text) -> PreTrainedTokenizerFast:
+    """Byte-level BPE (any text can be encoded) whose digits always stand alone; the same for every seed."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -50,7 +78,8 @@ def train_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts(0, 6000, tuple(range(1, MAX_STEPS + 1))), trainer)
+    lines = replace(text, seed=0).plain(0, 6000, tuple(range(1, MAX_STEPS + 1)))
+    tokenizer.train_from_iterator(lines, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
@@ -62,14 +91,14 @@ def train_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
     )
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+def build_model(tokenizer: PreTrainedTokenizerFast, hidden_size: int, layers: int) -> LlamaForCausalLM:
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=352,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=4,
+        hidden_size=hidden_size,
+        intermediate_size=hidden_size * 11 // 4,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden_size // 32,
+        num_key_value_heads=hidden_size // 32,
         max_position_embeddings=2048,
         tie_word_embeddings=True,
         bos_token_id=None,
@@ -79,14 +108,51 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
-def batches(tokenizer: PreTrainedTokenizerFast, steps: int, batch_size: int) -> Iterator[dict[str, torch.Tensor]]:
-    """Every batch holds fresh problems with one number of operations, so that little of it is padding."""
+def batches(
+    tokenizer: PreTrainedTokenizerFast, text: Text, steps: int, batch_size: int
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Every batch holds fresh problems, mixed ones with one number of operations, so that little of it is padding.
+
+    Plain text carries loss everywhere, text in the chat format on the answers.
+    """
     for step in range(steps):
         difficulty = (step * 5) % MAX_STEPS + 1  # each number of operations equally often, in no rising order
-        lines = [text + END for text in texts(step + 1, batch_size, (difficulty,))]
+        if text.chat:
+            lines = [chat_text(tokenizer, problem) for problem in text.problems(step + 1, batch_size, (difficulty,))]
+        else:
+            lines = [line + END for line in text.plain(step + 1, batch_size, (difficulty,))]
         encoded = tokenizer(lines, padding=True, return_tensors="pt")
         labels = encoded["input_ids"].masked_fill(encoded["attention_mask"] == 0, -100)
+        if text.chat:
+            opening = encoded["input_ids"] == tokenizer.convert_tokens_to_ids(ROLES[-1])
+            labels[opening.cumsum(1) - opening.long() == 0] = -100
         yield {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"], "labels": labels}
+
+
+def chat_text(tokenizer: PreTrainedTokenizerFast, problem: Problem) -> str:
+    row = problem.row()
+    return str(tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False))
+
+
+def check(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, text: Text, count: int) -> dict[str, float]:
+    """Mean scores of greedy answers to `count` validation problems, by the task's oracle."""
+    problems = list(text.task.problems("validation", count=count, **text.options))
+    if text.chat:
+        how = {"add_generation_prompt": True, "tokenize": False}
+        asked = [tokenizer.apply_chat_template(problem.row()["prompt"], **how) for problem in problems]
+    else:
+        asked = [f"{problem.prompt}\n" for problem in problems]
+    drafts = draft_answers(
+        model,
+        tokenizer(asked)["input_ids"],
+        ids=[problem.id for problem in problems],
+        max_completion_length=16 + max(len(ids) for ids in tokenizer([p.answer for p in problems])["input_ids"]),
+        stop_tokens=[tokenizer.eos_token_id],
+        temperature=0.0,
+    )
+    answers = [tokenizer.decode(draft.tokens, skip_special_tokens=True) for draft in drafts]
+    scores = [text.task.score(p.prompt, p.answer, answer) for p, answer in zip(problems, answers, strict=True)]
+    return {name: sum(score[name] for score in scores) / count for name in scores[0]}
 
 
 def learning_rate_at(step: int, steps: int, peak: float, warmup: int = 100) -> float:
@@ -97,24 +163,54 @@ def learning_rate_at(step: int, steps: int, peak: float, warmup: int = 100) -> f
     return peak * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
 
 
-def main() -> None:
+def task_options(task: Procedural, given: Sequence[str]) -> dict[str, Any]:
+    """The options of `--options`, each KEY=VALUE or KEY=VALUE,VALUE."""
+    parser = argparse.ArgumentParser(prog="--options", allow_abbrev=False)
+    add_options(parser, task)
+    pairs = [pair.partition("=") for pair in given]
+    return chosen_options(
+        task, parser.parse_args([word for key, _, v in pairs for word in (f"--{key}", *v.split(","))])
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--output", type=Path, default=Path("recipes/tiny/base"))
-    parser.add_argument("--steps", type=int, default=1000, help="optimizer steps")
-    parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--learning_rate", type=float, default=2e-3)
-    parser.add_argument("--vocab_size", type=int, default=512)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    add = parser.add_argument
+    add("--output", type=Path, default=Path("recipes/tiny/base"))
+    add("--steps", type=int, default=1000, help="optimizer steps")
+    add("--batch_size", type=int, default=64)
+    add("--learning_rate", type=float, default=2e-3)
+    add("--vocab_size", type=int, default=512)
+    add("--hidden_size", type=int, default=128, help="a multiple of 32, the size of a head")
+    add("--layers", type=int, default=4)
+    add("--seed", type=int, default=0, help="of the weights and the problems")
+    add("--task", choices=sorted(PROCEDURAL), help="default: word problems of 1 to 6 steps, in turn")
+    add(
+        "--options", nargs="*", default=[], metavar="KEY=VALUE", help="of the task, such as steps=1,2 of word_problems"
+    )
+    add("--chat", action="store_true", help="train in the chat template's format, with loss on the answers alone")
+    add("--check", type=int, default=0, metavar="N", help="then score greedy answers to N validation problems")
+    args = parser.parse_args(argv)
+    if args.hidden_size % 32 or args.hidden_size < 32:
+        parser.error(f"--hidden_size is {args.hidden_size}: it must be a multiple of 32")
+    if args.options and not args.task:
+        parser.error("--options needs --task: it says whose options they are")
+    if args.task:
+        task = PROCEDURAL[args.task]
+        text = Text(task, task_options(task, args.options), mixed=False, chat=args.chat, seed=args.seed)
+    else:  # the shipped base is older than the validation split
+        text = Text(
+            PROCEDURAL["word_problems"], {"validation": "in_train"}, mixed=True, chat=args.chat, seed=args.seed
+        )
 
     torch.set_num_threads(1)  # one thread: the sums, and so the weights, come out the same every time
     set_seed(args.seed)
-    tokenizer = train_tokenizer(args.vocab_size)
-    model = build_model(tokenizer)
+    tokenizer = train_tokenizer(args.vocab_size, text)
+    model = build_model(tokenizer, args.hidden_size, args.layers)
     print(f"{model.num_parameters() / 1e6:.2f} M parameters, {len(tokenizer)} tokens")
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, betas=(0.9, 0.95), weight_decay=0.05)
     model.train()
-    progress = tqdm(batches(tokenizer, args.steps, args.batch_size), total=args.steps, desc="pre-training")
+    progress = tqdm(batches(tokenizer, text, args.steps, args.batch_size), total=args.steps, desc="pre-training")
     for step, batch in enumerate(progress):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(step, args.steps, args.learning_rate)
@@ -130,6 +226,11 @@ def main() -> None:
     model.save_pretrained(args.output)
     tokenizer.save_pretrained(args.output)
     print(f"saved to {args.output}; last loss {loss.item():.4f}")
+    if args.check:
+        scores = check(model, tokenizer, text, args.check)
+        write_json_atomic(args.output / "check.json", {"problems": args.check, "loss": loss.item(), **scores})
+        said = ", ".join(f"{name} {100 * value:.1f} %" for name, value in scores.items())
+        print(f"greedy answers to {args.check} validation problems: {said}")
 
 
 if __name__ == "__main__":

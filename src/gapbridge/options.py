@@ -245,7 +245,8 @@ def _add_eval(commands: Any) -> None:
         parents=[launch_parser()],
     )
     add = parser.add_argument
-    add("--task", required=True, help="math, gsm8k, math500, word_problems, summarization, tldr, winrate or lm_eval")
+    add("--task", required=True, help="math, gsm8k, math500, word_problems, copying, listing, sums, page_summaries, "
+        "summarization, tldr, winrate or lm_eval")  # fmt: skip
     _add_models(parser)
     add("--answers", action="append", default=[], type=Path, metavar="FILE.jsonl",
         help="ready answers (id, prompt, reference, answer a line) instead of a model; can be repeated")  # fmt: skip

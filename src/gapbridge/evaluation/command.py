@@ -47,7 +47,9 @@ from .summaries import (
     corrections,
     differences,
     grade_math,
+    grade_oracle,
     grade_rouge,
+    has_right_answers,
     label_agreement,
     summarise,
 )
@@ -94,12 +96,14 @@ def run_eval(args: argparse.Namespace, others: list[str]) -> Path:
         grade_math(groups, timeout=args.grading_timeout, workers=args.grading_workers)
     elif task.grader == "rouge":
         grade_rouge(groups)
+    elif task.grader != "none":
+        grade_oracle(groups, task.grader)
     record = {
         "task": args.task,
         "settings": settings,
         "environment": environment(),
         "results": [summarise(group, task.grader) for group in groups],
-        "corrections": corrections(groups) if task.grader == "math" else [],
+        "corrections": corrections(groups) if has_right_answers(task.grader) else [],
         "differences": differences(groups, task.grader),
     }
     if args.labels:

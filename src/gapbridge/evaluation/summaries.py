@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from ..answers.intervals import Interval, mean_interval, paired_difference
 from ..answers.modes import DIRECT
+from ..tasks.task import PROCEDURAL
 from .grading import grade_answers
 from .math import correction_table
 from .rouge import METRICS, score_rouge
@@ -23,6 +25,16 @@ COLUMNS = {
     "math": ("correct", "exact match", "math-verify", "they differ", "unmarked", "unparsed", "timed out", "capped"),
     "rouge": ("ROUGE-1", "ROUGE-2", "ROUGE-L", "ROUGE-Lsum", "words", "reference words", "empty", "capped"),
     "none": ("capped",),
+}
+# The oracle of a procedural task grades by what the task measures, and by two of ROUGE where the task asks for it.
+MEANS |= {
+    name: {"accuracy" if measure == "correct" else measure: measure for measure in task.measures}
+    | ({"rouge1": "rouge1", "rougeL": "rougeL"} if task.rouge else {})
+    for name, task in PROCEDURAL.items()
+}
+COLUMNS |= {
+    name: (*task.measures.values(), *(("ROUGE-1", "ROUGE-L") if task.rouge else ()), "capped")
+    for name, task in PROCEDURAL.items()
 }
 
 
@@ -43,7 +55,8 @@ class Group:
 
 
 def grade_math(groups: Sequence[Group], *, timeout: float, workers: int) -> None:
-    """Add the fields of `Grade` to every sample, in place. An answer cut at the limit before a mark is wrong."""
+    """Add the fields of `Grade` to every sample, in place. An answer cut at the limit before a mark is wrong, and one
+    without a mark to a reference that has its mark first and the working behind it: no number of that is a result."""
     samples = [sample for group in groups for sample in group.samples]
     grades = grade_answers(
         [sample["answer"] for sample in samples],
@@ -53,7 +66,8 @@ def grade_math(groups: Sequence[Group], *, timeout: float, workers: int) -> None
     )
     for sample, grade in zip(samples, grades, strict=True):
         sample.update(asdict(grade))
-        if sample.get("capped") and not grade.marked:
+        mark_first = re.match(r"\s*####.*\n\s*\S", sample["reference"])
+        if not grade.marked and (sample.get("capped") or mark_first):
             sample["correct"] = False  # cut before it came to an answer; a number in its middle is none
 
 
@@ -63,6 +77,26 @@ def grade_rouge(groups: Sequence[Group]) -> None:
         scores = score_rouge(group.values("answer"), group.values("reference"))
         for sample, score in zip(group.samples, scores, strict=True):
             sample.update(asdict(score))
+
+
+def grade_oracle(groups: Sequence[Group], name: str) -> None:
+    """Add the scores of a procedural task to every sample, in place, and those of ROUGE where the task asks for it."""
+    task = PROCEDURAL[name]
+    for sample in (sample for group in groups for sample in group.samples):
+        scores = task.score(prompt_text(sample.get("prompt", "")), sample["reference"], sample["answer"])
+        sample.update(scores, correct=bool(scores["correct"]))
+    if task.rouge:
+        grade_rouge(groups)
+
+
+def prompt_text(prompt: str | list[dict[str, Any]]) -> str:
+    """A sample's prompt as one text; messages one below the other."""
+    return prompt if isinstance(prompt, str) else "\n\n".join(str(turn.get("content", "")) for turn in prompt)
+
+
+def has_right_answers(grader: str) -> bool:
+    """Whether an answer is right or wrong to this grader."""
+    return "accuracy" in MEANS[grader]
 
 
 def summarise(group: Group, grader: str) -> dict[str, Any]:
@@ -120,7 +154,7 @@ def corrections(groups: Sequence[Group]) -> list[dict[str, Any]]:
 
 def differences(groups: Sequence[Group], grader: str) -> list[dict[str, Any]]:
     """The paired difference of each model from the first one, in the same mode, over the examples they share."""
-    key = {"math": "correct", "rouge": "rougeL"}.get(grader)
+    key = "correct" if has_right_answers(grader) else {"rouge": "rougeL"}.get(grader)
     if key is None:
         return []
     found = []
@@ -134,7 +168,7 @@ def differences(groups: Sequence[Group], grader: str) -> list[dict[str, Any]]:
                     "first": first.model,
                     "second": second.model,
                     "mode": first.mode,
-                    "metric": "accuracy" if grader == "math" else key,
+                    "metric": "accuracy" if has_right_answers(grader) else key,
                     "examples": len(shared),
                     "difference": vars(difference),
                 }

@@ -11,17 +11,20 @@ import yaml
 from ..errors import ConfigError
 from ..files import write_text_atomic
 from ..recipe.values import nearest
-from .word_problems import problems
+from . import copying, listing, page_summaries, sums, word_problems
 
 
-WORD_PROBLEMS = 400
+PROBLEMS = 400  # of a procedural task
+PROCEDURAL = {
+    task.name: task for task in (module.TASK for module in (word_problems, copying, listing, sums, page_summaries))
+}
 
 
 @dataclass(frozen=True)
 class EvalTask:
     """A task of `gapbridge eval`.
 
-    grader: `math`, `rouge`, or `none`: the win rate alone.
+    grader: `math`, `rouge`, the name of a procedural task whose oracle grades, or `none`: the win rate alone.
     has_data: whether it brings its data set; the others need `--config RECIPE` or `--answers FILE`.
     max_completion_length: the most tokens of an answer.
     temperature: 0.01 where the paper samples for the win rate, else greedy.
@@ -43,6 +46,10 @@ TASKS = {
         EvalTask("gsm8k", "math", True, 512),
         EvalTask("math500", "math", True, 1024),
         EvalTask("word_problems", "math", True, 128),
+        EvalTask("copying", "copying", True, 128),
+        EvalTask("listing", "listing", True, 128),
+        EvalTask("sums", "sums", True, 128),
+        EvalTask("page_summaries", "page_summaries", True, 128, judge_prompt="tldr"),
         EvalTask("summarization", "rouge", False, 128, judge_prompt="tldr"),
         # 53 tokens: the length of the reference summaries in the literature's TL;DR set-up.
         EvalTask("tldr", "rouge", True, 53, temperature=0.01, judge_prompt="tldr"),
@@ -70,13 +77,13 @@ def task_recipe(task: EvalTask, directory: Path) -> Path:
             f"--task {task.name} brings no data: name a recipe whose held-out data are used with --config RECIPE, or "
             "ready answers with --answers FILE.jsonl"
         )
-    recipe = Path(__file__).with_name("recipes") / f"{task.name}.yaml"
-    if task.name != "word_problems":
-        return recipe
-    data = directory / "word_problems.data.jsonl"
-    rows = [json.dumps(problem.row(), ensure_ascii=False) for problem in problems("test", count=WORD_PROBLEMS)]
-    write_text_atomic(data, "\n".join(rows) + "\n")
-    settings = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    recipes = Path(__file__).with_name("recipes")
+    if task.name not in PROCEDURAL:
+        return recipes / f"{task.name}.yaml"
+    data = directory / f"{task.name}.data.jsonl"
+    made = PROCEDURAL[task.name].problems("test", count=PROBLEMS)
+    write_text_atomic(data, "".join(json.dumps(problem.row(), ensure_ascii=False) + "\n" for problem in made))
+    settings = yaml.safe_load((recipes / "procedural.yaml").read_text(encoding="utf-8"))
     settings["datasets"][0]["data_files"] = str(data)
-    write_text_atomic(directory / "word_problems.data.yaml", yaml.safe_dump(settings, sort_keys=False))
-    return directory / "word_problems.data.yaml"
+    write_text_atomic(data.with_suffix(".yaml"), yaml.safe_dump(settings, sort_keys=False))
+    return data.with_suffix(".yaml")

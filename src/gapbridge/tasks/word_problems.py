@@ -7,28 +7,33 @@ one line per operation and ends like GSM8K's (Cobbe et al. 2021):
     Ana: 7*2=<<7*2=14>>14
     #### 14
 
+Answer first, the line `#### 14` stands before the others.
+
 Problems are a pure function of (split, seed, index, steps). The splits are disjoint by construction: the *computation*
 of a problem (its start value and its operations, without names or wording) is hashed, and the hash decides to which
 split every problem with that computation belongs. A test problem is therefore never a reworded training problem.
+Validation takes an eighth that is not the test split's. The data of `recipes/tiny` are older than it and may hold
+computations of this eighth; training problems made with `validation_apart` hold none.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
 from ..files import write_text_atomic
+from .procedural import SPLITS, Options, Procedural, Scores, choice, eighth_of, request_faults, whole
+from .procedural import Problem as PlainProblem
+from .worked import MEASURES, ORDERS, order_option, score_worked, worked
 
 
-SPLITS = ("train", "test")
-TEST_SHARE = 1 / 8
+MARK = "####"
 MAX_STEPS = 6
 MAX_VALUE = 200
 
@@ -78,11 +83,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Problem:
-    """A word problem; `answer` is the worked solution and `result` the number after `####`."""
+    """A word problem; `answer` is the worked solution and `result` the number after `####`, which stands behind the
+    working or before it (`order`)."""
 
     id: str
     question: str
     steps: tuple[Step, ...]
+    order: str = "working_first"
 
     @property
     def result(self) -> int:
@@ -90,7 +97,7 @@ class Problem:
 
     @property
     def answer(self) -> str:
-        return _worked(self.steps)
+        return _worked(self.steps, self.order)
 
     def wrong_steps(self) -> tuple[Step, ...]:
         """The steps with one whose result is off by 1 to 9, and those behind it worked on from that.
@@ -119,12 +126,12 @@ class Problem:
             "id": self.id,
             "prompt": [{"role": "user", "content": self.question}],
             "chosen": [{"role": "assistant", "content": self.answer}],
-            "rejected": [{"role": "assistant", "content": _worked(self.wrong_steps())}],
+            "rejected": [{"role": "assistant", "content": _worked(self.wrong_steps(), self.order)}],
         }
 
 
-def _worked(steps: Sequence[Step]) -> str:
-    return "\n".join([step.line for step in steps] + [f"#### {steps[-1].result}"])
+def _worked(steps: Sequence[Step], order: str) -> str:
+    return worked([step.line for step in steps], f"{MARK} {steps[-1].result}", order)
 
 
 def _with_slip(steps: Sequence[Step], at: int, by: int) -> tuple[Step, ...]:
@@ -142,35 +149,48 @@ def _with_slip(steps: Sequence[Step], at: int, by: int) -> tuple[Step, ...]:
     return tuple(found)
 
 
-def split_of(steps: Sequence[Step]) -> str:
-    """The split that every problem with this computation belongs to, whatever its names and wording."""
-    computation = ",".join(f"{step.left}{step.operator}{step.right}" for step in steps)
-    digest = hashlib.sha256(computation.encode()).digest()
-    return "test" if int.from_bytes(digest[:8], "big") < TEST_SHARE * 2**64 else "train"
+def split_of(steps: Sequence[Step], *, validation_apart: bool = False) -> str:
+    """The split that every problem with this computation belongs to, whatever its names and wording.
+
+    What is not of the test split is of training, and with `validation_apart` a seventh of it of validation.
+    """
+    eighth = eighth_of(",".join(f"{step.left}{step.operator}{step.right}" for step in steps))
+    return "test" if eighth == 0 else "validation" if eighth == 1 and validation_apart else "train"
 
 
-def problems(split: str, *, count: int, steps: Sequence[int] = (4,), seed: int = 0) -> Iterator[Problem]:
+def problems(
+    split: str,
+    *,
+    count: int,
+    steps: Sequence[int] = (4,),
+    seed: int = 0,
+    order: str = "working_first",
+    validation_apart: bool = False,
+) -> Iterator[Problem]:
     """Yield `count` problems of `split`, with the numbers of operations in `steps` taken in turn.
 
+    Args:
+        order: where the result stands: `working_first` or `answer_first`. The problems are the same.
+        validation_apart: training problems share no computation with validation problems. It changes nothing else.
+
     Raises:
-        ConfigError: `split` is unknown, `count` is negative or a number of steps lies outside 1 to 6.
+        ConfigError: `split` or `order` is unknown, `count` is negative or a number of steps lies outside 1 to 6.
     """
-    faults = []
-    if split not in SPLITS:
-        faults.append(f"split is {split!r}: choose one of {', '.join(SPLITS)}")
-    if count < 0:
-        faults.append(f"count is {count}: it must not be negative")
+    faults = request_faults(split, count)
     if not steps or any(not 1 <= number <= MAX_STEPS for number in steps):
         faults.append(f"steps is {list(steps)}: each number must lie in 1 to {MAX_STEPS}")
+    if order not in ORDERS:
+        faults.append(f"order is {order!r}: choose one of {', '.join(ORDERS)}")
     if faults:
         raise ConfigError(faults)
+    apart = validation_apart or split == "validation"
     for index in range(count):
         number = steps[index % len(steps)]
         rng = random.Random(f"word-problems/{split}/{seed}/{index}/{number}")
         problem = _draw(rng, number, f"{split}-{seed}-{index}")
-        while split_of(problem.steps) != split:
+        while split_of(problem.steps, validation_apart=apart) != split:
             problem = _draw(rng, number, problem.id)
-        yield problem
+        yield replace(problem, order=order)
 
 
 def _draw(rng: random.Random, number_of_steps: int, problem_id: str) -> Problem:
@@ -217,18 +237,44 @@ def _draw_operation(rng: random.Random, value: int) -> tuple[tuple[str, ...], st
     return rng.choice(choices)
 
 
+@dataclass(frozen=True)
+class WordProblemOptions(Options):
+    steps: tuple[int, ...] = whole((4,), 1, MAX_STEPS, "operations of a problem, 1 to 6; several are taken in turn")
+    order: str = order_option()
+    validation: str = choice(
+        "apart", ("apart", "in_train"), "whether training problems keep off the computations of validation problems"
+    )
+
+
+def _generate(split: str, count: int, seed: int, options: WordProblemOptions) -> Iterator[PlainProblem]:
+    apart = options.validation == "apart"
+    for problem in problems(
+        split, count=count, steps=options.steps, seed=seed, order=options.order, validation_apart=apart
+    ):
+        yield PlainProblem(problem.id, problem.question, problem.answer)
+
+
+def score(prompt: str, reference: str, answer: str) -> Scores:
+    """See `score_worked`. `gapbridge eval` grades these answers as mathematics instead."""
+    return score_worked(reference, answer, MARK)
+
+
+TASK = Procedural(name="word_problems", options=WordProblemOptions, generate=_generate, score=score, measures=MEASURES)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m gapbridge.tasks.word_problems", description="Write a JSONL file.")
     parser.add_argument("--split", choices=SPLITS, required=True)
     parser.add_argument("--count", type=int, required=True, help="number of problems")
     parser.add_argument("--steps", type=int, nargs="+", default=[4], help="operations in a problem, 1 to 6")
+    parser.add_argument("--order", choices=ORDERS, default="working_first", help="where the result stands")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--preferences", action="store_true", help="pairs: the right answer, and one with a wrong step"
     )
     parser.add_argument("--output", type=Path, required=True, help="the JSONL file to write")
     args = parser.parse_args(argv)
-    found = problems(args.split, count=args.count, steps=args.steps, seed=args.seed)
+    found = problems(args.split, count=args.count, steps=args.steps, seed=args.seed, order=args.order)
     rows = [problem.preference_row() if args.preferences else problem.row() for problem in found]
     write_text_atomic(args.output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     print(f"{args.output}: {len(rows)} problems")

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...errors import ConfigError
 from ...tasks.task import task_named
-from ..summaries import Group
+from ..summaries import Group, prompt_text
 from .judges import EndpointJudge, Judge, LocalJudge
 from .winrate import Pair, judge_pairs
 
@@ -52,7 +52,7 @@ def judge_groups(groups: Sequence[Group], args: argparse.Namespace, cache: Path)
             rivals[groups[0].name] = {s["id"]: s["answer"] for s in groups[0].samples}
         for rival, texts in rivals.items():
             pairs = [
-                Pair(str(s["id"]), _text(s["prompt"]), s["answer"].strip(), texts[s["id"]].strip())
+                Pair(str(s["id"]), prompt_text(s["prompt"]), s["answer"].strip(), texts[s["id"]].strip())
                 for s in group.samples
                 if s["id"] in texts
             ]
@@ -63,8 +63,3 @@ def judge_groups(groups: Sequence[Group], args: argparse.Namespace, cache: Path)
             record |= {"first": group.name, "second": rival, "text": f"{group.name} against {rival}: {rate}"}
             rates.append(record)
     return rates
-
-
-def _text(prompt: str | list[dict[str, Any]]) -> str:
-    """A prompt as the judge reads it; messages one below the other."""
-    return prompt if isinstance(prompt, str) else "\n\n".join(str(turn.get("content", "")) for turn in prompt)

@@ -1,0 +1,313 @@
+"""The procedural tasks: problems within their limits, disjoint splits, oracles that take only what is right."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from gapbridge.errors import ConfigError
+from gapbridge.tasks.__main__ import main
+from gapbridge.tasks.listing import THINGS
+from gapbridge.tasks.page_summaries import FACTS, TRIFLES, claims
+from gapbridge.tasks.procedural import SPLITS, Problem
+from gapbridge.tasks.task import PROCEDURAL
+from gapbridge.tasks.word_problems import NAMES
+
+
+FEW = settings(max_examples=40, deadline=None)
+SEEDS = st.integers(0, 10**6)
+# Options in their limits, for each task.
+LENGTHS = st.integers(3, 60).flatmap(
+    lambda low: st.fixed_dictionaries({"min_length": st.just(low), "max_length": st.integers(low, 60)})
+)
+ORDERS = st.sampled_from(["working_first", "answer_first"])
+OPTIONS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
+    "word_problems": st.fixed_dictionaries(
+        {"steps": st.lists(st.integers(1, 6), min_size=1, max_size=3).map(tuple), "order": ORDERS}
+    ),
+    "copying": st.tuples(LENGTHS, st.integers(4, 26)).map(lambda drawn: {**drawn[0], "kinds": drawn[1]}),
+    "listing": st.integers(2, 12).flatmap(
+        lambda items: st.fixed_dictionaries({"items": st.just(items), "kinds": st.integers(items + 14, len(THINGS))})
+    ),
+    "sums": st.fixed_dictionaries({"terms": st.integers(2, 12), "digits": st.integers(1, 4), "order": ORDERS}),
+    "page_summaries": st.fixed_dictionaries({"facts": st.integers(2, len(FACTS)), "distractors": st.integers(0, 12)}),
+}
+REQUESTS = st.sampled_from(sorted(OPTIONS)).flatmap(
+    lambda name: st.tuples(st.just(name), OPTIONS[name], st.sampled_from(SPLITS), SEEDS)
+)
+
+
+def made(name: str, split: str = "train", count: int = 1, seed: int = 0, **options: Any) -> list[Problem]:
+    return list(PROCEDURAL[name].problems(split, count=count, seed=seed, **options))
+
+
+def score(name: str, problem: Problem, answer: str) -> dict[str, float]:
+    return PROCEDURAL[name].score(problem.prompt, problem.answer, answer)
+
+
+def computed(name: str, problem: Problem) -> Any:
+    """What a problem computes, read from its text."""
+    if name == "word_problems":
+        lines = [line for line in problem.answer.splitlines() if not line.startswith("####")]
+        return tuple(line.split(": ")[1].split("=")[0] for line in lines)
+    if name == "copying":
+        return problem.answer
+    if name == "listing":
+        return frozenset(problem.answer.split(", "))
+    if name == "sums":
+        return tuple(sorted(problem.prompt.removeprefix("Add: ").split(" + ")))
+    return frozenset(claim.clause for claim in claims(problem.answer))
+
+
+def test_every_task_is_tried_here() -> None:
+    assert sorted(OPTIONS) == sorted(PROCEDURAL)
+
+
+@FEW
+@given(REQUESTS)
+def test_the_oracle_takes_the_reference_and_no_other_task_data(request: tuple[str, dict[str, Any], str, int]) -> None:
+    name, options, split, seed = request
+    first, second = made(name, split, 2, seed, **options)
+    scores = score(name, first, first.answer)
+    assert scores["correct"] == 1 and set(PROCEDURAL[name].measures) <= set(scores)
+    for answer in ("", " ", "#### ", "Total:", "I do not know.", ", and , .", second.prompt):
+        scores = score(name, first, answer)
+        assert scores["correct"] == 0 and all(0 <= value <= 1 for value in scores.values()), answer
+    if computed(name, first) != computed(name, second) and name not in ("word_problems", "sums"):
+        assert score(name, first, second.answer)["correct"] == 0
+
+
+@FEW
+@given(REQUESTS, st.data())
+def test_the_oracle_refuses_a_changed_answer(
+    request: tuple[str, dict[str, Any], str, int], data: st.DataObject
+) -> None:
+    """One word lost, said twice, or another in its place."""
+    name, options, split, seed = request
+    (problem,) = made(name, split, 1, seed, **options)
+    words = problem.answer.replace("\n", " \n ").split(" ")
+    at = data.draw(st.integers(0, len(words) - 1))
+    assume(words[at] != "\n")
+    slip = data.draw(st.sampled_from(("lost", "twice", "other")))
+    changed = [*words[:at], *{"lost": (), "twice": (words[at],) * 2, "other": ("zzz9",)}[slip], *words[at + 1 :]]
+    answer = " ".join(changed).replace(" \n ", "\n")
+    scores = score(name, problem, answer)
+    assert all(0 <= value <= 1 for value in scores.values())
+    if name in ("word_problems", "sums"):  # names and signs are no result: only what is changed there is seen
+        result = next(line for line in problem.answer.splitlines() if line.startswith(("####", "Total:")))
+        on_result = result not in answer.splitlines()
+        assert scores["correct"] == (not on_result) or slip == "lost"
+        if not on_result and not words[at].endswith(":"):
+            assert scores["working"] < 1
+    else:
+        assert scores["correct"] == 0
+
+
+@FEW
+@given(REQUESTS)
+def test_problems_are_a_function_of_split_seed_index_and_options(
+    request: tuple[str, dict[str, Any], str, int],
+) -> None:
+    name, options, split, seed = request
+    drawn = made(name, split, 8, seed, **options)
+    assert made(name, split, 8, seed, **options) == drawn and made(name, split, 2, seed, **options) == drawn[:2]
+    assert [problem.id for problem in drawn] == [f"{split}-{seed}-{index}" for index in range(8)]
+    row = drawn[0].row()
+    assert row["prompt"][0]["content"] == drawn[0].prompt and row["completion"][0]["content"] == drawn[0].answer
+    others = made(name, split, 8, seed + 1, **options)
+    assert [problem.prompt for problem in others] != [problem.prompt for problem in drawn]
+
+
+# Small enough that every computation comes up again and again.
+SMALL: dict[str, dict[str, Any]] = {
+    "word_problems": {"steps": (1,)},
+    "copying": {"kinds": 3, "min_length": 3, "max_length": 4},
+    "listing": {"items": 2, "kinds": 12},
+    "sums": {"terms": 3},
+    "page_summaries": {"facts": 2},
+}
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_splits_share_no_computation(name: str) -> None:
+    found = {split: {computed(name, problem) for problem in made(name, split, 600, **SMALL[name])} for split in SPLITS}
+    assert min(len(each) for each in found.values()) > 3
+    assert not (found["train"] & found["validation"] or found["train"] & found["test"])
+    assert not found["validation"] & found["test"]
+
+
+@FEW
+@given(OPTIONS["copying"], SEEDS)
+def test_sequences_are_as_long_and_as_varied_as_asked(options: dict[str, Any], seed: int) -> None:
+    for problem in made("copying", "train", 20, seed, **options):
+        symbols = problem.answer.split()
+        assert options["min_length"] <= len(symbols) <= options["max_length"]
+        assert set(symbols) <= set("abcdefghijklmnopqrstuvwxyz"[: options["kinds"]])
+        assert problem.prompt == f"Copy: {problem.answer}"
+
+
+def test_places_behind_a_slip_count_and_shifted_ones_do_not() -> None:
+    problem = Problem("1", "Copy: a b c d e", "a b c d e")
+    assert score("copying", problem, "a b x d e") == {"correct": 0, "places": 0.8}
+    assert score("copying", problem, "a b d e") == {"correct": 0, "places": 0.4}
+    assert score("copying", problem, "a b c d e e e e e e") == {"correct": 0, "places": 0.5}
+
+
+@FEW
+@given(OPTIONS["listing"], SEEDS)
+def test_any_order_of_the_items_is_right(options: dict[str, Any], seed: int) -> None:
+    (problem,) = made("listing", "test", 1, seed, **options)
+    items = problem.answer.split(", ")
+    assert len(set(items)) == options["items"] and set(items) <= set(THINGS[: options["kinds"]])
+    assert all(f" {item}" in problem.prompt for item in items)
+    random.Random(seed).shuffle(items)
+    assert score("listing", problem, ", ".join(items))["correct"] == 1
+    assert score("listing", problem, ", ".join([*items, items[0]])) == {
+        "correct": 0, "listed": 1, "repeated": 1 / (len(items) + 1), "strange": 0,
+    }  # fmt: skip
+    assert score("listing", problem, ", ".join([*items[1:], "moon"]))["strange"] == 1 / len(items)
+
+
+def test_the_references_of_lists_are_in_no_one_order() -> None:
+    found = made("listing", count=50)
+    asked = [problem.prompt.removeprefix("In the bag: ").split(". ")[0].split(", ") for problem in found]
+    same = [problem.answer.split(", ") == [item.split(" ")[1] for item in bag] for problem, bag in zip(found, asked)]
+    assert sum(same) < 5
+
+
+@FEW
+@given(OPTIONS["sums"], SEEDS)
+def test_sums_are_summed_right(options: dict[str, Any], seed: int) -> None:
+    (problem,) = made("sums", "validation", 1, seed, **options)
+    terms = [int(term) for term in problem.prompt.removeprefix("Add: ").split(" + ")]
+    lines = problem.answer.splitlines()
+    total = lines.pop(0 if options["order"] == "answer_first" else -1)
+    assert total == f"Total: {sum(terms)}" and len(terms) == options["terms"] == len(lines) + 1
+    assert all(len(str(term)) == options["digits"] or (term == 0 and options["digits"] == 1) for term in terms)
+    for at, line in enumerate(lines, 1):
+        assert line == f"{sum(terms[:at])}+{terms[at]}={sum(terms[: at + 1])}"
+
+
+@pytest.mark.parametrize(("name", "mark"), [("sums", "Total:"), ("word_problems", "####")])
+def test_a_wrong_first_line_is_not_mended_by_the_working(name: str, mark: str) -> None:
+    (problem,) = made(name, order="answer_first")
+    first, _, working = problem.answer.partition("\n")
+    assert first.startswith(mark) and mark not in working
+    wrong = f"{mark} {int(first.removeprefix(mark)) + 1}\n{working}"
+    assert score(name, problem, wrong) == {"correct": 0, "working": 1, "agrees": 0}
+    assert score(name, problem, f"{wrong}\n{first}")["correct"] == 0
+    assert score(name, problem, f"{working}\n{first}") == {"correct": 0, "working": 1, "agrees": 0}
+    assert score(name, problem, working)["correct"] == 0
+    assert score(name, problem, f"{problem.answer}\n{working}")["working"] == 0.5
+    (other,) = made(name)
+    assert other.prompt == problem.prompt and other.answer == f"{working}\n{first}"
+    assert score(name, other, f"{working}\n{first}") == {"correct": 1, "working": 1, "agrees": 1}
+
+
+@FEW
+@given(OPTIONS["page_summaries"], SEEDS)
+def test_a_page_says_what_its_summary_says(options: dict[str, Any], seed: int) -> None:
+    (problem,) = made("page_summaries", "train", 1, seed, **options)
+    needed = list(claims(problem.answer))
+    page = problem.prompt.partition("\n")[2]
+    assert len(needed) == options["facts"] and all(claim.is_on(page) and claim.kind in FACTS for claim in needed)
+    assert len({claim.subject for claim in needed}) == 1 and f"deeds of {needed[0].subject} in" in problem.prompt
+    assert page.count(".") == options["facts"] + options["distractors"]
+    person = needed[0].subject
+    assert not any(claim.is_on(page.replace(person, "Somebody")) for claim in needed)
+    about = [wording.replace("{b}", person) for kind in FACTS for wording in kind.wordings if "{b}" in wording]
+    for name in NAMES:  # what others do to the person is no deed of the person
+        assert not any(sentence.format(a=name) in page for sentence in about)
+
+
+PAGE = (
+    "Sum up the home, work and deeds of Ana in one sentence.\n"
+    "It rained a little. Ana lost 12 pens. By the lake Ana ran into Ben. Ben lost 2 pens. Ana has a dog."
+)
+
+
+@pytest.mark.parametrize(
+    ("summary", "kept", "false", "needless"),
+    [
+        ("Ana lost 12 pens and met Ben.", 1, 0, 0),
+        ("Ana met Ben and lost 12 pens", 1, 0, 0),
+        ("Ana lost 12 pens. She met Ben.", 1, 0, 0),
+        ("Ana lost 12 pens.", 0.5, 0, 0),
+        ("Ana lost 2 pens and met Ben.", 0.5, 0.5, 0),
+        ("Ben lost 12 pens and met Ana.", 0, 1, 0),
+        ("Ana lost 12 pens, met Ben and has a dog.", 1, 0, 1 / 3),
+        ("Ana lost 12 pens, met Ben and has a cat.", 1, 1 / 3, 0),
+        ("Ana lost 12 pens, met Ben and Ben lost 2 pens.", 1, 0, 1 / 3),
+        ("Ana lost 12 pens, lost 12 pens and met Ben.", 1, 0, 1 / 3),
+        ("Ana lost pens and met Ben.", 0.5, 0.5, 0),
+        ("lost 12 pens and met Ben.", 0, 1, 0),
+        ("", 0, 0, 0),
+    ],
+)
+def test_facts_kept_false_and_needless(summary: str, kept: float, false: float, needless: float) -> None:
+    scores = PROCEDURAL["page_summaries"].score(PAGE, "Ana lost 12 pens and met Ben.", summary)
+    assert scores.pop("correct") == (kept == 1 and not false and not needless)
+    assert scores == pytest.approx({"facts_kept": kept, "false_facts": false, "needless_facts": needless})
+
+
+def test_kinds_of_facts_are_told_apart() -> None:
+    """Every wording tells every value, and no clause reads as another kind's."""
+    for kind in FACTS + TRIFLES:
+        values = re.findall(r"\{\w+\}", kind.clause)
+        assert all(value in wording for wording in kind.wordings for value in ("{a}", *values))
+        clause = re.sub(r"\{\w+\}", "9", kind.clause)
+        assert [other for other in FACTS + TRIFLES if re.fullmatch(other.pattern, clause)] == [kind]
+
+
+def test_rows_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "rows.jsonl"
+    asked = ["--split", "validation", "--count", "3", "--steps", "1", "2", "--order", "answer_first"]
+    main(["word_problems", *asked, "--output", str(path)])
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert rows == [
+        problem.row() for problem in made("word_problems", "validation", 3, steps=(1, 2), order="answer_first")
+    ]
+    assert [row["completion"][0]["content"].count("\n") for row in rows] == [1, 2, 1]
+    for wrong, message in (
+        (["copying", "--kinds", "1", "--max_length", "900"], "2 faults"),
+        (["copying", "--min_length", "30"], "larger than max_length, 26"),
+        (["listing", "--items", "9", "--kinds", "8"], "no item comes twice"),
+        (["copying", "--kinds", "2", "--min_length", "1", "--max_length", "1"], "choose larger values"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main([*wrong, "--split", "test", "--count", "9", "--output", str(tmp_path / "none.jsonl")])
+        assert stopped.value.code == 2 and message in capsys.readouterr().err
+    assert not (tmp_path / "none.jsonl").exists()
+    with pytest.raises(ConfigError, match="2 faults"):
+        made("sums", "dev", -1)
+
+
+def test_the_examples_in_the_docs_are_what_the_commands_make(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "tasks.md").read_text()
+    example = r"    python -m gapbridge\.tasks ([^\n]*) --output row\.jsonl\n\n```\n(.*?)\n\n(.*?)\n```"
+    shown = re.findall(example, page, re.S)
+    for command, prompt, answer in shown:
+        main([*command.split(), "--output", str(tmp_path / "row.jsonl")])
+        row = json.loads((tmp_path / "row.jsonl").read_text())
+        assert (row["prompt"][0]["content"], row["completion"][0]["content"]) == (prompt, answer)
+    assert {command.split()[0] for command, _, _ in shown} == set(PROCEDURAL)
+
+
+def test_the_table_in_the_docs_names_every_option_and_score() -> None:
+    rows = [line for line in (ROOT / "docs" / "tasks.md").read_text().splitlines() if line.startswith("| `")]
+    for row, (name, task) in zip(rows, PROCEDURAL.items(), strict=True):
+        options = {field.name: field.default for field in fields(task.options)}
+        shown = {key: " ".join(map(str, v)) if isinstance(v, tuple) else v for key, v in options.items()}
+        text = ", ".join(f"`{key}` {value}" for key, value in shown.items())
+        (problem,) = made(name)
+        scores = ", ".join(f"`{measure}`" for measure in list(score(name, problem, ""))[1:])
+        assert row.startswith(f"| `{name}` |") and f"| {text} |" in row and f"; {scores} |" in row

@@ -1,0 +1,69 @@
+"""Word problems: what validation is apart from, the order of result and working, and rows that stay as they are."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from gapbridge.tasks.task import PROCEDURAL
+from gapbridge.tasks.word_problems import main, problems, split_of
+
+
+@pytest.mark.parametrize(
+    ("options", "file"),
+    [
+        (["--split", "train", "--count", "2000"], "train"),
+        (["--split", "test", "--count", "400"], "test"),
+        (["--preferences", "--seed", "1", "--split", "train", "--count", "384"], "preferences_train"),
+        (["--preferences", "--seed", "1", "--split", "test", "--count", "64"], "preferences_test"),
+    ],
+)
+def test_embedded_rows_stay_as_they_are(options: list[str], file: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    main([*options, "--output", str(path)])
+    shipped = ROOT / "recipes" / "tiny" / "data" / f"{file}.jsonl"
+    assert hashlib.sha256(path.read_bytes()).digest() == hashlib.sha256(shipped.read_bytes()).digest()
+
+
+def test_validation_is_taken_from_training_alone() -> None:
+    assert list(problems("test", count=80, validation_apart=True)) == list(problems("test", count=80))
+    plain = list(problems("train", count=300, steps=(1,)))
+    apart = list(problems("train", count=300, steps=(1,), validation_apart=True))
+    assert {split_of(problem.steps, validation_apart=True) for problem in plain} == {"train", "validation"}
+    assert {split_of(problem.steps, validation_apart=True) for problem in apart} == {"train"}
+    for old, new in zip(plain, apart, strict=True):  # only what belongs to validation is drawn again
+        assert (old == new) == (split_of(old.steps, validation_apart=True) == "train")
+    held_out = list(problems("validation", count=300, steps=(1,)))
+    assert {split_of(problem.steps, validation_apart=True) for problem in held_out} == {"validation"}
+
+
+def test_validation_shares_no_computation_with_the_embedded_training_problems() -> None:
+    """By chance, not by construction: they are older than the split."""
+
+    def computations(split: str, count: int) -> set[tuple[str, ...]]:
+        return {
+            tuple(f"{step.left}{step.operator}{step.right}" for step in problem.steps)
+            for problem in problems(split, count=count)
+        }
+
+    assert not computations("train", 2000) & computations("validation", 400)
+
+
+def test_the_order_changes_nothing_else() -> None:
+    for first, last in zip(problems("test", count=40, order="answer_first"), problems("test", count=40), strict=True):
+        lines = first.answer.splitlines()
+        assert (first.id, first.question, first.steps) == (last.id, last.question, last.steps)
+        assert lines[0] == f"#### {last.result}" and "\n".join([*lines[1:], lines[0]]) == last.answer
+        wrong = first.preference_row()["rejected"][0]["content"].splitlines()
+        assert wrong[0] == f"#### {last.wrong_steps()[-1].result}" and len(wrong) == len(lines)
+
+
+def test_the_common_interface_makes_the_same_problems() -> None:
+    task = PROCEDURAL["word_problems"]
+    rows = [problem.row() for problem in task.problems("train", count=60, steps=(1, 3), validation="in_train")]
+    assert rows == [problem.row() for problem in problems("train", count=60, steps=(1, 3))]
+    rows = [problem.row() for problem in task.problems("train", count=60, steps=(1, 3))]
+    assert rows == [problem.row() for problem in problems("train", count=60, steps=(1, 3), validation_apart=True)]
