@@ -16,6 +16,7 @@ from .matching import Load
 
 
 _JUDGES = ("exact_match", "math_verify")  # of which `accuracy` is made
+_EDITS = ("token_f1", "cer")  # of whatever grader, where samples have them
 Record = dict[str, Any]
 
 
@@ -34,7 +35,7 @@ def read_scores(samples: Path, task: EvalTask, temperature: float) -> dict[str, 
     with open(samples, encoding="utf-8") as file:
         for sample in map(json.loads, file):
             scores = found.setdefault(sample["mode"], {})
-            for name, key in columns_of(task).items():
+            for name, key in {**columns_of(task), **{name: name for name in _EDITS if name in sample}}.items():
                 column = f"{name}, {temperature_name(temperature)}"
                 scores.setdefault(column, {})[str(sample["id"])] = float(sample[key])
     return found

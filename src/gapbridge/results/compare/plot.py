@@ -69,4 +69,6 @@ def _panel(axis: Axes, column: str, differences: Mapping[str, Difference | None]
     better = "left" if is_better_lower(column) else "right"
     axis.set_title(f"{column}: {better} is better", fontsize=10)
     axis.set_xlabel(f"less {control}, points" if scale == 100 else f"less {control}")
+    axis.use_sticky_edges = False
+    axis.autoscale_view(scaley=False)
     axis.grid(axis="y", visible=False)

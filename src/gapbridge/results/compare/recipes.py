@@ -24,7 +24,7 @@ from .suite import NONE, Arm, Suite, filled
 
 
 # Keys that say how long an arm trains. An arm that has one of them among its overrides is not matched.
-LENGTH_KEYS = ("num_train_epochs", "max_steps", "round_epochs", "final_reference_epochs")
+LENGTH_KEYS = ("num_train_epochs", "max_steps", "round_epochs")
 _LEFT_OUT = ("output_dir", "run_name", "hub_model_id", "hub_strategy", "hub_revision", "hub_private_repo", "seed")
 _LOOKED_AT = 64  # references, to see whether they have marked answers
 

@@ -120,7 +120,10 @@ def _run_arm(comparison: Comparison, task: EvalTask, run: Run, seed: int, arm: A
             scores.setdefault(mode, {}).update(found)
     gap: Record = {}
     if evaluation.gap:
-        slips = ["--slips", *(f"{place:g}" for place in evaluation.slips)] if evaluation.slips else []
+        # All arms are given the same slips: those of the model that the control starts from.
+        source = comparison.start_of(comparison.suite.control, seed)
+        slips = ["--slips", *(f"{place:g}" for place in evaluation.slips), "--slips_from", source]
+        slips = slips if evaluation.slips else []
         path = run(["gap", *asked, *length, *slips, "--output_dir", str(own)])
         gap = read_figures(read_json(Path(path))["models"][0])
     load = Load(**plan["load"])

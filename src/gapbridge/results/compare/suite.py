@@ -26,8 +26,8 @@ SEEDS = (1, 2, 3)
 TEMPERATURES = (0.0, 1.0)
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _SUITE: dict[str, Any] = {
-    "name": str, "recipe": str, "seeds": list[int], "base": dict, "overrides": dict, "start": dict, "arms": dict,
-    "match": str, "evaluation": dict,
+    "name": str, "recipe": str, "seeds": list[int], "base": dict | None, "overrides": dict, "start": dict | None,
+    "arms": dict, "match": str, "evaluation": dict,
 }  # fmt: skip
 _ARM: dict[str, Any] = {"method": str, "modes": list[str], "start": str}
 _EVALUATION: dict[str, Any] = {
@@ -180,7 +180,7 @@ def read_suite(path: Path) -> Suite:
             found[name] = _arm(name, entry, START if has_start else NONE, faults)
     arms = {name: arm for name, arm in found.items() if arm is not None}
     evaluation = _evaluation(values.get("evaluation", {}), faults)
-    base = _base(values["base"], faults) if "base" in values else None
+    base = _base(values["base"], faults) if values.get("base") else None
     control = arms.get(methods.CONTROL)
     if control is not None and control.method != methods.CONTROL:
         faults.append(f"arms: {control.name} is the control: its method is {control.name}, not {control.method}")

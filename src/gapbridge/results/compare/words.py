@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from .statistics import Difference
 
 
-LOWER_IS_BETTER = ("recovery", "decisions.drop", "cer", "edit_distance", "character_error_rate", "wrong_steps")
+LOWER_IS_BETTER = (
+    "recovery", "decisions.drop", "cer", "false_facts", "needless_facts", "repeated", "strange",
+)  # fmt: skip
 
 
 def is_better_lower(column: str) -> bool:
