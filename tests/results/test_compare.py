@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from conftest import tiny_llama
 from helpers import gapbridge, kill_when, recipe, refused, write_rows
 
@@ -109,6 +110,8 @@ def test_a_dry_run_writes_nothing(place: Path) -> None:
 
 def test_a_task_must_be_said_where_references_mark_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = write_rows(place / "plain.jsonl", [{"prompt": "Say it.\n", "completion": "It is said."}] * 3)
-    entry = json.dumps([{"path": "json", "data_files": rows}])
-    said = refused(capsys, *command(place, place / "none", "--eval_datasets", entry))
+    keys = yaml.safe_load((place / "recipe.yaml").read_text())
+    own = place / "plain.yaml"
+    own.write_text(yaml.safe_dump({**keys, "eval_datasets": [{"path": "json", "data_files": rows}]}))
+    said = refused(capsys, "compare", str(own), *command(place, place / "none")[2:])
     assert "3 of the first 3 held-out references mark no final answer" in said

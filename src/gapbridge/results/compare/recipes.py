@@ -110,7 +110,7 @@ def read_comparison(suite: Suite, directory: Path, options: list[str]) -> Compar
     Raises:
         ConfigError, DataError: listing the faults of the recipe, or of all arms.
     """
-    job = read_job(["--config", suite.recipe, *options])
+    job = read_job(["--config", suite.recipe, "--output_dir", str(directory), *options])
     comparison = Comparison(suite, directory, job.name, dict(job.recipe.keys))
     faults = []
     if not (job.data.eval_datasets or job.data.test_split_size or job.script.dataset_name):
