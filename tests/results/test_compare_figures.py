@@ -108,6 +108,10 @@ def test_words() -> None:
     )
     said = paragraph({"accuracy": {"a": made(2, (1, 3), None), "b": made(2, (-1, 3), None)}}, "sft", 1)
     assert said.startswith("No conclusion: one seed.") and said.endswith("0 over the examples: a in accuracy.")
+    nulls = {"x": {"a": null}, "y": {"a": null, "b": null}, "z": {"a": up, "b": null}}
+    assert paragraph(nulls, "sft", 3).startswith(
+        "**z**: better than sft: a; no difference shown: b. No difference from sft shown for any arm: x; y. Better"
+    )
     assert "only arm" in paragraph({}, "sft", 3)
 
 
@@ -174,10 +178,10 @@ def test_a_page_from_cells() -> None:
     cells = [cell("sft", 1, [0, 0, 0, 1]), cell("rac", 1, [0, 0, 1, 1], [1, 1, 1, 1]), cell("sft", 2, [0, 0, 0, 0])]
     cells += [cell("rac", 2, [0, 0, 0, 0], [1, 1, 1, 0])]
     rows = summarise(cells, "sft")
-    assert [row.name for row in rows] == ["sft", "rac", "rac, corrected"] and rows[0].seeds == [1, 2]
+    assert [row.name for row in rows] == ["sft", "rac", "rac (corrected)"] and rows[0].seeds == [1, 2]
     entries = {row.name: row.scores["accuracy, greedy"] for row in rows}
     assert entries["sft"].mean == 0.125 and entries["sft"].less_control is None
-    corrected = entries["rac, corrected"]
+    corrected = entries["rac (corrected)"]
     assert corrected.mean == 0.875 and corrected.by_seed == {1: 1.0, 2: 0.75}
     assert corrected.less_control is not None and corrected.less_control.by_seed == {1: 0.75, 2: 0.75}
     assert corrected.less_direct is not None and corrected.less_direct.by_seed == {1: 0.5, 2: 0.75}
@@ -185,12 +189,12 @@ def test_a_page_from_cells() -> None:
     arm = {"method": "m", "overrides": {"k": 1}, "start": "none"}
     settings = {"name": "n", "recipe": "r", "match": "steps", "arms": {"sft": arm, "rac": arm, "later": arm}}
     words = verdict(rows, "sft")
-    assert "better than sft: rac, corrected" in words and "no difference shown: rac" in words
+    assert "better than sft: rac (corrected)" in words and "no difference shown: rac" in words
     record = {"settings": settings, "task": "math", "words": words, "cells": cells, "rows": as_records(rows)}
     text = page(record, rows, "sft", "compare.png")
-    assert "| rac, corrected | 2 | 87.5 +75.0 [" in text and "{+75.0, +75.0}" in text and words in text
+    assert "| rac (corrected) | 2 | 87.5 +75.0 [" in text and "{+75.0, +75.0}" in text and words in text
     assert "| later | m | k: 1 | none | not run yet | – |" in text
-    assert "| rac, corrected | accuracy, greedy | 100.0 | 75.0 |" in text
+    assert "| rac (corrected) | accuracy, greedy | 100.0 | 75.0 |" in text
     heads = [axis.get_title() for axis in draw_differences(differing(rows), {}, "sft", "c").axes]
     assert heads == ["accuracy, greedy: right is better"]
 

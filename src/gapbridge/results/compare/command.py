@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from ... import methods
-from ...answers.session import OUTPUTS, print_table
+from ...answers.session import OUTPUTS
 from ...errors import ConfigError, RunError
 from ...files import write_json_atomic, write_text_atomic
 from ...recipe.secrets import without_secrets
 from ...runs.directory import FREE_SETTINGS, environment
 from ...runs.figures import save
 from ...runs.report import read_json
+from ...runs.tables import table
 from ...tasks.task import EvalTask
 from .cells import read_cells
 from .dry import run_dry
@@ -162,5 +163,6 @@ def write_page(directory: Path, settings: dict[str, Any], task: EvalTask) -> Pat
 
 def _show(rows: list[Row], words: str) -> None:
     head, lines = score_table(rows)
-    print_table("scores in per cent, and what an arm has more than the control", head, lines)
+    columns = {name: {line[0]: line[at] for line in lines} for at, name in enumerate(head) if at}
+    print("\n".join(table("arm", columns)))
     print(words.replace("**", ""))

@@ -25,7 +25,7 @@ from ...tasks.task import EvalTask
 from .matching import matched_steps
 from .recipes import Comparison, arm_recipe, job_of
 from .running import is_matched
-from .sampling import Sample, take_sample
+from .sampling import Sample, sequences_of, take_sample
 from .suite import Arm
 
 
@@ -124,7 +124,7 @@ def _answering(
 
 def _step_seconds(job: Job, model: PreTrainedModel, sample: Sample) -> float:
     """Seconds of an optimizer step, from a few at a learning rate of 0, which leave the weights as they are."""
-    sequences = [tokens for row in sample.rows for tokens in job.method.tokens_of(row)]
+    sequences = [tokens for row in sample.rows for tokens in sequences_of(job, row)]
     size = min(len(sequences), job.args.per_device_train_batch_size)
     batch = sequences[:size]
     longest = max(map(len, batch))

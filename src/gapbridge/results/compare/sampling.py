@@ -47,7 +47,7 @@ def take_sample(job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizer
     started = time.perf_counter()
     rows = first_rows(job.method, some, tokenizer, args, contexts and _counted(contexts, drawn), _ALL)
     seconds = time.perf_counter() - started
-    lengths = [sum(map(len, job.method.tokens_of(row))) for row in rows]
+    lengths = [sum(map(len, sequences_of(job, row))) for row in rows]
     rounds = rounds_of(args) if contexts is None else rounds_of(job.args)
     load = Load(
         rows_per_step=args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
@@ -58,6 +58,11 @@ def take_sample(job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizer
         rounds=rounds_of(job.args),
     )
     return Sample(load, rows, len(examples), seconds / count if contexts else 0.0)
+
+
+def sequences_of(job: Job, row: Row) -> list[list[int]]:
+    """The sequences that a row is in a training step: itself, or the two of a pair."""
+    return [row["input_ids"]] if "input_ids" in job.method.trained_columns else job.method.tokens_of(row)
 
 
 def _counted(contexts: Contexts, drawn: list[int]) -> Contexts:

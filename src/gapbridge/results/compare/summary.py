@@ -37,7 +37,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        return self.arm if self.mode == DIRECT else f"{self.arm}, {self.mode}"
+        return self.arm if self.mode == DIRECT else f"{self.arm} ({self.mode})"
 
 
 def summarise(cells: Sequence[Record], control: str) -> list[Row]:

@@ -31,7 +31,11 @@ def paragraph(columns: Mapping[str, Mapping[str, Difference]], control: str, see
             f"here: give at least three. Differences from {control} that leave out 0 over the examples: "
             f"{_one_seed(columns)}."
         )
-    sentences = [_sentence(column, differences, control) for column, differences in columns.items() if differences]
+    shown = {column: differences for column, differences in columns.items() if differences}
+    nulls = [column for column, found in shown.items() if all(less.verdict == "null" for less in found.values())]
+    sentences = [_sentence(column, found, control) for column, found in shown.items() if column not in nulls]
+    if nulls:
+        sentences.append(f"No difference from {control} shown for any arm: {'; '.join(nulls)}.")
     note = "Better and worse mean that 0 lies outside both 95 % intervals, over examples and over seeds."
     return " ".join([*sentences, note])
 
