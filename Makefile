@@ -8,13 +8,14 @@ TEST_WORKERS ?= 2
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install quickstart test test-all quality format bench tiny-base clean
+.PHONY: help install quickstart test test-all quality format bench evidence tiny-base clean
 
 help:
 	@echo "make quickstart   set up, then SFT, BASH and RAC on the embedded model, evaluation, gap picture, report (CPU, minutes)"
 	@echo "make test         set up, then run the tests (all but gpu)"
 	@echo "make quality      ruff and mypy"
 	@echo "make bench        the benchmarks of benchmarks/ on this machine"
+	@echo "make evidence     the comparisons of benchmarks/evidence/cpu, from nothing (CPU, an hour or more)"
 	@echo "make tiny-base    make recipes/tiny/base and recipes/tiny/data anew (about 20 minutes)"
 
 $(STAMP): setup.py constraints.txt
@@ -50,6 +51,9 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/drafting.py --model random-25m --stop_every 4 --rows 128 --skip generate_batch --output benchmarks/results/drafting-random-25m-ragged-cpu.json
 	$(BIN)/python benchmarks/overhead.py --output benchmarks/results/overhead-tiny-cpu.json
 	$(BIN)/python benchmarks/rac_ablation.py --output benchmarks/results/rac-ablation-tiny-cpu.json
+
+evidence: $(STAMP)
+	$(BIN)/python benchmarks/evidence/run.py benchmarks/evidence/cpu/*.yaml --workers $(TEST_WORKERS)
 
 tiny-base: $(STAMP)
 	$(BIN)/python -m gapbridge.tasks.word_problems --split train --count 2000 --output recipes/tiny/data/train.jsonl

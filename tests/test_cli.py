@@ -76,6 +76,11 @@ ANSWER = {
     "temperature": 0.0, "limit": None, "batch_size": 64, "seed": 0,
 }  # fmt: skip
 VALIDATE = {"method": None, "all": False}
+COMPARE = {
+    "config": None, "methods": None, "seeds": None, "match": None, "suite": None, "output_dir": None, "workers": 1,
+    "dry_run": False, "task": None, "max_completion_length": None, "temperatures": None, "limit": None, "gap": False,
+    "slips": None,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -103,6 +108,10 @@ VALIDATE = {"method": None, "all": False}
         ("gap", GAP, ""),
         ("gap r.yaml --prefix_lengths 1 3 --model m --use_cpu true",
          {**GAP, "config": "r.yaml", "prefix_lengths": [1, 3], "model": ["m"]}, "--use_cpu true"),
+        ("compare r.yaml --methods bash,rac --seeds 1,2 --temperatures 0,0.5 --slips 0.5 --dry-run --seed 3",
+         {**COMPARE, "config": "r.yaml", "methods": ["bash", "rac"], "seeds": [1, 2], "temperatures": [0.0, 0.5],
+          "slips": [0.5], "dry_run": True}, "--seed 3"),
+        ("compare --suite s.yaml --workers 2", {**COMPARE, "suite": Path("s.yaml"), "workers": 2}, ""),
         ("report a b", {"runs": [Path("a"), Path("b")], "results": [], "output_dir": Path("outputs/report")}, ""),
         ("report a --results c d --output_dir e",
          {"runs": [Path("a")], "results": [Path("c"), Path("d")], "output_dir": Path("e")}, ""),

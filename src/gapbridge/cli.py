@@ -97,6 +97,10 @@ def perform(call: Call) -> Any:
         from .gap.command import run_gap
 
         return run_gap(options, overrides)
+    if command == "compare":
+        from .results.compare.command import run_compare
+
+        return run_compare(options, overrides, run)
     if command == "answer":
         from .answers.command import run_answer
 
@@ -185,7 +189,7 @@ def _split_recipes(words: list[str], *, named: bool) -> tuple[list[str], list[st
 def _recipe_faults(command: str, options: argparse.Namespace) -> list[str]:
     """Too few or too many recipes; where a command takes one, its list becomes that one."""
     recipes = options.config
-    if not recipes and command not in ("eval", "gap"):  # these say themselves when they need one
+    if not recipes and command not in ("eval", "gap", "compare"):  # these say themselves when they need one
         return [f"no recipe: gapbridge {command} RECIPE.yaml, or --config RECIPE.yaml"]
     if command == "validate":
         return []

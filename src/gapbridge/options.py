@@ -89,7 +89,16 @@ def command_tree() -> tuple[Parser, dict[str, Parser]]:
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
     for name in names():
         _add_method(commands, name)
-    for add in (_add_validate, _add_preview, _add_generate, _add_answer, _add_eval, _add_gap, _add_report):
+    for add in (
+        _add_validate,
+        _add_preview,
+        _add_generate,
+        _add_answer,
+        _add_eval,
+        _add_gap,
+        _add_compare,
+        _add_report,
+    ):
         add(commands)
     return parser, dict(commands.choices)
 
@@ -126,6 +135,16 @@ def number(text: str) -> float | Refused:
     except ValueError:
         value = math.nan
     return value if math.isfinite(value) else Refused(text, "it must be a number")
+
+
+def several(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Values with commas between them."""
+
+    def values(text: str) -> Any:
+        found = [kind(part.strip()) for part in text.split(",")]
+        return next((entry for entry in found if isinstance(entry, Refused)), found)
+
+    return values
 
 
 def resume(text: str) -> str | Refused:
@@ -296,6 +315,41 @@ def _add_gap(commands: Any) -> None:
         help="most tokens of a draft (default: %(default)s)")  # fmt: skip
     add("--temperature", type=number, default=1.0, metavar="T",
         help="of the drafts; 0 is greedy (default: %(default)s)")  # fmt: skip
+
+
+def _add_compare(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "compare",
+        "RECIPE.yaml --methods A,B,… [options] [--KEY VALUE …]",
+        "train and evaluate methods and the control side by side, over seeds",
+        "RECIPE.yaml --methods bash,rac --seeds 1,2,3 --dry-run\n--suite SUITE.yaml --workers 2",
+    )
+    add = parser.add_argument
+    _add_recipe(parser, "your recipe, of any method; every arm trains its rows from its model")
+    add(
+        "--methods",
+        type=several(str),
+        metavar="A,B,…",
+        help=f"which of {', '.join(names())}; the control is always there",
+    )
+    add("--seeds", type=several(whole), metavar="N,N,…", help="seeds of training (default: 1,2,3)")
+    add("--match", metavar="KIND",
+        help="what an arm has as much of as the control: steps, tokens, compute or none (default: steps)")  # fmt: skip
+    add("--suite", type=Path, metavar="SUITE.yaml", help="arms with settings of their own, in place of a recipe")
+    add("--output_dir", type=Path, metavar="DIR", help="where it all goes; default: outputs/ and the suite's name")
+    add(
+        "--workers", type=count, default=1, metavar="N", help="seeds at once, each in a process (default: %(default)s)"
+    )
+    add("--dry-run", action="store_true", help="say what would be done and how long it takes here; write nothing")
+    group = parser.add_argument_group("evaluation, of every arm on the recipe's held-out data").add_argument
+    group("--task", metavar="TASK",
+        help="the grader, as for gapbridge eval; default: math, if the references mark their answers")  # fmt: skip
+    group("--max_completion_length", type=whole, metavar="N", help="most tokens of an answer; default: the task's")
+    group("--temperatures", type=several(number), metavar="T,T,…", help="0 is greedy (default: 0,1)")
+    group("--limit", type=whole, metavar="N", help="the first so many held-out examples only")
+    group("--gap", action="store_true", help="measure the gap as well, as gapbridge gap")
+    group("--slips", type=several(number), metavar="P,P,…", help="and force slips at these places, between 0 and 1")
 
 
 def _add_report(commands: Any) -> None:

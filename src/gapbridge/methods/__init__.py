@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from ..training.method import AnswerMode, Method
 
 
+CONTROL = "sft"  # what the others are compared with
+
+
 def names() -> tuple[str, ...]:
     """The methods, in alphabetical order."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg))

@@ -149,6 +149,11 @@ class Method(Account, Guards):
         return (cls.plain_row(example) for example, _ in pairs)
 
     @classmethod
+    def step_passes(cls, args: Any) -> float:
+        """Forward passes that a token of a row costs in a training step, the backward pass counted as two of them."""
+        return 3.0
+
+    @classmethod
     def plain_row(cls, example: Any) -> Row:
         """The row of an example for which nothing is drawn."""
         return reference_row(example)

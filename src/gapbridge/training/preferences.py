@@ -89,6 +89,10 @@ class PreferenceMethod(Method):
         return [row["prompt_ids"] + row["chosen_ids"], row["prompt_ids"] + row["rejected_ids"]]
 
     @classmethod
+    def step_passes(cls, args: Any) -> float:
+        return super().step_passes(args) + 1  # the reference model's
+
+    @classmethod
     def argument_faults(cls, args: Any, given: dict[str, Any]) -> list[str]:
         return []
 

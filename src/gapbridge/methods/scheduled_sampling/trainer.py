@@ -21,6 +21,9 @@ from .paper import BENGIO_2015
 from .schedules import mixture_at
 
 
+EXACT_PASSES = 2  # by its cost beside SFT on the tiny base, 1.7 steps (docs/cost.md)
+
+
 @dataclass
 class ScheduledSamplingConfig(ScheduledSamplingFields, SFTConfig):
     """Configuration for [`ScheduledSamplingTrainer`]: everything of [`~trl.SFTConfig`], and the keys of
@@ -110,6 +113,11 @@ class ScheduledSamplingTrainer(Method, MixingSFTTrainer):
     _paper = BENGIO_2015
     config_class = ScheduledSamplingConfig
     degenerate = {"mixture_coefficient": 0.0}
+
+    @classmethod
+    def step_passes(cls, args: ScheduledSamplingConfig) -> float:
+        passes = EXACT_PASSES if args.num_passes == EXACT else int(args.num_passes or 1)
+        return super().step_passes(args) + passes
 
 
 METHOD = ScheduledSamplingTrainer

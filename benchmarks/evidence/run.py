@@ -1,0 +1,73 @@
+"""A suite of the evidence, from nothing: the starting models of its seeds, then `gapbridge compare`.
+
+    python benchmarks/evidence/run.py benchmarks/evidence/cpu/word_problems.yaml       (or: make evidence)
+    python benchmarks/evidence/run.py SUITE.yaml --seeds 1 --dry-run
+    python benchmarks/evidence/run.py SUITE.yaml --bases_only
+
+A suite's `base` has shell commands with {seed} and {base} in them, which leave a model in {base}. They write to a
+temporary name that becomes `directory` when the last one has ended well, so what is there is whole and not made again.
+Other options are those of `gapbridge compare`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gapbridge.cli import run, run_guarded
+from gapbridge.errors import RunError
+from gapbridge.results.compare.suite import Suite, filled, read_suite
+
+
+def make_base(suite: Suite, seed: int) -> None:
+    """The starting model of a seed, unless it is there.
+
+    Raises:
+        RunError: a command ended with another code than 0.
+    """
+    place = Path(suite.base_directory(seed))
+    if suite.base is None or place.is_dir():
+        return
+    temporary = place.with_name(f".{place.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    for command in suite.base.commands:
+        words = shlex.split(filled(command, seed, str(temporary)))
+        words = [sys.executable if word == "python" else word for word in words]
+        print(f"seed {seed}: {shlex.join(words)}", flush=True)
+        code = subprocess.run(words, check=False).returncode
+        if code:
+            raise RunError(f"seed {seed}: {shlex.join(words)}: ended with code {code}; {place} is not made")
+    temporary.replace(place)
+
+
+def seeds_of(suite: Suite, options: Sequence[str]) -> Sequence[int]:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--seeds", type=lambda text: [int(part) for part in text.split(",")], default=suite.seeds)
+    return list(parser.parse_known_args(options)[0].seeds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser.add_argument("suite", type=Path, nargs="+")
+    parser.add_argument("--bases_only", action="store_true", help="make the starting models, and no more")
+    args, options = parser.parse_known_args()
+
+    def work() -> None:
+        for path in args.suite:
+            suite = read_suite(path)
+            for seed in seeds_of(suite, options):
+                make_base(suite, seed)
+            if not args.bases_only:
+                run(["compare", "--suite", str(path), *options])
+
+    run_guarded(work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""`gapbridge compare`: methods and controls on one recipe, over seeds, with both intervals."""

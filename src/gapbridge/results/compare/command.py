@@ -1,0 +1,168 @@
+"""`gapbridge compare`: each method and control trained from the same start on the same rows, over seeds.
+
+suite.json    what is compared; other settings are refused, further arms and seeds are added
+compare.json  every score of every example, arm and seed, and what follows from them
+compare.md    in words, then tables; compare.png: differences from the control
+seed_1/ …     the runs, see `running.py`
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ... import methods
+from ...answers.session import OUTPUTS
+from ...errors import ConfigError, RunError
+from ...files import write_json_atomic, write_text_atomic
+from ...recipe.secrets import without_secrets
+from ...runs.directory import FREE_SETTINGS, environment
+from ...runs.figures import save
+from ...runs.report import read_json
+from ...runs.tables import table
+from ...tasks.task import EvalTask
+from .cells import read_cells
+from .dry import run_dry
+from .page import differing, page, score_table, verdict
+from .plot import draw_differences
+from .recipes import Comparison, read_comparison, task_of
+from .running import Run, run_seeds
+from .suite import Suite, read_suite, suite_of_options, with_seeds
+from .summary import Row, as_records, summarise
+
+
+SUITE_FILE = "suite.json"
+_OF_A_SUITE = ("config", "methods", "match", "task", "max_completion_length", "temperatures", "limit", "gap", "slips")
+
+
+def run_compare(args: argparse.Namespace, options: list[str], run: Run) -> Path:
+    """`gapbridge compare`. Returns the page, or for a dry run the directory that would be written.
+
+    Args:
+        args: its options, see `gapbridge compare --help`.
+        options: recipe keys, as on the command line.
+        run: runs a command line in this process.
+
+    Raises:
+        ConfigError, DataError, RunError: see the messages; nothing is overwritten. Interrupted: a signal came; the
+        same command continues.
+    """
+    suite = _suite(args)
+    directory = Path(args.output_dir or OUTPUTS / suite.name)
+    comparison = read_comparison(suite, directory, options)
+    task = task_of(comparison)
+    settings = merged_settings(directory, recorded(comparison, task))
+    if args.dry_run:
+        run_dry(comparison, task, args.workers)
+        return directory
+    write_json_atomic(directory / SUITE_FILE, settings)
+    run_seeds(comparison, task, run, args.workers)
+    return write_page(directory, settings, task)
+
+
+def _suite(args: argparse.Namespace) -> Suite:
+    if args.suite is None:
+        return suite_of_options(args)
+    given = [name for name in _OF_A_SUITE if vars(args)[name] not in (None, False)]
+    if given:
+        names = ", ".join("RECIPE" if name == "config" else f"--{name}" for name in given)
+        raise ConfigError(f"command line: --suite says it all: leave out {names}, or change {args.suite}")
+    suite = read_suite(args.suite)
+    return suite if args.seeds is None else with_seeds(suite, args.seeds)
+
+
+def recorded(comparison: Comparison, task: EvalTask) -> dict[str, Any]:
+    """Everything that can change a figure, as JSON values; the arms by name."""
+    suite = comparison.suite
+    keys = {key: value for key, value in comparison.keys.items() if key not in FREE_SETTINGS}
+    settings = {
+        "name": suite.name,
+        "recipe": suite.recipe,
+        "method": comparison.method,
+        "keys": without_secrets(keys),
+        "overrides": suite.overrides,
+        "base": suite.base and asdict(suite.base),
+        "match": suite.match,
+        "evaluation": {**asdict(suite.evaluation), "task": task.name},
+        "arms": {name: asdict(arm) for name, arm in suite.arms.items()},
+    }
+    decoded: dict[str, Any] = json.loads(json.dumps(settings))
+    return decoded
+
+
+def merged_settings(directory: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with the arms that the directory has besides.
+
+    Raises:
+        RunError: the directory holds a comparison with other settings, which are named, or something else.
+    """
+    path = directory / SUITE_FILE
+    if not path.exists():
+        if directory.is_dir() and any(directory.iterdir()):
+            raise RunError(f"{directory}: holds files but no {SUITE_FILE}: choose another --output_dir")
+        return settings
+    try:
+        before = read_json(path)
+        arms = dict(before["arms"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path}: is damaged ({error}); choose another --output_dir") from error
+    faults = _changed({**before, "arms": {}}, {**settings, "arms": {}})
+    faults += _changed(arms, {name: arm for name, arm in settings["arms"].items() if name in arms}, "arm ")
+    if faults:
+        raise RunError(
+            [f"{directory}: holds another comparison; choose another --output_dir, or set these back", *faults]
+        )
+    return {**settings, "arms": {**arms, **settings["arms"]}}
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What differs, by name; of mappings the entries."""
+    faults = []
+    for key, value in now.items():
+        old = before.get(key)
+        if old == value:
+            continue
+        if isinstance(old, dict) and isinstance(value, dict):
+            every = {**dict.fromkeys(old), **value}
+            faults += _changed(old, every, f"{prefix}{key}: ")
+        else:
+            faults.append(f"{prefix}{key}: there {old!r}, now {value!r}")
+    return faults
+
+
+def write_page(directory: Path, settings: dict[str, Any], task: EvalTask) -> Path:
+    """Gather what is finished in the directory, and write record, picture and page."""
+    cells = read_cells(directory)
+    rows = summarise(cells, methods.CONTROL)
+    words = verdict(rows, methods.CONTROL)
+    record = {
+        "settings": settings,
+        "task": task.name,
+        "words": words,
+        "rows": as_records(rows),
+        "cells": cells,
+        "environment": environment(),
+    }
+    write_text_atomic(directory / "compare.json", json.dumps(record, ensure_ascii=False) + "\n")
+    picture = directory / "compare.png"
+    scales = {column: 100.0 for row in rows for column in row.scores}
+    caption = f"{settings['name']}: {settings['recipe']}, at equal {settings['match']}"
+    if settings["match"] == "none":
+        caption = f"{settings['name']}: {settings['recipe']}, each arm with its own length"
+    save(draw_differences(differing(rows), scales, methods.CONTROL, caption), picture)
+    path = directory / "compare.md"
+    write_text_atomic(path, page(record, rows, methods.CONTROL, picture.name))
+    _show(rows, words)
+    print(f"page: {path}   record: {directory / 'compare.json'}   picture: {picture}")
+    return path
+
+
+def _show(rows: list[Row], words: str) -> None:
+    head, lines = score_table(rows)
+    columns = {name: {line[0]: line[at] for line in lines} for at, name in enumerate(head) if at}
+    print("\n".join(table("arm", columns)))
+    print(words.replace("**", ""))

@@ -1,0 +1,76 @@
+"""What an arm's rows are like, measured on a few of them; nothing is written."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ...contexts.fill import Columns, Contexts, Progress
+from ...decoding.mode import place_for_generation
+from ...examples.example import Example
+from ...runs.inputs import load_examples
+from ...runs.job import Job
+from ...runs.rounds import round_arguments, rounds_of
+from ...training.building import first_rows
+from ...training.rows import Row
+from .matching import Load
+
+
+SAMPLED = 32  # examples
+_ALL = 10**9  # rows
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An arm's load, the rows that it was measured on, and how long their contexts took."""
+
+    load: Load
+    rows: list[Row]
+    examples: int
+    drawing_seconds: float  # of one example
+
+
+def take_sample(job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Sample:
+    """The rows of the arm's first examples, their contexts drawn by `model`, which the arm starts from."""
+    args = round_arguments(job.args, 1)
+    job.args.eval_strategy = type(job.args.eval_strategy)("no")  # held-out data need not be loaded
+    if job.method.draws:
+        place_for_generation(model, args)
+    examples = load_examples(job, tokenizer, model)["train"]
+    count = min(SAMPLED, len(examples))
+    some: Any = replace(examples, table=examples.table.select(range(count)))
+    drawn: list[int] = []
+    contexts = job.method.contexts(model, tokenizer, some, args)
+    started = time.perf_counter()
+    rows = first_rows(job.method, some, tokenizer, args, contexts and _counted(contexts, drawn), _ALL)
+    seconds = time.perf_counter() - started
+    lengths = [sum(map(len, sequences_of(job, row))) for row in rows]
+    rounds = rounds_of(args) if contexts is None else rounds_of(job.args)
+    load = Load(
+        rows_per_step=args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        row_tokens=sum(lengths) / max(1, len(lengths)),
+        passes=job.method.step_passes(args),
+        drawn_tokens=rounds * sum(drawn) / count * len(examples),
+        rows=len(rows) / count * len(examples),
+        rounds=rounds_of(job.args),
+    )
+    return Sample(load, rows, len(examples), seconds / count if contexts else 0.0)
+
+
+def sequences_of(job: Job, row: Row) -> list[list[int]]:
+    """The sequences that a row is in a training step: itself, or the two of a pair."""
+    return [row["input_ids"]] if "input_ids" in job.method.trained_columns else job.method.tokens_of(row)
+
+
+def _counted(contexts: Contexts, drawn: list[int]) -> Contexts:
+    """The same contexts, which add to `drawn` how many tokens were fed to draw each: prompt and answer."""
+
+    def draw(examples: list[Example], on_finished: Progress) -> Columns:
+        columns = contexts.draw(examples, on_finished)
+        drawn.extend(len(e.prompt) + len(t) for e, t in zip(examples, columns["tokens"], strict=True))
+        return columns
+
+    return replace(contexts, draw=draw)

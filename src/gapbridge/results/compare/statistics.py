@@ -1,0 +1,120 @@
+"""What the figures of arms say, paired by example and by seed. Pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...answers.intervals import FEW, Interval, column_intervals, paired_difference
+
+
+ByExample = Mapping[str, float]
+BySeed = Mapping[int, ByExample]
+
+# 97.5 % quantiles of Student's t for 1, 2, … degrees of freedom.
+_T = (
+    12.706205, 4.302653, 3.182446, 2.776445, 2.570582, 2.446912, 2.364624, 2.306004, 2.262157, 2.228139,
+    2.200985, 2.178813, 2.160369, 2.144787, 2.131450, 2.119905, 2.109816, 2.100922, 2.093024, 2.085963,
+)  # fmt: skip
+_NORMAL = 1.959964
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An arm less the control: mean over seeds, the seeds' own, and two 95 % intervals of the mean.
+
+    over_examples: had other examples been asked, with these very models; None where there is no figure an example.
+    over_seeds: had other seeds been trained; None with one seed.
+    """
+
+    mean: float
+    by_seed: dict[int, float]
+    over_examples: Interval | None
+    over_seeds: Interval | None
+
+    @property
+    def verdict(self) -> str:
+        """`higher` or `lower` where 0 lies outside all intervals there are, `null`, or `one seed`."""
+        if self.over_seeds is None:
+            return "one seed"
+        found = [interval for interval in (self.over_examples, self.over_seeds) if interval is not None]
+        if all(interval.low > 0 for interval in found):
+            return "higher"
+        return "lower" if all(interval.high < 0 for interval in found) else "null"
+
+
+def t_quantile(degrees: int) -> float:
+    """97.5 % quantile of Student's t; from 21 degrees of freedom on by its expansion (Cornish and Fisher), within
+    0.0001."""
+    if degrees < 1:
+        raise ValueError(f"{degrees} degrees of freedom: there is no such distribution")
+    if degrees <= len(_T):
+        return _T[degrees - 1]
+    z = _NORMAL
+    first = (z**3 + z) / 4
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / degrees + second / degrees**2 + third / degrees**3
+
+
+def t_interval(values: Sequence[float]) -> Interval | None:
+    """The mean of one value a seed, with Student's 95 % interval; None for fewer than two."""
+    if len(values) < 2:
+        return None
+    mean = float(np.mean(values))
+    half = t_quantile(len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return Interval(mean, mean - half, mean + half)
+
+
+def mean_of(by_seed: BySeed) -> float:
+    """Mean over the seeds of the mean over their examples."""
+    return float(np.mean([np.mean([*values.values()]) for values in by_seed.values()]))
+
+
+def difference(first: BySeed, second: BySeed) -> Difference | None:
+    """second less first over the seeds, and in each the examples, that both have; None where there are none."""
+    pairs = {
+        seed: [(first[seed][key], value, key) for key, value in second[seed].items() if key in first[seed]]
+        for seed in second
+        if seed in first
+    }
+    pairs = {seed: found for seed, found in pairs.items() if found}
+    if not pairs:
+        return None
+    by_seed = {seed: float(np.mean([b - a for a, b, _ in found])) for seed, found in pairs.items()}
+    return Difference(
+        mean=float(np.mean([*by_seed.values()])),
+        by_seed=by_seed,
+        over_examples=_over_examples([*pairs.values()]),
+        over_seeds=t_interval([*by_seed.values()]),
+    )
+
+
+def difference_of_means(first: Mapping[int, float], second: Mapping[int, float]) -> Difference | None:
+    """As `difference`, of figures that are known a seed and not an example."""
+    by_seed = {seed: second[seed] - first[seed] for seed in second if seed in first}
+    if not by_seed:
+        return None
+    return Difference(float(np.mean([*by_seed.values()])), by_seed, None, t_interval([*by_seed.values()]))
+
+
+def _over_examples(seeds: Sequence[Sequence[tuple[float, float, str]]]) -> Interval:
+    """The paired bootstrap over examples. An example is drawn with all the seeds that asked it, because its models
+    find it equally hard; a seed whose held-out part is its own has examples of its own.
+
+    Where hardly an answer changed there is nothing to resample: all pairs together give `paired_difference`.
+    """
+    if len(seeds) == 1 or sum(a != b for found in seeds for a, b, _ in found) < FEW:
+        return paired_difference(*zip(*((a, b) for found in seeds for a, b, _ in found), strict=True))
+    sums: dict[str, float] = {}
+    weights: dict[str, float] = {}
+    for found in seeds:
+        for a, b, key in found:  # a seed counts as much as another, whatever the number of its examples
+            sums[key] = sums.get(key, 0.0) + (b - a) / len(found)
+            weights[key] = weights.get(key, 0.0) + 1 / len(found)
+    weight = np.array([[weights[key]] for key in sums])
+    values = np.array([[sums[key]] for key in sums]) / weight
+    return column_intervals(values, weight)[0]

@@ -1,0 +1,117 @@
+"""`gapbridge compare` as a user runs it, on a tiny model: killed and resumed, added to, refused, tried dry."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import tiny_llama
+from helpers import gapbridge, kill_when, recipe, refused, write_rows
+
+from gapbridge import cli
+from gapbridge.tasks.word_problems import problems
+
+
+pytestmark = pytest.mark.slow
+
+ANSWERS = ["--limit", "6", "--max_completion_length", "6"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
+    """A directory with a recipe, a tiny model and a finished comparison of two arms and two seeds."""
+    folder = tmp_path_factory.mktemp("compare")
+    tiny_llama(len(tokenizer), max_position_embeddings=256).save_pretrained(folder / "base")
+    tokenizer.save_pretrained(folder / "base")
+    held_out = write_rows(folder / "test.jsonl", [p.row() for p in problems("test", count=6, steps=(1,))])
+    changes = {"eval_datasets": [{"path": "json", "data_files": held_out}], "max_steps": None, "num_train_epochs": 1}
+    recipe(folder, method="bash", model_name_or_path=str(folder / "base"), mixture_coefficient=0.5, **changes)
+    cli.run(command(folder, folder / "whole"))
+    return folder
+
+
+def command(folder: Path, output: Path, *more: str) -> list[str]:
+    words = ["compare", str(folder / "recipe.yaml"), "--methods", "bash", "--seeds", "1,2", *ANSWERS]
+    return [*words, "--output_dir", str(output), *more]
+
+
+def record(output: Path) -> dict[str, Any]:
+    return dict(json.loads((output / "compare.json").read_text()))
+
+
+def without_times(value: Any) -> Any:
+    if isinstance(value, dict):
+        times = ("environment", "training seconds", "drawing seconds")
+        return {key: without_times(entry) for key, entry in value.items() if key not in times}
+    return [without_times(entry) for entry in value] if isinstance(value, list) else value
+
+
+def test_a_comparison(place: Path) -> None:
+    found = record(place / "whole")
+    cells = {(cell["arm"], cell["seed"]): cell for cell in found["cells"]}
+    assert set(cells) == {("sft", 1), ("sft", 2), ("bash", 1), ("bash", 2)}
+    control, arm = cells["sft", 1], cells["bash", 1]
+    assert control["dropped keys"] == ["mixture_coefficient"] and arm["dropped keys"] == []
+    assert control["cost"]["steps"] == arm["cost"]["steps"] == 2 and arm["plan"]["match"] == "steps"
+    assert arm["plan"]["load"]["drawn_tokens"] > 0 == control["plan"]["load"]["drawn_tokens"]
+    assert arm["cost"]["forward-token equivalents"] > control["cost"]["forward-token equivalents"]
+    assert set(arm["scores"]["direct"]) == {"accuracy, greedy", "accuracy, T = 1"}
+    assert all(len(values) == 6 for values in arm["scores"]["direct"].values())
+    assert (
+        found["settings"]["evaluation"]["task"] == "math" and found["settings"]["keys"]["mixture_coefficient"] == 0.5
+    )
+    text = (place / "whole" / "compare.md").read_text()
+    assert found["words"] in text and "| bash | 2 |" in text
+    assert (place / "whole" / "compare.png").read_bytes().startswith(b"\x89PNG")
+    # An arm is an ordinary run, which its recipe runs again.
+    run = json.loads((place / "whole" / "seed_1" / "bash" / "run.json").read_text())
+    assert run["state"] == "complete" and run["settings"]["max_steps"] == 2 and run["settings"]["seed"] == 1
+
+
+def test_killed_and_resumed_is_uninterrupted(place: Path) -> None:
+    output = place / "killed"
+    first = output / "seed_1" / "_results" / "sft.json"
+    kill_when(first.exists, *command(place, output, "--workers", "2"))
+    assert not (output / "compare.json").exists()
+    written = first.stat().st_mtime_ns
+    cli.run(command(place, output))
+    assert without_times(record(output)) == without_times(record(place / "whole"))
+    assert first.stat().st_mtime_ns == written
+
+
+def test_other_settings_are_refused_and_arms_are_added(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = record(place / "whole")
+    changes = ["--learning_rate", "1e-3", "--match", "tokens"]
+    said = refused(capsys, *command(place, place / "whole", *changes, "--limit", "5"))
+    assert "keys: learning_rate: there None, now 0.001" in said and "match: there 'steps', now 'tokens'" in said
+    assert "evaluation: limit: there 6, now 5" in said and record(place / "whole") == before
+    words = [word.replace("bash", "scheduled_sampling") for word in command(place, place / "whole")]
+    words[words.index("1,2")] = "1"
+    cli.run(words)
+    found = record(place / "whole")
+    rows = {row["arm"]: row["seeds"] for row in found["rows"]}
+    assert rows == {"sft": [1, 2], "bash": [1, 2], "scheduled_sampling": [1]}
+    assert set(found["settings"]["arms"]) == set(rows)
+    assert [cell for cell in found["cells"] if cell["arm"] != "scheduled_sampling"] == before["cells"]
+    (place / "other").mkdir()
+    (place / "other" / "file").touch()
+    assert "holds files but no suite.json" in refused(capsys, *command(place, place / "other"))
+
+
+def test_a_dry_run_writes_nothing(place: Path) -> None:
+    before = sorted(path for path in place.rglob("*"))
+    said = gapbridge(*command(place, place / "dry", "--dry-run", "--match", "compute")).stdout
+    assert "4 runs, about" in said and "would write" in said and "seconds" in said
+    assert sorted(path for path in place.rglob("*")) == before
+
+
+def test_a_task_must_be_said_where_references_mark_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = write_rows(place / "plain.jsonl", [{"prompt": "Say it.\n", "completion": "It is said."}] * 3)
+    keys = yaml.safe_load((place / "recipe.yaml").read_text())
+    own = place / "plain.yaml"
+    own.write_text(yaml.safe_dump({**keys, "eval_datasets": [{"path": "json", "data_files": rows}]}))
+    said = refused(capsys, "compare", str(own), *command(place, place / "none")[2:])
+    assert "3 of the first 3 held-out references mark no final answer" in said

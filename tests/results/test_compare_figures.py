@@ -1,0 +1,207 @@
+"""What a comparison says of its figures: intervals paired by example and by seed, equal budgets, words; by hand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gapbridge.answers.intervals import Interval, paired_difference
+from gapbridge.errors import ConfigError
+from gapbridge.results.compare.cells import read_figures
+from gapbridge.results.compare.matching import Load, matched_steps
+from gapbridge.results.compare.page import differing, page, verdict
+from gapbridge.results.compare.plot import draw_differences
+from gapbridge.results.compare.statistics import Difference, difference, difference_of_means, t_interval, t_quantile
+from gapbridge.results.compare.summary import as_records, summarise
+from gapbridge.results.compare.words import paragraph
+
+
+def test_quantiles_of_student_are_scipys() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    for degrees in (*range(1, 60), 200):
+        assert t_quantile(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), abs=1e-4)
+    with pytest.raises(ValueError, match="0 degrees"):
+        t_quantile(0)
+
+
+def test_interval_over_seeds() -> None:
+    interval = t_interval([1.0, 2.0, 3.0])
+    half = 4.302653 / math.sqrt(3)  # deviation 1, 2 degrees of freedom
+    assert interval is not None
+    assert (interval.mean, interval.low, interval.high) == pytest.approx((2, 2 - half, 2 + half))
+    assert t_interval([1.0]) is None and t_interval([]) is None
+
+
+def test_differences_are_paired_by_seed_and_example() -> None:
+    control = {1: {"a": 0.0, "b": 1.0, "only here": 1.0}, 2: {"a": 0.0, "b": 0.0}, 3: {"a": 1.0}}
+    arm = {1: {"b": 1.0, "a": 1.0}, 2: {"a": 1.0, "b": 1.0, "only there": 0.0}, 4: {"a": 1.0}}
+    found = difference(control, arm)
+    assert found is not None and found.by_seed == {1: 0.5, 2: 1.0} and found.mean == 0.75
+    assert found.over_seeds == t_interval([0.5, 1.0])
+    assert difference(control, {4: {"a": 1.0}}) is None and difference(control, {3: {"z": 1.0}}) is None
+
+
+def test_an_example_is_drawn_with_all_its_seeds() -> None:
+    """Asking the same examples of a second seed whose models answer alike tells nothing new of the examples."""
+    rng = np.random.default_rng(0)
+    values = {str(at): float(value) for at, value in enumerate(rng.normal(0.2, 1, 40))}
+    nothing = dict.fromkeys(values, 0.0)
+    one, two = difference({1: nothing}, {1: values}), difference({1: nothing, 2: nothing}, {1: values, 2: values})
+    assert one is not None and two is not None and one.over_examples is not None and two.over_examples is not None
+    assert one.over_examples == paired_difference([*nothing.values()], [*values.values()])
+    widths = [found.over_examples.high - found.over_examples.low for found in (one, two)]  # type: ignore[union-attr]
+    assert widths[1] == pytest.approx(widths[0], rel=1e-6)
+    # Other examples in every seed: they are more examples, and the interval is narrower.
+    other = {f"other {key}": value for key, value in values.items()}
+    wide = difference({1: nothing, 2: dict.fromkeys(other, 0.0)}, {1: values, 2: other})
+    assert wide is not None and wide.over_examples is not None
+    assert wide.over_examples.high - wide.over_examples.low < 0.85 * widths[0]
+
+
+def test_hardly_a_change_gives_no_interval_without_width() -> None:
+    nothing = {str(at): 0.0 for at in range(20)}
+    found = difference({1: nothing, 2: nothing}, {1: nothing, 2: nothing})
+    assert found is not None and found.over_examples is not None
+    assert found.over_examples.low < 0 < found.over_examples.high and found.over_seeds == Interval(0.0, 0.0, 0.0)
+
+
+def test_figures_that_are_known_a_seed() -> None:
+    found = difference_of_means({1: 2.0, 2: 4.0, 3: 0.0}, {1: 3.0, 2: 6.0, 9: 1.0})
+    assert found is not None and found.by_seed == {1: 1.0, 2: 2.0} and found.over_examples is None
+    assert difference_of_means({1: 2.0}, {2: 2.0}) is None
+
+
+def made(mean: float, examples: tuple[float, float] | None, seeds: tuple[float, float] | None) -> Difference:
+    intervals = [Interval(mean, *ends) if ends else None for ends in (examples, seeds)]
+    return Difference(mean, {1: mean}, *intervals)
+
+
+@pytest.mark.parametrize(
+    ("examples", "seeds", "verdict"),
+    [
+        ((1, 3), (0.5, 3.5), "higher"),
+        ((-3, -1), (-3.5, -0.5), "lower"),
+        ((1, 3), (-0.5, 4.5), "null"),
+        ((-1, 5), (0.5, 3.5), "null"),
+        ((0, 3), (0.5, 3.5), "null"),
+        (None, (0.5, 3.5), "higher"),
+        ((1, 3), None, "one seed"),
+    ],
+)
+def test_verdicts(examples: Any, seeds: Any, verdict: str) -> None:
+    assert made(2, examples, seeds).verdict == verdict
+
+
+def test_words() -> None:
+    up, down, null = made(2, (1, 3), (1, 3)), made(-2, (-3, -1), (-3, -1)), made(2, (1, 3), (-1, 5))
+    columns = {
+        "accuracy, greedy": {"a": up, "b": down, "c": null, "d": made(2, (1, 3), None)},
+        "recovery": {"a": down},
+    }
+    said = paragraph(columns, "sft", 3)
+    assert said.startswith(
+        "**accuracy, greedy**: better than sft: a; worse than sft: b; no difference shown: c; no conclusion, one "
+        "seed: d. **recovery**: better than sft: a. Better and worse mean"
+    )
+    said = paragraph({"accuracy": {"a": made(2, (1, 3), None), "b": made(2, (-1, 3), None)}}, "sft", 1)
+    assert said.startswith("No conclusion: one seed.") and said.endswith("0 over the examples: a in accuracy.")
+    nulls = {"x": {"a": null}, "y": {"a": null, "b": null}, "z": {"a": up, "b": null}}
+    assert paragraph(nulls, "sft", 3).startswith(
+        "**z**: better than sft: a; no difference shown: b. No difference from sft shown for any arm: x; y. Better"
+    )
+    assert "only arm" in paragraph({}, "sft", 3)
+
+
+CONTROL = Load(rows_per_step=10, row_tokens=100, passes=3, drawn_tokens=0, rows=95)
+LONG = Load(rows_per_step=10, row_tokens=250, passes=3, drawn_tokens=30_000, rows=190)
+
+
+def test_equal_budgets() -> None:
+    assert (CONTROL.tokens(20), CONTROL.compute(20)) == (20_000, 60_000)
+    assert (LONG.tokens(20), LONG.compute(20)) == (50_000, 180_000)
+    assert matched_steps("steps", CONTROL, 20, LONG) == 20
+    assert matched_steps("tokens", CONTROL, 20, LONG) == 8  # 20,000 / 2,500
+    assert matched_steps("compute", CONTROL, 20, LONG) == 4  # (60,000 - 30,000) / (3 · 2,500)
+    assert matched_steps("tokens", CONTROL, 1, LONG) == 1
+    rounds = Load(rows_per_step=10, row_tokens=100, passes=3, drawn_tokens=0, rows=95, rounds=3)
+    assert matched_steps("steps", CONTROL, 20, rounds) == 21
+    with pytest.raises(ConfigError, match=r"drawn before training \(30,000 tokens\) costs more"):
+        matched_steps("compute", CONTROL, 10, LONG)
+
+
+def test_an_arms_own_steps() -> None:
+    assert CONTROL.own_steps(2) == 20 and CONTROL.own_steps(0.5) == 5 and CONTROL.own_steps(2, max_steps=7) == 7
+    assert LONG.own_steps(1) == 19
+
+
+def test_figures_of_a_gap_are_found_wherever_they_are() -> None:
+    interval = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    gap = {
+        "model": "m",
+        "examples": 3,
+        "recovery": {"k": [0, 1], "delta": [interval, interval], "mean": interval, "by_example": {"a": 1, "b": 0}},
+        "decisions": {"drop": interval, "start": [0]},
+        "excess_error": None,
+        "slips": [{"place": 0.15, "as_reference": {**interval, "mean": float("nan")}},
+                  {"place": 0.35, "as_reference": {"by_example": {"a": 0.25, "b": None}}}],
+    }  # fmt: skip
+    assert read_figures(gap) == {
+        "recovery": {"mean": 0.5, "by_example": {"a": 1, "b": 0}},
+        "decisions.drop": {"mean": 0.5},
+        "slips.1.as_reference": {"mean": 0.25, "by_example": {"a": 0.25}},
+    }
+
+
+def cell(
+    arm: str, seed: int, direct: list[float], corrected: list[float] | None = None, **more: Any
+) -> dict[str, Any]:
+    scores = {"direct": {"accuracy, greedy": dict(zip("abcd", direct, strict=True))}}
+    if corrected is not None:
+        scores["corrected"] = {"accuracy, greedy": dict(zip("abcd", corrected, strict=True))}
+    cost = {"training seconds": 2.0 * seed, "drawing seconds": None}
+    record = {
+        "arm": arm,
+        "seed": seed,
+        "order": 0 if arm == "sft" else 1,
+        "scores": scores,
+        "figures": {},
+        "cost": cost,
+    }
+    return {**record, "plan": {"match": "steps"}, "dropped keys": ["x"], **more}
+
+
+def test_a_page_from_cells() -> None:
+    """A further mode is compared with the control's direct answers where the control has no other."""
+    cells = [cell("sft", 1, [0, 0, 0, 1]), cell("rac", 1, [0, 0, 1, 1], [1, 1, 1, 1]), cell("sft", 2, [0, 0, 0, 0])]
+    cells += [cell("rac", 2, [0, 0, 0, 0], [1, 1, 1, 0])]
+    rows = summarise(cells, "sft")
+    assert [row.name for row in rows] == ["sft", "rac", "rac (corrected)"] and rows[0].seeds == [1, 2]
+    entries = {row.name: row.scores["accuracy, greedy"] for row in rows}
+    assert entries["sft"].mean == 0.125 and entries["sft"].less_control is None
+    corrected = entries["rac (corrected)"]
+    assert corrected.mean == 0.875 and corrected.by_seed == {1: 1.0, 2: 0.75}
+    assert corrected.less_control is not None and corrected.less_control.by_seed == {1: 0.75, 2: 0.75}
+    assert corrected.less_direct is not None and corrected.less_direct.by_seed == {1: 0.5, 2: 0.75}
+    assert rows[0].cost == {"training seconds": 3.0, "drawing seconds": None} and rows[2].cost == {}
+    arm = {"method": "m", "overrides": {"k": 1}, "start": "none"}
+    settings = {"name": "n", "recipe": "r", "match": "steps", "arms": {"sft": arm, "rac": arm, "later": arm}}
+    words = verdict(rows, "sft")
+    assert "better than sft: rac (corrected)" in words and "no difference shown: rac" in words
+    record = {"settings": settings, "task": "math", "words": words, "cells": cells, "rows": as_records(rows)}
+    text = page(record, rows, "sft", "compare.png")
+    assert "| rac (corrected) | 2 | 87.5 +75.0 [" in text and "{+75.0, +75.0}" in text and words in text
+    assert "| later | m | k: 1 | none | not run yet | – |" in text
+    assert "| rac (corrected) | accuracy, greedy | 100.0 | 75.0 |" in text
+    heads = [axis.get_title() for axis in draw_differences(differing(rows), {}, "sft", "c").axes]
+    assert heads == ["accuracy, greedy: right is better"]
+
+
+def test_one_seed_is_said() -> None:
+    rows = summarise([cell("sft", 1, [0, 0, 0, 1]), cell("rac", 1, [1, 1, 1, 1])], "sft")
+    assert verdict(rows, "sft").startswith("No conclusion: one seed.")
+    settings = {"name": "n", "recipe": "r", "match": "none", "arms": {}}
+    text = page({"settings": settings, "task": "math", "words": "w", "cells": []}, rows, "sft", "p")
+    assert "{one seed: no interval}" in text and "## Seeds" not in text and "each arm with its own length" in text
