@@ -75,7 +75,7 @@ def mixed_contexts(
     what = f"mixing contexts, round {args.round_index}"
     if models is None:
         return Contexts(identity, options, SCHEMA, draw, what)
-    return Contexts(identity, options, SCHEMA, draw, what, models.close, models.fingerprint)
+    return Contexts(identity, options, SCHEMA, draw, what, close=models.close, weights=models.fingerprint)
 
 
 class _Fixed:
