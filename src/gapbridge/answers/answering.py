@@ -43,9 +43,7 @@ class AnswerOptions:
     modes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-def answer_options(
-    args: argparse.Namespace, modes: Mapping[str, Mapping[str, Any]] | None = None
-) -> AnswerOptions:
+def answer_options(args: argparse.Namespace, modes: Mapping[str, Mapping[str, Any]] | None = None) -> AnswerOptions:
     """Those of a command line: of the fields, the options that the command has.
 
     Args:
