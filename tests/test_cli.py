@@ -85,8 +85,8 @@ VALIDATE = {"method": None, "all": False}
         ("bash r.yaml", {"config": "r.yaml", "resume": "auto"}, ""),
         ("sft --resume=must r.yaml", {"config": "r.yaml", "resume": "must"}, ""),
         ("generate r.yaml --num_rounds 2", {"config": "r.yaml"}, "--num_rounds 2"),
-        ("preview r.yaml", {"config": "r.yaml", "rows": 3}, ""),
-        ("preview --rows 10 --seed 1 r.yaml", {"config": "r.yaml", "rows": 10}, "--seed 1"),
+        ("preview r.yaml", {"config": "r.yaml", "rows": 3, "probe": 32}, ""),
+        ("preview --rows 10 --probe 0 --seed 1 r.yaml", {"config": "r.yaml", "rows": 10, "probe": 0}, "--seed 1"),
         ("validate a.yaml b.yml", {**VALIDATE, "config": ["a.yaml", "b.yml"]}, ""),
         ("validate --config a b --use_cpu true c.yaml", {**VALIDATE, "config": ["a", "b", "c.yaml"]},
          "--use_cpu true"),
@@ -104,6 +104,9 @@ VALIDATE = {"method": None, "all": False}
         ("gap", GAP, ""),
         ("gap r.yaml --prefix_lengths 1 3 --model m --use_cpu true",
          {**GAP, "config": "r.yaml", "prefix_lengths": [1, 3], "model": ["m"]}, "--use_cpu true"),
+        ("gap r.yaml --slips --model m", {**GAP, "config": "r.yaml", "slips": [], "model": ["m"]}, ""),
+        ("gap r.yaml --model m --slips 0.5 --slips_from each",
+         {**GAP, "config": "r.yaml", "slips": [0.5], "slips_from": "each", "model": ["m"]}, ""),
         ("report a b", {"runs": [Path("a"), Path("b")], "results": [], "output_dir": Path("outputs/report")}, ""),
         ("report a --results c d --output_dir e",
          {"runs": [Path("a")], "results": [Path("c"), Path("d")], "output_dir": Path("e")}, ""),
@@ -133,9 +136,11 @@ def test_defaults_are_those_of_the_modules() -> None:
     """What the tree says stands there a second time, so that the tree needs none of the modules."""
     from gapbridge.evaluation.judge.judges import MAX_TOKENS, TEMPERATURE
     from gapbridge.evaluation.verification import TIMEOUT_SECONDS
+    from gapbridge.gap.slips import PLACES
 
     assert (EVAL["judge_max_tokens"], EVAL["judge_temperature"]) == (MAX_TOKENS, TEMPERATURE)
     assert EVAL["grading_timeout"] == TIMEOUT_SECONDS
+    assert GAP["slips"] == list(PLACES)
 
 
 @pytest.mark.parametrize(
@@ -153,6 +158,7 @@ def test_defaults_are_those_of_the_modules() -> None:
         ("bash r.yaml --num_processes 2", ["--num_processes needs --accelerate_config NAME"]),
         ("bash r.yaml --accelerate_config zero9", ["no such file or name; there are ddp, fsdp, single, zero2, zero3"]),
         ("preview r.yaml --rows 0", ["--rows is 0: it must be a whole number from 1 on"]),
+        ("preview r.yaml --probe -1", ["--probe is -1: it must be a whole number from 0 on"]),
         ("report a --rslts b --x=1", ["unknown option --rslts (did you mean 'results'?)", "unknown option --x=1"]),
         ("report a -- b", ["unknown option b"]),
         ("report", ["the following arguments are required: RUN"]),

@@ -122,6 +122,11 @@ def count(text: str) -> int | Refused:
     return Refused(text, "it must be a whole number from 1 on") if isinstance(value, Refused) or value < 1 else value
 
 
+def amount(text: str) -> int | Refused:
+    value = whole(text)
+    return Refused(text, "it must be a whole number from 0 on") if isinstance(value, Refused) or value < 0 else value
+
+
 def number(text: str) -> float | Refused:
     try:
         value = float(text)
@@ -198,11 +203,15 @@ def _add_preview(commands: Any) -> None:
         commands,
         "preview",
         "RECIPE.yaml [options] [--KEY VALUE …]",
-        "show the first rows as the trainer sees them; nothing is written",
+        "show the first rows as the trainer sees them, and what they could teach; nothing is written",
         "RECIPE.yaml\nRECIPE.yaml --rows 10 --mixture_coefficient 0.5",
     )
     _add_recipe(parser)
     parser.add_argument("--rows", type=count, default=3, metavar="N", help="how many (default: %(default)s)")
+    parser.add_argument(
+        "--probe", type=amount, default=PROBE, metavar="N",
+        help="examples on which the starting model is asked what training could gain; 0: none (default: %(default)s)",
+    )  # fmt: skip
 
 
 def _add_generate(commands: Any) -> None:

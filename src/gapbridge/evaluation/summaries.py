@@ -78,7 +78,7 @@ def grade_edits(groups: Sequence[Group]) -> None:
 def summarise(group: Group, grader: str) -> dict[str, Any]:
     """Means with intervals, and counts."""
     record: dict[str, Any] = {"model": group.model, "mode": group.mode, "count": len(group.samples)}
-    means = MEANS[grader] | {name: name for name in EDITS}
+    means = MEANS[grader] | {name: name for name in EDITS if name in group.samples[0]}
     record |= {name: vars(mean_interval(group.values(key))) for name, key in means.items()}
     if grader == "math":
         record["disagreements"] = [s["id"] for s in group.samples if s["exact"] != s["verified"]]

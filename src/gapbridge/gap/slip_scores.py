@@ -7,7 +7,7 @@ places of an example together.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
@@ -80,6 +80,22 @@ def edit_recovered(y: IdList, at: int, answer: IdList) -> float:
     return 1 - edit_distance(answer, wanted) / max(len(wanted), len(answer))
 
 
+def recovered(
+    score: Callable[[IdList, int, IdList], float],
+    examples: Sequence[Example],
+    slips: Slips,
+    drafts: Sequence[Sequence[Draft | None]],
+) -> Cells:
+    """`tokens_recovered` or `edit_recovered` of each answer behind a slip; `drafts` are [examples][places]."""
+    return [
+        [
+            score(e.reference, slip.at, draft.tokens) if slip and draft else None
+            for slip, draft in zip(slips.drawn[e.id], own, strict=True)
+        ]
+        for e, own in zip(examples, drafts, strict=True)
+    ]
+
+
 def slip_score(cells: Cells, ids: Sequence[str], *, seed: int = 0) -> SlipScore | None:
     """Means with intervals; None where there is no cell at all."""
     columns = [[value for value in column if value is not None] for column in zip(*cells, strict=True)]
@@ -107,14 +123,10 @@ def score_slips(
     """
     drawn, ids = [slips.drawn[example.id] for example in examples], [example.id for example in examples]
     pairs = [list(zip(own, made, strict=True)) for own, made in zip(drawn, drafts, strict=True)]
-    scores = [
-        [
-            [score(e.reference, slip.at, draft.tokens) if slip and draft else None for slip, draft in row]
-            for e, row in zip(examples, pairs, strict=True)
-        ]
+    tokens, edits = (
+        slip_score(recovered(score, examples, slips, drafts), ids, seed=seed)
         for score in (tokens_recovered, edit_recovered)
-    ]
-    tokens, edits = (slip_score(cells, ids, seed=seed) for cells in scores)
+    )
     if tokens is None or edits is None:
         return None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from ..examples.tokens import control_tokens, fixed_positions, stop_tokens, supp
 from .scoring import IdList, batches
 
 
+PLACES = (0.15, 0.35, 0.55, 0.75)  # of the slips, as shares of a reference
 EACH = "each"  # in place of a model: every model draws its own slips
 _SHARD_SIZE = 64
 _SCHEMA = pa.schema(
@@ -92,7 +93,7 @@ def slip_place(y: IdList, share: float, fixed: Sequence[bool], longest: int) -> 
 def draw_slips(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    examples: ExampleSet,
+    examples: Iterable[Example],
     args: TrainingArguments,
     *,
     source: str,
@@ -168,7 +169,7 @@ def answers_behind(
     }
 
     def columns(part: list[Example], on_finished: Callable[[int], object]) -> dict[str, list[Any]]:
-        drafts = _continued(model, part, slips, args, draw, stops, max_completion_length)
+        drafts = continued(model, part, slips, args, draw, stops, max_completion_length)
         on_finished(len(part))
         return {
             "id": [example.id for example in part],
@@ -187,7 +188,7 @@ def answers_behind(
     return found
 
 
-def _continued(
+def continued(
     model: PreTrainedModel,
     part: Sequence[Example],
     slips: Slips,
@@ -203,18 +204,21 @@ def _continued(
         return found
     prompts = [[*part[i].prompt, *part[i].reference[: slip.at], slip.token] for i, _, slip in places]
     room = [longest - slip.at - 1 for _, _, slip in places]
-    limit, most = position_limit(model), max(room)
-    if limit is not None:
-        most = max(1, min(most, limit.tokens - max(map(len, prompts)) + 1))
     with generation_precision(model, args):
         drafts = draft_answers(
             model,
             prompts,
             ids=[f"{part[i].id}/{at}" for i, at, _ in places],
-            max_completion_length=most,
+            max_completion_length=room_behind(model, prompts, max(room)),
             stop_tokens=list(stops),
             options=draw,
         )
     for (i, at, _), own, draft in zip(places, room, drafts, strict=True):
         found[i][at] = Draft(draft.tokens[:own], draft.finished and len(draft.tokens) <= own)
     return found
+
+
+def room_behind(model: PreTrainedModel, prompts: Sequence[IdList], wanted: int) -> int:
+    """How many tokens can follow the longest prompt: as many as wanted, or as the model's positions leave room for."""
+    limit = position_limit(model)
+    return wanted if limit is None else max(1, min(wanted, limit.tokens - max(map(len, prompts)) + 1))
