@@ -118,7 +118,7 @@ def _slips(*, graded: bool) -> dict[str, Any]:
     score = {"at": [_interval(0.5), None], "mean": _interval(0.5)}
     return {
         "places": [0.25, 0.75], "tokens_recovered": score, "edit_recovered": score,
-        "final_right": score if graded else None, "steps_right": None,
+        "final_right": score if graded else None, "steps_right": None, "answers": 80, "capped": 2,
     }  # fmt: skip
 
 
@@ -137,6 +137,8 @@ def test_slips_in_picture_and_table(graded: bool) -> None:
     assert rows["behind a slip: tokens of the reference"] == "50.0 % [40.0, 60.0]"
     assert rows["… tokens of the reference, less a, points"] == "+2.0 [-8.0, +12.0]"
     assert ("behind a slip: final answer right" in rows) == graded and "behind a slip: steps right" not in rows
+    assert rows["behind a slip: cut at the limit"] == "2.5 %"
+    assert rows["behind a slip: cut at the limit"] == "2.5 %"
     assert rows["result right where step 1 goes wrong first"] == "10.0 % [0.0, 20.0] of 40"
     assert rows["result right where no step is wrong"] == "80.0 % [70.0, 90.0] of 20"
 

@@ -66,10 +66,11 @@ def advice(found: Findings) -> str:
             f"Expect little of BASH: behind a forced slip {_share(found.recovered)} of the reference follow, so there "
             "is no way back that it could strengthen."
         )
+    enough = "" if found.replaced is not None else f"If own tokens replace {_share(FEW_REPLACED)} or more, "
     return (
-        f"BASH may help where the score credits what follows an error: behind a forced slip {_share(found.recovered)} "
-        "of the reference follow, so there is a way back to strengthen; exact match and sampling at temperature 1 do "
-        "not gain, and noise at the same rate belongs beside it."
+        f"{enough}BASH may help where the score credits what follows an error: behind a forced slip "
+        f"{_share(found.recovered)} of the reference follow, so there is a way back to strengthen; exact match and "
+        "sampling at temperature 1 do not gain, and noise at the same rate belongs beside it."
     )
 
 

@@ -241,6 +241,8 @@ def _slip_rows(
             rows[f"behind a slip: {what}"] = str(Interval(**slips[measure]["mean"]))
             difference = differences.get(measure)
             rows[f"… {what}, less {base}, points"] = Interval(**difference).points() if difference else None
+    if slips:
+        rows["behind a slip: cut at the limit"] = share(slips["capped"], slips["answers"])
     return rows
 
 
