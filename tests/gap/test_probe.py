@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,6 +72,6 @@ def test_a_recipe_that_draws_nothing_with_the_answer_first(tmp_path: Path, capsy
     changes = {"method": "sft", "datasets": [{"path": "json", "data_files": data}]}
     said = _previewed(capsys, *recipe(tmp_path, **changes), "--probe", "5")
     assert "contexts" not in said.partition("training examples")[2], "there are none"
-    assert "token F1" in said and json.loads((tmp_path / "first.jsonl").read_text().splitlines()[0])
+    assert "token F1" in said
     assert "advice: " in _previewed(capsys, *recipe(tmp_path, **changes)), "by default on what there is"
     assert "advice" not in _previewed(capsys, *recipe(tmp_path, **changes), "--probe", "0")
