@@ -70,6 +70,7 @@ EVAL = {
 GAP = {
     "model": [], "config": None, "limit": None, "output_dir": None, "seed": 0, "batch_size": 64,
     "prefix_lengths": [1, 2, 4, 8, 16, 32, 64, 128], "max_completion_length": 256, "temperature": 1.0,
+    "slips": [0.15, 0.35, 0.55, 0.75], "slips_from": None,
 }  # fmt: skip
 ANSWER = {
     "config": "r.yaml", "model": None, "mode": ["direct"], "output": None, "max_completion_length": 256,
@@ -89,8 +90,8 @@ COMPARE = {
         ("bash r.yaml", {"config": "r.yaml", "resume": "auto"}, ""),
         ("sft --resume=must r.yaml", {"config": "r.yaml", "resume": "must"}, ""),
         ("generate r.yaml --num_rounds 2", {"config": "r.yaml"}, "--num_rounds 2"),
-        ("preview r.yaml", {"config": "r.yaml", "rows": 3}, ""),
-        ("preview --rows 10 --seed 1 r.yaml", {"config": "r.yaml", "rows": 10}, "--seed 1"),
+        ("preview r.yaml", {"config": "r.yaml", "rows": 3, "probe": 32}, ""),
+        ("preview --rows 10 --probe 0 --seed 1 r.yaml", {"config": "r.yaml", "rows": 10, "probe": 0}, "--seed 1"),
         ("validate a.yaml b.yml", {**VALIDATE, "config": ["a.yaml", "b.yml"]}, ""),
         ("validate --config a b --use_cpu true c.yaml", {**VALIDATE, "config": ["a", "b", "c.yaml"]},
          "--use_cpu true"),
@@ -112,6 +113,9 @@ COMPARE = {
          {**COMPARE, "config": "r.yaml", "methods": ["bash", "rac"], "seeds": [1, 2], "temperatures": [0.0, 0.5],
           "slips": [0.5], "dry_run": True}, "--seed 3"),
         ("compare --suite s.yaml --workers 2", {**COMPARE, "suite": Path("s.yaml"), "workers": 2}, ""),
+        ("gap r.yaml --slips --model m", {**GAP, "config": "r.yaml", "slips": [], "model": ["m"]}, ""),
+        ("gap r.yaml --model m --slips 0.5 --slips_from each",
+         {**GAP, "config": "r.yaml", "slips": [0.5], "slips_from": "each", "model": ["m"]}, ""),
         ("report a b", {"runs": [Path("a"), Path("b")], "results": [], "output_dir": Path("outputs/report")}, ""),
         ("report a --results c d --output_dir e",
          {"runs": [Path("a")], "results": [Path("c"), Path("d")], "output_dir": Path("e")}, ""),
@@ -141,9 +145,11 @@ def test_defaults_are_those_of_the_modules() -> None:
     """What the tree says stands there a second time, so that the tree needs none of the modules."""
     from gapbridge.evaluation.judge.judges import MAX_TOKENS, TEMPERATURE
     from gapbridge.evaluation.verification import TIMEOUT_SECONDS
+    from gapbridge.gap.slips import PLACES
 
     assert (EVAL["judge_max_tokens"], EVAL["judge_temperature"]) == (MAX_TOKENS, TEMPERATURE)
     assert EVAL["grading_timeout"] == TIMEOUT_SECONDS
+    assert GAP["slips"] == list(PLACES)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +167,7 @@ def test_defaults_are_those_of_the_modules() -> None:
         ("bash r.yaml --num_processes 2", ["--num_processes needs --accelerate_config NAME"]),
         ("bash r.yaml --accelerate_config zero9", ["no such file or name; there are ddp, fsdp, single, zero2, zero3"]),
         ("preview r.yaml --rows 0", ["--rows is 0: it must be a whole number from 1 on"]),
+        ("preview r.yaml --probe -1", ["--probe is -1: it must be a whole number from 0 on"]),
         ("report a --rslts b --x=1", ["unknown option --rslts (did you mean 'results'?)", "unknown option --x=1"]),
         ("report a -- b", ["unknown option b"]),
         ("report", ["the following arguments are required: RUN"]),

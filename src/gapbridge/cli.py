@@ -113,9 +113,15 @@ def perform(call: Call) -> Any:
 
     job = read_job(["--config", options.config, *overrides], command if command in names() else None)
     if command == "preview":
-        from .runs.preview import run_preview
+        from .runs.preview import run_preview, take_first
 
-        return run_preview(job, options.rows)
+        first = take_first(job, max(options.rows, options.probe), generates=options.probe > 0)
+        shown = run_preview(job, options.rows, first)
+        if options.probe:
+            from .gap.probe import run_probe
+
+            run_probe(job, first, options.probe)
+        return shown
     from .runs.train import generate, train
 
     if command == "generate":

@@ -26,6 +26,8 @@ from .methods import fields_of, names
 LAUNCHED = ("generate", "eval")  # beside the methods: what accelerate can start in several processes
 RESUME = ("auto", "never", "must")
 PREFIX_LENGTHS = (1, 2, 4, 8, 16, 32, 64, 128)
+SLIPS = (0.15, 0.35, 0.55, 0.75)
+PROBE = 32
 
 _OVERVIEW = """\
 Close the gap between training and inference in LLM fine-tuning. A recipe is one YAML file and one run; every key of
@@ -129,6 +131,11 @@ def count(text: str) -> int | Refused:
     return Refused(text, "it must be a whole number from 1 on") if isinstance(value, Refused) or value < 1 else value
 
 
+def amount(text: str) -> int | Refused:
+    value = whole(text)
+    return Refused(text, "it must be a whole number from 0 on") if isinstance(value, Refused) or value < 0 else value
+
+
 def number(text: str) -> float | Refused:
     try:
         value = float(text)
@@ -215,11 +222,15 @@ def _add_preview(commands: Any) -> None:
         commands,
         "preview",
         "RECIPE.yaml [options] [--KEY VALUE …]",
-        "show the first rows as the trainer sees them; nothing is written",
+        "show the first rows as the trainer sees them, and what they could teach; nothing is written",
         "RECIPE.yaml\nRECIPE.yaml --rows 10 --mixture_coefficient 0.5",
     )
     _add_recipe(parser)
     parser.add_argument("--rows", type=count, default=3, metavar="N", help="how many (default: %(default)s)")
+    parser.add_argument(
+        "--probe", type=amount, default=PROBE, metavar="N",
+        help="examples on which the starting model is asked what training could gain; 0: none (default: %(default)s)",
+    )  # fmt: skip
 
 
 def _add_generate(commands: Any) -> None:
@@ -311,6 +322,11 @@ def _add_gap(commands: Any) -> None:
     _add_models(parser)
     add("--prefix_lengths", type=whole, nargs="+", default=list(PREFIX_LENGTHS), metavar="K",
         help=f"own tokens before the reference goes on (default: {' '.join(map(str, PREFIX_LENGTHS))})")  # fmt: skip
+    add("--slips", type=number, nargs="*", default=list(SLIPS), metavar="SHARE",
+        help="where one wrong token is forced, as shares of the reference; --slips alone: nowhere "
+        f"(default: {' '.join(map(str, SLIPS))})")  # fmt: skip
+    add("--slips_from", metavar="MODEL",
+        help="the model whose slips all are given, or each: every model has its own (default: the first)")  # fmt: skip
     add("--max_completion_length", type=whole, default=256, metavar="N",
         help="most tokens of a draft (default: %(default)s)")  # fmt: skip
     add("--temperature", type=number, default=1.0, metavar="T",

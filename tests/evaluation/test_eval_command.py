@@ -14,7 +14,7 @@ from judge_server import Reply, serving
 
 from gapbridge.errors import ConfigError
 from gapbridge.evaluation.command import show
-from gapbridge.evaluation.summaries import Group, cells, grade_math, grade_rouge, summarise
+from gapbridge.evaluation.summaries import Group, cells, grade_edits, grade_math, grade_rouge, summarise
 
 
 RECIPE = "recipes/tiny/sft/config_full.yaml"
@@ -95,6 +95,9 @@ def test_models_are_compared_over_the_same_problems(tmp_path: Path) -> None:
     assert [(r["mode"], r["difference"]["mean"]) for r in record["differences"]] == [("direct", 0), ("corrected", 0)]
     samples = [json.loads(line) for line in (tmp_path / "eval/word_problems.samples.jsonl").read_text().splitlines()]
     assert len(samples) == 24 and all(isinstance(sample["correct"], bool) for sample in samples)
+    rates = [sample["cer"] for sample in samples if sample["model"] == str(BASE) and sample["mode"] == "direct"]
+    assert record["results"][0]["cer"]["mean"] == pytest.approx(sum(rates) / 6) and min(rates) > 0
+    assert 0 < record["results"][0]["token_f1"]["mean"] < 1
     assert all(sample["first_answer"] for sample in samples if sample["mode"] == "corrected")
     shards = sorted((tmp_path / "eval" / "answers").rglob("*.parquet"))
     assert len(shards) == 2, "one of direct and one of corrected: equal weights, tokenizer, options, the same answers"
@@ -182,6 +185,7 @@ def test_tables_fit_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         groups = [Group("outputs/tiny-sft", mode, [{**sample, **graded}] * 1000) for mode in ("direct", "corrected")]
         if grader == "rouge":
             grade_rouge(groups)
+        grade_edits(groups)
         results = [summarise(group, grader) for group in groups]
         assert all(cells(result, grader)[-1] == "100.0%" for result in results)
         show({"task": grader, "results": results, "corrections": [], "differences": []}, grader)
@@ -189,3 +193,4 @@ def test_tables_fit_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert max(map(len, printed)) <= 100 and any(line.startswith("tiny-sft (corrected)") for line in printed)
     assert [sum(line.endswith(end) for line in printed) for end in (" capped", " 100.0%")] == [2, 4]
     assert any("[99.6, 100.0]" in line for line in printed)
+    assert "tiny-sft: CER 0.500 [0.500, 0.500], token F1 76.9 % [76.9, 76.9]" in printed

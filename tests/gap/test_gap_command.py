@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import BASE
+from conftest import BASE, sharpen
 
 from gapbridge.errors import ConfigError
 from gapbridge.gap.command import caption, run_gap, summary
@@ -25,6 +26,7 @@ def _options(output_dir: Path, **changes: Any) -> Namespace:
     options = {
         "model": [str(BASE)], "config": RECIPE, "limit": 5, "output_dir": output_dir, "seed": 0, "batch_size": 64,
         "prefix_lengths": [2, 4], "max_completion_length": 30, "temperature": 1.0,
+        "slips": [0.1, 0.2], "slips_from": None,
     }  # fmt: skip
     return Namespace(**{**options, **changes})
 
@@ -38,12 +40,21 @@ def test_a_model_and_its_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert gap["recovery"]["k"] == [0, 2, 4] and gap["recovery"]["delta"][0]["mean"] == 0
     assert gap["excess_error"]["length"][:2] == [2, 4] and "NaN" not in path.read_text()
     assert {**twin, "model": str(BASE)} == gap
+    slips = gap["slips"]
+    assert slips["places"] == [0.1, 0.2] and slips["examples"] == [5, 5] and slips["source"] == str(BASE)
+    assert 0 < slips["tokens_recovered"]["mean"]["mean"] < slips["edit_recovered"]["mean"]["mean"] < 1
+    assert [row["measure"] for row in record["slip_differences"]] == [
+        "tokens_recovered", "edit_recovered", "final_right", "steps_right",
+    ]  # fmt: skip
+    assert {row["difference"]["mean"] for row in record["slip_differences"]} == {0.0}
     difference = record["differences"][0]
     assert difference["examples"] == 5 and set(difference["difference"].values()) == {0.0}
     by_example = gap["recovery"]["by_example"]
     assert len(by_example) == 5 and np.isfinite(list(by_example.values())).all()
 
     said = capsys.readouterr().out
+    assert "behind a slip: final answer right" in said and "… tokens of the reference, less base, points" in said
+    assert "result right where step 1 goes wrong first" in said
     assert "… less that of base, paired" in said and "+0.000 [+0.000, +0.000]" in said
     assert f"{100 * gap['capped'] / 5:.4g} %" in said and "5 held-out examples" in said
     assert all(len(line) <= WIDTH for line in said.splitlines() if line.startswith("|"))
@@ -54,6 +65,30 @@ def test_a_model_and_its_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert path.read_bytes() == before and "this measurement is complete" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="holds another measurement"):
         run_gap(Namespace(**{**vars(options), "seed": 1}), ["--use_cpu", "true"])
+
+
+def test_slips_of_another_model_or_of_each(tmp_path: Path, make_base: Callable[[], Any], tokenizer: Any) -> None:
+    other = tmp_path / "other"
+    changed = sharpen(make_base(), 1.1)
+    changed.save_pretrained(other)
+    tokenizer.save_pretrained(other)
+    found = {}
+    for source in (None, "each", str(other)):
+        place = tmp_path / str(source and Path(source).name)
+        options = _options(place, model=[str(BASE), str(other)], limit=2, prefix_lengths=[2], slips=[0.2])
+        path = run_gap(Namespace(**{**vars(options), "slips_from": source}), ["--use_cpu", "true"])
+        found[source] = [gap["slips"] for gap in json.loads(path.read_text())["models"]]
+    assert [[slips["source"] for slips in gaps] for gaps in found.values()] == [
+        [str(BASE)] * 2, [str(BASE), str(other)], [str(other)] * 2,
+    ]  # fmt: skip
+    assert found["each"] == [found[None][0], found[str(other)][1]]
+
+
+def test_slips_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = run_gap(_options(tmp_path, limit=2, prefix_lengths=[2], slips=[]), ["--use_cpu", "true"])
+    record = json.loads(path.read_text())
+    assert record["models"][0]["slips"] is None and record["slip_differences"] == []
+    assert "behind a slip" not in capsys.readouterr().out
 
 
 def _interval(mean: float) -> dict[str, float]:
@@ -73,7 +108,39 @@ def _gap(*, oracle: bool) -> dict[str, Any]:
         },
         "excess_error": {"length": [1, 2, 4, 96, 102], "excess": [_interval(300)] * 5} if oracle else None,
         "wrong_steps": {"steps": [1, 2], "hazard": [_interval(0.2)] * 2, "all_right": 20} if oracle else None,
+        "final_answers": {
+            "steps": [1], "drafts": [40], "right": [_interval(0.1)], "whole_drafts": 20, "whole_right": _interval(0.8),
+        } if oracle else None,
     }  # fmt: skip
+
+
+def _slips(*, graded: bool) -> dict[str, Any]:
+    score = {"at": [_interval(0.5), None], "mean": _interval(0.5)}
+    return {
+        "places": [0.25, 0.75], "tokens_recovered": score, "edit_recovered": score,
+        "final_right": score if graded else None, "steps_right": None, "answers": 80, "capped": 2,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("graded", [True, False])
+def test_slips_in_picture_and_table(graded: bool) -> None:
+    settings = {"config": RECIPE, "temperature": 1.0, "max_completion_length": 128}
+    models = [{**_gap(oracle=True), "model": name, "slips": _slips(graded=graded)} for name in ("a", "b")]
+    row = {"measure": "tokens_recovered", "first": "a", "second": "b", "difference": _interval(0.02)}
+    record = {"settings": settings, "models": models, "differences": [], "slip_differences": [row]}
+    figure = draw_gaps({gap["model"]: gap for gap in models}, caption(record))
+    last = [axis.get_title() for axis in figure.axes[4:]]
+    second = "final answer behind a slip" if graded else "behind a slip, by edit distance"
+    assert last == ["tokens of the reference behind a slip: higher is better", f"{second}: higher is better"]
+    assert figure.axes[4].lines[0].get_xydata().tolist() == [[25.0, 50.0]], "a place without a score is left out"
+    rows = summary(record)["b"]
+    assert rows["behind a slip: tokens of the reference"] == "50.0 % [40.0, 60.0]"
+    assert rows["… tokens of the reference, less a, points"] == "+2.0 [-8.0, +12.0]"
+    assert ("behind a slip: final answer right" in rows) == graded and "behind a slip: steps right" not in rows
+    assert rows["behind a slip: cut at the limit"] == "2.5 %"
+    assert rows["behind a slip: cut at the limit"] == "2.5 %"
+    assert rows["result right where step 1 goes wrong first"] == "10.0 % [0.0, 20.0] of 40"
+    assert rows["result right where no step is wrong"] == "80.0 % [70.0, 90.0] of 20"
 
 
 @pytest.mark.parametrize("oracle", [True, False])
@@ -104,6 +171,9 @@ def test_the_picture_says_what_it_shows(oracle: bool) -> None:
         ({"prefix_lengths": [0]}, "--prefix_lengths"),
         ({"limit": -1}, "--limit is -1"),
         ({"model": ["a", "a"]}, "given twice"),
+        ({"slips": [0.5, 1.0]}, "--slips is [0.5, 1.0]"),
+        ({"slips": [0.5, 0.5]}, "given twice in --slips"),
+        ({"slips": [], "slips_from": "a"}, "--slips_from needs places"),
     ],
 )
 def test_wrong_options_are_named(change: dict[str, Any], message: str, tmp_path: Path) -> None:

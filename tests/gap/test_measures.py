@@ -17,7 +17,7 @@ from gapbridge.gap.measures import (
     recovery_losses,
     recovery_rows,
 )
-from gapbridge.gap.oracle import first_wrong_step, oracle_tokens, steps_of, wrong_steps
+from gapbridge.gap.oracle import final_answers, first_wrong_step, oracle_tokens, steps_of, wrong_steps
 from gapbridge.gap.scoring import Scores, score
 from gapbridge.tasks.word_problems import problems
 
@@ -116,6 +116,16 @@ def test_first_wrong_steps() -> None:
     result = wrong_steps([1, 1, 2, None], [3, 3, 3, 3])
     assert (result.first_wrong, result.all_right) == ([2, 1, 0], 1)
     assert [i.mean for i in result.hazard] == [0.5, 0.5, 0.0]
+
+
+def test_results_by_the_first_wrong_step() -> None:
+    #      wrong in step 1, right in the end; wrong in step 1; all right; only the result wrong; wrong in step 3 of 3
+    first, counts = [1, 1, None, 4, 3], [4, 4, 4, 4, 4]
+    result = final_answers(first, counts, [True, False, True, False, False])
+    assert (result.steps, result.drafts) == ([1, 3], [2, 1])
+    assert [share.mean for share in result.right] == [0.5, 0.0]
+    assert result.whole_drafts == 2 and result.whole_right is not None and result.whole_right.mean == 0.5
+    assert final_answers([1], [4], [True]).whole_right is None
 
 
 def test_intervals_of_the_curve_cover_the_truth() -> None:

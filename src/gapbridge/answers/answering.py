@@ -6,8 +6,9 @@ answers of each further mode (`gapbridge.training.method.AnswerMode`) follow fro
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,18 @@ class AnswerOptions:
     seed: int = 0
     batch_size: int = 64
     modes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def answer_options(args: argparse.Namespace, modes: Mapping[str, Mapping[str, Any]] | None = None) -> AnswerOptions:
+    """Those of a command line: of the fields, the options that the command has.
+
+    Args:
+        args: the command's options; among them `max_completion_length`.
+        modes: the further modes, each with its settings, from `mode_settings`.
+    """
+    names = {entry.name for entry in fields(AnswerOptions)} - {"modes"}
+    given = {name: value for name, value in vars(args).items() if name in names}
+    return AnswerOptions(**given, modes=modes or {})
 
 
 @dataclass(frozen=True)

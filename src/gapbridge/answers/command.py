@@ -16,7 +16,7 @@ from ..files import write_text_atomic
 from ..runs.directory import RUN_FILE
 from ..runs.job import read_job
 from ..training.parallel import check_processes
-from .answering import AnswerOptions, answer_examples
+from .answering import answer_examples, answer_options
 from .modes import DIRECT, mode_settings, read_modes
 from .session import OUTPUTS, count_faults, job_for, load_evaluated
 
@@ -51,13 +51,7 @@ def run_answer(args: argparse.Namespace, others: list[str]) -> Path:
     job = job_for(model_path, args.config, others)
     check_processes(job.args)
     model, tokenizer, examples = load_evaluated(job, model_path, args.limit)
-    options = AnswerOptions(
-        max_completion_length=args.max_completion_length,
-        temperature=args.temperature,
-        seed=args.seed,
-        batch_size=args.batch_size,
-        modes=mode_settings(told, job.args),
-    )
+    options = answer_options(args, mode_settings(told, job.args))
     answers = answer_examples(model, tokenizer, examples, job.args, options, directory)
     if PartialState().is_main_process:
         lines = []

@@ -17,7 +17,7 @@ from typing import Any
 
 from accelerate import PartialState
 
-from ..answers.answering import Answer, AnswerOptions, answer_examples
+from ..answers.answering import Answer, answer_examples, answer_options
 from ..answers.files import read_answers
 from ..answers.intervals import Interval
 from ..answers.modes import DIRECT, mode_settings, read_modes
@@ -46,6 +46,8 @@ from .summaries import (
     columns,
     corrections,
     differences,
+    edit_figures,
+    grade_edits,
     grade_math,
     grade_oracle,
     grade_rouge,
@@ -98,6 +100,7 @@ def run_eval(args: argparse.Namespace, others: list[str]) -> Path:
         grade_rouge(groups)
     elif task.grader != "none":
         grade_oracle(groups, task.grader)
+    grade_edits(groups)
     record = {
         "task": args.task,
         "settings": settings,
@@ -154,15 +157,7 @@ def _model_groups(
     job = job_for(model_path, args.config or task_recipe(task, directory), others)
     check_processes(job.args)
     model, tokenizer, examples = load_evaluated(job, model_path, args.limit)
-    options = AnswerOptions(
-        max_completion_length=args.max_completion_length,
-        temperature=args.temperature,
-        top_p=args.top_p,
-        top_k=args.top_k,
-        seed=args.seed,
-        batch_size=args.batch_size,
-        modes=mode_settings(told, job.args),
-    )
+    options = answer_options(args, mode_settings(told, job.args))
     answers = answer_examples(model, tokenizer, examples, job.args, options, directory / "answers")
     del model
     gc.collect()  # the next model needs the room
@@ -187,6 +182,11 @@ def show(record: dict[str, Any], grader: str) -> None:
         [(label, *cells(result, grader)) for label, result in zip(labels, results, strict=True)],
     )
     lines = [
+        f"{label}: {', '.join(f'{name} {figure}' for name, figure in figures.items())}"
+        for label, result in zip(labels, results, strict=True)
+        if (figures := edit_figures(result))
+    ]
+    lines += [
         f"{row['model']}: wrong→right {row['wrong_to_right']}, right→wrong {row['right_to_wrong']}, right→right "
         f"{row['right_to_right']}, wrong→wrong {row['wrong_to_wrong']}; {row['mode']} less {DIRECT} "
         f"{Interval(**row['difference']).points()} points"

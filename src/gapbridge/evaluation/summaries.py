@@ -12,6 +12,8 @@ import numpy as np
 from ..answers.intervals import Interval, mean_interval, paired_difference
 from ..answers.modes import DIRECT
 from ..tasks.task import PROCEDURAL
+from .edits import METRICS as EDITS
+from .edits import score_edits
 from .grading import grade_answers
 from .math import correction_table
 from .rouge import METRICS, score_rouge
@@ -99,10 +101,19 @@ def has_right_answers(grader: str) -> bool:
     return "accuracy" in MEANS[grader]
 
 
+def grade_edits(groups: Sequence[Group]) -> None:
+    """Add the fields of `EditScores` to every sample, in place; for every grader."""
+    for group in groups:
+        scores = score_edits(group.values("answer"), group.values("reference"))
+        for sample, score in zip(group.samples, scores, strict=True):
+            sample.update(asdict(score))
+
+
 def summarise(group: Group, grader: str) -> dict[str, Any]:
     """Means with intervals, and counts."""
     record: dict[str, Any] = {"model": group.model, "mode": group.mode, "count": len(group.samples)}
-    record |= {name: vars(mean_interval(group.values(key))) for name, key in MEANS[grader].items()}
+    means = MEANS[grader] | {name: name for name in EDITS if name in group.samples[0]}
+    record |= {name: vars(mean_interval(group.values(key))) for name, key in means.items()}
     if grader == "math":
         record["disagreements"] = [s["id"] for s in group.samples if s["exact"] != s["verified"]]
         record |= {f"un{key}": group.values(key).count(False) for key in ("marked", "parsed")}
@@ -134,6 +145,16 @@ def cells(record: dict[str, Any], grader: str) -> list[str]:
     elif grader == "rouge":
         row += [f"{record['answer_words']:.1f}", f"{record['reference_words']:.1f}", share(record["empty"])]
     return [*row, share(record["capped"]) if "capped" in record else "–"]
+
+
+def edit_figures(record: dict[str, Any]) -> dict[str, str]:
+    """The edit scores of a summary, for a page; none where it was made without."""
+    found = {}
+    if "cer" in record:
+        rate = Interval(**record["cer"])
+        found["CER"] = f"{rate.mean:.3f} [{rate.low:.3f}, {rate.high:.3f}]"
+        found["token F1"] = str(Interval(**record["token_f1"]))
+    return found
 
 
 def corrections(groups: Sequence[Group]) -> list[dict[str, Any]]:

@@ -31,6 +31,11 @@ class Verification:
     timed_out: bool = False
 
 
+def missing_packages() -> list[str]:
+    """What is needed and not installed."""
+    return [name for name in ("math_verify", "pebble") if importlib.util.find_spec(name) is None]
+
+
 def verify_answers(
     answers: Sequence[str], references: Sequence[str], *, timeout: float = TIMEOUT_SECONDS, workers: int = 2
 ) -> list[Verification]:
@@ -44,7 +49,7 @@ def verify_answers(
     Raises:
         ConfigError: math-verify is not installed.
     """
-    missing = [name for name in ("math_verify", "pebble") if importlib.util.find_spec(name) is None]
+    missing = missing_packages()
     if missing:
         raise ConfigError(f'grading mathematics needs {" and ".join(missing)}: pip install "gapbridge[eval]"')
     from pebble import ProcessExpired, ProcessPool

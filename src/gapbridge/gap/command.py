@@ -2,7 +2,7 @@
 
 gap/gap.json   settings, versions, every measure with 95 % intervals
 gap/gap.png    the picture
-gap/answers/   the drafts; a killed measurement continues from them
+gap/answers/   the drafts, and the answers behind forced slips; a killed measurement continues from them
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 import argparse
 import gc
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ..answers.answering import AnswerOptions, answer_examples
+from ..answers.answering import answer_examples, answer_options
 from ..answers.intervals import Interval, paired_difference
 from ..answers.session import (
     count_faults,
@@ -26,12 +26,25 @@ from ..answers.session import (
     short_name,
 )
 from ..errors import ConfigError
+from ..examples.example import ExampleSet
 from ..files import write_json_atomic
 from ..runs.directory import environment
 from ..runs.figures import save
+from ..runs.job import Job
 from ..runs.tables import share, table
 from .measure import Gap, measure_gap
 from .plot import draw_gaps
+from .slip_scores import score_slips
+from .slips import EACH, Slips, answers_behind, draw_slips
+
+
+# Of the scores behind slips: what a row of a table says.
+SLIP_ROWS = {
+    "tokens_recovered": "tokens of the reference",
+    "edit_recovered": "by edit distance",
+    "final_right": "final answer right",
+    "steps_right": "steps right",
+}
 
 
 def run_gap(args: argparse.Namespace, others: list[str]) -> Path:
@@ -46,18 +59,20 @@ def run_gap(args: argparse.Namespace, others: list[str]) -> Path:
     """
     _check(args)
     directory = output_directory(args) / "gap"
-    settings = recorded_settings(args, others, args.model)
+    further = [args.slips_from] if args.slips and args.slips_from not in (None, EACH, *args.model) else []
+    settings = recorded_settings(args, others, [*args.model, *further])
     path = directory / "gap.json"
     if path.exists():
         show(finished_record(path, settings, "measurement"))
         print(f"{path}: this measurement is complete; remove the file to do it again")
         return path
-    gaps = {model: _measure(model, args, others, directory) for model in args.model}
+    gaps = _measure_all(args, others, directory)
     record: dict[str, Any] = {
         "settings": settings,
         "environment": environment(),
         "models": [{"model": name, **asdict(gap)} for name, gap in gaps.items()],
-        "differences": _differences(gaps),
+        "differences": _differences({name: gap.recovery.by_example for name, gap in gaps.items()}),
+        "slip_differences": _slip_differences(gaps),
     }
     models = {short_name(gap["model"], args.model): gap for gap in record["models"]}
     save(draw_gaps(models, caption(record)), directory / "gap.png")
@@ -76,38 +91,92 @@ def _check(args: argparse.Namespace) -> None:
     faults += count_faults(args, "limit", "max_completion_length", "batch_size")
     if any(k < 1 for k in args.prefix_lengths):
         faults.append(f"--prefix_lengths is {args.prefix_lengths}: each must be at least 1 (0 is always measured)")
+    if any(not 0 <= share < 1 for share in args.slips):
+        faults.append(f"--slips is {args.slips}: each must lie in [0, 1), as a share of the reference")
+    if len(set(args.slips)) < len(args.slips):
+        faults.append("a place is given twice in --slips")
+    if args.slips_from is not None and not args.slips:
+        faults.append("--slips_from needs places in --slips")
     if len(set(args.model)) < len(args.model):
         faults.append("a model is given twice")
     if faults:
         raise ConfigError([f"command line: {fault}" for fault in faults])
 
 
-def _measure(model_path: str, args: argparse.Namespace, others: list[str], directory: Path) -> Gap:
+def _measure_all(args: argparse.Namespace, others: list[str], directory: Path) -> dict[str, Gap]:
+    """The gap of each model. The one whose slips all are given is measured first."""
+    source = args.slips_from or args.model[0]
+    shared = None
+    if args.slips and source not in (EACH, *args.model):
+        job = job_for(source, args.config, others)
+        shared = _draw(source, job, *load_evaluated(job, source, args.limit), args)
+        gc.collect()  # the models that are measured need the room
+    gaps = {}
+    for model in sorted(args.model, key=lambda model: model != source):
+        gaps[model], slips = _measure(model, args, others, directory, shared)
+        shared = None if source == EACH else slips
+        gc.collect()
+    return {model: gaps[model] for model in args.model}
+
+
+def _measure(
+    model_path: str, args: argparse.Namespace, others: list[str], directory: Path, slips: Slips | None
+) -> tuple[Gap, Slips | None]:
+    """A model's gap, and the slips that it was given, or its own where it was given none."""
     job = job_for(model_path, args.config, others)
     model, tokenizer, examples = load_evaluated(job, model_path, args.limit)
-    options = AnswerOptions(
+    if slips is not None:
+        slips.check(examples, model_path)
+    elif args.slips:
+        slips = _draw(model_path, job, model, tokenizer, examples, args)
+    answers = answer_examples(model, tokenizer, examples, job.args, answer_options(args), directory / "answers")
+    lengths = {"prefix_lengths": args.prefix_lengths, "batch_size": args.batch_size}
+    gap = measure_gap(model, tokenizer, list(examples), answers, job.args, **lengths)
+    if slips is not None:
+        most = {"max_completion_length": args.max_completion_length, "batch_size": args.batch_size}
+        drafts = answers_behind(model, tokenizer, examples, slips, job.args, directory / "answers", **most)
+        gap = replace(gap, slips=score_slips(tokenizer, list(examples), slips, drafts))
+    return gap, slips
+
+
+def _draw(source: str, job: Job, model: Any, tokenizer: Any, examples: ExampleSet, args: argparse.Namespace) -> Slips:
+    return draw_slips(
+        model,
+        tokenizer,
+        examples,
+        job.args,
+        source=source,
+        places=args.slips,
         max_completion_length=args.max_completion_length,
-        temperature=args.temperature,
         seed=args.seed,
         batch_size=args.batch_size,
     )
-    answers = answer_examples(model, tokenizer, examples, job.args, options, directory / "answers")
-    lengths = {"prefix_lengths": args.prefix_lengths, "batch_size": args.batch_size}
-    gap = measure_gap(model, tokenizer, list(examples), answers, job.args, **lengths)
-    del model
-    gc.collect()  # the next model needs the room
-    return gap
 
 
-def _differences(gaps: Mapping[str, Gap]) -> list[dict[str, Any]]:
-    """Each model's Δ over all k less the first one's, over the examples they share."""
-    (first, base), *rest = ((name, gap.recovery.by_example) for name, gap in gaps.items())
+def _differences(by_example: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
+    """Each model's mean less the first one's, over the examples they share.
+
+    Args:
+        by_example: model → example → value.
+    """
+    (first, base), *rest = by_example.items()
     found = []
     for name, own in rest:
         shared = [key for key in own if key in base]
         if shared:
             difference = paired_difference([base[key] for key in shared], [own[key] for key in shared])
             found.append({"first": first, "second": name, "examples": len(shared), "difference": vars(difference)})
+    return found
+
+
+def _slip_differences(gaps: Mapping[str, Gap]) -> list[dict[str, Any]]:
+    """`_differences` of each score behind slips that every model has."""
+    found = []
+    for measure in SLIP_ROWS:
+        scores = {name: vars(gap.slips)[measure] for name, gap in gaps.items() if gap.slips}
+        known = {name: score.by_example for name, score in scores.items() if score}
+        if len(known) == len(gaps):
+            found += [{"measure": measure, **row} for row in _differences(known)]
     return found
 
 
@@ -125,7 +194,8 @@ def summary(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The figures of each model, by path, for a table."""
     differences = {row["second"]: row for row in record["differences"]}
     first = record["models"][0]["model"]
-    less = f"… less that of {short_name(first, [gap['model'] for gap in record['models']])}, paired"
+    base = short_name(first, [gap["model"] for gap in record["models"]])
+    less = f"… less that of {base}, paired"
     found: dict[str, dict[str, Any]] = {}
     for gap in record["models"]:
         curve = gap["recovery"]
@@ -140,8 +210,40 @@ def summary(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
             longest, excess = gap["excess_error"]["length"][-1], gap["excess_error"]["excess"][-1]
             rows[f"ExAccErr({longest}), %"] = _signed(excess, 0)
             rows["drafts with every step right"] = share(gap["wrong_steps"]["all_right"], gap["examples"])
+        rows |= _final_rows(gap.get("final_answers"))
+        paired = [row for row in record.get("slip_differences", ()) if row["second"] == gap["model"]]
+        rows |= _slip_rows(gap.get("slips"), base, {row["measure"]: row["difference"] for row in paired})
         found[gap["model"]] = rows
     return found
+
+
+def _final_rows(final: Mapping[str, Any] | None) -> dict[str, str]:
+    """How often the result is right, by the first wrong step of the working."""
+    if final is None:
+        return {}
+    rows = {
+        f"result right where step {step} goes wrong first": f"{Interval(**right)} of {count}"
+        for step, count, right in zip(final["steps"], final["drafts"], final["right"], strict=True)
+    }
+    if final["whole_right"]:
+        whole = Interval(**final["whole_right"])
+        rows["result right where no step is wrong"] = f"{whole} of {final['whole_drafts']}"
+    return rows
+
+
+def _slip_rows(
+    slips: Mapping[str, Any] | None, base: str, differences: Mapping[str, Mapping[str, float]]
+) -> dict[str, str | None]:
+    """The scores behind slips, means over the places, each with its paired difference from the model `base`."""
+    rows: dict[str, str | None] = {}
+    for measure, what in SLIP_ROWS.items():
+        if slips and slips[measure]:
+            rows[f"behind a slip: {what}"] = str(Interval(**slips[measure]["mean"]))
+            difference = differences.get(measure)
+            rows[f"… {what}, less {base}, points"] = Interval(**difference).points() if difference else None
+    if slips:
+        rows["behind a slip: cut at the limit"] = share(slips["capped"], slips["answers"])
+    return rows
 
 
 def show(record: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 from ..answers.answering import Answer
 from ..decoding.mode import generation_precision
 from ..errors import DataError
+from ..evaluation.math import is_correct
 from ..examples.example import Example
 from .measures import (
     DecisionAccuracy,
@@ -25,8 +26,17 @@ from .measures import (
     recovery_losses,
     recovery_rows,
 )
-from .oracle import WrongSteps, first_wrong_step, oracle_tokens, steps_of, wrong_steps
+from .oracle import (
+    FinalAnswers,
+    WrongSteps,
+    final_answers,
+    first_wrong_step,
+    oracle_tokens,
+    steps_of,
+    wrong_steps,
+)
 from .scoring import IdList, Scores, score
+from .slip_scores import SlipRecovery
 
 
 Losses = NDArray[np.float64]
@@ -36,7 +46,11 @@ Scorer = Callable[[Sequence[int], Sequence[IdList], Sequence[IdList]], list[Scor
 
 @dataclass(frozen=True)
 class Gap:
-    """What `gapbridge gap` reports of one model; the last two are None where the task has no known oracle."""
+    """What `gapbridge gap` reports of one model.
+
+    excess_error, wrong_steps and final_answers are None where the task has no known oracle, slips where none are
+    forced.
+    """
 
     examples: int
     capped: int
@@ -44,6 +58,8 @@ class Gap:
     decisions: DecisionAccuracy
     excess_error: ExcessError | None
     wrong_steps: WrongSteps | None
+    final_answers: FinalAnswers | None = None
+    slips: SlipRecovery | None = None
 
 
 def measure_gap(
@@ -57,7 +73,7 @@ def measure_gap(
     batch_size: int = 64,
     seed: int = 0,
 ) -> Gap:
-    """All measures of one model.
+    """All measures of one model but those behind forced slips.
 
     Args:
         examples, answers: in the same order; the answers' drafts are the model's own words.
@@ -98,7 +114,7 @@ def measure_gap(
             [[*own, 0][:length] for own, length in zip(drafts, shared, strict=True)],
             [y[:length] for y, length in zip(references, shared, strict=True)],
         )
-        excess, wrong = None, None
+        excess, wrong, final = None, None, None
         if with_oracle:
             line_ends = {t for t in {t for y in references for t in y} if str(tokenizer.decode([t])).endswith("\n")}
             oracle = [oracle_tokens(y, own, line_ends) for y, own in zip(references, complete, strict=True)]
@@ -107,7 +123,10 @@ def measure_gap(
             lengths = [length for length in prefix_lengths if 0 < length < longest] + [longest]
             excess = excess_error(own_errors, [-scores.log_probs for scores in forced], lengths, seed=seed)
             first_wrong = [first_wrong_step(answer.first, step) for answer, step in zip(answers, steps, strict=True)]
-            wrong = wrong_steps(first_wrong, [len(step) for step in steps], seed=seed)
+            counts = [len(step) for step in steps]
+            wrong = wrong_steps(first_wrong, counts, seed=seed)
+            right = [is_correct(answer.first, answer.reference) for answer in answers]
+            final = final_answers(first_wrong, counts, right, seed=seed)
     return Gap(
         examples=len(examples),
         capped=sum(capped),
@@ -115,6 +134,7 @@ def measure_gap(
         decisions=decision_accuracy(forced, free, seed=seed),
         excess_error=excess,
         wrong_steps=wrong,
+        final_answers=final,
     )
 
 

@@ -55,17 +55,21 @@ def oracle_tokens(y: Sequence[int], y_hat: Sequence[int], line_ends: Collection[
     return found
 
 
+def right_steps(answer: str, reference_steps: Sequence[str]) -> list[bool]:
+    """Of each step, whether its calculation is the reference's. Names in front of a calculation are not looked at."""
+    lines = [*answer.strip().split("\n"), *[""] * len(reference_steps)]
+    return [
+        wanted == (line if wanted.startswith("####") else line.split(": ", 1)[-1])
+        for wanted, line in zip(reference_steps, lines, strict=False)
+    ]
+
+
 def first_wrong_step(answer: str, reference_steps: Sequence[str]) -> int | None:
     """The first step, from 1, whose calculation is not the reference's; the last number is the result. None if all
-    are right. Names in front of a calculation are not looked at.
+    are right.
     """
-    lines = answer.strip().split("\n")
-    for at, wanted in enumerate(reference_steps):
-        line = lines[at] if at < len(lines) else ""
-        given = line if wanted.startswith("####") else line.split(": ", 1)[-1]
-        if given != wanted:
-            return at + 1
-    return None
+    right = right_steps(answer, reference_steps)
+    return None if all(right) else right.index(False) + 1
 
 
 @dataclass(frozen=True)
@@ -98,3 +102,42 @@ def wrong_steps(first: Sequence[int | None], counts: Sequence[int], *, seed: int
             first_wrong.append(sum(failed))
             hazard.append(mean_interval(failed, seed=seed))
     return WrongSteps(steps, first_wrong, hazard, sum(step is None for step in first))
+
+
+@dataclass(frozen=True)
+class FinalAnswers:
+    """How often the result is right, by the step of the working that is the first wrong one.
+
+    steps: those at which some draft goes wrong first, the result itself left out. drafts: how many do. right: the
+    share of them whose result is right all the same. whole_drafts, whole_right: the same of the drafts whose working
+    has no wrong step; None where there is no such draft.
+    """
+
+    steps: list[int]
+    drafts: list[int]
+    right: list[Interval]
+    whole_drafts: int
+    whole_right: Interval | None
+
+
+def final_answers(
+    first: Sequence[int | None], counts: Sequence[int], right: Sequence[bool], *, seed: int = 0
+) -> FinalAnswers:
+    """Final answers by the first wrong step.
+
+    Args:
+        first, counts: [examples], as for `wrong_steps`.
+        right: [examples], whether the result is right.
+    """
+    by_step: dict[int | None, list[bool]] = {}
+    for wrong, count, hit in zip(first, counts, right, strict=True):
+        by_step.setdefault(None if wrong == count else wrong, []).append(hit)
+    whole = by_step.pop(None, [])
+    steps = sorted(step for step in by_step if step is not None)
+    return FinalAnswers(
+        steps,
+        [len(by_step[step]) for step in steps],
+        [mean_interval(by_step[step], seed=seed) for step in steps],
+        len(whole),
+        mean_interval(whole, seed=seed) if whole else None,
+    )

@@ -23,7 +23,8 @@ def draw_gaps(models: Mapping[str, Mapping[str, Any]], caption: str) -> Figure:
         caption: what was measured on what, the title of the picture.
     """
     with_oracle = [gap for gap in models.values() if gap["excess_error"]]
-    figure, axes = new_figure(2 if with_oracle else 1, 2)
+    with_slips = {name: gap["slips"] for name, gap in models.items() if gap.get("slips")}
+    figure, axes = new_figure(1 + bool(with_oracle) + bool(with_slips), 2)
     figure.suptitle(caption, fontsize=10)
     look = looks(list(models))
     for name, gap in models.items():
@@ -52,8 +53,23 @@ def draw_gaps(models: Mapping[str, Mapping[str, Any]], caption: str) -> Figure:
         )
         axes[3].set_xticks(max((gap["wrong_steps"]["steps"] for gap in with_oracle), key=len))
         _halves(axes[2])
+    if with_slips:
+        _slips(axes[-2:], with_slips, look)
     legend(figure, look, {"behind own draft": "-", "behind the reference": "--"})
     return figure
+
+
+def _slips(axes: Sequence[Axes], models: Mapping[str, Mapping[str, Any]], look: Mapping[str, tuple[str, str]]) -> None:
+    """What is recovered behind a slip, by its place; final answers beside tokens where all references have one."""
+    final = all(slips["final_right"] for slips in models.values())
+    second = ("final_right", "final answer behind a slip", "right, %") if final else None
+    second = second or ("edit_recovered", "behind a slip, by edit distance", "recovered, %")
+    first = ("tokens_recovered", "tokens of the reference behind a slip", "recovered, %")
+    for axis, (key, title, unit) in zip(axes, (first, second), strict=True):
+        for name, slips in models.items():
+            known = [(100 * at, one) for at, one in zip(slips["places"], slips[key]["at"], strict=True) if one]
+            _band(axis, [at for at, _ in known], [one for _, one in known], look[name], scale=100)
+        label(axis, title, "higher", "place of the slip, % of the reference", unit)
 
 
 def _band(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,16 @@ class Scores:
     hits: NDArray[np.bool_]
 
 
+def batches(lengths: Sequence[int], vocabulary: int, batch_size: int) -> Iterator[list[int]]:
+    """The rows of each pass, the longest first: at most `batch_size`, and no more than their logits take room for."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    start = 0
+    while start < len(order):
+        rows = max(1, min(batch_size, _LOGITS // (lengths[order[start]] * vocabulary)))
+        yield order[start : start + rows]
+        start += rows
+
+
 @torch.no_grad()
 def score(
     model: PreTrainedModel,
@@ -47,15 +57,10 @@ def score(
         on_scored: called with the number of newly scored rows.
     """
     lengths = [len(x) + len(y) for x, y in zip(prompts, labels, strict=True)]
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     vocabulary = model.get_input_embeddings().num_embeddings
     found: list[Scores | None] = [None] * len(lengths)
-    start = 0
     with generation_mode(model):
-        while start < len(order):
-            rows = max(1, min(batch_size, _LOGITS // (lengths[order[start]] * vocabulary)))
-            chunk = order[start : start + rows]
-            start += rows
+        for chunk in batches(lengths, vocabulary, batch_size):
             ids = [torch.tensor([*prompts[i], *contexts[i]][:-1], device=model.device) for i in chunk]
             mask = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
             logits = model(input_ids=pad_sequence(ids, batch_first=True), attention_mask=mask).logits

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..answers.intervals import Interval
 from ..errors import ConfigError, RunError
-from ..evaluation.summaries import cells, columns
+from ..evaluation.summaries import cells, columns, edit_figures
 from ..files import write_text_atomic
 from ..gap.command import caption, summary
 from ..gap.plot import draw_gaps
@@ -144,6 +144,7 @@ def _figures(record: dict[str, Any], runs: list[Run]) -> dict[str, dict[str, Any
             continue
         grader = TASKS[record["task"]].grader
         figures = {"examples": result["count"], **dict(zip(columns(grader), cells(result, grader), strict=True))}
+        figures |= edit_figures(result)
         figures["capped"] = share(result["capped"], result["count"]) if "capped" in result else None
         found[f"{name}, {result['mode']}"] = figures
     for row in record.get("corrections", ()):

@@ -2,36 +2,70 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from datasets import Dataset
+from peft import PeftModel
 from rich.text import Text
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import methods
 from ..errors import ConfigError
-from ..training.building import first_rows
+from ..examples.example import ExampleSet
+from ..training.account import Counts
+from ..training.building import counted_rows, first_rows
 from ..training.method import Method
-from ..training.rows import print_rows
+from ..training.rows import Row, print_rows
 from .inputs import load_examples, load_start
 from .job import Job
 from .rounds import round_arguments
 
 
-def run_preview(job: Job, count: int) -> list[Text]:
-    """Print the first rows of round 1; their contexts are drawn, and nothing is written."""
+@dataclass(frozen=True)
+class FirstRows:
+    """What a run starts from, round 1's configuration, and the first rows that it would train.
+
+    counts: what the method counted in making the rows.
+    """
+
+    model: PreTrainedModel | PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    examples: ExampleSet
+    args: Any
+    rows: list[Row]
+    counts: Counts
+
+
+def take_first(job: Job, count: int, *, generates: bool = False) -> FirstRows:
+    """Load what the run starts from, and make the rows of its first `count` examples; nothing is written.
+
+    Args:
+        generates: whether the model will be asked, though the method draws nothing.
+    """
     from ..decoding.mode import place_for_generation
 
     args = round_arguments(job.args, 1)
-    model, tokenizer = load_start(job, whole=job.method.draws)
-    if job.method.draws:
+    generates = generates or job.method.draws
+    model, tokenizer = load_start(job, whole=generates)
+    if generates:
         place_for_generation(model, args)
     job.data.max_train_examples = min(count, job.data.max_train_examples or count)
     job.args.eval_strategy = type(job.args.eval_strategy)("no")
     examples = load_examples(job, tokenizer, model)["train"]
     contexts = job.method.contexts(model, tokenizer, examples, args)
-    rows = first_rows(job.method, examples, tokenizer, args, contexts, count)
-    found = [job.method.show(row, tokenizer) for row in rows]
+    rows, counts = counted_rows(job.method, examples, tokenizer, args, contexts, count)
+    return FirstRows(model, tokenizer, examples, args, rows, counts)
+
+
+def run_preview(job: Job, count: int, first: FirstRows | None = None) -> list[Text]:
+    """Print the first rows of round 1; their contexts are drawn, and nothing is written.
+
+    Args:
+        first: what `take_first` took, where it did; at least `count` rows.
+    """
+    first = first or take_first(job, count)
+    found = [job.method.show(row, first.tokenizer) for row in first.rows[:count]]
     print_rows(found)
     return found
 

@@ -38,7 +38,7 @@ class Account(_Behind):
 
     @classmethod
     def logged(cls, counts: Counts) -> dict[str, float]:
-        """What of the counts the trainer logs when training starts."""
+        """What of the counts the trainer logs when training starts; previews read `contexts/replaced_share`."""
         return {f"contexts/{name}": count for name, count in counts.items()}
 
     @classmethod

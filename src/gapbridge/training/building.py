@@ -110,12 +110,24 @@ def first_rows(
     count: int,
 ) -> list[Row]:
     """The first `count` rows that `build_rows` makes; only their contexts are drawn, and nothing is written."""
+    return counted_rows(method, examples, tokenizer, args, contexts, count)[0]
+
+
+def counted_rows(
+    method: type[Method],
+    examples: ExampleSet,
+    tokenizer: PreTrainedTokenizerBase,
+    args: Any,
+    contexts: Contexts | None,
+    count: int,
+) -> tuple[list[Row], Counts]:
+    """`first_rows`, and what was counted on the way."""
     method.check(tokenizer, examples, args)
     counts = dict.fromkeys(method.count_names, 0)
     pairs = _drawn(examples, contexts, count) if contexts else ((example, {}) for example in examples)
     rows = method.rows(pairs, examples, tokenizer, args, counts)
     try:
-        return list(islice(rows, count))
+        return list(islice(rows, count)), counts
     finally:
         if contexts is not None:
             contexts.close()

@@ -1,0 +1,77 @@
+"""The check before training: its advice by table, and the whole of it on small recipes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from helpers import recipe, write_rows
+
+from gapbridge import cli
+from gapbridge.gap.advice import Findings, advice
+from gapbridge.gap.probe import answers_first
+from gapbridge.tasks.word_problems import problems
+
+
+USUAL = Findings(replaced=0.02, recovered=0.4, right=0.7, token_f1=0.9, capped=0.0, answer_first=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, ["BASH may help", "40 % of the reference follow", "noise at the same rate"]),
+        ({"replaced": None}, ["If own tokens replace 0.1 % or more, BASH may help"]),
+        ({"replaced": 0.001}, ["BASH may help"]),
+        ({"replaced": 0.0003}, ["BASH would change almost nothing here: 0.03 % of the tokens are replaced"]),
+        ({"answer_first": True, "right": 0.05}, ["RAC has something to gain", "drafts are right in 5 %"]),
+        ({"answer_first": True, "right": 0.05, "replaced": 0.0}, ["RAC has something to gain"]),
+        ({"answer_first": True, "right": 0.5}, ["BASH may help"]),
+        ({"answer_first": False, "right": 0.05}, ["BASH may help"]),
+        ({"recovered": 0.96}, ["Little to gain", "96 %"]),
+        ({"recovered": 0.997}, ["Little to gain", "100 %"]),
+        ({"recovered": 0.04}, ["Expect little of BASH", "4 %"]),
+        ({"recovered": None}, ["No advice", "too short"]),
+        ({"token_f1": 0.2, "answer_first": True, "right": 0.0}, ["Train with SFT first", "token F1 20 %"]),
+        ({"capped": 0.6, "token_f1": 0.2}, ["Train with SFT first: 60 % of the drafts do not end"]),
+    ],
+)
+def test_advice(changes: dict[str, float | None], words: list[str]) -> None:
+    said = advice(replace(USUAL, **changes))
+    assert all(word in said for word in words), said
+    assert said.endswith(".") and said.count(". ") == 0, "one sentence"
+
+
+def test_where_the_answer_stands() -> None:
+    assert answers_first("#### 18\nBen: 9+9=18\n") and not answers_first("#### 18\n")
+    assert not answers_first("Ben: 9+9=<<9+9=18>>18\n#### 18") and not answers_first("no mark\nat all")
+
+
+def _previewed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    cli.main(["preview", *arguments, "--rows", "1"])
+    return capsys.readouterr().out
+
+
+def test_a_recipe_that_mixes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path.name for path in tmp_path.iterdir()}
+    said = _previewed(capsys, *recipe(tmp_path, mixture_coefficient=1.0), "--probe", "4")
+    assert said.count("\nid ") == 1 and "of the first 4 training examples" in said
+    assert "of the answer tokens sampled, " in said and "behind a forced slip" in said
+    assert "greedy: final answer right" in said and "\nadvice: " in said
+    assert {path.name for path in tmp_path.iterdir()} - before == {"recipe.yaml", "train.jsonl"}, "nothing is written"
+    said = _previewed(capsys, *recipe(tmp_path, mixture_coefficient=0.0), "--probe", "4")
+    assert "advice: BASH would change almost nothing here: 0 % of the tokens are replaced" in said
+
+
+def test_a_recipe_that_draws_nothing_with_the_answer_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [problem.row() for problem in problems("train", count=5, steps=(2,))]
+    for row in rows:
+        *working, result = row["completion"][0]["content"].split("\n")
+        row["completion"][0]["content"] = "\n".join([result, *working])
+    data = write_rows(tmp_path / "first.jsonl", rows)
+    changes = {"method": "sft", "datasets": [{"path": "json", "data_files": data}]}
+    said = _previewed(capsys, *recipe(tmp_path, **changes), "--probe", "5")
+    assert "contexts" not in said.partition("training examples")[2], "there are none"
+    assert "token F1" in said
+    assert "advice: " in _previewed(capsys, *recipe(tmp_path, **changes)), "by default on what there is"
+    assert "advice" not in _previewed(capsys, *recipe(tmp_path, **changes), "--probe", "0")
