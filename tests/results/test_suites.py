@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from conftest import ROOT
 from helpers import recipe, refused
 
 from gapbridge import cli
-from gapbridge.errors import ConfigError
+from gapbridge.errors import ConfigError, RunError
 from gapbridge.results.compare.recipes import Comparison, arm_recipe, dropped_keys, known_keys
 from gapbridge.results.compare.suite import Arm, Evaluation, Suite, filled, read_suite
 
@@ -149,3 +150,17 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert "math, if the references mark their answers" in " ".join(said.split()) and "--dry-run" in said
     assert all(len(line) <= 130 for line in said.splitlines())
+
+
+def test_starting_models_are_made_once_and_whole(tmp_path: Path) -> None:
+    made = runpy.run_path(str(ROOT / "benchmarks" / "evidence" / "run.py"))
+    make = """python -c "import os; os.mkdir('{base}'); open('{base}/{seed}', 'w')" """
+    base = {"directory": f"{tmp_path}/bases/{{seed}}", "commands": [make, 'python -c "raise SystemExit({seed})"']}
+    found = read_suite(suite(tmp_path, base=base))
+    assert made["seeds_of"](found, ["--dry-run", "--seeds", "0,3"]) == [0, 3] and made["seeds_of"](found, []) == [1, 2]
+    made["make_base"](found, 0)
+    assert [path.name for path in (tmp_path / "bases").rglob("*")] == ["0", "0"]
+    made["make_base"](found, 0)  # its first command would fail
+    with pytest.raises(RunError, match="seed 3: .* ended with code 3"):
+        made["make_base"](found, 3)
+    assert not (tmp_path / "bases" / "3").exists()
