@@ -17,6 +17,8 @@ from gapbridge.tasks.word_problems import main, problems, split_of
     [
         (["--split", "train", "--count", "2000"], "train"),
         (["--split", "test", "--count", "400"], "test"),
+        (["--order", "answer_first", "--split", "train", "--count", "2000"], "answer_first_train"),
+        (["--order", "answer_first", "--split", "test", "--count", "400"], "answer_first_test"),
         (["--preferences", "--seed", "1", "--split", "train", "--count", "384"], "preferences_train"),
         (["--preferences", "--seed", "1", "--split", "test", "--count", "64"], "preferences_test"),
     ],

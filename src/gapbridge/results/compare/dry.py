@@ -99,7 +99,7 @@ def _asked(comparison: Comparison, arm: Arm, answer: float, row: float) -> float
     answers = len(evaluation.temperatures) + len(arm.modes) - 1
     if not evaluation.gap:
         return answers * answer
-    return (answers + 1 + len(evaluation.slips)) * answer + _SCORED * row / 3
+    return (answers + 1 + 2 * len(evaluation.slips)) * answer + _SCORED * row / 3
 
 
 def _answering(

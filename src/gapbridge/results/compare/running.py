@@ -118,14 +118,7 @@ def _run_arm(comparison: Comparison, task: EvalTask, run: Run, seed: int, arm: A
         figures = run(["eval", "--task", task.name, *asked, *length, *modes, *how])
         for mode, found in read_scores(Path(figures).with_suffix(".samples.jsonl"), task, temperature).items():
             scores.setdefault(mode, {}).update(found)
-    gap: Record = {}
-    if evaluation.gap:
-        # All arms are given the same slips: those of the model that the control starts from.
-        source = comparison.start_of(comparison.suite.control, seed)
-        slips = ["--slips", *(f"{place:g}" for place in evaluation.slips), "--slips_from", source]
-        slips = slips if evaluation.slips else []
-        path = run(["gap", *asked, *length, *slips, "--output_dir", str(own)])
-        gap = read_figures(read_json(Path(path))["models"][0])
+    gap = _gap(comparison, run, seed, [*asked, *length], own) if evaluation.gap else {}
     load = Load(**plan["load"])
     return {
         "seed": seed,
@@ -137,6 +130,22 @@ def _run_arm(comparison: Comparison, task: EvalTask, run: Run, seed: int, arm: A
         "plan": plan,
         "dropped keys": dropped_keys(comparison, arm),
     }
+
+
+def _gap(comparison: Comparison, run: Run, seed: int, asked: list[str], own: Path) -> Record:
+    """The figures of the gap. Slips are forced twice: the same for all arms of a seed, those of the model that the
+    control starts from, and (`own_slips`) the arm's own, since a method may change which slips are made as well as
+    what follows them."""
+    places = [f"{place:g}" for place in comparison.suite.evaluation.slips]
+    slips = ["--slips", *places]
+    source = ["--slips_from", comparison.start_of(comparison.suite.control, seed)]
+    path = run(["gap", *asked, *(slips + source if places else []), "--output_dir", str(own)])
+    figures = read_figures(read_json(Path(path))["models"][0])
+    if places:
+        again = ["--slips_from", "each", "--prefix_lengths", "1", "--output_dir", str(own / "own_slips")]
+        path = run(["gap", *asked, *slips, *again])
+        figures |= read_figures({"own_slips": read_json(Path(path))["models"][0]["slips"]})
+    return figures
 
 
 def is_matched(comparison: Comparison, arm: Arm) -> bool:
