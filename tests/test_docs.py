@@ -5,17 +5,26 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from helpers import ENVIRONMENT
 
 from gapbridge import cli
 from gapbridge.methods import names
 from gapbridge.runs.job import parser_for
 
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("recipes/*/README.md")]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "LOG.md",
+    *ROOT.glob("docs/*.md"),
+    *ROOT.glob("recipes/*/README.md"),
+]
 RECIPE = "recipes/tiny/bash/config_full.yaml"
 # Words that stand for something of the reader's.
 MEANT = {
@@ -80,6 +89,19 @@ def test_names_and_files_are_there(page: Path) -> None:
         if not file.exists() or (anchor and anchor not in anchors(file)):
             wrong.append(link)
     assert wrong == []
+
+
+@pytest.mark.slow
+def test_the_readme_runs_as_pasted(tmp_path: Path) -> None:
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        done = subprocess.run(
+            [sys.executable, "-c", block], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    assert "\n---\n" in done.stdout
 
 
 def anchors(page: Path) -> set[str]:
