@@ -92,7 +92,7 @@ def in_words(first: Rows, worked: Rows) -> str:
         return 100 * rows[arm][score]
 
     greedy, sampled = "accuracy, greedy", "accuracy, T = 1"
-    shared, own = "slips.tokens_recovered", "own_slips.tokens_recovered"
+    shared, own, result = "slips.tokens_recovered", "own_slips.tokens_recovered", "slips.final_right"
     gain = per_cent(first, "rac, corrected", greedy) - per_cent(first, "rac", greedy)
 
     def beside(score: str) -> str:
@@ -106,9 +106,10 @@ def in_words(first: Rows, worked: Rows) -> str:
         f"working that its first number needs. Who may write the working first needs no RAC: SFT alone is right in "
         f"{per_cent(worked, 'sft', greedy):.1f} % there.\n\n"
         f"**The working first.** Behind a wrong token that is forced on it, the same for all, BASH goes on as the "
-        f"reference does in {beside(shared)} of the tokens; behind wrong tokens of its own choice in {beside(own)}: a "
-        f"method can change which slips are made without changing what follows them. Without a slip it is right in "
-        f"{beside(greedy)} greedily, and in {beside(sampled)} at temperature 1.\n\n"
+        f"reference does in {beside(shared)} of the tokens and comes to the right answer in {beside(result)}; behind "
+        f"wrong tokens of its own choice it goes on so in {beside(own)}: a method can change which slips are made "
+        f"without changing what follows them. Without a slip it is right in {beside(greedy)} greedily, and in "
+        f"{beside(sampled)} at temperature 1.\n\n"
         "One seed: other seeds move these figures by points. `docs/results.md` says what holds."
     )
 
@@ -129,8 +130,8 @@ def draw(first: Rows, worked: Rows, path: Path) -> None:
         box = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # it may lie on the dashed line
         left.text(at, height + 1.5, f"{height:.0f}", ha="center", fontsize=9, bbox=box)
     measures = {
-        "as the reference\nbehind a slip\n(same for all)": "slips.tokens_recovered",
-        "as the reference\nbehind a slip\n(its own)": "own_slips.tokens_recovered",
+        "words of the\nreference\nbehind a slip": "slips.tokens_recovered",
+        "right answer\nbehind a slip": "slips.final_right",
         "right answer,\ngreedy": "accuracy, greedy",
         "right answer,\ntemperature 1": "accuracy, T = 1",
     }
