@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ from rich.markdown import Markdown
 
 from gapbridge.cli import run_guarded
 from gapbridge.errors import RunError
-from gapbridge.files import write_text_atomic
+from gapbridge.files import write_json_atomic, write_text_atomic
 from gapbridge.runs.figures import COLOURS, new_figure, save
 
 
@@ -75,14 +76,12 @@ def _is_step(line: str) -> bool:
     return line.startswith("seed ")
 
 
-def read(output: Path, name: str) -> tuple[Rows, str]:
-    """The means of a comparison's rows, and its words."""
-    record: dict[str, Any] = json.loads((output / name / "compare.json").read_text(encoding="utf-8"))
+def means(record: dict[str, Any]) -> Rows:
     rows: Rows = {}
     for row in record["rows"]:
         arm = row["arm"] if row["mode"] == "direct" else f"{row['arm']}, {row['mode']}"
         rows[arm] = {key: entry["mean"] for key, entry in {**row["scores"], **row["figures"]}.items()}
-    return rows, record["words"]
+    return rows
 
 
 def in_words(first: Rows, worked: Rows) -> str:
@@ -139,8 +138,8 @@ def draw(first: Rows, worked: Rows, path: Path) -> None:
         values = [100 * worked[arm][measure] for measure in measures.values()]
         places = [at + 0.27 * (number - 1) for at in range(len(measures))]
         right.bar(places, values, width=0.25, label=label, color=[COLOURS[6], COLOURS[4], COLOURS[1]][number])
-        for at, value in zip(places, values, strict=True):
-            right.text(at, value + 1, f"{value:.0f}", ha="center", fontsize=8)
+        for place, value in zip(places, values, strict=True):
+            right.text(place, value + 1, f"{value:.0f}", ha="center", fontsize=8)
     right.set_xticks(range(len(measures)), list(measures), fontsize=9)
     right.set_title("Working first", fontsize=10)
     right.set_ylabel("% (higher is better)")
@@ -154,7 +153,11 @@ def quickstart(output: Path, overrides: list[str]) -> None:
     console = Console(soft_wrap=True)
     output.mkdir(parents=True, exist_ok=True)
     compare(output, overrides, console)
-    (first, _), (worked, _) = (read(output, name) for name in SUITES)
+    records = {name: json.loads((output / name / "compare.json").read_text(encoding="utf-8")) for name in SUITES}
+    first, worked = (means(record) for record in records.values())
+    figures = {name: {"settings": record["settings"], "rows": record["rows"]} for name, record in records.items()}
+    machine = {"machine": f"{platform.machine()} CPU", "versions": records[SUITES[0]]["environment"]}
+    write_json_atomic(output / "quickstart.json", {"settings": {"suites": list(SUITES)}, **machine, **figures})
     draw(first, worked, output / "quickstart.png")
     words = in_words(first, worked)
     tables = [
