@@ -26,12 +26,13 @@ from gapbridge.results.compare.suite import read_suite
 SUITES = {"answer_first": Path("outputs/answer-first"), "word_problems": Path("outputs/word-problems")}
 FOLDER = Path(__file__).with_name("cpu")
 GREEDY, SAMPLED = "accuracy, greedy", "accuracy, T = 1"
-BEHIND, RESULT = "slips.tokens_recovered", "slips.final_right"
+BEHIND, OWN, RESULT = "slips.tokens_recovered", "own_slips.tokens_recovered", "slips.final_right"
+MARGIN = 0.03  # differences within it on both sides are called equal
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """second less first, arms written `arm` or `arm/mode`, expected to be `higher` or `lower`."""
+    """second less first, arms written `arm` or `arm/mode`, expected to be `higher`, `lower` or `equal`."""
 
     name: str
     suite: str
@@ -44,10 +45,11 @@ class Hypothesis:
 HYPOTHESES = (
     Hypothesis("H1", "answer_first", "rac", "rac/corrected", GREEDY, "higher"),
     Hypothesis("H2", "answer_first", "sft", "rac/corrected", GREEDY, "higher"),
-    Hypothesis("H3", "word_problems", "sft", "bash_0.2", BEHIND, "higher"),
-    Hypothesis("H4", "word_problems", "noise", "bash_0.2", BEHIND, "higher"),
+    Hypothesis("H3", "word_problems", "sft", "bash_0.2", OWN, "higher"),
+    Hypothesis("H4", "word_problems", "sft", "bash_0.2", BEHIND, "equal"),
     Hypothesis("H5", "word_problems", "sft", "bash_0.2", SAMPLED, "lower"),
-    Hypothesis("H6", "word_problems", "noise", "bash_0.2", RESULT, "lower"),
+    Hypothesis("H6", "word_problems", "sft", "noise", RESULT, "higher"),
+    Hypothesis("H7", "word_problems", "sft", "noise", SAMPLED, "lower"),
 )
 
 
@@ -69,6 +71,15 @@ def tested(hypothesis: Hypothesis, record: dict[str, Any], seeds: Collection[int
     if found is None:
         raise RunError(f"{hypothesis.name}: no seed has both {hypothesis.first} and {hypothesis.second}")
     return found
+
+
+def verdict(hypothesis: Hypothesis, found: Difference) -> str:
+    """Whether both intervals say what was expected."""
+    if hypothesis.expected != "equal":
+        return "confirmed" if found.verdict == hypothesis.expected else f"not confirmed ({found.verdict})"
+    intervals = [found.over_examples, found.over_seeds]
+    inside = all(i is not None and -MARGIN < i.low and i.high < MARGIN for i in intervals)
+    return "confirmed" if inside else f"not confirmed ({found.verdict})"
 
 
 def accuracies(suite: str) -> dict[int, float]:
@@ -100,9 +111,9 @@ def report(args: argparse.Namespace) -> None:
         found[hypothesis.name] = {"hypothesis": asdict(hypothesis), "difference": asdict(result)}
         intervals = [result.over_examples, result.over_seeds]
         ends = [f"[{100 * i.low:+.1f}, {100 * i.high:+.1f}]" if i else "–" for i in intervals]
-        answer = "confirmed" if result.verdict == hypothesis.expected else f"not confirmed ({result.verdict})"
         cells = [hypothesis.name, f"{hypothesis.second} − {hypothesis.first}", hypothesis.score]
-        print(f"| {' | '.join([*cells, f'{100 * result.mean:+.1f}', *ends, hypothesis.expected, answer])} |")
+        cells += [f"{100 * result.mean:+.1f}", *ends, hypothesis.expected, verdict(hypothesis, result)]
+        print(f"| {' | '.join(cells)} |")
     if args.output:
         versions = records["word_problems"]["environment"]
         write_json_atomic(
