@@ -115,13 +115,13 @@ def report(args: argparse.Namespace) -> None:
         cells += [f"{100 * result.mean:+.1f}", *ends, hypothesis.expected, verdict(hypothesis, result)]
         print(f"| {' | '.join(cells)} |")
     if args.output:
-        versions = records["word_problems"]["environment"]
+        environment = records["word_problems"]["environment"]
         write_json_atomic(
             args.output,
             {
                 "settings": {"gate": args.gate, "bases": gates, "kept": kept},
                 "machine": f"{platform.machine()} CPU",
-                "versions": versions,
+                "versions": {**environment["packages"], "python": environment["python"]},
                 "hypotheses": found,
                 "rows": {suite: record["rows"] for suite, record in records.items()},
             },

@@ -157,7 +157,9 @@ def quickstart(output: Path, overrides: list[str]) -> None:
     records = {name: json.loads((output / name / "compare.json").read_text(encoding="utf-8")) for name in SUITES}
     first, worked = (means(record) for record in records.values())
     figures = {name: {"settings": record["settings"], "rows": record["rows"]} for name, record in records.items()}
-    machine = {"machine": f"{platform.machine()} CPU", "versions": records[SUITES[0]]["environment"]}
+    environment = records[SUITES[0]]["environment"]
+    versions = {**environment["packages"], "python": environment["python"]}
+    machine = {"machine": f"{platform.machine()} CPU", "versions": versions}
     write_json_atomic(output / "quickstart.json", {"settings": {"suites": list(SUITES)}, **machine, **figures})
     draw(first, worked, output / "quickstart.png")
     words = in_words(first, worked)
