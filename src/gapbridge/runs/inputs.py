@@ -56,7 +56,7 @@ def load_held_out(
     needs_eval = _evaluates(job) and bool(data.test_split_size or script.dataset_name)
     if data.eval_datasets:  # the training data need not be loaded
         data = replace(data, eval_datasets=[], max_train_examples=data.max_eval_examples)
-        data.datasets = job.data.eval_datasets
+        data.datasets, data.dataset_mixture = job.data.eval_datasets, None
         script, needs_eval = replace(script, dataset_name=None), False
     loaded = load_data(data, script, seed=job.args.seed, needs_eval=needs_eval)
     dataset, source = (loaded.train, loaded.source) if loaded.eval is None else (loaded.eval, loaded.eval_source)

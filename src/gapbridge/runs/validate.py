@@ -42,7 +42,7 @@ def validate(job: Job, *, all_rows: bool = False) -> tuple[list[str], list[str]]
     data_faults = check_data_config(job.data, job.script)
     faults += data_faults
     if str(job.args.eval_strategy.value) != "no":
-        if not (job.data.eval_datasets or job.data.test_split_size or job.script.dataset_name):
+        if not (job.data.eval_datasets or job.data.splits_off or job.script.dataset_name):
             faults.append(
                 "eval_strategy asks for evaluation: give eval_datasets or test_split_size, or set eval_strategy: 'no'"
             )
@@ -68,7 +68,7 @@ def validate(job: Job, *, all_rows: bool = False) -> tuple[list[str], list[str]]
         faults += error.faults
     if data_faults:
         notes.append("not checked: the rows of the data sets")
-    elif any(not _is_local(entry.path) for entry in job.data.datasets) or job.script.dataset_name:
+    elif any(not _is_local(path) for path in job.data.sources()) or job.script.dataset_name:
         notes.append("not checked: data sets on a hub")
     elif tokenizer is not None and model is not None:
         if not all_rows:
