@@ -155,8 +155,6 @@ def test_a_data_set_that_cannot_be_taken_is_named(folder: Path) -> None:
         load(mixture(folder, datasets=[{"id": str(folder / "b"), "weight": 0.1}]))
 
 
-def test_the_command_line_says_both_forms_exclude_each_other(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_line_says_both_forms_exclude_each_other(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, "bash", *recipe(folder, dataset_mixture=mixture(folder)))
     assert "both `datasets` and `dataset_mixture` are given: keep one" in said

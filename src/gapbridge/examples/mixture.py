@@ -59,7 +59,7 @@ def as_mapping(value: dict[str, Any] | str | None) -> dict[str, Any] | str | Non
     """A mixture as a recipe gives it, or as the command line does: JSON."""
     if isinstance(value, str):
         try:
-            return json.loads(value)  # type: ignore[no-any-return]  # its faults are told with all others
+            return json.loads(value)  # faults are told with all others
         except ValueError:
             return value
     return value

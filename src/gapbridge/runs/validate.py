@@ -20,7 +20,7 @@ from ..training.building import open_drawings
 from ..training.config import RoundFields
 from ..training.loading import load_skeleton, load_tokenizer, prepare_tokenizer, require_local
 from ..training.starting import starting_faults
-from .inputs import load_examples
+from .inputs import load_examples, require_ending
 from .job import Job, read_job
 from .rounds import round_arguments
 
@@ -55,6 +55,7 @@ def validate(job: Job, *, all_rows: bool = False) -> tuple[list[str], list[str]]
     try:
         require_local(str(job.model.model_name_or_path), "model_name_or_path")
         if path.is_dir():
+            require_ending(job)
             tokenizer = load_tokenizer(path, job.args)
             prepare_tokenizer(None, tokenizer, job.args, uses_peft=job.uses_peft)
             model = load_skeleton(path, job.args)
