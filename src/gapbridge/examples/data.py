@@ -73,6 +73,13 @@ class DataConfig(DatasetMixtureConfig):
         mixture = self.dataset_mixture
         return self.test_split_size or (mixture.get("test_split_size") if isinstance(mixture, dict) else None)
 
+    @property
+    def mixes_chats(self) -> bool:
+        """Whether `dataset_mixture` takes conversations by name."""
+        if self.dataset_mixture is None:
+            return False
+        return any("messages" in (part.columns or ()) for part in read_mixture(self.dataset_mixture).parts)
+
     def sources(self) -> list[str]:
         """The paths or hub ids of the training data, as far as they are here rather than in `dataset_name`."""
         return [entry.path for entry in self.datasets] + (

@@ -52,7 +52,7 @@ def require_ending(job: Job) -> None:
     Raises:
         ConfigError: the answer ends with no stop token; which key mends it.
     """
-    if not (job.args.chat_template is not None or job.data.as_chat):
+    if not (job.args.chat_template is not None or job.data.as_chat or job.data.mixes_chats):
         return
     source, revision = str(job.model.model_name_or_path), job.model.model_revision
     require_local(source, "model")
