@@ -21,10 +21,10 @@ from gapbridge.training.loading import load_tokenizer
 SIZES = {"a": {"train": 12, "test": 4}, "b": {"train": 9}}
 # What alignment-handbook 0.4.0.dev0 trains and holds out of `mixture()`, computed with datasets 5.2.0.
 TRAINED = """
-    a-test-0 a-train-11 b-train-0 a-train-2 b-train-5 b-train-3 b-train-8
-    b-train-2 a-test-1 b-train-6 a-train-7 a-train-10 b-train-1 b-train-4
+    a-test-2 a-train-11 a-test-1 a-train-2 b-train-4 b-train-1 b-train-7 b-train-0
+    a-test-3 b-train-5 b-train-3 a-train-7 a-train-10 a-test-0 b-train-2 b-train-8
 """.split()
-HELD_OUT = "a-train-0 b-train-7 a-test-3 a-test-2".split()
+HELD_OUT = "a-train-0 b-train-6 a-train-1 a-train-4".split()
 
 
 @pytest.fixture
@@ -41,10 +41,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def mixture(folder: Path, **changes: Any) -> dict[str, Any]:
-    """Shares that cut a row in two, a split that is called a test, and a data set that is not shuffled by itself."""
+    """A share that does not come out even, a split that is called a test, and a data set that is not shuffled by itself."""
     return {
         "datasets": [
-            {"id": str(folder / "a"), "config": "default", "split": "train", "columns": COLUMNS, "weight": 0.45},
+            {"id": str(folder / "a"), "config": "default", "split": "train", "columns": COLUMNS, "weight": 0.65},
             {"id": str(folder / "a"), "config": "default", "split": "test", "columns": COLUMNS, "weight": 1.0},
             {"id": str(folder / "b"), "columns": COLUMNS, "weight": None},
         ],
@@ -112,6 +112,17 @@ def test_no_held_out_row_is_trained_whatever_asks_for_it(folder: Path) -> None:
     assert [tokenizer.decode(one.prompt) for one in held_out] == HELD_OUT
 
 
+def test_held_out_data_may_be_sets_of_their_own(folder: Path) -> None:
+    own = [{"path": str(folder / "a"), "split": "test"}]
+    mixed = mixture(folder, test_split_size=None)
+    job = read_job(recipe(folder, datasets=None, dataset_mixture=mixed, eval_datasets=own, eval_strategy="epoch"))
+    loaded = load_data(job.data, job.script, seed=0, needs_eval=True)
+    assert loaded.train["prompt"][:] == by_the_handbook(mixed)[0] and loaded.eval is not None
+    held_out = load_held_out(job, load_tokenizer(str(job.model.model_name_or_path), job.args), None)
+    assert loaded.eval["prompt"][:] == [f"a-test-{row}" for row in range(4)]
+    assert len(held_out) == 4
+
+
 def test_the_command_line_takes_a_mixture_as_json(folder: Path) -> None:
     words = ["--dataset_mixture", json.dumps(mixture(folder))]
     job = read_job([*recipe(folder, datasets=None), *words])
@@ -142,9 +153,9 @@ def test_forms_of_data_exclude_each_other(folder: Path) -> None:
     assert "test_split_size stands beside dataset_mixture: write it into the mixture" in faults
 
 
-@pytest.mark.parametrize("size", [18, 500, 0, 1.5])
+@pytest.mark.parametrize("size", [20, 500, 0, 1.5])
 def test_too_few_rows_for_the_split_are_told(size: float, folder: Path) -> None:
-    with pytest.raises(ConfigError, match=rf"test_split_size is {size}, and dataset_mixture \(3 data sets\) has 18"):
+    with pytest.raises(ConfigError, match=rf"test_split_size is {size}, and dataset_mixture \(3 data sets\) has 20"):
         load(mixture(folder, test_split_size=size))
 
 
