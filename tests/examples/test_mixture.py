@@ -41,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def mixture(folder: Path, **changes: Any) -> dict[str, Any]:
-    """A share that does not come out even, a split that is called a test, and a data set that is not shuffled by itself."""
+    """A share that does not come out even, a split that is called a test, a set that is not shuffled by itself."""
     return {
         "datasets": [
             {"id": str(folder / "a"), "config": "default", "split": "train", "columns": COLUMNS, "weight": 0.65},
