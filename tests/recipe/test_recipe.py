@@ -119,8 +119,7 @@ def test_old_handbook_keys_are_translated(tmp_path: Path) -> None:
     )  # fmt: skip
     assert job.model.dtype == "bfloat16" and job.args.max_length == 128 and job.args.warmup_steps == 0.1
     assert job.args.dataset_num_proc == 2 and job.model.attn_implementation == "flash_attention_2"
-    entry = job.data.datasets[0]
-    assert (entry.path, entry.name, entry.split, job.data.test_split_size) == ("a/b", "c", "train_sft", 100)
+    assert job.data.sources() == ["a/b"] and job.data.splits_off == 100
     assert any("overwrite_output_dir is ignored" in note for note in job.recipe.notes)
     older = parse(
         tmp_path,

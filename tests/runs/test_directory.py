@@ -67,7 +67,7 @@ def test_the_resolved_recipe_is_the_same_job(tmp_path: Path, monkeypatch: pytest
     copy.write_text(resolved_recipe("bash", job.recipe))
     written = yaml.safe_load(copy.read_text())
     assert written["env"] == {"GAPBRIDGE_TEST": 3, "TOKENIZERS_PARALLELISM": "false", "PLAIN": True}
-    assert written["wandb_project"] == "gap" and "dataset_mixture" not in written
+    assert written["wandb_project"] == "gap" and written["dataset_mixture"] == KEYS["dataset_mixture"]
     assert (written["max_length"], written["mixture_coefficient"]) == (128, 0.5)
     monkeypatch.setenv("WANDB_PROJECT", "before")
     again = parsed(copy)

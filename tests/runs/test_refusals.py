@@ -29,7 +29,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "text without prompt": ({"dataset_text_field": "body"}, "dataset_text_field is 'body'"),
     "no preparation": ({"dataset_kwargs": {"skip_prepare_dataset": True}}, "skip_prepare_dataset is not supported"),
-    "unknown preparation": ({"dataset_kwargs": {"add_special_tokens": False}}, "add_special_tokens: TRL knows no"),
+    "unknown preparation": ({"dataset_kwargs": {"no_such_key": False}}, "no_such_key: TRL knows no such key"),
     "cut prompts": ({"truncation_mode": "keep_end"}, "truncation_mode is 'keep_end'"),
     "cut documents": ({"packing": True, "packing_strategy": "wrapped"}, "use bfd"),
     "padding-free": ({"padding_free": True}, "padding_free with max_length 256"),

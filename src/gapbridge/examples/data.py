@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from datasets import Dataset, DatasetDict
-from datasets.exceptions import DatasetsError
 from trl import DatasetMixtureConfig, ScriptArguments, get_dataset
 from trl.scripts.utils import DatasetConfig
 
 from ..errors import ConfigError, DataError
 from ..recipe.values import type_fault
+from .mixture import as_mapping, cannot_be_loaded, load_mixture, read_mixture, split_off
 
 
 logger = logging.getLogger(__name__)
@@ -22,7 +22,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class DataConfig(DatasetMixtureConfig):
-    """TRL's mixture of data sets, with held-out data of its own and a mapping of columns.
+    """TRL's mixture of data sets, or the alignment-handbook's (`dataset_mixture`), with held-out data of its own and a
+    mapping of columns.
 
     `prompt_column` and `completion_column` name the columns that hold question and answer; with `as_chat` plain
     strings become one user and one assistant turn. Without a completion column a `messages` column is the
@@ -31,6 +32,11 @@ class DataConfig(DatasetMixtureConfig):
     [k, K] takes the examples of one fold out of the training data, for a model that draws their contexts later.
     """
 
+    dataset_mixture: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "The alignment-handbook's mixture: {datasets: [{id, config, split, columns, weight}], seed, "
+                  "test_split_size}."},
+    )  # fmt: skip
     eval_datasets: list[DatasetConfig] = field(
         default_factory=list, metadata={"help": "Held-out data sets, in the form of `datasets`."}
     )
@@ -57,8 +63,28 @@ class DataConfig(DatasetMixtureConfig):
             ]
         except TypeError as error:
             raise ConfigError(f"eval_datasets: {error}") from error
+        self.dataset_mixture = as_mapping(self.dataset_mixture)
         if isinstance(self.leave_out_fold, int):  # a recipe's single value stands for a list of one
             self.leave_out_fold = [self.leave_out_fold]
+
+    @property
+    def splits_off(self) -> Any:
+        """How many rows are held out of the training data, or their share; None for none."""
+        mixture = self.dataset_mixture
+        return self.test_split_size or (mixture.get("test_split_size") if isinstance(mixture, dict) else None)
+
+    @property
+    def mixes_chats(self) -> bool:
+        """Whether `dataset_mixture` takes conversations by name."""
+        if self.dataset_mixture is None:
+            return False
+        return any("messages" in (part.columns or ()) for part in read_mixture(self.dataset_mixture).parts)
+
+    def sources(self) -> list[str]:
+        """The paths or hub ids of the training data, as far as they are here rather than in `dataset_name`."""
+        return [entry.path for entry in self.datasets] + (
+            [part.id for part in read_mixture(self.dataset_mixture).parts] if self.dataset_mixture is not None else []
+        )
 
 
 @dataclass(frozen=True)
@@ -74,13 +100,26 @@ class LoadedData:
 def check_data_config(config: DataConfig, script: ScriptArguments) -> list[str]:
     """Every fault of the data keys that shows without loading anything; local files must exist."""
     faults = []
-    if not config.datasets and not script.dataset_name:
+    given = {
+        "`datasets`": config.datasets,
+        "`dataset_mixture`": config.dataset_mixture is not None,
+        "`dataset_name`": script.dataset_name,
+    }
+    forms = [name for name, value in given.items() if value]
+    if not forms:
         faults.append("no data: give `datasets:` (a list of path, name, data_files, split, …) or `dataset_name:`")
-    if config.datasets and script.dataset_name:
-        faults.append("both `datasets` and `dataset_name` are given: keep one")
+    if len(forms) > 1:
+        faults.append(f"{'both' if len(forms) == 2 else 'all of'} {' and '.join(forms)} are given: keep one")
     if config.streaming or script.dataset_streaming:
         faults.append("streaming is not supported: contexts belong to rows with a length and stable ids")
-    if config.eval_datasets and config.test_split_size:
+    if config.dataset_mixture is not None:
+        try:
+            read_mixture(config.dataset_mixture)
+        except ConfigError as error:
+            faults += error.faults
+        if config.test_split_size:
+            faults.append("test_split_size stands beside dataset_mixture: write it into the mixture")
+    if config.eval_datasets and config.splits_off:
         faults.append("both `eval_datasets` and `test_split_size` are given: keep one")
     for name in ("max_train_examples", "max_eval_examples"):
         value = getattr(config, name)
@@ -127,21 +166,26 @@ def load_data(config: DataConfig, script: ScriptArguments, *, seed: int, needs_e
     faults = check_data_config(config, script)
     if faults:
         raise ConfigError(faults)
-    entries = config.datasets or [
-        DatasetConfig(path=script.dataset_name, name=script.dataset_config, split=script.dataset_train_split)
-    ]
     held_out = config.eval_datasets
     if script.dataset_name and needs_eval:
         held_out = [DatasetConfig(script.dataset_name, script.dataset_config, split=script.dataset_test_split)]
-    train, source = _load(entries), _describe(entries)
     evaluation, eval_source = None, ""
+    if config.dataset_mixture is not None:
+        mixture = read_mixture(config.dataset_mixture)
+        (train, evaluation), source = load_mixture(mixture), str(mixture)
+        eval_source = f"{source} (test part)"
+    else:
+        entries = config.datasets or [
+            DatasetConfig(path=script.dataset_name, name=script.dataset_config, split=script.dataset_train_split)
+        ]
+        train, source = _load(entries), _describe(entries)
     if held_out and needs_eval:
         evaluation, eval_source = _load(held_out), _describe(held_out)
     elif config.test_split_size:
         # TRL splits without a seed: a restarted run would train on other rows.
         size = config.test_split_size
-        parts = train.train_test_split(test_size=int(size) if size >= 1 else size, seed=seed)
-        train, evaluation, eval_source = parts["train"], parts["test"], f"{source} (test part)"
+        train, evaluation = split_off(train, int(size) if size >= 1 else size, seed, source)
+        eval_source = f"{source} (test part)"
     if needs_eval and evaluation is None:
         raise ConfigError(
             "eval_strategy asks for evaluation: give `eval_datasets` or `test_split_size`, or set eval_strategy: 'no'"
@@ -153,11 +197,8 @@ def load_data(config: DataConfig, script: ScriptArguments, *, seed: int, needs_e
 
 
 def _load(entries: list[DatasetConfig]) -> Dataset:
-    try:
+    with cannot_be_loaded(_describe(entries)):
         loaded: DatasetDict = get_dataset(DatasetMixtureConfig(datasets=entries))
-    except (DatasetsError, ConnectionError, ValueError, OSError, StopIteration) as error:
-        reason = str(error.__cause__ or error) or "it holds no row"  # the cause says more than "an error occurred"
-        raise DataError(f"{_describe(entries)}: cannot be loaded: {reason}") from error
     dataset = loaded["train"]
     if not len(dataset):
         raise DataError(f"{_describe(entries)}: the data set is empty")

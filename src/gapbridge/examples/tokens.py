@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import ConfigError
 
@@ -16,9 +16,14 @@ def stop_tokens(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | Non
     Raises:
         ConfigError: there is none.
     """
+    return stops_of(tokenizer, None if model is None else model.generation_config)
+
+
+def stops_of(tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig | None) -> list[int]:
+    """`stop_tokens` of a model whose generation config alone is at hand."""
     stops = set() if tokenizer.eos_token_id is None else {int(tokenizer.eos_token_id)}
-    if model is not None and model.generation_config is not None and tokenizer.eos_token_id is not None:
-        configured = model.generation_config.eos_token_id
+    if generation is not None and tokenizer.eos_token_id is not None:
+        configured = generation.eos_token_id
         stops |= set(configured if isinstance(configured, list) else [] if configured is None else [configured])
     if not stops:
         raise ConfigError(

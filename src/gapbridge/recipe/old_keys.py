@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -20,6 +21,9 @@ DROPPED = {
     "max_prompt_length": "max_length holds for prompt and answer together",
     "logging_dir": "trackers choose their own directory",
 }
+RENAMED_VALUES = {("packing_strategy", "ffd"): "bfd"}
+# What older versions of TRL read from `dataset_kwargs`; without effect here, as the whole key is.
+PREPARATION = ("add_special_tokens", "append_concat_token")
 TRACKING = {"wandb_entity": "WANDB_ENTITY", "wandb_project": "WANDB_PROJECT", "wandb_run_group": "WANDB_RUN_GROUP"}
 
 
@@ -35,7 +39,7 @@ def translate(
     result: dict[str, Any] = {}
     for key, value in values.items():
         if key in known:
-            result[key] = value
+            result[key] = _todays_value(key, value, notes, path)
         elif key in RENAMED and RENAMED[key] in known:
             if RENAMED[key] in values:
                 faults.append(f"{path}: {key} and {RENAMED[key]} are the same setting: keep {RENAMED[key]}")
@@ -51,8 +55,8 @@ def translate(
             notes.append(f"{path}: use_flash_attention_2 is now attn_implementation: flash_attention_2")
             if value:
                 result["attn_implementation"] = "flash_attention_2"
-        elif key in ("dataset_mixture", "dataset_mixer") and "datasets" in known:
-            result.update(_translate_mixture(key, value, values, faults, path))
+        elif key == "dataset_mixer" and "datasets" in known:
+            result.update(_translate_mixer(value, values, faults, path))
             notes.append(f"{path}: {key} is now datasets")
         elif key in ("dataset_splits", "dataset_configs") and "dataset_mixer" in values:
             continue
@@ -61,35 +65,73 @@ def translate(
     return result
 
 
-def _translate_mixture(key: str, value: Any, values: dict[str, Any], faults: list[str], path: str) -> dict[str, Any]:
+def translate_options(
+    words: Sequence[str], known: set[str], notes: list[str], faults: list[str], environment: dict[str, str]
+) -> tuple[list[str], dict[str, Any]]:
+    """A command line with today's options in place of old ones, and the trackers' keys that it held.
+
+    The rules are those of `translate`, but for mixtures of data sets, which are no options.
+    """
+    result: list[str] = []
+    tracked: dict[str, Any] = {}
+    old = {*RENAMED, *DROPPED, *TRACKING, "use_flash_attention_2"} - known
+    given = {_key(word) for word in words}
+    for option, values in _options(words):
+        name = _key(option)
+        value: Any = values[0] if len(values) == 1 else values or True
+        if name not in old and (name, str(value)) not in RENAMED_VALUES:
+            result += [f"--{name}" if name in known else option, *values]
+            continue
+        if name in TRACKING:
+            tracked[name] = value
+        if name == "use_flash_attention_2":
+            value = str(value).lower() not in ("false", "no", "0")
+        both = {RENAMED[name]: None} if RENAMED.get(name) in given else {}
+        todays = translate({name: value, **both}, known, notes, faults, environment, "command line")
+        for key in todays.keys() - both:
+            result += [f"--{key}", *(values if todays[key] == value else [str(todays[key])])]
+    return result, tracked
+
+
+def _key(option: str) -> str:
+    return option[2:].replace("-", "_") if option.startswith("--") else ""
+
+
+def _options(words: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """The options of a command line, each with the words behind it; words before the first stand for themselves."""
+    options: list[tuple[str, list[str]]] = []
+    for word in words:
+        if word.startswith("--") or not options:
+            options.append((word, []))
+        else:
+            options[-1][1].append(word)
+    return options
+
+
+def _todays_value(key: str, value: Any, notes: list[str], path: str) -> Any:
+    if isinstance(value, str) and (key, value) in RENAMED_VALUES:
+        todays = RENAMED_VALUES[key, value]
+        notes.append(f"{path}: {key}: {value} is now {todays}")
+        return todays
+    if key == "dataset_kwargs" and isinstance(value, dict):
+        return {name: entry for name, entry in value.items() if name not in PREPARATION}
+    return value
+
+
+def _translate_mixer(value: Any, values: dict[str, Any], faults: list[str], path: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        faults.append(f"{path}: {key} is {value!r}: it must be a mapping")
+        faults.append(f"{path}: dataset_mixer is {value!r}: it must be a mapping")
         return {}
-    if key == "dataset_mixer":
-        splits = values.get("dataset_splits") or ["train"]
-        if not isinstance(splits, list) or not all(isinstance(split, str) for split in splits):
-            faults.append(f"{path}: dataset_splits is {splits!r}: it must be a list of names")
-            return {}
-        train = [split for split in splits if "test" not in split]
-        entries = [{"id": name, "split": split, "weight": share} for name, share in value.items() for split in train]
-        held_out = [{"path": name, "split": split} for name in value for split in splits if "test" in split]
-        translated: dict[str, Any] = {"eval_datasets": held_out} if held_out else {}
-    else:
-        entries = value.get("datasets") or []
-        translated = {"test_split_size": value["test_split_size"]} if value.get("test_split_size") else {}
-    datasets = []
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        faults.append(f"{path}: {key}: datasets is {entries!r}: it must be a list of mappings")
+    splits = values.get("dataset_splits") or ["train"]
+    if not isinstance(splits, list) or not all(isinstance(split, str) for split in splits):
+        faults.append(f"{path}: dataset_splits is {splits!r}: it must be a list of names")
         return {}
-    for entry in entries:
-        if entry.get("weight") not in (None, 1, 1.0):
+    for name, share in value.items():
+        if share not in (None, 1, 1.0):
             faults.append(
-                f"{path}: {key} takes a share of {entry['weight']} of {entry['id']}: `fraction` in `datasets` is a "
-                f"share of the "
-                "mixture, not of the data set; slice the split instead (split: train[:10%])"
+                f"{path}: dataset_mixer takes a share of {share} of {name}: write it as dataset_mixture, whose weight "
+                "is such a share"
             )
-        renamed = {"path": entry.get("id"), "name": entry.get("config"), "split": entry.get("split") or "train"}
-        if entry.get("columns"):
-            renamed["columns"] = entry["columns"]
-        datasets.append(renamed)
-    return {"datasets": datasets, **translated}
+    datasets = [{"path": name, "split": split} for name in value for split in splits if "test" not in split]
+    held_out = [{"path": name, "split": split} for name in value for split in splits if "test" in split]
+    return {"datasets": datasets, **({"eval_datasets": held_out} if held_out else {})}

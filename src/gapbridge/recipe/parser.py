@@ -20,7 +20,8 @@ from typing import Any, NoReturn, get_type_hints
 from trl import TrlParser
 
 from ..errors import ConfigError, refusals
-from .old_keys import RENAMED, TRACKING, translate
+from .handbook_keys import preference_marks, without_effect
+from .old_keys import TRACKING, translate, translate_options
 from .values import nearest, plain, read_yaml, value_fault
 
 
@@ -51,13 +52,20 @@ class RecipeParser(TrlParser):
     Args:
         methods (`Sequence[str]`): What the recipe's `method` may be.
         other_keys (`Mapping[str, str]`, *optional*): Keys that other methods have, each with those methods' names.
+        preferences (`bool`, *optional*, defaults to `False`): Whether the method learns from preferences.
     """
 
     def __init__(
-        self, *args: Any, methods: Sequence[str], other_keys: Mapping[str, str] | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        methods: Sequence[str],
+        other_keys: Mapping[str, str] | None = None,
+        preferences: bool = False,
+        **kwargs: Any,
     ) -> None:
         self._methods = tuple(methods)
         self._other_keys = dict(other_keys or {})
+        self._preferences = preferences
         super().__init__(*args, **kwargs)
 
     def error(self, message: str) -> NoReturn:
@@ -92,6 +100,11 @@ class RecipeParser(TrlParser):
                 faults.append(f"{path}: env: {name!r}: {value!r} is no environment variable")
         surroundings = {"env": dict(environment)} if environment else {}
         actions = {action.dest: action for action in self._actions}
+        marks = [] if self._preferences or method is not None else preference_marks(values, set(actions))
+        if marks:
+            raise ConfigError(
+                f"{path}: this is a DPO recipe: start from the SFT one (it has {', '.join(marks)}, as ORPO's have)"
+            )
         surroundings |= {key: value for key, value in values.items() if key in TRACKING and key not in actions}
         values = translate(values, set(actions), notes, faults, environment, path)
         hints = {}
@@ -104,7 +117,10 @@ class RecipeParser(TrlParser):
                 fault = value_fault(value, hints[key], actions[key])
                 if fault:
                     faults.append(f"{path}: {key} is {value!r}: {fault}")
-        arguments = [_renamed_option(argument, set(actions)) for argument in arguments]
+                elif why := without_effect(key):
+                    notes.append(f"{path}: {key} has no effect here: {why}")
+        arguments, tracked = translate_options(arguments, set(actions), notes, faults, environment)
+        surroundings |= tracked
         given, unknown = self._given(arguments)
         faults += [f"command line: unknown option {option}{self._hint(option.lstrip('-'))}" for option in unknown]
         if faults:
@@ -165,12 +181,3 @@ def _take_option(arguments: list[str], name: str) -> str | None:
     value = arguments[at + 1]
     del arguments[at : at + 2]
     return value
-
-
-def _renamed_option(argument: str, known: set[str]) -> str:
-    if not argument.startswith("--"):
-        return argument
-    name = argument[2:].replace("-", "_")
-    if name in known:
-        return f"--{name}"
-    return f"--{RENAMED[name]}" if RENAMED.get(name) in known else argument

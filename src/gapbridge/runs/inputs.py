@@ -9,9 +9,20 @@ from datasets import Dataset
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
+from ..errors import ConfigError
 from ..examples.data import load_data
+from ..examples.ending import ending_fault
 from ..examples.example import ExampleSet
-from ..training.loading import load_model, load_tokenizer, model_init_kwargs, prepare_tokenizer
+from ..examples.template import ChatTemplate
+from ..examples.tokens import stops_of
+from ..training.loading import (
+    load_generation_config,
+    load_model,
+    load_tokenizer,
+    model_init_kwargs,
+    prepare_tokenizer,
+    require_local,
+)
 from .job import Job
 
 
@@ -21,6 +32,8 @@ def load_start(
     """Model and tokenizer that a run, or one of its rounds, starts from; `whole` as in `load_model`."""
     source = path or job.model.model_name_or_path
     set_seed(job.args.seed)
+    if path is None:
+        require_ending(job)
     options = model_init_kwargs(job.model, job.args)
     if path is not None:
         options.pop("revision", None)
@@ -29,6 +42,31 @@ def load_start(
     prepare_tokenizer(model, tokenizer, job.args, uses_peft=job.uses_peft)
     job.method.prepare(model, tokenizer, job.args)
     return model, tokenizer
+
+
+def require_ending(job: Job) -> None:
+    """Where the recipe's data are sure to be chats, render a placeholder and look for the stop token of its answer.
+
+    Data are loaded and rows tokenised much later, and each of them would say the same.
+
+    Raises:
+        ConfigError: the answer ends with no stop token; which key mends it.
+    """
+    if not (job.args.chat_template is not None or job.data.as_chat or job.data.mixes_chats):
+        return
+    source, revision = str(job.model.model_name_or_path), job.model.model_revision
+    require_local(source, "model")
+    generation = load_generation_config(source, job.args, revision)
+    if generation is None:
+        return
+    tokenizer = load_tokenizer(source, job.args, revision)
+    prepare_tokenizer(None, tokenizer, job.args, uses_peft=job.uses_peft)
+    if tokenizer.chat_template is None or tokenizer.eos_token_id is None:
+        return
+    template = ChatTemplate(tokenizer, date=job.args.template_date, arguments=job.args.chat_template_kwargs or {})
+    fault = ending_fault(template, stops_of(tokenizer, generation))
+    if fault:
+        raise ConfigError(f"{job.recipe.path}: {fault}")
 
 
 def load_examples(
@@ -56,7 +94,7 @@ def load_held_out(
     needs_eval = _evaluates(job) and bool(data.test_split_size or script.dataset_name)
     if data.eval_datasets:  # the training data need not be loaded
         data = replace(data, eval_datasets=[], max_train_examples=data.max_eval_examples)
-        data.datasets = job.data.eval_datasets
+        data.datasets, data.dataset_mixture = job.data.eval_datasets, None
         script, needs_eval = replace(script, dataset_name=None), False
     loaded = load_data(data, script, seed=job.args.seed, needs_eval=needs_eval)
     dataset, source = (loaded.train, loaded.source) if loaded.eval is None else (loaded.eval, loaded.eval_source)

@@ -48,10 +48,12 @@ def parser_for(name: str) -> RecipeParser:
     for other in methods.names():
         for key in fields(methods.fields_of(other)):
             owners.setdefault(key.name, []).append(other)
+    method = methods.find(name)
     return RecipeParser(
-        [DataConfig, ScriptArguments, methods.find(name).config_class, ModelConfig],
+        [DataConfig, ScriptArguments, method.config_class, ModelConfig],
         methods=methods.names(),
         other_keys={key: " and ".join(others) for key, others in owners.items() if name not in others},
+        preferences=method.learns_from == "preferences",
         prog=f"gapbridge {name}",
         description=methods.summary(name),
     )

@@ -20,7 +20,7 @@ from ..training.building import open_drawings
 from ..training.config import RoundFields
 from ..training.loading import load_skeleton, load_tokenizer, prepare_tokenizer, require_local
 from ..training.starting import starting_faults
-from .inputs import load_examples
+from .inputs import load_examples, require_ending
 from .job import Job, read_job
 from .rounds import round_arguments
 
@@ -42,7 +42,7 @@ def validate(job: Job, *, all_rows: bool = False) -> tuple[list[str], list[str]]
     data_faults = check_data_config(job.data, job.script)
     faults += data_faults
     if str(job.args.eval_strategy.value) != "no":
-        if not (job.data.eval_datasets or job.data.test_split_size or job.script.dataset_name):
+        if not (job.data.eval_datasets or job.data.splits_off or job.script.dataset_name):
             faults.append(
                 "eval_strategy asks for evaluation: give eval_datasets or test_split_size, or set eval_strategy: 'no'"
             )
@@ -55,6 +55,7 @@ def validate(job: Job, *, all_rows: bool = False) -> tuple[list[str], list[str]]
     try:
         require_local(str(job.model.model_name_or_path), "model_name_or_path")
         if path.is_dir():
+            require_ending(job)
             tokenizer = load_tokenizer(path, job.args)
             prepare_tokenizer(None, tokenizer, job.args, uses_peft=job.uses_peft)
             model = load_skeleton(path, job.args)
@@ -68,7 +69,7 @@ def validate(job: Job, *, all_rows: bool = False) -> tuple[list[str], list[str]]
         faults += error.faults
     if data_faults:
         notes.append("not checked: the rows of the data sets")
-    elif any(not _is_local(entry.path) for entry in job.data.datasets) or job.script.dataset_name:
+    elif any(not _is_local(path) for path in job.data.sources()) or job.script.dataset_name:
         notes.append("not checked: data sets on a hub")
     elif tokenizer is not None and model is not None:
         if not all_rows:

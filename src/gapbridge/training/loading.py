@@ -159,6 +159,20 @@ def load_skeleton(path: Path, args: Any) -> PreTrainedModel | PeftModel | None:
         return get_peft_model(model, PeftConfig.from_pretrained(str(adapter))) if adapter else model
 
 
+def load_generation_config(path: str | Path, args: Any, revision: str | None = None) -> GenerationConfig | None:
+    """What a model will generate with, without the model; None where it cannot be had (an adapter has none)."""
+    options = {"revision": revision or "main"}
+    try:
+        return GenerationConfig.from_pretrained(str(path), **options)
+    except (OSError, ValueError):
+        pass
+    try:
+        config = AutoConfig.from_pretrained(str(path), trust_remote_code=args.trust_remote_code, **options)
+    except (OSError, ValueError):
+        return None
+    return GenerationConfig.from_model_config(config)
+
+
 def load_tokenizer(path: str | Path, args: Any, revision: str | None = None) -> PreTrainedTokenizerBase:
     """Load a tokenizer. Raises ConfigError if there is none."""
     require_local(path, "tokenizer")

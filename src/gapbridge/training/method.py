@@ -81,6 +81,7 @@ class Method(Account, Guards):
     """
 
     config_class: ClassVar[type[Any]]
+    learns_from: ClassVar[Literal["answers", "preferences"]] = "answers"  # what its data hold
     draws: ClassVar[bool] = False  # whether it generates before training: then every process needs whole weights
     count_names: ClassVar[tuple[str, ...]] = ()  # what `rows` counts
     answer_modes: ClassVar[dict[str, AnswerMode]] = {}

@@ -34,6 +34,7 @@ class PreferenceTrainer(PreferenceMethod, DPOTrainer):
 
     _tag_names = ["trl", "dpo", "gapbridge"]
     config_class = PreferenceConfig
+    learns_from = "preferences"
 
     @classmethod
     def read(

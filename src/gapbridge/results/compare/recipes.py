@@ -113,7 +113,7 @@ def read_comparison(suite: Suite, directory: Path, options: list[str]) -> Compar
     job = read_job(["--config", suite.recipe, "--output_dir", str(directory), *options])
     comparison = Comparison(suite, directory, job.name, dict(job.recipe.keys))
     faults = []
-    if not (job.data.eval_datasets or job.data.test_split_size or job.script.dataset_name):
+    if not (job.data.eval_datasets or job.data.splits_off or job.script.dataset_name):
         faults.append(f"{suite.recipe}: has no held-out data to evaluate on: give eval_datasets or test_split_size")
     everyone = set().union(*(known_keys(name) for name in methods.names()))
     faults += [

@@ -1,0 +1,49 @@
+"""Whether a chat template ends an answer with a stop token, asked of a placeholder before there are data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import yaml
+from jinja2 import TemplateError
+
+from .template import ChatTemplate
+from .tokens import Fillers, answer_end
+from .turns import ChatSplitter
+
+
+_QUESTION, _ANSWER = "question", "answer"
+
+
+def ending_fault(template: ChatTemplate, stops: Sequence[int]) -> str | None:
+    """What is wrong with the end of an answer, and the recipe key that mends it; None where a stop token ends it.
+
+    None also where the template does not take the placeholder: then the rows themselves must tell.
+
+    Args:
+        stops: token ids that end an answer, from `stop_tokens`.
+    """
+    tokenizer = template.tokenizer
+    prompt = [{"role": "user", "content": _QUESTION}]
+    answer = [{"role": "assistant", "content": _ANSWER}]
+    fillers = Fillers(tokenizer, stops)
+    try:
+        split = ChatSplitter(template, stops, fillers).one(prompt, answer)
+        tail = template.text(prompt + answer).rpartition(_ANSWER)[2]
+    except (TemplateError, ValueError, TypeError):
+        return None
+    if split.fault or answer_end(split.answer, stops, fillers):
+        return None
+    named = ", ".join(map(str, tokenizer.convert_ids_to_tokens(sorted(stops))))
+    ends = f"the chat template ends an answer with {tail!r}, which holds no stop token ({named})"
+    added = {token.content for token in tokenizer.added_tokens_decoder.values()}
+    pieces = list(map(str, tokenizer.tokenize(tail)))
+    token = next((piece for piece in pieces if piece in added), None)
+    if token is not None:
+        return f"{ends}: add `{yaml.safe_dump({'eos_token': token}).strip()}`"
+    if tail.strip() in tokenizer.get_vocab():
+        return f"{ends}: add `{yaml.safe_dump({'eos_token': tail.strip()}).strip()}`"
+    return (
+        f"{ends}, and the tokenizer has no token for it: take a model that has one, or a chat_template that ends an "
+        f"answer with {{{{ eos_token }}}}, here {tokenizer.eos_token}"
+    )
