@@ -385,9 +385,7 @@ def _add_copy_into(commands: Any) -> None:
         "../my-fork --recipe zephyr-7b-beta",
     )  # fmt: skip
     parser.add_argument("fork", type=Path, metavar="FORK", help="the top directory of the fork")
-    parser.add_argument(
-        "--recipe", metavar="MODEL", help="a folder of its recipes; default: every one with SFT recipes"
-    )
+    parser.add_argument("--recipe", metavar="MODEL", help="a folder of its recipes; default: all with SFT recipes")
 
 
 def _add_models(parser: Parser) -> None:

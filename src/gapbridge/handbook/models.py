@@ -8,6 +8,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 from trl import ModelConfig
 
+from ..decoding.mode import check_loading
 from ..training.loading import load_model, model_init_kwargs
 
 
@@ -24,8 +25,9 @@ def get_model(model_args: ModelConfig, training_args: Any) -> PreTrainedModel | 
             loading and are used up.
 
     Raises:
-        ConfigError: there is no such model.
+        ConfigError: there is no such model. RunError: FSDP would load the weights into one process only.
     """
+    check_loading()
     options = model_init_kwargs(model_args, training_args)
     training_args.model_init_kwargs = None
     return load_model(str(model_args.model_name_or_path), training_args, **options)

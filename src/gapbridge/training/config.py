@@ -26,8 +26,8 @@ class Fields(_Behind):
 
     Args:
         merge_adapter (`bool`, *optional*, defaults to `False`):
-            Save the final model whole, the trained adapter merged into its base, for whatever comes next to load as any
-            model; the adapter is kept in its folder `adapter`. Rounds and checkpoints before it hold the adapter.
+            Save the final model whole, the trained adapter merged into its base, so that whatever comes next loads it
+            as any model; the adapter is kept in its folder `adapter`. Checkpoints and earlier rounds hold the adapter.
     """
 
     FREE: ClassVar[frozenset[str]] = frozenset()

@@ -327,7 +327,7 @@ class Method(Account, Guards):
         return {**own, **super().evaluate(None, ignore_keys, metric_key_prefix)}
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As in TRL's trainer, with the cache on; with `merge_adapter` the whole model, but in checkpoints the adapter.
+        """As in TRL's trainer, with the cache on; with `merge_adapter` the whole model, but for checkpoints.
 
         All processes call it together.
         """
