@@ -184,7 +184,7 @@ dataset_mixture:
 # SFT trainer config
 bf16: false
 do_eval: true
-eval_strategy: "no"
+eval_strategy: epoch
 gradient_accumulation_steps: 1
 gradient_checkpointing: true
 gradient_checkpointing_kwargs:

@@ -85,7 +85,7 @@ def test_copied_into_the_fork(fork: Path) -> None:
 def test_three_names_in_its_script(fork: Path) -> None:
     """Under ddp.yaml and zero3.yaml the same contexts and losses, a card, an evaluation; fsdp.yaml needs one line."""
     three_names(fork)
-    changes = "--model_name_or_path data/tiny-sft-full --eval_strategy epoch --save_strategy steps --save_steps 2"
+    changes = "--model_name_or_path data/tiny-sft-full --save_strategy steps --save_steps 2"
     results = {}
     for name in ("ddp", "zero3"):
         submit(fork, "sft", "full", name, f"--output_dir data/{name} {changes}")
