@@ -381,7 +381,7 @@ def _add_report(commands: Any) -> None:
 def _add_copy_into(commands: Any) -> None:
     parser = _add_command(
         commands, "copy-into", "FORK [--recipe MODEL]",
-        "put scripts and recipes into a fork of the alignment-handbook, as new files only",
+        "put scripts and recipes, as new files, into an alignment-handbook fork",
         "../my-fork --recipe zephyr-7b-beta",
     )  # fmt: skip
     parser.add_argument("fork", type=Path, metavar="FORK", help="the top directory of the fork")
