@@ -63,6 +63,10 @@ def test_refused_before_anything_is_trained(tmp_path: Path, capsys: pytest.Captu
         else:
             said = refused(capsys, command, *arguments)
         assert "merge_adapter: true, but no adapter is trained: set use_peft: true" in said
+    cli.main(["validate", *recipe(tmp_path, merge_adapter=True, **LORA)])
+    with pytest.raises(SystemExit):
+        cli.main(["validate", *recipe(tmp_path, merge_adapter=True, load_in_4bit=True, **LORA)])
+    assert "merge_adapter: the base is quantised" in str(capsys.readouterr())
     assert not (tmp_path / "run").exists()
     model = tiny_llama()
     with pytest.raises(ConfigError, match="PROMPT_TUNING has no weights to merge"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +62,9 @@ def _local_tokenizer(recipe: dict[str, Any], fork: Path) -> PreTrainedTokenizerB
         here = fork / name
         if not name or (key == "output_dir" and not (here / "tokenizer_config.json").is_file()):
             continue
-        try:
-            if here.is_dir():
-                return AutoTokenizer.from_pretrained(here)
-            revision = str(recipe.get("model_revision") or "main")
-            return AutoTokenizer.from_pretrained(name, revision=revision, local_files_only=True)
-        except (OSError, ValueError):
-            continue
+        source, revision = (here, "main") if here.is_dir() else (name, str(recipe.get("model_revision") or "main"))
+        with suppress(ConfigError), refusals():
+            return AutoTokenizer.from_pretrained(
+                source, revision=revision, local_files_only=True, trust_remote_code=False
+            )
     return None

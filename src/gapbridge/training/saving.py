@@ -18,6 +18,11 @@ from .loading import load_model
 
 
 ADAPTER = "adapter"  # where, in the directory of a merged model, the adapter is kept
+QUANTISED = (
+    "merge_adapter: the base is quantised (load_in_4bit, load_in_8bit), and a merged weight would be rounded to its "
+    "few bits: leave merge_adapter out, and merge the saved adapter into the base loaded in bfloat16 "
+    "(PeftModel.from_pretrained(base, adapter).merge_and_unload())"
+)
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 
 
@@ -45,11 +50,7 @@ def check_mergeable(model: PreTrainedModel | PeftModel, new_adapter: PeftConfig 
     elif adapter.is_prompt_learning:
         faults.append(f"merge_adapter: an adapter of type {adapter.peft_type.value} has no weights to merge")
     if base.config.to_dict().get("quantization_config") is not None:
-        faults.append(
-            "merge_adapter: the base is quantised (load_in_4bit, load_in_8bit), and a merged weight would be rounded "
-            "to its few bits: leave merge_adapter out, and merge the saved adapter into the base loaded in bfloat16 "
-            "(PeftModel.from_pretrained(base, adapter).merge_and_unload())"
-        )
+        faults.append(QUANTISED)
     if not base.config._name_or_path:
         faults.append(
             "merge_adapter: the base was made in memory, and merging loads it again: give it as a path or hub id"
