@@ -15,7 +15,7 @@ SOURCE = ROOT / "src" / "gapbridge"
 # A box imports only boxes before it. `errors` and `files` stand below all, the command line above.
 ORDER = (
     "errors", "files", "recipe", "decoding", "examples", "contexts", "training", "methods", "runs", "tasks", "answers",
-    "evaluation", "gap", "results", "options", "launcher", "cli", "__main__", "scripts",
+    "evaluation", "gap", "results", "handbook", "options", "launcher", "cli", "__main__", "scripts",
 )  # fmt: skip
 
 

@@ -89,6 +89,10 @@ def perform(call: Call) -> Any:
         from .results.report import run_report
 
         return run_report(options)
+    if command == "copy-into":
+        from .handbook.copying import run_copy_into
+
+        return run_copy_into(options.fork, options.recipe)
     if command == "eval":
         from .evaluation.command import run_eval
 

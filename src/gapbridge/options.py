@@ -92,15 +92,9 @@ def command_tree() -> tuple[Parser, dict[str, Parser]]:
     for name in names():
         _add_method(commands, name)
     for add in (
-        _add_validate,
-        _add_preview,
-        _add_generate,
-        _add_answer,
-        _add_eval,
-        _add_gap,
-        _add_compare,
-        _add_report,
-    ):
+        _add_validate, _add_preview, _add_generate, _add_answer, _add_eval, _add_gap, _add_compare, _add_report,
+        _add_copy_into,
+    ):  # fmt: skip
         add(commands)
     return parser, dict(commands.choices)
 
@@ -382,6 +376,16 @@ def _add_report(commands: Any) -> None:
         help="further directories with eval/ or gap/ in them, as of several models evaluated together")  # fmt: skip
     add("--output_dir", type=Path, default=Path("outputs/report"), metavar="DIR",
         help="where the page goes (default: %(default)s)")  # fmt: skip
+
+
+def _add_copy_into(commands: Any) -> None:
+    parser = _add_command(
+        commands, "copy-into", "FORK [--recipe MODEL]",
+        "put scripts and recipes, as new files, into an alignment-handbook fork",
+        "../my-fork --recipe zephyr-7b-beta",
+    )  # fmt: skip
+    parser.add_argument("fork", type=Path, metavar="FORK", help="the top directory of the fork")
+    parser.add_argument("--recipe", metavar="MODEL", help="a folder of its recipes; default: all with SFT recipes")
 
 
 def _add_models(parser: Parser) -> None:

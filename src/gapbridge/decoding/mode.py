@@ -66,20 +66,29 @@ def place_for_generation(model: PreTrainedModel | PeftModel, args: TrainingArgum
     Raises:
         RunError: the weights are sharded, or were loaded by one process only.
     """
-    if is_fsdp_enabled():  # transformers' word for FSDP whose first process alone reads the weights
-        raise RunError(
-            "fsdp_cpu_ram_efficient_loading is true: only one process has the weights before training, but all "
-            "generate. Set it to false in the accelerate configuration"
-        )
+    check_loading()
     if is_sharded(model):
         raise RunError(
-            "the model's weights are sharded, contexts are made with whole weights: give the model as a path, load it "
-            "with gapbridge.training.loading.load_model, or before the configuration is made"
+            "the model's weights are sharded, contexts are made with whole weights: give the model as a path, or load "
+            "it with gapbridge.handbook.get_model(model_args, training_args) or before the configuration is made"
         )
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     quantized = base.config.to_dict().get("quantization_config") is not None
     if not quantized and "hf_device_map" not in vars(base):  # those were placed while they were loaded
         model.to(args.device)
+
+
+def check_loading() -> None:
+    """Refuse FSDP that would load weights into one process only, where all generate.
+
+    Raises:
+        RunError: with the line that the accelerate configuration needs.
+    """
+    if is_fsdp_enabled():  # transformers' word for it
+        raise RunError(
+            "fsdp_cpu_ram_efficient_loading is true: only one process has the weights before training, but all "
+            "generate. Set it to false in the accelerate configuration: `fsdp_cpu_ram_efficient_loading: false`"
+        )
 
 
 def is_sharded(model: nn.Module) -> bool:

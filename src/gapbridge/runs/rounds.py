@@ -83,6 +83,8 @@ def run_rounds(args: Any, make_trainer: MakeTrainer) -> Path:
     for index, start in unfinished_rounds(args):
         trainer = make_trainer(start, round_arguments(args, index))
         train_stage(trainer)
+        if index < rounds_of(args):
+            trainer.args.merge_adapter = False  # the next round trains the adapter on
         save_model(trainer, Path(trainer.args.output_dir) / "model")
         del trainer
     if PartialState().is_main_process:

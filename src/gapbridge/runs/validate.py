@@ -19,6 +19,7 @@ from ..examples.example import ExampleSet
 from ..training.building import open_drawings
 from ..training.config import RoundFields
 from ..training.loading import load_skeleton, load_tokenizer, prepare_tokenizer, require_local
+from ..training.saving import QUANTISED
 from ..training.starting import starting_faults
 from .inputs import load_examples, require_ending
 from .job import Job, read_job
@@ -48,6 +49,8 @@ def validate(job: Job, *, all_rows: bool = False) -> tuple[list[str], list[str]]
             )
     if (job.model.load_in_4bit or job.model.load_in_8bit) and not job.model.use_peft:
         faults.append("load_in_4bit and load_in_8bit need use_peft: true: quantised weights cannot be trained")
+    if (job.model.load_in_4bit or job.model.load_in_8bit) and job.args.merge_adapter:
+        faults.append(QUANTISED)
     faults += _output_dir_faults(job)
     model: PreTrainedModel | PeftModel | None = None
     tokenizer: PreTrainedTokenizerBase | None = None

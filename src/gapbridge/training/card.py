@@ -20,7 +20,9 @@ _VERSIONS = "### Framework versions\n\n"
 
 # They say how a run is carried out, stand elsewhere on the card, or go with the tokenizer.
 _LEFT_OUT = frozenset(
-    "num_rounds round_epochs round_index chat_template shard_size eval_on_start eval_own_contexts".split()
+    """
+    num_rounds round_epochs round_index chat_template shard_size eval_on_start eval_own_contexts merge_adapter
+    """.split()
 )
 _TRAINING = (
     "learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps",

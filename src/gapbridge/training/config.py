@@ -23,9 +23,18 @@ class Fields(_Behind):
     """The base of the mixins: faults are collected along the method resolution order, and checked when all is set.
 
     `FREE` names keys of a mixin that change neither data nor weights: a run may be continued with other values.
+
+    Args:
+        merge_adapter (`bool`, *optional*, defaults to `False`):
+            Save the final model whole, the trained adapter merged into its base, so that whatever comes next loads it
+            as any model; the adapter is kept in its folder `adapter`. Checkpoints and earlier rounds hold the adapter.
     """
 
     FREE: ClassVar[frozenset[str]] = frozenset()
+
+    merge_adapter: bool = field(
+        default=False, metadata={"help": "Save the whole model, an adapter merged into its base."}
+    )
 
     def __post_init__(self) -> None:
         with refusals():

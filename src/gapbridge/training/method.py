@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from datasets import Dataset, Features
@@ -34,6 +35,7 @@ from .guards import Guards
 from .loading import load_model, load_tokenizer, prepare_tokenizer, record_revision
 from .parallel import check_processes
 from .rows import ROW_FEATURES, Row, reference_row, show_row
+from .saving import ADAPTER, cache_on, check_mergeable, merge_saved
 
 
 logger = logging.getLogger(__name__)
@@ -205,6 +207,8 @@ class Method(Account, Guards):
         method._check_arguments(args, {"train_dataset": train_dataset, "eval_dataset": eval_dataset}, kwargs)
         check_processes(args)
         model, tokenizer = method.start(model, args, processing_class, quantization_config, peft_config)
+        if args.merge_adapter:
+            check_mergeable(model, peft_config)
         if not isinstance(train_dataset, ExampleSet):
             train_dataset = method.read(
                 train_dataset, tokenizer, model, args, "train_dataset", max_length=args.max_length
@@ -322,6 +326,23 @@ class Method(Account, Guards):
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         own = super().evaluate(self._own_eval_dataset, ignore_keys, f"{metric_key_prefix}_own")
         return {**own, **super().evaluate(None, ignore_keys, metric_key_prefix)}
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As in TRL's trainer, with the cache on; with `merge_adapter` the whole model, but for checkpoints.
+
+        All processes call it together.
+        """
+        with cache_on(self.model.config):
+            if not self.args.merge_adapter or (_internal_call and output_dir is not None):  # so checkpoints are saved
+                super().save_model(output_dir, _internal_call)
+                return
+            directory = Path(output_dir or self.args.output_dir)
+            super().save_model(str(directory / ADAPTER), _internal_call=True)
+            if self.args.should_save:
+                merge_saved(directory, self.model, self.args)
+            self.accelerator.wait_for_everyone()
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if any(key.startswith("eval_own_") for key in logs):

@@ -1,0 +1,70 @@
+"""Which token ends an answer in a recipe's chat template, found from a rendered conversation."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from ..errors import ConfigError, refusals
+from ..examples.template import ChatTemplate
+
+
+_ANSWER = "Answer"
+_CONVERSATION = [{"role": "user", "content": "Question"}, {"role": "assistant", "content": _ANSWER}]
+
+
+def missing_eos(recipe: dict[str, Any], fork: Path) -> tuple[str | None, str | None]:
+    """The `eos_token` that an SFT recipe leaves out although its chat template ends answers with another token than
+    the tokenizer does, and a remark where that cannot be told.
+
+    Args:
+        recipe: the keys of the recipe.
+        fork: the top of the fork, from which its paths are.
+    """
+    if recipe.get("eos_token"):
+        return None, None
+    tokenizer = _local_tokenizer(recipe, fork)
+    if tokenizer is None:
+        return None, "eos_token not looked for: the tokenizer is not on this machine"
+    path = recipe.get("chat_template_path")
+    if path and (fork / path).is_file():
+        tokenizer.chat_template = (fork / path).read_text(encoding="utf-8")
+    elif recipe.get("chat_template"):
+        tokenizer.chat_template = recipe["chat_template"]
+    if tokenizer.chat_template is None:
+        return None, None
+    try:
+        with refusals():
+            return ending(tokenizer)
+    except ConfigError as error:
+        return None, f"eos_token not found: the chat template cannot be rendered ({error})"
+
+
+def ending(tokenizer: PreTrainedTokenizerBase) -> tuple[str | None, str | None]:
+    """The token that ends an answer in the chat template, where it is not the tokenizer's EOS; and a remark."""
+    behind = ChatTemplate(tokenizer).text(_CONVERSATION).rpartition(_ANSWER)[2]
+    if tokenizer.eos_token and tokenizer.eos_token in behind:
+        return None, None
+    marks = {str(token) for token in tokenizer.added_tokens_decoder.values()} | set(tokenizer.all_special_tokens)
+    found = [mark for mark in marks if mark in behind]
+    if found:
+        return min(found, key=lambda mark: (behind.index(mark), -len(mark))), None
+    return None, f"eos_token not found: the chat template ends answers with {behind!r}, no token of the tokenizer"
+
+
+def _local_tokenizer(recipe: dict[str, Any], fork: Path) -> PreTrainedTokenizerBase | None:
+    """That of the trained SFT model where it is here, else of the model that it starts from."""
+    for key in ("output_dir", "model_name_or_path"):
+        name = str(recipe.get(key) or "")
+        here = fork / name
+        if not name or (key == "output_dir" and not (here / "tokenizer_config.json").is_file()):
+            continue
+        source, revision = (here, "main") if here.is_dir() else (name, str(recipe.get("model_revision") or "main"))
+        with suppress(ConfigError), refusals():
+            return AutoTokenizer.from_pretrained(
+                source, revision=revision, local_files_only=True, trust_remote_code=False
+            )
+    return None

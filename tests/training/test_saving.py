@@ -1,0 +1,105 @@
+"""What a run saves: the cache is on again, and an adapter is merged into its base where that is asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import BASE, tiny_llama
+from datasets import Dataset
+from helpers import recipe, refused
+from peft import LoraConfig, PeftModel, PromptTuningConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from gapbridge import BASHConfig, BASHTrainer, ConfigError, cli
+from gapbridge.training.saving import check_mergeable
+
+
+LORA: dict[str, Any] = {
+    "use_peft": True, "lora_r": 4, "lora_target_modules": ["q_proj", "v_proj"], "learning_rate": 1e-2,
+}  # fmt: skip
+
+
+def test_the_cache_is_on_in_what_is_saved(tmp_path: Path) -> None:
+    cli.main(["sft", *recipe(tmp_path, method="sft", gradient_checkpointing=True, save_steps=1)])
+    for folder in ("round_1/checkpoint-1", "round_1/model", "."):
+        assert json.loads((tmp_path / "run" / folder / "config.json").read_text())["use_cache"] is True
+
+
+def test_the_last_round_is_merged(tmp_path: Path) -> None:
+    """Round 2 goes on from round 1's adapter; the run's model is whole, and what the adapter on its base is."""
+    arguments = recipe(tmp_path, num_rounds=2, merge_adapter=True, **LORA)
+    cli.main(["bash", *arguments])
+    run = tmp_path / "run"
+    assert (run / "round_1/model/adapter_config.json").is_file() and not (run / "round_1/model/config.json").exists()
+    assert not (run / "adapter_config.json").exists() and not list(run.glob("round_2/.*.tmp"))
+    assert {"README.md", "tokenizer.json", "generation_config.json", "model.safetensors"} <= {
+        path.name for path in run.iterdir()
+    }
+    merged = AutoModelForCausalLM.from_pretrained(run)
+    assert merged.config.use_cache and merged.dtype == torch.float32
+    base = AutoModelForCausalLM.from_pretrained(BASE)
+    adapted = PeftModel.from_pretrained(base, str(run / "round_2/model/adapter"))
+    ids = AutoTokenizer.from_pretrained(run)("a + b", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        theirs = adapted(ids).logits
+        with adapted.disable_adapter():
+            assert not torch.allclose(adapted(ids).logits, theirs, atol=1e-3)
+        torch.testing.assert_close(merged(ids).logits, theirs, atol=1e-4, rtol=1e-4)
+    cli.main(["sft", *recipe(tmp_path, method="sft", model_name_or_path=str(run), output_dir=str(tmp_path / "on"))])
+
+
+def test_refused_before_anything_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("bash", "validate"):
+        arguments = recipe(tmp_path, merge_adapter=True, num_rounds=2)
+        if command == "validate":
+            with pytest.raises(SystemExit):
+                cli.main([command, *arguments])
+            output = capsys.readouterr()
+            said = output.out + output.err
+        else:
+            said = refused(capsys, command, *arguments)
+        assert "merge_adapter: true, but no adapter is trained: set use_peft: true" in said
+    cli.main(["validate", *recipe(tmp_path, merge_adapter=True, **LORA)])
+    with pytest.raises(SystemExit):
+        cli.main(["validate", *recipe(tmp_path, merge_adapter=True, load_in_4bit=True, **LORA)])
+    assert "merge_adapter: the base is quantised" in str(capsys.readouterr())
+    assert not (tmp_path / "run").exists()
+    model = tiny_llama()
+    with pytest.raises(ConfigError, match="PROMPT_TUNING has no weights to merge"):
+        model.config._name_or_path = "m"
+        check_mergeable(model, PromptTuningConfig(num_virtual_tokens=2))
+    model.config.quantization_config = {"load_in_4bit": True}
+    model.config._name_or_path = ""
+    with pytest.raises(ConfigError) as caught:
+        check_mergeable(model, LoraConfig())
+    assert ["load_in_4bit" in fault or "made in memory" in fault for fault in caught.value.faults] == [True, True]
+
+
+def test_a_trainer_merges_and_goes_on(tmp_path: Path, make_base: Any) -> None:
+    """As a fork's script calls it: save, then evaluate. A base that is another one on disk is not merged."""
+    model = make_base()
+    args = BASHConfig(
+        str(tmp_path / "out"), merge_adapter=True, max_steps=1, use_cpu=True, bf16=False, report_to="none",
+        learning_rate=1e-2,
+    )  # fmt: skip
+    recipe(tmp_path)
+    trainer = BASHTrainer(
+        model,
+        args,
+        train_dataset=Dataset.from_json(str(tmp_path / "train.jsonl")),
+        peft_config=LoraConfig(r=2, target_modules=["q_proj"]),
+    )
+    trainer.train()
+    trainer.save_model()
+    assert isinstance(trainer.model, PeftModel) and trainer.model.config.use_cache is False
+    whole = AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
+    assert whole.keys() == make_base().state_dict().keys()
+    assert not (tmp_path / "out/checkpoint-1/model.safetensors").exists()
+    trainer.model.get_base_model().get_input_embeddings().weight.data.add_(1)
+    with pytest.raises(ConfigError, match="the base that was trained on is not the one that"):
+        trainer.save_model(str(tmp_path / "other"))
+    assert (tmp_path / "other/adapter/adapter_model.safetensors").is_file()
