@@ -8,7 +8,7 @@ import pytest
 from conftest import BASE
 from transformers import AutoTokenizer
 
-from gapbridge.examples.ending import ending_fault
+from gapbridge.examples.ending import open_end
 from gapbridge.examples.template import ChatTemplate
 from gapbridge.examples.tokens import stop_tokens
 
@@ -25,7 +25,8 @@ def fault(template: str, *, added: tuple[str, ...] = ("<|im_start|>", "<|im_end|
     tokenizer.chat_template = template
     for name, value in tokens.items():
         setattr(tokenizer, name, value)
-    return ending_fault(ChatTemplate(tokenizer), stop_tokens(tokenizer))
+    end = open_end(ChatTemplate(tokenizer), stop_tokens(tokenizer))
+    return end.fault if end else None
 
 
 def test_a_template_that_ends_with_the_stop_token_is_good() -> None:

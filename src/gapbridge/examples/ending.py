@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import yaml
 from jinja2 import TemplateError
@@ -15,8 +16,17 @@ from .turns import ChatSplitter
 _QUESTION, _ANSWER = "question", "answer"
 
 
-def ending_fault(template: ChatTemplate, stops: Sequence[int]) -> str | None:
-    """What is wrong with the end of an answer, and the recipe key that mends it; None where a stop token ends it.
+@dataclass(frozen=True)
+class OpenEnd:
+    """An answer that no stop token ends: what is wrong (`fault`, with the recipe key that mends it, if one can), and
+    the token that a template ends it with instead, if that is a token."""
+
+    fault: str
+    token: str | None
+
+
+def open_end(template: ChatTemplate, stops: Sequence[int]) -> OpenEnd | None:
+    """What is wrong with the end of an answer; None where a stop token ends it.
 
     None also where the template does not take the placeholder: then the rows themselves must tell.
 
@@ -37,13 +47,13 @@ def ending_fault(template: ChatTemplate, stops: Sequence[int]) -> str | None:
     named = ", ".join(map(str, tokenizer.convert_ids_to_tokens(sorted(stops))))
     ends = f"the chat template ends an answer with {tail!r}, which holds no stop token ({named})"
     added = {token.content for token in tokenizer.added_tokens_decoder.values()}
-    pieces = list(map(str, tokenizer.tokenize(tail)))
-    token = next((piece for piece in pieces if piece in added), None)
+    token = next((piece for piece in map(str, tokenizer.tokenize(tail)) if piece in added), None)
+    if token is None and tail.strip() in tokenizer.get_vocab():
+        token = tail.strip()
     if token is not None:
-        return f"{ends}: add `{yaml.safe_dump({'eos_token': token}).strip()}`"
-    if tail.strip() in tokenizer.get_vocab():
-        return f"{ends}: add `{yaml.safe_dump({'eos_token': tail.strip()}).strip()}`"
-    return (
+        return OpenEnd(f"{ends}: add `{yaml.safe_dump({'eos_token': token}).strip()}`", token)
+    return OpenEnd(
         f"{ends}, and the tokenizer has no token for it: take a model that has one, or a chat_template that ends an "
-        f"answer with {{{{ eos_token }}}}, here {tokenizer.eos_token}"
+        f"answer with {{{{ eos_token }}}}, here {tokenizer.eos_token}",
+        None,
     )

@@ -9,11 +9,9 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..errors import ConfigError, refusals
+from ..examples.ending import open_end
 from ..examples.template import ChatTemplate
-
-
-_ANSWER = "Answer"
-_CONVERSATION = [{"role": "user", "content": "Question"}, {"role": "assistant", "content": _ANSWER}]
+from ..examples.tokens import stop_tokens
 
 
 def missing_eos(recipe: dict[str, Any], fork: Path) -> tuple[str | None, str | None]:
@@ -45,14 +43,10 @@ def missing_eos(recipe: dict[str, Any], fork: Path) -> tuple[str | None, str | N
 
 def ending(tokenizer: PreTrainedTokenizerBase) -> tuple[str | None, str | None]:
     """The token that ends an answer in the chat template, where it is not the tokenizer's EOS; and a remark."""
-    behind = ChatTemplate(tokenizer).text(_CONVERSATION).rpartition(_ANSWER)[2]
-    if tokenizer.eos_token and tokenizer.eos_token in behind:
+    end = open_end(ChatTemplate(tokenizer), stop_tokens(tokenizer))
+    if end is None:
         return None, None
-    marks = {str(token) for token in tokenizer.added_tokens_decoder.values()} | set(tokenizer.all_special_tokens)
-    found = [mark for mark in marks if mark in behind]
-    if found:
-        return min(found, key=lambda mark: (behind.index(mark), -len(mark))), None
-    return None, f"eos_token not found: the chat template ends answers with {behind!r}, no token of the tokenizer"
+    return end.token, None if end.token else f"eos_token not found: {end.fault}"
 
 
 def _local_tokenizer(recipe: dict[str, Any], fork: Path) -> PreTrainedTokenizerBase | None:

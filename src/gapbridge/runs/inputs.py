@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from ..errors import ConfigError
 from ..examples.data import load_data
-from ..examples.ending import ending_fault
+from ..examples.ending import open_end
 from ..examples.example import ExampleSet
 from ..examples.template import ChatTemplate
 from ..examples.tokens import stops_of
@@ -64,9 +64,9 @@ def require_ending(job: Job) -> None:
     if tokenizer.chat_template is None or tokenizer.eos_token_id is None:
         return
     template = ChatTemplate(tokenizer, date=job.args.template_date, arguments=job.args.chat_template_kwargs or {})
-    fault = ending_fault(template, stops_of(tokenizer, generation))
-    if fault:
-        raise ConfigError(f"{job.recipe.path}: {fault}")
+    end = open_end(template, stops_of(tokenizer, generation))
+    if end:
+        raise ConfigError(f"{job.recipe.path}: {end.fault}")
 
 
 def load_examples(
