@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -158,7 +158,9 @@ def describe(job: Job) -> str:
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps
     rounds = f", {args.num_rounds} round(s)" if isinstance(args, RoundFields) else ""
     own = methods.fields_of(job.name)  # the keys of this method alone, not those of the mixins behind it
+    off = {field.name for field in fields(own) if field.default == 0}
     values = {name: vars(args)[name] for name in own.__annotations__ if name not in own.FREE}
+    values = {name: value for name, value in values.items() if value or name not in off}
     shown = [f"{name} {value}" for name, value in values.items() if isinstance(value, (int, float))]
     method = ", ".join([job.name.upper(), *shown]) + rounds
     return f"{method}: {job.model.model_name_or_path} → {args.output_dir}, {batch} rows a step and process"
