@@ -13,7 +13,7 @@ from helpers import recipe, refused
 
 from gapbridge import cli
 from gapbridge.errors import ConfigError, RunError
-from gapbridge.results.compare.recipes import Comparison, arm_recipe, dropped_keys, known_keys
+from gapbridge.results.compare.recipes import Comparison, arm_recipe, dropped_keys, known_keys, read_comparison
 from gapbridge.results.compare.suite import Arm, Evaluation, Suite, filled, read_suite
 
 
@@ -166,3 +166,14 @@ def test_starting_models_are_made_once_and_whole(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="seed 3: .* ended with code 3"):
         made["make_base"](found, 3)
     assert not (tmp_path / "bases" / "3").exists()
+
+
+@pytest.mark.slow
+def test_the_line_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    suite = read_suite(ROOT / "benchmarks" / "evidence" / "quickstart" / "answer_first.yaml")
+    comparison = read_comparison(suite, tmp_path / "out", ["--max_train_examples", "8", "--num_train_epochs=1"])
+    recipes = {name: arm_recipe(comparison, arm, 42) for name, arm in comparison.suite.arms.items()}
+    assert all(recipe["max_train_examples"] == 8 for recipe in recipes.values()) and not (tmp_path / "out").exists()
+    assert recipes["sft"]["num_train_epochs"] == 6, "what an arm says itself stays"
+    assert recipes["rac"]["per_device_train_batch_size"] == suite.overrides["per_device_train_batch_size"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,9 @@ def read_comparison(suite: Suite, directory: Path, options: list[str]) -> Compar
         ConfigError, DataError: listing the faults of the recipe, or of all arms.
     """
     job = read_job(["--config", suite.recipe, "--output_dir", str(directory), *options])
+    # As with a recipe, the line wins over the file; what makes an arm this arm stays.
+    given = {word.removeprefix("--").split("=")[0] for word in options if word.startswith("--")}
+    suite = replace(suite, overrides={key: value for key, value in suite.overrides.items() if key not in given})
     comparison = Comparison(suite, directory, job.name, dict(job.recipe.keys))
     faults = []
     if not (job.data.eval_datasets or job.data.splits_off or job.script.dataset_name):
