@@ -20,7 +20,7 @@ USUAL = Findings(replaced=0.02, recovered=0.4, right=0.7, token_f1=0.9, capped=0
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({}, ["BASH may help", "40 % of the reference follow", "noise at the same rate"]),
+        ({}, ["BASH may help", "40 % of the reference follow", "random tokens"]),
         ({"replaced": None}, ["If own tokens replace 0.1 % or more, BASH may help"]),
         ({"replaced": 0.001}, ["BASH may help"]),
         ({"replaced": 0.0003}, ["BASH would change almost nothing here: 0.03 % of the tokens are replaced"]),

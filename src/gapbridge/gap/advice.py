@@ -69,8 +69,9 @@ def advice(found: Findings) -> str:
     enough = "" if found.replaced is not None else f"If own tokens replace {_share(FEW_REPLACED)} or more, "
     return (
         f"{enough}BASH may help where the score credits what follows an error: behind a forced slip "
-        f"{_share(found.recovered)} of the reference follow, so there is a way back to strengthen; exact match and "
-        "sampling at temperature 1 do not gain, and noise at the same rate belongs beside it."
+        f"{_share(found.recovered)} of the reference follow, so there is a way back to strengthen; but on small tasks "
+        "it changed which errors are made, not what followed them, and cost sampling quality, so compare it with "
+        "random tokens (replacement: uniform) first."
     )
 
 
