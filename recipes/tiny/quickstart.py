@@ -42,7 +42,7 @@ def compare(output: Path, overrides: list[str], console: Console) -> None:
     """
     cores = os.cpu_count() or 1
     at_once = min(cores, len(SUITES))
-    environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, cores // at_once // 2 if cores > 2 else 1))}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, cores // at_once // 2))}
     waiting = list(SUITES)
     running: dict[str, tuple[subprocess.Popen[bytes], Path, int]] = {}
     while waiting or running:

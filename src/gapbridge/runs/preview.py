@@ -14,7 +14,7 @@ from .. import methods
 from ..errors import ConfigError
 from ..examples.example import ExampleSet
 from ..training.account import Counts
-from ..training.building import counted_rows, first_rows
+from ..training.building import first_rows
 from ..training.method import Method
 from ..training.rows import Row, print_rows
 from .inputs import load_examples, load_start
@@ -54,7 +54,7 @@ def take_first(job: Job, count: int, *, generates: bool = False) -> FirstRows:
     job.args.eval_strategy = type(job.args.eval_strategy)("no")
     examples = load_examples(job, tokenizer, model)["train"]
     contexts = job.method.contexts(model, tokenizer, examples, args)
-    rows, counts = counted_rows(job.method, examples, tokenizer, args, contexts, count)
+    rows, counts = first_rows(job.method, examples, tokenizer, args, contexts, count)
     return FirstRows(model, tokenizer, examples, args, rows, counts)
 
 
@@ -96,7 +96,8 @@ def preview(
     part = train_dataset.select(range(min(count, len(train_dataset))))
     examples = method.read(part, tokenizer, model, args, "train_dataset", max_length=args.max_length)
     contexts = method.contexts(model, tokenizer, examples, args)
-    return [method.show(row, tokenizer) for row in first_rows(method, examples, tokenizer, args, contexts, count)]
+    rows, _ = first_rows(method, examples, tokenizer, args, contexts, count)
+    return [method.show(row, tokenizer) for row in rows]
 
 
 def _method_of(args: Any) -> type[Method]:

@@ -108,20 +108,9 @@ def first_rows(
     args: Any,
     contexts: Contexts | None,
     count: int,
-) -> list[Row]:
-    """The first `count` rows that `build_rows` makes; only their contexts are drawn, and nothing is written."""
-    return counted_rows(method, examples, tokenizer, args, contexts, count)[0]
-
-
-def counted_rows(
-    method: type[Method],
-    examples: ExampleSet,
-    tokenizer: PreTrainedTokenizerBase,
-    args: Any,
-    contexts: Contexts | None,
-    count: int,
 ) -> tuple[list[Row], Counts]:
-    """`first_rows`, and what was counted on the way."""
+    """The first `count` rows that `build_rows` makes, and what was counted on the way; only their contexts are drawn,
+    and nothing is written."""
     method.check(tokenizer, examples, args)
     counts = dict.fromkeys(method.count_names, 0)
     pairs = _drawn(examples, contexts, count) if contexts else ((example, {}) for example in examples)

@@ -274,6 +274,18 @@ class SamplingFields(Fields):
     top_k: int = field(default=0, metadata={"help": "Top-k sampling; 0 is off."})
     min_p: float | None = field(default=None, metadata={"help": "Min-p sampling; empty is off."})
 
+    def draw_options(self, suppress_tokens: tuple[int, ...] = (), **more: int) -> DrawOptions:
+        """How tokens are drawn; `more` are further fields of `DrawOptions`."""
+        return DrawOptions(
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            min_p=self.min_p or 0.0,
+            suppress_tokens=suppress_tokens,
+            seed=self.seed,
+            **more,
+        )
+
 
 @dataclass
 class DrawFields(SamplingFields, RoundFields):
@@ -313,14 +325,5 @@ class DrawFields(SamplingFields, RoundFields):
 
     def draw_options(self, suppress_tokens: tuple[int, ...] = (), **more: int) -> DrawOptions:
         """How this round draws; `more` are further fields of `DrawOptions`."""
-        return DrawOptions(
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            min_p=self.min_p or 0.0,
-            suppress_tokens=suppress_tokens,
-            seed=self.seed,
-            round_index=self.round_index,
-            batch_size=self.generation_batch_size,
-            **more,
-        )
+        batch_size = self.generation_batch_size
+        return super().draw_options(suppress_tokens, round_index=self.round_index, batch_size=batch_size, **more)

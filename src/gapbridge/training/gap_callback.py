@@ -9,6 +9,7 @@ shards.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from ..errors import ConfigError, DataError
 from ..examples.build import build_examples
 from ..examples.example import Example, ExampleSet
 from ..examples.tokens import stop_tokens, unnamed_tokens
+from .parallel import anywhere
 
 
 PREFIX_LENGTHS = (1, 2, 4, 8, 16, 32)
@@ -190,7 +192,8 @@ class GapCallback(TrainerCallback):
         keys = example_keys([example.id for example in examples], seed=self._seed, round_index=0)
         tokens, coins, start, keys = (value.to(device) for value in (tokens, coins, start, keys))
         model, sampler = self._trainer.model_wrapped, self._sampler
-        drawn = draw_in_passes(model, tokens, coins, start, keys, sampler, anywhere=self._anywhere).tolist()
+        asking = partial(anywhere, self._trainer.accelerator)
+        drawn = draw_in_passes(model, tokens, coins, start, keys, sampler, anywhere=asking).tolist()
         own = [row[first : first + n] for row, first, n in zip(drawn, start.tolist(), lengths, strict=True)]
         return [row[: next((at for at, token in enumerate(row) if token in self._stops), len(row))] for row in own]
 
@@ -205,11 +208,6 @@ class GapCallback(TrainerCallback):
         logits = logits_of_rows(self._trainer.model_wrapped, _padded(rows).to(device), lengths, (at_row, at_column))
         losses = torch.cat(list(_negative_log_probs(logits, labels)))
         return list(losses.cpu().double().split([len(example.reference) for example in examples]))
-
-    def _anywhere(self, here: bool) -> bool:
-        accelerator = self._trainer.accelerator
-        flag = torch.tensor([here], dtype=torch.int64, device=accelerator.device)
-        return bool(accelerator.reduce(flag, reduction="sum"))
 
 
 def _negative_log_probs(logits: Tensor, labels: Tensor) -> Iterator[Tensor]:

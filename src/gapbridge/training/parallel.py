@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, str_to_bool
@@ -109,6 +110,12 @@ class CheckSharding(TrainerCallback):
                     "stage3_param_persistence_threshold. Use ddp or zero2, which cost less, or lower the threshold in "
                     "a DeepSpeed configuration"
                 )
+
+
+def anywhere(accelerator: Accelerator, here: bool) -> bool:
+    """Whether something holds in any process; all of them must ask together."""
+    flag = torch.tensor([here], dtype=torch.int64, device=accelerator.device)
+    return bool(accelerator.reduce(flag, reduction="sum"))
 
 
 def _launched_processes() -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ...decoding.options import DrawOptions
 from ...errors import ConfigError
 from ...training.config import ExampleFields, SamplingFields
 from .schedules import SCHEDULES
@@ -75,17 +74,6 @@ class ScheduledSamplingFields(SamplingFields, ExampleFields):
         except ConfigError as error:
             faults += error.faults
         return faults
-
-    def draw_options(self, suppress_tokens: tuple[int, ...] = ()) -> DrawOptions:
-        """How tokens are drawn; the noise has keys of its own in each step."""
-        return DrawOptions(
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            min_p=self.min_p or 0.0,
-            suppress_tokens=suppress_tokens,
-            seed=self.seed,
-        )
 
 
 FIELDS = ScheduledSamplingFields

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,13 +16,14 @@ from ...decoding.sampling import KeyedSampler
 from ...errors import ConfigError
 from ...examples.tokens import suppressed_tokens
 from ...training.method import Method
+from ...training.parallel import anywhere
 from .config import EXACT, ScheduledSamplingFields
 from .contexts import CoinPlaces
 from .paper import BENGIO_2015
 from .schedules import mixture_at
 
 
-EXACT_PASSES = 2  # by its cost beside SFT on the tiny base, 1.7 steps (docs/cost.md)
+EXACT_PASSES = 2  # by its cost beside SFT on the tiny base, 1.7 to 2.1 steps (docs/cost.md)
 
 
 @dataclass
@@ -78,16 +80,12 @@ class MixingSFTTrainer(SFTTrainer):
                 keys,
                 self._sampler,
                 num_passes=None if args.num_passes == EXACT else args.num_passes,
-                anywhere=self._anywhere,
+                anywhere=partial(anywhere, self.accelerator),
             )
         counts = torch.tensor([drawn.tokens, drawn.coins.sum(), (mixed != ids).sum()], device=ids.device)
         tokens, sampled, replaced = self.accelerator.reduce(counts, reduction="sum").tolist()
         self._log_shares(sampled / tokens, replaced / tokens)
         return mixed
-
-    def _anywhere(self, here: bool) -> bool:
-        flag = torch.tensor([here], dtype=torch.int64, device=self.accelerator.device)
-        return bool(self.accelerator.reduce(flag, reduction="sum"))
 
     def _log_shares(self, sampled: float, replaced: float) -> None:
         """Of the batch's reference tokens; TRL averages them over the batches between two log entries."""

@@ -45,7 +45,7 @@ def take_sample(job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizer
     drawn: list[int] = []
     contexts = job.method.contexts(model, tokenizer, some, args)
     started = time.perf_counter()
-    rows = first_rows(job.method, some, tokenizer, args, contexts and _counted(contexts, drawn), _ALL)
+    rows, _ = first_rows(job.method, some, tokenizer, args, contexts and _counted(contexts, drawn), _ALL)
     seconds = time.perf_counter() - started
     lengths = [sum(map(len, sequences_of(job, row))) for row in rows]
     rounds = rounds_of(args) if contexts is None else rounds_of(job.args)
