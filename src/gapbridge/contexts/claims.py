@@ -24,7 +24,7 @@ from .store import ContextStore
 
 
 LARGEST_SHARD = 512
-SHARDS_A_PROCESS = 8  # a process at a third of the others' speed then delays the end by about a fifth
+SHARDS_A_PROCESS = 8  # a process at a third of the others' speed then delays the end by about a quarter
 
 
 def shard_size_for(rows: int, processes: int, batch_size: int) -> int:
