@@ -1,4 +1,4 @@
-"""Fill a round's context store: identity, and each process's share of the shards."""
+"""Fill a round's context store: identity, shard size, and the shards that each process claims."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from ..decoding import DrawOptions
 from ..decoding.mode import precision_name
 from ..examples.example import Example, ExampleSet
 from ..files import write_json_atomic
+from .claims import Claims, in_turn, shard_size_for
 from .fingerprint import tokenizer_fingerprint, weights_fingerprint
 from .peers import Peers
-from .store import ContextStore
+from .store import ContextStore, recorded_shard_size
 
 
 Columns = dict[str, list[Any]]
 Progress = Callable[[int], object]
 Draw = Callable[[list[Example], Progress], Columns]
+LOOKS_A_SECOND = 100  # at what waiting processes wait for, all processes together
 
 
 @dataclass(frozen=True)
@@ -89,13 +91,20 @@ def open_store(
     *,
     weights: str | None = None,
 ) -> ContextStore:
-    """The store of a method's contexts, with whatever it holds; `args` has a `shard_size`."""
+    """The store of a method's contexts, with whatever it holds.
+
+    `args` has a `shard_size`. Where it is None, the size is that of the store that is there, or else
+    `shard_size_for` the rows and processes.
+    """
     shared = shared_identity(model, tokenizer, examples, args, contexts.options, weights=weights)
+    shard_size = args.shard_size or recorded_shard_size(directory)
+    if shard_size is None:
+        shard_size = shard_size_for(len(examples), args.world_size, args.generation_batch_size)
     return ContextStore(
         directory,
         {**contexts.identity, **shared},
         num_examples=len(examples),
-        shard_size=args.shard_size,
+        shard_size=shard_size,
         schema=contexts.schema,
     )
 
@@ -103,7 +112,7 @@ def open_store(
 def fill_store(
     store: ContextStore, examples: ExampleSet, args: TrainingArguments, draw: Draw, what: str
 ) -> ContextStore:
-    """Make the contexts that are not in the store yet; with several processes each makes its share of the shards.
+    """Make the contexts that are not in the store yet; each of several processes makes the shards that it claims.
 
     Every process works alone; they meet on files, so none waits in a collective while another still generates. One
     that dies is missed by the others, which then stop; what they have made is kept.
@@ -126,21 +135,63 @@ def fill_store(
 def _fill(
     store: ContextStore, examples: ExampleSet, args: TrainingArguments, draw: Draw, what: str, peers: Peers
 ) -> None:
-    mine = [shard for shard in store.missing_shards() if shard % args.world_size == args.process_index]
+    rank, world_size = args.process_index, args.world_size
+    poll_seconds = max(0.1, world_size / LOOKS_A_SECOND)
     started = time.perf_counter()
-    total = sum(end - start for start, end in map(store.shard_range, mine))
-    with tqdm(total=total, desc=what, unit="row", disable=args.process_index > 0, delay=1) as bar:
-        for shard in mine:
+    claims = Claims(store, rank, world_size)
+    claims.drop_earlier()
+    to_come = in_turn(store.missing_shards(), store, examples, rank, world_size)
+    free: list[int] = []
+
+    def rows(shards: list[int]) -> int:
+        return sum(end - start for start, end in map(store.shard_range, shards))
+
+    with tqdm(total=rows(to_come), desc=what, unit="row", disable=rank > 0, delay=1) as bar:
+
+        def can_go_on() -> bool:
+            nonlocal to_come, free
+            before = rows(to_come)
+            to_come, free = claims.look(to_come)
+            bar.update(before - rows(to_come))  # made by others
+            return bool(free) or not to_come
+
+        def waiting_for() -> str:
+            return f"the other processes: {len(to_come)} of {store.num_shards} shards to come"
+
+        while to_come:
             peers.check()
-            part = examples.part(*store.shard_range(shard))
-            store.write_shard(shard, draw(part, bar.update))
-    if args.process_index == 0:
+            _wait_until(can_go_on, waiting_for, peers.check, poll_seconds)
+            with claims.first_of(free) as shard:
+                if shard is not None:
+                    part = examples.part(*store.shard_range(shard))
+                    store.write_shard(shard, draw(part, bar.update))
+                    to_come.remove(shard)
+            if shard is None and free:  # the listing is behind: network file systems show changes late
+                time.sleep(poll_seconds)
+    if rank == 0:
         _add_seconds(store, time.perf_counter() - started)
-        store.wait_until(store.has_all_shards, "the other processes", peers.check)
         store.missing_shards()  # checks that the others' shards are of this store, too
+        claims.clear()
         store.finish()
     else:
-        store.wait_until(store.is_complete, "process 0 to complete the store", peers.check)
+        _wait_until(store.is_complete, lambda: "process 0 to complete the store", peers.check, poll_seconds)
+
+
+def _wait_until(
+    done: Callable[[], bool], what: Callable[[], str], check: Callable[[], None], poll_seconds: float
+) -> None:
+    """Wait on files for the other processes, without a collective that could time out.
+
+    `check` is called while waiting and raises when there is nothing to wait for any more.
+    """
+    waited, said = 0.0, 30.0
+    while not done():
+        check()
+        time.sleep(poll_seconds)
+        waited += poll_seconds
+        if waited >= said:
+            print(f"waiting for {what()}, {waited:.0f} s", flush=True)
+            said *= 2
 
 
 def _add_seconds(store: ContextStore, seconds: float) -> None:

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +103,6 @@ class ContextStore:
             return False
         self._manifest()
         return True
-
-    def has_all_shards(self) -> bool:
-        """Whether every shard has its name, and so is whole; cheap, for waiting."""
-        return all(self.shard_path(shard).exists() for shard in range(self.num_shards))
 
     def missing_shards(self) -> list[int]:
         """The shards still to be made. Shards that are there are checked: whole, and of this store.
@@ -211,23 +206,6 @@ class ContextStore:
             for at, example in enumerate(part):
                 yield example, {name: column[at] for name, column in shard.items()}
 
-    def wait_until(
-        self, done: Callable[[], bool], what: str, check: Callable[[], None], poll_seconds: float = 0.5
-    ) -> None:
-        """Wait on files for the other processes, without a collective that could time out.
-
-        `check` is called while waiting and raises when there is nothing to wait for any more.
-        """
-        waited, said = 0.0, 30.0
-        while not done():
-            check()
-            time.sleep(poll_seconds)
-            waited += poll_seconds
-            if waited >= said:
-                missing = sum(not self.shard_path(shard).exists() for shard in range(self.num_shards))
-                print(f"waiting for {what}: {missing} of {self.num_shards} shards to come, {waited:.0f} s", flush=True)
-                said *= 2
-
     def _manifest(self) -> dict[str, Any]:
         try:
             manifest = json.loads(self.manifest_path.read_text(encoding="utf-8"))
@@ -281,6 +259,21 @@ class ContextStore:
                 "use another output_dir, set the options back, or delete the directory to build the contexts anew"
             )
             raise StoreError([f"{path}: these contexts were made with other options; {way_out}", *changes])
+
+
+def recorded_shard_size(directory: Path) -> int | None:
+    """The shard size of the store in `directory`, by its manifest or a shard; None where nothing there says one."""
+    try:
+        manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
+        return int(manifest["identity"]["shard_size"])
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or damaged, which the store's checks tell
+        pass
+    for path in sorted(directory.glob("shard-*")):
+        try:
+            return int(json.loads(pq.read_schema(path).metadata[_IDENTITY])["shard_size"])
+        except (OSError, pa.ArrowException, ValueError, KeyError, TypeError):
+            continue
+    return None
 
 
 def sha256(path: Path) -> str:

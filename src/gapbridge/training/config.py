@@ -298,7 +298,9 @@ class DrawFields(SamplingFields, RoundFields):
             Evaluate before the first step where there is held-out data, so that what a round did shows. TRL's default
             is `False`.
         generation_batch_size (`int`, *optional*, defaults to `64`): Rows in one pass. No influence on the contexts.
-        shard_size (`int`, *optional*, defaults to `512`): Examples in one shard: what an interruption can cost.
+        shard_size (`int`, *optional*): Examples in one shard: what an interruption can cost, and what one process
+            takes at a time. None: that of the contexts that are there, or else 512 for one process and up to eight
+            shards for each of several.
     """
 
     FREE = frozenset({"generation_batch_size"})
@@ -308,13 +310,13 @@ class DrawFields(SamplingFields, RoundFields):
         default=True, metadata={"help": "Evaluate before the first step, given held-out data."}
     )
     generation_batch_size: int = field(default=64, metadata={"help": "Rows in one generation pass."})
-    shard_size: int = field(default=512, metadata={"help": "Examples in one shard of the context store."})
+    shard_size: int | None = field(default=None, metadata={"help": "Examples in a shard of contexts; None: by size."})
 
     def faults(self) -> list[str]:
         faults = super().faults()
         if self.generation_batch_size < 1:
             faults.append(f"generation_batch_size is {self.generation_batch_size}: it must be at least 1")
-        if self.shard_size < 1:
+        if self.shard_size is not None and self.shard_size < 1:
             faults.append(f"shard_size is {self.shard_size}: it must be at least 1")
         if self.generation_batch_size >= 1:  # which it calls batch_size
             try:
