@@ -286,25 +286,34 @@ class DrawFields(SamplingFields, RoundFields):
             Evaluate before the first step where there is held-out data, so that what a round did shows. TRL's default
             is `False`.
         generation_batch_size (`int`, *optional*, defaults to `64`): Rows in one pass. No influence on the contexts.
+        generation_batch_tokens (`int`, *optional*):
+            The most tokens that the cache of a pass has room for: its rows times the longest of them, prompt and answer
+            together; fewer rows go into a pass where they are long. Empty: no limit. No influence on the contexts.
         shard_size (`int`, *optional*, defaults to `512`): Examples in one shard: what an interruption can cost.
     """
 
-    FREE = frozenset({"generation_batch_size"})
+    FREE = frozenset({"generation_batch_size", "generation_batch_tokens"})
 
     eval_own_contexts: bool = field(default=True, metadata={"help": "Evaluate on held-out own contexts as well."})
     eval_on_start: bool = field(
         default=True, metadata={"help": "Evaluate before the first step, given held-out data."}
     )
     generation_batch_size: int = field(default=64, metadata={"help": "Rows in one generation pass."})
+    generation_batch_tokens: int | None = field(
+        default=None, metadata={"help": "Most tokens in the cache of a generation pass; empty: no limit."}
+    )
     shard_size: int = field(default=512, metadata={"help": "Examples in one shard of the context store."})
 
     def faults(self) -> list[str]:
         faults = super().faults()
         if self.generation_batch_size < 1:
             faults.append(f"generation_batch_size is {self.generation_batch_size}: it must be at least 1")
+        tokens = self.generation_batch_tokens
+        if tokens is not None and tokens < 1:
+            faults.append(f"generation_batch_tokens is {tokens}: it must be at least 1, or empty for no limit")
         if self.shard_size < 1:
             faults.append(f"shard_size is {self.shard_size}: it must be at least 1")
-        if self.generation_batch_size >= 1:  # which it calls batch_size
+        if self.generation_batch_size >= 1 and (tokens is None or tokens >= 1):  # which it calls by other names
             try:
                 self.draw_options()
             except ConfigError as error:
@@ -322,5 +331,6 @@ class DrawFields(SamplingFields, RoundFields):
             seed=self.seed,
             round_index=self.round_index,
             batch_size=self.generation_batch_size,
+            batch_tokens=self.generation_batch_tokens,
             **more,
         )
