@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 from ..errors import DataError
 from .checks import check_examples, check_lengths
 from .full_passes import draw_in_passes
+from .limits import PassLimits
 from .mode import generation_mode
 from .noise import coin_flips, example_keys
 from .options import DrawOptions, options_from
@@ -34,6 +35,7 @@ from .slot_cache import SlotCache
 logger = logging.getLogger(__name__)
 
 _BLOCK_ROWS = 512  # examples whose padded tensors are held at a time
+_LOGITS = 2**28  # logits that a full-sequence pass holds at a time: 1 GB in float32
 _PASS_COST = {True: 2.0, False: 16.0}  # fixed cost of a pass on a CPU (True) or another device, in columns of a window
 
 
@@ -68,6 +70,9 @@ class _Rows:
 
     def take(self, rows: Tensor | slice) -> _Rows:
         return _Rows(*(value[rows] for value in self.__dict__.values()))
+
+    def and_then(self, others: _Rows) -> _Rows:
+        return _Rows(*map(torch.cat, zip(self.__dict__.values(), others.__dict__.values(), strict=True)))
 
     def put(self, rows: Tensor, others: _Rows) -> None:
         for value, other in zip(self.__dict__.values(), others.__dict__.values(), strict=True):
@@ -117,6 +122,7 @@ def mix_contexts(
         if isinstance(runner, str):
             logger.warning("contexts are mixed without a cache, in full-sequence passes, because %s", runner)
         sampler = KeyedSampler(options, model.device)
+        limits = PassLimits(options.batch_size, options.batch_tokens)
         for block in order.split(max(_BLOCK_ROWS, 2 * options.batch_size)):
             examples = block.tolist()
             rows = _pad(
@@ -127,9 +133,9 @@ def mix_contexts(
                 [fixed[i] for i in examples] if fixed is not None else None,
             )
             if isinstance(runner, str):
-                _mix_fixed_point(model, rows, sampler, options.batch_size, on_finished)
+                _mix_fixed_point(model, rows, sampler, limits, on_finished)
             else:
-                _mix_slots(runner, rows, sampler, options, on_finished)
+                _mix_slots(runner, rows, sampler, options.lookahead, limits, on_finished)
             for row, example in enumerate(examples):
                 first, end = len(prompts[example]), len(prompts[example]) + len(references[example])
                 mixed[example] = MixedContext(
@@ -183,10 +189,31 @@ def _mix_slots(
     runner: SlotRunner,
     examples: _Rows,
     sampler: KeyedSampler,
-    options: DrawOptions,
+    lookahead: int,
+    limits: PassLimits,
     on_finished: Callable[[int], object] | None,
 ) -> None:
-    """Fill `examples.tokens` in place. A finished row's place is taken by the next example, longest first.
+    """Fill `examples.tokens` in place. What is under way when memory runs out begins again, with fewer rows a pass."""
+    left = examples.last > 0  # examples with no coin need no pass
+    if on_finished is not None and not left.all():
+        on_finished(len(examples) - int(left.sum()))
+    while left.any():
+        batch = _Batch.of(examples, left, runner, limits)
+        try:
+            _mix_batch(runner, batch, sampler, lookahead, on_finished)
+        except RuntimeError as error:
+            if not limits.back_off(error, batch.cache.rows, batch.cache.capacity):
+                raise
+
+
+def _mix_batch(
+    runner: SlotRunner,
+    batch: _Batch,
+    sampler: KeyedSampler,
+    lookahead: int,
+    on_finished: Callable[[int], object] | None,
+) -> None:
+    """Mix all that is left. A finished row's place is taken by the next example, longest first.
 
     A pass feeds each of n rows w tokens, those at its slots s … s + w - 1 with s = `settled`; their logits speak of
     the positions s + 1 … s + w. Between two passes this holds for every row: its tokens 0 … s are those of the
@@ -195,27 +222,22 @@ def _mix_slots(
     those of the definition; the first one that differs is written and becomes the row's new s, so that the next pass
     overwrites the slots that were filled with what it replaced.
     """
-    waiting = examples.last.nonzero().flatten()  # examples with no coin need no pass
-    if on_finished is not None and len(waiting) < len(examples):
-        on_finished(len(examples) - len(waiting))
-    if not len(waiting):
-        return
     device = runner.model.device
-    current, waiting = waiting[: options.batch_size], waiting[options.batch_size :]
-    # Inputs up to position last - 1 are needed; one more slot takes what a window feeds beyond its row's end.
-    capacity = int(examples.last.max()) + 1
-    settled = torch.zeros(len(current), dtype=torch.int64, device=device)
-    batch = _Batch(examples.take(current).to(device), current, settled, runner.new_cache(len(current), capacity))
-    accepted, drawn_in_all = 3, 4  # how often a sampled token equalled the reference, from a prior of three quarters
-
+    offsets = torch.arange(lookahead, device=device)
+    accepted = torch.tensor([3, 4], device=device)  # draws equal to the reference, of how many; three quarters at first
     while len(batch.rows):
-        rows, settled = batch.rows, batch.settled
-        width = _window(rows, settled, options.lookahead, accepted / drawn_in_all)
-        slots = (settled[:, None] + torch.arange(width, device=device)).clamp(max=capacity - 1)  # [n, w]
+        # The one wait for the device in a pass.
+        finished, width, count, reach = _look_ahead(batch, offsets, accepted).tolist()
+        if finished:
+            batch.exchange(on_finished)
+            continue
+        rows, settled, capacity = batch.rows, batch.settled, batch.cache.capacity
+        slots = (settled[:, None] + offsets[:width]).clamp(max=capacity - 1)  # [n, w]
         following = slots + 1
         tokens, draft = rows.tokens.gather(1, slots), rows.tokens.gather(1, following)
-        at_row, at_column = (rows.coins.gather(1, following) & (slots < capacity - 1)).nonzero(as_tuple=True)  # [k]
-        logits = runner.logits(tokens, slots, batch.cache, (at_row, at_column))  # [k, vocab]
+        at_row, at_column = _places(rows.coins.gather(1, following) & (slots < capacity - 1), count)  # [k]
+        visible = min(reach + width, capacity)
+        logits = runner.logits(tokens, slots, batch.cache, (at_row, at_column), visible=visible)  # [k, vocab]
         answer_position = following[at_row, at_column] - rows.start[at_row]
         drawn = draft.clone()
         drawn[at_row, at_column] = sampler(logits, rows.keys[at_row], answer_position)
@@ -224,85 +246,152 @@ def _mix_slots(
         rejected = differs.any(dim=1)
         first = torch.where(rejected, differs.int().argmax(dim=1), width - 1)  # [n], the last column that settles
         batch.settled = settled + first + 1
-        valid = int((at_column <= first[at_row]).sum())
-        accepted, drawn_in_all = accepted + valid - int(rejected.sum()), drawn_in_all + valid
+        valid = (at_column <= first[at_row]).sum()
+        accepted = accepted + torch.stack([valid - rejected.sum(), valid])
         rows.tokens.scatter_(1, following.gather(1, first[:, None]), drawn.gather(1, first[:, None]))
-
-        finished = (batch.settled >= rows.last).nonzero().flatten()
-        if len(finished):
-            examples.tokens[batch.example[finished.cpu()]] = rows.tokens[finished].cpu()
-            if on_finished is not None:
-                on_finished(len(finished))
-            batch.refill(finished[: len(waiting)], waiting[: len(finished)], examples)
-            batch.leave(finished[len(waiting) :])
-            waiting = waiting[len(finished) :]
 
 
 @dataclass
 class _Batch:
     """The n rows that a pass carries; the first n rows of `cache` are theirs.
 
-    `example` `[n]`, on the CPU, is each row's place in its block, `settled` `[n]` how far it has come.
+    `example` `[n]`, on the CPU, is each row's place in its block, `settled` `[n]` how far it has come. On the CPU as
+    well are the block, `examples`, which of them are `left`, bool, and which are `waiting` for a row, longest first.
     """
 
     rows: _Rows
     example: Tensor
     settled: Tensor
     cache: SlotCache
+    examples: _Rows
+    left: Tensor
+    waiting: Tensor
+    limits: PassLimits
 
-    def refill(self, places: Tensor, newcomers: Tensor, examples: _Rows) -> None:
-        """Start the examples `newcomers` in the rows `places`."""
-        self.example[places.cpu()] = newcomers
-        self.rows.put(places, examples.take(newcomers).to(places.device))
-        self.settled[places] = 0
+    @classmethod
+    def of(cls, examples: _Rows, left: Tensor, runner: SlotRunner, limits: PassLimits) -> _Batch:
+        """The first rows of the examples that are `left`, with a cache that has room for any of the others."""
+        waiting, device = left.nonzero().flatten(), runner.model.device
+        capacity = _capacity(examples, waiting)
+        count = min(limits.rows_of(capacity), len(waiting))
+        current, waiting = waiting[:count], waiting[count:]
+        settled = torch.zeros(count, dtype=torch.int64, device=device)
+        cache = runner.new_cache(count, capacity)
+        return cls(examples.take(current).to(device), current, settled, cache, examples, left, waiting, limits)
 
-    def leave(self, places: Tensor) -> None:
+    def exchange(self, on_finished: Callable[[int], object] | None) -> None:
+        """Store the finished rows and start others in their places; more of them, once shorter rows are left."""
+        finished = (self.settled >= self.rows.last).nonzero().flatten()
+        places = finished.cpu()
+        self.examples.tokens[self.example[places]] = self.rows.tokens[finished].cpu()
+        self.left[self.example[places]] = False
+        if on_finished is not None:
+            on_finished(len(places))
+        newcomers = self._next(len(places))
+        self.example[places[: len(newcomers)]] = newcomers
+        self.rows.put(finished[: len(newcomers)], self._of_block(newcomers))
+        self.settled[finished[: len(newcomers)]] = 0
+        self._leave(places[len(newcomers) :])
+        if len(self.waiting):
+            self._widen()
+
+    def _next(self, count: int) -> Tensor:
+        newcomers, self.waiting = self.waiting[:count], self.waiting[count:]
+        return newcomers
+
+    def _of_block(self, newcomers: Tensor) -> _Rows:
+        return self.examples.take(newcomers).to(self.settled.device)
+
+    def _leave(self, places: Tensor) -> None:
         """Take the rows `places` out: the last rows move into them, so that no pass carries a finished row."""
         remaining = len(self.rows) - len(places)
         target = places[places < remaining]
-        tail = torch.arange(remaining, len(self.rows), device=places.device)
+        tail = torch.arange(remaining, len(self.rows))
         source = tail[~torch.isin(tail, places)]
+        self.example[target] = self.example[source]
+        source, target = source.to(self.settled.device), target.to(self.settled.device)
         self.cache.move_rows(source, target)
         self.settled[target] = self.settled[source]
-        self.example[target.cpu()] = self.example[source.cpu()]
         self.rows.put(target, self.rows.take(source))
         kept = slice(remaining)
         self.rows, self.settled, self.example = self.rows.take(kept), self.settled[kept], self.example[kept]
 
+    def _widen(self) -> None:
+        """Let more rows in, where those that are left are so short that twice as many of them have room."""
+        capacity = _capacity(self.examples, torch.cat([self.example, self.waiting]))
+        count = self.limits.rows_of(capacity)
+        if count < 2 * self.cache.rows:
+            return
+        self.cache.recut(min(count, len(self.rows) + len(self.waiting)), capacity)
+        newcomers = self._next(count - len(self.rows))
+        self.rows = self.rows.and_then(self._of_block(newcomers))
+        self.settled = torch.cat([self.settled, self.settled.new_zeros(len(newcomers))])
+        self.example = torch.cat([self.example, newcomers])
 
-def _window(rows: _Rows, settled: Tensor, lookahead: int, acceptance: float) -> int:
-    """The window, at most `lookahead`, that settles the most tokens for its cost, where each draw is accepted at the
-    given rate a.
 
-    The token at a row's j-th column settles if every draw before it is accepted: with a^c for the c coins before it,
-    and not at all behind the row's last coin. A window of w columns thus settles Σ_rows Σ_{j<w} a^c on average and
-    costs (fixed cost + w). Wide windows waste what is fed beyond a rejected token, narrow ones pay the fixed cost of a
-    pass too often. The cost is modelled, not timed, so that the schedule, and with it every rounding error, is the
-    same in every run.
+def _capacity(examples: _Rows, which: Tensor) -> int:
+    """Slots a row: inputs up to position last - 1 are needed; one more takes what a window feeds beyond its row's
+    end."""
+    return int(examples.last[which].max()) + 1
+
+
+def _places(mask: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Rows and columns of the `count` true values of `mask`: `nonzero` without its wait for the device."""
+    places = torch.argsort(mask.flatten().int(), descending=True, stable=True)[:count]
+    return places // mask.shape[1], places % mask.shape[1]
+
+
+def _look_ahead(batch: _Batch, offsets: Tensor, accepted: Tensor) -> Tensor:
+    """What the next pass must know: `[4]`, how many rows have finished, its window w, the number of coins in it, and
+    the largest of `settled`.
+
+    w, at most as many as `offsets` `[lookahead]`, is the window that settles the most tokens for its cost, where each
+    draw is accepted at the rate a, `accepted[0] / accepted[1]`. The token at a row's j-th column settles if every draw
+    before it is accepted: with a^c for the c coins before it, and not at all behind the row's last coin. A window of w
+    columns thus settles Σ_rows Σ_{j<w} a^c on average and costs (fixed cost + w). Wide windows waste what is fed
+    beyond a rejected token, narrow ones pay the fixed cost of a pass too often. The cost is modelled, not timed, so
+    that the schedule, and with it every rounding error, is the same in every run.
     """
-    offsets = torch.arange(lookahead, device=settled.device)
+    rows, settled = batch.rows, batch.settled
     following = settled[:, None] + offsets + 1  # [n, lookahead], as all below
-    coins = rows.coins.gather(1, following.clamp(max=rows.coins.shape[1] - 1))
+    coins = rows.coins.gather(1, following.clamp(max=rows.coins.shape[1] - 1))  # the last column has none
     coins_before = coins.cumsum(dim=1) - coins.long()
-    useful = (acceptance**coins_before) * (following <= rows.last[:, None])
+    useful = ((accepted[0] / accepted[1]) ** coins_before) * (following <= rows.last[:, None])
     cost = _PASS_COST[settled.device.type == "cpu"] + offsets + 1
-    return int((useful.sum(dim=0).cumsum(dim=0) / cost).argmax()) + 1
+    last_column = (useful.sum(dim=0).cumsum(dim=0) / cost).argmax()
+    count = coins.sum(dim=0).cumsum(dim=0).take(last_column)
+    return torch.stack([(settled >= rows.last).sum(), last_column + 1, count, settled.max()])
 
 
 def _mix_fixed_point(
     model: PreTrainedModel,
     examples: _Rows,
     sampler: KeyedSampler,
-    batch_size: int,
+    limits: PassLimits,
     on_finished: Callable[[int], object] | None,
 ) -> None:
-    """Fill `examples.tokens` in place by full-sequence passes until nothing changes: exact for any causal model."""
-    for chunk in torch.arange(len(examples)).split(batch_size):
+    """Fill `examples.tokens` in place by full-sequence passes until nothing changes: exact for any causal model.
+
+    As many rows go into a pass as the limits allow, and as have no more logits drawn than `_LOGITS`: at least one.
+    """
+    drawable = _LOGITS // model.get_input_embeddings().num_embeddings  # places
+    draws = examples.coins.sum(dim=1)
+    done = 0
+    while done < len(examples):
+        width = max(int(examples.last[done:].max()), 1)
+        ends = draws[done : done + limits.rows_of(width)].cumsum(dim=0)
+        chunk = slice(done, done + max(1, int((ends <= drawable).sum())))
         rows = examples.take(chunk).to(model.device)
-        drawn = draw_in_passes(model, rows.tokens, rows.coins, rows.start, rows.keys, sampler)
+        try:
+            drawn = draw_in_passes(model, rows.tokens, rows.coins, rows.start, rows.keys, sampler)
+        except RuntimeError as error:
+            if not limits.back_off(error, len(rows), width):
+                raise
+            continue
         examples.tokens[chunk] = drawn.cpu()
+        done = chunk.stop
         if on_finished is not None:
-            on_finished(len(chunk))
+            on_finished(len(rows))
 
 
 def _pad(
