@@ -25,7 +25,7 @@ class PassLimits:
         return self.rows if self.tokens is None else max(1, min(self.rows, self.tokens // length))
 
     def back_off(self, error: RuntimeError, rows: int, length: int) -> bool:
-        """Go on with half the rows, where `error` came of a lack of memory in passes of `rows` rows of `length` tokens.
+        """Go on with half the rows, where memory ran out in passes of `rows` rows of up to `length` tokens.
 
         Returns:
             Whether there is a way on: not where the error is another, or one row is too much.

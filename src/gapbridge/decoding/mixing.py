@@ -24,12 +24,12 @@ from ..errors import DataError
 from .checks import check_examples, check_lengths
 from .full_passes import draw_in_passes
 from .limits import PassLimits
+from .mixed_rows import Batch, Rows, padded_rows
 from .mode import generation_mode
 from .noise import coin_flips, example_keys
 from .options import DrawOptions, options_from
 from .passes import SlotRunner, slot_runner, whole_rows
 from .sampling import KeyedSampler
-from .slot_cache import SlotCache
 
 
 logger = logging.getLogger(__name__)
@@ -45,38 +45,6 @@ class MixedContext:
 
     tokens: list[int]
     sampled: list[bool]
-
-
-@dataclass
-class _Rows:
-    """Right-padded examples, longest first. Positions count from the start of the prompt; n rows, L columns.
-
-    `tokens` `[n, L]` starts as prompt ⊕ reference and ends as prompt ⊕ context; `coins` `[n, L]` marks what is
-    sampled; `start` `[n]` is the position of the first answer token; `last` `[n]` the position of the last coin, 0
-    where there is none; `keys` `[n, 2]`.
-    """
-
-    tokens: Tensor
-    coins: Tensor
-    start: Tensor
-    last: Tensor
-    keys: Tensor
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def to(self, device: torch.device) -> _Rows:
-        return _Rows(*(value.to(device) for value in self.__dict__.values()))
-
-    def take(self, rows: Tensor | slice) -> _Rows:
-        return _Rows(*(value[rows] for value in self.__dict__.values()))
-
-    def and_then(self, others: _Rows) -> _Rows:
-        return _Rows(*map(torch.cat, zip(self.__dict__.values(), others.__dict__.values(), strict=True)))
-
-    def put(self, rows: Tensor, others: _Rows) -> None:
-        for value, other in zip(self.__dict__.values(), others.__dict__.values(), strict=True):
-            value[rows] = other
 
 
 def mix_contexts(
@@ -125,7 +93,7 @@ def mix_contexts(
         limits = PassLimits(options.batch_size, options.batch_tokens)
         for block in order.split(max(_BLOCK_ROWS, 2 * options.batch_size)):
             examples = block.tolist()
-            rows = _pad(
+            rows = padded_rows(
                 [prompts[i] for i in examples],
                 [references[i] for i in examples],
                 keys[block],
@@ -187,7 +155,7 @@ def mix_contexts_sequential(
 
 def _mix_slots(
     runner: SlotRunner,
-    examples: _Rows,
+    examples: Rows,
     sampler: KeyedSampler,
     lookahead: int,
     limits: PassLimits,
@@ -198,7 +166,7 @@ def _mix_slots(
     if on_finished is not None and not left.all():
         on_finished(len(examples) - int(left.sum()))
     while left.any():
-        batch = _Batch.of(examples, left, runner, limits)
+        batch = Batch.of(examples, left, runner, limits)
         try:
             _mix_batch(runner, batch, sampler, lookahead, on_finished)
         except RuntimeError as error:
@@ -208,7 +176,7 @@ def _mix_slots(
 
 def _mix_batch(
     runner: SlotRunner,
-    batch: _Batch,
+    batch: Batch,
     sampler: KeyedSampler,
     lookahead: int,
     on_finished: Callable[[int], object] | None,
@@ -224,7 +192,9 @@ def _mix_batch(
     """
     device = runner.model.device
     offsets = torch.arange(lookahead, device=device)
-    accepted = torch.tensor([3, 4], device=device)  # draws equal to the reference, of how many; three quarters at first
+    accepted = torch.tensor(
+        [3, 4], device=device
+    )  # draws equal to the reference, of how many; three quarters at first
     while len(batch.rows):
         # The one wait for the device in a pass.
         finished, width, count, reach = _look_ahead(batch, offsets, accepted).tolist()
@@ -251,97 +221,13 @@ def _mix_batch(
         rows.tokens.scatter_(1, following.gather(1, first[:, None]), drawn.gather(1, first[:, None]))
 
 
-@dataclass
-class _Batch:
-    """The n rows that a pass carries; the first n rows of `cache` are theirs.
-
-    `example` `[n]`, on the CPU, is each row's place in its block, `settled` `[n]` how far it has come. On the CPU as
-    well are the block, `examples`, which of them are `left`, bool, and which are `waiting` for a row, longest first.
-    """
-
-    rows: _Rows
-    example: Tensor
-    settled: Tensor
-    cache: SlotCache
-    examples: _Rows
-    left: Tensor
-    waiting: Tensor
-    limits: PassLimits
-
-    @classmethod
-    def of(cls, examples: _Rows, left: Tensor, runner: SlotRunner, limits: PassLimits) -> _Batch:
-        """The first rows of the examples that are `left`, with a cache that has room for any of the others."""
-        waiting, device = left.nonzero().flatten(), runner.model.device
-        capacity = _capacity(examples, waiting)
-        count = min(limits.rows_of(capacity), len(waiting))
-        current, waiting = waiting[:count], waiting[count:]
-        settled = torch.zeros(count, dtype=torch.int64, device=device)
-        cache = runner.new_cache(count, capacity)
-        return cls(examples.take(current).to(device), current, settled, cache, examples, left, waiting, limits)
-
-    def exchange(self, on_finished: Callable[[int], object] | None) -> None:
-        """Store the finished rows and start others in their places; more of them, once shorter rows are left."""
-        finished = (self.settled >= self.rows.last).nonzero().flatten()
-        places = finished.cpu()
-        self.examples.tokens[self.example[places]] = self.rows.tokens[finished].cpu()
-        self.left[self.example[places]] = False
-        if on_finished is not None:
-            on_finished(len(places))
-        newcomers = self._next(len(places))
-        self.example[places[: len(newcomers)]] = newcomers
-        self.rows.put(finished[: len(newcomers)], self._of_block(newcomers))
-        self.settled[finished[: len(newcomers)]] = 0
-        self._leave(places[len(newcomers) :])
-        if len(self.waiting):
-            self._widen()
-
-    def _next(self, count: int) -> Tensor:
-        newcomers, self.waiting = self.waiting[:count], self.waiting[count:]
-        return newcomers
-
-    def _of_block(self, newcomers: Tensor) -> _Rows:
-        return self.examples.take(newcomers).to(self.settled.device)
-
-    def _leave(self, places: Tensor) -> None:
-        """Take the rows `places` out: the last rows move into them, so that no pass carries a finished row."""
-        remaining = len(self.rows) - len(places)
-        target = places[places < remaining]
-        tail = torch.arange(remaining, len(self.rows))
-        source = tail[~torch.isin(tail, places)]
-        self.example[target] = self.example[source]
-        source, target = source.to(self.settled.device), target.to(self.settled.device)
-        self.cache.move_rows(source, target)
-        self.settled[target] = self.settled[source]
-        self.rows.put(target, self.rows.take(source))
-        kept = slice(remaining)
-        self.rows, self.settled, self.example = self.rows.take(kept), self.settled[kept], self.example[kept]
-
-    def _widen(self) -> None:
-        """Let more rows in, where those that are left are so short that twice as many of them have room."""
-        capacity = _capacity(self.examples, torch.cat([self.example, self.waiting]))
-        count = self.limits.rows_of(capacity)
-        if count < 2 * self.cache.rows:
-            return
-        self.cache.recut(min(count, len(self.rows) + len(self.waiting)), capacity)
-        newcomers = self._next(count - len(self.rows))
-        self.rows = self.rows.and_then(self._of_block(newcomers))
-        self.settled = torch.cat([self.settled, self.settled.new_zeros(len(newcomers))])
-        self.example = torch.cat([self.example, newcomers])
-
-
-def _capacity(examples: _Rows, which: Tensor) -> int:
-    """Slots a row: inputs up to position last - 1 are needed; one more takes what a window feeds beyond its row's
-    end."""
-    return int(examples.last[which].max()) + 1
-
-
 def _places(mask: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Rows and columns of the `count` true values of `mask`: `nonzero` without its wait for the device."""
     places = torch.argsort(mask.flatten().int(), descending=True, stable=True)[:count]
     return places // mask.shape[1], places % mask.shape[1]
 
 
-def _look_ahead(batch: _Batch, offsets: Tensor, accepted: Tensor) -> Tensor:
+def _look_ahead(batch: Batch, offsets: Tensor, accepted: Tensor) -> Tensor:
     """What the next pass must know: `[4]`, how many rows have finished, its window w, the number of coins in it, and
     the largest of `settled`.
 
@@ -365,7 +251,7 @@ def _look_ahead(batch: _Batch, offsets: Tensor, accepted: Tensor) -> Tensor:
 
 def _mix_fixed_point(
     model: PreTrainedModel,
-    examples: _Rows,
+    examples: Rows,
     sampler: KeyedSampler,
     limits: PassLimits,
     on_finished: Callable[[int], object] | None,
@@ -392,29 +278,6 @@ def _mix_fixed_point(
         done = chunk.stop
         if on_finished is not None:
             on_finished(len(rows))
-
-
-def _pad(
-    prompts: Sequence[Sequence[int]],
-    references: Sequence[Sequence[int]],
-    keys: Tensor,
-    mixture_coefficient: float,
-    fixed: Sequence[Sequence[bool]] | None = None,
-) -> _Rows:
-    start = torch.tensor([len(x) for x in prompts])
-    end = start + torch.tensor([len(y) for y in references])
-    width = int(end.max()) + 1
-    tokens = torch.zeros(len(keys), width, dtype=torch.int64)
-    for row, (x, y) in enumerate(zip(prompts, references, strict=True)):
-        tokens[row, : len(x) + len(y)] = torch.tensor([*x, *y])
-    column = torch.arange(width).expand(len(keys), width)
-    answer_position = (column - start[:, None]).clamp(min=0)
-    sampled = coin_flips(keys[:, None].expand(-1, width, -1), answer_position, mixture_coefficient)
-    coins = sampled & (column >= start[:, None]) & (column < end[:, None] - 1)
-    for row, stays in enumerate(fixed or ()):
-        coins[row, start[row] : end[row]] &= ~torch.tensor(stays, dtype=torch.bool)
-    last = torch.where(coins, column, 0).amax(dim=1)
-    return _Rows(tokens, coins, start, last, keys)
 
 
 def _checked(
