@@ -192,9 +192,7 @@ def _mix_batch(
     """
     device = runner.model.device
     offsets = torch.arange(lookahead, device=device)
-    accepted = torch.tensor(
-        [3, 4], device=device
-    )  # draws equal to the reference, of how many; three quarters at first
+    accepted = torch.tensor([3, 4], device=device)  # draws that equalled the reference, of how many: first a guess
     while len(batch.rows):
         # The one wait for the device in a pass.
         finished, width, count, reach = _look_ahead(batch, offsets, accepted).tolist()

@@ -32,8 +32,8 @@ def logits_at(model: nn.Module, head: nn.Module | None, at: tuple[Tensor, Tensor
 
     The vocabulary is often the widest part of a model, and a pass needs logits at few of its positions. So the model's
     own forward pass runs, with whatever it does to hidden states and logits (scaling, soft-capping), but its output
-    embedding `head` is handed the chosen places alone. A model without one makes the logits of the chosen columns where
-    its forward pass takes `logits_to_keep`, else all.
+    embedding `head` is handed the chosen places alone. A model without one makes the logits of the chosen columns
+    where its forward pass takes `logits_to_keep`, else all.
     """
     if head is None:
         return _logits_of_columns(model, at, inputs)

@@ -287,8 +287,8 @@ class DrawFields(SamplingFields, RoundFields):
             is `False`.
         generation_batch_size (`int`, *optional*, defaults to `64`): Rows in one pass. No influence on the contexts.
         generation_batch_tokens (`int`, *optional*):
-            The most tokens that the cache of a pass has room for: its rows times the longest of them, prompt and answer
-            together; fewer rows go into a pass where they are long. Empty: no limit. No influence on the contexts.
+            The most tokens that the cache of a pass has room for: its rows times the longest of them, prompt and
+            answer together. Long rows go fewer at a time. Empty: no limit. No influence on the contexts.
         shard_size (`int`, *optional*, defaults to `512`): Examples in one shard: what an interruption can cost.
     """
 
