@@ -117,7 +117,7 @@ def test_what_lack_of_memory_is() -> None:
     assert not is_out_of_memory(caught.value)
 
 
-@pytest.mark.parametrize("tokens", [1, 60, 130, 180, 10_000])
+@pytest.mark.parametrize("tokens", [1, 60, 130, 220, 10_000])
 @pytest.mark.parametrize("draw", [contexts, drafts])
 @pytest.mark.parametrize("way", MODELS)
 def test_no_budget_changes_a_token(way: str, draw: Callable[..., Any], tokens: int) -> None:
