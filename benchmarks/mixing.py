@@ -28,7 +28,8 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
-from gapbridge.decoding import DrawOptions, mix_contexts, mixing
+from gapbridge.decoding import DrawOptions, limits, mix_contexts, mixing
+from gapbridge.decoding.mixed_rows import padded_rows
 from gapbridge.decoding.mode import generation_mode
 from gapbridge.decoding.noise import coin_flips, example_keys
 from gapbridge.decoding.passes import SlotRunner
@@ -123,7 +124,7 @@ def known_runs_skipped(model: PreTrainedModel, rows: Rows, batch_size: int) -> l
     with generation_mode(model):
         for batch in rows.batches(batch_size):
             chunk = list(batch)
-            padded = mixing._pad(
+            padded = padded_rows(
                 [rows.prompts[i] for i in chunk], [rows.references[i] for i in chunk], keys[chunk], rows.beta
             )
             examples = padded.to(model.device)
@@ -159,9 +160,11 @@ def reference_as_draft(model: PreTrainedModel, rows: Rows, batch_size: int, look
 
 
 def fixed_point(model: PreTrainedModel, rows: Rows, batch_size: int) -> list[list[int]]:
-    padded = mixing._pad(rows.prompts, rows.references, example_keys(rows.ids, seed=0, round_index=0), rows.beta)
+    padded = padded_rows(rows.prompts, rows.references, example_keys(rows.ids, seed=0, round_index=0), rows.beta)
     with generation_mode(model):
-        mixing._mix_fixed_point(model, padded, KeyedSampler(DrawOptions(), model.device), batch_size, None)
+        mixing._mix_fixed_point(
+            model, padded, KeyedSampler(DrawOptions(), model.device), limits.PassLimits(batch_size), None
+        )
     tokens = padded.tokens.tolist()
     return [t[len(x) : len(x) + len(y)] for t, x, y in zip(tokens, rows.prompts, rows.references, strict=True)]
 

@@ -15,6 +15,18 @@ from gapbridge.decoding.passes import SlotRunner, slot_runner
 
 
 LONGEST, WINDOW = 40, 8
+# Mistral-v0.1 and others, Gemma-2 and -3, gpt-oss: alone or beside layers that see everything.
+SLIDING = (
+    "mistral, window",
+    "mixtral",
+    "phi3",
+    "starcoder2",
+    "qwen2, windows",
+    "gemma2",
+    "gemma3",
+    "gpt-oss",
+    "cohere2",
+)
 SHAPE: dict[str, Any] = {
     "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
     "max_position_embeddings": 128, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0,
@@ -112,3 +124,22 @@ def test_contexts_and_drafts_are_those_of_the_definition(name: str) -> None:
     whole = [[0] * (limit + 1)] * len(ids)
     free = mix_contexts_sequential(model, prompts, whole, ids=ids, mixture_coefficient=1.0)
     assert [draft.tokens for draft in drafts] == [context.tokens[:-1] for context in free]
+
+
+@pytest.mark.parametrize("name", SLIDING)
+def test_rows_of_several_windows_go_through_the_slot_cache(name: str) -> None:
+    model = tiny(name)
+    rng = random.Random(1)
+    prompts = [[rng.randrange(1, VOCAB) for _ in range(2 * WINDOW + i)] for i in range(4)]
+    references = [[rng.randrange(1, VOCAB) for _ in range(LONGEST - len(x))] for x in prompts]
+    with torch.no_grad():
+        runner = slot_runner(model, prompts[0], LONGEST)
+    assert isinstance(runner, SlotRunner) and WINDOW in runner.windows.values()
+    options = {"ids": range(4), "mixture_coefficient": 1.0}
+    expected = mix_contexts_sequential(model, prompts, references, **options)
+    assert mix_contexts(model, prompts, references, **options, batch_tokens=2 * LONGEST, lookahead=5) == expected
+    drafts = draft_answers(
+        model, prompts, ids=range(4), max_completion_length=LONGEST - 2 * WINDOW - 4, stop_tokens=[]
+    )
+    for draft, context in zip(drafts, expected, strict=True):
+        assert draft.tokens == context.tokens[: len(draft.tokens)]

@@ -76,6 +76,21 @@ def test_drafts_end_where_they_should(llama: LlamaForCausalLM) -> None:
         assert draft.finished or len(draft.tokens) == 15
 
 
+def test_prompts_are_fed_in_portions(llama: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    fed: list[tuple[int, int]] = []
+    options: dict[str, Any] = {"ids": list(range(14)), "max_completion_length": 8, "stop_tokens": [STOP]}
+    expected = draft_answers(llama, prompts_of(14), **options)
+    monkeypatch.setattr("gapbridge.decoding.drafting._PROMPT_COLUMNS", 6)
+    llama.model.register_forward_pre_hook(
+        lambda module, _, inputs: fed.append(tuple(inputs["input_ids"].shape)), with_kwargs=True
+    )
+    assert draft_answers(llama, prompts_of(14), **options) == expected
+    lengths = [len(prompt) for prompt in prompts_of(14)]
+    portions = [(sum(length > begin for length in lengths), min(6, max(lengths) - begin)) for begin in (0, 6, 12, 18)]
+    begin = fed.index(portions[0])
+    assert fed[begin : begin + 4] == portions
+
+
 def test_first_token_follows_the_model() -> None:
     model = tiny_llama(vocab_size=6, sharpness=1.5)
     count = 4000

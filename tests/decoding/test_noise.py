@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from scipy import stats
 
+from gapbridge.decoding import noise
 from gapbridge.decoding.noise import coin_flips, example_keys, gumbel_noise
 
 
@@ -72,6 +73,14 @@ def test_every_part_of_the_key_matters() -> None:
     ]
     assert not any(torch.equal(base, other) for other in others)
     assert not torch.equal(example_keys([1], seed=0, round_index=0), example_keys(["1"], seed=0, round_index=0))
+
+
+def test_the_vocabularys_words_are_those_of_the_definition() -> None:
+    """32-bit tensors wrap and shift as 32-bit words in wider ones do, up to the rounding of the noise."""
+    words = torch.cat([torch.tensor([0, 1, 2**31 - 1, 2**31, 2**32 - 1]), torch.randint(2**32, (10_000,))])
+    narrow = noise._mix_in_place(words.to(torch.int32))
+    assert torch.equal(narrow.long() & noise._WORD, noise._mix(words))
+    assert torch.equal(narrow.view(torch.uint32).to(torch.float32), noise._mix(words).to(torch.float32))
 
 
 def test_noise_is_frozen() -> None:

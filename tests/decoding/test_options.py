@@ -21,6 +21,7 @@ from gapbridge.decoding import DrawOptions, draft_answers, mix_contexts
         ({"top_p": 0.0}, "top_p is 0.0"),
         ({"min_p": 1.1}, "min_p is 1.1"),
         ({"batch_size": 0, "lookahead": 0}, "2 faults"),
+        ({"batch_tokens": 0}, "batch_tokens is 0"),
     ],
 )
 def test_values_outside_their_range_are_refused(change: dict[str, float], words: str) -> None:

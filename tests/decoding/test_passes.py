@@ -25,7 +25,7 @@ from transformers import (
 from gapbridge import DataError
 from gapbridge.decoding import draft_answers, mix_contexts, mix_contexts_sequential
 from gapbridge.decoding.mode import generation_mode
-from gapbridge.decoding.passes import SlotRunner, slot_runner, whole_rows
+from gapbridge.decoding.passes import SlotRunner, logits_at, slot_runner, whole_rows
 
 
 @pytest.fixture(autouse=True)
@@ -77,6 +77,19 @@ def test_the_head_works_at_the_chosen_places_only(llama: LlamaForCausalLM) -> No
     logits = runner.logits(torch.ones_like(slots), slots, runner.new_cache(3, 5), at)
     assert logits.shape == (2, VOCAB) and fed == [(1, 2, VOCAB)]
     assert not llama.lm_head._forward_pre_hooks
+
+
+def test_without_a_head_only_the_chosen_columns_are_made(llama: LlamaForCausalLM) -> None:
+    """A model that names no output embedding is asked for columns, if it takes them."""
+    made: list[torch.Size] = []
+    llama.lm_head.register_forward_hook(lambda module, arguments, output: made.append(output.shape))
+    tokens = torch.randint(VOCAB, (3, 9), generator=torch.Generator().manual_seed(0))
+    at = (torch.tensor([0, 2, 2, 1]), torch.tensor([-1, 4, -6, -1]))
+    logits = logits_at(llama, None, at, {"input_ids": tokens})
+    assert torch.allclose(logits, llama(tokens).logits[at], atol=1e-5)
+    assert made[0] == (3, 3, VOCAB)
+    wrapped = torch.nn.DataParallel(llama)
+    assert torch.allclose(logits_at(wrapped, None, at, {"input_ids": tokens}), logits, atol=1e-5)
 
 
 def test_windows_are_probed_beyond_their_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,7 @@ RECIPES: dict[str, tuple[Change, str, str]] = {
     "no rounds": (keys(num_rounds=0), "ConfigError", "num_rounds is 0: it must be at least 1"),
     "epochs of other rounds": (keys(num_rounds=2, round_epochs=[1, 2, 3]), "ConfigError", "round_epochs has 3"),
     "epochs not positive": (keys(round_epochs=[0]), "ConfigError", "each must be larger than 0"),
+    "no tokens in a pass": (keys(generation_batch_tokens=0), "ConfigError", "generation_batch_tokens is 0"),
     "empty shards": (keys(shard_size=0), "ConfigError", "shard_size is 0"),
     "no lookahead": (keys(lookahead=0), "ConfigError", "lookahead is 0"),
     "negative temperature": (keys(temperature=-1), "ConfigError", "temperature"),

@@ -17,10 +17,12 @@ from transformers import PreTrainedModel
 
 from ..errors import DataError
 from .checks import check_examples, check_lengths
+from .full_passes import logits_of_rows
+from .limits import PassLimits
 from .mode import generation_mode
 from .noise import example_keys
 from .options import DrawOptions, options_from
-from .passes import SlotRunner, slot_runner, whole_rows
+from .passes import SlotRunner, slot_runner
 from .sampling import KeyedSampler
 from .slot_cache import SlotCache
 
@@ -28,6 +30,7 @@ from .slot_cache import SlotCache
 logger = logging.getLogger(__name__)
 
 _REFILL_SHARE = 8  # places are refilled together, once an eighth of the batch is free: single prompts make thin passes
+_PROMPT_COLUMNS = 512  # of prompts in one pass
 
 
 @dataclass(frozen=True)
@@ -84,11 +87,12 @@ def draft_answers(
         drafter = _Drafter(
             model, prompts, keys, KeyedSampler(options, model.device), max_completion_length, stop_tokens
         )
+        limits = PassLimits(options.batch_size, options.batch_tokens)
         if isinstance(runner, str):
             logger.warning("drafts are made without a cache, in full-sequence passes, because %s", runner)
-            drafter.without_cache(order, options.batch_size, on_finished)
+            drafter.without_cache(order, limits, on_finished)
         else:
-            drafter.with_slots(runner, order, options.batch_size, on_finished)
+            drafter.with_slots(runner, order, limits, on_finished)
     return [draft for draft in drafter.drafts if draft is not None]
 
 
@@ -111,9 +115,31 @@ class _Drafter:
         self.drafts: list[Draft | None] = [None] * len(prompts)
 
     def with_slots(
-        self, runner: SlotRunner, order: list[int], batch_size: int, on_finished: Callable[[int], object] | None
+        self, runner: SlotRunner, order: list[int], limits: PassLimits, on_finished: Callable[[int], object] | None
     ) -> None:
-        """Draw all answers through the slot cache, the first `active` of its rows at work.
+        """Draw all answers through the slot cache. Those under way when memory runs out begin again, fewer a pass.
+
+        Args:
+            order: the prompts, longest first.
+        """
+        while waiting := [i for i in order if self.drafts[i] is None]:
+            capacity = len(self.prompts[waiting[0]]) + self.limit
+            cache = runner.new_cache(min(limits.rows_of(capacity), len(waiting)), capacity)
+            try:
+                self._fill_slots(runner, cache, waiting, limits, on_finished)
+            except RuntimeError as error:
+                if not limits.back_off(error, cache.rows, cache.capacity):
+                    raise
+
+    def _fill_slots(
+        self,
+        runner: SlotRunner,
+        cache: SlotCache,
+        waiting: list[int],
+        limits: PassLimits,
+        on_finished: Callable[[int], object] | None,
+    ) -> None:
+        """Answer the prompts `waiting`, longest first; the first `active` rows of the cache are at work.
 
         Between two passes this holds for every active row i with c = `length[i]` tokens drawn: `answers[i, :c]` are
         the draft's first tokens, and the cache holds the keys and values of the prompt and of the first c - 1 of them.
@@ -121,16 +147,15 @@ class _Drafter:
         newcomers, behind the active rows, and draws their first.
         """
         device = self.model.device
-        rows = min(batch_size, len(order))
-        cache = runner.new_cache(rows, len(self.prompts[order[0]]) + self.limit)
+        rows = min(limits.rows, len(waiting))  # the cache may get as many, once prompts are short
         answers = torch.zeros(rows, self.limit, dtype=torch.int64, device=device)
         example = torch.zeros(rows, dtype=torch.int64, device=device)
         start = torch.zeros(rows, dtype=torch.int64, device=device)  # prompt lengths
         length = torch.zeros(rows, dtype=torch.int64, device=device)  # answer tokens so far
-        active, waiting = 0, order
+        active, reach = 0, 0  # reach: the most tokens, of prompt and answer, in an active row
         while active or waiting:
-            free = rows - active
-            if waiting and (not active or free * _REFILL_SHARE >= rows):
+            free = cache.rows - active
+            if waiting and (not active or free * _REFILL_SHARE >= cache.rows):
                 newcomers, waiting = waiting[:free], waiting[free:]
                 places = slice(active, active + len(newcomers))
                 example[places] = torch.tensor(newcomers, device=device)
@@ -142,70 +167,103 @@ class _Drafter:
                 last = answers[:active].gather(1, length[:active, None] - 1)  # [active, 1]
                 slots = (start[:active] + length[:active] - 1)[:, None]
                 row = torch.arange(active, device=device)
-                logits = runner.logits(last, slots, cache, (row, torch.zeros_like(row)))  # [active, vocab]
+                at = (row, torch.zeros_like(row))
+                logits = runner.logits(last, slots, cache, at, visible=min(reach, cache.capacity))
                 drawn = self.sampler(logits, self.keys[example[:active]], length[:active])
                 answers[:active].scatter_(1, length[:active, None], drawn[:, None])
                 length[:active] += 1
 
             newest = answers[:active].gather(1, length[:active, None] - 1)[:, 0]
             stopped = torch.isin(newest, self.stops)
-            done = (stopped | (length[:active] >= self.limit)).nonzero().flatten()
-            if not len(done):
+            ended = stopped | (length[:active] >= self.limit)
+            # The one wait for the device in a pass.
+            count, reach = torch.stack([ended.sum(), (start[:active] + length[:active]).max()]).tolist()
+            if not count:
                 continue
+            done = ended.nonzero().flatten()
             self._collect(done, answers, example, length, stopped)
             if on_finished is not None:
-                on_finished(len(done))
+                on_finished(count)
             # The last active rows move into the emptied places.
-            active -= len(done)
+            active -= count
             target = done[done < active]
-            tail = torch.arange(active, active + len(done), device=device)
+            tail = torch.arange(active, active + count, device=device)
             source = tail[~torch.isin(tail, done)]
             cache.move_rows(source, target)
             for state in (answers, example, start, length):
                 state[target] = state[source]
+            if waiting:
+                self._widen(cache, [*example[:active].tolist(), waiting[0]], active + len(waiting), limits)
+
+    def _widen(self, cache: SlotCache, examples: list[int], wanted: int, limits: PassLimits) -> None:
+        """Give `cache` more rows, up to those `wanted`, where prompts are so short that twice as many have room."""
+        capacity = max(len(self.prompts[i]) for i in examples) + self.limit
+        if limits.rows_of(capacity) >= 2 * cache.rows:
+            cache.recut(min(limits.rows_of(capacity), wanted), capacity)
 
     def _answer_prompts(self, runner: SlotRunner, newcomers: list[int], cache: SlotCache, first: int) -> Tensor:
-        """Feed whole prompts into the rows from `first` on and draw each answer's first token."""
+        """Feed whole prompts, longest first, into the rows from `first` on and draw each answer's first token.
+
+        `_PROMPT_COLUMNS` are fed at a time, of the prompts that are so long: the mask of a pass has as many rows.
+        """
         device = self.model.device
-        lengths = torch.tensor([len(self.prompts[i]) for i in newcomers], device=device)
-        width = int(lengths.max())
+        lengths = [len(self.prompts[i]) for i in newcomers]
+        width = lengths[0]
         tokens = torch.tensor(
             [[*self.prompts[i], *[0] * (width - len(self.prompts[i]))] for i in newcomers], device=device
         )
         slots = torch.arange(width, device=device).expand(len(newcomers), width)
-        at = (torch.arange(len(newcomers), device=device), lengths - 1)
-        last = runner.logits(tokens, slots, cache, at, first=first)
-        return self.sampler(last, self.keys[newcomers], torch.zeros_like(lengths))
+        drawn = torch.zeros(len(newcomers), dtype=torch.int64, device=device)
+        for begin in range(0, width, _PROMPT_COLUMNS):
+            end = min(begin + _PROMPT_COLUMNS, width)
+            fed = sum(length > begin for length in lengths)
+            ending = [row for row in range(fed) if lengths[row] <= end]
+            row = torch.tensor(ending, dtype=torch.int64, device=device)
+            column = torch.tensor([lengths[i] - 1 - begin for i in ending], dtype=torch.int64, device=device)
+            part = tokens[:fed, begin:end], slots[:fed, begin:end]
+            last = runner.logits(*part, cache, (row, column), first=first, visible=end)
+            if ending:
+                examples = torch.tensor([newcomers[i] for i in ending], device=device)
+                drawn[row] = self.sampler(last, self.keys[examples], torch.zeros_like(row))
+        return drawn
 
-    def without_cache(self, order: list[int], batch_size: int, on_finished: Callable[[int], object] | None) -> None:
+    def without_cache(self, order: list[int], limits: PassLimits, on_finished: Callable[[int], object] | None) -> None:
         """One full-sequence pass a token: for models that the slot cache cannot serve."""
+        while waiting := [i for i in order if self.drafts[i] is None]:
+            longest = len(self.prompts[waiting[0]]) + self.limit
+            chunk = waiting[: limits.rows_of(longest)]
+            try:
+                self._in_whole_rows(chunk, on_finished)
+            except RuntimeError as error:
+                if not limits.back_off(error, len(chunk), longest):
+                    raise
+
+    def _in_whole_rows(self, chunk: list[int], on_finished: Callable[[int], object] | None) -> None:
         device = self.model.device
-        for chunk in (order[i : i + batch_size] for i in range(0, len(order), batch_size)):
-            start = torch.tensor([len(self.prompts[i]) for i in chunk], device=device)
-            width = int(start.max()) + self.limit
-            tokens = torch.tensor(
-                [[*self.prompts[i], *[0] * (width - len(self.prompts[i]))] for i in chunk], device=device
+        start = torch.tensor([len(self.prompts[i]) for i in chunk], device=device)
+        width = int(start.max()) + self.limit
+        tokens = torch.tensor(
+            [[*self.prompts[i], *[0] * (width - len(self.prompts[i]))] for i in chunk], device=device
+        )
+        example = torch.tensor(chunk, device=device)
+        answers = torch.zeros(len(chunk), self.limit, dtype=torch.int64, device=device)
+        length = torch.zeros(len(chunk), dtype=torch.int64, device=device)
+        while len(example):
+            at = start + length
+            row = torch.arange(len(at), device=device)
+            logits = logits_of_rows(self.model, tokens[:, : int(at.max())], at, (row, at - 1))  # [n, vocab]
+            drawn = self.sampler(logits, self.keys[example], length)
+            tokens.scatter_(1, at[:, None], drawn[:, None])
+            answers.scatter_(1, length[:, None], drawn[:, None])
+            length = length + 1
+            stopped = torch.isin(drawn, self.stops)
+            finished = stopped | (length >= self.limit)
+            self._collect(finished.nonzero().flatten(), answers, example, length, stopped)
+            if on_finished is not None and bool(finished.any()):
+                on_finished(int(finished.sum()))
+            tokens, start, example, answers, length = (
+                state[~finished] for state in (tokens, start, example, answers, length)
             )
-            example = torch.tensor(chunk, device=device)
-            answers = torch.zeros(len(chunk), self.limit, dtype=torch.int64, device=device)
-            length = torch.zeros(len(chunk), dtype=torch.int64, device=device)
-            while len(example):
-                at = start + length
-                used = int(at.max())
-                mask = (torch.arange(used, device=device) < at[:, None]).long()
-                logits = whole_rows(self.model, tokens[:, :used], mask)
-                drawn = self.sampler(logits[torch.arange(len(at), device=device), at - 1], self.keys[example], length)
-                tokens.scatter_(1, at[:, None], drawn[:, None])
-                answers.scatter_(1, length[:, None], drawn[:, None])
-                length = length + 1
-                stopped = torch.isin(drawn, self.stops)
-                finished = stopped | (length >= self.limit)
-                self._collect(finished.nonzero().flatten(), answers, example, length, stopped)
-                if on_finished is not None and bool(finished.any()):
-                    on_finished(int(finished.sum()))
-                tokens, start, example, answers, length = (
-                    state[~finished] for state in (tokens, start, example, answers, length)
-                )
 
     def _collect(self, done: Tensor, answers: Tensor, example: Tensor, length: Tensor, stopped: Tensor) -> None:
         rows, examples, lengths = answers[done].tolist(), example[done].tolist(), length[done].tolist()

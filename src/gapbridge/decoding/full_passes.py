@@ -21,9 +21,6 @@ from .passes import logits_at
 from .sampling import KeyedSampler
 
 
-_SCORES = 2**24  # logits that are sampled from at a time: the noise takes several words for each
-
-
 def logits_of_rows(model: nn.Module, tokens: Tensor, lengths: Tensor, at: tuple[Tensor, Tensor]) -> Tensor:
     """The logits at the places `at` of a pass over right-padded rows.
 
@@ -83,15 +80,8 @@ def draw_in_passes(
     made, changed = 0, bool(len(at_row))
     while made < num_passes if num_passes is not None else anywhere(changed):
         logits = logits_of_rows(model, tokens[:, :width], last, (at_row, at_column - 1))
-        drawn = _sample(sampler, logits, keys[at_row], at_column - start[at_row])
+        drawn = sampler(logits, keys[at_row], at_column - start[at_row])
         changed = bool((tokens[at_row, at_column] != drawn).any())
         tokens[at_row, at_column] = drawn
         made += 1
     return tokens
-
-
-def _sample(sampler: KeyedSampler, logits: Tensor, keys: Tensor, positions: Tensor) -> Tensor:
-    """One draw for each row of `logits` `[k, vocab]`: `[k]`."""
-    rows = max(1, _SCORES // logits.shape[1])
-    parts = zip(logits.split(rows), keys.split(rows), positions.split(rows), strict=True)
-    return torch.cat([sampler(*part) for part in parts])

@@ -23,17 +23,19 @@ from transformers import PreTrainedModel
 from ..errors import DataError
 from .checks import check_examples, check_lengths
 from .full_passes import draw_in_passes
+from .limits import PassLimits
+from .mixed_rows import Batch, Rows, padded_rows
 from .mode import generation_mode
 from .noise import coin_flips, example_keys
 from .options import DrawOptions, options_from
 from .passes import SlotRunner, slot_runner, whole_rows
 from .sampling import KeyedSampler
-from .slot_cache import SlotCache
 
 
 logger = logging.getLogger(__name__)
 
 _BLOCK_ROWS = 512  # examples whose padded tensors are held at a time
+_LOGITS = 2**28  # logits that a full-sequence pass holds at a time: 1 GB in float32
 _PASS_COST = {True: 2.0, False: 16.0}  # fixed cost of a pass on a CPU (True) or another device, in columns of a window
 
 
@@ -43,35 +45,6 @@ class MixedContext:
 
     tokens: list[int]
     sampled: list[bool]
-
-
-@dataclass
-class _Rows:
-    """Right-padded examples, longest first. Positions count from the start of the prompt; n rows, L columns.
-
-    `tokens` `[n, L]` starts as prompt ⊕ reference and ends as prompt ⊕ context; `coins` `[n, L]` marks what is
-    sampled; `start` `[n]` is the position of the first answer token; `last` `[n]` the position of the last coin, 0
-    where there is none; `keys` `[n, 2]`.
-    """
-
-    tokens: Tensor
-    coins: Tensor
-    start: Tensor
-    last: Tensor
-    keys: Tensor
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def to(self, device: torch.device) -> _Rows:
-        return _Rows(*(value.to(device) for value in self.__dict__.values()))
-
-    def take(self, rows: Tensor | slice) -> _Rows:
-        return _Rows(*(value[rows] for value in self.__dict__.values()))
-
-    def put(self, rows: Tensor, others: _Rows) -> None:
-        for value, other in zip(self.__dict__.values(), others.__dict__.values(), strict=True):
-            value[rows] = other
 
 
 def mix_contexts(
@@ -117,9 +90,10 @@ def mix_contexts(
         if isinstance(runner, str):
             logger.warning("contexts are mixed without a cache, in full-sequence passes, because %s", runner)
         sampler = KeyedSampler(options, model.device)
+        limits = PassLimits(options.batch_size, options.batch_tokens)
         for block in order.split(max(_BLOCK_ROWS, 2 * options.batch_size)):
             examples = block.tolist()
-            rows = _pad(
+            rows = padded_rows(
                 [prompts[i] for i in examples],
                 [references[i] for i in examples],
                 keys[block],
@@ -127,9 +101,9 @@ def mix_contexts(
                 [fixed[i] for i in examples] if fixed is not None else None,
             )
             if isinstance(runner, str):
-                _mix_fixed_point(model, rows, sampler, options.batch_size, on_finished)
+                _mix_fixed_point(model, rows, sampler, limits, on_finished)
             else:
-                _mix_slots(runner, rows, sampler, options, on_finished)
+                _mix_slots(runner, rows, sampler, options.lookahead, limits, on_finished)
             for row, example in enumerate(examples):
                 first, end = len(prompts[example]), len(prompts[example]) + len(references[example])
                 mixed[example] = MixedContext(
@@ -181,12 +155,33 @@ def mix_contexts_sequential(
 
 def _mix_slots(
     runner: SlotRunner,
-    examples: _Rows,
+    examples: Rows,
     sampler: KeyedSampler,
-    options: DrawOptions,
+    lookahead: int,
+    limits: PassLimits,
     on_finished: Callable[[int], object] | None,
 ) -> None:
-    """Fill `examples.tokens` in place. A finished row's place is taken by the next example, longest first.
+    """Fill `examples.tokens` in place. What is under way when memory runs out begins again, with fewer rows a pass."""
+    left = examples.last > 0  # examples with no coin need no pass
+    if on_finished is not None and not left.all():
+        on_finished(len(examples) - int(left.sum()))
+    while left.any():
+        batch = Batch.of(examples, left, runner, limits)
+        try:
+            _mix_batch(runner, batch, sampler, lookahead, on_finished)
+        except RuntimeError as error:
+            if not limits.back_off(error, batch.cache.rows, batch.cache.capacity):
+                raise
+
+
+def _mix_batch(
+    runner: SlotRunner,
+    batch: Batch,
+    sampler: KeyedSampler,
+    lookahead: int,
+    on_finished: Callable[[int], object] | None,
+) -> None:
+    """Mix all that is left. A finished row's place is taken by the next example, longest first.
 
     A pass feeds each of n rows w tokens, those at its slots s … s + w - 1 with s = `settled`; their logits speak of
     the positions s + 1 … s + w. Between two passes this holds for every row: its tokens 0 … s are those of the
@@ -195,27 +190,22 @@ def _mix_slots(
     those of the definition; the first one that differs is written and becomes the row's new s, so that the next pass
     overwrites the slots that were filled with what it replaced.
     """
-    waiting = examples.last.nonzero().flatten()  # examples with no coin need no pass
-    if on_finished is not None and len(waiting) < len(examples):
-        on_finished(len(examples) - len(waiting))
-    if not len(waiting):
-        return
     device = runner.model.device
-    current, waiting = waiting[: options.batch_size], waiting[options.batch_size :]
-    # Inputs up to position last - 1 are needed; one more slot takes what a window feeds beyond its row's end.
-    capacity = int(examples.last.max()) + 1
-    settled = torch.zeros(len(current), dtype=torch.int64, device=device)
-    batch = _Batch(examples.take(current).to(device), current, settled, runner.new_cache(len(current), capacity))
-    accepted, drawn_in_all = 3, 4  # how often a sampled token equalled the reference, from a prior of three quarters
-
+    offsets = torch.arange(lookahead, device=device)
+    accepted = torch.tensor([3, 4], device=device)  # draws that equalled the reference, of how many: first a guess
     while len(batch.rows):
-        rows, settled = batch.rows, batch.settled
-        width = _window(rows, settled, options.lookahead, accepted / drawn_in_all)
-        slots = (settled[:, None] + torch.arange(width, device=device)).clamp(max=capacity - 1)  # [n, w]
+        # The one wait for the device in a pass.
+        finished, width, count, reach = _look_ahead(batch, offsets, accepted).tolist()
+        if finished:
+            batch.exchange(on_finished)
+            continue
+        rows, settled, capacity = batch.rows, batch.settled, batch.cache.capacity
+        slots = (settled[:, None] + offsets[:width]).clamp(max=capacity - 1)  # [n, w]
         following = slots + 1
         tokens, draft = rows.tokens.gather(1, slots), rows.tokens.gather(1, following)
-        at_row, at_column = (rows.coins.gather(1, following) & (slots < capacity - 1)).nonzero(as_tuple=True)  # [k]
-        logits = runner.logits(tokens, slots, batch.cache, (at_row, at_column))  # [k, vocab]
+        at_row, at_column = _places(rows.coins.gather(1, following) & (slots < capacity - 1), count)  # [k]
+        visible = min(reach + width, capacity)
+        logits = runner.logits(tokens, slots, batch.cache, (at_row, at_column), visible=visible)  # [k, vocab]
         answer_position = following[at_row, at_column] - rows.start[at_row]
         drawn = draft.clone()
         drawn[at_row, at_column] = sampler(logits, rows.keys[at_row], answer_position)
@@ -224,108 +214,68 @@ def _mix_slots(
         rejected = differs.any(dim=1)
         first = torch.where(rejected, differs.int().argmax(dim=1), width - 1)  # [n], the last column that settles
         batch.settled = settled + first + 1
-        valid = int((at_column <= first[at_row]).sum())
-        accepted, drawn_in_all = accepted + valid - int(rejected.sum()), drawn_in_all + valid
+        valid = (at_column <= first[at_row]).sum()
+        accepted = accepted + torch.stack([valid - rejected.sum(), valid])
         rows.tokens.scatter_(1, following.gather(1, first[:, None]), drawn.gather(1, first[:, None]))
 
-        finished = (batch.settled >= rows.last).nonzero().flatten()
-        if len(finished):
-            examples.tokens[batch.example[finished.cpu()]] = rows.tokens[finished].cpu()
-            if on_finished is not None:
-                on_finished(len(finished))
-            batch.refill(finished[: len(waiting)], waiting[: len(finished)], examples)
-            batch.leave(finished[len(waiting) :])
-            waiting = waiting[len(finished) :]
+
+def _places(mask: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Rows and columns of the `count` true values of `mask`: `nonzero` without its wait for the device."""
+    places = torch.argsort(mask.flatten().int(), descending=True, stable=True)[:count]
+    return places // mask.shape[1], places % mask.shape[1]
 
 
-@dataclass
-class _Batch:
-    """The n rows that a pass carries; the first n rows of `cache` are theirs.
+def _look_ahead(batch: Batch, offsets: Tensor, accepted: Tensor) -> Tensor:
+    """What the next pass must know: `[4]`, how many rows have finished, its window w, the number of coins in it, and
+    the largest of `settled`.
 
-    `example` `[n]`, on the CPU, is each row's place in its block, `settled` `[n]` how far it has come.
+    w, at most as many as `offsets` `[lookahead]`, is the window that settles the most tokens for its cost, where each
+    draw is accepted at the rate a, `accepted[0] / accepted[1]`. The token at a row's j-th column settles if every draw
+    before it is accepted: with a^c for the c coins before it, and not at all behind the row's last coin. A window of w
+    columns thus settles Σ_rows Σ_{j<w} a^c on average and costs (fixed cost + w). Wide windows waste what is fed
+    beyond a rejected token, narrow ones pay the fixed cost of a pass too often. The cost is modelled, not timed, so
+    that the schedule, and with it every rounding error, is the same in every run.
     """
-
-    rows: _Rows
-    example: Tensor
-    settled: Tensor
-    cache: SlotCache
-
-    def refill(self, places: Tensor, newcomers: Tensor, examples: _Rows) -> None:
-        """Start the examples `newcomers` in the rows `places`."""
-        self.example[places.cpu()] = newcomers
-        self.rows.put(places, examples.take(newcomers).to(places.device))
-        self.settled[places] = 0
-
-    def leave(self, places: Tensor) -> None:
-        """Take the rows `places` out: the last rows move into them, so that no pass carries a finished row."""
-        remaining = len(self.rows) - len(places)
-        target = places[places < remaining]
-        tail = torch.arange(remaining, len(self.rows), device=places.device)
-        source = tail[~torch.isin(tail, places)]
-        self.cache.move_rows(source, target)
-        self.settled[target] = self.settled[source]
-        self.example[target.cpu()] = self.example[source.cpu()]
-        self.rows.put(target, self.rows.take(source))
-        kept = slice(remaining)
-        self.rows, self.settled, self.example = self.rows.take(kept), self.settled[kept], self.example[kept]
-
-
-def _window(rows: _Rows, settled: Tensor, lookahead: int, acceptance: float) -> int:
-    """The window, at most `lookahead`, that settles the most tokens for its cost, where each draw is accepted at the
-    given rate a.
-
-    The token at a row's j-th column settles if every draw before it is accepted: with a^c for the c coins before it,
-    and not at all behind the row's last coin. A window of w columns thus settles Σ_rows Σ_{j<w} a^c on average and
-    costs (fixed cost + w). Wide windows waste what is fed beyond a rejected token, narrow ones pay the fixed cost of a
-    pass too often. The cost is modelled, not timed, so that the schedule, and with it every rounding error, is the
-    same in every run.
-    """
-    offsets = torch.arange(lookahead, device=settled.device)
+    rows, settled = batch.rows, batch.settled
     following = settled[:, None] + offsets + 1  # [n, lookahead], as all below
-    coins = rows.coins.gather(1, following.clamp(max=rows.coins.shape[1] - 1))
+    coins = rows.coins.gather(1, following.clamp(max=rows.coins.shape[1] - 1))  # the last column has none
     coins_before = coins.cumsum(dim=1) - coins.long()
-    useful = (acceptance**coins_before) * (following <= rows.last[:, None])
+    useful = ((accepted[0] / accepted[1]) ** coins_before) * (following <= rows.last[:, None])
     cost = _PASS_COST[settled.device.type == "cpu"] + offsets + 1
-    return int((useful.sum(dim=0).cumsum(dim=0) / cost).argmax()) + 1
+    last_column = (useful.sum(dim=0).cumsum(dim=0) / cost).argmax()
+    count = coins.sum(dim=0).cumsum(dim=0).take(last_column)
+    return torch.stack([(settled >= rows.last).sum(), last_column + 1, count, settled.max()])
 
 
 def _mix_fixed_point(
     model: PreTrainedModel,
-    examples: _Rows,
+    examples: Rows,
     sampler: KeyedSampler,
-    batch_size: int,
+    limits: PassLimits,
     on_finished: Callable[[int], object] | None,
 ) -> None:
-    """Fill `examples.tokens` in place by full-sequence passes until nothing changes: exact for any causal model."""
-    for chunk in torch.arange(len(examples)).split(batch_size):
+    """Fill `examples.tokens` in place by full-sequence passes until nothing changes: exact for any causal model.
+
+    As many rows go into a pass as the limits allow, and as have no more logits drawn than `_LOGITS`: at least one.
+    """
+    drawable = _LOGITS // model.get_input_embeddings().num_embeddings  # places
+    draws = examples.coins.sum(dim=1)
+    done = 0
+    while done < len(examples):
+        width = max(int(examples.last[done:].max()), 1)
+        ends = draws[done : done + limits.rows_of(width)].cumsum(dim=0)
+        chunk = slice(done, done + max(1, int((ends <= drawable).sum())))
         rows = examples.take(chunk).to(model.device)
-        drawn = draw_in_passes(model, rows.tokens, rows.coins, rows.start, rows.keys, sampler)
+        try:
+            drawn = draw_in_passes(model, rows.tokens, rows.coins, rows.start, rows.keys, sampler)
+        except RuntimeError as error:
+            if not limits.back_off(error, len(rows), width):
+                raise
+            continue
         examples.tokens[chunk] = drawn.cpu()
+        done = chunk.stop
         if on_finished is not None:
-            on_finished(len(chunk))
-
-
-def _pad(
-    prompts: Sequence[Sequence[int]],
-    references: Sequence[Sequence[int]],
-    keys: Tensor,
-    mixture_coefficient: float,
-    fixed: Sequence[Sequence[bool]] | None = None,
-) -> _Rows:
-    start = torch.tensor([len(x) for x in prompts])
-    end = start + torch.tensor([len(y) for y in references])
-    width = int(end.max()) + 1
-    tokens = torch.zeros(len(keys), width, dtype=torch.int64)
-    for row, (x, y) in enumerate(zip(prompts, references, strict=True)):
-        tokens[row, : len(x) + len(y)] = torch.tensor([*x, *y])
-    column = torch.arange(width).expand(len(keys), width)
-    answer_position = (column - start[:, None]).clamp(min=0)
-    sampled = coin_flips(keys[:, None].expand(-1, width, -1), answer_position, mixture_coefficient)
-    coins = sampled & (column >= start[:, None]) & (column < end[:, None] - 1)
-    for row, stays in enumerate(fixed or ()):
-        coins[row, start[row] : end[row]] &= ~torch.tensor(stays, dtype=torch.bool)
-    last = torch.where(coins, column, 0).amax(dim=1)
-    return _Rows(tokens, coins, start, last, keys)
+            on_finished(len(rows))
 
 
 def _checked(

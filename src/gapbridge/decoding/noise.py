@@ -5,8 +5,8 @@ draw from p. U_v comes from an integer hash, not from a generator with a state, 
 not depend on the batch the example is in, on the order of the rows, on the number of processes, on the decoding
 schedule or on where a run was interrupted.
 
-All arithmetic is on 32-bit words held in int64 tensors: products wrap modulo 2^64, which leaves their low 32 bits
-exact.
+All arithmetic is on 32-bit words, held in int64 tensors: products wrap modulo 2^64, which leaves their low 32 bits
+exact. Where there is a word for each index of the vocabulary they are held in int32 tensors, which wrap modulo 2^32.
 """
 
 from __future__ import annotations
@@ -44,6 +44,16 @@ def _mix(word: Tensor) -> Tensor:
     return word ^ (word >> 16)
 
 
+def _mix_in_place(word: Tensor) -> Tensor:
+    """`_mix` of words held in int32: with one more buffer of their size, where int64 takes six."""
+    word ^= (word >> 16).bitwise_and_(0xFFFF)  # the shift of a signed number drags its sign along
+    word *= 0x7FEB352D
+    word ^= (word >> 15).bitwise_and_(0x1FFFF)
+    word *= 0x846CA68B - 2**32
+    word ^= (word >> 16).bitwise_and_(0xFFFF)
+    return word
+
+
 def _position_words(keys: Tensor, positions: Tensor, use: int) -> tuple[Tensor, Tensor]:
     """Two words for each (example, position, use). `keys` is `[..., 2]`, `positions` is `[...]`."""
     salted = _mix((positions * 0x9E3779B1 + use) & _WORD)
@@ -78,9 +88,12 @@ def gumbel_noise(keys: Tensor, positions: Tensor, vocab_size: int) -> Tensor:
     """
     first, second = _position_words(keys, positions, _TOKEN)
     vocabulary = _mix((torch.arange(vocab_size, device=keys.device, dtype=torch.int64) * 0x85EBCA6B + 1) & _WORD)
-    word = _mix(_mix(vocabulary[None, :] ^ first[:, None]) ^ second[:, None])
+    vocabulary, first, second = (words.to(torch.int32) for words in (vocabulary, first, second))
+    word = _mix_in_place(vocabulary[None, :] ^ first[:, None])
+    word ^= second[:, None]
+    word = _mix_in_place(word).view(torch.uint32)
     # 1 - U rather than U: its small values, which decide who wins the race, keep a resolution of 2^-32 in float32.
-    complement = ((word.to(torch.float32) + 0.5) * 2.0**-32).clamp_(max=1 - 2.0**-24)
+    complement = word.to(torch.float32).add_(0.5).mul_(2.0**-32).clamp_(max=1 - 2.0**-24)
     return complement.neg_().log1p_().neg_().log_().neg_()
 
 

@@ -19,6 +19,8 @@ class DrawOptions:
         suppress_tokens: ids that are never drawn; the probabilities of the others are rescaled to one.
         seed, round_index: with an example's id they fix its noise.
         batch_size: rows in one pass. Changes the speed, not the tokens (up to floating-point ties).
+        batch_tokens: the most tokens that the cache of a pass has room for: rows times the longest of them; one row
+            always goes. None sets no limit. Changes memory and speed, not the tokens.
         lookahead: the most tokens that a row is fed in one pass of `mix_contexts`. Changes the speed, not the tokens.
 
     Raises:
@@ -33,6 +35,7 @@ class DrawOptions:
     seed: int = 0
     round_index: int = 0
     batch_size: int = 64
+    batch_tokens: int | None = None
     lookahead: int = 16
 
     def __post_init__(self) -> None:
@@ -49,6 +52,8 @@ class DrawOptions:
         for name in ("batch_size", "lookahead"):
             if getattr(self, name) < 1:
                 faults.append(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if self.batch_tokens is not None and self.batch_tokens < 1:
+            faults.append(f"batch_tokens is {self.batch_tokens}: it must be at least 1, or None for no limit")
         if faults:
             raise ConfigError(faults)
 

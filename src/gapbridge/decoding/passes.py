@@ -11,6 +11,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from .limits import is_out_of_memory
 from .mode import MASKABLE_ATTENTION
 from .slot_cache import SlotCache, slot_mask
 
@@ -31,10 +32,11 @@ def logits_at(model: nn.Module, head: nn.Module | None, at: tuple[Tensor, Tensor
 
     The vocabulary is often the widest part of a model, and a pass needs logits at few of its positions. So the model's
     own forward pass runs, with whatever it does to hidden states and logits (scaling, soft-capping), but its output
-    embedding `head` is handed the chosen places alone. Without one all logits are made.
+    embedding `head` is handed the chosen places alone. A model without one makes the logits of the chosen columns
+    where its forward pass takes `logits_to_keep`, else all.
     """
     if head is None:
-        return model(**inputs).logits[at]
+        return _logits_of_columns(model, at, inputs)
     chosen = False
 
     def choose(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -45,6 +47,15 @@ def logits_at(model: nn.Module, head: nn.Module | None, at: tuple[Tensor, Tensor
     with head.register_forward_pre_hook(choose):
         logits = model(**inputs).logits
     return logits[0] if chosen else logits[at]
+
+
+def _logits_of_columns(model: nn.Module, at: tuple[Tensor, Tensor], inputs: dict[str, Any]) -> Tensor:
+    if "logits_to_keep" not in inspect.signature(type(model).forward).parameters:
+        return model(**inputs).logits[at]
+    rows, columns = at
+    length = inputs["input_ids"].shape[1]
+    kept, place = (columns % length).unique(return_inverse=True)
+    return model(**inputs, logits_to_keep=kept).logits[rows, place]
 
 
 class SlotRunner:
@@ -71,16 +82,18 @@ class SlotRunner:
         at: tuple[Tensor, Tensor],
         *,
         first: int = 0,
+        visible: int | None = None,
     ) -> Tensor:
         """Feed `tokens` (`[n, window]`) at `slots` (`[n, window]`) of the rows from `first` on.
 
         Args:
             at: (rows, columns) in the window, k of each, where logits are wanted.
+            visible: the largest slot and one; who knows it saves a wait for the device.
 
         Returns:
             `[k, vocab]`.
         """
-        visible = int(slots.max()) + 1
+        visible = int(slots.max()) + 1 if visible is None else visible
         cache.place(slots, visible, first)
         inputs: dict[str, Any] = {
             "input_ids": tokens,
@@ -119,9 +132,9 @@ def slot_runner(model: PreTrainedModel, row: Sequence[int], longest_row: int) ->
     tolerance = 5e-2 if low_precision else 1e-3
     try:
         error = float((_in_ragged_windows(runner, tokens, places) - expected).norm() / expected.norm())
-    except torch.OutOfMemoryError:
-        raise
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as fault:  # models refuse in many ways
+        if is_out_of_memory(fault):
+            raise
         return f"it takes no slot cache ({type(fault).__name__}: {fault})"
     if error <= tolerance:
         return runner

@@ -16,6 +16,9 @@ from .noise import gumbel_noise
 from .options import DrawOptions
 
 
+_SCORES = 2**24  # logits that are sampled from at a time: the noise and the sampling options take several words each
+
+
 class KeyedSampler:
     """Maps (logits, example key, position) to a token; the same three always give the same token."""
 
@@ -35,6 +38,11 @@ class KeyedSampler:
         Returns:
             `[n]`, int64.
         """
+        rows = max(1, _SCORES // logits.shape[1])
+        parts = zip(logits.split(rows), keys.split(rows), positions.split(rows), strict=True)
+        return torch.cat([self._draw(*part) for part in parts])
+
+    def _draw(self, logits: Tensor, keys: Tensor, positions: Tensor) -> Tensor:
         scores = logits.to(torch.float32, copy=True)
         if self._suppressed.numel():
             scores[:, self._suppressed] = float("-inf")

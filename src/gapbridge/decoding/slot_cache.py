@@ -48,6 +48,18 @@ class SlotLayer(DynamicLayer):
             self.keys[target] = self.keys[source]
             self.values[target] = self.values[source]
 
+    def recut(self, rows: int, capacity: int) -> None:
+        self.rows, self.capacity = rows, capacity
+        if self.is_initialized:
+            self.keys, self.values = self._copied(self.keys), self._copied(self.values)
+
+    def _copied(self, states: Tensor | None) -> Tensor:
+        assert states is not None
+        kept = states[: self.rows, :, : self.capacity]
+        copied = states.new_zeros(self.rows, states.shape[1], self.capacity, states.shape[3])
+        copied[: len(kept), :, : kept.shape[2]] = kept
+        return copied
+
     def get_seq_length(self) -> int:
         return 0  # positions are always passed explicitly; nothing may derive them from the cache
 
@@ -57,6 +69,7 @@ class SlotCache(Cache):
 
     def __init__(self, num_layers: int, rows: int, capacity: int) -> None:
         super().__init__(layers=[SlotLayer(rows, capacity) for _ in range(num_layers)])
+        self.rows, self.capacity = rows, capacity
 
     def place(self, slots: Tensor, visible: int, first: int = 0) -> None:
         """Where the next forward pass writes: rows `first` … `first + n - 1` at `slots` (`[n, window]`).
@@ -65,6 +78,12 @@ class SlotCache(Cache):
         """
         for layer in self.layers:
             layer.slots, layer.visible, layer.first = slots, visible, first
+
+    def recut(self, rows: int, capacity: int) -> None:
+        """Make it `rows` rows of `capacity` slots; what fits is kept. One layer at a time is in memory twice."""
+        self.rows, self.capacity = rows, capacity
+        for layer in self.layers:
+            layer.recut(rows, capacity)
 
     def move_rows(self, source: Tensor, target: Tensor) -> None:
         """Copy rows `source` over rows `target` (index tensors)."""

@@ -274,7 +274,7 @@ class SamplingFields(Fields):
     top_k: int = field(default=0, metadata={"help": "Top-k sampling; 0 is off."})
     min_p: float | None = field(default=None, metadata={"help": "Min-p sampling; empty is off."})
 
-    def draw_options(self, suppress_tokens: tuple[int, ...] = (), **more: int) -> DrawOptions:
+    def draw_options(self, suppress_tokens: tuple[int, ...] = (), **more: Any) -> DrawOptions:
         """How tokens are drawn; `more` are further fields of `DrawOptions`."""
         return DrawOptions(
             temperature=self.temperature,
@@ -298,34 +298,45 @@ class DrawFields(SamplingFields, RoundFields):
             Evaluate before the first step where there is held-out data, so that what a round did shows. TRL's default
             is `False`.
         generation_batch_size (`int`, *optional*, defaults to `64`): Rows in one pass. No influence on the contexts.
+        generation_batch_tokens (`int`, *optional*):
+            The most tokens that the cache of a pass has room for: its rows times the longest of them, prompt and
+            answer together. Long rows go fewer at a time. Empty: no limit. No influence on the contexts.
         shard_size (`int`, *optional*): Examples in one shard: what an interruption can cost, and what one process
             takes at a time. None: that of the contexts that are there, or else 512 for one process and up to eight
             shards for each of several.
     """
 
-    FREE = frozenset({"generation_batch_size"})
+    FREE = frozenset({"generation_batch_size", "generation_batch_tokens"})
 
     eval_own_contexts: bool = field(default=True, metadata={"help": "Evaluate on held-out own contexts as well."})
     eval_on_start: bool = field(
         default=True, metadata={"help": "Evaluate before the first step, given held-out data."}
     )
     generation_batch_size: int = field(default=64, metadata={"help": "Rows in one generation pass."})
+    generation_batch_tokens: int | None = field(
+        default=None, metadata={"help": "Most tokens in the cache of a generation pass; empty: no limit."}
+    )
     shard_size: int | None = field(default=None, metadata={"help": "Examples in a shard of contexts; None: by size."})
 
     def faults(self) -> list[str]:
         faults = super().faults()
         if self.generation_batch_size < 1:
             faults.append(f"generation_batch_size is {self.generation_batch_size}: it must be at least 1")
+        tokens = self.generation_batch_tokens
+        if tokens is not None and tokens < 1:
+            faults.append(f"generation_batch_tokens is {tokens}: it must be at least 1, or empty for no limit")
         if self.shard_size is not None and self.shard_size < 1:
             faults.append(f"shard_size is {self.shard_size}: it must be at least 1")
-        if self.generation_batch_size >= 1:  # which it calls batch_size
+        if self.generation_batch_size >= 1 and (tokens is None or tokens >= 1):  # which it calls by other names
             try:
                 self.draw_options()
             except ConfigError as error:
                 faults += error.faults
         return faults
 
-    def draw_options(self, suppress_tokens: tuple[int, ...] = (), **more: int) -> DrawOptions:
+    def draw_options(self, suppress_tokens: tuple[int, ...] = (), **more: Any) -> DrawOptions:
         """How this round draws; `more` are further fields of `DrawOptions`."""
-        batch_size = self.generation_batch_size
-        return super().draw_options(suppress_tokens, round_index=self.round_index, batch_size=batch_size, **more)
+        batch_size, batch_tokens = self.generation_batch_size, self.generation_batch_tokens
+        return super().draw_options(
+            suppress_tokens, round_index=self.round_index, batch_size=batch_size, batch_tokens=batch_tokens, **more
+        )
