@@ -1,4 +1,4 @@
-"""What differs between the versions of TRL, transformers and huggingface_hub that this package runs with, in one place.
+"""What differs between the versions of TRL, transformers and huggingface_hub that this package takes, in one place.
 
 `docs/handbook.md`, section Versions, has the range and what runs where. Nothing heavy is imported before it is used.
 """
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 TRL, TRANSFORMERS = (Version(metadata.version(package)) for package in ("trl", "transformers"))
 
 _TRAINS_LABELS = Version("1.7")  # of rows that are packed, or whose loss is liger's
+_TAKES_PAIRS = Version("1.14")  # as token ids; older versions down to that are not tried
 
 
 class Defaults:
@@ -44,6 +45,16 @@ def label_faults(args: Any) -> list[str]:
     ]
 
 
+def pair_faults() -> list[str]:
+    """Why nothing is learned from preferences here: older trainers take them as text alone."""
+    if _TAKES_PAIRS <= TRL:
+        return []
+    return [
+        f"methods that learn from pairs of answers need TRL {_TAKES_PAIRS} or newer, this is {TRL}: run them in another "
+        "environment, or DPO with `trl dpo`"
+    ]
+
+
 def take_trust(args: Any, model_config: ModelConfig) -> None:
     """Give `args` the `trust_remote_code` that TRL before 1.7 has among the model's keys."""
     if TRL < Version("1.7"):
@@ -58,7 +69,7 @@ def mixed_precision(args: Any) -> str:
 
 
 def is_warmup_ratio(key: str, value: Any) -> bool:
-    """Whether a `warmup_steps` is a share of the steps, and transformers 4 is here, which calls that `warmup_ratio`."""
+    """Whether a `warmup_steps` is a share of the steps, and transformers is 4, which calls that `warmup_ratio`."""
     if key != "warmup_steps" or TRANSFORMERS.major >= 5:
         return False
     try:
@@ -68,7 +79,7 @@ def is_warmup_ratio(key: str, value: Any) -> bool:
 
 
 def settle_warmup(args: Any) -> None:
-    """Transformers 4 would take a share in `warmup_steps` for no warm-up at all."""
+    """A share in `warmup_steps` becomes a `warmup_ratio` where it is no share."""
     if is_warmup_ratio("warmup_steps", args.warmup_steps) and args.warmup_steps:
         args.warmup_ratio, args.warmup_steps = args.warmup_steps, 0
 
@@ -135,8 +146,15 @@ def tokenizer_faults(path: str, revision: str | None) -> list[str]:
     return faults
 
 
+def reading_note() -> str:
+    """What a saved model's card says about older versions; nothing where an old one saves it."""
+    if TRANSFORMERS.major < 5:
+        return ""
+    return "- Saved by transformers 5, for 5: transformers 4 reads another `rope_theta`, and not the tokenizer\n"
+
+
 def _misread(key: str, portable: str, file: str) -> str:
     return (
-        f"transformers 5 saved it, and transformers {TRANSFORMERS} misreads its {key}: go on from it with transformers "
-        f"5, or write {portable} into its {file} instead"
+        f"transformers 5 saved it, and transformers {TRANSFORMERS} misreads its {key}: go on from it with "
+        f"transformers 5, or write {portable} into its {file} instead"
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..compat import Defaults, label_faults, settle_warmup
+from ..compat import Defaults, label_faults, pair_faults, settle_warmup
 from ..decoding.options import DrawOptions
 from ..errors import ConfigError, refusals
 from ..recipe.secrets import without_secrets
@@ -38,9 +38,9 @@ class Fields(Defaults, _Behind):
     )
 
     def __post_init__(self) -> None:
+        settle_warmup(self)
         with refusals():
             super().__post_init__()
-        settle_warmup(self)
         self.check()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -206,6 +206,11 @@ class PairFields(TextFields):
     chat_template_path: str | None = field(
         default=None, metadata={"help": "Model whose chat template is cloned, or a .jinja file."}
     )
+
+    def __post_init__(self) -> None:
+        if faults := pair_faults():
+            raise ConfigError(faults)
+        super().__post_init__()
 
 
 def _is_day(text: str) -> bool:

@@ -45,7 +45,9 @@ class Guards(_Behind):
         with new_directory(Path(settings.output_dir)) if settings.should_save else nullcontext():
             with refusals():
                 super().__init__(
-                    *args, callbacks=[CheckSharding(), SaveAfterEvaluation(), StopAtLastStep(), *(callbacks or [])], **kwargs
+                    *args,
+                    callbacks=[CheckSharding(), SaveAfterEvaluation(), StopAtLastStep(), *(callbacks or [])],
+                    **kwargs,
                 )
             check_accelerator(self.args, self.accelerator, self.model)
             faults = starting_faults(
