@@ -50,8 +50,8 @@ def pair_faults() -> list[str]:
     if _TAKES_PAIRS <= TRL:
         return []
     return [
-        f"methods that learn from pairs of answers need TRL {_TAKES_PAIRS} or newer, this is {TRL}: run them in another "
-        "environment, or DPO with `trl dpo`"
+        f"methods that learn from pairs of answers need TRL {_TAKES_PAIRS} or newer, this is {TRL}: run them in "
+        "another environment, or DPO with `trl dpo`"
     ]
 
 
