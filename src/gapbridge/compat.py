@@ -87,11 +87,12 @@ def settle_warmup(args: Any) -> None:
 def rotate_checkpoints(trainer: Trainer) -> None:
     """Delete a trainer's oldest checkpoints above `save_total_limit`."""
     args = trainer.args
-    if TRANSFORMERS.major < 5:
+    try:
+        rotate = import_module("transformers.trainer_utils").rotate_checkpoints
+    except AttributeError:
         trainer._rotate_checkpoints(use_mtime=True, output_dir=args.output_dir)
-        return
-    rotate = import_module("transformers.trainer_utils").rotate_checkpoints
-    rotate(args.output_dir, args.save_total_limit, trainer.state.best_model_checkpoint, use_mtime=True)
+    else:
+        rotate(args.output_dir, args.save_total_limit, trainer.state.best_model_checkpoint, use_mtime=True)
 
 
 def training_chat_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
