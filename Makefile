@@ -8,11 +8,12 @@ TEST_WORKERS ?= 2
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install quickstart test test-all quality format bench evidence tiny-base clean
+.PHONY: help install quickstart test test-all test-matrix quality format bench evidence tiny-base clean
 
 help:
 	@echo "make quickstart   set up, then SFT, BASH and RAC on the embedded model, evaluation, gap picture, report (CPU, minutes)"
 	@echo "make test         set up, then run the tests (all but gpu)"
+	@echo "make test-matrix  the trainers, a fork's recipes and resume on the oldest, a middle and the newest TRL and transformers"
 	@echo "make quality      ruff and mypy"
 	@echo "make bench        the benchmarks of benchmarks/ on this machine"
 	@echo "make evidence     the comparisons of benchmarks/evidence/cpu, from nothing (CPU, an hour or more)"
@@ -34,6 +35,11 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest tests
+
+test-matrix:
+	tests/matrix.sh 0.25.1 4.57.6 0.36.2 -n $(TEST_WORKERS) --dist worksteal
+	tests/matrix.sh 0.27.2 4.57.6 0.36.2 -n $(TEST_WORKERS) --dist worksteal
+	tests/matrix.sh 1.16.0 5.23.0 2.4.0 -n $(TEST_WORKERS) --dist worksteal
 
 quality: $(STAMP)
 	$(BIN)/ruff check .
@@ -65,4 +71,4 @@ tiny-base: $(STAMP)
 	$(BIN)/python recipes/tiny/make_base.py --output recipes/tiny/base
 
 clean:
-	rm -rf $(VENV) outputs build *.egg-info
+	rm -rf $(VENV) .venv-matrix outputs build *.egg-info

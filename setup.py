@@ -1,4 +1,5 @@
-"""Package metadata. Ranges are what the code needs; `constraints.txt` pins what was tested."""
+"""Package metadata. Ranges are what the code needs; `constraints.txt` pins what was tested, `make test-matrix` tries
+older TRL and transformers."""
 
 from pathlib import Path
 
@@ -37,18 +38,19 @@ setup(
     },
     install_requires=[
         "torch>=2.6",
-        "transformers>=5.18",
-        "trl>=1.14,<2",
+        "transformers>=4.57.6",
+        "trl>=0.23,<2",
         "accelerate>=1.12",
         "datasets>=4.0",
         "peft>=0.18",
         "tokenizers>=0.21",
-        "huggingface_hub>=1.30",
+        "huggingface_hub>=0.36",
         "pyarrow>=17",
         "pyyaml>=6",
         "rich>=13",
         "matplotlib>=3.8",
         "numpy>=1.26",
+        "packaging>=23",
         "jinja2>=3.1",
         "psutil>=5.9",
         "safetensors>=0.4",

@@ -12,10 +12,10 @@ from conftest import ROOT
 
 
 SOURCE = ROOT / "src" / "gapbridge"
-# A box imports only boxes before it. `errors` and `files` stand below all, the command line above.
+# A box imports only boxes before it. `errors`, `files` and `compat` stand below all, the command line above.
 ORDER = (
-    "errors", "files", "recipe", "decoding", "examples", "contexts", "training", "methods", "runs", "tasks", "answers",
-    "evaluation", "gap", "results", "handbook", "options", "launcher", "cli", "__main__", "scripts",
+    "errors", "files", "compat", "recipe", "decoding", "examples", "contexts", "training", "methods", "runs", "tasks",
+    "answers", "evaluation", "gap", "results", "handbook", "options", "launcher", "cli", "__main__", "scripts",
 )  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def imports() -> list[tuple[Path, str, str]]:
 
 # Modules beside the folders are drawn as two boxes.
 DRAWN = {
-    **dict.fromkeys(("errors", "files"), "base"),
+    **dict.fromkeys(("errors", "files", "compat"), "base"),
     **dict.fromkeys(("options", "launcher", "cli", "__main__", "scripts"), "command line"),
 }
 

@@ -15,6 +15,7 @@ With `--task` it makes another small base from scratch, on the text of any task 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -155,6 +156,18 @@ def check(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, text: Tex
     return {name: sum(score[name] for score in scores) / count for name in scores[0]}
 
 
+def for_older_versions(directory: Path) -> None:
+    """Write what transformers 5 saves under names of its own as transformers 4 reads it; 5 reads that, too."""
+    config, tokenizer = directory / "config.json", directory / "tokenizer_config.json"
+    values = json.loads(config.read_text())
+    values["rope_theta"] = values.pop("rope_parameters")["rope_theta"]
+    write_json_atomic(config, values)
+    values = json.loads(tokenizer.read_text())
+    values["tokenizer_class"] = "PreTrainedTokenizerFast"
+    values["additional_special_tokens"] = values.pop("extra_special_tokens")
+    write_json_atomic(tokenizer, values)
+
+
 def learning_rate_at(step: int, steps: int, peak: float, warmup: int = 100) -> float:
     """Linear warm-up, then a cosine down to a tenth of the peak."""
     if step < warmup:
@@ -225,6 +238,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(args.output)
     tokenizer.save_pretrained(args.output)
+    for_older_versions(args.output)
     print(f"saved to {args.output}; last loss {loss.item():.4f}")
     if args.check:
         scores = check(model, tokenizer, text, args.check)

@@ -9,9 +9,11 @@ import torch
 from conftest import BASE
 from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM
 
+from gapbridge.compat import TRANSFORMERS
 from gapbridge.tasks.word_problems import problems
 
 
+WARMUP = "warmup_ratio" if TRANSFORMERS.major < 5 else "warmup_steps"
 ALIGNMENT = '''
 """What the scripts of the fork share."""
 
@@ -202,7 +204,7 @@ report_to: none
 save_strategy: "no"
 seed: 42
 use_cpu: true
-warmup_steps: 0.1"""
+{warmup}: 0.1"""
 
 DPO_RECIPE = """
 # Model arguments
@@ -280,7 +282,7 @@ def make_fork(folder: Path) -> Path:
         "scripts/dpo.py": DPO,
         "recipes/launch.slurm": LAUNCH,
         "recipes/tiny/README.md": "# Tiny\n",
-        "recipes/tiny/sft/config_full.yaml": RECIPE.format(base=base, data=data / "chat"),
+        "recipes/tiny/sft/config_full.yaml": RECIPE.format(base=base, data=data / "chat", warmup=WARMUP),
         "recipes/tiny/dpo/config_full.yaml": DPO_RECIPE.format(data=data / "pairs"),
         **{f"recipes/accelerate_configs/{name}.yaml": text + COMMON for name, text in ACCELERATE.items()},
     }

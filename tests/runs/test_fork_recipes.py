@@ -14,9 +14,10 @@ import pytest
 import yaml
 from conftest import BASE
 from helpers import ENVIRONMENT, refused, write_rows
+from packaging.version import Version
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gapbridge import cli
+from gapbridge import cli, compat
 from gapbridge.tasks.word_problems import problems
 
 
@@ -75,6 +76,9 @@ SFT = {
     "warmup_ratio": 0.1,
 }
 HERE = ["--use_cpu", "true", "--push_to_hub", "false", "--report_to", "none", "--max_steps", "1"]
+PACKS = Version("1.7") <= compat.TRL
+if not PACKS:
+    HERE += ["--packing", "false"]
 
 
 @pytest.fixture
@@ -119,6 +123,12 @@ def test_a_forks_sft_recipe_trains(method: str, fork: Path, capfd: pytest.Captur
     assert "packing_strategy: ffd is now bfd" in said and "do_eval has no effect here" in said
     data = json.loads((fork / "data" / "mine" / "data.json").read_text())
     assert (data["train"]["examples"], data["eval"]["examples"]) == (9, 4)  # int(8 · 0.7) + 8, less 4 held out
+
+
+@pytest.mark.skipif(PACKS, reason="this TRL keeps the labels of packed rows")
+def test_packing_is_refused_where_labels_are_dropped(fork: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "bash", written(fork), *HERE[: HERE.index("--packing")])
+    assert f"packing: TRL {compat.TRL} drops the labels" in said and not (fork / "data").exists()
 
 
 def test_columns_may_be_left_to_the_data_set(fork: Path) -> None:

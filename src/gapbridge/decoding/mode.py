@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.integrations import is_fsdp_enabled
 
+from ..compat import mixed_precision
 from ..errors import RunError
 
 
@@ -109,9 +110,9 @@ def precision_name(model: PreTrainedModel, args: TrainingArguments) -> str:
 
 
 def _autocast_dtype(args: TrainingArguments) -> str:
-    return "float16" if args.mixed_precision == "fp16" else "bfloat16"
+    return "float16" if mixed_precision(args) == "fp16" else "bfloat16"
 
 
 def _autocast_enabled(model: PreTrainedModel, args: TrainingArguments) -> bool:
     # Not args.bf16: the launcher's configuration may ask for mixed precision where the recipe does not; it holds then.
-    return args.mixed_precision != "no" and model.dtype == torch.float32
+    return mixed_precision(args) != "no" and model.dtype == torch.float32

@@ -14,13 +14,14 @@ import jinja2
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 from transformers.tokenization_utils_base import BatchEncoding
-from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
+from ..compat import training_chat_template
 from ..errors import ConfigError
 
 
 Messages = list[dict[str, Any]]
 
+_MARKER = re.compile(r"{%[-+]?\s*generation\s*[-+]?%}")
 _DATE = re.compile(r"""strftime_now\(\s*("[^"]*"|'[^']*')\s*\)""")
 
 
@@ -56,7 +57,7 @@ class ChatTemplate:
 
     def has_markers(self, **options: Any) -> bool:
         """Whether the template says with `{% generation %}` which part of a turn the assistant wrote."""
-        return has_generation_markers(self._source(options.get("tools")))
+        return _MARKER.search(self._source(options.get("tools"))) is not None
 
     def thinking_arguments(self, **options: Any) -> list[str]:
         """The template's own arguments about thinking, such as `enable_thinking`."""
@@ -69,7 +70,7 @@ class ChatTemplate:
         It marks what the assistant wrote, and mostly renders earlier turns as they were written.
         """
         try:
-            source = get_training_chat_template(self.tokenizer) if self.source is None else None
+            source = training_chat_template(self.tokenizer) if self.source is None else None
         except (ValueError, TypeError, TemplateError):  # TRL has none, or its probe is more than the template takes
             return None
         return None if source is None else ChatTemplate(self.tokenizer, source, self.date, self.arguments)

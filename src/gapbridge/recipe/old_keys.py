@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..compat import is_warmup_ratio
+
 
 RENAMED = {
     "torch_dtype": "dtype",
@@ -38,7 +40,11 @@ def translate(
     """Old keys become today's where the new one exists and the old one does not; `notes` says what was done."""
     result: dict[str, Any] = {}
     for key, value in values.items():
-        if key in known:
+        if is_warmup_ratio(key, value) and "warmup_ratio" in known:
+            if "warmup_ratio" in values:
+                faults.append(f"{path}: warmup_ratio and warmup_steps are the same setting: keep warmup_steps")
+            result["warmup_ratio"] = value
+        elif key in known:
             result[key] = _todays_value(key, value, notes, path)
         elif key in RENAMED and RENAMED[key] in known:
             if RENAMED[key] in values:
@@ -79,7 +85,7 @@ def translate_options(
     for option, values in _options(words):
         name = _key(option)
         value: Any = values[0] if len(values) == 1 else values or True
-        if name not in old and (name, str(value)) not in RENAMED_VALUES:
+        if name not in old and (name, str(value)) not in RENAMED_VALUES and not is_warmup_ratio(name, value):
             result += [f"--{name}" if name in known else option, *values]
             continue
         if name in TRACKING:

@@ -10,6 +10,7 @@ from typing import Any
 from trl import ModelConfig, ScriptArguments
 
 from .. import methods
+from ..compat import take_trust
 from ..errors import ConfigError
 from ..examples.data import DataConfig
 from ..recipe.parser import Recipe, RecipeParser
@@ -76,6 +77,7 @@ def read_job(argv: Sequence[str], method: str | None = None) -> Job:
     faults = [f"{recipe.path}: {fault}" for fault in _unused(recipe.settings)]
     if faults:
         raise ConfigError(faults)
+    take_trust(args, model)
     return Job(chosen, methods.find(chosen), recipe, data, script, model, args)
 
 

@@ -59,7 +59,9 @@ def round_arguments(args: Any, round_index: int) -> Any:
         }
         if args.run_name and args.num_rounds > 1:
             changes["run_name"] = f"{args.run_name}-round-{round_index}"
-    return dataclasses.replace(args, **changes)
+    changed = dataclasses.replace(args, **changes)
+    changed.trust_remote_code = args.trust_remote_code  # with older TRL no field
+    return changed
 
 
 def unfinished_rounds(args: Any) -> Iterator[tuple[int, Path | None]]:

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ..compat import reading_note
 from ..examples.example import ExampleSet
 from ..files import write_text_atomic
 from .config import Fields, RoundFields
@@ -56,7 +57,7 @@ def complete_card(
     text = text.replace(_NO_NAME, f'model="{args.hub_model_id or model_name}"')
     section = "\n".join(_section(args, examples, described, log_history))
     head, marker, tail = text.partition(_VERSIONS)
-    version = f"- Gapbridge: {metadata.version('gapbridge')}\n" if marker else ""
+    version = f"- Gapbridge: {metadata.version('gapbridge')}\n{reading_note()}" if marker else ""
     write_text_atomic(card, f"{head}{section}\n{marker}{version}{tail}")
 
 

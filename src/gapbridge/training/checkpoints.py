@@ -101,6 +101,29 @@ class SaveAfterEvaluation(TrainerCallback):
             self._due, control.should_save = False, True
 
 
+class StopAtLastStep(TrainerCallback):
+    """Ends a run that was resumed from its last step, without an evaluation or a checkpoint more.
+
+    transformers looks at the number of epochs only, and would train one step too many where the last step lies inside
+    an epoch. `Guards.get_batch_samples` keeps that step's batches back.
+    """
+
+    def __init__(self) -> None:
+        self._over = False
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        self._over = state.global_step >= state.max_steps
+        control.should_training_stop = control.should_training_stop or self._over
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        if self._over:
+            control.should_evaluate = control.should_save = False
+
+
 class SaveAndStop(TrainerCallback):
     """Saves a checkpoint at the end of the step in which a signal came, and raises `Interrupted` when it is whole.
 

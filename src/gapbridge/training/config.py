@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..compat import Defaults, label_faults, pair_faults, settle_warmup
 from ..decoding.options import DrawOptions
 from ..errors import ConfigError, refusals
 from ..recipe.secrets import without_secrets
@@ -19,7 +20,7 @@ else:
 
 
 @dataclass
-class Fields(_Behind):
+class Fields(Defaults, _Behind):
     """The base of the mixins: faults are collected along the method resolution order, and checked when all is set.
 
     `FREE` names keys of a mixin that change neither data nor weights: a run may be continued with other values.
@@ -37,6 +38,7 @@ class Fields(_Behind):
     )
 
     def __post_init__(self) -> None:
+        settle_warmup(self)
         with refusals():
             super().__post_init__()
         self.check()
@@ -179,6 +181,7 @@ class ExampleFields(TextFields):
             faults.append(
                 f"padding_free with max_length {self.max_length}: TRL takes it with packing, or with max_length unset"
             )
+        faults += label_faults(self)
         if self.activation_offloading and self.device.type == "cpu":
             faults.append("activation_offloading moves activations to the CPU, and this run is on the CPU")
         return faults
@@ -203,6 +206,11 @@ class PairFields(TextFields):
     chat_template_path: str | None = field(
         default=None, metadata={"help": "Model whose chat template is cloned, or a .jinja file."}
     )
+
+    def __post_init__(self) -> None:
+        if faults := pair_faults():
+            raise ConfigError(faults)
+        super().__post_init__()
 
 
 def _is_day(text: str) -> bool:

@@ -10,11 +10,11 @@ import torch
 from datasets import Dataset
 from torch import Tensor, nn
 from transformers import TrainerCallback
-from transformers.trainer_utils import rotate_checkpoints
 
+from ..compat import rotate_checkpoints
 from ..errors import ConfigError, RunError, TrainingError, refusals
 from ..files import new_directory, writing
-from .checkpoints import SaveAfterEvaluation, last_complete_checkpoint, mark_complete
+from .checkpoints import SaveAfterEvaluation, StopAtLastStep, last_complete_checkpoint, mark_complete
 from .parallel import CheckSharding, check_accelerator
 from .starting import starting_faults
 
@@ -45,7 +45,9 @@ class Guards(_Behind):
         with new_directory(Path(settings.output_dir)) if settings.should_save else nullcontext():
             with refusals():
                 super().__init__(
-                    *args, callbacks=[CheckSharding(), SaveAfterEvaluation(), *(callbacks or [])], **kwargs
+                    *args,
+                    callbacks=[CheckSharding(), SaveAfterEvaluation(), StopAtLastStep(), *(callbacks or [])],
+                    **kwargs,
                 )
             check_accelerator(self.args, self.accelerator, self.model)
             faults = starting_faults(
@@ -114,7 +116,7 @@ class Guards(_Behind):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             mark_complete(checkpoint, self.args.world_size, only_model=self.args.save_only_model)
-            rotate_checkpoints(self.args.output_dir, limit, self.state.best_model_checkpoint, use_mtime=True)
+            rotate_checkpoints(self)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """As in transformers; `True` resumes from the last *complete* checkpoint.
@@ -131,13 +133,11 @@ class Guards(_Behind):
             self.args.eval_on_start = False  # that evaluation has been made
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers; nothing at the last step of a run, where a resumed run may begin."""
         if self.state.global_step >= self.state.max_steps:
-            # Resumed from the last step. transformers looks at the number of epochs only, and would train one step
-            # too many where the last step lies inside an epoch.
-            self.control.should_training_stop = True
-            return
-        super()._run_epoch(*args, **kwargs)
+            return [], None
+        return super().get_batch_samples(*args, **kwargs)
 
 
 def _documents(inputs: dict[str, Tensor | Any]) -> list[list[int]]:

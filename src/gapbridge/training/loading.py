@@ -23,6 +23,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 from trl import ModelConfig, clone_chat_template, get_quantization_config
 
+from ..compat import model_faults, tokenizer_faults
 from ..errors import ConfigError, refusals
 
 
@@ -70,7 +71,8 @@ def load_model(path: str | Path, args: Any, *, whole: bool = True, **options: An
     base where `path` is a directory with an adapter.
 
     Raises:
-        ConfigError: there is no such model, or an adapter belongs to another revision of its base.
+        ConfigError: there is no such model, an adapter belongs to another revision of its base, or transformers 5
+        saved it and this is 4.
     """
     require_local(path, "model")
     options = {**(args.model_init_kwargs or {}), **options}
@@ -83,14 +85,21 @@ def load_model(path: str | Path, args: Any, *, whole: bool = True, **options: An
     try:
         with whole_weights(args) if whole else nullcontext():
             if adapter is None:
+                _require_readable(model_faults(str(path), options.get("revision")))
                 return AutoModelForCausalLM.from_pretrained(str(path), **options)
             base, revision = _base_of(adapter, options.pop("revision", None))
+            _require_readable(model_faults(base, revision))
             model = AutoModelForCausalLM.from_pretrained(base, revision=revision or "main", **options)
             model = PeftModel.from_pretrained(model, str(adapter), is_trainable=True)
             record_revision(model.active_peft_config, revision)
             return model
     except (OSError, ValueError, SafetensorError) as error:
         raise ConfigError(f"model {path!s} cannot be loaded: {error}") from error
+
+
+def _require_readable(faults: list[str]) -> None:
+    if faults:
+        raise ConfigError(faults)
 
 
 def _base_of(adapter: Path, revision: str | None) -> tuple[str, str | None]:
@@ -150,6 +159,7 @@ def load_skeleton(path: Path, args: Any) -> PreTrainedModel | PeftModel | None:
     if not source.is_dir():
         return None
     with refusals(f"model {source} cannot be loaded: "):
+        _require_readable(model_faults(str(source), None))
         config = AutoConfig.from_pretrained(source, trust_remote_code=args.trust_remote_code)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=args.trust_remote_code)
@@ -177,6 +187,7 @@ def load_tokenizer(path: str | Path, args: Any, revision: str | None = None) -> 
     """Load a tokenizer. Raises ConfigError if there is none."""
     require_local(path, "tokenizer")
     try:
+        _require_readable(tokenizer_faults(str(path), revision))
         return AutoTokenizer.from_pretrained(
             str(path), revision=revision or "main", trust_remote_code=args.trust_remote_code
         )

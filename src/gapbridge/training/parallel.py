@@ -52,7 +52,7 @@ def check_accelerator(args: TrainingArguments, accelerator: Accelerator, model: 
         faults.append(f"the launcher started {launched} processes, the trainer knows of {accelerator.num_processes}")
     elif launched > 1 and kind == DistributedType.NO:
         faults.append(f"the trainer would not average the gradients of its {launched} processes; {_ON_CPU}")
-    if _asked("ACCELERATE_USE_FSDP", args.fsdp_plugin_args) and launched > 1 and kind != DistributedType.FSDP:
+    if _asked("ACCELERATE_USE_FSDP", args.fsdp) and launched > 1 and kind != DistributedType.FSDP:
         faults.append(
             f"FSDP was asked for, the trainer has {kind.value}, every process with the whole model: accelerate has no "
             "FSDP on CPUs; use ddp there"

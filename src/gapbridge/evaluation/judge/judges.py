@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from huggingface_hub.utils import httpx
-
+from ...compat import http_client
 from ...errors import ConfigError, DataError, RunError
 
 
 if TYPE_CHECKING:
+    import httpx
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+else:
+    httpx = http_client()
 
 
 TEMPERATURE = 0.01  # the paper's

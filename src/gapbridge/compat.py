@@ -1,0 +1,161 @@
+"""What differs between the versions of TRL, transformers and huggingface_hub that this package takes, in one place.
+
+`docs/handbook.md`, section Versions, has the range and what runs where. Nothing heavy is imported before it is used.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module, metadata
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from packaging.version import Version
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, Trainer
+    from trl import ModelConfig
+
+TRL, TRANSFORMERS = (Version(metadata.version(package)) for package in ("trl", "transformers"))
+
+_TRAINS_LABELS = Version("1.7")  # of rows that are packed, or whose loss is liger's
+_TAKES_PAIRS = Version("1.14")  # as token ids; older versions down to that are not tried
+
+
+class Defaults:
+    """Today's keys that older configurations lack, with the value they then have. No fields: a recipe that sets one is
+    refused where the installed version does not know it."""
+
+    dataloader_multiprocessing_context = None
+    enable_jit_checkpoint = False
+    truncation_mode = "keep_start"
+    trust_remote_code = False
+
+
+def label_faults(args: Any) -> list[str]:
+    """The options with which TRL before 1.7 drops a row's labels, and learns the tokens of its context instead."""
+    if _TRAINS_LABELS <= TRL:
+        return []
+    return [
+        f"{key}: TRL {TRL} drops the labels of such rows, and would train on the mixed tokens: leave it out, or "
+        f"install TRL {_TRAINS_LABELS} or newer"
+        for key, value in (("packing", args.packing), ("use_liger_kernel", args.use_liger_kernel))
+        if value
+    ]
+
+
+def pair_faults() -> list[str]:
+    """Why nothing is learned from preferences here: older trainers take them as text alone."""
+    if _TAKES_PAIRS <= TRL:
+        return []
+    return [
+        f"methods that learn from pairs of answers need TRL {_TAKES_PAIRS} or newer, this is {TRL}: run them in "
+        "another environment, or DPO with `trl dpo`"
+    ]
+
+
+def take_trust(args: Any, model_config: ModelConfig) -> None:
+    """Give `args` the `trust_remote_code` that TRL before 1.7 has among the model's keys."""
+    if TRL < Version("1.7"):
+        args.trust_remote_code = model_config.trust_remote_code
+
+
+def mixed_precision(args: Any) -> str:
+    """`no`, `fp16` or `bf16`: what the trainer's steps run in; the launcher may ask for it where `args` does not."""
+    if args.fp16 or args.bf16:
+        return "fp16" if args.fp16 else "bf16"
+    return os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+
+
+def is_warmup_ratio(key: str, value: Any) -> bool:
+    """Whether a `warmup_steps` is a share of the steps, and transformers is 4, which calls that `warmup_ratio`."""
+    if key != "warmup_steps" or TRANSFORMERS.major >= 5:
+        return False
+    try:
+        return 0 <= float(value) < 1
+    except (TypeError, ValueError):
+        return False
+
+
+def settle_warmup(args: Any) -> None:
+    """A share in `warmup_steps` becomes a `warmup_ratio` where it is no share."""
+    if is_warmup_ratio("warmup_steps", args.warmup_steps) and args.warmup_steps:
+        args.warmup_ratio, args.warmup_steps = args.warmup_steps, 0
+
+
+def rotate_checkpoints(trainer: Trainer) -> None:
+    """Delete a trainer's oldest checkpoints above `save_total_limit`."""
+    args = trainer.args
+    try:
+        rotate = import_module("transformers.trainer_utils").rotate_checkpoints
+    except AttributeError:
+        trainer._rotate_checkpoints(use_mtime=True, output_dir=args.output_dir)
+    else:
+        rotate(args.output_dir, args.save_total_limit, trainer.state.best_model_checkpoint, use_mtime=True)
+
+
+def training_chat_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """TRL's variant of a chat template for training, which marks what the assistant wrote; None where it has none.
+
+    Raises:
+        ValueError, TypeError, TemplateError: TRL has none, or its probe is more than the template takes.
+    """
+    try:
+        templates = import_module("trl.chat_template_utils")
+        templates.has_generation_markers  # noqa: B018 - variants without marks are of no use
+    except (ImportError, AttributeError):
+        return None
+    variant: str | None = templates.get_training_chat_template(tokenizer)
+    return variant
+
+
+def http_client() -> ModuleType:
+    """The module `httpx`, or that which huggingface_hub uses in its place."""
+    try:
+        client: ModuleType = import_module("huggingface_hub.utils").httpx
+    except AttributeError:  # before huggingface_hub 1.0
+        client = import_module("httpx")
+    return client
+
+
+def model_faults(path: str, revision: str | None) -> list[str]:
+    """What transformers 4 would read wrongly, and without a word, of a model that transformers 5 saved.
+
+    Raises what transformers raises for a model without a configuration.
+    """
+    if TRANSFORMERS.major >= 5:
+        return []
+    config, _ = import_module("transformers").PretrainedConfig.get_config_dict(path, revision=revision or "main")
+    parts = [config, *(part for part in config.values() if isinstance(part, dict))]
+    if any("rope_parameters" in part and "rope_theta" not in part for part in parts):
+        return [_misread("rope_parameters", '"rope_theta" with its number', "config.json")]
+    return []
+
+
+def tokenizer_faults(path: str, revision: str | None) -> list[str]:
+    """What transformers 4 could not read of a tokenizer that transformers 5 saved."""
+    if TRANSFORMERS.major >= 5:
+        return []
+    auto = import_module("transformers.models.auto.tokenization_auto")
+    config = auto.get_tokenizer_config(path, revision=revision or "main")
+    faults = []
+    if config.get("tokenizer_class") in ("TokenizersBackend", "SentencePieceBackend"):
+        faults.append(_misread("tokenizer_class", '"PreTrainedTokenizerFast"', "tokenizer_config.json"))
+    if isinstance(config.get("extra_special_tokens"), list):
+        faults.append(_misread("extra_special_tokens", '"additional_special_tokens"', "tokenizer_config.json"))
+    return faults
+
+
+def reading_note() -> str:
+    """What a saved model's card says about older versions; nothing where an old one saves it."""
+    if TRANSFORMERS.major < 5:
+        return ""
+    return "- Saved by transformers 5, for 5: transformers 4 reads another `rope_theta`, and not the tokenizer\n"
+
+
+def _misread(key: str, portable: str, file: str) -> str:
+    return (
+        f"transformers 5 saved it, and transformers {TRANSFORMERS} misreads its {key}: go on from it with "
+        f"transformers 5, or write {portable} into its {file} instead"
+    )

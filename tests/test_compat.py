@@ -1,0 +1,138 @@
+"""What holds on every version in the range; where a rule is for an older one, that version is set here."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import BASE
+from datasets import Dataset
+from helpers import recipe
+from packaging.version import Version
+
+from gapbridge import ConfigError, compat
+from gapbridge.methods.dpo.trainer import METHOD as DPO
+from gapbridge.methods.sft.trainer import PlainSFTConfig, PlainSFTTrainer
+from gapbridge.runs.job import read_job
+from gapbridge.tasks.word_problems import problems
+from gapbridge.training.card import complete_card
+from gapbridge.training.checkpoints import last_complete_checkpoint
+from gapbridge.training.loading import load_model, load_skeleton, load_tokenizer
+
+
+def config(folder: Path, **options: Any) -> PlainSFTConfig:
+    settings = {"use_cpu": True, "bf16": False, "report_to": "none", "max_length": 256, **options}
+    return PlainSFTConfig(str(folder), **settings)
+
+
+def changed(folder: Path, file: str, **values: Any) -> Path:
+    """The base with keys of one file set; None takes a key out."""
+    shutil.copytree(BASE, folder)
+    content = {**json.loads((folder / file).read_text()), **values}
+    (folder / file).write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+    return folder
+
+
+@pytest.mark.parametrize("option", ["packing", "use_liger_kernel"])
+@pytest.mark.parametrize("version", ["0.25.1", "1.6.4", "1.7.0"])
+def test_labels_are_never_dropped(option: str, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compat, "TRL", Version(version))
+    if version == "1.7.0":
+        assert compat.label_faults(config(tmp_path)) == []
+        return
+    with pytest.raises(ConfigError, match=rf"{option}: TRL {version} drops the labels .* install TRL 1\.7 or newer"):
+        config(tmp_path, **{option: True})
+    config(tmp_path)
+
+
+def test_pairs_need_a_newer_trl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compat, "TRL", Version("1.9.2"))
+    with pytest.raises(ConfigError, match=r"need TRL 1\.14 or newer, this is 1\.9\.2"):
+        DPO.config_class(str(tmp_path), use_cpu=True, bf16=False)
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "load"),
+    [
+        ("config.json", {"rope_theta": None, "rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}, "model"),
+        ("tokenizer_config.json", {"tokenizer_class": "TokenizersBackend"}, "tokenizer"),
+        ("tokenizer_config.json", {"extra_special_tokens": ["<|user|>"]}, "tokenizer"),
+    ],
+)
+def test_nothing_starts_from_what_would_be_misread(
+    file: str, values: dict[str, Any], load: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args, model = config(tmp_path), changed(tmp_path / "model", file, **values)
+    monkeypatch.setattr(compat, "TRANSFORMERS", Version("4.57.6"))
+    key = list(values)[-1]
+    loads = {"model": (load_model, load_skeleton), "tokenizer": (load_tokenizer,)}[load]
+    for start in loads:
+        with pytest.raises(ConfigError, match=rf"transformers 4\.57\.6 misreads its {key}: .* into its {file}"):
+            start(model, args)
+        start(BASE, args)
+
+
+def test_the_embedded_base_is_read_alike(tmp_path: Path) -> None:
+    model, tokenizer = load_model(BASE, config(tmp_path)), load_tokenizer(BASE, config(tmp_path))
+    ids = tokenizer("12 apples and 3<|end|><|user|>", return_tensors="pt")["input_ids"]
+    assert tokenizer.decode(ids[0], skip_special_tokens=True) == "12 apples and 3"
+    with torch.no_grad():
+        assert model(ids[:, :-2]).logits.double().sum().item() == pytest.approx(-9046.6674, abs=0.01)
+
+
+@pytest.mark.parametrize("where", ["file", "command line", "constructor"])
+def test_a_share_of_warm_up_is_one(where: str, tmp_path: Path) -> None:
+    if where == "constructor":
+        args = config(tmp_path, warmup_steps=0.25)
+    else:
+        options = ["--warmup_steps", "0.25"] if where == "command line" else []
+        args = read_job([*recipe(tmp_path, warmup_steps=None if options else 0.25), *options]).args
+    assert args.get_warmup_steps(100) == 25
+
+
+def test_a_number_of_warm_up_steps_is_one(tmp_path: Path) -> None:
+    assert read_job(recipe(tmp_path, warmup_steps=7)).args.get_warmup_steps(100) == 7
+
+
+def test_a_finished_run_trains_no_step_more(make_base: Any, tokenizer: Any, tmp_path: Path) -> None:
+    """Its last step lies inside an epoch; oldest checkpoints go on every version."""
+    rows = Dataset.from_list([problem.row() for problem in problems("train", count=8, steps=(1,))])
+
+    def trainer() -> PlainSFTTrainer:
+        args = config(
+            tmp_path, max_steps=3, per_device_train_batch_size=2, save_steps=1, save_total_limit=1, logging_steps=1,
+            eval_strategy="epoch", learning_rate=1e-3, lr_scheduler_type="constant",
+        )  # fmt: skip
+        return PlainSFTTrainer(
+            make_base(), args, train_dataset=rows, eval_dataset=rows.select([0]), processing_class=tokenizer
+        )
+
+    first = trainer()
+    first.train()
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
+    again = trainer()
+    again.train(resume_from_checkpoint=True)
+    assert again.state.global_step == 3
+    evaluations = [sum("eval_loss" in entry for entry in run.state.log_history) for run in (first, again)]
+    assert evaluations == [1, 1]
+    ended = first.model.state_dict()
+    assert all(torch.equal(value, ended[name]) for name, value in again.model.state_dict().items())
+    assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
+
+
+@pytest.mark.parametrize("version", ["4.57.6", "5.23.0"])
+def test_a_card_says_who_can_read_the_model(
+    version: str, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = config(tmp_path)
+    rows = Dataset.from_list([problem.row() for problem in problems("train", count=1, steps=(1,))])
+    examples = PlainSFTTrainer.read(rows, tokenizer, None, args, "rows", max_length=256)
+    card = tmp_path / "README.md"
+    card.write_text("# A model\n\n### Framework versions\n\n- TRL: 1\n")
+    monkeypatch.setattr(compat, "TRANSFORMERS", Version(version))
+    complete_card(card, args, examples, "", [], base="base", model_name="model")
+    assert ("- Saved by transformers 5, for 5" in card.read_text()) == (version == "5.23.0")
