@@ -47,7 +47,7 @@ def columns(part: list[Example]) -> dict[str, list[Any]]:
 
 
 def arguments(rank: int, world_size: int, timeout: float = 600) -> Any:
-    return SimpleNamespace(process_index=rank, world_size=world_size, ddp_timeout=timeout)
+    return SimpleNamespace(process_index=rank, world_size=world_size, ddp_timeout=timeout, fp16=False, bf16=False)
 
 
 def work(folder: Path, rows: int, rank: int, world_size: int, row_seconds: float, shard_size: int | None) -> None:
