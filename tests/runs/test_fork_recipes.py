@@ -125,6 +125,17 @@ def test_a_forks_sft_recipe_trains(method: str, fork: Path, capfd: pytest.Captur
     assert (data["train"]["examples"], data["eval"]["examples"]) == (9, 4)  # int(8 · 0.7) + 8, less 4 held out
 
 
+def test_a_forks_long_rows_are_cut_as_the_handbook_cuts_them(
+    fork: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    recipe = written(fork, max_seq_length=90)
+    said = refused(capfd, "sft", recipe, *HERE, "--truncate_long_rows", "false")
+    assert "over-length" in said and not (fork / "data").exists()
+    cli.main(["sft", recipe, *HERE])
+    assert "which cuts long rows: truncate_long_rows: true" in capfd.readouterr().err
+    assert json.loads((fork / "data" / "mine" / "data.json").read_text())["train"]["truncated"] > 0
+
+
 @pytest.mark.skipif(PACKS, reason="this TRL keeps the labels of packed rows")
 def test_packing_is_refused_where_labels_are_dropped(fork: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, "bash", written(fork), *HERE[: HERE.index("--packing")])

@@ -107,6 +107,10 @@ class RecipeParser(TrlParser):
             )
         surroundings |= {key: value for key, value in values.items() if key in TRACKING and key not in actions}
         values = translate(values, set(actions), notes, faults, environment, path)
+        cut = "truncate_long_rows"
+        if method is None and cut in actions and not (cut in values or f"--{cut}" in arguments):
+            values[cut] = True
+            notes.append(f"{path}: a recipe without `method` is a handbook's, which cuts long rows: {cut}: true")
         hints = {}
         for kind in self.dataclass_types:
             hints.update(get_type_hints(kind))
