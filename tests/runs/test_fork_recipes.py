@@ -125,9 +125,7 @@ def test_a_forks_sft_recipe_trains(method: str, fork: Path, capfd: pytest.Captur
     assert (data["train"]["examples"], data["eval"]["examples"]) == (9, 4)  # int(8 · 0.7) + 8, less 4 held out
 
 
-def test_a_forks_long_rows_are_cut_as_the_handbook_cuts_them(
-    fork: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_forks_long_rows_are_cut_as_the_handbook_cuts_them(fork: Path, capfd: pytest.CaptureFixture[str]) -> None:
     recipe = written(fork, max_seq_length=90)
     said = refused(capfd, "sft", recipe, *HERE, "--truncate_long_rows", "false")
     assert "over-length" in said and not (fork / "data").exists()

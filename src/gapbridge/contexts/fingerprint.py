@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-_CHUNK = 2**24
+_CHUNK = 2**20
+_MULTIPLIER = 0x5851F42D4C957F2D
 _MODEL_SUFFIXES = frozenset({".safetensors", ".bin", ".model", ".jinja"})
 _MODEL_FILES = frozenset(
     """
@@ -34,16 +35,22 @@ def weights_fingerprint(model: PreTrainedModel) -> str:
 
 
 def _checksum(tensor: Tensor) -> int:
-    """Sum over i of (byte_i + 1) · odd_i modulo 2^64, in chunks so that the int64 copy stays small."""
+    """A polynomial in the sums of chunks, Σ over i of (word_i + 2^31) · odd_i, modulo 2^64, of words of four bytes.
+
+    It is computed where the tensor lives, and read once.
+    """
     raw = tensor.detach().contiguous().flatten().view(torch.uint8)
-    total = 0
-    for start in range(0, raw.numel(), _CHUNK):
-        part = raw[start : start + _CHUNK].to(torch.int64)
-        index = torch.arange(start, start + part.numel(), device=part.device, dtype=torch.int64)
-        weight = (index * 0x5851F42D4C957F2D) | 1
-        weight = (weight ^ (weight >> 29)) | 1  # odd, so no change of a single byte is lost
-        total = (total + int(((part + 1) * weight).sum())) % 2**64
-    return total
+    if raw.numel() % 4 or raw.storage_offset() % 4:  # words of four bytes start at multiples of four
+        raw = torch.nn.functional.pad(raw, (0, -raw.numel() % 4)).clone()
+    words = raw.view(torch.int32)
+    index = torch.arange(min(_CHUNK, words.numel()), device=raw.device)
+    odd = (index * _MULTIPLIER) | 1
+    odd = (odd ^ (odd >> 29)) | 1  # odd, so no change of a single word is lost
+    total = torch.zeros((), dtype=torch.int64, device=raw.device)
+    for part in words.split(_CHUNK):
+        shifted = part.to(torch.int64).add_(2**31)
+        total = total * _MULTIPLIER + shifted.mul_(odd[: len(part)]).sum()
+    return int(total) % 2**64
 
 
 def weights_sketch(model: PreTrainedModel) -> str:
