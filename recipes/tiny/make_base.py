@@ -202,6 +202,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--options", nargs="*", default=[], metavar="KEY=VALUE", help="of the task, such as steps=1,2 of word_problems"
     )
     add("--chat", action="store_true", help="train in the chat template's format, with loss on the answers alone")
+    add("--device", default="cpu", help="cuda trains larger models in bfloat16 autocast; its sums are not repeatable")
     add("--check", type=int, default=0, metavar="N", help="then score greedy answers to N validation problems")
     args = parser.parse_args(argv)
     if args.hidden_size % 32 or args.hidden_size < 32:
@@ -219,7 +220,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)  # one thread: the sums, and so the weights, come out the same every time
     set_seed(args.seed)
     tokenizer = train_tokenizer(args.vocab_size, text)
-    model = build_model(tokenizer, args.hidden_size, args.layers)
+    model = build_model(tokenizer, args.hidden_size, args.layers).to(args.device)
     print(f"{model.num_parameters() / 1e6:.2f} M parameters, {len(tokenizer)} tokens")
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, betas=(0.9, 0.95), weight_decay=0.05)
     model.train()
@@ -227,7 +228,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for step, batch in enumerate(progress):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(step, args.steps, args.learning_rate)
-        loss = model(**batch).loss
+        on_device = {name: value.to(args.device) for name, value in batch.items()}
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=model.device.type != "cpu"):
+            loss = model(**on_device).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

@@ -142,8 +142,37 @@ def test_suites_of_the_evidence(path: Path) -> None:
     assert (ROOT / found.recipe).is_file()
     if path.parent.name == "cpu":  # the others show or explore, and prove nothing
         assert found.base is not None and len(found.seeds) >= 8
+    text = path.read_text()
+    if "extends" in text:
+        text += (path.parent / yaml.safe_load(text)["extends"]).read_text()
+        assert found.arms == read_suite(path.parents[1] / "cpu" / f"{path.stem.rpartition('_')[0]}.yaml").arms
     for arm in found.arms.values():
-        assert arm.method in path.read_text()
+        assert arm.method in text
+
+
+def test_a_suite_says_only_what_is_different(tmp_path: Path) -> None:
+    suite(tmp_path)
+    other = tmp_path / "later" / "other.yaml"
+    other.parent.mkdir()
+    said = {
+        "extends": "../suite.yaml",
+        "overrides": {"seed": 5},
+        "arms": {"fresh": None, "rac": {"temperature": 0.5}},
+        "start": None,
+        "seeds": [3],
+    }
+    other.write_text(yaml.safe_dump(said))
+    found, parent = read_suite(other), read_suite(tmp_path / "suite.yaml")
+    assert found.overrides == {"max_train_examples": 8, "seed": 5} and found.seeds == (3,)
+    assert "fresh" not in found.arms and "start" not in found.arms
+    assert found.arms["rac"].overrides == {"temperature": 0.5} and found.arms["rac"].modes == parent.arms["rac"].modes
+    assert (found.name, found.match, found.evaluation, found.base) == (
+        parent.name, parent.match, parent.evaluation, parent.base,
+    )  # fmt: skip
+    for parent_name, fault in (("nowhere.yaml", "name a suite file"), ("other.yaml", "extends itself")):
+        other.write_text(yaml.safe_dump({**said, "extends": parent_name}))
+        with pytest.raises(ConfigError, match=fault):
+            read_suite(other)
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:

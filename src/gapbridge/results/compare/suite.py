@@ -1,7 +1,8 @@
 """What is compared: arms, seeds, and how they are evaluated; from a suite file or from the command line.
 
-A suite file is one YAML mapping, parsed strictly. `{seed}` and `{base}` in the strings of `overrides`, of the arms and
-of the recipe's `model_name_or_path` are filled in for each seed.
+A suite file is one YAML mapping, parsed strictly; with `extends` it says only what is different from another one.
+`{seed}` and `{base}` in the strings of `overrides`, of the arms and of the recipe's `model_name_or_path` are filled in
+for each seed.
 """
 
 from __future__ import annotations
@@ -161,7 +162,7 @@ def read_suite(path: Path) -> Suite:
         ConfigError: listing every fault: unknown keys with the nearest known one, wrong types and names.
     """
     faults: list[str] = []
-    values = _checked(read_yaml(path), _SUITE, "", faults)
+    values = _checked(_extended(path), _SUITE, "", faults)
     for key in ("recipe", "seeds", "arms"):
         if not values.get(key):
             faults.append(f"{key} is missing")
@@ -193,6 +194,32 @@ def read_suite(path: Path) -> Suite:
     start = START if has_start else NONE
     overrides = values.get("overrides", {})
     return Suite(name, values["recipe"], seeds, _ordered(arms, start), match, evaluation, overrides, base)
+
+
+def _extended(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The mapping of a suite file over that of the file it `extends`, which is named from its own folder."""
+    values = read_yaml(path)
+    parent = values.pop("extends", None)
+    if parent is None:
+        return values
+    if not isinstance(parent, str) or not (path.parent / parent).is_file():
+        raise ConfigError(f"{path}: extends is {parent!r}: name a suite file, as seen from {path.parent}")
+    if path.resolve() in above:
+        raise ConfigError(f"{path}: extends itself, by way of {above[-1]}")
+    return _merged(_extended(path.parent / parent, (*above, path.resolve())), values)
+
+
+def _merged(below: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` on top of `below`, mappings key by key; what is null in `over` is taken out."""
+    merged = dict(below)
+    for key, value in over.items():
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, dict) and isinstance(below.get(key), dict):
+            merged[key] = _merged(below[key], value)
+        else:
+            merged[key] = value
+    return merged
 
 
 def _checked(values: Mapping[str, Any], hints: Mapping[str, Any], where: str, faults: list[str]) -> dict[str, Any]:
