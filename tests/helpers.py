@@ -3,50 +3,68 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
-import signal
 import subprocess
-import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from conftest import BASE, ROOT
 
-from gapbridge import cli
+from gapbridge import cli, methods
 from gapbridge.tasks.word_problems import problems
 
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+# Imports the package once; every command is a process that is forked from it, and can be killed. tests/test_cli.py
+# starts real interpreters.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(
+    ["gapbridge.cli", "gapbridge.runs.train", "gapbridge.evaluation.command"]
+    + [f"gapbridge.methods.{name}.trainer" for name in methods.names()]
+)
+
+
+def _command(arguments: tuple[str, ...], output: str, errors: str) -> None:
+    for descriptor, path in ((1, output), (2, errors)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    os.chdir(ROOT)
+    torch.set_num_threads(1)
+    cli.main(list(arguments))
 
 
 def gapbridge(*arguments: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    process = subprocess.run(
-        [sys.executable, "-m", "gapbridge", *arguments],
-        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=timeout,
-    )  # fmt: skip
-    assert not check or process.returncode == 0, process.stderr[-3000:]
-    return process
+    """Run a command in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        said = [Path(folder) / name for name in ("output", "errors")]
+        process = SERVER.Process(target=_command, args=(arguments, *map(str, said)))
+        process.start()
+        process.join(timeout)
+        assert process.exitcode is not None, f"{arguments} takes more than {timeout} s"
+        output, errors = (path.read_text() for path in said)
+    assert not check or process.exitcode == 0, errors[-3000:]
+    return subprocess.CompletedProcess(arguments, process.exitcode, output, errors)
 
 
 def kill_when(condition: Callable[[], bool], *arguments: str, timeout: float = 180) -> None:
     """Start a command and SIGKILL it as soon as `condition` holds."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gapbridge", *arguments],
-        cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    process = SERVER.Process(target=_command, args=(arguments, os.devnull, os.devnull))
+    process.start()
     deadline = time.monotonic() + timeout
     try:
         while not condition():
-            assert process.poll() is None, "the command ended before it could be killed"
+            assert process.is_alive(), "the command ended before it could be killed"
             assert time.monotonic() < deadline, "the condition never came"
             time.sleep(0.002)
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
 
 
 def contents(folder: Path, pattern: str) -> dict[str, bytes]:

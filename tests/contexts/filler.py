@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from datasets import Dataset
+from helpers import SERVER
 
 from gapbridge.contexts.claims import shard_size_for
 from gapbridge.contexts.fill import fill_store
 from gapbridge.contexts.store import ContextStore
 from gapbridge.examples.example import EXAMPLE_FEATURES, Example, ExampleSet
 from gapbridge.methods.bash.contexts import SCHEMA
-
-
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["gapbridge.contexts.fill", "gapbridge.methods.bash.contexts"])
 
 
 def examples(count: int) -> ExampleSet:

@@ -8,7 +8,6 @@ which later ones are killed.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import re
 import signal
@@ -16,10 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from helpers import SERVER
 
-# Imported once by a server process that every run is forked from; a run itself starts afresh.
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["gapbridge.runs.train", "gapbridge.methods.bash.trainer", "gapbridge.cli"])
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
