@@ -8,11 +8,12 @@ TEST_WORKERS ?= 2
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install quickstart test test-all test-matrix quality format bench evidence tiny-base clean
+.PHONY: help install quickstart test test-all test-oldest test-matrix quality format bench evidence tiny-base clean
 
 help:
 	@echo "make quickstart   set up, then SFT, BASH and RAC on the embedded model, evaluation, gap picture, report (CPU, minutes)"
 	@echo "make test         set up, then run the tests (all but gpu)"
+	@echo "make test-oldest  the trainers, a fork's recipes and resume on the oldest TRL and transformers that are tested"
 	@echo "make test-matrix  the trainers, a fork's recipes and resume on the oldest, a middle and the newest TRL and transformers"
 	@echo "make quality      ruff and mypy"
 	@echo "make bench        the benchmarks of benchmarks/ on this machine"
@@ -35,6 +36,10 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest tests
+
+test-oldest:
+	tests/matrix.sh 0.25.1 4.57.6 0.36.2 -n $(TEST_WORKERS) --dist worksteal \
+		-k "test_compat or test_fork_recipes or ((promised or degenerate or (killed and bash)) and not (dpo or spin))"
 
 test-matrix:
 	tests/matrix.sh 0.25.1 4.57.6 0.36.2 -n $(TEST_WORKERS) --dist worksteal

@@ -25,5 +25,5 @@ if [ ! -f "$env/.installed" ]; then
     touch "$env/.installed"
 fi
 # What learns from pairs of answers is refused there, which tests/test_compat.py looks at.
-if [ "${trl%%.*}" -lt 1 ]; then chosen=(-k "test_compat or not (dpo or spin)"); fi
+if [ "${trl%%.*}" -lt 1 ]; then chosen=(-k "test_compat or not (dpo or spin)"); fi  # another -k replaces it
 exec "$env/bin/python" -m pytest "${tests[@]}" "${chosen[@]}" "$@"
