@@ -116,3 +116,20 @@ def test_a_task_must_be_said_where_references_mark_nothing(place: Path, capsys: 
     own.write_text(yaml.safe_dump({**keys, "eval_datasets": [{"path": "json", "data_files": rows}]}))
     said = refused(capsys, "compare", str(own), *command(place, place / "none")[2:])
     assert "3 of the first 3 held-out references mark no final answer" in said
+
+
+def test_slips_of_all_and_of_each_go_by_the_same_answers(place: Path) -> None:
+    words = [word.replace("bash", "sft") for word in command(place, place / "slips", "--slips", "0.3,0.6")]
+    words[words.index("1,2")] = "1"
+    words[words.index("--max_completion_length") + 1] = "48"
+    cli.run([*words, "--temperatures", "0"])
+    (cell,) = record(place / "slips")["cells"]
+    assert cell["arm"] == "sft" and {"slips", "own_slips"} <= {name.partition(".")[0] for name in cell["figures"]}
+    run = place / "slips" / "seed_1" / "sft"
+    first, second = (sorted((run / part / "answers").glob("*")) for part in ("gap", "own_slips/gap"))
+    drafts = [
+        store for store in first if json.loads((store / "manifest.json").read_text())["identity"]["method"] != "slips"
+    ]
+    assert len(drafts) == 1 and {store.name for store in first} <= {store.name for store in second}
+    (shard,), (taken,) = ([*folder.glob("shard-*")] for folder in (drafts[0], second[0].parent / drafts[0].name))
+    assert shard.stat().st_mtime_ns == taken.stat().st_mtime_ns, "they are not drawn again"

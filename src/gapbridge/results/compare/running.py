@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -142,10 +143,21 @@ def _gap(comparison: Comparison, run: Run, seed: int, asked: list[str], own: Pat
     path = run(["gap", *asked, *(slips + source if places else []), "--output_dir", str(own)])
     figures = read_figures(read_json(Path(path))["models"][0])
     if places:
-        again = ["--slips_from", "each", "--prefix_lengths", "1", "--output_dir", str(own / "own_slips")]
+        second = own / "own_slips"
+        _take_answers(own / "gap" / "answers", second / "gap" / "answers")
+        again = ["--slips_from", "each", "--prefix_lengths", "1", "--output_dir", str(second)]
         path = run(["gap", *asked, *slips, *again])
         figures |= read_figures({"own_slips": read_json(Path(path))["models"][0]["slips"]})
     return figures
+
+
+def _take_answers(source: Path, target: Path) -> None:
+    """Copy finished answers, in stores that their contents name, so that the same are not drawn again."""
+    if not target.exists():
+        temporary = target.with_name(f".{target.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(source, temporary)
+        temporary.rename(target)
 
 
 def is_matched(comparison: Comparison, arm: Arm) -> bool:
