@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from gapbridge import ConfigError, MTPConfig, MTPTrainer
-from gapbridge.decoding.future_heads import FILE, heads_of
+from gapbridge.decoding.future_heads import FILE, head_states, head_unembedding, heads_of, listening
+from gapbridge.methods.mtp import export, load
 from gapbridge.methods.mtp.losses import future_targets
 from gapbridge.tasks.word_problems import problems
 
@@ -40,6 +41,16 @@ def mtp(folder: Path, model: PreTrainedModel, tokenizer: Any, **options: Any) ->
 
 def logged(trainer: MTPTrainer, key: str) -> list[float]:
     return [entry[key] for entry in trainer.state.log_history if key in entry]
+
+
+def said(model: Any, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The logits of the model, and of head 2."""
+    heads = heads_of(model)
+    assert heads is not None
+    with torch.no_grad(), listening(model, heads) as heard:
+        logits = model(tokens, use_cache=False).logits
+        assert heard.states is not None
+        return logits, head_unembedding(heads, 0, heard.parts)(head_states(heads, 0, heard, heard.states))
 
 
 def test_loss_is_the_hand_computed_one(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
@@ -114,6 +125,16 @@ def test_saved_loaded_and_resumed(
     assert all(torch.equal(value, weights[name]) for name, value in plain.state_dict().items())
     assert len(heads_of(plain) or ()) == 2
 
+    loaded = load(directory)
+    assert not loaded.training
+    assert all(torch.equal(value, weights[name]) for name, value in loaded.state_dict().items())
+    export(directory, tmp_path / "plain")
+    assert not (tmp_path / "plain" / FILE).exists() and (tmp_path / "plain" / "tokenizer.json").exists()
+    with pytest.raises(ConfigError, match=rf"plain: has no {FILE}"):
+        load(tmp_path / "plain")
+    exported = AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
+    assert all(torch.equal(value, weights[name]) for name, value in exported.state_dict().items())
+
     other = AutoModelForCausalLM.from_pretrained(directory)
     with pytest.raises(ConfigError, match=rf"{FILE}: holds 2 heads of kind linear, .* set num_future_tokens: 3"):
         MTPTrainer.prepare(other, tokenizer, MTPConfig(str(tmp_path), **{**COMMON, "num_future_tokens": 5}))
@@ -136,6 +157,14 @@ def test_an_adapter_on_the_trunk_and_whole_heads(make_base: MakeBase, tokenizer:
     saved = load_file(tmp_path / "checkpoint-2" / FILE)
     assert all(torch.equal(value, saved[name]) for name, value in heads_of(base).state_dict().items())
     assert not any("future_heads" in name for name in load_file(tmp_path / "checkpoint-2/adapter_model.safetensors"))
+    trainer.model.eval()
+    tokens = torch.tensor([trainer.train_dataset[0]["input_ids"]])
+    own, head = said(trainer.model, tokens)
+    logits, second = said(load(tmp_path / "checkpoint-2"), tokens)
+    torch.testing.assert_close(logits, own)
+    torch.testing.assert_close(second, head)
+    merged = export(load(tmp_path / "checkpoint-2"), tmp_path / "plain")
+    torch.testing.assert_close(merged(tokens).logits, own, atol=1e-4, rtol=1e-4)
 
 
 def test_what_would_train_head_1_alone_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
