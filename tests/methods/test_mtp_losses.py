@@ -72,7 +72,7 @@ def test_targets_stay_in_their_document() -> None:
 
 def tasks(model: PreTrainedModel, heads: FutureHeads, inputs: dict[str, Tensor]) -> tuple[Tensor, list[HeadLoss]]:
     labels = inputs["input_ids"].masked_fill(torch.arange(inputs["input_ids"].shape[1]) < 3, -100)
-    with listening(model, heads) as heard:
+    with listening(parts_of(model), heads) as heard:
         model(**inputs, use_cache=False)
     assert heard.states is not None
     return heard.states, [
@@ -127,7 +127,7 @@ def test_new_heads_are_the_last_layer() -> None:
         model = model_of(name)
         heads = add_heads(model, 2, "layer")
         tokens = torch.randint(0, VOCAB, (2, 9))
-        with torch.no_grad(), listening(model, heads) as heard:
+        with torch.no_grad(), listening(parts_of(model), heads) as heard:
             logits = model(tokens, use_cache=False).logits
             assert heard.states is not None
             own = head_unembedding(heads, 1, heard.parts)(head_states(heads, 1, heard, heard.states))

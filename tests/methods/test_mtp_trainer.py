@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from gapbridge import ConfigError, MTPConfig, MTPTrainer
-from gapbridge.decoding.future_heads import FILE, head_states, head_unembedding, heads_of, listening
+from gapbridge.decoding.future_heads import FILE, head_states, head_unembedding, heads_of, listening, parts_of
 from gapbridge.methods.mtp import export, load
 from gapbridge.methods.mtp.losses import future_targets
 from gapbridge.tasks.word_problems import problems
@@ -47,7 +47,7 @@ def said(model: Any, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The logits of the model, and of head 2."""
     heads = heads_of(model)
     assert heads is not None
-    with torch.no_grad(), listening(model, heads) as heard:
+    with torch.no_grad(), listening(parts_of(model), heads) as heard:
         logits = model(tokens, use_cache=False).logits
         assert heard.states is not None
         return logits, head_unembedding(heads, 0, heard.parts)(head_states(heads, 0, heard, heard.states))

@@ -138,9 +138,8 @@ def remove_heads(model: PreTrainedModel) -> None:
 
 
 @contextmanager
-def listening(model: PreTrainedModel | PeftModel, heads: FutureHeads) -> Iterator[Heard]:
-    """Inside, a forward pass of the model leaves what its heads read."""
-    parts = parts_of(model)
+def listening(parts: Parts, heads: FutureHeads) -> Iterator[Heard]:
+    """Inside, a forward pass of the model with these parts leaves what its heads read."""
     heard = Heard(parts)
 
     def before_last_layer(_: nn.Module, arguments: tuple[Any, ...], further: dict[str, Any]) -> None:

@@ -28,6 +28,7 @@ from ...decoding.future_heads import (
     heads_of,
     listening,
     load_heads,
+    parts_of,
     plain_model,
     save_heads,
     saved_heads,
@@ -68,13 +69,13 @@ class FutureSFTTrainer(SFTTrainer):
 
     def _hang_in(self, base: PreTrainedModel, heads: FutureHeads) -> None:
         """Add the heads' log-probabilities to those that `base.forward` gives TRL."""
-        behind = base.forward
+        behind, parts = base.forward, parts_of(base)
 
         @functools.wraps(type(base).forward)
         def forward(_: PreTrainedModel, *args: Any, fused_lm_head: bool = False, **kwargs: Any) -> Any:
             if not fused_lm_head:
                 return behind(*args, **kwargs)
-            with listening(base, heads) as heard:
+            with listening(parts, heads) as heard:
                 output = behind(*args, fused_lm_head=True, **kwargs)
             total, figures = self._future_losses(heads, heard, kwargs["labels"], kwargs.get("position_ids"))
             first = [output.log_probs.sum(), output.is_top1.sum(), output.label_mask.sum()]
