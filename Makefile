@@ -39,7 +39,7 @@ test-all: $(STAMP)
 
 test-oldest:
 	tests/matrix.sh 0.25.1 4.57.6 0.36.2 -n $(TEST_WORKERS) --dist worksteal \
-		-k "test_compat or test_fork_recipes or ((promised or degenerate or (killed and bash)) and not (dpo or spin))"
+		-k "test_compat or test_fork_recipes or ((promised or degenerate or (killed and bash)) and not (dpo or spin or mtp))"
 
 test-matrix:
 	tests/matrix.sh 0.25.1 4.57.6 0.36.2 -n $(TEST_WORKERS) --dist worksteal

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 TRL, TRANSFORMERS = (Version(metadata.version(package)) for package in ("trl", "transformers"))
 
 _TRAINS_LABELS = Version("1.7")  # of rows that are packed, or whose loss is liger's
+_FUSED_HEAD = Version("1.16")  # the loss is a part of the model's forward pass
 _TAKES_PAIRS = Version("1.14")  # as token ids; older versions down to that are not tried
 
 
@@ -53,6 +54,13 @@ def pair_faults() -> list[str]:
         f"methods that learn from pairs of answers need TRL {_TAKES_PAIRS} or newer, this is {TRL}: run them in "
         "another environment, or DPO with `trl dpo`"
     ]
+
+
+def fused_head_faults() -> list[str]:
+    """Why no head but the model's own is trained here."""
+    if _FUSED_HEAD <= TRL:
+        return []
+    return [f"num_future_tokens above 1 needs TRL {_FUSED_HEAD} or newer, this is {TRL}; 1 is SFT"]
 
 
 def take_trust(args: Any, model_config: ModelConfig) -> None:

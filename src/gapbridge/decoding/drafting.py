@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -26,6 +26,9 @@ from .passes import SlotRunner, slot_runner
 from .sampling import KeyedSampler
 from .slot_cache import SlotCache
 
+
+if TYPE_CHECKING:
+    from .speculation import Speculation
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +53,7 @@ def draft_answers(
     stop_tokens: Sequence[int],
     options: DrawOptions | None = None,
     on_finished: Callable[[int], object] | None = None,
+    speculation: Speculation | None = None,
     **draw: Any,
 ) -> list[Draft]:
     """Let the model answer each prompt until a stop token or `max_completion_length` tokens.
@@ -61,6 +65,7 @@ def draft_answers(
         stop_tokens: token ids that end a draft.
         options: how tokens are drawn; or give the fields of `DrawOptions` as keywords (`draw`).
         on_finished: called with the number of newly finished drafts, for a progress bar.
+        speculation: the model's future heads, which then propose tokens; the answers are the same. It counts them.
 
     Returns:
         One `Draft` for each prompt, in the order given.
@@ -84,9 +89,9 @@ def draft_answers(
     order = sorted(range(len(ids)), key=lambda i: -len(prompts[i]))
     with generation_mode(model):
         runner = slot_runner(model, prompts[order[0]], max(fed))
-        drafter = _Drafter(
-            model, prompts, keys, KeyedSampler(options, model.device), max_completion_length, stop_tokens
-        )
+        sampler = KeyedSampler(options, model.device)
+        make = Drafter if speculation is None else speculation.drafter
+        drafter = make(model, prompts, keys, sampler, max_completion_length, stop_tokens)
         limits = PassLimits(options.batch_size, options.batch_tokens)
         if isinstance(runner, str):
             logger.warning("drafts are made without a cache, in full-sequence passes, because %s", runner)
@@ -96,7 +101,7 @@ def draft_answers(
     return [draft for draft in drafter.drafts if draft is not None]
 
 
-class _Drafter:
+class Drafter:
     """The decoding loop's state that does not change: what to answer, and how tokens are drawn."""
 
     def __init__(
@@ -113,6 +118,7 @@ class _Drafter:
         self.limit = max_completion_length
         self.stops = torch.tensor(sorted(set(stop_tokens)), dtype=torch.int64, device=model.device)
         self.drafts: list[Draft | None] = [None] * len(prompts)
+        self.margin = 0  # how many tokens a pass may write behind an answer's end
 
     def with_slots(
         self, runner: SlotRunner, order: list[int], limits: PassLimits, on_finished: Callable[[int], object] | None
@@ -148,7 +154,7 @@ class _Drafter:
         """
         device = self.model.device
         rows = min(limits.rows, len(waiting))  # the cache may get as many, once prompts are short
-        answers = torch.zeros(rows, self.limit, dtype=torch.int64, device=device)
+        answers = torch.zeros(rows, self.limit + self.margin, dtype=torch.int64, device=device)
         example = torch.zeros(rows, dtype=torch.int64, device=device)
         start = torch.zeros(rows, dtype=torch.int64, device=device)  # prompt lengths
         length = torch.zeros(rows, dtype=torch.int64, device=device)  # answer tokens so far
@@ -164,14 +170,8 @@ class _Drafter:
                 length[places] = 1
                 active += len(newcomers)
             else:
-                last = answers[:active].gather(1, length[:active, None] - 1)  # [active, 1]
-                slots = (start[:active] + length[:active] - 1)[:, None]
-                row = torch.arange(active, device=device)
-                at = (row, torch.zeros_like(row))
-                logits = runner.logits(last, slots, cache, at, visible=min(reach, cache.capacity))
-                drawn = self.sampler(logits, self.keys[example[:active]], length[:active])
-                answers[:active].scatter_(1, length[:active, None], drawn[:, None])
-                length[:active] += 1
+                parts = (state[:active] for state in (answers, example, start, length))
+                self._draw_next(runner, cache, reach, *parts)
 
             newest = answers[:active].gather(1, length[:active, None] - 1)[:, 0]
             stopped = torch.isin(newest, self.stops)
@@ -192,8 +192,34 @@ class _Drafter:
             cache.move_rows(source, target)
             for state in (answers, example, start, length):
                 state[target] = state[source]
+            self._move(source, target)
             if waiting:
                 self._widen(cache, [*example[:active].tolist(), waiting[0]], active + len(waiting), limits)
+
+    def _draw_next(
+        self,
+        runner: SlotRunner,
+        cache: SlotCache,
+        reach: int,
+        answers: Tensor,
+        example: Tensor,
+        start: Tensor,
+        length: Tensor,
+    ) -> None:
+        """Draw one token or more in each of the active rows: write them into `answers` and count them in `length`."""
+        row = torch.arange(len(length), device=length.device)
+        last = answers.gather(1, length[:, None] - 1)  # [active, 1]
+        slots = (start + length - 1)[:, None]
+        logits = runner.logits(last, slots, cache, (row, torch.zeros_like(row)), visible=min(reach, cache.capacity))
+        drawn = self.sampler(logits, self.keys[example], length)
+        answers.scatter_(1, length[:, None], drawn[:, None])
+        length += 1
+
+    def _move(self, source: Tensor, target: Tensor) -> None:
+        """Take what is kept of the rows `source` over to the rows `target`."""
+
+    def _begin(self, runner: SlotRunner, rows: Tensor, at: tuple[Tensor, Tensor], examples: Tensor) -> None:
+        """The rows `rows` of the cache have their first token: their prompts ended at the places `at` of the pass."""
 
     def _widen(self, cache: SlotCache, examples: list[int], wanted: int, limits: PassLimits) -> None:
         """Give `cache` more rows, up to those `wanted`, where prompts are so short that twice as many have room."""
@@ -225,6 +251,7 @@ class _Drafter:
             if ending:
                 examples = torch.tensor([newcomers[i] for i in ending], device=device)
                 drawn[row] = self.sampler(last, self.keys[examples], torch.zeros_like(row))
+                self._begin(runner, row + first, (row, column), examples)
         return drawn
 
     def without_cache(self, order: list[int], limits: PassLimits, on_finished: Callable[[int], object] | None) -> None:

@@ -1,0 +1,222 @@
+"""Future heads: what predicts the tokens behind the next one (Gloeckle et al. 2024), on an ordinary causal model.
+
+The model's own last layer, final norm and unembedding are head 1. The trunk is everything before its last layer, with
+output z; head i = 2 … n predicts the token i places ahead:
+
+    layer    log p_i(· | x_≤t) = unembedding(norm(layer_i(z)))_t      a layer of the model's own class, the rest shared
+    linear   log p_i(· | x_≤t) = unembedding_i(norm(layer_L(z)))_t    an unembedding of its own on the final states
+
+They stand on the model as `future_heads`, so that optimizers, wrappers and fingerprints see them. `save_pretrained`
+leaves them out: what it writes is the next-token model, and the heads lie beside it in a file of their own.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from ..errors import ConfigError
+from ..files import write_atomic
+
+
+FILE = "future_heads.safetensors"
+NAME = "future_heads"  # the attribute of the model
+KINDS = ("layer", "linear")
+# With which a model changes its logits behind the unembedding.
+_LOGIT_OPTIONS = (
+    "final_logit_softcapping",
+    "logit_scale",
+    "output_multiplier",
+    "lm_head_multiplier",
+    "logits_scaling",
+)
+
+
+class FutureHeads(nn.Module):
+    """Heads 2 … n of a model; `kind` is one of `KINDS`."""
+
+    def __init__(self, kind: str, heads: list[nn.Module]) -> None:
+        super().__init__()
+        self.kind = kind
+        self.heads = nn.ModuleList(heads)
+
+    def __len__(self) -> int:
+        return len(self.heads)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a causal model that heads share or copy."""
+
+    last_layer: nn.Module
+    num_layers: int
+    norm: nn.Module
+    unembedding: nn.Linear
+
+
+@dataclass
+class Heard:
+    """What heads read in a forward pass: `states` `[n, L, d]`, and the further `arguments` of the last layer."""
+
+    parts: Parts
+    states: Tensor | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+def plain_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def heads_of(model: PreTrainedModel | PeftModel) -> FutureHeads | None:
+    """The heads that stand on a model."""
+    found = dict(plain_model(model).named_children()).get(NAME)
+    return found if isinstance(found, FutureHeads) else None
+
+
+def parts_of(model: PreTrainedModel | PeftModel) -> Parts:
+    """Find the parts of a model.
+
+    Raises:
+        ConfigError: it is not of the shape of Llama, Mistral, Qwen or GPT-NeoX.
+    """
+    base = plain_model(model)
+    config, stack = base.config.get_text_config(), base.base_model
+    count = config.num_hidden_layers
+    layers = [part for part in stack.children() if isinstance(part, nn.ModuleList) and len(part) == count]
+    norms = [part for name, part in stack.named_children() if name.endswith("norm")]
+    unembedding = base.get_output_embeddings()
+    options = config.to_dict()
+    changed = [name for name in _LOGIT_OPTIONS if options.get(name) not in (None, 1, 1.0)]
+    whole = len(layers) == 1 and len(norms) == 1 and isinstance(unembedding, nn.Linear)
+    if not whole or changed or options.get("num_local_experts"):
+        reason = f" ({', '.join(changed)} of its configuration)" if changed else ""
+        raise ConfigError(
+            f"num_future_tokens: heads need layers, one final norm and an unembedding as Llama, Mistral, Qwen and "
+            f"GPT-NeoX have them, without experts; {type(base).__name__} is built otherwise{reason}. Set "
+            "num_future_tokens: 1, or take another model"
+        )
+    return Parts(layers[0][-1], count, norms[0], unembedding)
+
+
+def add_heads(model: PreTrainedModel, count: int, kind: str) -> FutureHeads:
+    """Put `count` heads on a model: copies of its last layer, or of its unembedding.
+
+    A copied layer gets a place of its own in a key-value cache, behind the model's layers.
+    """
+    parts = parts_of(model)
+    source = parts.last_layer if kind == "layer" else parts.unembedding
+    heads = []
+    for index in range(count):
+        head = copy.deepcopy(source).requires_grad_(True)
+        for module in head.modules():
+            if "layer_idx" in vars(module):
+                vars(module)["layer_idx"] = parts.num_layers + index
+        heads.append(head)
+    added = FutureHeads(kind, heads).train(model.training)
+    model.add_module(NAME, added)
+    names = {f"{NAME}.{name}" for name in added.state_dict()}
+    model._keys_to_ignore_on_save = {*(model._keys_to_ignore_on_save or ()), *names}
+    return added
+
+
+def remove_heads(model: PreTrainedModel) -> None:
+    """Take the heads off a model."""
+    model._keys_to_ignore_on_save = {
+        name for name in model._keys_to_ignore_on_save or () if not name.startswith(f"{NAME}.")
+    }
+    del model._modules[NAME]
+
+
+@contextmanager
+def listening(parts: Parts, heads: FutureHeads) -> Iterator[Heard]:
+    """Inside, a forward pass of the model with these parts leaves what its heads read."""
+    heard = Heard(parts)
+
+    def before_last_layer(_: nn.Module, arguments: tuple[Any, ...], further: dict[str, Any]) -> None:
+        rest = dict(further)
+        heard.states = arguments[0] if arguments else rest.pop("hidden_states")
+        heard.arguments = rest
+
+    def behind_norm(_: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
+        heard.states = output
+
+    if heads.kind == "layer":
+        handle = parts.last_layer.register_forward_pre_hook(before_last_layer, with_kwargs=True)
+    else:
+        handle = parts.norm.register_forward_hook(behind_norm)
+    with handle:
+        yield heard
+
+
+def head_states(heads: FutureHeads, index: int, heard: Heard, states: Tensor) -> Tensor:
+    """What head `index` (0 is head 2) hands to its unembedding: `[n, L, d]` from `states` `[n, L, d]`, which are those
+    that were heard, or the same numbers outside their graph."""
+    if heads.kind == "linear":
+        return states
+    output = heads.heads[index](states, **heard.arguments)
+    hidden: Tensor = heard.parts.norm(output[0] if isinstance(output, tuple) else output)
+    return hidden
+
+
+def head_unembedding(heads: FutureHeads, index: int, parts: Parts) -> nn.Linear:
+    own = heads.heads[index]
+    return own if isinstance(own, nn.Linear) else parts.unembedding
+
+
+def save_heads(directory: Path, heads: FutureHeads, state: Mapping[str, Tensor] | None = None) -> None:
+    """Write the heads into a model's directory. `state`: their weights, where they are not those in memory."""
+    weights = {name: value.detach().cpu().contiguous() for name, value in (state or heads.state_dict()).items()}
+    metadata = {"format": "pt", "kind": heads.kind, "count": str(len(heads))}
+    write_atomic(directory / FILE, lambda path: save_file(weights, path, metadata=metadata))
+
+
+def saved_heads(directory: str | Path) -> Path | None:
+    """The heads' file in a model's directory, where there is one."""
+    path = Path(directory) / FILE
+    return path if path.is_file() else None
+
+
+def describe_saved(path: Path) -> tuple[str, int]:
+    """The kind and the count of the heads in a file.
+
+    Raises:
+        ConfigError: the file is no such one.
+    """
+    try:
+        with safe_open(path, framework="pt") as content:
+            metadata = content.metadata() or {}
+        return metadata["kind"], int(metadata["count"])
+    except (OSError, KeyError, ValueError) as error:
+        raise ConfigError(f"{path}: holds no future heads ({error}); move it away, or save the model again") from error
+
+
+def load_heads(model: PreTrainedModel, path: Path) -> FutureHeads:
+    """Put the heads of a file on a model, or their weights into the heads that stand on it.
+
+    Raises:
+        ConfigError: they do not fit the model, or the heads on it.
+    """
+    kind, count = describe_saved(path)
+    heads = heads_of(model) or add_heads(model, count, kind)
+    if (heads.kind, len(heads)) != (kind, count):
+        raise ConfigError(
+            f"{path}: holds {count} heads of kind {kind}, and the model has {len(heads)} of kind {heads.kind}: set "
+            f"num_future_tokens: {count + 1} and future_head: {kind}, or move the file away for new heads"
+        )
+    if model.device.type == "meta":
+        return heads
+    try:
+        heads.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        raise ConfigError(f"{path}: these heads are of another model: {error}") from error
+    return heads

@@ -1,0 +1,19 @@
+"""Multi-token prediction (Gloeckle et al. 2024): n tokens predicted at once, each by a head."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from .checkpoint import export, load
+
+EXPORTS = {"MTPConfig": "trainer", "MTPTrainer": "trainer"}
+_HOMES = {"export": "checkpoint", "load": "checkpoint"}
+
+__all__ = ["export", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

@@ -1,0 +1,74 @@
+"""Models with future heads on disk.
+
+A directory holds the next-token model as any other (or an adapter), and beside it `future_heads.safetensors`, which
+transformers passes over.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from peft import PeftConfig, PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import cached_file
+
+from ...decoding.future_heads import FILE, heads_of, load_heads, plain_model, remove_heads, saved_heads
+from ...errors import ConfigError
+from ...training.loading import require_local
+
+
+def load(path: str | Path, *, revision: str | None = None, **options: Any) -> PreTrainedModel | PeftModel:
+    """A model with its future heads, in evaluation mode.
+
+    Args:
+        path: the directory of a model that [`MTPTrainer`] saved, or of its adapter; or a hub id.
+        revision: that of the model on its hub.
+        options: as for `AutoModelForCausalLM.from_pretrained`.
+
+    Raises:
+        ConfigError: there is no such model, or it has no heads.
+    """
+    require_local(path, "model")
+    file = saved_heads(path)
+    if file is None and not Path(path).is_dir():
+        found = cached_file(str(path), FILE, revision=revision, _raise_exceptions_for_missing_entries=False)
+        file = None if found is None else Path(found)
+    if file is None:
+        raise ConfigError(f"{path}: has no {FILE}; MTPTrainer saves it where num_future_tokens is above 1")
+    return _load(path, revision, options, file).eval()
+
+
+def export(model: str | Path | PreTrainedModel | PeftModel, directory: str | Path) -> PreTrainedModel:
+    """Write the next-token model alone, an adapter merged into it, and return it.
+
+    Args:
+        model: a model with future heads, or where it lies. It is left without its heads where it is given.
+        directory: where it goes; with the tokenizer, where one lies beside the model.
+    """
+    tokenizer: PreTrainedTokenizerBase | None = None
+    if isinstance(model, (str, Path)):
+        require_local(model, "model")
+        if (Path(model) / "tokenizer_config.json").is_file():
+            tokenizer = AutoTokenizer.from_pretrained(str(model))
+        model = _load(model, None, {})
+    if heads_of(model) is not None:
+        remove_heads(plain_model(model))
+    plain = model.merge_and_unload() if isinstance(model, PeftModel) else model
+    plain.save_pretrained(str(directory))
+    if tokenizer is not None:
+        tokenizer.save_pretrained(str(directory))
+    return plain
+
+
+def _load(
+    path: str | Path, revision: str | None, options: dict[str, Any], heads: Path | None = None
+) -> PreTrainedModel | PeftModel:
+    source, adapter = str(path), (Path(path) / "adapter_config.json").is_file()
+    if adapter:
+        config = PeftConfig.from_pretrained(source)
+        source, revision = config.base_model_name_or_path, config.revision
+    model = AutoModelForCausalLM.from_pretrained(source, revision=revision or "main", **options)
+    if heads is not None:
+        load_heads(model, heads)  # before the adapter, which would be copied with the last layer
+    return PeftModel.from_pretrained(model, str(path)) if adapter else model

@@ -1,0 +1,68 @@
+"""Multi-token prediction's own keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ...compat import fused_head_faults
+from ...training.config import ExampleFields
+
+
+KINDS = ("layer", "linear")
+
+
+@dataclass
+class MTPFields(ExampleFields):
+    """How many tokens are predicted at once, and by which heads.
+
+    Args:
+        num_future_tokens (`int`, *optional*, defaults to `4`):
+            n: how many tokens behind a position are predicted, each by a head of its own. 1 is SFT.
+        future_head (`str`, *optional*, defaults to `"layer"`):
+            What heads 2 to n are: `"layer"`, a transformer layer of the model's own class, at first a copy of its
+            last, with the model's final norm and unembedding (the paper's); or `"linear"`, an unembedding of its own
+            on the model's final hidden states, at first a copy of the model's.
+        sequential_heads (`bool`, *optional*, defaults to `True`):
+            Run heads 2 to n forward and backward one after another, so that the memory of one is needed. The losses
+            and gradients are the same.
+        head_loss_weight (`float`, *optional*, defaults to `1.0`): What the losses of heads 2 to n weigh.
+    """
+
+    num_future_tokens: int = field(default=4, metadata={"help": "n: how many tokens are predicted at once; 1 is SFT."})
+    future_head: str = field(
+        default="layer",
+        metadata={"help": "What heads 2 to n are: layer or linear.", "choices": list(KINDS)},
+    )
+    sequential_heads: bool = field(
+        default=True, metadata={"help": "Run heads 2 to n forward and backward one after another."}
+    )
+    head_loss_weight: float = field(default=1.0, metadata={"help": "What the losses of heads 2 to n weigh."})
+
+    def faults(self) -> list[str]:
+        faults = super().faults()
+        if self.num_future_tokens < 1:
+            faults.append(f"num_future_tokens is {self.num_future_tokens}: it must be at least 1")
+        if self.future_head not in KINDS:
+            faults.append(f"future_head is {self.future_head!r}: choose one of {', '.join(KINDS)}")
+        if not self.head_loss_weight >= 0:
+            faults.append(f"head_loss_weight is {self.head_loss_weight}: it must be 0 or larger")
+        if self.num_future_tokens > 1:
+            faults += fused_head_faults() + self._loss_faults()
+        return faults
+
+    def _loss_faults(self) -> list[str]:
+        """What would take the loss of head 1 alone."""
+        faults = []
+        if self.loss_type == "dft":
+            faults.append("loss_type is 'dft': with num_future_tokens above 1 the loss is 'nll'")
+        if self.label_smoothing_factor:
+            faults.append("label_smoothing_factor: with num_future_tokens above 1 it would smooth head 1 alone")
+        parallel = self.parallelism_config
+        if parallel is not None and (parallel.cp_enabled or parallel.sp_enabled):
+            faults.append(
+                "parallelism_config cuts rows between processes: a head's targets would be with another process"
+            )
+        return faults
+
+
+FIELDS = MTPFields

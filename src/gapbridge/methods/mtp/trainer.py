@@ -1,0 +1,250 @@
+"""The multi-token prediction trainer (Gloeckle et al. 2024)."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import re
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftConfig, PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.integrations import is_deepspeed_zero3_enabled
+from trl import SFTConfig, SFTTrainer
+
+from ...decoding.future_heads import (
+    NAME,
+    FutureHeads,
+    Heard,
+    add_heads,
+    head_states,
+    head_unembedding,
+    heads_of,
+    listening,
+    load_heads,
+    parts_of,
+    plain_model,
+    save_heads,
+    saved_heads,
+)
+from ...errors import ConfigError
+from ...training.method import Method
+from .config import MTPFields
+from .losses import HeadLoss, future_targets, losses_at_once, losses_in_sequence
+from .paper import GLOECKLE_2024
+
+
+@dataclass
+class MTPConfig(MTPFields, SFTConfig):
+    """Configuration for [`MTPTrainer`]: everything of [`~trl.SFTConfig`], and the keys of
+    [`~gapbridge.methods.mtp.config.MTPFields`]."""
+
+
+class FutureSFTTrainer(SFTTrainer):
+    """[`~trl.SFTTrainer`] whose loss is the sum over the model's own head and the future heads that stand on it.
+
+    The losses of the heads are taken inside the model's forward pass, where TRL takes that of the first: what wraps
+    the model sees one forward and one backward pass.
+    """
+
+    def __init__(self, *args: Any, peft_config: PeftConfig | None = None, **kwargs: Any) -> None:
+        wanted = kwargs["args"].num_future_tokens > 1
+        if wanted:
+            _check(kwargs["model"], peft_config, kwargs)
+            peft_config = None if peft_config is None else _beside_heads(peft_config)
+        super().__init__(*args, peft_config=peft_config, **kwargs)
+        if wanted and self.is_fsdp_enabled:
+            raise ConfigError("num_future_tokens: heads are not trained under FSDP: take zero2, ddp, or one process")
+        self._heads = heads_of(self.model) if wanted else None
+        self._figures: Tensor | None = None  # of the last forward pass, `[heads, 3]`
+        if self._heads is not None:
+            self._heads.requires_grad_(True)  # an adapter has frozen them with the rest
+            self._hang_in(plain_model(self.model), self._heads)
+
+    def _hang_in(self, base: PreTrainedModel, heads: FutureHeads) -> None:
+        """Add the heads' log-probabilities to those that `base.forward` gives TRL."""
+        behind, parts = base.forward, parts_of(base)
+
+        @functools.wraps(type(base).forward)
+        def forward(_: PreTrainedModel, *args: Any, fused_lm_head: bool = False, **kwargs: Any) -> Any:
+            if not fused_lm_head:
+                return behind(*args, **kwargs)
+            with listening(parts, heads) as heard:
+                output = behind(*args, fused_lm_head=True, **kwargs)
+            total, figures = self._future_losses(heads, heard, kwargs["labels"], kwargs.get("position_ids"))
+            first = [output.log_probs.sum(), output.is_top1.sum(), output.label_mask.sum()]
+            self._figures = torch.cat([torch.stack([entry.detach().float() for entry in first])[None], figures])
+            if self.model.training:
+                # TRL takes the negative sum and divides it by the number of tokens with loss.
+                weighted = (self.args.head_loss_weight * total)[None]
+                output.log_probs = torch.cat([output.log_probs.flatten(), weighted])
+            return output
+
+        base.forward = types.MethodType(forward, base)
+
+    def _future_losses(
+        self, heads: FutureHeads, heard: Heard, labels: Tensor, position_ids: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Of heads 2 to n, the sum of their log-probabilities and their figures."""
+        parts = heard.parts
+        starts = None if position_ids is None else position_ids == 0
+        if heard.states is None:
+            raise RuntimeError("the model's last layer was not called")
+        losses = [
+            HeadLoss(
+                functools.partial(head_states, heads, index, heard),
+                head_unembedding(heads, index, parts),
+                future_targets(labels, index + 2, starts),
+            )
+            for index in range(len(heads))
+        ]
+        if not self.args.sequential_heads:
+            return losses_at_once(heard.states, losses)
+        for module in heads.modules():
+            if "gradient_checkpointing" in vars(module):
+                vars(module)["gradient_checkpointing"] = False  # the activations of one head are in memory, no more
+        shared = [parts.norm, parts.unembedding] if heads.kind == "layer" else []
+        learning = [weight for part in (heads, *shared) for weight in part.parameters() if weight.requires_grad]
+        return losses_in_sequence(heard.states, losses, learning)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor | Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """-Σ_i Σ_t log p_i(x_{t+i} | x_≤t) in training, divided by the number of tokens with loss; that of head 1
+        alone in evaluation."""
+        result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if self._figures is not None:
+            figures = self.accelerator.reduce(self._figures, reduction="sum").tolist()
+            metrics = self._metrics["train" if self.model.training else "eval"]
+            for index, (log_probs, correct, count) in enumerate(figures, start=1):
+                if count:
+                    metrics[f"head_{index}_loss"].append(-log_probs / count)
+                    metrics[f"head_{index}_accuracy"].append(correct / count)
+            self._figures = None
+        return result
+
+    def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Tensor] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self._heads is not None and self.args.should_save:
+            weights = None if state_dict is None else _of_heads(state_dict)
+            save_heads(Path(output_dir or self.args.output_dir), self._heads, weights)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._load_heads(resume_from_checkpoint)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """The heads are not missing: they have a file of their own."""
+        missing = [name for name in load_result.missing_keys if not name.startswith(f"{NAME}.")]
+        super()._issue_warnings_after_load(type(load_result)(missing, load_result.unexpected_keys))
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        if not self.is_deepspeed_enabled:  # its own checkpoint has the whole model
+            self._load_heads(str(self.state.best_model_checkpoint))
+
+    def _load_heads(self, checkpoint: str) -> None:
+        if self._heads is None:
+            return
+        path = saved_heads(checkpoint)
+        if path is None:
+            raise ConfigError(f"{checkpoint}: holds no future heads, and num_future_tokens is above 1")
+        load_heads(plain_model(self.model), path)
+
+
+class MTPTrainer(Method, FutureSFTTrainer):
+    """
+    Trainer for multi-token prediction: from every position the model learns the next n tokens, each with a head of its
+    own on a shared trunk.
+
+    It takes what [`~trl.SFTTrainer`] takes, with an [`MTPConfig`]; see [`~gapbridge.training.method.Method`] for the
+    arguments. The rows are the reference rows. `loss` is the sum over the heads in training; `eval_loss` is the
+    next-token loss, comparable with SFT's. It logs `head_i_loss` and `head_i_accuracy` for i = 1 … n. With an adapter
+    the trunk learns through it, and the heads with all their weights.
+
+    Raises:
+        ConfigError: heads do not fit the model, or how its weights are held.
+    """
+
+    _tag_names = ["trl", "mtp", "gapbridge"]
+    _name = "MTP"
+    _paper = GLOECKLE_2024
+    config_class = MTPConfig
+    degenerate = {"num_future_tokens": 1}
+
+    @classmethod
+    def prepare(cls, model: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase, args: MTPConfig) -> None:
+        """Heads 2 to n: those that lie beside the model, or new ones."""
+        if model is None or isinstance(model, PeftModel) or args.num_future_tokens == 1:
+            return
+        if heads_of(model) is not None:
+            return
+        faults = []
+        if model.config.to_dict().get("quantization_config") is not None:
+            faults.append(
+                "num_future_tokens: heads learn with all their weights, and are copies of layers: load the model "
+                "without load_in_4bit and load_in_8bit, or set num_future_tokens: 1"
+            )
+        if is_deepspeed_zero3_enabled():
+            faults.append("num_future_tokens: heads are not trained under ZeRO-3: take zero2, ddp, or one process")
+        if faults:
+            raise ConfigError(faults)
+        count = args.num_future_tokens - 1
+        path = saved_heads(model.config._name_or_path)
+        heads = add_heads(model, count, args.future_head)
+        if path is not None:
+            load_heads(model, path)
+        for weight in heads.parameters():
+            weight.requires_grad_(True)
+
+
+METHOD = MTPTrainer
+
+
+def _check(model: PreTrainedModel | PeftModel, peft_config: PeftConfig | None, given: Mapping[str, Any]) -> None:
+    """Refuse what heads cannot stand on, before TRL takes it."""
+    faults = []
+    if isinstance(model, PeftModel):
+        faults.append(
+            "num_future_tokens: the heads' trunk is an adapter on its base already: merge it (merge_adapter: true in "
+            "the run that made it), and start from the whole model"
+        )
+    elif heads_of(model) is None:
+        faults.append("num_future_tokens: the model has no heads: call MTPTrainer.prepare(model, tokenizer, args)")
+    if peft_config is not None and peft_config.is_prompt_learning:
+        faults.append(
+            f"num_future_tokens: an adapter of type {peft_config.peft_type.value} moves the labels; use LoRA"
+        )
+    if given.get("compute_loss_func") is not None:
+        faults.append("compute_loss_func would take the loss of head 1 alone; leave it out")
+    if faults:
+        raise ConfigError(faults)
+
+
+def _beside_heads(peft_config: PeftConfig) -> PeftConfig:
+    """The adapter's configuration, with the heads among what it leaves alone: they learn with all their weights."""
+    changed = copy.copy(peft_config)
+    excluded = changed.exclude_modules
+    pattern = rf"(.*\.)?{NAME}\..*"
+    if isinstance(excluded, str):
+        pattern = f"{pattern}|{excluded}"
+    elif excluded:
+        pattern = f"{pattern}|(.*\\.)?({'|'.join(re.escape(name) for name in excluded)})"
+    changed.exclude_modules = pattern
+    return changed
+
+
+def _of_heads(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The heads' weights among a whole model's, under their own names."""
+    prefix = re.compile(rf"(.*\.)?{NAME}\.")
+    return {prefix.sub("", name, count=1): value for name, value in state_dict.items() if prefix.match(name)}

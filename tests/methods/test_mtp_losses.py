@@ -1,0 +1,145 @@
+"""The heads' losses: their targets by hand, and one after another the sums and gradients of all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from conftest import VOCAB, sharpen, tiny_llama
+from torch import Tensor, nn
+from transformers import (
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from gapbridge import ConfigError
+from gapbridge.decoding.future_heads import FutureHeads, add_heads, head_states, head_unembedding, listening, parts_of
+from gapbridge.methods.mtp import losses
+from gapbridge.methods.mtp.losses import HeadLoss, future_targets, losses_at_once, losses_in_sequence
+
+
+SHAPE = {
+    "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+}  # fmt: skip
+
+
+def mistral() -> PreTrainedModel:
+    return MistralForCausalLM(MistralConfig(**SHAPE, num_key_value_heads=2, sliding_window=6))
+
+
+def qwen() -> PreTrainedModel:
+    return Qwen2ForCausalLM(Qwen2Config(**SHAPE, num_key_value_heads=2, tie_word_embeddings=True))
+
+
+def gpt_neox() -> PreTrainedModel:
+    return GPTNeoXForCausalLM(GPTNeoXConfig(**SHAPE))
+
+
+MODELS: dict[str, Callable[[], PreTrainedModel]] = {
+    "llama": tiny_llama, "mistral": mistral, "qwen": qwen, "gpt-neox": gpt_neox,
+}  # fmt: skip
+
+
+def model_of(name: str) -> PreTrainedModel:
+    torch.manual_seed(0)
+    return MODELS[name]() if name == "llama" else sharpen(MODELS[name](), 3.0)
+
+
+def test_targets_by_hand() -> None:
+    """Two prompt tokens, an answer of four, a user turn, an answer of two, padding."""
+    labels = torch.tensor([[-100, -100, 5, 6, 7, 8, -100, 9, 10, -100]])
+    n = -100
+    assert future_targets(labels, 1).tolist() == [[n, 5, 6, 7, 8, n, 9, 10, n, n]]
+    assert future_targets(labels, 2).tolist() == [[n, 6, 7, 8, n, n, 10, n, n, n]]
+    assert future_targets(labels, 4).tolist() == [[n, 8, n, n, n, n, n, n, n, n]]
+    assert future_targets(labels, 5).tolist() == future_targets(labels, 10).tolist() == [[n] * 10]
+
+
+def test_targets_stay_in_their_document() -> None:
+    """Also where a document's first label carries loss."""
+    labels = torch.tensor([[1, 2, 3, 4, 5, 6]])
+    starts = torch.tensor([[True, False, False, True, False, False]])
+    assert future_targets(labels, 1, starts).tolist() == [[2, 3, -100, 5, 6, -100]]
+    assert future_targets(labels, 2, starts).tolist() == [[3, -100, -100, 6, -100, -100]]
+
+
+def tasks(model: PreTrainedModel, heads: FutureHeads, inputs: dict[str, Tensor]) -> tuple[Tensor, list[HeadLoss]]:
+    labels = inputs["input_ids"].masked_fill(torch.arange(inputs["input_ids"].shape[1]) < 3, -100)
+    with listening(parts_of(model), heads) as heard:
+        model(**inputs, use_cache=False)
+    assert heard.states is not None
+    return heard.states, [
+        HeadLoss(
+            partial(head_states, heads, at, heard),
+            head_unembedding(heads, at, heard.parts),
+            future_targets(labels, at + 2),
+        )
+        for at in range(len(heads))
+    ]
+
+
+def gradients(model: PreTrainedModel, loss: Tensor) -> dict[str, Tensor]:
+    model.zero_grad()
+    loss.backward()
+    found = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+    assert any("future_heads" in name for name in found) and any("layers.0" in name for name in found)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["layer", "linear"])
+@pytest.mark.parametrize("name", MODELS)
+def test_one_after_another_is_all_at_once(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures to 1e-6, gradients to 1e-5, with chunks that do not divide the positions."""
+    monkeypatch.setattr(losses, "CHUNK", 7)
+    model = model_of(name)
+    heads = add_heads(model, 3, kind)
+    for weight in heads.parameters():
+        weight.data += 0.01 * torch.randn_like(weight)
+    inputs = {"input_ids": torch.randint(0, VOCAB, (3, 15))}
+    total, figures = losses_at_once(*tasks(model, heads, inputs))
+    expected = gradients(model, -total / 30)
+    states, heads_of_model = tasks(model, heads, inputs)
+    parts = parts_of(model)
+    shared: list[nn.Module] = [parts.norm, parts.unembedding] if kind == "layer" else []
+    learning = [weight for part in (heads, *shared) for weight in part.parameters()]
+    own_total, own_figures = losses_in_sequence(states, heads_of_model, learning)
+    assert own_total.item() == pytest.approx(total.item(), rel=1e-6)
+    torch.testing.assert_close(own_figures, figures, rtol=1e-6, atol=0)
+    found = gradients(model, -own_total / 30)
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        assert float((found[key] - value).norm()) <= 1e-5 * float(value.norm()) + 1e-9, key
+    with torch.no_grad():
+        again, _ = losses_in_sequence(*tasks(model, heads, inputs), learning)
+    assert again.item() == pytest.approx(total.item(), rel=1e-6) and not again.requires_grad
+
+
+def test_new_heads_are_the_last_layer() -> None:
+    """With a copied layer a head says what head 1 says, so its states are the model's final states."""
+    for name in MODELS:
+        model = model_of(name)
+        heads = add_heads(model, 2, "layer")
+        tokens = torch.randint(0, VOCAB, (2, 9))
+        with torch.no_grad(), listening(parts_of(model), heads) as heard:
+            logits = model(tokens, use_cache=False).logits
+            assert heard.states is not None
+            own = head_unembedding(heads, 1, heard.parts)(head_states(heads, 1, heard, heard.states))
+        torch.testing.assert_close(own, logits)
+
+
+def test_other_shapes_are_refused() -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel, GraniteConfig, GraniteForCausalLM
+
+    for model in (
+        GPT2LMHeadModel(GPT2Config(vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4)),
+        GraniteForCausalLM(GraniteConfig(**SHAPE, num_key_value_heads=2, logits_scaling=8.0)),
+    ):
+        with pytest.raises(ConfigError, match="num_future_tokens: heads need layers"):
+            add_heads(model, 1, "layer")

@@ -1,0 +1,183 @@
+"""The multi-token trainer: its loss by hand, the same however rows are laid out, heads saved, loaded and resumed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from gapbridge import ConfigError, MTPConfig, MTPTrainer
+from gapbridge.decoding.future_heads import FILE, head_states, head_unembedding, heads_of, listening, parts_of
+from gapbridge.methods.mtp import export, load
+from gapbridge.methods.mtp.losses import future_targets
+from gapbridge.tasks.word_problems import problems
+
+
+MakeBase = Callable[[], PreTrainedModel]
+COMMON: dict[str, Any] = {
+    "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none", "max_length": 256,
+    "per_device_train_batch_size": 4, "learning_rate": 1e-3, "max_steps": 2, "logging_steps": 1,
+    "save_strategy": "no", "seed": 7, "num_future_tokens": 3,
+}  # fmt: skip
+
+
+def rows(count: int = 8) -> Dataset:
+    return Dataset.from_list([problem.row() for problem in problems("train", count=count, steps=(2, 3))])
+
+
+def mtp(folder: Path, model: PreTrainedModel, tokenizer: Any, **options: Any) -> MTPTrainer:
+    given = {key: options.pop(key) for key in ("peft_config", "eval_dataset") if key in options}
+    args = MTPConfig(str(folder), **{**COMMON, **options})
+    return MTPTrainer(model, args=args, train_dataset=rows(), processing_class=tokenizer, **given)
+
+
+def logged(trainer: MTPTrainer, key: str) -> list[float]:
+    return [entry[key] for entry in trainer.state.log_history if key in entry]
+
+
+def said(model: Any, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The logits of the model, and of head 2."""
+    heads = heads_of(model)
+    assert heads is not None
+    with torch.no_grad(), listening(parts_of(model), heads) as heard:
+        logits = model(tokens, use_cache=False).logits
+        assert heard.states is not None
+        return logits, head_unembedding(heads, 0, heard.parts)(head_states(heads, 0, heard, heard.states))
+
+
+def test_loss_is_the_hand_computed_one(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
+    """One step over all rows; each head's loss and accuracy are logged."""
+    trainer = mtp(
+        tmp_path, make_base(), tokenizer, per_device_train_batch_size=8, max_steps=1, head_loss_weight=0.5,
+        eval_dataset=rows(), eval_strategy="steps", eval_on_start=True,
+    )  # fmt: skip
+    sums, right, counts = [0.0] * 3, [0] * 3, [0] * 3
+    for row in trainer.train_dataset:
+        log_probs = torch.log_softmax(make_base()(torch.tensor([row["input_ids"]])).logits[0], -1)
+        for head in range(3):  # copies of the last layer: all say what head 1 says
+            targets = future_targets(torch.tensor([row["labels"]]), head + 1)[0].tolist()
+            for at, target in enumerate(targets):
+                if target != -100:
+                    sums[head] -= float(log_probs[at, target])
+                    right[head] += int(log_probs[at].argmax() == target)
+                    counts[head] += 1
+    trainer.train()
+    assert counts[0] > counts[1] > counts[2] > 0
+    assert logged(trainer, "loss") == [pytest.approx((sums[0] + 0.5 * sums[1] + 0.5 * sums[2]) / counts[0], rel=1e-5)]
+    for head in range(3):
+        name = f"head_{head + 1}"
+        assert logged(trainer, f"{name}_loss") == [pytest.approx(sums[head] / counts[head], rel=1e-5)]
+        assert logged(trainer, f"{name}_accuracy") == [pytest.approx(right[head] / counts[head])]
+        assert logged(trainer, f"eval_{name}_loss")[0] == pytest.approx(sums[head] / counts[head], rel=1e-5)
+    assert logged(trainer, "eval_loss")[0] == pytest.approx(sums[0] / counts[0], rel=1e-5), "that of head 1 alone"
+
+
+def test_the_same_training_in_any_layout(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
+    """All at once, packed, accumulated, or with the trunk's activations made again."""
+    variants: dict[str, dict[str, Any]] = {
+        "plain": {"per_device_train_batch_size": 8},
+        "at once": {"per_device_train_batch_size": 8, "sequential_heads": False},
+        "packed": {"per_device_train_batch_size": 8, "packing": True, "max_length": 1024},
+        "accumulated": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},
+        "checkpointed": {"per_device_train_batch_size": 8, "gradient_checkpointing": True},
+    }
+    found = {}
+    for name, options in variants.items():
+        trainer = mtp(tmp_path / name, make_base(), tokenizer, **options)
+        trainer.train()
+        found[name] = [*logged(trainer, "loss"), *logged(trainer, "grad_norm")]
+        assert len(found[name]) == 4 and all(torch.isfinite(torch.tensor(found[name])))
+    for name, values in found.items():
+        assert values == pytest.approx(found["plain"], rel=1e-4), name
+
+
+def test_saved_loaded_and_resumed(
+    make_base: MakeBase, tokenizer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`from_pretrained` gets the next-token model and says nothing; a resumed run has the heads beside it."""
+    options = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4, "future_head": "linear"}
+    whole = mtp(tmp_path / "whole", make_base(), tokenizer, **options)
+    whole.train()
+    again = mtp(tmp_path / "again", make_base(), tokenizer, **options)
+    with caplog.at_level(logging.WARNING, logger="transformers"):
+        again.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
+    weights = whole.model.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in again.model.state_dict().items())
+    assert "future_heads" not in caplog.text
+
+    directory = tmp_path / "model"
+    whole.save_model(str(directory))
+    names = set(load_file(directory / "model.safetensors"))
+    assert names == set(load_file(Path("recipes/tiny/base") / "model.safetensors"))
+    caplog.clear()
+    plain = AutoModelForCausalLM.from_pretrained(directory)
+    assert not caplog.records and heads_of(plain) is None
+    assert all(torch.equal(value, weights[name]) for name, value in plain.state_dict().items())
+    MTPTrainer.prepare(plain, tokenizer, whole.args)
+    assert all(torch.equal(value, weights[name]) for name, value in plain.state_dict().items())
+    assert len(heads_of(plain) or ()) == 2
+
+    loaded = load(directory)
+    assert not loaded.training
+    assert all(torch.equal(value, weights[name]) for name, value in loaded.state_dict().items())
+    export(directory, tmp_path / "plain")
+    assert not (tmp_path / "plain" / FILE).exists() and (tmp_path / "plain" / "tokenizer.json").exists()
+    with pytest.raises(ConfigError, match=rf"plain: has no {FILE}"):
+        load(tmp_path / "plain")
+    exported = AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
+    assert all(torch.equal(value, weights[name]) for name, value in exported.state_dict().items())
+
+    other = AutoModelForCausalLM.from_pretrained(directory)
+    with pytest.raises(ConfigError, match=rf"{FILE}: holds 2 heads of kind linear, .* set num_future_tokens: 3"):
+        MTPTrainer.prepare(other, tokenizer, MTPConfig(str(tmp_path), **{**COMMON, "num_future_tokens": 5}))
+
+
+def test_an_adapter_on_the_trunk_and_whole_heads(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
+    base = make_base()
+    lora = LoraConfig(r=2, target_modules="all-linear", lora_dropout=0.0)
+    trainer = mtp(tmp_path, base, tokenizer, peft_config=lora, save_strategy="steps", save_steps=2)
+    learning = {name for name, weight in trainer.model.named_parameters() if weight.requires_grad}
+    assert {name for name in learning if "future_heads" in name and "lora" in name} == set()
+    assert {name.split(".future_heads.")[1] for name in learning if "future_heads" in name} == set(
+        heads_of(base).state_dict()
+    )
+    assert all("lora" in name or "future_heads" in name for name in learning)
+    before = {name: weight.clone() for name, weight in trainer.model.named_parameters()}
+    trainer.train()
+    moved = {name for name, weight in trainer.model.named_parameters() if not torch.equal(weight, before[name])}
+    assert moved == learning
+    saved = load_file(tmp_path / "checkpoint-2" / FILE)
+    assert all(torch.equal(value, saved[name]) for name, value in heads_of(base).state_dict().items())
+    assert not any("future_heads" in name for name in load_file(tmp_path / "checkpoint-2/adapter_model.safetensors"))
+    trainer.model.eval()
+    tokens = torch.tensor([trainer.train_dataset[0]["input_ids"]])
+    own, head = said(trainer.model, tokens)
+    logits, second = said(load(tmp_path / "checkpoint-2"), tokens)
+    torch.testing.assert_close(logits, own)
+    torch.testing.assert_close(second, head)
+    merged = export(load(tmp_path / "checkpoint-2"), tmp_path / "plain")
+    torch.testing.assert_close(merged(tokens).logits, own, atol=1e-4, rtol=1e-4)
+
+
+def test_what_would_train_head_1_alone_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from packaging.version import Version
+
+    from gapbridge import compat
+
+    with pytest.raises(ConfigError) as caught:
+        MTPConfig(str(tmp_path), **{**COMMON, "loss_type": "dft", "label_smoothing_factor": 0.1, "future_head": "one"})
+    assert [fault.split()[0].rstrip(":") for fault in caught.value.faults] == [
+        "future_head", "loss_type", "label_smoothing_factor",
+    ]  # fmt: skip
+    MTPConfig(str(tmp_path), **{**COMMON, "loss_type": "dft", "num_future_tokens": 1})
+    monkeypatch.setattr(compat, "TRL", Version("1.15.0"))
+    with pytest.raises(ConfigError, match=r"num_future_tokens above 1 needs TRL 1\.16 or newer, this is 1\.15\.0"):
+        MTPConfig(str(tmp_path), **COMMON)
