@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from peft import PeftConfig, PeftModel
 from tokenizers import AddedToken
 from torch import Tensor
@@ -16,6 +17,7 @@ from ...compat import vocabulary_size
 from ...decoding.mode import is_sharded
 from ...errors import ConfigError
 from ...examples.pauses import Pauses, pause_id, record_pauses, recorded_pauses
+from ...examples.template import ChatTemplate
 from ...training.loading import grow_vocabulary
 
 
@@ -85,9 +87,22 @@ def _check_free(tokenizer: PreTrainedTokenizerBase, token: str) -> None:
             f"pause_token is {token!r}, a token of text: no answer may hold a pause. Choose a new token, or a special "
             "one that nothing uses"
         )
-    template = str(tokenizer.chat_template or "")
-    if token in template or index in (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id):
+    if index in (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id) or _in_chats(
+        tokenizer, token
+    ):
         raise ConfigError(f"pause_token is {token!r}, which the chat template or the tokenizer uses: choose another")
+
+
+def _in_chats(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
+    """Whether the chat template writes the token, as it stands there or made from a role's name."""
+    if not tokenizer.chat_template:
+        return False
+    turns = [{"role": role, "content": "a"} for role in ("user", "assistant", "user")]
+    try:
+        rendered = ChatTemplate(tokenizer).text(turns, ask=True)
+    except (TemplateError, ValueError, TypeError):  # it takes no such conversation
+        rendered = ""
+    return token in rendered or token in str(tokenizer.chat_template)
 
 
 def begin_rows(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, index: int, init: str, seed: int) -> None:
