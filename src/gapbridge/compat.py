@@ -14,7 +14,7 @@ from packaging.version import Version
 
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, Trainer
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
     from trl import ModelConfig
 
 TRL, TRANSFORMERS = (Version(metadata.version(package)) for package in ("trl", "transformers"))
@@ -116,6 +116,21 @@ def training_chat_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
         return None
     variant: str | None = templates.get_training_chat_template(tokenizer)
     return variant
+
+
+def vocabulary_size(model: PreTrainedModel) -> int:
+    """How many ids a model takes. PEFT's wrapper of embeddings with trained rows does not pass the number on."""
+    layer: Any = model.get_input_embeddings()
+    if isinstance(layer, import_module("peft.utils").AuxiliaryTrainingWrapper):
+        layer = layer.original_module
+    return int(layer.num_embeddings)
+
+
+def show_head_bias(model: PreTrainedModel) -> None:
+    """Have PEFT's wrapper of an output head with trained rows pass on the head's bias: TRL's fused loss reads it."""
+    head: Any = model.get_output_embeddings()
+    if isinstance(head, import_module("peft.utils").TrainableTokensWrapper):
+        vars(head)["bias"] = head.original_module.bias  # not as a parameter of its own
 
 
 def http_client() -> ModuleType:

@@ -9,6 +9,7 @@ from typing import Any
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from ..compat import vocabulary_size
 from ..errors import DataError
 
 
@@ -18,7 +19,7 @@ def check_examples(
     """Raise a DataError that lists every example with an empty part or with ids that the model does not know."""
     if len(set(ids)) < len(ids):
         raise DataError("ids are not unique: two examples with one id would get the same noise")
-    vocab_size = model.get_input_embeddings().num_embeddings
+    vocab_size = vocabulary_size(model)
     faults = []
     for name, rows in parts.items():
         for example_id, row in zip(ids, rows, strict=True):

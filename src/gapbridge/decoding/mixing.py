@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..compat import vocabulary_size
 from ..errors import DataError
 from .checks import check_examples, check_lengths
 from .full_passes import draw_in_passes
@@ -258,7 +259,7 @@ def _mix_fixed_point(
 
     As many rows go into a pass as the limits allow, and as have no more logits drawn than `_LOGITS`: at least one.
     """
-    drawable = _LOGITS // model.get_input_embeddings().num_embeddings  # places
+    drawable = _LOGITS // vocabulary_size(model)  # places
     draws = examples.coins.sum(dim=1)
     done = 0
     while done < len(examples):

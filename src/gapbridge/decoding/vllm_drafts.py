@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..compat import vocabulary_size
 from ..errors import DataError, RunError
 from .drafting import Draft
 from .mode import generation_mode
@@ -236,7 +237,7 @@ def check_weights(
     chosen = sorted(prompts, key=len)[:CHECKED_PROMPTS]
     common = _parameters(DrawOptions(), CHECKED_TOKENS, stop_tokens)
     parameters = [{**common, "seed": at} for at in range(len(chosen))]
-    vocabulary = model.get_input_embeddings().num_embeddings
+    vocabulary = vocabulary_size(model)
     differences = []
     with generation_mode(model):
         for prompt, reply in zip(chosen, engine.answers(chosen, parameters), strict=True):

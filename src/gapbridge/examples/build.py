@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors import ConfigError, DataError
 from .example import EXAMPLE_FEATURES, BadRow, ExampleSet
+from .pauses import pauses_after_prompt, with_pauses
 from .template import ChatTemplate
 from .tokens import Fillers, answer_end
 from .turns import ChatSplitter, Split, split_pair
@@ -50,7 +51,8 @@ def build_examples(
     Forms: `messages`; `prompt` and `completion` as lists of messages or as strings; `input_ids` with `labels` or
     `completion_mask` (the reference starts at the first trained token). `messages` win over a `prompt` column without
     `completion` (UltraChat's `prompt` repeats the first user turn). A row may bring `tools` and
-    `chat_template_kwargs`. An `id` column is used where there is one; otherwise an id is a hash of the content.
+    `chat_template_kwargs`. An `id` column is used where there is one; otherwise an id is a hash of the content. For a
+    model with pauses (`pauses.py`) they stand at the end of each prompt, and a conversation is one example a turn.
 
     Args:
         stops: token ids that end an answer, from `stop_tokens`.
@@ -84,9 +86,10 @@ def build_examples(
     table, bad_rows, cut, truncated = tokenise_rows(
         dataset, tokenise, EXAMPLE_FEATURES, num_proc=num_proc, source=source, on_bad_rows=on_bad_rows
     )
-    return ExampleSet(
+    examples = ExampleSet(
         table, bad_rows, source, cut, truncated, conversational, tuple(stops), date, dict(chat_template_kwargs or {})
     )
+    return with_pauses(examples, pauses_after_prompt(tokenizer))
 
 
 def require_template(tokenizer: PreTrainedTokenizerBase, source: str) -> None:
@@ -184,6 +187,7 @@ class RowTokeniser:
         self.max_length, self.truncate_long_rows, self.all_turns = max_length, truncate_long_rows, all_turns
         self.answer = answer
         self.vocabulary = len(self.tokenizer)
+        self.pauses = len(pauses_after_prompt(self.tokenizer))
         self.fillers = Fillers(self.tokenizer, stops)
         self.splitter = None
         if form != "ids" and self.tokenizer.chat_template is not None:
@@ -201,12 +205,13 @@ class RowTokeniser:
             if not end and not split.trained:  # one piece, with words after its stop token
                 end = max((at + 1 for at, token in enumerate(answer) if token in self.stops), default=0)
             fault = self._ending_fault(answer, end)
-        room = len(answer) if self.max_length is None else self.max_length - len(prompt)
+        asks = len(prompt) + self.pauses
+        room = len(answer) if self.max_length is None else self.max_length - asks
         truncated = not fault and room < len(answer)
         if not fault and room < 1:
-            fault = f"over-length: the prompt alone has {len(prompt)} tokens, max_length is {self.max_length}"
+            fault = f"over-length: the prompt alone has {asks} tokens, max_length is {self.max_length}"
         elif truncated and not self.truncate_long_rows:
-            fault = f"over-length: {len(prompt)} + {len(answer)} tokens, max_length is {self.max_length}"
+            fault = f"over-length: {asks} + {len(answer)} tokens, max_length is {self.max_length}"
         given = row.get("id")
         content = hashlib.blake2b(json.dumps([prompt, answer]).encode(), digest_size=8).hexdigest()
         kept = min(room, end)

@@ -20,6 +20,7 @@ from trl import extract_prompt
 from ..errors import DataError
 from .build import RowTokeniser, messages_fault, require_template, text_fault, tokenise_rows
 from .example import EXAMPLE_FEATURES, Example, ExampleSet
+from .pauses import pauses_after_prompt, with_pauses
 from .template import ChatTemplate
 from .turns import common_length
 
@@ -104,9 +105,10 @@ def build_preferences(
     table, bad_rows, cut, truncated = tokenise_rows(
         dataset, tokenise, PREFERENCE_FEATURES, num_proc=num_proc, source=source, on_bad_rows=on_bad_rows
     )
-    return PreferenceSet(
+    examples = PreferenceSet(
         table, bad_rows, source, cut, truncated, conversational, tuple(stops), date, dict(chat_template_kwargs or {})
     )
+    return with_pauses(examples, pauses_after_prompt(tokenizer))
 
 
 class _TokenisePair:

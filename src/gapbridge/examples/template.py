@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.tokenization_utils_base import BatchEncoding
 
 from ..compat import training_chat_template
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 
 
 Messages = list[dict[str, Any]]
@@ -49,6 +49,21 @@ class ChatTemplate:
     def ids(self, messages: Messages, *, ask: bool = False, **options: Any) -> list[int]:
         """The conversation as token ids; with `ask` the template's generation prompt follows it."""
         return list(self._apply(messages, add_generation_prompt=ask, return_dict=True, **options)["input_ids"])
+
+    def prompt_ids(self, prompt: str | Messages | list[int]) -> list[int]:
+        """What a model is asked: the ids of a conversation with the template's generation prompt, of a text, or those
+        that are given.
+
+        Raises:
+            DataError: the prompt is empty.
+        """
+        if not prompt:
+            raise DataError("a prompt is empty")
+        if isinstance(prompt, str):
+            return list(self.tokenizer(prompt)["input_ids"])
+        if isinstance(prompt[0], int):
+            return list(prompt)
+        return self.ids(prompt, ask=True)
 
     def marked(self, messages: Messages, **options: Any) -> BatchEncoding:
         """The encoded conversation with `assistant_masks`: 1 on the tokens that TRL's `assistant_only_loss` trains."""

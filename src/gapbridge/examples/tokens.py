@@ -7,7 +7,9 @@ from collections.abc import Collection, Sequence
 
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from ..compat import vocabulary_size
 from ..errors import ConfigError
+from .pauses import pause_id
 
 
 def stop_tokens(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None = None) -> list[int]:
@@ -41,8 +43,10 @@ def control_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def unnamed_tokens(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> list[int]:
-    """Ids that the model can give but the tokenizer cannot decode: rows that pad the embedding."""
-    return list(range(len(tokenizer), model.get_input_embeddings().num_embeddings))
+    """Ids that no answer holds: rows that pad the embedding, which the tokenizer cannot decode, and a pause token."""
+    pause = pause_id(tokenizer)
+    padding = list(range(len(tokenizer), vocabulary_size(model)))
+    return padding if pause is None else [pause, *padding]
 
 
 def suppressed_tokens(

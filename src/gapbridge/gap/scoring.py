@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
+from ..compat import vocabulary_size
 from ..decoding.mode import generation_mode
 
 
@@ -57,7 +58,7 @@ def score(
         on_scored: called with the number of newly scored rows.
     """
     lengths = [len(x) + len(y) for x, y in zip(prompts, labels, strict=True)]
-    vocabulary = model.get_input_embeddings().num_embeddings
+    vocabulary = vocabulary_size(model)
     found: list[Scores | None] = [None] * len(lengths)
     with generation_mode(model):
         for chunk in batches(lengths, vocabulary, batch_size):

@@ -20,6 +20,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
+from ..compat import vocabulary_size
 from ..contexts.fill import fill_store, shared_identity
 from ..contexts.store import ContextStore
 from ..decoding import Draft, DrawOptions, draft_answers
@@ -123,7 +124,7 @@ def draw_slips(
     keys = example_keys([f"{e.id}/slip" for e in everyone], seed=seed, round_index=0).to(model.device)
     drawn: dict[tuple[int, int], int] = {}
     with generation_precision(model, args), generation_mode(model):
-        for chunk in batches([len(row) for row in rows], model.get_input_embeddings().num_embeddings, batch_size):
+        for chunk in batches([len(row) for row in rows], vocabulary_size(model), batch_size):
             cells = [(row, i, t) for row, i in enumerate(chunk) for t in wanted[i]]
             if not cells:
                 continue

@@ -23,7 +23,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 from trl import ModelConfig, clone_chat_template, get_quantization_config
 
-from ..compat import model_faults, tokenizer_faults
+from ..compat import model_faults, tokenizer_faults, vocabulary_size
 from ..errors import ConfigError, refusals
 
 
@@ -90,11 +90,29 @@ def load_model(path: str | Path, args: Any, *, whole: bool = True, **options: An
             base, revision = _base_of(adapter, options.pop("revision", None))
             _require_readable(model_faults(base, revision))
             model = AutoModelForCausalLM.from_pretrained(base, revision=revision or "main", **options)
+            _grow_for_adapter(model, adapter)
             model = PeftModel.from_pretrained(model, str(adapter), is_trainable=True)
             record_revision(model.active_peft_config, revision)
             return model
     except (OSError, ValueError, SafetensorError) as error:
         raise ConfigError(f"model {path!s} cannot be loaded: {error}") from error
+
+
+def grow_vocabulary(model: PreTrainedModel, size: int) -> None:
+    """Give the embeddings, and the output head, `size` rows where they have fewer; the new ones are zero."""
+    before = vocabulary_size(model)
+    if before >= size:
+        return
+    model.resize_token_embeddings(size, mean_resizing=False)
+    with torch.no_grad():
+        for layer in filter(None, (model.get_input_embeddings(), model.get_output_embeddings())):
+            layer.weight[before:] = 0
+
+
+def _grow_for_adapter(model: PreTrainedModel, adapter: Path) -> None:
+    """Room for tokens that an adapter brings: it holds their rows, and its tokenizer their names."""
+    if (adapter / "tokenizer_config.json").is_file():
+        grow_vocabulary(model, len(AutoTokenizer.from_pretrained(adapter)))
 
 
 def _require_readable(faults: list[str]) -> None:
@@ -166,6 +184,8 @@ def load_skeleton(path: Path, args: Any) -> PreTrainedModel | PeftModel | None:
         if (source / "generation_config.json").is_file():
             model.generation_config = GenerationConfig.from_pretrained(source)
         model.hf_device_map = {"": "meta"}  # in place: transformers moves it nowhere
+        if adapter:
+            _grow_for_adapter(model, adapter)
         return get_peft_model(model, PeftConfig.from_pretrained(str(adapter))) if adapter else model
 
 

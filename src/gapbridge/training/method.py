@@ -21,6 +21,7 @@ from peft import PeftConfig, PeftModel
 from rich.text import Text
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 
+from ..compat import show_head_bias
 from ..contexts.fill import Contexts
 from ..decoding import Draft
 from ..decoding.mode import place_for_generation
@@ -50,12 +51,14 @@ class AnswerMode:
     settings: from a recipe's configuration, of whatever method, to the mode's settings as JSON values.
     answer: `answer(model, tokenizer, prompts, first, ids=, conversational=, date=, chat_template_kwargs=, settings=,
         max_completion_length=, options=, on_finished=)` → drafts; `first` are the direct answers to the same prompts.
+    any_model: whether every model can answer so. `--mode both` leaves out what only the method's own models can.
     """
 
     help: str
     options: dict[str, str]
     settings: Callable[[Any], dict[str, Any]]
     answer: Callable[..., list[Draft]]
+    any_model: bool = True
 
 
 class Method(Account, Guards):
@@ -125,6 +128,17 @@ class Method(Account, Guards):
     @classmethod
     def prepare(cls, model: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase, args: Any) -> None:
         """What a method adds to model and tokenizer before any text is tokenised. A second time it adds nothing."""
+
+    @classmethod
+    def new_adapter(
+        cls,
+        config: PeftConfig,
+        model: PreTrainedModel | PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        args: Any,
+    ) -> PeftConfig:
+        """The adapter that is put on a prepared model: the configured one, or with what the method must train, too."""
+        return config
 
     @classmethod
     def check(cls, tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: Any) -> None:
@@ -207,6 +221,8 @@ class Method(Account, Guards):
         method._check_arguments(args, {"train_dataset": train_dataset, "eval_dataset": eval_dataset}, kwargs)
         check_processes(args)
         model, tokenizer = method.start(model, args, processing_class, quantization_config, peft_config)
+        if peft_config is not None:
+            peft_config = method.new_adapter(peft_config, model, tokenizer, args)
         if args.merge_adapter:
             check_mergeable(model, peft_config)
         if not isinstance(train_dataset, ExampleSet):
@@ -241,6 +257,7 @@ class Method(Account, Guards):
             peft_config=peft_config,
             **kwargs,
         )
+        show_head_bias(self.model)
         if on_checked is not None:
             on_checked()
         own_rows: Dataset | None = None

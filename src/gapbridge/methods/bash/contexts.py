@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ...compat import vocabulary_size
 from ...contexts.fill import Columns, Contexts, Progress
 from ...decoding import MixedContext, mix_contexts
 from ...decoding.mode import generation_precision
@@ -102,7 +103,7 @@ def _stranger_counts(
     """
     barred = {*suppressed_tokens(model, tokenizer, args.suppress_tokens), *suppressed_tokens(model, tokenizer)}
     if args.replacement == "uniform":
-        return Counter(set(range(model.get_input_embeddings().num_embeddings)) - barred)
+        return Counter(set(range(vocabulary_size(model))) - barred)
     counts: Counter[int] = Counter()
     for example in examples:
         counts.update(token for token, loss in zip(example.reference, example.trained, strict=True) if loss)

@@ -11,6 +11,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ...compat import vocabulary_size
 from ...contexts.fingerprint import weights_fingerprint
 from ...decoding.mode import place_for_generation
 from ...errors import ConfigError, GapbridgeError
@@ -67,7 +68,7 @@ class ContextModels:
             model = load_model(
                 path, self._args, dtype=self._like.dtype, attn_implementation=attention, revision="main"
             )
-            size, wanted = (m.get_input_embeddings().num_embeddings for m in (model, self._like))
+            size, wanted = (vocabulary_size(m) for m in (model, self._like))
             if size != wanted:
                 raise ConfigError(f"context_model {path}: its vocabulary has {size} ids, that of the model {wanted}")
             place_for_generation(model, self._args)

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...decoding import Draft, DrawOptions, draft_answers
-from ...errors import DataError
+from ...examples.pauses import pauses_after_prompt
 from ...examples.template import ChatTemplate
 from ...examples.tokens import stop_tokens
 from .config import CORRECTION_PROMPT
@@ -136,13 +136,8 @@ def corrected_answers(
 
 
 def _prompt_ids(template: ChatTemplate, prompt: str | list[Any]) -> list[int]:
-    if isinstance(prompt, str):
-        return list(template.tokenizer(prompt)["input_ids"])
-    if prompt and isinstance(prompt[0], int):
-        return list(prompt)
-    if not prompt:
-        raise DataError("a prompt is empty")
-    return template.ids(prompt, ask=True)
+    ids = template.prompt_ids(prompt)
+    return ids if ids == prompt else [*ids, *pauses_after_prompt(template.tokenizer)]
 
 
 def _text(tokenizer: PreTrainedTokenizerBase, draft: Draft) -> str:

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ...decoding import Draft
 from ...errors import ConfigError
+from ...examples.pauses import pauses_after_prompt
 from ...examples.template import ChatTemplate
 from ...examples.tokens import Fillers, answer_end, control_tokens
 from ...training.rows import masked_row
@@ -98,8 +99,10 @@ def correction_layout(
         ConfigError: the template cannot carry a draft as it was sampled, with another turn after it.
     """
     if conversational:
-        return _after_draft(tokenizer, correction_prompt, stops, date, chat_template_kwargs)
-    return int(tokenizer.eos_token_id), text_cue(tokenizer, correction_prompt)
+        closing, cue = _after_draft(tokenizer, correction_prompt, stops, date, chat_template_kwargs)
+    else:
+        closing, cue = int(tokenizer.eos_token_id), text_cue(tokenizer, correction_prompt)
+    return closing, [*cue, *pauses_after_prompt(tokenizer)]
 
 
 def draft_in_context(draft: Draft, *, conversational: bool, eos_token_id: int) -> list[int]:

@@ -1,0 +1,18 @@
+"""Pause tokens (Goyal et al. 2024): before it answers, the model is given a delay of M learnt tokens."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from .answering import completion_request, generate, paused_prompt, paused_template, paused_text
+
+EXPORTS = {"PauseConfig": "trainer", "PauseTrainer": "trainer"}
+__all__ = ["completion_request", "generate", "paused_prompt", "paused_template", "paused_text"]
+
+
+def __getattr__(name: str) -> Any:
+    """What asks a model is imported when it is first used: torch comes with it."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return vars(import_module(f"{__name__}.answering"))[name]

@@ -1,0 +1,78 @@
+"""The pause method's own keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ...training.config import ExampleFields
+
+
+PLACEMENTS = ("after_prompt", "random")
+PAUSE_TOKEN = "<|pause|>"
+
+
+@dataclass
+class PauseFields(ExampleFields):
+    r"""Where pauses stand in the rows, and how their token begins.
+
+    Args:
+        num_pause_tokens (`int`, *optional*, defaults to `10`):
+            M, the pauses after each prompt; in a chat, at the start of the assistant's turn. The tokenizer keeps the
+            number, and whatever asks the model later puts as many. 0 is SFT. Not for `pause_placement: random`.
+        pause_token (`str`, *optional*, defaults to `"<|pause|>"`):
+            Text of the pause token. A new one is added to the tokenizer and the model; a special token that the
+            vocabulary has and nothing uses (a reserved one) saves growing it.
+        pause_placement (`str`, *optional*, defaults to `"after_prompt"`):
+            `"after_prompt"` for fine-tuning; `"random"` for pause-pretraining: pauses at random places of the row,
+            and none are asked for later.
+        pause_fraction (`float`, *optional*, defaults to `0.1`):
+            With `pause_placement: random`, how many pauses, as a share of a row's tokens.
+        pause_init (`str`, *optional*, defaults to `"mean"`):
+            How the rows of a new token begin, in the embeddings and the output head: `"mean"` of all others,
+            `"random"` with their spread, or the text of a token whose rows are copied.
+    """
+
+    num_pause_tokens: int = field(default=10, metadata={"help": "M: pauses between prompt and answer; 0 is SFT."})
+    pause_token: str = field(default=PAUSE_TOKEN, metadata={"help": "Text of the pause token."})
+    pause_placement: str = field(
+        default="after_prompt",
+        metadata={
+            "help": "Pauses after the prompt, or at random places (pause-pretraining).",
+            "choices": list(PLACEMENTS),
+        },
+    )
+    pause_fraction: float = field(
+        default=0.1, metadata={"help": "Random placement: pauses as a share of a row's tokens."}
+    )
+    pause_init: str = field(
+        default="mean", metadata={"help": "Rows of a new pause token: mean, random, or a token to copy."}
+    )
+
+    def faults(self) -> list[str]:
+        faults = super().faults()
+        if self.num_pause_tokens < 0:
+            faults.append(f"num_pause_tokens is {self.num_pause_tokens}: it must be at least 0")
+        if self.pause_placement not in PLACEMENTS:
+            faults.append(f"pause_placement is {self.pause_placement!r}: choose {' or '.join(PLACEMENTS)}")
+        if not 0 <= self.pause_fraction < 1:
+            faults.append(f"pause_fraction is {self.pause_fraction}: it must lie in [0, 1)")
+        if not self.pause_token.strip():
+            faults.append("pause_token is empty: give the text of a token, such as <|pause|>")
+        return faults
+
+    @property
+    def at_random(self) -> bool:
+        return self.pause_placement == "random"
+
+    @property
+    def pauses_after_prompt(self) -> int:
+        """How many stand after each prompt."""
+        return 0 if self.at_random else self.num_pause_tokens
+
+    @property
+    def has_pauses(self) -> bool:
+        """Whether there are any: without, this is SFT, and nothing is added to the model."""
+        return self.pause_fraction > 0 if self.at_random else self.num_pause_tokens > 0
+
+
+FIELDS = PauseFields

@@ -1,0 +1,167 @@
+"""The pause token, in the tokenizer, the embeddings and an adapter."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from typing import Any
+
+import torch
+from jinja2 import TemplateError
+from peft import PeftConfig, PeftModel
+from tokenizers import AddedToken
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ...compat import vocabulary_size
+from ...decoding.mode import is_sharded
+from ...errors import ConfigError
+from ...examples.pauses import Pauses, pause_id, record_pauses, recorded_pauses
+from ...examples.template import ChatTemplate
+from ...training.loading import grow_vocabulary
+
+
+logger = logging.getLogger(__name__)
+
+
+def add_pauses(
+    model: PreTrainedModel | PeftModel | None,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    token: str,
+    count: int,
+    init: str,
+    seed: int,
+) -> None:
+    """Give model and tokenizer a pause token, `count` of which stand after each prompt. Of what is there, nothing is
+    added again.
+
+    Args:
+        model: None for the tokenizer alone; on the `meta` device where only its shapes matter.
+        token: text of the token: a new one, or a special token of the vocabulary that nothing uses.
+        init: `mean`, `random` or the text of a token, as `PauseFields.pause_init`.
+        seed: of `random` rows.
+
+    Raises:
+        ConfigError: the token cannot be the pause, or the model cannot be given it.
+    """
+    known = recorded_pauses(tokenizer)
+    if known is not None and known.token != token:
+        raise ConfigError(f"pause_token is {token!r}, but this model's pause token is {known.token!r}: set it to that")
+    if known is None:
+        _check_free(tokenizer, token)
+        tokenizer.add_tokens([AddedToken(token, special=True, normalized=False)], special_tokens=True)
+    record_pauses(tokenizer, Pauses(token, count))
+    if model is None:
+        return
+    index = int(tokenizer.convert_tokens_to_ids(token))
+    rows = vocabulary_size(model)
+    if known is not None and index < rows:
+        return
+    if isinstance(model, PeftModel):
+        raise ConfigError(
+            "the run starts from an adapter, and its base has no pause token: merge the adapter first (merge_adapter: "
+            "true in its own run), and start from the merged model"
+        )
+    if is_sharded(model):
+        raise ConfigError(
+            "the weights are sharded while they are loaded (ZeRO-3), and the pause token has no row yet: train with "
+            "ZeRO-2 or FSDP, or start from a model that has it"
+        )
+    grow_vocabulary(model, index + 1)
+    begin_rows(model, tokenizer, index, init, seed)
+    logger.warning("%s is new to the model: it is token %d, and its rows begin as %r", token, index, init)
+    generation = model.generation_config
+    if generation is not None:  # so that the model's own `generate` never writes one
+        generation.suppress_tokens = sorted({*(generation.suppress_tokens or []), index})
+
+
+def _check_free(tokenizer: PreTrainedTokenizerBase, token: str) -> None:
+    """Refuse a token of the vocabulary that means something."""
+    index = tokenizer.get_vocab().get(token)
+    if index is None:
+        return
+    entry = tokenizer.added_tokens_decoder.get(index)
+    if entry is None or not entry.special:
+        raise ConfigError(
+            f"pause_token is {token!r}, a token of text: no answer may hold a pause. Choose a new token, or a special "
+            "one that nothing uses"
+        )
+    if index in (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id) or _in_chats(
+        tokenizer, token
+    ):
+        raise ConfigError(f"pause_token is {token!r}, which the chat template or the tokenizer uses: choose another")
+
+
+def _in_chats(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
+    """Whether the chat template writes the token, as it stands there or made from a role's name."""
+    if not tokenizer.chat_template:
+        return False
+    turns = [{"role": role, "content": "a"} for role in ("user", "assistant", "user")]
+    try:
+        rendered = ChatTemplate(tokenizer).text(turns, ask=True)
+    except (TemplateError, ValueError, TypeError):  # it takes no such conversation
+        rendered = ""
+    return token in rendered or token in str(tokenizer.chat_template)
+
+
+def begin_rows(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, index: int, init: str, seed: int) -> None:
+    """Set the token's rows of the embeddings and, where it has its own weights, of the output head."""
+    source = None
+    if init not in ("mean", "random"):
+        source = tokenizer.get_vocab().get(init)
+        if source is None:
+            raise ConfigError(f"pause_init is {init!r}: it must be mean, random or a token of the vocabulary")
+    generator = torch.Generator().manual_seed(seed)
+    weights: list[Tensor] = [model.get_input_embeddings().weight]
+    head = model.get_output_embeddings()
+    if head is not None and head.weight is not weights[0]:
+        weights.append(head.weight)
+    with torch.no_grad():
+        for weight in weights:
+            if source is not None:
+                weight[index] = weight[source]
+                continue
+            weight[index] = 0
+            others = weight[: len(tokenizer)].float()
+            mean = others.sum(0) / (len(others) - 1)
+            if init == "random":
+                spread = (others.square().mean(0) - mean.square()).clamp(min=0).mean().sqrt()
+                mean = torch.randn(weight.shape[1], generator=generator).to(mean.device) * spread
+            weight[index] = mean.to(weight.dtype)
+
+
+def trains_pause(config: PeftConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PeftConfig:
+    """The adapter, with the pause token's rows in embeddings and output head trained by value, and no other rows.
+
+    Raises:
+        ConfigError: it is of a kind that trains no single rows.
+    """
+    index = pause_id(tokenizer)
+    if index is None:
+        return config
+    layers = [_name(model, model.get_input_embeddings())]
+    head = model.get_output_embeddings()
+    if head is not None and head.weight is not model.get_input_embeddings().weight:
+        layers.append(_name(model, head))
+    saved: Any = vars(config).get("modules_to_save") or ()
+    layers = [layer for layer in layers if layer not in saved]  # trained whole
+    if not layers:
+        return config
+    if "trainable_token_indices" not in vars(config):
+        raise ConfigError(
+            f"an adapter of type {config.peft_type} trains no rows of the embeddings, so that the pause would stay as "
+            "it begins: use LoRA"
+        )
+    config = copy.deepcopy(config)
+    given = config.trainable_token_indices or {}
+    rows = {layers[0]: list(given)} if isinstance(given, list) else {name: list(own) for name, own in given.items()}
+    for layer in layers:
+        rows[layer] = sorted({*rows.get(layer, []), index})
+    config.trainable_token_indices = rows
+    return config
+
+
+def _name(model: PreTrainedModel, wanted: torch.nn.Module) -> str:
+    """The last part of a module's name, by which PEFT finds it."""
+    return next(name for name, module in model.named_modules() if module is wanted).rpartition(".")[2]

@@ -1,0 +1,485 @@
+"""Pause tokens: where they stand, that nothing ever asks for one, and adapters train their rows alone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import BASE
+from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import AutoPeftModelForCausalLM, LoraConfig, LoraModel, PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedModel
+
+from gapbridge import (
+    BASHConfig,
+    BASHTrainer,
+    ConfigError,
+    DataError,
+    PauseConfig,
+    PauseTrainer,
+    RACConfig,
+    RACTrainer,
+    build_examples,
+    build_preferences,
+)
+from gapbridge.answers.modes import read_modes
+from gapbridge.contexts.fingerprint import tokenizer_fingerprint, weights_fingerprint
+from gapbridge.decoding import Draft, DrawOptions
+from gapbridge.examples.pauses import pause_id, pauses_after_prompt
+from gapbridge.examples.tokens import stop_tokens
+from gapbridge.methods.pause import completion_request, generate, paused_prompt, paused_template, paused_text
+from gapbridge.methods.pause.answering import paused_answers
+from gapbridge.methods.pause.pause_token import add_pauses
+from gapbridge.methods.pause.rows import mask_pauses, with_random_pauses
+from gapbridge.methods.rac.correct import correct
+from gapbridge.tasks.word_problems import problems
+from gapbridge.training.loading import load_model
+
+
+PAUSE = 96
+COMMON: dict[str, Any] = {
+    "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none", "max_length": 400,
+    "per_device_train_batch_size": 4, "max_steps": 2, "save_strategy": "no", "learning_rate": 1e-2,
+}  # fmt: skip
+MakeBase = Callable[[], PreTrainedModel]
+rows = st.lists(st.tuples(st.integers(0, 95), st.booleans()), min_size=1, max_size=12).map(
+    lambda pairs: {
+        "id": "a",
+        "input_ids": [token for token, _ in pairs],
+        "labels": [token if loss else -100 for token, loss in pairs],
+        "drawn": [False] * len(pairs),
+    }
+)
+
+
+@pytest.fixture
+def own_tokenizer() -> Any:
+    """Not the shared one: a pause token is added in place."""
+    return AutoTokenizer.from_pretrained(BASE)
+
+
+def chats(count: int = 4, split: str = "train") -> Dataset:
+    return Dataset.from_list([problem.row() for problem in problems(split, count=count, steps=(1, 2))])
+
+
+def texts(count: int = 4) -> Dataset:
+    return Dataset.from_list(
+        [
+            {"id": p.id, "prompt": f"{p.question}\n", "completion": p.answer}
+            for p in problems("train", count=count, steps=(1,))
+        ]
+    )
+
+
+def prompts(count: int = 3) -> list[Any]:
+    return [problem.row()["prompt"] for problem in problems("test", count=count, steps=(1, 2))]
+
+
+def pause(model: PreTrainedModel | None, tokenizer: Any, count: int = 3, **options: Any) -> int:
+    add_pauses(model, tokenizer, **{"token": "<|pause|>", "count": count, "init": "mean", "seed": 0, **options})
+    index = pause_id(tokenizer)
+    assert index is not None
+    return index
+
+
+def trainer_of(folder: Path, model: PreTrainedModel, tokenizer: Any, **options: Any) -> PauseTrainer:
+    given = {key: options.pop(key) for key in ("eval_dataset", "peft_config") if key in options}
+    args = PauseConfig(str(folder), **{**COMMON, "num_pause_tokens": 3, **options})
+    return PauseTrainer(model=model, args=args, train_dataset=chats(), processing_class=tokenizer, **given)
+
+
+def examples_of(dataset: Dataset, tokenizer: Any, **options: Any) -> Any:
+    return build_examples(dataset, tokenizer, **{"stops": stop_tokens(tokenizer), "max_length": None, **options})
+
+
+def untied(model: PreTrainedModel) -> PreTrainedModel:
+    """The same model whose output head has weights of its own."""
+    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    config = copy.deepcopy(model.config)
+    config.tie_word_embeddings = False
+    other = LlamaForCausalLM(config)
+    other.load_state_dict(weights)
+    other.generation_config = model.generation_config
+    return other
+
+
+def test_changing_the_number_changes_so_many_positions_at_the_end_of_the_prompt(own_tokenizer: Any) -> None:
+    for dataset in (chats(), texts()):
+        plain = list(examples_of(dataset, AutoTokenizer.from_pretrained(BASE)))
+        for count in (0, 1, 7):
+            index = pause(None, own_tokenizer, count)
+            for before, after in zip(plain, examples_of(dataset, own_tokenizer), strict=True):
+                assert after.prompt == [*before.prompt, *[index] * count] and after.asked == [
+                    *before.asked,
+                    *[index] * count,
+                ]
+                assert (after.reference, after.trailer, after.trained) == (
+                    before.reference,
+                    before.trailer,
+                    before.trained,
+                )
+                assert after.id == before.id
+                row = after.reference_row()
+                assert index not in row["labels"]
+                assert [token for token in row["input_ids"] if token != index] == before.reference_row()["input_ids"]
+
+
+def test_a_conversation_is_asked_once_a_turn(own_tokenizer: Any) -> None:
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    data = Dataset.from_list(
+        [{"messages": [*turns, {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]}]
+    )
+    (whole,) = examples_of(data, own_tokenizer)
+    index = pause(None, own_tokenizer, 2)
+    first, second = examples_of(data, own_tokenizer)
+    assert own_tokenizer.decode(first.prompt) == "<|user|>a<|end|><|assistant|><|pause|><|pause|>"
+    asked = "<|user|>a<|end|><|assistant|>b<|end|><|user|>c<|end|><|assistant|>"
+    assert own_tokenizer.decode(second.prompt) == f"{asked}<|pause|><|pause|>"
+    assert second.prompt == [*own_tokenizer(asked)["input_ids"], index, index]
+    assert [own_tokenizer.decode(e.reference) for e in (first, second)] == ["b<|end|>", "d<|end|>"]
+    assert whole.prompt == first.prompt[:-2]
+
+
+def test_pauses_need_room_and_pairs_have_them(own_tokenizer: Any) -> None:
+    dataset = chats(2)
+    longest = max(len(e.reference_row()["input_ids"]) for e in examples_of(dataset, own_tokenizer))
+    index = pause(None, own_tokenizer, 3)
+    assert examples_of(dataset, own_tokenizer, max_length=longest + 3)
+    with pytest.raises(DataError, match="over-length"):
+        examples_of(dataset, own_tokenizer, max_length=longest + 2)
+    pair = Dataset.from_list([{"prompt": "a\n", "chosen": "b", "rejected": "c"}])
+    (found,) = build_preferences(pair, own_tokenizer, stops=stop_tokens(own_tokenizer), max_length=None)
+    assert found.prompt[-3:] == [index] * 3 and index not in found.reference + found.rejected
+
+
+@given(row=rows, count=st.integers(0, 8), seed=st.integers(0, 3))
+def test_random_pauses_leave_the_row_and_its_labels(row: dict[str, Any], count: int, seed: int) -> None:
+    found = with_random_pauses(row, PAUSE, count, seed)
+    kept = [at for at, token in enumerate(found["input_ids"]) if token != PAUSE]
+    for name in ("input_ids", "labels", "drawn"):
+        assert [found[name][at] for at in kept] == row[name]
+    inserted = set(range(len(found["input_ids"]))) - set(kept)
+    assert len(inserted) == (count if len(row["input_ids"]) > 1 else 0)
+    assert all(found["labels"][at] == -100 for at in inserted)
+    assert not inserted & {0, len(found["input_ids"]) - 1}, "each between two tokens"
+    assert found == with_random_pauses(row, PAUSE, count, seed)
+
+
+def test_pauses_fall_everywhere_and_differ_by_row() -> None:
+    row = {"input_ids": [1] * 21, "labels": [1] * 21, "drawn": [False] * 21}
+    places: dict[int, int] = dict.fromkeys(range(1, 21), 0)
+    for number in range(400):
+        at = with_random_pauses({**row, "id": str(number)}, PAUSE, 1, 0)["input_ids"].index(PAUSE)
+        places[at] += 1
+    assert min(places.values()) >= 5 and max(places.values()) <= 45, "400 pauses over 20 places"
+
+
+def test_no_label_asks_for_a_pause_that_the_data_hold() -> None:
+    row = {"id": "a", "input_ids": [1, PAUSE, PAUSE, 2], "labels": [-100, PAUSE, PAUSE, 2], "drawn": [False] * 4}
+    mask_pauses(row, PAUSE)
+    assert row["labels"] == [-100, -100, -100, 2]
+
+
+def test_without_pauses_nothing_is_added(own_tokenizer: Any, make_base: MakeBase) -> None:
+    """The rest of M = 0 is in the contract: losses and weights are SFT's."""
+    model, before = make_base(), tokenizer_fingerprint(own_tokenizer)
+    weights = weights_fingerprint(model)
+    for options in ({"num_pause_tokens": 0}, {"pause_placement": "random", "pause_fraction": 0.0}):
+        PauseTrainer.prepare(model, own_tokenizer, PauseConfig("unused", **{**COMMON, **options}))
+    assert tokenizer_fingerprint(own_tokenizer) == before and weights_fingerprint(model) == weights
+    pause(model, own_tokenizer, 5)
+    PauseTrainer.prepare(model, own_tokenizer, PauseConfig("unused", **COMMON, num_pause_tokens=0))
+    assert pauses_after_prompt(own_tokenizer) == [], "a model that was paused is asked without"
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("init", ["mean", "random", "<|user|>"])
+def test_the_new_rows(tied: bool, init: str, own_tokenizer: Any, make_base: MakeBase) -> None:
+    model = make_base() if tied else untied(make_base())
+    if not tied:
+        model.get_output_embeddings().weight.data.mul_(2)
+    before = [layer.weight.clone() for layer in (model.get_input_embeddings(), model.get_output_embeddings())]
+    index = pause(model, own_tokenizer, init=init)
+    found = [model.get_input_embeddings().weight, model.get_output_embeddings().weight]
+    assert (found[0] is found[1]) == tied and index == 512 and len(found[0]) == 513 == model.config.vocab_size
+    for old, new in zip(before, found, strict=True):
+        assert torch.equal(old, new[:512])
+        if init == "mean":
+            torch.testing.assert_close(new[index], old.mean(0))
+        elif init == "<|user|>":
+            assert torch.equal(new[index], old[own_tokenizer.convert_tokens_to_ids(init)])
+        else:
+            assert 0.7 < new[index].std() / old.std(0).mean() < 1.3
+    assert index in model.generation_config.suppress_tokens
+
+
+def test_a_second_time_nothing_is_added(own_tokenizer: Any, make_base: MakeBase, tmp_path: Path) -> None:
+    model = make_base()
+    pause(model, own_tokenizer, init="random")
+    with torch.no_grad():
+        model.get_input_embeddings().weight[512] += 1  # as if trained
+    for folder, part in (("model", model), ("model", own_tokenizer)):
+        part.save_pretrained(tmp_path / folder)
+    for again, tokenizer in (
+        (model, own_tokenizer),
+        (AutoModelForCausalLM.from_pretrained(tmp_path / "model"), AutoTokenizer.from_pretrained(tmp_path / "model")),
+    ):
+        before, own = weights_fingerprint(again), tokenizer_fingerprint(tokenizer)
+        pause(again, tokenizer, init="random")
+        assert (weights_fingerprint(again), tokenizer_fingerprint(tokenizer)) == (before, own)
+        assert pauses_after_prompt(tokenizer) == [512] * 3
+    with pytest.raises(ConfigError, match="this model's pause token is '<|pause|>'".replace("|", r"\|")):
+        pause(model, own_tokenizer, token="<wait>")
+
+
+def test_a_special_token_that_nothing_uses_needs_no_growing(own_tokenizer: Any, make_base: MakeBase) -> None:
+    model = make_base()
+    before = model.get_input_embeddings().weight.clone()
+    assert pause(model, own_tokenizer, token="<|system|>") == 2, "the data here have no system turn"
+    after = model.get_input_embeddings().weight
+    assert len(after) == len(own_tokenizer) == 512
+    torch.testing.assert_close(after[2], (before.sum(0) - before[2]) / 511)
+
+
+@pytest.mark.parametrize(
+    ("token", "message"), [("a", "a token of text"), ("<|end|>", "uses: choose"), ("<|user|>", "uses: choose")]
+)
+def test_tokens_that_mean_something_are_refused(token: str, message: str, own_tokenizer: Any) -> None:
+    with pytest.raises(ConfigError, match=message):
+        pause(None, own_tokenizer, token=token)
+
+
+def test_wrong_options_are_listed() -> None:
+    with pytest.raises(ConfigError) as error:
+        PauseConfig(
+            "unused", **COMMON, num_pause_tokens=-1, pause_placement="before", pause_fraction=1.5, pause_token=" "
+        )
+    assert len(error.value.faults) == 4
+
+
+def test_what_cannot_be_paused_is_refused(own_tokenizer: Any, make_base: MakeBase) -> None:
+    adapter = PeftModel(make_base(), LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"]))
+    with pytest.raises(ConfigError, match="merge the adapter first"):
+        pause(adapter, own_tokenizer)
+    with pytest.raises(ConfigError, match="must be mean, random or a token"):
+        pause(make_base(), AutoTokenizer.from_pretrained(BASE), init="<|none|>")
+    with pytest.raises(ConfigError, match="train the model with `gapbridge pause` first"):
+        paused_prompt(AutoTokenizer.from_pretrained(BASE), "a")
+
+
+def test_pause_pretraining(own_tokenizer: Any, make_base: MakeBase, tmp_path: Path) -> None:
+    trainer = trainer_of(
+        tmp_path,
+        make_base(),
+        own_tokenizer,
+        pause_placement="random",
+        pause_fraction=0.2,
+        eval_dataset=chats(2, "test"),
+    )
+    index = pause_id(own_tokenizer)
+    plain = list(examples_of(chats(), AutoTokenizer.from_pretrained(BASE)))
+    for row, example in zip(trainer.row_ids, plain, strict=True):
+        without = example.reference_row()["input_ids"]
+        assert [token for token in row["input_ids"] if token != index] == without
+        assert row["input_ids"].count(index) == round(0.2 * len(without)) > 0
+        assert index not in row["labels"] and index not in row["input_ids"][-1:]
+    assert trainer.counts["pauses"] == sum(row["input_ids"].count(index) for row in trainer.row_ids)
+    assert not any(index in row["input_ids"] for row in trainer.eval_dataset), "none are asked for later"
+    assert pauses_after_prompt(own_tokenizer) == []
+    longest = max(len(example.reference_row()["input_ids"]) for example in plain)
+    tight = trainer_of(
+        tmp_path, make_base(), own_tokenizer, pause_placement="random", pause_fraction=0.2, max_length=longest
+    )
+    assert max(len(row["input_ids"]) for row in tight.row_ids) == longest and tight.counts["short"] >= 1
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_adapter_trains_the_pause_and_no_other_row(
+    tied: bool, own_tokenizer: Any, make_base: MakeBase, tmp_path: Path
+) -> None:
+    """By value, before and after; and what is saved answers with the same tokens, however it is loaded."""
+    base = make_base() if tied else untied(make_base())
+    for part in (base, own_tokenizer):
+        part.save_pretrained(tmp_path / "base")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    lora = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "v_proj"])
+    trainer = trainer_of(tmp_path / "run", model, own_tokenizer, peft_config=lora, merge_adapter=True)
+    assert lora.trainable_token_indices is None, "the caller's is left alone"
+    index = pause_id(own_tokenizer)
+
+    def weights() -> list[torch.Tensor]:
+        whole = copy.deepcopy(trainer.model).merge_and_unload()
+        return [
+            layer.weight.detach().clone() for layer in (whole.get_input_embeddings(), whole.get_output_embeddings())
+        ]
+
+    before = weights()
+    trainer.train()
+    after = weights()
+    for old, new in zip(before, after, strict=True):
+        changed = (old != new).any(1).nonzero().flatten().tolist()
+        assert changed == [index], "that row alone"
+    trainable = [
+        name for name, value in trainer.model.named_parameters() if value.requires_grad and "lora_" not in name
+    ]
+    assert len(trainable) == (1 if tied else 2) and all("trainable_tokens_delta" in name for name in trainable)
+    trainer.save_model(str(tmp_path / "saved"))
+    wanted = generate(trainer.model, own_tokenizer, prompts(), max_completion_length=12)
+    adapter, args = tmp_path / "saved" / "adapter", trainer.args
+    for loaded, place in (
+        (AutoModelForCausalLM.from_pretrained(tmp_path / "saved"), tmp_path / "saved"),
+        (load_model(adapter, args), adapter),
+        (AutoPeftModelForCausalLM.from_pretrained(adapter), adapter),
+    ):
+        tokenizer = AutoTokenizer.from_pretrained(place)
+        assert generate(loaded, tokenizer, prompts(), max_completion_length=12) == wanted
+
+
+def test_other_adapters_are_refused(own_tokenizer: Any, make_base: MakeBase, tmp_path: Path) -> None:
+    from peft import IA3Config
+
+    with pytest.raises(ConfigError, match="use LoRA"):
+        trainer_of(tmp_path, make_base(), own_tokenizer, peft_config=IA3Config(task_type="CAUSAL_LM"))
+    whole = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj"], modules_to_save=["embed_tokens"])
+    trainer = trainer_of(tmp_path, make_base(), own_tokenizer, peft_config=whole)
+    assert isinstance(trainer.model.base_model, LoraModel)
+
+
+def test_saved_and_loaded_it_answers_with_the_same_tokens(
+    own_tokenizer: Any, make_base: MakeBase, tmp_path: Path
+) -> None:
+    """And `transformers` alone gives them too: model, tokenizer, and M times the token's text behind the prompt."""
+    trainer = trainer_of(tmp_path, make_base(), own_tokenizer)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "saved"))
+    wanted = generate(trainer.model, own_tokenizer, prompts(), max_completion_length=12)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert generate(model, tokenizer, prompts(), max_completion_length=12) == wanted
+    for prompt, answer in zip(prompts(), wanted, strict=True):
+        asked = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False) + "<|pause|>" * 3
+        ids = tokenizer(asked, return_tensors="pt")
+        said = model.generate(**ids, max_new_tokens=12, do_sample=False)[0, ids["input_ids"].shape[1] :]
+        assert tokenizer.decode(said, skip_special_tokens=True) == answer
+
+
+def test_prompts_for_servers(own_tokenizer: Any) -> None:
+    index = pause(None, own_tokenizer, 3)
+    chat = [{"role": "user", "content": "How many?"}]
+    asked = own_tokenizer.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]
+    assert paused_prompt(own_tokenizer, chat) == [*asked, index, index, index] == paused_prompt(own_tokenizer, asked)
+    assert paused_prompt(own_tokenizer, chat, 0) == asked
+    text = "A text,\n"
+    assert paused_prompt(own_tokenizer, text, 2) == [*own_tokenizer(text)["input_ids"], index, index]
+    for prompt in (chat, text):
+        assert own_tokenizer(paused_text(own_tokenizer, prompt, 4))["input_ids"] == paused_prompt(
+            own_tokenizer, prompt, 4
+        )
+    assert completion_request(own_tokenizer, chat, 1) == {"prompt": [*asked, index], "logit_bias": {str(index): -100}}
+    served = paused_template(own_tokenizer)
+    render = {"chat_template": served, "tokenize": False}
+    plain = own_tokenizer.apply_chat_template(chat, tokenize=False)
+    assert own_tokenizer.apply_chat_template(chat, **render) == plain, "a conversation that asks nothing"
+    for options, count in (({}, 3), ({"num_pause_tokens": 5}, 5), ({"num_pause_tokens": 0}, 0)):
+        text = own_tokenizer.apply_chat_template(chat, add_generation_prompt=True, **render, **options)
+        assert own_tokenizer(text)["input_ids"] == [*asked, *[index] * count]
+    for wrong in (-1, 1.5, True):
+        with pytest.raises(ConfigError, match="whole number"):
+            paused_prompt(own_tokenizer, chat, wrong)  # type: ignore[arg-type]
+
+
+def test_no_answer_holds_a_pause(own_tokenizer: Any, make_base: MakeBase) -> None:
+    """Not even of a model that would write nothing else; here and with `transformers`' own `generate`."""
+    model = untied(make_base())
+    index = pause(model, own_tokenizer)
+    last = torch.tensor([paused_prompt(own_tokenizer, prompts(1)[0])])
+    hidden = model.model(last).last_hidden_state[0, -1]
+    with torch.no_grad():
+        model.get_output_embeddings().weight[index] = 100 * hidden / hidden.norm() ** 2
+    assert model(last).logits[0, -1].argmax() == index
+    for options in ({}, {"temperature": 1.0}):
+        (answer,) = generate(model, own_tokenizer, prompts(1), max_completion_length=8, **options)
+        assert answer
+    args = RACConfig("unused", use_cpu=True, bf16=False, report_to="none", max_draft_length=8)
+    contexts = RACTrainer.contexts(model, own_tokenizer, examples_of(chats(2), own_tokenizer), args)
+    assert contexts is not None
+    drawn = contexts.draw(list(examples_of(chats(2), own_tokenizer)), lambda _: None)
+    assert not any(index in tokens for tokens in drawn["tokens"])
+    assert index not in model.generate(last, max_new_tokens=8, do_sample=False)[0, last.shape[1] :]
+
+
+def test_mixed_contexts_of_a_paused_model(own_tokenizer: Any, make_base: MakeBase, tmp_path: Path) -> None:
+    """The rows carry the pauses; no coin falls on one, also where the data's own answers hold some."""
+    model = make_base()
+    index = pause(model, own_tokenizer, 2)
+    data = Dataset.from_list(
+        [
+            {"id": p.id, "prompt": f"{p.question}\n", "completion": p.answer[:9] + "<|pause|>" * 2 + p.answer[9:]}
+            for p in problems("train", count=4, steps=(1,))
+        ]
+    )
+    args = BASHConfig(str(tmp_path), **COMMON, mixture_coefficient=1.0)
+    trainer = BASHTrainer(model=model, args=args, train_dataset=data, processing_class=own_tokenizer)
+    assert pauses_after_prompt(own_tokenizer) == [index] * 2, "another method leaves them as they are"
+    for row, example in zip(trainer.row_ids, trainer.examples, strict=True):
+        assert row["input_ids"][: len(example.prompt)] == example.prompt and example.prompt[-2:] == [index] * 2
+        at = [place for place, token in enumerate(row["input_ids"]) if token == index]
+        whole = [place for place, token in enumerate([*example.prompt, *example.reference]) if token == index]
+        assert at == whole and len(at) == 4 and not any(row["drawn"][place] for place in at)
+        assert sum(row["drawn"]) > 5
+    trainer.train()
+
+
+@pytest.mark.parametrize("data", [chats(3), texts(3)], ids=["chat", "text"])
+def test_corrections_of_a_paused_model(data: Dataset, own_tokenizer: Any, make_base: MakeBase, tmp_path: Path) -> None:
+    """x, pauses, draft, request, pauses, y; and what is asked for a correction afterwards is what was trained."""
+    model = make_base()
+    index = pause(model, own_tokenizer, 2)
+    args = RACConfig(str(tmp_path), **COMMON, reference_rows=0.0, max_draft_length=10)
+    trainer = RACTrainer(model=model, args=args, train_dataset=data, processing_class=own_tokenizer)
+    for row, example in zip(trainer.row_ids, trainer.examples, strict=True):
+        start = row["labels"].index(example.reference[0])
+        assert row["input_ids"][start:] == [*example.reference, *example.trailer] == row["labels"][start:]
+        assert row["input_ids"][start - 2 : start] == [index] * 2
+        first = row["drawn"].index(True)
+        assert row["input_ids"][:first] == example.asked and row["input_ids"][first - 2 : first] == [index] * 2
+        assert row["input_ids"].count(index) == 4 and index not in row["labels"]
+    asked = [row["prompt"] for row in data]
+    (one, *_), (other, *_) = (
+        correct(model, own_tokenizer, some, max_completion_length=6, conversational=isinstance(asked[0], list))
+        for some in (asked, [example.asked for example in trainer.examples])
+    )
+    assert one == other
+
+
+def test_the_answer_mode(own_tokenizer: Any, make_base: MakeBase) -> None:
+    model, plain = make_base(), AutoTokenizer.from_pretrained(BASE)
+    pause(model, own_tokenizer, 3)
+    asked = [example.asked for example in examples_of(chats(2, "test"), own_tokenizer)]
+    first = [Draft([5, 1], True)] * 2
+    how: dict[str, Any] = {"ids": [0, 1], "conversational": True, "max_completion_length": 8}
+    how["options"] = DrawOptions(temperature=0, suppress_tokens=(512,))
+    for same in (None, 3):
+        assert paused_answers(model, own_tokenizer, asked, first, settings={"num_pause_tokens": same}, **how) == first
+    for count in (0, 5):
+        drafts = paused_answers(model, own_tokenizer, asked, first, settings={"num_pause_tokens": count}, **how)
+        bare = [ids[:-3] for ids in asked]
+        said = generate(model, own_tokenizer, bare, num_pause_tokens=count, max_completion_length=8)
+        assert [own_tokenizer.decode(draft.tokens, skip_special_tokens=True) for draft in drafts] == said
+    with pytest.raises(ConfigError, match="no pause token"):
+        paused_answers(make_base(), plain, asked, first, settings={"num_pause_tokens": None}, **how)
+
+
+def test_both_modes_are_those_that_any_model_can_take() -> None:
+    from argparse import Namespace
+
+    told, _ = read_modes(Namespace(mode=["both"]), [])
+    assert "paused" not in told and {"direct", "corrected"} <= set(told)
+    told, rest = read_modes(Namespace(mode=["direct", "paused"]), ["--num_pause_tokens", "4", "--seed", "1"])
+    assert told["paused"] == {"num_pause_tokens": "4"} and rest == ["--seed", "1"]
