@@ -1,4 +1,4 @@
-"""The public data sets of the recipes: from the hub's columns to prompts and answers, on small folders of that form."""
+"""The public data sets of the recipes: from the hub's columns to prompts and answers, on folders of that form."""
 
 from __future__ import annotations
 

@@ -76,7 +76,8 @@ DATA = {
         {"default": {"train_prefs": 61_135, "test_prefs": 2_000}}, _preference
     ),
     "openai/gsm8k": PublishedData(
-        {"main": {"train": 7_473, "test": 1_319}}, lambda prompt, answer, number: {"question": prompt, "answer": answer}
+        {"main": {"train": 7_473, "test": 1_319}},
+        lambda prompt, answer, number: {"question": prompt, "answer": answer},
     ),
     "EleutherAI/hendrycks_math": PublishedData(
         {subject: {"train": train, "test": test} for subject, (train, test) in _SUBJECTS.items()},
@@ -116,18 +117,15 @@ def published_files(data: PublishedData, rows: int = 8) -> dict[str, str]:
     """The files of a folder that `load_dataset` takes for the data set: its configurations, splits and columns, with
     few rows, by their names below it. No two splits share a prompt."""
     files = {}
-    for seed, (config, split) in enumerate(
-        (config, split) for config in data.configs for split in data.configs[config]
-    ):
+    named = [(config, split) for config, splits in data.configs.items() for split in splits]
+    for seed, (config, split) in enumerate(named):
         part = next((part for part in ("validation", "test") if part in split), "train")
         made = problems(part, count=rows, seed=seed, steps=(2,))
         lines = [json.dumps(data.row(problem.question, problem.answer, at)) + "\n" for at, problem in enumerate(made)]
         files[f"{config}/{split}.jsonl"] = "".join(lines)
-    card = [
-        {
-            "config_name": config,
-            "data_files": [{"split": split, "path": f"{config}/{split}.jsonl"} for split in splits],
-        }
+    places = {
+        config: [{"split": split, "path": f"{config}/{split}.jsonl"} for split in splits]
         for config, splits in data.configs.items()
-    ]
-    return {**files, "README.md": f"---\n{yaml.safe_dump({'configs': card})}---\n"}
+    }
+    card = {"configs": [{"config_name": config, "data_files": place} for config, place in places.items()]}
+    return {**files, "README.md": f"---\n{yaml.safe_dump(card)}---\n"}
