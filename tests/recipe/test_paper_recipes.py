@@ -35,7 +35,8 @@ BETA = 0.2
 # The baselines of other publications keep those publications' settings.
 OTHERS = {
     "spin": {"learning_rate": 5e-7, "warmup_steps": 0.1, "optim": "rmsprop", "lr_scheduler_type": "linear",
-             "batch": 64, "beta": 0.1, "num_rounds": 2, "num_train_epochs": 3, "max_length": 1024, "max_train_examples": 50_000},
+             "batch": 64, "beta": 0.1, "num_rounds": 2, "num_train_epochs": 3, "max_length": 1024,
+             "max_train_examples": 50_000},
     "dpo": {"learning_rate": 5e-7, "warmup_steps": 0.1, "batch": 128, "beta": 0.01, "num_train_epochs": 1,
             "max_length": 1024},
 }  # fmt: skip

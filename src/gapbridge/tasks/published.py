@@ -45,13 +45,15 @@ def _post(prompt: str, answer: str, number: int) -> Row:
     return {"prompt": post, "completion": f" {answer}"}
 
 
-def _conversation(prompt: str, answer: str, number: int) -> Row:
+def conversation_row(prompt: str, answer: str, number: int) -> Row:
+    """UltraChat's columns."""
     # One turn, two, three, …: most conversations have several.
     messages = _turns(prompt, *[answer] * (1 + number % 3))
     return {"prompt": prompt, "prompt_id": f"{number:064x}", "messages": messages}
 
 
-def _preference(prompt: str, answer: str, number: int) -> Row:
+def preference_row(prompt: str, answer: str, number: int) -> Row:
+    """UltraFeedback's columns."""
     chosen, rejected = _turns(prompt, answer), _turns(prompt, f"{answer}0")
     marks = {"messages": chosen, "score_chosen": 8.0, "score_rejected": 4.0}
     return {"prompt": prompt, "prompt_id": f"{number:064x}", "chosen": chosen, "rejected": rejected, **marks}
@@ -70,10 +72,10 @@ DATA = {
     # OpenAI's filtered TL;DR (Stiennon et al. 2020) in TRL's columns.
     "trl-lib/tldr": PublishedData({"default": {"train": 116_722, "validation": 6_447, "test": 6_553}}, _post),
     "HuggingFaceH4/ultrachat_200k": PublishedData(
-        {"default": {"train_sft": 207_865, "test_sft": 23_110}}, _conversation
+        {"default": {"train_sft": 207_865, "test_sft": 23_110}}, conversation_row
     ),
     "HuggingFaceH4/ultrafeedback_binarized": PublishedData(
-        {"default": {"train_prefs": 61_135, "test_prefs": 2_000}}, _preference
+        {"default": {"train_prefs": 61_135, "test_prefs": 2_000}}, preference_row
     ),
     "openai/gsm8k": PublishedData(
         {"main": {"train": 7_473, "test": 1_319}},
@@ -120,7 +122,7 @@ def published_files(data: PublishedData, rows: int = 8) -> dict[str, str]:
     named = [(config, split) for config, splits in data.configs.items() for split in splits]
     for seed, (config, split) in enumerate(named):
         part = next((part for part in ("validation", "test") if part in split), "train")
-        made = problems(part, count=rows, seed=seed, steps=(2,))
+        made = problems(part, count=rows, seed=seed, steps=(1,))
         lines = [json.dumps(data.row(problem.question, problem.answer, at)) + "\n" for at, problem in enumerate(made)]
         files[f"{config}/{split}.jsonl"] = "".join(lines)
     places = {

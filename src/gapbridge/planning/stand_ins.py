@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from ..files import write_text_atomic
-from .published import PublishedData, PublishedModel, published_files
+from ..tasks.published import PublishedData, PublishedModel, published_files
 
 
 _SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -48,11 +48,16 @@ def data_stand_in(data: PublishedData) -> Path:
     return _made("data", files, write)
 
 
-def model_stand_in(model: PublishedModel) -> Path:
-    """A model of the same architecture with two narrow layers and a tokenizer of bytes."""
+def model_stand_in(model: PublishedModel, eos_token: str | None = None) -> Path:
+    """A model of the same architecture with two narrow layers and a tokenizer of bytes.
+
+    Args:
+        eos_token: what ends an answer, where the recipe says so.
+    """
     # Where the two are one token in the original they are one here: a padded row then looks the same.
-    one = "eos_token_id" in model.shape and model.shape.get("bos_token_id") == model.shape["eos_token_id"]
-    tokenizer = byte_tokenizer("<|endoftext|>", "<|endoftext|>") if one else byte_tokenizer("<s>", "</s>")
+    ids = [model.shape.get(name) for name in ("bos_token_id", "eos_token_id")]
+    bos, eos = ("<|endoftext|>", "<|endoftext|>") if ids[0] is not None and ids[0] == ids[1] else ("<s>", "</s>")
+    tokenizer = byte_tokenizer(bos, eos_token or eos)
     if model.chats:
         tokenizer.chat_template = _TEMPLATE
     return _saved(_small_config(model.shape, tokenizer), tokenizer)
