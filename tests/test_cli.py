@@ -76,7 +76,7 @@ ANSWER = {
     "config": "r.yaml", "model": None, "mode": ["direct"], "output": None, "max_completion_length": 256,
     "temperature": 0.0, "limit": None, "batch_size": 64, "seed": 0,
 }  # fmt: skip
-VALIDATE = {"method": None, "all": False}
+VALIDATE = {"method": None, "all": False, "offline": False}
 COMPARE = {
     "config": None, "methods": None, "seeds": None, "match": None, "suite": None, "output_dir": None, "workers": 1,
     "dry_run": False, "task": None, "max_completion_length": None, "temperatures": None, "limit": None, "gap": False,
@@ -95,7 +95,7 @@ COMPARE = {
         ("validate a.yaml b.yml", {**VALIDATE, "config": ["a.yaml", "b.yml"]}, ""),
         ("validate --config a b --use_cpu true c.yaml", {**VALIDATE, "config": ["a", "b", "c.yaml"]},
          "--use_cpu true"),
-        ("validate --all a.yaml --method sft", {"config": ["a.yaml"], "method": "sft", "all": True}, ""),
+        ("validate --all a.yaml --method sft", {**VALIDATE, "config": ["a.yaml"], "method": "sft", "all": True}, ""),
         ("answer r.yaml", ANSWER, ""),
         ("answer --model m --mode direct --mode corrected r.yaml --output a.jsonl --limit 2 --dtype float32",
          {**ANSWER, "model": "m", "mode": ["direct", "corrected"], "output": Path("a.jsonl"), "limit": 2},

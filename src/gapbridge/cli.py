@@ -16,7 +16,8 @@ from typing import Any
 
 from .errors import ConfigError, GapbridgeError
 from .methods import names
-from .options import LAUNCHED, Refused, command_tree, launch_parser
+from .options import LAUNCHED, command_tree, launch_parser
+from .recipe.command_line import Refused
 from .recipe.values import nearest
 from .training.interruption import EXIT_INTERRUPTED, Interrupted, stop_at_once
 
@@ -32,6 +33,7 @@ class Call:
     options: argparse.Namespace
     overrides: list[str] = field(default_factory=list)  # for the recipe's parser, in order and as they were written
     launch: dict[str, Any] = field(default_factory=dict)  # the launch options that were given
+    scale: str | None = None  # tiny: stand-ins for what the recipe names
     passed: list[str] = field(default_factory=list)  # all other arguments: what a launched process gets
 
 
@@ -85,6 +87,20 @@ def run(arguments: Sequence[str]) -> Any:
 def perform(call: Call) -> Any:
     """Import what the command needs, and run it."""
     command, options, overrides = call.command, call.options, call.overrides
+    if command == "validate" and (call.scale or options.offline):
+        from .planning.tiny_scale import run_offline
+
+        return run_offline(
+            options.config, overrides, method=options.method, all_rows=options.all, steps=call.scale is not None
+        )
+    if call.scale:
+        from .planning.tiny_scale import tiny_recipe
+
+        # What evaluates may be given options that are no keys of the recipe; the others' are all the recipe's.
+        own = [] if "model" in options else overrides
+        found, notes = tiny_recipe(options.config, own, command if command in names() else None)
+        print(*notes, f"{options.config}: at tiny scale {found}", sep="\n", flush=True)
+        options.config, overrides = str(found), [] if own else overrides
     if command == "report":
         from .results.report import run_report
 
@@ -155,22 +171,25 @@ def parse(arguments: Sequence[str]) -> Call:
         launch = vars(given)
     options, extras = parser.parse_known_args([name, *passed])
     del options.command
+    scale = vars(options).pop("scale", None)
     if "mode" in options:
         options.mode = options.mode or ["direct"]
-    faults = _refused(launch) + _refused(vars(options))
+    faults = _refused(launch) + _refused({**vars(options), "scale": scale})
     if launch and "accelerate_config" not in launch:
         faults.append(f"--{next(iter(launch))} needs --accelerate_config NAME: it says how processes are started")
     if "config" in options:
         recipes, extras = _split_recipes(extras, named=bool(options.config))
         options.config += recipes
         faults += _recipe_faults(name, options)
+        if scale and not options.config:
+            faults.append("--scale is a recipe's: name one")
     if extras and not extras[0].startswith("--"):
         faults.append(f"{extras[0]!r} is neither an option nor a recipe, whose name ends with .yaml")
     elif "config" not in options:  # there is no recipe whose keys they could be
         faults += [f"unknown option {word}" for word in [*extras, *tail]]
     if faults:
         raise ConfigError([_hinted(f"command line: {fault}", name) for fault in faults])
-    return Call(name, options, [*extras, *tail], launch, [*passed, *(["--", *tail] if tail else [])])
+    return Call(name, options, [*extras, *tail], launch, scale, [*passed, *(["--", *tail] if tail else [])])
 
 
 def _refused(values: dict[str, Any]) -> list[str]:

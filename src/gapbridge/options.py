@@ -11,16 +11,25 @@ import argparse
 import ast
 import inspect
 import json
-import math
-import shutil
-from collections.abc import Callable
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, fields
 from importlib import metadata, resources
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from .errors import ConfigError
 from .methods import fields_of, names
+from .recipe.command_line import (
+    Parser,
+    Refused,
+    add_command,
+    add_recipe,
+    add_scale,
+    add_show,
+    amount,
+    count,
+    number,
+    several,
+    whole,
+)
 
 
 LAUNCHED = ("generate", "eval")  # beside the methods: what accelerate can start in several processes
@@ -33,8 +42,6 @@ _OVERVIEW = """\
 Close the gap between training and inference in LLM fine-tuning. A recipe is one YAML file and one run; every key of
 it is an option, too (--learning_rate 1e-4), and options win over the file."""
 
-_KEYS = " Every key of the recipe is an option, too: --KEY VALUE."
-
 _EXAMPLES = """\
 examples:
   gapbridge validate recipes/tiny/bash/config_full.yaml
@@ -42,41 +49,6 @@ examples:
   gapbridge COMMAND --help      what the command does and takes; for a method also its recipe keys
 
 Exit codes: 0 done; 2 refused with a message; 75 stopped by SIGTERM or Ctrl-C after saving: the same line continues."""
-
-
-@dataclass(frozen=True)
-class Refused:
-    """Stands in a namespace for a value that its option cannot take, so that all of them are reported together."""
-
-    text: str
-    why: str
-
-
-def _formatter(prog: str) -> argparse.HelpFormatter:
-    """Helps up to 119 columns wide, where the terminal is; names stand beside what they mean."""
-    width = max(100, min(119, shutil.get_terminal_size().columns))
-    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=28, width=width)
-
-
-class Parser(argparse.ArgumentParser):
-    """Refuses with a ConfigError, and takes no abbreviated option: it may be meant for the recipe."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        settings = {"allow_abbrev": False, "formatter_class": _formatter}
-        super().__init__(**{**settings, **kwargs})
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"command line: {message.removeprefix('argument ')}")
-
-
-class _Show(argparse.Action):
-    """Prints what its `const` returns for the parser, and ends."""
-
-    const: Callable[[Parser], str]
-
-    def __call__(self, parser: Any, *_: Any) -> NoReturn:
-        print(self.const(parser).rstrip())
-        raise SystemExit(0)
 
 
 def command_tree() -> tuple[Parser, dict[str, Parser]]:
@@ -87,7 +59,7 @@ def command_tree() -> tuple[Parser, dict[str, Parser]]:
         description=_OVERVIEW,
         epilog=_EXAMPLES,
     )
-    _add_show(parser, "--version", lambda _: f"gapbridge {metadata.version('gapbridge')}", "show the version and exit")
+    add_show(parser, "--version", lambda _: f"gapbridge {metadata.version('gapbridge')}", "show the version and exit")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
     for name in names():
         _add_method(commands, name)
@@ -113,71 +85,12 @@ def launch_parser() -> Parser:
     return parser
 
 
-def whole(text: str) -> int | Refused:
-    try:
-        return int(text)
-    except ValueError:
-        return Refused(text, "it must be a whole number")
-
-
-def count(text: str) -> int | Refused:
-    value = whole(text)
-    return Refused(text, "it must be a whole number from 1 on") if isinstance(value, Refused) or value < 1 else value
-
-
-def amount(text: str) -> int | Refused:
-    value = whole(text)
-    return Refused(text, "it must be a whole number from 0 on") if isinstance(value, Refused) or value < 0 else value
-
-
-def number(text: str) -> float | Refused:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    return value if math.isfinite(value) else Refused(text, "it must be a number")
-
-
-def several(kind: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Values with commas between them."""
-
-    def values(text: str) -> Any:
-        found = [kind(part.strip()) for part in text.split(",")]
-        return next((entry for entry in found if isinstance(entry, Refused)), found)
-
-    return values
-
-
 def resume(text: str) -> str | Refused:
     return text if text in RESUME else Refused(text, f"choose one of {', '.join(RESUME)}")
 
 
-def _add_show(parser: Parser, option: str, text: Callable[[Any], str], help: str) -> None:
-    short = ["-h"] if option == "--help" else []
-    parser.add_argument(
-        *short, option, action=_Show, nargs=0, const=text, default=argparse.SUPPRESS, dest="shown", help=help
-    )
-
-
-def _add_command(commands: Any, name: str, takes: str, summary: str, examples: str, **kwargs: Any) -> Parser:
-    """A command's parser: its summary stands in the overview and opens its help, which ends with examples."""
-    parser: Parser = commands.add_parser(
-        name,
-        usage=f"gapbridge {name} {takes}",
-        help=summary.replace("%", "%%"),
-        description=f"{summary[:1].upper()}{summary[1:]}.{_KEYS if 'KEY' in takes else ''}",
-        epilog="examples:\n" + "".join(f"  gapbridge {name} {line}\n" for line in examples.splitlines()),
-        **kwargs,
-    )
-    return parser
-
-
-def _add_recipe(parser: Parser, help: str = "the recipe; its name without --config is the same") -> None:
-    parser.add_argument("--config", action="append", default=[], metavar="RECIPE.yaml", help=help)
-
-
 def _add_method(commands: Any, name: str) -> None:
-    parser = _add_command(
+    parser = add_command(
         commands,
         name,
         "RECIPE.yaml [options] [--KEY VALUE …]",
@@ -186,18 +99,18 @@ def _add_method(commands: Any, name: str) -> None:
         parents=[launch_parser()],
         add_help=False,
     )
-    _add_recipe(parser)
+    add_recipe(parser)
     parser.add_argument(
         "--resume", type=resume, default="auto", metavar="|".join(RESUME),
         help="auto continues the run in output_dir or starts one, never refuses to continue, must refuses to start "
         "(default: %(default)s)",
     )  # fmt: skip
-    _add_show(parser, "--help", lambda parser: _method_help(parser, name), "show this help message and exit")
-    _add_show(parser, "--help-all", lambda _: _all_keys(name), "list every recipe key, TRL's included, and exit")
+    add_show(parser, "--help", lambda parser: _method_help(parser, name), "show this help message and exit")
+    add_show(parser, "--help-all", lambda _: _all_keys(name), "list every recipe key, TRL's included, and exit")
 
 
 def _add_validate(commands: Any) -> None:
-    parser = _add_command(
+    parser = add_command(
         commands,
         "validate",
         "RECIPE.yaml … [options] [--KEY VALUE …]",
@@ -209,17 +122,19 @@ def _add_validate(commands: Any) -> None:
         help="recipes; their names without --config are the same")  # fmt: skip
     add("--method", metavar="NAME", help=f"for recipes without the key method: {', '.join(names())}")
     add("--all", action="store_true", help="check every row of the data, not only the first ones")
+    add("--offline", action="store_true", help="ask no hub: stand-ins for the models and data that are not here")
+    add_scale(parser, "train each recipe for two steps as well, on stand-ins for model and data: tiny")
 
 
 def _add_preview(commands: Any) -> None:
-    parser = _add_command(
+    parser = add_command(
         commands,
         "preview",
         "RECIPE.yaml [options] [--KEY VALUE …]",
         "show the first rows as the trainer sees them, and what they could teach; nothing is written",
         "RECIPE.yaml\nRECIPE.yaml --rows 10 --mixture_coefficient 0.5",
     )
-    _add_recipe(parser)
+    add_recipe(parser)
     parser.add_argument("--rows", type=count, default=3, metavar="N", help="how many (default: %(default)s)")
     parser.add_argument(
         "--probe", type=amount, default=PROBE, metavar="N",
@@ -228,7 +143,7 @@ def _add_preview(commands: Any) -> None:
 
 
 def _add_generate(commands: Any) -> None:
-    parser = _add_command(
+    parser = add_command(
         commands,
         "generate",
         "RECIPE.yaml [options] [--KEY VALUE …]",
@@ -236,11 +151,11 @@ def _add_generate(commands: Any) -> None:
         "RECIPE.yaml\nRECIPE.yaml --accelerate_config ddp --num_processes 8",
         parents=[launch_parser()],
     )
-    _add_recipe(parser)
+    add_recipe(parser)
 
 
 def _add_answer(commands: Any) -> None:
-    parser = _add_command(
+    parser = add_command(
         commands,
         "answer",
         "RECIPE.yaml [options] [--KEY VALUE …]",
@@ -248,7 +163,7 @@ def _add_answer(commands: Any) -> None:
         "RECIPE.yaml\nRECIPE.yaml --model outputs/tiny-rac --mode direct --mode corrected --output answers.jsonl",
     )
     add = parser.add_argument
-    _add_recipe(parser)
+    add_recipe(parser)
     add("--model", metavar="MODEL", help="a path or hub id; default: the recipe's finished run")
     _add_mode(parser)
     add("--output", type=Path, metavar="FILE.jsonl", help="where they go; default: in the recipe's output_dir")
@@ -259,7 +174,7 @@ def _add_answer(commands: Any) -> None:
 
 
 def _add_eval(commands: Any) -> None:
-    parser = _add_command(
+    parser = add_command(
         commands,
         "eval",
         "--task TASK --model MODEL [--model MODEL …] [options] [--KEY VALUE …]",
@@ -305,7 +220,7 @@ def _add_judging(parser: Parser) -> None:
 
 
 def _add_gap(commands: Any) -> None:
-    parser = _add_command(
+    parser = add_command(
         commands,
         "gap",
         "RECIPE.yaml --model MODEL [--model MODEL …] [options] [--KEY VALUE …]",
@@ -328,7 +243,7 @@ def _add_gap(commands: Any) -> None:
 
 
 def _add_compare(commands: Any) -> None:
-    parser = _add_command(
+    parser = add_command(
         commands,
         "compare",
         "RECIPE.yaml --methods A,B,… [options] [--KEY VALUE …]",
@@ -336,7 +251,7 @@ def _add_compare(commands: Any) -> None:
         "RECIPE.yaml --methods bash,rac --seeds 1,2,3 --dry-run\n--suite SUITE.yaml --workers 2",
     )
     add = parser.add_argument
-    _add_recipe(parser, "your recipe, of any method; every arm trains its rows from its model")
+    add_recipe(parser, "your recipe, of any method; every arm trains its rows from its model")
     add(
         "--methods",
         type=several(str),
@@ -363,7 +278,7 @@ def _add_compare(commands: Any) -> None:
 
 
 def _add_report(commands: Any) -> None:
-    parser = _add_command(
+    parser = add_command(
         commands,
         "report",
         "RUN [RUN …] [--results DIR …] [--output_dir DIR]",
@@ -379,7 +294,7 @@ def _add_report(commands: Any) -> None:
 
 
 def _add_copy_into(commands: Any) -> None:
-    parser = _add_command(
+    parser = add_command(
         commands, "copy-into", "FORK [--recipe MODEL]",
         "put scripts and recipes, as new files, into an alignment-handbook fork",
         "../my-fork --recipe zephyr-7b-beta",
@@ -393,7 +308,7 @@ def _add_models(parser: Parser) -> None:
     add = parser.add_argument
     add("--model", action="append", default=[], metavar="MODEL",
         help="a path or hub id; repeat it to compare models on the same data")  # fmt: skip
-    _add_recipe(parser, "a recipe whose held-out data and chat settings are used")
+    add_recipe(parser, "a recipe whose held-out data and chat settings are used")
     add("--output_dir", type=Path, metavar="DIR", help="where the files go; default: the one model's run, or outputs")
     _add_amounts(parser)
 

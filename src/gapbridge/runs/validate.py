@@ -39,19 +39,8 @@ def validate(job: Job, *, all_rows: bool = False) -> tuple[list[str], list[str]]
     Returns:
         (faults, notes): empty faults mean that the run can start.
     """
-    faults, notes = list(job.args.faults()), list(job.recipe.notes)
+    faults, notes = [*key_faults(job), *_output_dir_faults(job)], list(job.recipe.notes)
     data_faults = check_data_config(job.data, job.script)
-    faults += data_faults
-    if str(job.args.eval_strategy.value) != "no":
-        if not (job.data.eval_datasets or job.data.splits_off or job.script.dataset_name):
-            faults.append(
-                "eval_strategy asks for evaluation: give eval_datasets or test_split_size, or set eval_strategy: 'no'"
-            )
-    if (job.model.load_in_4bit or job.model.load_in_8bit) and not job.model.use_peft:
-        faults.append("load_in_4bit and load_in_8bit need use_peft: true: quantised weights cannot be trained")
-    if (job.model.load_in_4bit or job.model.load_in_8bit) and job.args.merge_adapter:
-        faults.append(QUANTISED)
-    faults += _output_dir_faults(job)
     model: PreTrainedModel | PeftModel | None = None
     tokenizer: PreTrainedTokenizerBase | None = None
     path = Path(str(job.model.model_name_or_path))
@@ -91,6 +80,21 @@ def validate(job: Job, *, all_rows: bool = False) -> tuple[list[str], list[str]]
     if model is None:
         faults += starting_faults(job.args)
     return list(dict.fromkeys(faults)), notes
+
+
+def key_faults(job: Job) -> list[str]:
+    """What of the keys does not go together, with nothing looked at but the recipe and whether its files are there."""
+    faults = [*job.args.faults(), *check_data_config(job.data, job.script)]
+    if str(job.args.eval_strategy.value) != "no":
+        if not (job.data.eval_datasets or job.data.splits_off or job.script.dataset_name):
+            faults.append(
+                "eval_strategy asks for evaluation: give eval_datasets or test_split_size, or set eval_strategy: 'no'"
+            )
+    if (job.model.load_in_4bit or job.model.load_in_8bit) and not job.model.use_peft:
+        faults.append("load_in_4bit and load_in_8bit need use_peft: true: quantised weights cannot be trained")
+    if (job.model.load_in_4bit or job.model.load_in_8bit) and job.args.merge_adapter:
+        faults.append(QUANTISED)
+    return faults
 
 
 def _is_local(path: str) -> bool:
