@@ -136,7 +136,7 @@ def _fill(
     store: ContextStore, examples: ExampleSet, args: TrainingArguments, draw: Draw, what: str, peers: Peers
 ) -> None:
     rank, world_size = args.process_index, args.world_size
-    poll_seconds = max(0.1, world_size / LOOKS_A_SECOND)
+    pause = poll_seconds(world_size)
     started = time.perf_counter()
     claims = Claims(store, rank, world_size)
     claims.drop_earlier()
@@ -160,26 +160,29 @@ def _fill(
 
         while to_come:
             peers.check()
-            _wait_until(can_go_on, waiting_for, peers.check, poll_seconds)
+            wait_until(can_go_on, waiting_for, peers.check, pause)
             with claims.first_of(free) as shard:
                 if shard is not None:
                     part = examples.part(*store.shard_range(shard))
                     store.write_shard(shard, draw(part, bar.update))
                     to_come.remove(shard)
             if shard is None and free:  # the listing is behind: network file systems show changes late
-                time.sleep(poll_seconds)
+                time.sleep(pause)
     if rank == 0:
         _add_seconds(store, time.perf_counter() - started)
         store.missing_shards()  # checks that the others' shards are of this store, too
         claims.clear()
         store.finish()
     else:
-        _wait_until(store.is_complete, lambda: "process 0 to complete the store", peers.check, poll_seconds)
+        wait_until(store.is_complete, lambda: "process 0 to complete the store", peers.check, pause)
 
 
-def _wait_until(
-    done: Callable[[], bool], what: Callable[[], str], check: Callable[[], None], poll_seconds: float
-) -> None:
+def poll_seconds(world_size: int) -> float:
+    """Seconds between two looks of a waiting process."""
+    return max(0.1, world_size / LOOKS_A_SECOND)
+
+
+def wait_until(done: Callable[[], bool], what: Callable[[], str], check: Callable[[], None], pause: float) -> None:
     """Wait on files for the other processes, without a collective that could time out.
 
     `check` is called while waiting and raises when there is nothing to wait for any more.
@@ -187,8 +190,8 @@ def _wait_until(
     waited, said = 0.0, 30.0
     while not done():
         check()
-        time.sleep(poll_seconds)
-        waited += poll_seconds
+        time.sleep(pause)
+        waited += pause
         if waited >= said:
             print(f"waiting for {what()}, {waited:.0f} s", flush=True)
             said *= 2

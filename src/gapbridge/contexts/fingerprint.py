@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..examples.pauses import recorded_pauses
+
 
 _CHUNK = 2**20
 _MULTIPLIER = 0x5851F42D4C957F2D
@@ -92,7 +94,7 @@ def path_sketch(path: str | Path) -> str | None:
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A hash of the tokenizer's whole definition, its special tokens and its chat template."""
+    """A hash of the tokenizer's whole definition, its special tokens, its chat template and its pauses."""
     backend = getattr(tokenizer, "backend_tokenizer", None)  # only fast tokenizers have one
     state = {
         "backend": json.loads(backend.to_str()) if backend is not None else sorted(tokenizer.get_vocab().items()),
@@ -102,4 +104,7 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     for volatile in ("truncation", "padding"):  # set by whoever tokenised last, no part of the definition
         if isinstance(state["backend"], dict):
             state["backend"].pop(volatile, None)
+    pauses = recorded_pauses(tokenizer)
+    if pauses is not None:
+        state["pauses"] = [pauses.token, pauses.count]
     return hashlib.blake2b(json.dumps(state, sort_keys=True).encode(), digest_size=16).hexdigest()

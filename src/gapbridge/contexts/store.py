@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from ..errors import StoreError
 from ..examples.example import Example, ExampleSet
-from ..files import write_atomic, write_json_atomic
+from ..files import sha256, write_atomic, write_json_atomic
 
 
 FORMAT_VERSION = 2
@@ -274,11 +274,3 @@ def recorded_shard_size(directory: Path) -> int | None:
         except (OSError, pa.ArrowException, ValueError, KeyError, TypeError):
             continue
     return None
-
-
-def sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()

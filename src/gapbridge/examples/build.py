@@ -13,6 +13,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from datasets import Dataset, Features, Value
@@ -120,16 +121,18 @@ def tokenise_rows(
         DataError: there are bad rows (with `raise`), or no good one.
     """
     flags = {"fault": Value("string"), "cut_prompt": Value("bool"), "truncated": Value("bool")}
-    # Neither written to nor read from the cache of `datasets`: its key does not cover the code of this module.
-    table = dataset.map(
-        tokenise,
-        remove_columns=dataset.column_names,
-        features=Features({**features, **flags}),
-        num_proc=num_proc,
-        desc="Tokenizing",
-        load_from_cache_file=False,
-        keep_in_memory=True,
-    )
+    # Neither written to nor read from the cache of `datasets`: its key does not cover the code of this module. The
+    # file is mapped into memory, and gone when nobody uses it any more.
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        table = dataset.map(
+            tokenise,
+            remove_columns=dataset.column_names,
+            features=Features({**features, **flags}),
+            num_proc=num_proc,
+            desc="Tokenizing",
+            load_from_cache_file=False,
+            cache_file_name=f"{folder}/rows.arrow",
+        )
     ids, faults = _unique_ids(table["id"][:], table["fault"][:], explicit="id" in dataset.column_names)
     bad_rows = [BadRow(row, ids[row], fault) for row, fault in enumerate(faults) if fault]
     good = [row for row, fault in enumerate(faults) if not fault]

@@ -4,9 +4,11 @@ and `rejected`."""
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_type_hints
+from uuid import uuid4
 
 from datasets import Dataset, DatasetDict
 from trl import DatasetMixtureConfig, ScriptArguments, get_dataset
@@ -163,6 +165,14 @@ def load_data(config: DataConfig, script: ScriptArguments, *, seed: int, needs_e
         ConfigError: the data keys contradict each other or name missing files. DataError: a data set is empty, cannot
         be loaded, or lacks a column.
     """
+    found = find_data(config, script, seed=seed, needs_eval=needs_eval)
+    train = standard_columns(found.train, config, found.source)
+    evaluation = None if found.eval is None else standard_columns(found.eval, config, found.eval_source)
+    return replace(found, train=train, eval=evaluation)
+
+
+def find_data(config: DataConfig, script: ScriptArguments, *, seed: int, needs_eval: bool) -> LoadedData:
+    """Training and held-out data as they are loaded, in columns of their own; errors as in `load_data`."""
     faults = check_data_config(config, script)
     if faults:
         raise ConfigError(faults)
@@ -190,9 +200,9 @@ def load_data(config: DataConfig, script: ScriptArguments, *, seed: int, needs_e
         raise ConfigError(
             "eval_strategy asks for evaluation: give `eval_datasets` or `test_split_size`, or set eval_strategy: 'no'"
         )
-    train = _standard_columns(_first(train, config.max_train_examples), config, source)
+    train = _first(train, config.max_train_examples)
     if evaluation is not None:
-        evaluation = _standard_columns(_first(evaluation, config.max_eval_examples), config, eval_source)
+        evaluation = _first(evaluation, config.max_eval_examples)
     return LoadedData(train, evaluation, source, eval_source)
 
 
@@ -217,18 +227,23 @@ def _first(dataset: Dataset, count: int | None) -> Dataset:
     return dataset if count is None else dataset.select(range(min(count, len(dataset))))
 
 
-def _standard_columns(dataset: Dataset, config: DataConfig, source: str) -> Dataset:
+def standard_columns(dataset: Dataset, config: DataConfig, source: str, scratch: Path | None = None) -> Dataset:
+    """A data set in TRL's columns.
+
+    Args:
+        scratch: a directory for what is written anew; None keeps it in memory.
+    """
     columns = dataset.column_names
     if "input_ids" in columns:
         if config.system_prompt:
             raise ConfigError(f"{source}: system_prompt needs text, and the rows are token ids: leave it out")
         return _named(dataset, {config.id_column: "id"})
     if {"chosen", "rejected"} <= set(columns) and config.completion_column not in columns:
-        return _preference_columns(dataset, config, source)
+        return _preference_columns(dataset, config, source, scratch)
     if "messages" in columns and config.completion_column not in columns:
         # UltraChat's `prompt` repeats the first user turn.
         dataset = dataset.remove_columns([name for name in (config.prompt_column, "completion") if name in columns])
-        return _with_system_turn(_named(dataset, {config.id_column: "id"}), "messages", config, source)
+        return _with_system_turn(_named(dataset, {config.id_column: "id"}), "messages", config, source, scratch)
     missing = [name for name in (config.prompt_column, config.completion_column) if name not in columns]
     if missing:
         raise DataError(
@@ -239,7 +254,7 @@ def _standard_columns(dataset: Dataset, config: DataConfig, source: str) -> Data
     mapping = {config.prompt_column: "prompt", config.completion_column: "completion", config.id_column: "id"}
     dataset = _named(dataset, mapping)
     if not config.as_chat:
-        return _with_system_turn(dataset, "prompt", config, source)
+        return _with_system_turn(dataset, "prompt", config, source, scratch)
 
     def chat(row: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -247,11 +262,11 @@ def _standard_columns(dataset: Dataset, config: DataConfig, source: str) -> Data
             "completion": [{"role": "assistant", "content": row["completion"]}],
         }
 
-    dataset = dataset.map(chat, desc="As chat", load_from_cache_file=False, keep_in_memory=True)
-    return _with_system_turn(dataset, "prompt", config, source)
+    dataset = _mapped(dataset, chat, "As chat", scratch)
+    return _with_system_turn(dataset, "prompt", config, source, scratch)
 
 
-def _preference_columns(dataset: Dataset, config: DataConfig, source: str) -> Dataset:
+def _preference_columns(dataset: Dataset, config: DataConfig, source: str, scratch: Path | None) -> Dataset:
     """`chosen` and `rejected`, with a `prompt` or with the prompt inside them, and `messages` where there are."""
     dataset = _named(dataset, {config.prompt_column: "prompt", config.id_column: "id"})
     text = isinstance(dataset[0]["chosen"], str)
@@ -266,18 +281,18 @@ def _preference_columns(dataset: Dataset, config: DataConfig, source: str) -> Da
             answers = {name: [{"role": "assistant", "content": row[name]}] for name in ("chosen", "rejected")}
             return {"prompt": [{"role": "user", "content": row["prompt"]}], **answers}
 
-        dataset = dataset.map(chat, desc="As chat", load_from_cache_file=False, keep_in_memory=True)
+        dataset = _mapped(dataset, chat, "As chat", scratch)
     if not text and "prompt" in dataset.column_names and isinstance(dataset[0]["prompt"], str):
         dataset = dataset.remove_columns("prompt")  # UltraFeedback's repeats the first user turn
     if config.system_prompt:
         explicit = "prompt" in dataset.column_names
         columns = ["prompt"] if explicit else ["chosen", "rejected"]
         for column in [*columns, *(["messages"] if "messages" in dataset.column_names else [])]:
-            dataset = _with_system_turn(dataset, column, config, source)
+            dataset = _with_system_turn(dataset, column, config, source, scratch)
     return dataset
 
 
-def _with_system_turn(dataset: Dataset, column: str, config: DataConfig, source: str) -> Dataset:
+def _with_system_turn(dataset: Dataset, column: str, config: DataConfig, source: str, scratch: Path | None) -> Dataset:
     """`system_prompt` put before the conversations that have no system turn of their own."""
     if not config.system_prompt:
         return dataset
@@ -295,10 +310,17 @@ def _with_system_turn(dataset: Dataset, column: str, config: DataConfig, source:
         own += has_one
         return {column: turns if has_one else [turn, *turns]}
 
-    dataset = dataset.map(put, desc="System turn", load_from_cache_file=False, keep_in_memory=True)
+    dataset = _mapped(dataset, put, "System turn", scratch)
     if own:
         logger.warning("%s: %d of %d rows keep a system turn of their own", source, own, len(dataset))
     return dataset
+
+
+def _mapped(
+    dataset: Dataset, function: Callable[[dict[str, Any]], dict[str, Any]], what: str, scratch: Path | None
+) -> Dataset:
+    where = {"keep_in_memory": True} if scratch is None else {"cache_file_name": f"{scratch}/{uuid4().hex}.arrow"}
+    return dataset.map(function, desc=what, load_from_cache_file=False, **where)
 
 
 def _named(dataset: Dataset, mapping: dict[str, str]) -> Dataset:

@@ -9,10 +9,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset, Features, List, Value
 
 from ..errors import DataError
 from .lots import fold_of
+from .tables import PART, in_memory, in_parts, parts_of
 
 
 IGNORE = -100
@@ -20,14 +23,13 @@ IGNORE = -100
 EXAMPLE_FEATURES = Features(
     {
         "id": Value("string"),
-        "prompt": List(Value("int64")),
-        "reference": List(Value("int64")),
-        "trailer": List(Value("int64")),
+        "prompt": List(Value("int32")),
+        "reference": List(Value("int32")),
+        "trailer": List(Value("int32")),
         "trained": List(Value("bool")),
-        "asked": List(Value("int64")),
+        "asked": List(Value("int32")),
     }
 )
-_PART = 1000
 
 
 @dataclass(frozen=True)
@@ -136,8 +138,8 @@ class ExampleSet:
         ]
 
     def __iter__(self) -> Iterator[Example]:
-        for start in range(0, len(self), _PART):
-            yield from self.part(start, start + _PART)
+        for start in range(0, len(self), PART):
+            yield from self.part(start, start + PART)
 
     def by_turn(self, stops: Collection[int]) -> ExampleSet:
         """One example for each trained turn, as `turns_of` makes them.
@@ -147,13 +149,11 @@ class ExampleSet:
         """
         if all(trained is None for trained in self.table["trained"][:]):
             return self
-        columns: dict[str, list[Any]] = {name: [] for name in EXAMPLE_FEATURES}
-        for turn in (turn for example in self for turn in turns_of(example, stops)):
-            for name, value in as_columns(turn).items():
-                columns[name].append(value)
-        if len(set(columns["id"])) < len(columns["id"]):
+        turns = (as_columns(turn) for example in self for turn in turns_of(example, stops))
+        table = in_memory(in_parts(turns, EXAMPLE_FEATURES), EXAMPLE_FEATURES)
+        if len(set(table["id"][:])) < len(table):
             raise DataError(f"{self.source}: an id of the data looks like that of a turn (id#1): rename it")
-        return replace(self, table=Dataset.from_dict(columns, EXAMPLE_FEATURES))
+        return replace(self, table=table)
 
     def outside_fold(self, fold: int, folds: int) -> ExampleSet:
         """The examples that `fold_of` puts into another fold.
@@ -172,13 +172,27 @@ class ExampleSet:
 
     @cached_property
     def _fingerprint(self) -> str:
+        return self._digest()
+
+    def _digest(self) -> str:
         digest = hashlib.blake2b(digest_size=16)
-        for example in self:
-            parts: list[Any] = [example.id, example.prompt, example.reference, example.trailer]
-            # Only where they say something, so that examples of one turn keep their fingerprint.
-            parts += [value for value in (as_columns(example)["trained"], as_columns(example)["asked"]) if value]
-            digest.update(json.dumps(parts).encode())
+        for part in parts_of(self.table):
+            prompts, references, trailers, asked, trained = (
+                as_json(part[name]) for name in ("prompt", "reference", "trailer", "asked", "trained")
+            )
+            for at, example_id in enumerate(part["id"].to_pylist()):
+                words = [json.dumps(example_id), prompts[at], references[at], trailers[at]]
+                # Only where they say something, so that examples of one turn keep their fingerprint.
+                words += [trained[at]] if "false" in trained[at] else []
+                words += [asked[at]] if asked[at] not in ("[]", prompts[at]) else []
+                digest.update(f"[{', '.join(words)}]".encode())
         return digest.hexdigest()
+
+
+def as_json(column: pa.ChunkedArray) -> list[str]:
+    """A column of lists of numbers or flags as `json.dumps` writes them; null as an empty list."""
+    words = pc.cast(column, pa.list_(pa.string()))
+    return [f"[{joined or ''}]" for joined in pc.binary_join(words, ", ").to_pylist()]
 
 
 def as_columns(example: Example) -> dict[str, Any]:

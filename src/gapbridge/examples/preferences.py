@@ -7,10 +7,8 @@ across the border, both are cut where TRL's `DPOTrainer` cuts them: after the lo
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from datasets import Dataset, Features, List, Value
@@ -19,13 +17,14 @@ from trl import extract_prompt
 
 from ..errors import DataError
 from .build import RowTokeniser, messages_fault, require_template, text_fault, tokenise_rows
-from .example import EXAMPLE_FEATURES, Example, ExampleSet
+from .example import EXAMPLE_FEATURES, Example, ExampleSet, as_json
 from .pauses import pauses_after_prompt, with_pauses
+from .tables import parts_of
 from .template import ChatTemplate
 from .turns import common_length
 
 
-PREFERENCE_FEATURES = Features({**EXAMPLE_FEATURES, "rejected": List(Value("int64"))})
+PREFERENCE_FEATURES = Features({**EXAMPLE_FEATURES, "rejected": List(Value("int32"))})
 
 
 @dataclass(frozen=True)
@@ -50,14 +49,10 @@ class PreferenceSet(ExampleSet):
             Preference(**vars(example), rejected=answer) for example, answer in zip(examples, rejected, strict=True)
         ]
 
-    def fingerprint(self) -> str:
-        return self._pairs_fingerprint
-
-    @cached_property
-    def _pairs_fingerprint(self) -> str:
-        digest = hashlib.blake2b(super().fingerprint().encode(), digest_size=16)
-        for rows in self.table.select_columns(["rejected"]).iter(batch_size=1000):
-            digest.update(json.dumps(rows["rejected"]).encode())
+    def _digest(self) -> str:
+        digest = hashlib.blake2b(super()._digest().encode(), digest_size=16)
+        for part in parts_of(self.table):
+            digest.update(f"[{', '.join(as_json(part['rejected']))}]".encode())
         return digest.hexdigest()
 
 

@@ -29,19 +29,12 @@ from ..errors import ConfigError, RunError
 from ..files import remove_leftovers, write_json_atomic, write_text_atomic, writing
 from ..recipe.parser import Recipe
 from ..recipe.secrets import redacted_command, secrets_in, without_secrets
+from ..training.config import FREE_SETTINGS
+from ..training.once import EXAMPLES
 
 
 RUN_FILE = "run.json"
 
-# Settings that change neither data nor weights: a run may be continued with other values.
-FREE_SETTINGS = frozenset(
-    """
-    output_dir run_name report_to logging_steps logging_strategy logging_first_step log_level log_level_replica
-    disable_tqdm push_to_hub hub_model_id hub_strategy hub_private_repo hub_revision hub_token hub_always_push
-    resume_from_checkpoint save_total_limit dataset_num_proc dataloader_num_workers dataloader_pin_memory
-    dataloader_prefetch_factor ddp_timeout project trackio_space_id
-    """.split()
-)
 PACKAGES = (
     "gapbridge", "torch", "trl", "transformers", "accelerate", "datasets", "peft", "tokenizers", "deepspeed",
     "pyarrow",
@@ -99,8 +92,9 @@ class RunDirectory:
     def _recorded_state(self) -> str:
         if not self.run_file.exists():
             entries = sorted(self.path.iterdir()) if self.path.exists() else []
-            # A trainer makes its empty directory before the run is recorded.
+            # A trainer makes its empty directory before the run is recorded, and examples are kept before that, too.
             entries = [entry for entry in entries if not entry.is_dir() or any(entry.iterdir())]
+            entries = [entry for entry in entries if entry.name != EXAMPLES]
             found = [entry.name for entry in entries if not entry.name.endswith(".tmp")]
             if found:
                 raise RunError(
@@ -184,7 +178,7 @@ class RunDirectory:
 
     def _directories(self) -> list[Path]:
         """Where a run writes files."""
-        patterns = ("samples", "checkpoint-*", "round_*", "round_*/*")
+        patterns = (EXAMPLES, "samples", "checkpoint-*", "round_*", "round_*/*")
         return [self.path, *(path for pattern in patterns for path in self.path.glob(pattern) if path.is_dir())]
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from datasets import Dataset
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from ..errors import ConfigError
-from ..examples.data import load_data
+from ..examples.data import find_data, load_data, standard_columns
 from ..examples.ending import open_end
 from ..examples.example import ExampleSet
 from ..examples.template import ChatTemplate
@@ -23,6 +25,7 @@ from ..training.loading import (
     prepare_tokenizer,
     require_local,
 )
+from ..training.once import read_once
 from .job import Job
 
 
@@ -70,17 +73,50 @@ def require_ending(job: Job) -> None:
 
 
 def load_examples(
-    job: Job, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None
+    job: Job,
+    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel | None,
+    directory: Path | None = None,
 ) -> dict[str, ExampleSet]:
-    """`train`, and `eval` where the recipe evaluates."""
-    loaded = load_data(job.data, job.script, seed=job.args.seed, needs_eval=_evaluates(job))
-    examples = {"train": _read(job, loaded.train, tokenizer, model, loaded.source, job.args.max_length)}
-    if job.data.leave_out_fold is not None:
-        fold, folds = job.data.leave_out_fold
-        examples["train"] = examples["train"].outside_fold(fold, folds)
-    if loaded.eval is not None:
-        examples["eval"] = _read(job, loaded.eval, tokenizer, model, loaded.eval_source, job.args.max_length)
-    return examples
+    """`train`, and `eval` where the recipe evaluates.
+
+    Args:
+        directory: where they are kept, so that one process reads them, and once; None reads them here and keeps
+            nothing.
+    """
+    found = find_data(job.data, job.script, seed=job.args.seed, needs_eval=_evaluates(job))
+    parts: dict[str, tuple[Dataset, str]] = {"train": (found.train, found.source)}
+    if found.eval is not None:
+        parts["eval"] = (found.eval, found.eval_source)
+
+    def read(part: str) -> ExampleSet:
+        dataset, source = parts[part]
+        with TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+            dataset = standard_columns(dataset, job.data, source, None if directory is None else Path(scratch))
+            examples = _read(job, dataset, tokenizer, model, source, job.args.max_length)
+        if part == "train" and job.data.leave_out_fold is not None:
+            fold, folds = job.data.leave_out_fold
+            examples = examples.outside_fold(fold, folds)
+        return examples
+
+    if directory is None:
+        return {part: read(part) for part in parts}
+    keys = asdict(job.data)
+    return {
+        part: read_once(
+            job.method,
+            directory,
+            part,
+            dataset,
+            tokenizer,
+            model,
+            job.args,
+            partial(read, part),
+            keys=keys,
+            source=source,
+        )
+        for part, (dataset, source) in parts.items()
+    }
 
 
 def load_held_out(

@@ -23,6 +23,7 @@ from ..training.building import Drawing, open_drawings, shown
 from ..training.loading import record_revision
 from ..training.method import Method
 from ..training.metrics import MetricsFile
+from ..training.once import EXAMPLES, TakenBack, drop_others
 from ..training.parallel import check_processes
 from ..training.rows import LEGEND
 from .directory import RunDirectory
@@ -62,14 +63,15 @@ def train(job: Job) -> Path:
         return run.path
     # The run pushes its model and nothing else; the trainers would push what else lies in their directories.
     job.args.push_to_hub, push = False, job.args.push_to_hub
-    opened = (
-        [found] if (found := _open(job, run)) else []
-    )  # emptied when a trainer takes it: a model ends with its round
+    with _prepared(run) as prepared:
+        found = _open(job, run)
+        opened = [found] if found else []  # emptied when a trainer takes it: a model ends with its round
+        del found
 
-    def make_trainer(start: Path | None, round_args: Any) -> Method:
-        return _trainer(job, run, round_args, opened.pop() if opened else None, start)
+        def make_trainer(start: Path | None, round_args: Any) -> Method:
+            return _trainer(job, run, round_args, opened.pop() if opened else None, start, prepared)
 
-    run_rounds(job.args, make_trainer)
+        run_rounds(job.args, make_trainer)
     if PartialState().is_main_process:
         report = write_report(run.path)
         if push:
@@ -87,16 +89,22 @@ def generate(job: Job) -> Path:
         raise ConfigError(f"{job.recipe.path}: method {job.name} generates nothing before training")
     run = job.run_directory()
     state = run.check()
-    opened = None if state == "complete" else _open(job, run)
-    if opened is None:
-        _say(f"{run.path}: every round is trained, nothing to generate")
-        return run.path
-    if not opened.drawings:
-        raise ConfigError(f"{job.recipe.path}: with these options {job.name} generates nothing before training")
-    _trainer(job, run, round_arguments(job.args, opened.index), opened, opened.start)
+    with _prepared(run) as prepared:
+        opened = None if state == "complete" else _open(job, run)
+        if opened is None:
+            _say(f"{run.path}: every round is trained, nothing to generate")
+            return run.path
+        if not opened.drawings:
+            raise ConfigError(f"{job.recipe.path}: with these options {job.name} generates nothing before training")
+        _trainer(job, run, round_arguments(job.args, opened.index), opened, opened.start, prepared)
     directory = opened.drawings["train"].store.directory
     _say(f"{directory}: {len(opened.examples['train'])} contexts, complete")
     return directory
+
+
+def _prepared(run: RunDirectory) -> TakenBack:
+    """Around all that comes before the run is entered: its examples go where it is refused."""
+    return TakenBack(run.path / EXAMPLES, active=PartialState().is_main_process)
 
 
 def _open(job: Job, run: RunDirectory) -> _Opened | None:
@@ -108,7 +116,7 @@ def _open(job: Job, run: RunDirectory) -> _Opened | None:
     model, tokenizer = load_start(job, start, whole=job.method.draws)
     if job.method.draws:
         place_for_generation(model, job.args)
-    examples = load_examples(job, tokenizer, model)
+    examples = load_examples(job, tokenizer, model, run.path / EXAMPLES)
     inputs = {f"{name} examples": part.fingerprint() for name, part in examples.items()}
     if start is None:
         inputs["tokenizer"] = tokenizer_fingerprint(tokenizer)
@@ -123,20 +131,24 @@ def _open(job: Job, run: RunDirectory) -> _Opened | None:
     return _Opened(index, start, model, tokenizer, examples, drawings, inputs)
 
 
-def _enter(job: Job, run: RunDirectory, opened: _Opened) -> None:
+def _enter(job: Job, run: RunDirectory, opened: _Opened, prepared: TakenBack) -> None:
     """Enter the run's directory: nothing can be refused any more, and nothing has been drawn yet."""
     PartialState().wait_for_everyone()  # each has looked at the directory before one writes to it
+    prepared.keep()
     if PartialState().is_main_process:
+        drop_others(run.path / EXAMPLES, opened.examples)
         run.enter(job.recipe, opened.inputs)
         write_data_record(run.path, opened.examples)
     PartialState().wait_for_everyone()
 
 
-def _trainer(job: Job, run: RunDirectory, round_args: Any, opened: _Opened | None, start: Path | None) -> Method:
+def _trainer(
+    job: Job, run: RunDirectory, round_args: Any, opened: _Opened | None, start: Path | None, prepared: TakenBack
+) -> Method:
     """The trainer of a round; what it counted and the first rows that it trains are written."""
     if opened is None:
         model, tokenizer = load_start(job, start, whole=job.method.draws)
-        examples, drawings = load_examples(job, tokenizer, model), None
+        examples, drawings = load_examples(job, tokenizer, model, run.path / EXAMPLES), None
     else:
         model, tokenizer, examples, drawings = opened.model, opened.tokenizer, opened.examples, opened.drawings
     round_args.model_init_kwargs = None  # used up
@@ -150,7 +162,7 @@ def _trainer(job: Job, run: RunDirectory, round_args: Any, opened: _Opened | Non
         peft_config=None if isinstance(model, PeftModel) else _new_adapter(job),
         callbacks=[MetricsFile()],
         drawings=drawings,
-        on_checked=None if opened is None else partial(_enter, job, run, opened),
+        on_checked=None if opened is None else partial(_enter, job, run, opened, prepared),
     )
     if trainer.is_world_process_zero():
         counts = json.dumps(trainer.counts, indent=2)  # in the method's order: the total comes first

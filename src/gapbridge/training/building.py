@@ -14,10 +14,13 @@ from rich.text import Text
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..contexts.fill import Contexts, fill_store, open_store
-from ..contexts.fingerprint import weights_fingerprint
+from ..contexts.fingerprint import tokenizer_fingerprint, weights_fingerprint
 from ..contexts.store import ContextStore
-from ..examples.example import Example, ExampleSet
+from ..examples.example import IGNORE, Example, ExampleSet
+from ..examples.tables import in_parts, open_table, write_table
+from ..files import sha256
 from .account import Counts
+from .once import ROWS, make_once, method_name, settings_of, table_path
 from .rows import Row, rows_of, rows_to_dataset
 
 
@@ -37,6 +40,15 @@ class Drawing:
 
     contexts: Contexts
     store: ContextStore
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a part, what was counted on the way, and how many of them carry no loss anywhere."""
+
+    table: Dataset
+    counts: Counts
+    without_loss: int
 
 
 def open_drawings(
@@ -85,20 +97,94 @@ def fill_drawing(drawing: Drawing, examples: ExampleSet, args: Any) -> ContextSt
 
 def build_rows(
     method: type[Method],
+    part: str,
     examples: ExampleSet,
     tokenizer: PreTrainedTokenizerBase,
     args: Any,
     drawing: Drawing | None = None,
-    *,
-    evaluation: bool = False,
-) -> tuple[Dataset, Counts]:
-    """All rows of a part, through the store, and what was counted on the way."""
-    pairs: Pairs = ((example, {}) for example in examples)
-    if drawing is not None:
-        pairs = fill_drawing(drawing, examples, args).joined(examples)
-    counts = dict.fromkeys(method.count_names, 0)
-    rows = method.rows(pairs, examples, tokenizer, args, counts, evaluation=evaluation)
-    return rows_to_dataset(rows, method.row_features), counts
+) -> Rows:
+    """All rows of a part, in the memory of this process.
+
+    Args:
+        part: `train`, `eval` (held-out rows with reference contexts) or `eval_own` (with own ones).
+    """
+    making = _Making(method, part, examples, tokenizer, args, drawing)
+    return Rows(rows_to_dataset(making.rows(), method.row_features), making.counts, making.without_loss)
+
+
+def keep_rows(
+    method: type[Method],
+    part: str,
+    examples: ExampleSet,
+    tokenizer: PreTrainedTokenizerBase,
+    args: Any,
+    drawing: Drawing | None = None,
+) -> Rows:
+    """All rows of a part, in a table below `args.output_dir`: process 0 makes it, all map it into memory, and a later
+    start finds it again. Older ones of the part are deleted.
+
+    Raises:
+        StoreError: what is there is damaged. RunError: another process failed.
+    """
+    contexts = [] if drawing is None else [drawing.store.manifest_path]
+    identity = {
+        "method": method_name(method),
+        "examples": [examples.fingerprint(), examples.conversational, examples.stops, examples.date],
+        "chat_template_kwargs": dict(examples.chat_template_kwargs),
+        "contexts": [sha256(path) for path in [*contexts, *method.row_sources(args)]],
+        "tokenizer": tokenizer_fingerprint(tokenizer),
+        "settings": settings_of(args),
+    }
+    path = table_path(Path(args.output_dir) / ROWS, part, identity)
+
+    def make() -> None:
+        for older in path.parent.glob(f"{part}-*"):
+            older.unlink(missing_ok=True)
+        making = _Making(method, part, examples, tokenizer, args, drawing)
+        write_table(path, in_parts(making.rows(), method.row_features), method.row_features, making.record)
+
+    make_once(path, args, make)
+    table, record = open_table(path, check=args.process_index == 0)
+    return Rows(table, dict(record["counts"]), int(record["without_loss"]))
+
+
+class _Making:
+    """Rows as they are made, one after the other, and what is counted meanwhile."""
+
+    def __init__(
+        self,
+        method: type[Method],
+        part: str,
+        examples: ExampleSet,
+        tokenizer: PreTrainedTokenizerBase,
+        args: Any,
+        drawing: Drawing | None,
+    ) -> None:
+        self._method, self._part, self._examples = method, part, examples
+        self._tokenizer, self._args, self._drawing = tokenizer, args, drawing
+        self.counts = dict.fromkeys(method.count_names, 0)
+        self.without_loss = 0
+
+    def rows(self) -> Iterator[Row]:
+        for row in self._rows():
+            # From the end: there the answer is.
+            self.without_loss += all(label == IGNORE for label in reversed(row.get("labels", [0])))
+            yield row
+
+    def _rows(self) -> Iterator[Row]:
+        method, examples = self._method, self._examples
+        if self._part == "eval":
+            return (method.plain_row(example) for example in examples)
+        pairs: Pairs = ((example, {}) for example in examples)
+        if self._drawing is not None:
+            pairs = self._drawing.store.joined(examples)
+        return method.rows(
+            pairs, examples, self._tokenizer, self._args, self.counts, evaluation=self._part == "eval_own"
+        )
+
+    def record(self) -> dict[str, Any]:
+        """For `write_table`; the counts as pairs, in their order."""
+        return {"counts": list(self.counts.items()), "without_loss": self.without_loss}
 
 
 def first_rows(
@@ -140,9 +226,6 @@ def shown(method: type[Method], rows: Dataset, tokenizer: PreTrainedTokenizerBas
     return [method.show(row, tokenizer) for row in rows_of(rows, count)]
 
 
-def plain_rows(method: type[Method], examples: Iterable[Example]) -> Dataset:
-    return rows_to_dataset((method.plain_row(example) for example in examples), method.row_features)
-
-
 def placeholder_rows(method: type[Method], examples: ExampleSet) -> Dataset:
-    return plain_rows(method, examples.part(0, _PLACEHOLDER_ROWS))
+    rows = [method.plain_row(example) for example in examples.part(0, _PLACEHOLDER_ROWS)]
+    return trainable(method, rows_to_dataset(rows, method.row_features))

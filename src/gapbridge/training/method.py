@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -30,10 +31,21 @@ from ..examples.build import build_examples
 from ..examples.example import ExampleSet
 from ..examples.tokens import stop_tokens
 from .account import Account, Counts
-from .building import Drawing, Pairs, build_rows, open_drawings, placeholder_rows, plain_rows, trainable
+from .building import (
+    Drawing,
+    Pairs,
+    Rows,
+    build_rows,
+    fill_drawing,
+    keep_rows,
+    open_drawings,
+    placeholder_rows,
+    trainable,
+)
 from .config import DrawFields, RoundFields
 from .guards import Guards
 from .loading import load_model, load_tokenizer, prepare_tokenizer, record_revision
+from .once import EXAMPLES, TakenBack, read_once
 from .parallel import check_processes
 from .rows import ROW_FEATURES, Row, reference_row, show_row
 from .saving import ADAPTER, cache_on, check_mergeable, merge_saved
@@ -96,6 +108,7 @@ class Method(Account, Guards):
     # What a row is: SFT's, or for another trainer behind what that takes.
     row_features: ClassVar[Features] = ROW_FEATURES
     trained_columns: ClassVar[tuple[str, ...]] = ("input_ids", "labels")  # of a row, what the trainer behind gets
+    example_set: ClassVar[type[ExampleSet]] = ExampleSet  # the class of what `read` gives
     evaluates_references: ClassVar[bool] = True  # `eval_loss` is over rows without anything drawn, else over own ones
 
     @classmethod
@@ -166,6 +179,16 @@ class Method(Account, Guards):
         return (cls.plain_row(example) for example, _ in pairs)
 
     @classmethod
+    def row_sources(cls, args: Any) -> list[Path]:
+        """The files that `rows` reads besides the round's own contexts."""
+        return []
+
+    @classmethod
+    def reads_rows_at_once(cls, args: Any) -> bool:
+        """Whether the constructor of the trainer behind works on all rows; nothing can be drawn for them then."""
+        return False
+
+    @classmethod
     def step_passes(cls, args: Any) -> float:
         """Forward passes that a token of a row costs in a training step, the backward pass counted as two of them."""
         return 3.0
@@ -198,6 +221,8 @@ class Method(Account, Guards):
         """A row as it is trained."""
         return show_row(row, tokenizer)
 
+    _own_eval_dataset: Dataset | None = None
+
     def __init__(
         self,
         model: str | PreTrainedModel | PeftModel,
@@ -225,62 +250,105 @@ class Method(Account, Guards):
             peft_config = method.new_adapter(peft_config, model, tokenizer, args)
         if args.merge_adapter:
             check_mergeable(model, peft_config)
-        if not isinstance(train_dataset, ExampleSet):
-            train_dataset = method.read(
-                train_dataset, tokenizer, model, args, "train_dataset", max_length=args.max_length
+        with TakenBack(Path(args.output_dir) / EXAMPLES, active=args.process_index == 0) as prepared:
+            parts = method._examples(train_dataset, eval_dataset, tokenizer, model, args)
+            if "eval" not in parts:
+                args.eval_on_start = False  # transformers would stop at the start of training
+            if drawings is None:
+                drawings = open_drawings(method, model, tokenizer, parts, args)
+            whole: dict[str, Rows] = {}
+            if method.reads_rows_at_once(args):
+                whole = {part: build_rows(method, part, found, tokenizer, args) for part, found in parts.items()}
+            first = {
+                part: trainable(method, whole[part].table) if whole else placeholder_rows(method, found)
+                for part, found in parts.items()
+            }
+            kwargs = {**method.trainer_arguments(model, args, uses_peft=peft_config is not None), **kwargs}
+            set_seed(args.seed)
+            args.imply()
+            super().__init__(
+                model=model,
+                args=args,
+                data_collator=data_collator,
+                train_dataset=first["train"],
+                eval_dataset=first.get("eval"),
+                processing_class=tokenizer,
+                callbacks=callbacks,
+                optimizers=optimizers,
+                peft_config=peft_config,
+                **kwargs,
             )
-        if eval_dataset is not None and not isinstance(eval_dataset, ExampleSet):
-            eval_dataset = method.read(
-                eval_dataset, tokenizer, model, args, "eval_dataset", max_length=args.max_length
-            )
-        if eval_dataset is None:
-            args.eval_on_start = False  # transformers would stop at the start of training
-        parts = {"train": train_dataset} | ({} if eval_dataset is None else {"eval": eval_dataset})
-        if drawings is None:
-            drawings = open_drawings(method, model, tokenizer, parts, args)
-        rows: Dataset | None = None
-        counts: Counts = {}
-        if not drawings:
-            rows, counts = build_rows(method, train_dataset, tokenizer, args)
-        kwargs = {**method.trainer_arguments(model, args, uses_peft=peft_config is not None), **kwargs}
-        set_seed(args.seed)
-        args.imply()
-        super().__init__(
-            model=model,
-            args=args,
-            data_collator=data_collator,
-            train_dataset=trainable(method, rows or placeholder_rows(method, train_dataset)),
-            eval_dataset=None if eval_dataset is None else trainable(method, plain_rows(method, eval_dataset)),
-            processing_class=tokenizer,
-            callbacks=callbacks,
-            optimizers=optimizers,
-            peft_config=peft_config,
-            **kwargs,
-        )
-        show_head_bias(self.model)
-        if on_checked is not None:
-            on_checked()
-        own_rows: Dataset | None = None
-        eval_counts: Counts = {}
-        if rows is None:
+            show_head_bias(self.model)
+            if on_checked is not None:
+                on_checked()
+            prepared.keep()
+        self.examples = parts["train"]
+        if not whole:
             # The contexts are the round's starting model's: an adapter that TRL has just put on it stays out.
-            with _starting_model(self.model, added=peft_config is not None):
-                rows, counts = build_rows(method, train_dataset, tokenizer, args, drawings["train"])
-                if "eval" in drawings:
-                    own_rows, eval_counts = build_rows(
-                        method, parts["eval"], tokenizer, args, drawings["eval"], evaluation=True
-                    )
-            self.train_dataset = self._prepare(trainable(method, rows), "train")
-        if own_rows is not None and not method.evaluates_references:
-            self.eval_dataset, own_rows = self._prepare(trainable(method, own_rows), "eval"), None
-        self.examples, self.row_ids = train_dataset, rows
-        self.counts, self.eval_counts = counts, eval_counts
-        self._own_eval_dataset = None if own_rows is None else trainable(method, own_rows)
-        self.tell(len(rows))
+            with _starting_model(self.model, added=bool(drawings) and peft_config is not None):
+                for part, drawing in drawings.items():
+                    fill_drawing(drawing, parts[part], args)
+            whole = self._keep_rows(parts, drawings)
+        self.row_ids, self.counts = whole["train"].table, whole["train"].counts
+        self.eval_counts = whole["eval_own"].counts if "eval_own" in whole else {}
+        self.tell(len(self.row_ids))
 
-    def _prepare(self, rows: Dataset, part: str) -> Dataset:
-        """TRL's own preparation: truncation, packing, shuffling."""
-        return self._prepare_dataset(rows, self.processing_class, self.args, self.args.packing, None, part)
+    @classmethod
+    def _examples(
+        cls,
+        train_dataset: Dataset | ExampleSet,
+        eval_dataset: Dataset | ExampleSet | None,
+        tokenizer: PreTrainedTokenizerBase,
+        model: PreTrainedModel | PeftModel,
+        args: Any,
+    ) -> dict[str, ExampleSet]:
+        """The examples of what the constructor was given, kept in `args.output_dir` where it read them itself."""
+        parts: dict[str, ExampleSet] = {}
+        for part, dataset in (("train", train_dataset), ("eval", eval_dataset)):
+            if dataset is None:
+                continue
+            if isinstance(dataset, ExampleSet):
+                parts[part] = dataset
+                continue
+            source = f"{part}_dataset"
+            read = partial(cls.read, dataset, tokenizer, model, args, source, max_length=args.max_length)
+            directory = Path(args.output_dir) / EXAMPLES
+            parts[part] = read_once(cls, directory, part, dataset, tokenizer, model, args, read)
+        return parts
+
+    def _keep_rows(self, parts: dict[str, ExampleSet], drawings: dict[str, Drawing]) -> dict[str, Rows]:
+        """Make the rows that are trained and evaluated, and put them in the place of TRL's placeholder."""
+        method, tokenizer, args = type(self), self.processing_class, self.args
+        whole: dict[str, Rows] = {
+            "train": keep_rows(method, "train", parts["train"], tokenizer, args, drawings.get("train"))
+        }
+        self.train_dataset = self._prepare(whole["train"], "train")
+        if "eval" in parts and method.evaluates_references:
+            whole["eval"] = keep_rows(method, "eval", parts["eval"], tokenizer, args)
+            self.eval_dataset = self._prepare(whole["eval"], "eval")
+        if "eval" in drawings:
+            whole["eval_own"] = keep_rows(method, "eval_own", parts["eval"], tokenizer, args, drawings["eval"])
+            own = self._prepare(whole["eval_own"], "eval")
+            if method.evaluates_references:
+                self._own_eval_dataset = own
+            else:
+                self.eval_dataset = own
+        return whole
+
+    def _prepare(self, rows: Rows, part: str) -> Dataset:
+        """What is trained of finished rows. TRL's preparation, where it does something: it packs rows, and drops those
+        without loss; none is too long."""
+        dataset, args = trainable(type(self), rows.table), self.args
+        packing = args.eval_packing if part == "eval" and args.eval_packing is not None else args.packing
+        if packing or rows.without_loss:
+            return self._prepare_dataset(dataset, self.processing_class, args, packing, None, part)
+        return dataset.shuffle(seed=args.seed, keep_in_memory=True) if args.shuffle_dataset else dataset
+
+    def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
+        """What is prepared stays as it is; TRL would prepare it again for each evaluation."""
+        if dataset is self._own_eval_dataset:
+            return dataset
+        return super()._prepare_dataset(dataset, *args, **kwargs)
 
     @classmethod
     def _check_arguments(cls, args: Any, datasets: dict[str, Any], kwargs: dict[str, Any]) -> None:

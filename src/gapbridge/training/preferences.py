@@ -18,6 +18,7 @@ from rich.text import Text
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..decoding.mode import is_sharded
+from .building import Rows, trainable
 from .method import Method
 from .rows import Row, masked_row, show_row
 
@@ -25,9 +26,9 @@ from .rows import Row, masked_row, show_row
 PAIR_FEATURES = Features(
     {
         "id": Value("string"),
-        "prompt_ids": List(Value("int64")),
-        "chosen_ids": List(Value("int64")),
-        "rejected_ids": List(Value("int64")),
+        "prompt_ids": List(Value("int32")),
+        "chosen_ids": List(Value("int32")),
+        "rejected_ids": List(Value("int32")),
         "drawn": List(Value("bool")),
     }
 )
@@ -103,8 +104,12 @@ class PreferenceMethod(Method):
             return {}
         return {"ref_model": copy.deepcopy(model).requires_grad_(False)}
 
-    def _prepare(self, rows: Dataset, part: str) -> Dataset:
-        return self._prepare_dataset(rows, self.processing_class, self.args, part)
+    @classmethod
+    def reads_rows_at_once(cls, args: Any) -> bool:
+        return bool(args.precompute_ref_log_probs)
+
+    def _prepare(self, rows: Rows, part: str) -> Dataset:
+        return trainable(type(self), rows.table)
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
         """Pairs of ids as they are; TRL 1.16 knows text only, and would miss its columns."""

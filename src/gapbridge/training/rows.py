@@ -9,24 +9,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from datasets import Dataset, Features, List, Value, concatenate_datasets
+from datasets import Dataset, Features, List, Value
 from rich.console import Console
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
 from ..examples.example import IGNORE, Example
+from ..examples.tables import in_memory, in_parts
 
 
 Row = dict[str, Any]
 ROW_FEATURES = Features(
     {
         "id": Value("string"),
-        "input_ids": List(Value("int64")),
-        "labels": List(Value("int64")),
+        "input_ids": List(Value("int32")),
+        "labels": List(Value("int32")),
         "drawn": List(Value("bool")),
     }
 )
-_PART = 2000
 LEGEND = (
     "‹…›: no loss   ⟦reference→model⟧: the model's token stands in the context, the label is the reference's   "
     "⟦…⟧: drawn by the model"
@@ -45,17 +45,8 @@ def reference_row(example: Example) -> Row:
 
 
 def rows_to_dataset(rows: Iterable[Row], features: Features = ROW_FEATURES) -> Dataset:
-    """An in-memory data set of rows, built in parts so that no more than a part is held as Python lists."""
-    parts: list[Dataset] = []
-    part: list[Row] = []
-    for row in rows:
-        part.append(row)
-        if len(part) == _PART:
-            parts.append(Dataset.from_list(part, features=features))
-            part = []
-    if part:
-        parts.append(Dataset.from_list(part, features=features))
-    return concatenate_datasets(parts) if parts else Dataset.from_dict({name: [] for name in features}, features)
+    """A data set of rows in the memory of this process."""
+    return in_memory(in_parts(rows, features), features)
 
 
 def show_row(row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:

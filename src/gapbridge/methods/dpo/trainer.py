@@ -35,6 +35,7 @@ class PreferenceTrainer(PreferenceMethod, DPOTrainer):
     _tag_names = ["trl", "dpo", "gapbridge"]
     config_class = PreferenceConfig
     learns_from = "preferences"
+    example_set = PreferenceSet
 
     @classmethod
     def read(

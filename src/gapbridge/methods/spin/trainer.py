@@ -73,6 +73,11 @@ class SPINTrainer(PreferenceMethod, DPOTrainer):
         return drafted_contexts("spin", model, tokenizer, args)
 
     @classmethod
+    def row_sources(cls, args: SPINConfig) -> list[Path]:
+        previous = _previous_store(args)
+        return [] if previous is None else [previous.manifest_path]
+
+    @classmethod
     def plain_row(cls, example: Example) -> Row:
         """A pair of twice the reference: what TRL's constructor looks at while there are no drafts."""
         return spin_pair(example.id, example, Draft(example.reference, True))

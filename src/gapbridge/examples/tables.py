@@ -1,0 +1,109 @@
+"""Tables of rows: Arrow files, whole or not there, mapped into memory and so shared by all processes of a node.
+
+    train-0123456789abcdef.arrow    the rows
+    train-0123456789abcdef.json     its size and sha256, and what else belongs to the rows; written last
+
+A table is there when its record is. Ids are int32 everywhere: half of what Python's and Arrow's defaults take.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from datasets import Dataset, Features
+
+from ..errors import StoreError
+from ..files import sha256, write_atomic, write_json_atomic
+
+
+PART = 1000  # rows that are held as Python lists at a time
+
+
+def in_parts(rows: Iterable[Mapping[str, Any]], features: Features) -> Iterator[pa.Table]:
+    """Rows as Arrow tables of `PART` rows each."""
+    remaining = iter(rows)
+    while part := list(islice(remaining, PART)):
+        yield pa.Table.from_pylist(part, schema=features.arrow_schema)
+
+
+def parts_of(table: Dataset) -> Iterator[pa.Table]:
+    """The rows of a data set as Arrow tables of `PART` rows each."""
+    yield from table.with_format("arrow").iter(batch_size=PART)
+
+
+def in_memory(parts: Iterable[pa.Table], features: Features) -> Dataset:
+    """A data set in the memory of this process alone."""
+    sink = pa.BufferOutputStream()
+    _write(sink, parts, features.arrow_schema)
+    return Dataset.from_buffer(sink.getvalue())
+
+
+def write_table(
+    path: Path, parts: Iterable[pa.Table], features: Features, record: Callable[[], Mapping[str, Any]]
+) -> None:
+    """Write a table to `path`, an `.arrow` file, and then its record.
+
+    Args:
+        record: called when the last row is written: JSON values that `open_table` gives back.
+
+    Raises:
+        RunError: the disk refuses it.
+    """
+
+    def write(temporary: Path) -> None:
+        with pa.OSFile(str(temporary), "wb") as file:
+            _write(file, parts, features.arrow_schema)
+
+    record_of(path).unlink(missing_ok=True)
+    write_atomic(path, write)
+    content = {"size": path.stat().st_size, "sha256": sha256(path)}
+    write_json_atomic(record_of(path), {**record(), **content})
+
+
+def open_table(path: Path, *, check: bool = False) -> tuple[Dataset, dict[str, Any]]:
+    """The rows of a table, mapped into memory, and its record.
+
+    Args:
+        check: whether its content is compared with the record, at the speed of the disk; its size always is.
+
+    Raises:
+        StoreError: it is not what was written.
+    """
+    try:
+        record: dict[str, Any] = json.loads(record_of(path).read_text(encoding="utf-8"))
+        whole = path.stat().st_size == record["size"] and (not check or sha256(path) == record["sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{record_of(path)}: is damaged ({error}); {_way_out(path)}") from error
+    if not whole:
+        raise StoreError(f"{path}: is not what was written; {_way_out(path)}")
+    return Dataset.from_file(str(path)), record
+
+
+def record_of(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def content_fingerprint(dataset: Dataset) -> str:
+    """A hash of a data set's columns and all their values in their order, at about a gigabyte a second."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts_of(dataset):
+        sink = pa.BufferOutputStream()
+        _write(sink, [part.combine_chunks()], part.schema)
+        digest.update(sink.getvalue())
+    return digest.hexdigest()
+
+
+def _write(sink: Any, parts: Iterable[pa.Table], schema: pa.Schema) -> None:
+    with pa.ipc.new_stream(sink, schema) as writer:
+        for part in parts:
+            writer.write_table(part.select(schema.names).cast(schema))
+
+
+def _way_out(path: Path) -> str:
+    return f"delete {path} and {record_of(path).name}, they are made again"

@@ -1,0 +1,163 @@
+"""What is made once and kept: one process makes it, the others wait for its file, and the next start opens it again.
+
+    _examples/train-0123456789abcdef.arrow          the data as token ids
+    round_1/_rows/train-89abcdef01234567.arrow      the rows of a round; eval-…, eval_own-…
+
+A file is named by a hash of everything that determines it: data, tokenizer and template, settings, contexts, and the
+code itself. What was made of other data, with another option or by another version has another name, and is not found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..contexts.fill import poll_seconds, wait_until
+from ..contexts.fingerprint import tokenizer_fingerprint
+from ..contexts.peers import Peers
+from ..examples.example import ExampleSet
+from ..examples.kept import keep_examples, open_examples
+from ..examples.tables import content_fingerprint, record_of
+from ..examples.tokens import stop_tokens
+from .config import FREE_SETTINGS
+
+
+if TYPE_CHECKING:
+    from .method import Method
+
+
+EXAMPLES = "_examples"  # a leading underscore is left out of what is pushed to a hub
+ROWS = "_rows"
+_VERSIONS = ("transformers", "tokenizers", "trl", "jinja2")  # whose code makes tokens of text
+
+
+def table_path(directory: Path, part: str, identity: Mapping[str, Any]) -> Path:
+    """Where the table of a part (`train`, `eval`) lies; `identity`: everything that determines it."""
+    told = json.dumps({**identity, "code": _code()}, sort_keys=True, default=str)
+    return directory / f"{part}-{hashlib.blake2b(told.encode(), digest_size=8).hexdigest()}.arrow"
+
+
+def settings_of(args: Any) -> dict[str, Any]:
+    """All of a configuration but what changes neither data nor weights: `read` and `rows` may look at any of it."""
+    free = FREE_SETTINGS | args.free_settings() | {"local_rank"}
+    return {entry.name: vars(args).get(entry.name) for entry in fields(args) if entry.name not in free}
+
+
+def make_once(path: Path, args: Any, make: Callable[[], None]) -> None:
+    """Have process 0 `make` the table at `path`, unless it is there; the others wait.
+
+    Raises:
+        RunError: another process failed, or shows no sign of life any more.
+    """
+    if record_of(path).exists():
+        return
+    with Peers(path.parent, args.process_index, args.world_size, args.ddp_timeout) as peers:
+        if args.process_index == 0:
+            make()
+            return
+        wait_until(
+            record_of(path).exists,
+            lambda: f"process 0 to make {path.parent.name}",
+            peers.check,
+            poll_seconds(args.world_size),
+        )
+
+
+def read_once(
+    method: type[Method],
+    directory: Path,
+    part: str,
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel | None,
+    args: Any,
+    read: Callable[[], ExampleSet],
+    **more: Any,
+) -> ExampleSet:
+    """The examples of a part, read by process 0 and mapped into memory by all; those of an earlier start where they
+    were made of the same.
+
+    Args:
+        dataset: what `read` reads, `tokenizer`, `model` and `args` what it reads it with, `more` what else.
+
+    Raises:
+        GapbridgeError: what `read` raises; in the other processes a RunError that names it.
+        StoreError: what is there is damaged.
+    """
+    identity = {
+        "method": method_name(method),
+        "data": content_fingerprint(dataset),
+        "tokenizer": tokenizer_fingerprint(tokenizer),
+        "stops": stop_tokens(tokenizer, model),
+        "settings": settings_of(args),
+        **more,
+    }
+    path = table_path(directory, part, identity)
+    make_once(path, args, lambda: keep_examples(read(), path))
+    return open_examples(path, method.example_set, check=args.process_index == 0)
+
+
+def method_name(method: type[Method]) -> str:
+    return f"{method.__module__}.{method.__qualname__}"
+
+
+def drop_others(directory: Path, examples: Mapping[str, ExampleSet]) -> None:
+    """Delete the examples in `directory` that are none of these."""
+    kept = {Path(file["filename"]).stem for part in examples.values() for file in part.table.cache_files}
+    for path in directory.glob("*-*"):
+        if path.stem not in kept and path.suffix in (".arrow", ".json") and not path.name.startswith("."):
+            path.unlink(missing_ok=True)
+
+
+class TakenBack:
+    """Around what may still be refused: after an exception the files that came into `directory` are gone again, with
+    the directories that were made for them, unless `keep` was called.
+
+    `active`: whether this process is the one that writes them.
+    """
+
+    def __init__(self, directory: Path, *, active: bool) -> None:
+        self._directory, self._active = directory, active
+
+    def __enter__(self) -> TakenBack:
+        self._made = [place for place in (self._directory, *self._directory.parents) if not place.exists()]
+        self._before = set(self._files())
+        return self
+
+    def keep(self) -> None:
+        self._active = False
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None or not self._active:
+            return
+        for path in set(self._files()) - self._before:
+            path.unlink(missing_ok=True)
+        for place in self._made:
+            if not place.exists() or any(place.iterdir()):
+                break
+            place.rmdir()
+
+    def _files(self) -> list[Path]:
+        return list(self._directory.glob("[!.]*"))  # hidden: the signs of life that others may still read
+
+
+@cache
+def _code() -> str:
+    """A hash of this package's sources and of the versions of what it tokenises with."""
+    digest = hashlib.blake2b(json.dumps([metadata.version(name) for name in _VERSIONS]).encode(), digest_size=16)
+    package = Path(__file__).parents[1]
+    for path in sorted(package.rglob("*.py")):
+        digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
+    return digest.hexdigest()
