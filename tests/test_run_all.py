@@ -50,7 +50,7 @@ def test_the_stages_follow_each_other(experiment: str, settings: dict[str, str],
     """Every line parses, names recipes that are there, and starts from models that are made before or on a hub."""
     made: set[str] = set()
     found = lines(experiment, settings, tmp_path)
-    assert [words[0] for words in found][0] == "preview" and found[-1][0] == "report"
+    assert found[0][0] == "preview" and found[-1][0] == "report"
     for words in found:
         call = cli.parse(words)
         assert (call.scale == settings.get("SCALE")) or call.command == "report"
