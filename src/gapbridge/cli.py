@@ -109,6 +109,10 @@ def perform(call: Call) -> Any:
         from .handbook.copying import run_copy_into
 
         return run_copy_into(options.fork, options.recipe)
+    if command == "init":
+        from .handbook.starting import run_init
+
+        return run_init(options.source, options.method, options.output)
     if command == "eval":
         from .evaluation.command import run_eval
 

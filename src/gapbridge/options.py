@@ -65,7 +65,7 @@ def command_tree() -> tuple[Parser, dict[str, Parser]]:
         _add_method(commands, name)
     for add in (
         _add_validate, _add_preview, _add_generate, _add_answer, _add_eval, _add_gap, _add_compare, _add_report,
-        _add_copy_into,
+        _add_copy_into, _add_init,
     ):  # fmt: skip
         add(commands)
     return parser, dict(commands.choices)
@@ -301,6 +301,18 @@ def _add_copy_into(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument("fork", type=Path, metavar="FORK", help="the top directory of the fork")
     parser.add_argument("--recipe", metavar="MODEL", help="a folder of its recipes; default: all with SFT recipes")
+
+
+def _add_init(commands: Any) -> None:
+    parser = add_command(
+        commands, "init", "--from SFT.yaml --method NAME [--output FILE.yaml]",
+        "turn your own SFT recipe into one for another method, beside it",
+        "--from my-sft.yaml --method bash",
+    )  # fmt: skip
+    add = parser.add_argument
+    add("--from", dest="source", type=Path, required=True, metavar="SFT.yaml", help="the recipe to start from")
+    add("--method", required=True, metavar="NAME", help="what it becomes a recipe for")
+    add("--output", type=Path, metavar="FILE.yaml", help="where it goes; default: beside the source")
 
 
 def _add_models(parser: Parser) -> None:

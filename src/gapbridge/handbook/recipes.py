@@ -1,4 +1,4 @@
-"""A fork's SFT recipe as a method's, line by line: comments, order and everything else stay as they are."""
+"""An SFT recipe as a method's, line by line: comments, order and everything else stay as they are."""
 
 from __future__ import annotations
 
@@ -51,9 +51,48 @@ def method_recipe(text: str, source: str, target: str, method: str, eos_token: s
         "",
     ]
     result = "\n".join([*head, *lines[:at], *added, *lines[at:]]) + "\n"
-    if yaml.safe_load(result) != {"method": method, **new, **before, **changes}:
+    if not _says(result, {"method": method, **new, **before, **changes}):
         raise ConfigError(f"{source}: cannot be changed line by line; copy it yourself and set {_listed(changes)}")
     return result
+
+
+def own_recipe(text: str, source: str, method: str) -> str:
+    """The text of a method's recipe that starts from the model of an SFT recipe of one's own; what changes is marked.
+
+    Args:
+        text: the SFT recipe.
+        source: its file, for the recipe's head and for messages.
+        method: the method's name.
+
+    Raises:
+        ConfigError: the recipe names no place for its model, or cannot be changed line by line.
+    """
+    before = yaml.safe_load(text)
+    if not isinstance(before, dict):
+        raise ConfigError(f"{source}: a recipe must be a mapping of keys to values")
+    changes = {"method": method, **_changes(before, source, method)}
+    # Without the key it is TRL's or the handbook's, which cut long rows; here they would be refused.
+    new: dict[str, Any] = {} if "method" in before else {"truncate_long_rows": True}
+    new = {key: value for key, value in new.items() if key not in before}
+    lines = []
+    for line in text.rstrip("\n").split("\n"):
+        key = line.partition(":")[0]
+        changed = _changed(line, changes)
+        lines.append(changed if changed == line else f"{changed}  # changed: was {_written(before[key])}")
+    head = [f"# From {source} by `gapbridge init`; goes on from its model. Look for `changed` and `new`."]
+    added = {key: value for key, value in {"method": method, **new}.items() if key not in before}
+    head += [f"{key}: {_written(value)}  # new" for key, value in added.items()]
+    result = "\n".join([*head, *([""] if added else []), *lines]) + "\n"
+    if not _says(result, {**new, **before, **changes}):
+        raise ConfigError(f"{source}: cannot be changed line by line; copy it yourself and set {_listed(changes)}")
+    return result
+
+
+def _says(text: str, keys: dict[str, Any]) -> bool:
+    try:
+        return bool(yaml.safe_load(text) == keys)
+    except yaml.YAMLError:
+        return False
 
 
 def _changes(before: dict[str, Any], source: str, method: str) -> dict[str, Any]:
