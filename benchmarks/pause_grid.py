@@ -2,13 +2,11 @@
 
     python benchmarks/pause_grid.py --output benchmarks/results/pause-grid-tiny-cpu.json --plot docs/images/pause.png
 
-The task is made of look-ups that do not depend on each other: of a row of symbols, how many equal the one that stands
-so many places further on (round the end)?
+The task is a sum whose working is not written down:
 
-    pretraining, the working written down:    a c b b a c b a | 2 : n n n n n n y n = 1
-    fine-tuning, the answer alone:            a c b b a c b a | 2 =        →  1
+    pretraining, with running totals:    7 1 4 9 3 8 : 7 8 12 21 24 32 = 32
+    fine-tuning, the total alone:        7 1 4 9 3 8 =        →  32
 
-The distance comes last, so that nothing can be compared before it is read, and then the count is asked for at once.
 Each seed pretrains a model from nothing in both ways, and fine-tunes either in both ways. Models that are there are
 not trained again: start it again to continue.
 """
@@ -43,37 +41,38 @@ from gapbridge.methods.sft.trainer import PlainSFTConfig, PlainSFTTrainer
 from gapbridge.tasks.procedural import split_of
 
 
-SYMBOLS = "abc"
 END = "<|end|>"
 WAYS = ("standard", "pause")
 
 
-def problems(split: str, count: int, seed: int, length: int) -> list[tuple[str, list[bool]]]:
-    """Questions, and which symbols equal the one so many places on; no row of symbols is in two splits."""
+def problems(split: str, count: int, seed: int, length: int) -> list[list[int]]:
+    """Digits to add; no row of digits is in two splits."""
     rng = random.Random(f"{split}/{seed}")
-    found = []
+    found: list[list[int]] = []
     while len(found) < count:
-        row = rng.choices(SYMBOLS, k=length)
-        if split_of("".join(row)) == split:
-            distance = rng.randint(1, length // 2)
-            equal = [row[at] == row[(at + distance) % length] for at in range(length)]
-            found.append((f"{' '.join(row)} | {distance}", equal))
+        digits = rng.choices(range(10), k=length)
+        if split_of(question(digits)) == split:
+            found.append(digits)
     return found
 
 
-def texts(found: list[tuple[str, list[bool]]], *, working: bool) -> Dataset:
-    """Problems as prompts and completions, with the working before the count or without it."""
+def question(digits: list[int]) -> str:
+    return " ".join(map(str, digits))
+
+
+def texts(found: list[list[int]], *, working: bool) -> Dataset:
+    """Problems as prompts and completions, with the running totals before the total or without them."""
     rows = []
-    for number, (question, equal) in enumerate(found):
-        marks = " ".join("y" if one else "n" for one in equal)
-        prompt, completion = (f"{question} :", f" {marks} = ") if working else (f"{question} =", " ")
-        rows.append({"id": str(number), "prompt": prompt, "completion": f"{completion}{sum(equal)} {END}"})
+    for number, digits in enumerate(found):
+        totals = " ".join(map(str, itertools.accumulate(digits)))
+        prompt, completion = (f"{question(digits)} :", f" {totals} =") if working else (f"{question(digits)} =", "")
+        rows.append({"id": str(number), "prompt": prompt, "completion": f"{completion} {sum(digits)} {END}"})
     return Dataset.from_list(rows)
 
 
 def new_model(directory: Path, args: argparse.Namespace, seed: int) -> Path:
     """Random weights and a tokenizer of single symbols, saved."""
-    words = ["<|pad|>", END, *SYMBOLS, "|", ":", "=", "y", "n", *map(str, range(args.length + 1))]
+    words = ["<|pad|>", END, ":", "=", *map(str, range(9 * args.length + 1))]
     backend = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<|pad|>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<|pad|>", eos_token=END)
@@ -114,10 +113,10 @@ def trained(directory: Path, start: Path, data: Dataset, seed: int, **options: A
 
 
 def right(directory: Path, counts: list[int], args: argparse.Namespace) -> dict[str, list[bool]]:
-    """Which test problems a model counts right after so many pauses, greedily, for each number in `counts`."""
+    """Which test problems a model adds right after so many pauses, greedily, for each number in `counts`."""
     model, tokenizer = AutoModelForCausalLM.from_pretrained(directory), AutoTokenizer.from_pretrained(directory)
     found = problems("test", args.test_problems, 0, args.length)
-    asked = [tokenizer(f"{question} =")["input_ids"] for question, _ in found]
+    asked = [tokenizer(f"{question(digits)} =")["input_ids"] for digits in found]
     pause = pause_id(tokenizer)
     graded = {}
     for count in counts:
@@ -132,12 +131,12 @@ def right(directory: Path, counts: list[int], args: argparse.Namespace) -> dict[
             batch_size=256,
         )
         answers = [tokenizer.decode(draft.tokens, skip_special_tokens=True) for draft in drafts]
-        graded[str(count)] = [answer == str(sum(equal)) for answer, (_, equal) in zip(answers, found, strict=True)]
+        graded[str(count)] = [answer == str(sum(digits)) for answer, digits in zip(answers, found, strict=True)]
     return graded
 
 
 def seed_of(args: argparse.Namespace, seed: int) -> dict[str, dict[str, list[bool]]]:
-    """What one seed's four cells count right, by the number of pauses at inference."""
+    """What one seed's four cells add right, by the number of pauses at inference."""
     place = args.output_dir / f"seed-{seed}"
     start = new_model(place / "start", args, seed)
     read = texts(problems("train", args.pretraining_rows, seed, args.length), working=True)
@@ -183,7 +182,7 @@ def grid(args: argparse.Namespace) -> None:
 
 
 def plot(seeds: list[dict[str, dict[str, list[bool]]]], args: argparse.Namespace) -> None:
-    """The share of right counts over the pauses at inference; a line a cell, thin ones the seeds."""
+    """The share of right totals over the pauses at inference; a line a cell, thin ones the seeds."""
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
@@ -200,7 +199,7 @@ def plot(seeds: list[dict[str, dict[str, list[bool]]]], args: argparse.Namespace
         axes.plot(counts, shares.mean(0), color=colour, marker="o", label=label)
     axes.axvline(args.pauses, color="grey", linewidth=0.6)
     axes.set_xlabel(f"pauses at inference ({args.pauses} in training)")
-    axes.set_ylabel("right counts, %")
+    axes.set_ylabel("right totals, %")
     axes.legend(fontsize=7)
     figure.tight_layout()
     args.plot.parent.mkdir(parents=True, exist_ok=True)
@@ -212,17 +211,17 @@ def main() -> None:
     add = parser.add_argument
     add("--output_dir", type=Path, default=Path("outputs/pause-grid"), help="models and answers")
     add("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    add("--length", type=int, default=8, help="symbols in a row")
-    add("--layers", type=int, default=3)
+    add("--length", type=int, default=6, help="digits to add")
+    add("--layers", type=int, default=2)
     add("--hidden_size", type=int, default=64)
-    add("--pretraining_rows", type=int, default=12000)
-    add("--pretraining_steps", type=int, default=800)
+    add("--pretraining_rows", type=int, default=10000)
+    add("--pretraining_steps", type=int, default=300)
     add("--pretraining_rate", type=float, default=2e-3)
-    add("--fine_tuning_rows", type=int, default=8000)
-    add("--fine_tuning_steps", type=int, default=600)
+    add("--fine_tuning_rows", type=int, default=6000)
+    add("--fine_tuning_steps", type=int, default=200)
     add("--fine_tuning_rate", type=float, default=1e-3)
     add("--pauses", type=int, default=8, help="M in fine-tuning")
-    add("--sweep", type=int, nargs="+", default=[0, 1, 2, 4, 6, 8, 10, 12, 16, 32], help="M at inference")
+    add("--sweep", type=int, nargs="+", default=[0, 1, 2, 4, 6, 8, 10, 12, 16], help="M at inference")
     add("--test_problems", type=int, default=500)
     add("--output", type=Path, default=None, help="write the figures as JSON to this file")
     add("--plot", type=Path, default=None, help="draw the sweep over M")

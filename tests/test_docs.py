@@ -14,7 +14,7 @@ from conftest import ROOT
 from helpers import ENVIRONMENT
 
 from gapbridge import cli
-from gapbridge.methods import names
+from gapbridge.methods import answer_modes, names
 from gapbridge.runs.job import parser_for
 
 
@@ -56,7 +56,8 @@ def test_commands_parse(page: str, line: str) -> None:
     words = [MEANT.get(word, word) for word in shlex.split(line)]
     call = cli.parse(words)
     method = call.command if call.command in names() else "bash"
-    known = parser_for(method)._option_string_actions
+    of_modes = {f"--{option}" for mode in answer_modes().values() for option in mode.options}
+    known = {*parser_for(method)._option_string_actions, *of_modes}
     options = [word.split("=")[0] for word in call.overrides if word.startswith("--")]
     assert [option for option in options if option not in known] == []
     for recipe in re.findall(r"recipes/\S+\.yaml", line):

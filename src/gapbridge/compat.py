@@ -121,7 +121,7 @@ def training_chat_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
 def vocabulary_size(model: PreTrainedModel) -> int:
     """How many ids a model takes. PEFT's wrapper of embeddings with trained rows does not pass the number on."""
     layer: Any = model.get_input_embeddings()
-    if isinstance(layer, import_module("peft.utils").AuxiliaryTrainingWrapper):
+    if isinstance(layer, import_module("peft.utils.other").AuxiliaryTrainingWrapper):
         layer = layer.original_module
     return int(layer.num_embeddings)
 
@@ -129,7 +129,7 @@ def vocabulary_size(model: PreTrainedModel) -> int:
 def show_head_bias(model: PreTrainedModel) -> None:
     """Have PEFT's wrapper of an output head with trained rows pass on the head's bias: TRL's fused loss reads it."""
     head: Any = model.get_output_embeddings()
-    if isinstance(head, import_module("peft.utils").TrainableTokensWrapper):
+    if isinstance(head, import_module("peft.utils.other").TrainableTokensWrapper):
         vars(head)["bias"] = head.original_module.bias  # not as a parameter of its own
 
 
