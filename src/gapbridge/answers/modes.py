@@ -19,7 +19,7 @@ DIRECT = "direct"
 def read_modes(args: argparse.Namespace, others: Sequence[str]) -> tuple[dict[str, dict[str, str]], list[str]]:
     """The modes of `--mode`, `direct` where there is none, each with what the command line tells it.
 
-    `both` is `direct` and every mode that a method brings. A mode's own options stand in `args` or in `others`.
+    `both` is `direct` and every mode that any model can take. A mode's own options stand in `args` or in `others`.
 
     Returns:
         The modes in the order asked for, and those of `others` that are left for the recipe.
@@ -34,7 +34,8 @@ def read_modes(args: argparse.Namespace, others: Sequence[str]) -> tuple[dict[st
         for name in args.mode
         if name not in known
     ]
-    asked = [mode for name in args.mode or [DIRECT] for mode in ([DIRECT, *brought] if name == "both" else [name])]
+    both = [DIRECT, *(name for name, mode in brought.items() if mode.any_model)]
+    asked = [mode for name in args.mode or [DIRECT] for mode in (both if name == "both" else [name])]
     options = argparse.ArgumentParser(
         add_help=False, allow_abbrev=False, exit_on_error=False, argument_default=argparse.SUPPRESS
     )

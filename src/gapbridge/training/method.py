@@ -50,12 +50,14 @@ class AnswerMode:
     settings: from a recipe's configuration, of whatever method, to the mode's settings as JSON values.
     answer: `answer(model, tokenizer, prompts, first, ids=, conversational=, date=, chat_template_kwargs=, settings=,
         max_completion_length=, options=, on_finished=)` → drafts; `first` are the direct answers to the same prompts.
+    any_model: whether every model can answer so. `--mode both` leaves out what only the method's own models can.
     """
 
     help: str
     options: dict[str, str]
     settings: Callable[[Any], dict[str, Any]]
     answer: Callable[..., list[Draft]]
+    any_model: bool = True
 
 
 class Method(Account, Guards):
