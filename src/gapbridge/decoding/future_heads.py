@@ -108,8 +108,8 @@ def parts_of(model: PreTrainedModel | PeftModel) -> Parts:
     return Parts(layers[0][-1], count, norms[0], unembedding)
 
 
-def add_heads(model: PreTrainedModel, count: int, kind: str) -> FutureHeads:
-    """Put `count` heads on a model: copies of its last layer, or of its unembedding.
+def new_heads(model: PreTrainedModel, count: int, kind: str) -> FutureHeads:
+    """`count` heads for a model: copies of its last layer, or of its unembedding.
 
     A copied layer gets a place of its own in a key-value cache, behind the model's layers.
     """
@@ -122,7 +122,12 @@ def add_heads(model: PreTrainedModel, count: int, kind: str) -> FutureHeads:
             if "layer_idx" in vars(module):
                 vars(module)["layer_idx"] = parts.num_layers + index
         heads.append(head)
-    added = FutureHeads(kind, heads).train(model.training)
+    return FutureHeads(kind, heads).train(model.training)
+
+
+def add_heads(model: PreTrainedModel, count: int, kind: str) -> FutureHeads:
+    """Put `count` new heads on a model; `save_pretrained` leaves them out."""
+    added = new_heads(model, count, kind)
     model.add_module(NAME, added)
     names = {f"{NAME}.{name}" for name in added.state_dict()}
     model._keys_to_ignore_on_save = {*(model._keys_to_ignore_on_save or ()), *names}
@@ -208,15 +213,32 @@ def load_heads(model: PreTrainedModel, path: Path) -> FutureHeads:
     """
     kind, count = describe_saved(path)
     heads = heads_of(model) or add_heads(model, count, kind)
+    _fill(heads, model, path)
+    return heads
+
+
+def heads_beside(model: PreTrainedModel | PeftModel) -> FutureHeads | None:
+    """Those on the model, or those that lie where it was loaded from, which are not put on it."""
+    heads = heads_of(model)
+    path = None if heads or isinstance(model, PeftModel) else saved_heads(model.name_or_path)
+    if path is None:
+        return heads
+    kind, count = describe_saved(path)
+    heads = new_heads(model, count, kind)
+    _fill(heads, model, path)
+    return heads
+
+
+def _fill(heads: FutureHeads, model: PreTrainedModel, path: Path) -> None:
+    kind, count = describe_saved(path)
     if (heads.kind, len(heads)) != (kind, count):
         raise ConfigError(
             f"{path}: holds {count} heads of kind {kind}, and the model has {len(heads)} of kind {heads.kind}: set "
             f"num_future_tokens: {count + 1} and future_head: {kind}, or move the file away for new heads"
         )
     if model.device.type == "meta":
-        return heads
+        return
     try:
         heads.load_state_dict(load_file(path))
     except RuntimeError as error:
         raise ConfigError(f"{path}: these heads are of another model: {error}") from error
-    return heads

@@ -2,9 +2,9 @@
 
 A pass feeds a row's newest token and the n - 1 tokens proposed behind it. Head 1 draws at each of these places; what
 it draws counts up to and including the first token that differs from the proposal, since everything before it was
-drawn behind the right tokens. Then heads 2 … n propose what follows from the last place that counts. A pass gives between 1
-and n tokens, and every one of them is head 1's own draw, with the noise of its place: the answers are those of plain
-decoding, greedy or not (up to floating-point ties).
+drawn behind the right tokens. Then heads 2 … n propose what follows from the last place that counts. A pass gives
+between 1 and n tokens, and every one of them is head 1's own draw, with the noise of its place: the answers are those
+of plain decoding, greedy or not (up to floating-point ties).
 
 A proposal is drawn from its head with the noise that head 1 will draw with at that place, so that two heads that say
 the same give the same token also at a temperature above 0.

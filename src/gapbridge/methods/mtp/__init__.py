@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .checkpoint import export, load
+    from .speculative import generate
 
 EXPORTS = {"MTPConfig": "trainer", "MTPTrainer": "trainer"}
-_HOMES = {"export": "checkpoint", "load": "checkpoint"}
+_HOMES = {"export": "checkpoint", "generate": "speculative", "load": "checkpoint"}
 
-__all__ = ["export", "load"]
+__all__ = ["export", "generate", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -34,10 +34,11 @@ from ...decoding.future_heads import (
     saved_heads,
 )
 from ...errors import ConfigError
-from ...training.method import Method
+from ...training.method import AnswerMode, Method
 from .config import MTPFields
 from .losses import HeadLoss, future_targets, losses_at_once, losses_in_sequence
 from .paper import GLOECKLE_2024
+from .speculative import speculative_answers
 
 
 @dataclass
@@ -181,6 +182,15 @@ class MTPTrainer(Method, FutureSFTTrainer):
     _paper = GLOECKLE_2024
     config_class = MTPConfig
     degenerate = {"num_future_tokens": 1}
+    answer_modes = {
+        "speculative": AnswerMode(
+            help="the direct answers again, drafted by the model's future heads: the same, in fewer passes",
+            options={},
+            settings=lambda args: {},
+            answer=speculative_answers,
+            any_model=False,
+        )
+    }
 
     @classmethod
     def prepare(cls, model: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase, args: MTPConfig) -> None:

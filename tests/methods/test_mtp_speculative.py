@@ -1,0 +1,58 @@
+"""Answers by the heads through the package: `generate`, and the answer mode of the commands."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import BASE
+from transformers import AutoModelForCausalLM
+
+from gapbridge import ConfigError, cli
+from gapbridge.decoding import draft_answers
+from gapbridge.decoding.future_heads import add_heads, heads_of, save_heads
+from gapbridge.methods.mtp import generate, load
+
+
+RECIPE = "recipes/tiny/mtp/config_full.yaml"
+
+
+@pytest.fixture(scope="module")
+def with_heads(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
+    """The base with three new heads beside it."""
+    folder = tmp_path_factory.mktemp("model")
+    model = AutoModelForCausalLM.from_pretrained(BASE)
+    heads = add_heads(model, 3, "layer")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    save_heads(folder, heads)
+    return folder
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_generate(temperature: float, with_heads: Path, tokenizer: Any) -> None:
+    model = load(with_heads)
+    prompts = [tokenizer(text)["input_ids"] for text in ("Ann has 4 apples", "Bob", "12 + 7 = ")]
+    options = {"temperature": temperature, "max_completion_length": 12}
+    drafts, done = generate(model, prompts, tokenizer=tokenizer, **options)
+    assert drafts == draft_answers(model, prompts, ids=[0, 1, 2], stop_tokens=[tokenizer.eos_token_id], **options)
+    assert done.tokens == sum(len(draft.tokens) for draft in drafts) and 0.25 <= done.passes_per_token <= 1
+    with pytest.raises(ConfigError, match="give a tokenizer or stop_tokens"):
+        generate(model, prompts)
+
+
+def test_answer_mode(with_heads: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The same answers; the model that is asked has no heads on it afterwards, so it is the one that was asked."""
+    output = tmp_path / "answers.jsonl"
+    command = ["answer", RECIPE, "--model", str(with_heads), "--output", str(output), "--limit", "4"]
+    with caplog.at_level(logging.INFO, logger="gapbridge"):
+        cli.run([*command, "--mode", "direct", "--mode", "speculative", "--max_completion_length", "20"])
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert len(rows) == 4 and all(row["speculative"] == row["answer"] for row in rows)
+    assert "passes a token, 4 of them equal to the direct ones" in caplog.text
+    with pytest.raises(ConfigError, match="has no future_heads.safetensors"):
+        generate(AutoModelForCausalLM.from_pretrained(BASE), [[5]], stop_tokens=[1])
+    assert heads_of(AutoModelForCausalLM.from_pretrained(with_heads)) is None
