@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,7 +46,7 @@ def arguments(rank: int, world_size: int, timeout: float = 600) -> Any:
 
 
 def work(folder: Path, rows: int, rank: int, world_size: int, row_seconds: float, shard_size: int | None) -> None:
-    """What the process does; `drawn-<rank>` gets the ids that it drew, `ended-<rank>` when it was done."""
+    """What the process does; `drawn-<rank>` gets the ids that it drew."""
     given = examples(rows)
     size = shard_size or shard_size_for(rows, world_size, batch_size=4)
     store = store_of(folder, rows, size)
@@ -63,9 +62,7 @@ def work(folder: Path, rows: int, rank: int, world_size: int, row_seconds: float
     (folder / f"ready-{rank}").touch()
     while len(list(folder.glob("ready-*"))) < world_size:
         time.sleep(0.005)
-    started = time.monotonic()
     fill_store(store, given, arguments(rank, world_size), draw, "drawing")
-    (folder / f"ended-{rank}").write_text(json.dumps([started, time.monotonic()]))
 
 
 def start(folder: Path, rows: int, row_seconds: list[float], shard_size: int | None = None) -> list[Any]:
