@@ -1,0 +1,215 @@
+"""Examples and rows are made once: found by a second start, by nothing that differs, and by all processes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from conftest import BASE
+from datasets import Dataset
+from helpers import recipe
+from transformers import AutoTokenizer, PreTrainedModel
+
+from gapbridge import ConfigError, DataError, RunError, methods
+from gapbridge.examples.tables import record_of
+from gapbridge.methods.sft.trainer import PlainSFTTrainer
+from gapbridge.runs.inputs import load_examples
+from gapbridge.runs.job import read_job
+from gapbridge.tasks.word_problems import problems
+from gapbridge.training import once
+from gapbridge.training.once import EXAMPLES, ROWS, TakenBack, make_once, settings_of, table_path
+
+
+MakeBase = Callable[[], PreTrainedModel]
+OPTIONS: dict[str, dict[str, Any]] = {
+    "sft": {"shuffle_dataset": True},
+    "bash": {"mixture_coefficient": 0.5},
+    "rac": {"max_draft_length": 8},
+    "dpo": {},
+    "spin": {"max_draft_length": 8},
+}
+
+
+def data(name: str, kind: str = "train", count: int = 6) -> Dataset:
+    found = problems(kind, count=count, steps=(1,))
+    return Dataset.from_list([p.preference_row() if name == "dpo" else p.row() for p in found])
+
+
+def trainer(name: str, folder: Path, model: PreTrainedModel, train: Dataset | None = None, **options: Any) -> Any:
+    method = methods.find(name)
+    common = {
+        "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none", "max_length": 300,
+        "per_device_train_batch_size": 3, "max_steps": 1, "save_strategy": "no", "eval_strategy": "steps",
+        "disable_tqdm": True,
+    }  # fmt: skip
+    return method(
+        model,
+        args=method.config_class(str(folder), **{**common, **OPTIONS[name], **options}),
+        train_dataset=data(name) if train is None else train,
+        eval_dataset=data(name, "test", 2),
+        processing_class=AutoTokenizer.from_pretrained(BASE),
+    )
+
+
+def tables(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.glob("_*/*.arrow")}
+
+
+def must_not(*_: Any, **__: Any) -> Any:
+    raise AssertionError("made a second time")
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_second_start_makes_nothing_again(
+    name: str, make_base: MakeBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = trainer(name, tmp_path, make_base())
+    kept = tables(tmp_path)
+    assert {Path(path).parent.name for path in kept} == {EXAMPLES, ROWS}
+    for found in (first.row_ids, first.train_dataset, first.examples.table):
+        (file,) = found.cache_files  # mapped by all processes, in no one's own memory
+        assert Path(file["filename"]).parent.parent == tmp_path
+    first.train()
+    method = methods.find(name)
+    monkeypatch.setattr(method, "read", must_not)
+    monkeypatch.setattr("gapbridge.training.building._Making.rows", must_not)
+    again = trainer(name, tmp_path, make_base())
+    again.train()
+    assert tables(tmp_path) == kept and again.counts == first.counts and list(again.counts) == list(first.counts)
+    assert again.row_ids[:] == first.row_ids[:] and again.train_dataset[:] == first.train_dataset[:]
+    for a, b in zip(first.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_what_differs_is_made_anew(make_base: MakeBase, tmp_path: Path) -> None:
+    trainer("bash", tmp_path, make_base())
+    before = tables(tmp_path)
+    masked = trainer("bash", tmp_path, make_base(), mask_after_replaced=2)
+    after = tables(tmp_path)
+    assert not set(before) & {path for path in after if "_rows/train" in path}, "older rows of the part are gone"
+    assert masked.counts["masked"] > 0
+    other = trainer("sft", tmp_path / "sft", make_base())
+    fewer = trainer("sft", tmp_path / "sft", make_base(), data("sft", count=5))
+    assert len(other.row_ids) == 6 and len(fewer.row_ids) == 5
+
+
+def test_every_setting_that_may_change_a_row_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = methods.find("bash").config_class(str(tmp_path), use_cpu=True, bf16=False)
+
+    def named(args: Any) -> Path:
+        return table_path(tmp_path, "train", {"settings": settings_of(args)})
+
+    changes: list[dict[str, Any]] = [
+        {"mixture_coefficient": 0.3}, {"seed": 1}, {"max_length": 77}, {"mask_after_replaced": 1},
+        {"chat_template_kwargs": {"a": 1}}, {"round_index": 2}, {"template_date": "2026-01-01"},
+    ]  # fmt: skip
+    assert len({named(config), *(named(replace(config, **change)) for change in changes)}) == len(changes) + 1
+    free = [{"output_dir": str(tmp_path / "x")}, {"logging_steps": 7}, {"dataset_num_proc": 2}, {"lookahead": 4}]
+    assert {named(replace(config, **change)) for change in free} == {named(config)}
+    elsewhere = replace(config)
+    elsewhere.local_rank = 3  # as in another process
+    assert named(elsewhere) == named(config)
+    before = named(config)
+    monkeypatch.setattr(once, "_code", lambda: "another version")
+    assert named(config) != before
+
+
+def test_a_table_without_its_record_is_made_again(make_base: MakeBase, tmp_path: Path) -> None:
+    first = trainer("sft", tmp_path, make_base())
+    for name in tables(tmp_path):
+        record_of(tmp_path / name).unlink()
+        (tmp_path / name).unlink()  # it is mapped: what it held stays
+        (tmp_path / name).write_bytes(b"half")
+    assert trainer("sft", tmp_path, make_base()).row_ids[:] == first.row_ids[:]
+
+
+class Silent(PlainSFTTrainer):
+    """A method one of whose rows carries no loss."""
+
+    @classmethod
+    def plain_row(cls, example: Any) -> Any:
+        row = super().plain_row(example)
+        first = row["id"] == data("sft")[0]["id"]
+        return {**row, "labels": [-100] * len(row["labels"])} if first else row
+
+
+def test_rows_without_loss_are_left_out_as_in_trl(
+    make_base: MakeBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(methods, "find", lambda _: Silent)
+    made = trainer("sft", tmp_path, make_base())
+    assert len(made.row_ids) == 6 and len(made.train_dataset) == 5
+    kept = {tuple(row["input_ids"]) for row in made.row_ids if set(row["labels"]) != {-100}}
+    assert {tuple(row["input_ids"]) for row in made.train_dataset} == kept
+
+
+def in_process(rank: int, timeout: float = 5.0) -> Any:
+    return SimpleNamespace(process_index=rank, world_size=2, ddp_timeout=timeout)
+
+
+def test_one_process_makes_and_the_other_waits(tmp_path: Path) -> None:
+    path, made = tmp_path / ROWS / "train-0.arrow", []
+    waiting = threading.Thread(target=lambda: (make_once(path, in_process(1), must_not), made.append(1)))
+    waiting.start()
+
+    def make() -> None:
+        made.append(0)
+        record_of(path).write_text("{}")
+
+    make_once(path, in_process(0), make)
+    waiting.join(timeout=10)
+    assert made == [0, 1] and [entry.name for entry in path.parent.iterdir()] == ["train-0.json"]
+    make_once(path, in_process(0), must_not)
+
+
+def test_what_process_0_refuses_stops_the_other(tmp_path: Path) -> None:
+    path, said = tmp_path / ROWS / "train-0.arrow", []
+
+    def wait() -> None:
+        with pytest.raises(RunError) as error:
+            make_once(path, in_process(1), must_not)
+        said.append(str(error.value))
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+
+    def refuse() -> None:
+        threading.Event().wait(0.3)  # until the other looks
+        raise DataError("row 3 is empty")
+
+    with pytest.raises(DataError):
+        make_once(path, in_process(0), refuse)
+    waiting.join(timeout=10)
+    assert "process 0 failed (DataError: row 3 is empty)" in said[0]
+
+
+def test_a_run_reads_its_data_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    job = read_job(recipe(tmp_path, method="sft", leave_out_fold=[0, 3]))
+    here = load_examples(job, tokenizer, None)["train"]
+    kept = load_examples(job, tokenizer, None, tmp_path / EXAMPLES)["train"]
+    assert list(kept) == list(here) and kept.fingerprint() == here.fingerprint()
+    monkeypatch.setattr(job.method, "read", must_not)
+    assert list(load_examples(job, tokenizer, None, tmp_path / EXAMPLES)["train"]) == list(here)
+    job.data.system_prompt = "Be brief."
+    with pytest.raises(AssertionError, match="a second time"):
+        load_examples(job, tokenizer, None, tmp_path / EXAMPLES)
+
+
+def test_what_is_refused_takes_its_files_back(make_base: MakeBase, tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    with pytest.raises(ConfigError):
+        trainer("sft", folder, make_base(), lr_scheduler_type="cosine_with_min_lr")
+    assert not list(tmp_path.iterdir())
+    (folder / EXAMPLES).mkdir(parents=True)
+    (folder / EXAMPLES / "train-1.json").touch()
+    with pytest.raises(RuntimeError), TakenBack(folder / EXAMPLES, active=True):
+        (folder / EXAMPLES / "train-2.json").touch()
+        raise RuntimeError
+    assert [path.name for path in (folder / EXAMPLES).iterdir()] == ["train-1.json"]
