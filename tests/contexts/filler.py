@@ -26,6 +26,7 @@ def examples(count: int) -> ExampleSet:
         "trailer": [[] for _ in range(count)],
         "trained": [None] * count,
         "asked": [None] * count,
+        "arguments": [None] * count,
     }
     return ExampleSet(Dataset.from_dict(columns, EXAMPLE_FEATURES), [], "test", 0, 0, False)
 

@@ -43,6 +43,7 @@ def examples_of(prompt: Sequence[int], reference: Sequence[int], count: int) -> 
         "trailer": [[]] * count,
         "trained": [None] * count,
         "asked": [None] * count,
+        "arguments": [None] * count,
     }
     return ExampleSet(Dataset.from_dict(rows, EXAMPLE_FEATURES), [], "test", 0, 0, False, (EOS,))
 

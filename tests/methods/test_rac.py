@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedModel
 
 from gapbridge import ConfigError, DataError, RACConfig, RACTrainer, build_examples
-from gapbridge.decoding import Draft, draft_answers
+from gapbridge.decoding import Draft, DrawOptions, draft_answers
 from gapbridge.examples.tokens import stop_tokens
-from gapbridge.methods.rac.correct import correct
+from gapbridge.methods.rac.correct import correct, corrected_answers
 from gapbridge.methods.rac.rows import correction_layout, draft_in_context, rac_row, text_cue
 from gapbridge.tasks.word_problems import problems
 
@@ -257,10 +257,36 @@ def test_correct_takes_what_the_template_was_trained_with(make_base: MakeBase, t
     assert cue.endswith("<|assistant|>2031 brief")
 
 
-def test_arguments_of_single_rows_are_refused(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
-    rows = chat_rows(4).add_column("chat_template_kwargs", [{"enable_thinking": False}] * 4)
-    with pytest.raises(DataError, match="the column chat_template_kwargs: .* leave the column out"):
-        trainer_of(tmp_path, make_base(), tokenizer, rows)
+def test_a_rows_own_arguments_hold_for_its_request(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
+    own = copy.deepcopy(tokenizer)
+    role, ask = "{{ '<|' + message['role'] + '|>' }}", "{{ '<|assistant|>' }}"
+    assert role in own.chat_template and ask in own.chat_template
+    brief = "{% if brief %}{{ ' brief' }}{% endif %}"
+    own.chat_template = own.chat_template.replace(ask, ask + brief).replace(
+        role, role + "{% if message['role'] == 'assistant' %}" + brief + "{% endif %}"
+    )
+    rows = chat_rows(4).add_column("chat_template_kwargs", [{"brief": True}, {"brief": False}] * 2)
+    trainer = trainer_of(tmp_path, make_base(), own, rows, reference_rows=0.0)
+    trained = [tokenizer.decode(row["input_ids"]) for row in trainer.row_ids]
+    assert [text.count("<|assistant|> brief") for text in trained] == [2, 0, 2, 0]
+    examples = trainer.examples
+    prompts = [example.asked for example in examples]
+    arguments = [examples.arguments_of(example.arguments) for example in examples]
+    first = draft_answers(
+        make_base(), prompts, ids=range(4), max_completion_length=4, stop_tokens=examples.stops, temperature=0.0
+    )
+    how: dict[str, Any] = {
+        "conversational": True, "settings": {"correction_prompt": "Again?"}, "max_completion_length": 6,
+        "options": DrawOptions(temperature=0.0),
+    }  # fmt: skip
+    together = corrected_answers(make_base(), own, prompts, first, ids=range(4), chat_template_kwargs=arguments, **how)
+    apart = [
+        corrected_answers(
+            make_base(), own, [prompts[at]], [first[at]], ids=[at], chat_template_kwargs=[arguments[at]], **how
+        )[0]
+        for at in range(4)
+    ]
+    assert together == apart
 
 
 @pytest.mark.parametrize(

@@ -118,8 +118,9 @@ def answer_examples(
                 if mode == DIRECT:
                     made = draft_answers(model, prompts, stop_tokens=stops, **how)
                 else:
+                    arguments = [examples.arguments_of(example.arguments) for example in part]
                     how |= {"conversational": examples.conversational, "settings": dict(options.modes[mode])}
-                    how |= {"date": examples.date, "chat_template_kwargs": examples.chat_template_kwargs}
+                    how |= {"date": examples.date, "chat_template_kwargs": arguments}
                     own = [first[key] for key in ids]
                     made = answer_modes()[mode].answer(model, tokenizer, prompts, own, **how)
             return {"id": ids, "tokens": [d.tokens for d in made], "finished": [d.finished for d in made]}

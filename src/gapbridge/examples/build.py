@@ -225,6 +225,7 @@ class RowTokeniser:
             "trailer": [token for token, loss in zip(answer[end:room], trained[end:room], strict=True) if loss],
             "trained": None if all(trained[:kept]) else trained[:kept],
             "asked": split.asked,
+            "arguments": json.dumps(own, sort_keys=True) if (own := row.get("chat_template_kwargs")) else None,
             "fault": fault,
             "cut_prompt": split.asked is not None and not fault,
             "truncated": truncated and not fault,

@@ -28,6 +28,7 @@ EXAMPLE_FEATURES = Features(
         "trailer": List(Value("int32")),
         "trained": List(Value("bool")),
         "asked": List(Value("int32")),
+        "arguments": Value("string"),
     }
 )
 
@@ -45,6 +46,7 @@ class Example:
             wrote. All True with one turn.
         asked: what a model is asked when it answers freely. It is `prompt`, but for tokens that merge across the
             border of prompt and reference: there `prompt` lacks the end that `asked` has.
+        arguments: the row's own arguments of the chat template, as JSON; empty for most.
     """
 
     id: str
@@ -53,6 +55,7 @@ class Example:
     trailer: list[int]
     trained: list[bool] = field(default_factory=list)
     asked: list[int] = field(default_factory=list)
+    arguments: str = ""
 
     def __post_init__(self) -> None:
         if not self.trained:
@@ -93,7 +96,8 @@ def turns_of(example: Example, stops: Collection[int]) -> list[Example]:
             words, trailer = words[:cut], words[cut:]
         before = example.reference[:start]
         asked = [*example.asked, *before] if number == 1 else []
-        turns.append(Example(f"{example.id}#{number}", [*example.prompt, *before], words, trailer, asked=asked))
+        prompt, arguments = [*example.prompt, *before], example.arguments
+        turns.append(Example(f"{example.id}#{number}", prompt, words, trailer, asked=asked, arguments=arguments))
     return turns
 
 
@@ -110,7 +114,8 @@ class BadRow:
 class ExampleSet:
     """Examples in an Arrow table with the columns of `EXAMPLE_FEATURES`, and the rows that could not become one.
 
-    In the table `trained` is null where all tokens are trained, `asked` where it is the prompt. `cut_prompts` counts
+    In the table `trained` is null where all tokens are trained, `asked` where it is the prompt, `arguments` where the
+    row has none. `cut_prompts` counts
     prompts that lost their end to the answer, `truncated` answers that lost theirs; `conversational` says that the
     rows came through a chat template, `stops`, `date` and `chat_template_kwargs` with what `build_examples` was given.
     """
@@ -131,11 +136,15 @@ class ExampleSet:
     def part(self, start: int, end: int) -> list[Example]:
         columns = self.table[start:end]
         return [
-            Example(example_id, prompt, reference, trailer, trained or [], asked or [])
-            for example_id, prompt, reference, trailer, trained, asked in zip(
+            Example(example_id, prompt, reference, trailer, trained or [], asked or [], arguments or "")
+            for example_id, prompt, reference, trailer, trained, asked, arguments in zip(
                 *(columns[name] for name in EXAMPLE_FEATURES), strict=True
             )
         ]
+
+    def arguments_of(self, row: str | None) -> dict[str, Any]:
+        """The arguments of the chat template for a row whose own `arguments` are these; its own win."""
+        return {**self.chat_template_kwargs, **json.loads(row or "{}")}
 
     def __iter__(self) -> Iterator[Example]:
         for start in range(0, len(self), PART):
@@ -180,11 +189,13 @@ class ExampleSet:
             prompts, references, trailers, asked, trained = (
                 as_json(part[name]) for name in ("prompt", "reference", "trailer", "asked", "trained")
             )
+            arguments = part["arguments"].to_pylist()
             for at, example_id in enumerate(part["id"].to_pylist()):
                 words = [json.dumps(example_id), prompts[at], references[at], trailers[at]]
                 # Only where they say something, so that examples of one turn keep their fingerprint.
                 words += [trained[at]] if "false" in trained[at] else []
                 words += [asked[at]] if asked[at] not in ("[]", prompts[at]) else []
+                words += [json.dumps(arguments[at])] if arguments[at] else []
                 digest.update(f"[{', '.join(words)}]".encode())
         return digest.hexdigest()
 
@@ -201,4 +212,5 @@ def as_columns(example: Example) -> dict[str, Any]:
         **vars(example),
         "trained": None if all(example.trained) else example.trained,
         "asked": None if example.asked == example.prompt else example.asked,
+        "arguments": example.arguments or None,
     }

@@ -144,6 +144,7 @@ class _TokenisePair:
             "trailer": chosen["trailer"],
             "trained": None,
             "asked": chosen["asked"] or rejected["asked"] or (chosen["prompt"] if cut else None),
+            "arguments": chosen["arguments"],
             "rejected": [*second, *rejected["trailer"]],
             **_flags(fault, cut=cut, truncated=chosen["truncated"] or rejected["truncated"]),
         }

@@ -79,7 +79,7 @@ def speculative_answers(
     options: DrawOptions,
     conversational: bool = True,
     date: str | None = None,
-    chat_template_kwargs: Mapping[str, Any] | None = None,
+    chat_template_kwargs: Sequence[Mapping[str, Any]] | None = None,
     on_finished: Callable[[int], object] | None = None,
 ) -> list[Draft]:
     """The direct answers once more, drafted by the heads; tells how many passes it took, and whether they are `first`.

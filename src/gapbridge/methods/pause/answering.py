@@ -148,7 +148,7 @@ def paused_answers(
     max_completion_length: int,
     options: DrawOptions,
     date: str | None = None,
-    chat_template_kwargs: Mapping[str, Any] | None = None,
+    chat_template_kwargs: Sequence[Mapping[str, Any]] | None = None,
     on_finished: Callable[[int], object] | None = None,
 ) -> list[Draft]:
     """The answers after `settings["num_pause_tokens"]` pauses, in the place of those that `prompts` end with.

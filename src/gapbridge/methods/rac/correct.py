@@ -14,7 +14,7 @@ from ...examples.pauses import pauses_after_prompt
 from ...examples.template import ChatTemplate
 from ...examples.tokens import stop_tokens
 from .config import CORRECTION_PROMPT
-from .rows import correction_layout, draft_in_context
+from .rows import Layouts, draft_in_context
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def correct(
             conversational=conversational,
             settings={"correction_prompt": correction_prompt},
             date=date,
-            chat_template_kwargs=chat_template_kwargs,
+            chat_template_kwargs=[chat_template_kwargs or {}] * len(prompts),
             on_finished=bar.update,
             **shared,
         )
@@ -96,7 +96,7 @@ def corrected_answers(
     max_completion_length: int,
     options: DrawOptions,
     date: str | None = None,
-    chat_template_kwargs: Mapping[str, Any] | None = None,
+    chat_template_kwargs: Sequence[Mapping[str, Any]] | None = None,
     on_finished: Callable[[int], object] | None = None,
 ) -> list[Draft]:
     """The answers that follow `first` and the request `settings["correction_prompt"]`, as token ids.
@@ -104,25 +104,19 @@ def corrected_answers(
     Args:
         prompts: token ids that end where the answer starts.
         conversational: whether the request is a chat turn, or else a paragraph of text.
-        date, chat_template_kwargs: as `build_examples` takes them.
+        date: as `build_examples` takes it.
+        chat_template_kwargs: the arguments of the chat template for each prompt.
 
     Raises:
         ConfigError: the chat template cannot carry a correction, or an option lies outside its range.
         DataError: the prompts cannot be used.
     """
     stops = stop_tokens(tokenizer, model)
-    closing, cue = correction_layout(
-        tokenizer,
-        settings["correction_prompt"],
-        stops,
-        conversational=conversational,
-        date=date,
-        chat_template_kwargs=chat_template_kwargs,
-    )
-    contexts = [
-        [*x, *draft_in_context(draft, conversational=conversational, eos_token_id=closing), *cue]
-        for x, draft in zip(prompts, first, strict=True)
-    ]
+    layouts = Layouts(tokenizer, settings["correction_prompt"], stops, conversational=conversational, date=date)
+    contexts = []
+    for x, draft, arguments in zip(prompts, first, chat_template_kwargs or [{}] * len(first), strict=True):
+        closing, cue = layouts.of(arguments)
+        contexts.append([*x, *draft_in_context(draft, conversational=conversational, eos_token_id=closing), *cue])
     return draft_answers(
         model,
         contexts,

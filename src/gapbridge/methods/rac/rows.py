@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from jinja2 import TemplateError
@@ -103,6 +105,31 @@ def correction_layout(
     else:
         closing, cue = int(tokenizer.eos_token_id), text_cue(tokenizer, correction_prompt)
     return closing, [*cue, *pauses_after_prompt(tokenizer)]
+
+
+class Layouts:
+    """`correction_layout` for rows with arguments of their own, each read off the template once."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        correction_prompt: str,
+        stops: Sequence[int],
+        *,
+        conversational: bool,
+        date: str | None,
+    ) -> None:
+        self._of = partial(
+            correction_layout, tokenizer, correction_prompt, stops, conversational=conversational, date=date
+        )
+        self._known: dict[str, tuple[int, list[int]]] = {}
+
+    def of(self, arguments: Mapping[str, Any]) -> tuple[int, list[int]]:
+        """What `correction_layout` gives for these arguments of the chat template."""
+        key = json.dumps(arguments, sort_keys=True, default=str)
+        if key not in self._known:
+            self._known[key] = self._of(chat_template_kwargs=arguments)
+        return self._known[key]
 
 
 def draft_in_context(draft: Draft, *, conversational: bool, eos_token_id: int) -> list[int]:

@@ -22,7 +22,7 @@ from ...training.method import AnswerMode, Counts, Method
 from ...training.rows import Row, reference_row
 from .config import CORRECTION_PROMPT, RACFields
 from .correct import corrected_answers
-from .rows import correction_layout, draft_in_context, rac_row
+from .rows import Layouts, draft_in_context, rac_row
 
 
 @dataclass
@@ -65,17 +65,14 @@ class RACTrainer(Method, SFTTrainer):
     @classmethod
     def read(cls, dataset: Dataset, *args: Any, **kwargs: Any) -> ExampleSet:
         """As in `Method`, one example a trained turn: each is answered, and corrected, by itself."""
-        if "chat_template_kwargs" in dataset.column_names and any(dataset["chat_template_kwargs"]):
-            raise DataError(
-                "the column chat_template_kwargs: the request for a correction is the same in all rows and knows no "
-                "row's own arguments. Set chat_template_kwargs in the configuration and leave the column out"
-            )
         examples = super().read(dataset, *args, **kwargs)
         return examples.by_turn(examples.stops)
 
     @classmethod
     def check(cls, tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: RACConfig) -> None:
-        _cue(tokenizer, examples, args)
+        layouts = _layouts(tokenizer, examples, args)
+        for arguments in examples.table.unique("arguments"):
+            layouts.of(examples.arguments_of(arguments))
 
     @classmethod
     def contexts(
@@ -107,10 +104,11 @@ class RACTrainer(Method, SFTTrainer):
         share = 0.0 if evaluation else args.reference_rows
         plain_share = min(1.0, share / (1 - share)) if share < 1 else 1.0
         correction_share = min(1.0, (1 - share) / share) if share else 1.0
-        closing, cue = _cue(tokenizer, examples, args)
+        layouts = _layouts(tokenizer, examples, args)
         for example, record in pairs:
             if lot(example.id, args.seed, "correction") < correction_share:
                 draft = Draft(record["tokens"], record["finished"])
+                closing, cue = layouts.of(examples.arguments_of(example.arguments))
                 own = draft_in_context(draft, conversational=examples.conversational, eos_token_id=closing)
                 row = rac_row(example.asked, own, cue, example.reference, example.trailer)
                 counts["drafts"] += 1
@@ -162,13 +160,12 @@ class RACTrainer(Method, SFTTrainer):
 METHOD = RACTrainer
 
 
-def _cue(tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: RACConfig) -> tuple[int, list[int]]:
-    """The token that closes a draft's turn, and the ids that stand between draft and reference."""
-    return correction_layout(
+def _layouts(tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: RACConfig) -> Layouts:
+    """What stands between draft and reference."""
+    return Layouts(
         tokenizer,
         args.correction_prompt,
         examples.stops,
         conversational=examples.conversational,
         date=examples.date,
-        chat_template_kwargs=examples.chat_template_kwargs,
     )
