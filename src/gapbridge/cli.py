@@ -121,6 +121,10 @@ def perform(call: Call) -> Any:
         from .gap.command import run_gap
 
         return run_gap(options, overrides)
+    if command == "plan":
+        from .planning.command import run_plan
+
+        return run_plan(options, overrides)
     if command == "compare":
         from .results.compare.command import run_compare
 

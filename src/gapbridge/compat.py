@@ -182,3 +182,20 @@ def _misread(key: str, portable: str, file: str) -> str:
         f"transformers 5 saved it, and transformers {TRANSFORMERS} misreads its {key}: go on from it with "
         f"transformers 5, or write {portable} into its {file} instead"
     )
+
+
+def fuse_head(model: Any) -> None:
+    """Give a model the loss of TRL's trainers, which makes no logits of whole rows, as they do themselves.
+
+    TRL before 1.16 makes them; there the model's own forward pass is given a loss under the same name of its option.
+    """
+    utilities = import_module("trl.trainer.utils")
+    if Version("1.16") <= TRL:
+        utilities.add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
+        return
+    forward = model.forward
+
+    def without_option(*args: Any, fused_lm_head: bool = False, **kwargs: Any) -> Any:
+        return forward(*args, **kwargs)
+
+    model.forward = without_option

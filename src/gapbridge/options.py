@@ -65,7 +65,7 @@ def command_tree() -> tuple[Parser, dict[str, Parser]]:
         _add_method(commands, name)
     for add in (
         _add_validate, _add_preview, _add_generate, _add_answer, _add_eval, _add_gap, _add_compare, _add_report,
-        _add_copy_into, _add_init,
+        _add_plan, _add_copy_into, _add_init,
     ):  # fmt: skip
         add(commands)
     return parser, dict(commands.choices)
@@ -313,6 +313,26 @@ def _add_init(commands: Any) -> None:
     add("--from", dest="source", type=Path, required=True, metavar="SFT.yaml", help="the recipe to start from")
     add("--method", required=True, metavar="NAME", help="what it becomes a recipe for")
     add("--output", type=Path, metavar="FILE.yaml", help="where it goes; default: beside the source")
+
+
+def _add_plan(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "plan",
+        "RECIPE.yaml [options] [--KEY VALUE …]",
+        "count what a recipe takes before it is launched: memory, steps, tokens, time",
+        "RECIPE.yaml --gpus 8 --gpu_memory 80 --tflops 150\nrecipes/tiny/bash/config_full.yaml --gpus 1 --measure",
+    )
+    add = parser.add_argument
+    parser.add_argument("--config", action="append", default=[], metavar="RECIPE.yaml",
+        help="the recipe; its name without --config is the same")  # fmt: skip
+    add("--gpus", type=count, default=8, metavar="N", help="devices, one process each (default: %(default)s)")
+    add("--gpu_memory", "--gpu-memory", type=number, default=80.0, metavar="GIB",
+        help="memory of a device (default: %(default)s)")  # fmt: skip
+    add("--tflops", type=number, metavar="T", help="what a device computes in a second, for the time it takes")
+    add("--rows", type=count, metavar="N", help="rows of the training data, where they are not here")
+    add("--row_tokens", type=number, metavar="N", help="their mean length in tokens; default: max_length")
+    add("--measure", action="store_true", help="take a few steps of the actual model here, for the time")
 
 
 def _add_models(parser: Parser) -> None:

@@ -61,7 +61,7 @@ def validate(job: Job, *, all_rows: bool = False) -> tuple[list[str], list[str]]
         faults += error.faults
     if data_faults:
         notes.append("not checked: the rows of the data sets")
-    elif any(not _is_local(path) for path in job.data.sources()) or job.script.dataset_name:
+    elif any(not is_local(path) for path in job.data.sources()) or job.script.dataset_name:
         notes.append("not checked: data sets on a hub")
     elif tokenizer is not None and model is not None:
         if not all_rows:
@@ -97,7 +97,7 @@ def key_faults(job: Job) -> list[str]:
     return faults
 
 
-def _is_local(path: str) -> bool:
+def is_local(path: str) -> bool:
     return path in ("json", "csv", "parquet", "arrow") or Path(path).exists()
 
 

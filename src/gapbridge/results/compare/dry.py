@@ -60,7 +60,7 @@ def run_dry(comparison: Comparison, task: EvalTask, workers: int) -> list[Estima
         if not held_out:
             answer_seconds, held_out = _answering(comparison, task, job, model, tokenizer)
         sample = take_sample(job, model, tokenizer)
-        step_seconds = _step_seconds(job, model, sample)
+        step_seconds = seconds_of_step(job, model, sample)
         steps = sample.load.own_steps(_epochs(job), job.args.max_steps)
         if control is None:
             control = sample, steps
@@ -122,7 +122,7 @@ def _answering(
     return (time.perf_counter() - started) / len(some), len(examples)
 
 
-def _step_seconds(job: Job, model: PreTrainedModel, sample: Sample) -> float:
+def seconds_of_step(job: Job, model: PreTrainedModel, sample: Sample) -> float:
     """Seconds of an optimizer step, from a few at a learning rate of 0, which leave the weights as they are."""
     sequences = [tokens for row in sample.rows for tokens in sequences_of(job, row)]
     size = min(len(sequences), job.args.per_device_train_batch_size)

@@ -1,0 +1,238 @@
+"""`gapbridge plan`: what a recipe takes, before it is launched: memory, steps, tokens, disk, and time."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftConfig
+from transformers import AutoConfig, PreTrainedConfig
+from trl import get_peft_config
+
+from ..decoding.limits import PassLimits
+from ..decoding.mode import place_for_generation
+from ..errors import ConfigError
+from ..results.compare.dry import seconds_of_step
+from ..results.compare.sampling import take_sample
+from ..runs.inputs import load_start
+from ..runs.job import Job, read_job
+from ..runs.rounds import rounds_of
+from ..runs.tables import number, table
+from ..tasks.published import MODELS
+from ..training.draft_config import DraftFields
+from ..training.preferences import PreferenceMethod
+from .memory import CONFIGS, PARTS, Memory, drawing_parts, memory
+from .simulation import Step, simulate
+from .tiny_scale import origin_of
+from .workload import Workload, rows_per_step, workload
+
+
+USABLE = 0.9  # of a device: the rest is the driver's, and gaps between tensors
+_GIB = 2**30
+_QUANTISED = {4: 0.5 + 4 / 64, 8: 1.0}  # bytes of a weight, by its bits; of 4 bits with a scale for each 64 weights
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recipe takes.
+
+    memories: by accelerate configuration, with the recipe's micro-batch. best: the configuration to use and the
+    largest micro-batch, a power of two, that fits there with as many rows a step; None where none does.
+    seconds: (training, drawing) of all rounds, as far as they are known.
+    """
+
+    work: Workload
+    step: Step
+    memories: dict[str, Memory]
+    best: tuple[str, int] | None
+    seconds: tuple[float | None, float | None]
+
+
+def run_plan(args: argparse.Namespace, overrides: list[str]) -> Plan:
+    """Print what a recipe takes.
+
+    Raises:
+        ConfigError, DataError: the recipe has faults, or something that nothing here knows must be said.
+    """
+    faults = [
+        f"command line: --{name} is {value}: it must be larger than 0"
+        for name in ("gpu_memory", "tflops", "row_tokens")
+        if (value := vars(args)[name]) is not None and not value > 0
+    ]
+    if faults:
+        raise ConfigError(faults)
+    on_cpu = args.measure or not torch.accelerator.is_available()
+    cpu = ["--use_cpu", "true"] if not torch.accelerator.is_available() and "--use_cpu" not in overrides else []
+    job = read_job(["--config", args.config, *overrides, *cpu])
+    work = workload(job, args.gpus, rows=args.rows, row_tokens=args.row_tokens)
+    found = plan(job, work, gpus=args.gpus, usable=args.gpu_memory * _GIB * USABLE, tflops=args.tflops)
+    if args.measure:
+        found = replace(found, seconds=_measured(job, work))
+    _show(job, found, args, measured=args.measure and on_cpu)
+    return found
+
+
+def plan(job: Job, work: Workload, *, gpus: int, usable: float, tflops: float | None = None) -> Plan:
+    """What a recipe takes on `gpus` devices with `usable` bytes each."""
+    config = architecture(job)
+    micro = job.args.per_device_train_batch_size
+    plain = _steps(job, config, work, cast=False)
+    # DeepSpeed casts weights to bf16, where the others keep float32 and cast as they go.
+    casts = gpus > 1 and job.args.bf16 and job.model.dtype in (None, "float32")
+    cast = _steps(job, config, work, cast=True) if casts else plain
+    pairs = issubclass(job.method, PreferenceMethod)
+    reference = pairs and not job.uses_peft and not job.args.precompute_ref_log_probs
+    drawing = _drawing(job, config, work)
+    on_cpu = bool(job.args.use_cpu) and gpus == 1
+
+    def memory_of(name: str, batch: int) -> Memory:
+        one, two = cast if name.startswith("zero") else plain
+        activations = one.activations + (two.activations - one.activations) * (batch - micro) / micro
+        step = replace(one, activations=max(0, round(activations)))
+        return memory(step, job.args, name, gpus, reference=reference, drawing=drawing, on_cpu=on_cpu)
+
+    names = [name for name in CONFIGS if (name == "single") == (gpus == 1)]
+    if job.model.load_in_4bit or job.model.load_in_8bit:  # their weights cannot be divided
+        names = [name for name in names if name not in ("zero3", "fsdp")]
+    memories = {name: memory_of(name, micro) for name in names}
+    # As many rows a step as the recipe has, in batches of powers of two and as many passes as that takes.
+    whole = micro * job.args.gradient_accumulation_steps
+    sizes = [2**power for power in range(12) if whole % 2**power == 0]
+    fitting = [(name, size) for name in names for size in sizes if memory_of(name, size).peak <= usable]
+    best = None
+    if fitting:
+        name = next((name for name in names if (name, micro) in fitting), fitting[0][0])
+        best = (name, micro if (name, micro) in fitting else max(size for other, size in fitting if other == name))
+    step = plain[0]
+    return Plan(work, step, memories, best, _estimated(job, work, step, gpus, tflops))
+
+
+def architecture(job: Job) -> PreTrainedConfig:
+    """The configuration of the model that a recipe trains, found without a hub where it can be.
+
+    Raises:
+        ConfigError: nothing here knows it, and no hub does.
+    """
+    name = origin_of(str(job.model.model_name_or_path), job.recipe.path).name
+    place = Path(name)
+    if (place / "adapter_config.json").is_file():
+        name = str(PeftConfig.from_pretrained(name).base_model_name_or_path)
+    if name in MODELS:
+        return AutoConfig.for_model(**MODELS[name].shape)
+    try:
+        return AutoConfig.from_pretrained(name, trust_remote_code=job.args.trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{job.recipe.path}: the configuration of {name} cannot be had: {error}") from error
+
+
+def _steps(job: Job, config: PreTrainedConfig, work: Workload, *, cast: bool) -> tuple[Step, Step]:
+    """A step with the recipe's micro-batch, and one with twice as many rows; `cast`: with weights in bf16."""
+    model, args = job.model, job.args
+    dtype = torch.float32 if model.dtype in (None, "float32") and not cast else torch.bfloat16
+    rows = args.per_device_train_batch_size * work.sequences
+    options: dict[str, Any] = {
+        "length": work.longest, "checkpointing": bool(args.gradient_checkpointing), "adapter": get_peft_config(model),
+        "autocast": bool(args.bf16) and not cast,
+    }  # fmt: skip
+    sizes = (rows, 2 * rows)
+    found = [simulate(config, dtype, rows=size, **options) for size in sizes]
+    bits = 4 if model.load_in_4bit else 8 if model.load_in_8bit else None
+    # Scheduled draws look at the logits of whole rows.
+    passes = job.method.step_passes(args) - 3 - issubclass(job.method, PreferenceMethod)
+    logits = work.longest * config.get_text_config().vocab_size * (2 if args.bf16 else 4) if passes > 0 else 0
+    one, two = (
+        replace(step, activations=step.activations + logits * size) for step, size in zip(found, sizes, strict=True)
+    )
+    if bits is None:
+        return one, two
+    width = 4 if dtype == torch.float32 else 2
+    linear = one.parameters - one.trained - one.embedded
+    weights = round(one.weights - linear * (width - _QUANTISED[bits]))
+    return replace(one, weights=weights), replace(two, weights=weights)
+
+
+def _drawing(job: Job, config: PreTrainedConfig, work: Workload) -> dict[str, float]:
+    args = job.args
+    if not job.method.draws:
+        return {}
+    length = work.longest
+    limits = PassLimits(args.generation_batch_size, args.generation_batch_tokens)
+    width = 2 if args.bf16 or job.model.dtype in ("bfloat16", "float16") else 4
+    window = 1 if isinstance(args, DraftFields) else args.lookahead
+    return drawing_parts(config, width, rows=limits.rows_of(length), length=length, window=window)
+
+
+def _estimated(
+    job: Job, work: Workload, step: Step, gpus: int, tflops: float | None
+) -> tuple[float | None, float | None]:
+    """Seconds from a stated speed: two operations a parameter and token in a forward pass."""
+    if tflops is None:
+        return None, None
+    a_pass = 2 * step.parameters / (tflops * 1e12 * gpus)
+    passes = job.method.step_passes(job.args) + bool(job.args.gradient_checkpointing)
+    training = sum(part.tokens for part in work.rounds) * passes * a_pass
+    if isinstance(job.args, DraftFields):
+        return training, None  # decoding waits for memory, not for arithmetic
+    return training, sum(part.drawn for part in work.rounds) * a_pass
+
+
+def _measured(job: Job, work: Workload) -> tuple[float | None, float | None]:
+    """Seconds here, from a few steps and draws of the actual model."""
+    model, tokenizer = load_start(job)
+    place_for_generation(model, job.args)
+    sample = take_sample(job, model, tokenizer)
+    steps = sum(part.steps for part in work.rounds)
+    return steps * seconds_of_step(job, model, sample), sample.drawing_seconds * work.examples * rounds_of(job.args)
+
+
+def _column(parts: Memory, usable: float) -> dict[str, str | None]:
+    rows: dict[str, str | None] = {}
+    for name, found in (("training", parts.training), ("drawing", parts.drawing)):
+        of = {part: f"{found[part] / _GIB:.2f}" if part in found else None for part in PARTS}
+        rows |= {f"{name}: {part}": size for part, size in of.items()}
+        rows[name] = f"{sum(found.values()) / _GIB:.2f}" if found else None
+    return {**rows, "fits": "yes" if parts.peak <= usable else "no"}
+
+
+def _show(job: Job, found: Plan, args: argparse.Namespace, *, measured: bool) -> None:
+    work, step, training = found.work, found.step, job.args
+    trained = "" if step.trained == step.parameters else f", {number(step.trained)} of them trained"
+    counted = "counted here" if work.exact else "as published, each taken for as long as it may be"
+    if not work.exact and args.row_tokens:
+        counted = f"as published, {number(args.row_tokens)} tokens each"
+    print(f"{args.config}: {job.name.upper()}, {number(step.parameters)} parameters{trained}")
+    print(f"{work.examples:,} examples ({counted}); {rows_per_step(training, args.gpus)} rows a step\n")
+    rounds = {
+        f"round {index}": {
+            "rows": part.rows,
+            "steps": part.steps,
+            "trained tokens": part.tokens,
+            "drawn tokens": part.drawn or None,
+        }
+        for index, part in enumerate(work.rounds, 1)
+    }
+    print("\n".join(table("", rounds)))
+    columns = {name: _column(parts, args.gpu_memory * _GIB * USABLE) for name, parts in found.memories.items()}
+    print("\n".join(table("GiB on each device", columns)))
+    if found.best is None:
+        print(
+            f"nothing fits {args.gpus} × {args.gpu_memory:g} GiB: shorten max_length, take an adapter or more devices"
+        )
+    else:
+        name, micro = found.best
+        whole = training.per_device_train_batch_size * training.gradient_accumulation_steps
+        print(
+            f"use --accelerate_config {name} --num_processes {args.gpus}, per_device_train_batch_size {micro}, "
+            f"gradient_accumulation_steps {whole // micro}"
+        )
+    stored = sum(part.drawn for part in work.rounds) * 9  # an id of eight bytes and a flag, before compression
+    kept = training.save_total_limit or sum(part.steps for part in work.rounds)
+    saved = step.weights + (found.memories[next(iter(found.memories))].training["optimizer"] if step.trained else 0)
+    print(f"disk: contexts {stored / _GIB:.2f} GiB at most, a checkpoint about {saved / _GIB:.2f} GiB, {kept} kept")
+    for what, seconds in zip(("training", "drawing"), found.seconds, strict=True):
+        if seconds:
+            source = "measured here" if measured else f"at {args.tflops:g} TFLOP/s a device"
+            print(f"{what}: {seconds / 3600:.2f} hours, {source}")

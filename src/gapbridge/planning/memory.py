@@ -1,0 +1,123 @@
+"""Bytes on one device while a recipe trains and while it draws contexts; the formulas are those of docs/plan.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from ..recipe.values import plain
+from .simulation import Step
+
+
+SHARDED = ("zero2", "zero3", "fsdp")  # what of them is divided among the processes is in `_parts`
+CONFIGS = ("single", "ddp", *SHARDED)
+PARTS = (
+    "weights", "gathered weights", "gradients", "optimizer", "reference model", "activations", "cache", "one layer",
+    "logits",
+)  # fmt: skip
+_STATES = {  # of the optimizer, for each trained parameter: how many, and their bytes (None: those of the parameter)
+    "adamw_torch": (2, None), "adamw_torch_fused": (2, None), "rmsprop": (1, None), "sgd": (0, None),
+    "adafactor": (0, None), "adamw_bnb_8bit": (2, 1), "adamw_8bit": (2, 1), "paged_adamw_8bit": (2, 1),
+    "paged_adamw_32bit": (2, 4),
+}  # fmt: skip
+_BUCKET = 10**9  # bytes of gradients that DeepSpeed keeps on their way, and of weights that ZeRO-3 gathers ahead
+_SCORES = 2**24  # logits that are sampled from at a time,
+_SCORE = 20  # with as many bytes each: float32 scores, two words of noise and their temporaries
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of each part on one device, in training (`training`) and in drawing (`drawing`, empty where nothing is
+    drawn); `peak` is the larger sum."""
+
+    training: Mapping[str, float]
+    drawing: Mapping[str, float]
+
+    @property
+    def peak(self) -> float:
+        return max(_sum(self.training), _sum(self.drawing))
+
+
+def memory(
+    step: Step,
+    args: Any,
+    config: str,
+    gpus: int,
+    *,
+    reference: bool,
+    drawing: Mapping[str, float],
+    on_cpu: bool = False,
+) -> Memory:
+    """The parts of a device's memory under an accelerate configuration.
+
+    Args:
+        step: simulated with the micro-batch; for DeepSpeed with weights in bf16, see `simulate`.
+        config: single, ddp, zero2, zero3 or fsdp.
+        reference: whether a frozen copy of the model stands beside it.
+        drawing: what generation needs beside the weights, from `drawing_parts`.
+    """
+    trained = step.trained
+    each = step.gradients / max(1, trained)  # bytes of a trained weight
+    number, size = _STATES.get(plain(args.optim), (2, None))
+    share = gpus if config in SHARDED else 1
+    if config in ("zero2", "zero3"):
+        # A master copy and its gradient in float32 and the states, all of them divided; bf16 gradients on their way.
+        parts = {
+            "weights": step.weights / (share if config == "zero3" else 1),
+            "gradients": trained * (2 + 4) / share + min(_BUCKET, 2 * trained),
+            "optimizer": trained * 4 * (1 + number) / share,
+        }
+        parts["gathered weights"] = min(2.0 * _BUCKET, step.weights) if config == "zero3" else 0
+        update = trained * 4 / share
+    elif config == "fsdp":
+        parts = {
+            "weights": trained * 4 / share + (step.weights - trained * each) / share,
+            "gradients": trained * 4 / share,
+            "optimizer": trained * 4 * number / share,
+            # Two layers in bf16, the one that runs and the next, and the embeddings.
+            "gathered weights": 2 * (2 * (step.parameters - step.embedded) / step.layers + step.embedded),
+        }
+        update = trained * 4 / share
+    else:
+        parts = {
+            "weights": step.weights,
+            "gradients": step.gradients * (2 if config == "ddp" and gpus > 1 else 1),  # and the buckets of DDP
+            "optimizer": trained * number * (each if size is None else size),
+        }
+        update = 2 * step.largest if on_cpu else step.gradients  # torch updates all of a device's tensors at once
+    if reference:
+        parts["reference model"] = step.weights / (share if config in ("zero3", "fsdp") else 1)
+    parts["activations"] = max(step.activations, update)
+    drawn = {"weights": float(step.weights), **drawing} if drawing else {}
+    return Memory({name: size for name, size in parts.items() if size}, drawn)
+
+
+def drawing_parts(config: PreTrainedConfig, width: int, *, rows: int, length: int, window: int) -> dict[str, float]:
+    """What drawing contexts takes beside the weights.
+
+    Args:
+        width: bytes of a number in the cache and in logits.
+        rows, length: of the slot cache. window: the tokens that a row is fed in one pass.
+    """
+    text = config.get_text_config()
+    options = text.to_dict()
+    layers, heads, hidden = text.num_hidden_layers, text.num_attention_heads, text.hidden_size
+    kept = options.get("num_key_value_heads") or heads
+    depth = options.get("head_dim") or hidden // heads
+    inner = options.get("intermediate_size") or 4 * hidden
+    fed = rows * window
+    return {
+        "cache": 2 * layers * rows * length * kept * depth * width,
+        # One layer's keys and values for every head, the mask, and the widest states of the window.
+        "one layer": 2 * rows * length * heads * depth * width * (heads != kept)
+        + fed * length * width
+        + fed * width * (4 * hidden + 3 * inner),
+        "logits": fed * text.vocab_size * width + min(fed * text.vocab_size, _SCORES) * _SCORE,
+    }
+
+
+def _sum(parts: Mapping[str, float]) -> float:
+    return float(sum(parts.values()))

@@ -1,0 +1,201 @@
+"""What a recipe has to do: rows, optimizer steps and tokens of each round, without a hub and without a model.
+
+Data that are here become examples, as in a run, and are counted exactly. Of data on a hub the published numbers of
+rows are taken, each row as long as `max_length` or as it is said to be.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from ..errors import ConfigError, StoreError
+from ..examples.example import Example, ExampleSet
+from ..examples.mixture import read_mixture
+from ..results.compare.sampling import sequences_of
+from ..runs.inputs import load_examples
+from ..runs.job import Job, read_job
+from ..runs.rounds import round_arguments, rounds_of
+from ..runs.validate import is_local
+from ..tasks.published import DATA
+from ..training.draft_config import DraftFields
+from ..training.loading import load_skeleton, load_tokenizer, prepare_tokenizer
+from .tiny_scale import Origin, origin_of, tiny_recipe
+
+
+_Source = tuple[ExampleSet, PreTrainedTokenizerBase]
+_PROBED = 4000  # examples that stand for data that are not here
+
+
+@dataclass(frozen=True)
+class Round:
+    """rows: that are trained on. steps: of the optimizer. tokens: that go through the model in training, of all
+    sequences and epochs. drawn: tokens that are fed to draw contexts, prompts and answers together."""
+
+    rows: int
+    steps: int
+    tokens: float
+    drawn: float
+
+
+@dataclass(frozen=True)
+class Workload:
+    """examples: of the training data. rounds: what each does. sequences: how many a row is in a step. longest: tokens
+    of the longest sequence, at most. exact: whether the data were counted here."""
+
+    examples: int
+    rounds: list[Round]
+    sequences: int
+    longest: int
+    exact: bool
+
+
+def workload(job: Job, gpus: int, *, rows: int | None = None, row_tokens: float | None = None) -> Workload:
+    """Count what a recipe does on `gpus` processes.
+
+    Args:
+        rows: of the training data, where nothing here knows how many they are.
+        row_tokens: mean tokens of a sequence, where the data are not here; default: `max_length`.
+
+    Raises:
+        ConfigError: nothing knows how many rows a data set has, or `max_length` is not set where it must stand for the
+        rows. DataError: the data that are here cannot be used.
+    """
+    origin = origin_of(str(job.model.model_name_or_path), job.recipe.path)
+    if Path(origin.name).is_dir() and all(
+        map(is_local, [*job.data.sources(), *filter(None, [job.script.dataset_name])])
+    ):
+        source, tokenizer = _examples(job, origin)
+        return _counted(job, gpus, (source, tokenizer), source.part(0, len(source)), len(source), None)
+    length = job.args.max_length
+    if length is None:
+        raise ConfigError(f"{job.recipe.path}: max_length is not set, and rows that are not here may have any length")
+    count = rows if rows is not None else published_rows(job)
+    with tempfile.TemporaryDirectory() as folder:
+        small, _ = tiny_recipe(str(job.recipe.path), [], job.name, Path(folder))
+        stood_in = read_job(["--config", str(small)])
+        source, tokenizer = _examples(stood_in, Origin(str(stood_in.model.model_name_or_path)), max_length=None)
+    first = source.part(0, 1)[0]
+    made = [replace(first, id=str(at)) for at in range(min(count, _PROBED))]
+    return _counted(job, gpus, (source, tokenizer), made, count, row_tokens or float(length))
+
+
+def _examples(job: Job, origin: Origin, **changes: Any) -> tuple[ExampleSet, PreTrainedTokenizerBase]:
+    """The training examples of a job whose data and first model are here, and the tokenizer; `changes`: of its keys."""
+    place = Path(origin.name)
+    own = {name: value for name, value in origin.template.items() if name not in job.recipe.settings}
+    never = type(job.args.eval_strategy)("no")  # held-out data need not be loaded
+    quiet = replace(job, args=replace(job.args, eval_strategy=never, **own, **changes))
+    tokenizer = load_tokenizer(place, quiet.args)
+    prepare_tokenizer(None, tokenizer, quiet.args, uses_peft=job.uses_peft)
+    return load_examples(quiet, tokenizer, load_skeleton(place, job.args))["train"], tokenizer
+
+
+def _counted(
+    job: Job, gpus: int, source: _Source, made: Sequence[Example], count: int, row_tokens: float | None
+) -> Workload:
+    """Count the rows that the method makes of `made`, which stand for `count` examples."""
+    found: list[Round] = []
+    longest, sequences = 0, 1
+    for index in range(1, rounds_of(job.args) + 1):
+        args = round_arguments(job.args, index)
+        if row_tokens is not None:
+            args.max_length = None  # what stands for the rows has another length
+        rows = _rows(job, source, made, args)
+        lengths = [[len(tokens) for tokens in sequences_of(job, row)] for row in rows]
+        sequences = max(sequences, *map(len, lengths))
+        longest = max(longest, *(max(pair) for pair in lengths))
+        number = round(len(rows) / len(made) * count)
+        mean = sum(map(sum, lengths)) / len(rows) if row_tokens is None else sequences * row_tokens
+        steps = steps_of(args, number, gpus)
+        seen = min(float(steps * rows_per_step(args, gpus)), args.num_train_epochs * number)
+        if args.max_steps > 0:
+            seen = float(steps * rows_per_step(args, gpus))
+        prompt = row_tokens or sum(len(example.asked) for example in made) / len(made)
+        found.append(Round(number, steps, seen * mean, _drawn(job, args, count, prompt, mean / sequences)))
+    if row_tokens is not None:
+        longest = int(job.args.max_length)
+    elif isinstance(job.args, DraftFields):  # drafts may be longer than the references that stand for them
+        longest = min(job.args.max_length or longest + job.args.max_draft_length, longest + job.args.max_draft_length)
+    return Workload(count, found, sequences, longest, row_tokens is None)
+
+
+def _rows(job: Job, source: _Source, made: Sequence[Example], args: Any) -> list[Any]:
+    """The rows of examples whose drafts are as long as their references."""
+    counts: dict[str, int] = dict.fromkeys(job.method.count_names, 0)
+    pairs = [(example, _drafted(example)) for example in made]
+    try:
+        return list(job.method.rows(pairs, *source, args, counts))
+    except StoreError:  # the drafts of the round before are trained along, and there are none yet
+        first = round_arguments(job.args, 1)
+        first.max_length = args.max_length
+        return _rows(job, source, made, first) * 2
+
+
+def _drafted(example: Example) -> dict[str, Any]:
+    """What any method's store could hold for an example: other tokens than the reference's, and as many."""
+    *words, end = example.reference
+    return {"tokens": [*reversed(words), end], "finished": True, "sampled": [False] * len(example.reference)}
+
+
+def _drawn(job: Job, args: Any, count: int, prompt: float, row: float) -> float:
+    if not job.method.draws:
+        return 0.0
+    return count * (prompt + args.max_draft_length if isinstance(args, DraftFields) else row)
+
+
+def rows_per_step(args: Any, gpus: int) -> int:
+    return int(args.per_device_train_batch_size * args.gradient_accumulation_steps * gpus)
+
+
+def steps_of(args: Any, rows: int, gpus: int) -> int:
+    """Optimizer steps of a round, as transformers counts them: each process gets whole batches, and the last step of
+    an epoch may have fewer."""
+    if args.max_steps > 0:
+        return int(args.max_steps)
+    batches = rows / args.per_device_train_batch_size
+    whole = math.floor(batches) if args.dataloader_drop_last else math.ceil(batches)
+    each = whole // gpus if args.dataloader_drop_last else math.ceil(whole / gpus)
+    an_epoch = max(1, math.ceil(each / args.gradient_accumulation_steps))
+    return math.ceil(args.num_train_epochs * an_epoch)
+
+
+def published_rows(job: Job) -> int:
+    """The training rows of a recipe whose data are on a hub, from the numbers that are published.
+
+    Raises:
+        ConfigError: nothing here knows a data set.
+    """
+    data = job.data
+    if data.dataset_mixture is not None:
+        mixture = read_mixture(data.dataset_mixture)
+        asked = [(part.id, part.config, part.split, part.weight) for part in mixture.parts]
+    else:
+        asked = [(entry.path, entry.name, entry.split, None) for entry in data.datasets]
+    if job.script.dataset_name:
+        asked = [(job.script.dataset_name, job.script.dataset_config, job.script.dataset_train_split, None)]
+    unknown = [name for name, config, split, _ in asked if _size(name, config, split) is None]
+    if unknown:
+        raise ConfigError(
+            f"{job.recipe.path}: nobody here knows how many rows {', '.join(unknown)} has: say so with --rows N"
+        )
+    count = sum(int((_size(name, config, split) or 0) * (1 if weight is None else weight))
+                for name, config, split, weight in asked)  # fmt: skip
+    held_out = data.splits_off
+    if held_out:
+        count -= int(held_out) if held_out >= 1 else math.ceil(count * held_out)
+    count = min(count, data.max_train_examples or count)
+    if data.leave_out_fold:
+        count = round(count * (1 - 1 / data.leave_out_fold[1]))
+    return count
+
+
+def _size(name: str, config: str | None, split: str) -> int | None:
+    configs = DATA[name].configs if name in DATA else {}
+    return configs.get(config or next(iter(configs), ""), {}).get(split)

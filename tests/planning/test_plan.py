@@ -1,0 +1,211 @@
+"""`gapbridge plan`: memory against what real runs take, steps against those that they do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate.data_loader import BatchSamplerShard
+from conftest import BASE, ROOT, tiny_llama
+from helpers import recipe, refused, write_rows
+from torch.utils.data import BatchSampler, SequentialSampler
+from transformers import AutoConfig, AutoTokenizer
+
+from gapbridge import cli
+from gapbridge.errors import ConfigError
+from gapbridge.planning.command import Plan, plan
+from gapbridge.planning.live_bytes import LiveBytes
+from gapbridge.planning.memory import memory
+from gapbridge.planning.simulation import Step, simulate
+from gapbridge.planning.workload import steps_of, workload
+from gapbridge.runs.job import read_job
+from gapbridge.runs.train import train
+from gapbridge.tasks.word_problems import problems
+
+
+def model_in(folder: Path, **shape: Any) -> str:
+    """A model of its own size with the embedded tokenizer."""
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    tiny_llama(len(tokenizer), max_position_embeddings=512, **shape, **ids).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def data_in(folder: Path, count: int) -> list[dict[str, Any]]:
+    rows = [problem.row() for problem in problems("train", count=count, steps=(1, 2))]
+    return [{"path": "json", "data_files": write_rows(folder / "rows.jsonl", rows)}]
+
+
+@pytest.mark.parametrize(
+    ("shape", "keys"),
+    [
+        ({}, {"per_device_train_batch_size": 8}),
+        ({"hidden_size": 128, "num_hidden_layers": 3, "intermediate_size": 512},
+         {"per_device_train_batch_size": 4, "gradient_checkpointing": True, "gradient_accumulation_steps": 2,
+          "gradient_checkpointing_kwargs": {"use_reentrant": False}}),
+    ],
+    ids=["small", "larger, checkpointing"],
+)  # fmt: skip
+def test_peak_memory_within_15_per_cent(shape: dict[str, Any], keys: dict[str, Any], tmp_path: Path) -> None:
+    model = model_in(tmp_path / "model", **shape)
+    settings: dict[str, Any] = {"gradient_checkpointing": False, **keys}
+    line = recipe(
+        tmp_path, method="sft", model_name_or_path=model, datasets=data_in(tmp_path, 32), max_steps=None,
+        num_train_epochs=1, **settings,
+    )  # fmt: skip
+    job = read_job(line)
+    predicted = plan(job, workload(job, 1), gpus=1, usable=2**40).memories["single"].peak
+    with LiveBytes() as live:
+        train(job)
+    assert predicted == pytest.approx(live.peak, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"method": "sft", "num_train_epochs": 2.5, "gradient_accumulation_steps": 3},
+        {"method": "bash", "num_rounds": 2, "round_epochs": [1, 2]},
+        {"method": "rac", "reference_rows": 0.3, "max_draft_length": 4, "temperature": 0.0},
+        {"method": "sft", "max_length": 130, "on_bad_rows": "skip", "dataloader_drop_last": True},
+    ],
+    ids=["sft", "rounds", "rac", "bad rows"],
+)
+def test_steps_are_exact(keys: dict[str, Any], tmp_path: Path) -> None:
+    line = recipe(
+        tmp_path,
+        model_name_or_path=model_in(tmp_path / "model"),
+        datasets=data_in(tmp_path, 13),
+        max_steps=None,
+        per_device_train_batch_size=2,
+        logging_steps=1,
+        **{"num_train_epochs": 1, **keys},
+    )
+    job = read_job(line)
+    counted = workload(job, 1)
+    run = train(job)
+    done = []
+    for number in range(1, len(counted.rounds) + 1):
+        lines = [json.loads(text) for text in (run / f"round_{number}" / "metrics.jsonl").read_text().splitlines()]
+        done.append(max(entry.get("step", 0) for entry in lines))
+    assert [part.steps for part in counted.rounds] == done
+    data = json.loads((run / "data.json").read_text())["train"]
+    assert counted.exact and counted.examples == data["examples"]
+
+
+@pytest.mark.parametrize("gpus", [1, 2, 8])
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("rows", [1, 7, 64, 1001])
+def test_steps_of_several_processes(rows: int, drop_last: bool, gpus: int) -> None:
+    """As accelerate shards the batches and transformers counts updates."""
+    sampler = BatchSampler(SequentialSampler(range(rows)), 4, drop_last)
+    each = {len(BatchSamplerShard(sampler, gpus, index)) for index in range(gpus)}
+    job = read_job(["--config", "recipes/tiny/sft/config_full.yaml"])
+    job.args.per_device_train_batch_size, job.args.gradient_accumulation_steps = 4, 3
+    job.args.dataloader_drop_last, job.args.num_train_epochs = drop_last, 1.5
+    updates = max(1, -(-max(each) // 3))
+    assert steps_of(job.args, rows, gpus) == -(-3 * updates // 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "steps"),
+    [
+        ("pythia-1b-tldr/sft", [116_722], [456]),
+        ("pythia-1b-tldr/rac", [233_444], [456]),
+        ("mistral-7b-ultrachat/bash", [50_000, 50_000], [98, 196]),
+        ("mistral-7b-ultrachat/spin", [50_000, 100_000], [2346, 4689]),
+        ("mistral-7b-ultrachat/dpo", [61_135], [478]),
+        ("mistral-7b-math/bash", [7_473], [15]),
+    ],
+)
+def test_the_papers_runs(name: str, rows: list[int], steps: list[int]) -> None:
+    work = workload(read_job(["--config", f"recipes/{name}/config_full.yaml", "--use_cpu", "true"]), 8)
+    assert ([part.rows for part in work.rounds], [part.steps for part in work.rounds]) == (rows, steps)
+    assert not work.exact and work.sequences == (2 if name.endswith(("spin", "dpo")) else 1)
+
+
+def test_a_share_of_the_training_data() -> None:
+    line = ["--config", "recipes/mistral-7b-math/sft/config_full.yaml", "--use_cpu", "true"]
+    assert workload(read_job([*line, "--max_train_examples", "747"]), 8).examples == 747
+    assert workload(read_job(line), 8, rows=1000, row_tokens=200).rounds[0].tokens == 1000 * 200
+
+
+GIB = 2**30
+STEP = Step(10, 1000, 1000, 100, 2000, 2000, 50, 300)  # bf16
+
+
+@pytest.mark.parametrize(
+    ("config", "parts"),
+    [
+        ("ddp", {"weights": 2000, "gradients": 4000, "optimizer": 4000, "activations": 2000}),
+        ("zero2", {"weights": 2000, "gradients": 6000 / 4 + 2000, "optimizer": 12000 / 4, "activations": 1000}),
+        ("zero3", {"weights": 500, "gradients": 6000 / 4 + 2000, "optimizer": 3000, "gathered weights": 2000,
+                   "activations": 1000}),
+        ("fsdp", {"weights": 1000, "gradients": 1000, "optimizer": 2000, "gathered weights": 2 * (180 + 100),
+                  "activations": 1000}),
+    ],
+)  # fmt: skip
+def test_what_is_divided(config: str, parts: dict[str, float]) -> None:
+    args = read_job(["--config", "recipes/mistral-7b-math/sft/config_full.yaml", "--use_cpu", "true"]).args
+    found = memory(STEP, args, config, 4, reference=False, drawing={"cache": 7.0})
+    assert found.training == parts and found.drawing == {"weights": 2000.0, "cache": 7.0}
+    copied = memory(STEP, args, config, 4, reference=True, drawing={})
+    assert copied.training["reference model"] == (500 if config in ("zero3", "fsdp") else 2000)
+
+
+def test_live_bytes() -> None:
+    with LiveBytes() as live:
+        one = torch.zeros(1000)
+        view = one[10:]
+        two = view + 1
+        assert live.now == live.peak == 4000 + two.nbytes
+        del two
+        assert (live.now, live.peak) == (4000, 4000 + view.nbytes)
+        live.restart()
+        assert live.peak == 4000
+        del one
+        assert live.now == 4000, "a view holds the storage"
+        del view
+        assert live.now == 0
+
+
+def test_checkpointing_and_adapters_take_less() -> None:
+    from peft import LoraConfig
+
+    config = AutoConfig.from_pretrained(BASE)
+    whole = simulate(config, torch.float32, rows=2, length=300, checkpointing=False)
+    less = simulate(config, torch.float32, rows=2, length=300, checkpointing=True)
+    adapter = LoraConfig(target_modules=["q_proj"])
+    few = simulate(config, torch.float32, rows=2, length=300, checkpointing=True, adapter=adapter)
+    assert less.activations < whole.activations and few.trained < 0.05 * few.parameters
+    assert few.gradients == 4 * few.trained and whole.gradients == 4 * whole.trained == 4 * whole.parameters
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = recipe(tmp_path, max_steps=None, num_train_epochs=1, method="bash", gradient_checkpointing=False)
+    found = cli.run(["plan", *line, "--gpus", "1", "--gpu-memory", "16", "--measure"])
+    said = capsys.readouterr().out
+    assert isinstance(found, Plan) and found.best == ("single", 4) and list(found.memories) == ["single"]
+    assert "8 examples (counted here); 4 rows a step" in said and "| steps          | 2       |" in said
+    assert "training: 0.00 hours, measured here" in said and "drawing: cache" in said
+    assert "use --accelerate_config single --num_processes 1, per_device_train_batch_size 4" in said
+    assert found.seconds[0] and found.seconds[1]
+    found = cli.run(["plan", *line, "--gpus", "2", "--gpu_memory", "0.00001", "--tflops", "1"])
+    said = capsys.readouterr().out
+    assert found.best is None and "nothing fits 2 × 1e-05 GiB" in said and "ddp" in found.memories
+    assert "at 1 TFLOP/s a device" in said
+
+
+def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = {"datasets": [{"path": "someone/data"}], "max_length": 64}
+    line = recipe(tmp_path, **data)
+    assert "how many rows someone/data has: say so with --rows N" in refused(capsys, "plan", *line)
+    assert "--gpu_memory is -1.0" in refused(capsys, "plan", *line, "--gpu_memory", "-1")
+    with pytest.raises(ConfigError, match="max_length is not set"):
+        workload(read_job([*recipe(tmp_path, **{**data, "max_length": None}), "--max_length", "null"]), 1)
+    unknown = recipe(tmp_path, **data, model_name_or_path="someone/model")
+    assert "the configuration of someone/model cannot be had" in refused(capsys, "plan", *unknown, "--rows", "9")
+    assert (ROOT / "docs" / "plan.md").is_file()
