@@ -110,20 +110,17 @@ def untied(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def test_changing_the_number_changes_so_many_positions_at_the_end_of_the_prompt(own_tokenizer: Any) -> None:
-    for dataset in (chats(), texts()):
+    merged = Dataset.from_list([{"id": "1", "prompt": "How man", "completion": "y coins"}])
+    assert [e.asked != e.prompt for e in examples_of(merged, own_tokenizer)] == [True], "a token across the border"
+    for dataset in (chats(), texts(), merged):
         plain = list(examples_of(dataset, AutoTokenizer.from_pretrained(BASE)))
         for count in (0, 1, 7):
             index = pause(None, own_tokenizer, count)
             for before, after in zip(plain, examples_of(dataset, own_tokenizer), strict=True):
-                assert after.prompt == [*before.prompt, *[index] * count] and after.asked == [
-                    *before.asked,
-                    *[index] * count,
-                ]
-                assert (after.reference, after.trailer, after.trained) == (
-                    before.reference,
-                    before.trailer,
-                    before.trained,
-                )
+                added = [index] * count
+                assert (after.prompt, after.asked) == ([*before.prompt, *added], [*before.asked, *added])
+                for name in ("reference", "trailer", "trained"):
+                    assert vars(after)[name] == vars(before)[name]
                 assert after.id == before.id
                 row = after.reference_row()
                 assert index not in row["labels"]
