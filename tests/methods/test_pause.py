@@ -338,6 +338,20 @@ def test_an_adapter_trains_the_pause_and_no_other_row(
         assert generate(loaded, tokenizer, prompts(), max_completion_length=12) == wanted
 
 
+def test_an_adapter_is_trained_on_from_a_checkpoint(make_base: MakeBase, tmp_path: Path) -> None:
+    def trainer(folder: str) -> PauseTrainer:
+        lora = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj"])
+        tokenizer = AutoTokenizer.from_pretrained(BASE)
+        options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+        return trainer_of(tmp_path / folder, untied(make_base()), tokenizer, peft_config=lora, **options)
+
+    whole, resumed = trainer("whole"), trainer("resumed")
+    whole.train()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
+    weights = whole.model.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in resumed.model.state_dict().items())
+
+
 def test_other_adapters_are_refused(own_tokenizer: Any, make_base: MakeBase, tmp_path: Path) -> None:
     from peft import IA3Config
 
