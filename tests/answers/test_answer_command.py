@@ -74,7 +74,7 @@ def test_modes_and_what_they_are_told(tmp_path: Path) -> None:
     assert read(["both"], correction_prompt="Again!") == (told, [])
     with pytest.raises(ConfigError, match="--correction_prompt is for --mode corrected"):
         read(["direct"], correction_prompt="Again!")
-    with pytest.raises(ConfigError, match="did you mean 'corrected'.*there are direct, corrected, both"):
+    with pytest.raises(ConfigError, match="did you mean 'corrected'.*there are direct, .*corrected, both"):
         read(["correct"])
     with pytest.raises(ConfigError, match="expected one argument"):
         read(["both"], "--correction_prompt")
