@@ -5,6 +5,7 @@ The output is read after the last pause, and a pause is never written: its logit
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -74,7 +75,7 @@ def paused_template(tokenizer: PreTrainedTokenizerBase, num_pause_tokens: int | 
     source = tokenizer.get_chat_template().removesuffix("\n")  # which Jinja leaves out at the end alone
     return (
         source + "{{ "
-        f"'{pauses.token}' * (num_pause_tokens if num_pause_tokens is defined else {count}) "
+        f"{json.dumps(pauses.token, ensure_ascii=False)} * (num_pause_tokens if num_pause_tokens is defined else {count}) "
         "if add_generation_prompt else '' }}"
     )
 
