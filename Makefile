@@ -62,6 +62,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/drafting.py --model random-25m --stop_every 4 --rows 128 --skip generate_batch --output benchmarks/results/drafting-random-25m-ragged-cpu.json
 	$(BIN)/python benchmarks/overhead.py --output benchmarks/results/overhead-tiny-cpu.json
 	$(BIN)/python benchmarks/rac_ablation.py --output benchmarks/results/rac-ablation-tiny-cpu.json
+	$(BIN)/python benchmarks/pause_grid.py --output benchmarks/results/pause-grid-tiny-cpu.json --plot docs/images/pause.png
 
 evidence: $(STAMP)
 	$(BIN)/python benchmarks/evidence/run.py benchmarks/evidence/cpu/*.yaml --workers $(TEST_WORKERS)

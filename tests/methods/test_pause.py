@@ -110,20 +110,17 @@ def untied(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def test_changing_the_number_changes_so_many_positions_at_the_end_of_the_prompt(own_tokenizer: Any) -> None:
-    for dataset in (chats(), texts()):
+    merged = Dataset.from_list([{"id": "1", "prompt": "How man", "completion": "y coins"}])
+    assert [e.asked != e.prompt for e in examples_of(merged, own_tokenizer)] == [True], "a token across the border"
+    for dataset in (chats(), texts(), merged):
         plain = list(examples_of(dataset, AutoTokenizer.from_pretrained(BASE)))
         for count in (0, 1, 7):
             index = pause(None, own_tokenizer, count)
             for before, after in zip(plain, examples_of(dataset, own_tokenizer), strict=True):
-                assert after.prompt == [*before.prompt, *[index] * count] and after.asked == [
-                    *before.asked,
-                    *[index] * count,
-                ]
-                assert (after.reference, after.trailer, after.trained) == (
-                    before.reference,
-                    before.trailer,
-                    before.trained,
-                )
+                added = [index] * count
+                assert (after.prompt, after.asked) == ([*before.prompt, *added], [*before.asked, *added])
+                for name in ("reference", "trailer", "trained"):
+                    assert vars(after)[name] == vars(before)[name]
                 assert after.id == before.id
                 row = after.reference_row()
                 assert index not in row["labels"]
@@ -339,6 +336,20 @@ def test_an_adapter_trains_the_pause_and_no_other_row(
     ):
         tokenizer = AutoTokenizer.from_pretrained(place)
         assert generate(loaded, tokenizer, prompts(), max_completion_length=12) == wanted
+
+
+def test_an_adapter_is_trained_on_from_a_checkpoint(make_base: MakeBase, tmp_path: Path) -> None:
+    def trainer(folder: str) -> PauseTrainer:
+        lora = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj"])
+        tokenizer = AutoTokenizer.from_pretrained(BASE)
+        options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+        return trainer_of(tmp_path / folder, untied(make_base()), tokenizer, peft_config=lora, **options)
+
+    whole, resumed = trainer("whole"), trainer("resumed")
+    whole.train()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
+    weights = whole.model.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in resumed.model.state_dict().items())
 
 
 def test_other_adapters_are_refused(own_tokenizer: Any, make_base: MakeBase, tmp_path: Path) -> None:

@@ -110,9 +110,10 @@ def grow_vocabulary(model: PreTrainedModel, size: int) -> None:
 
 
 def _grow_for_adapter(model: PreTrainedModel, adapter: Path) -> None:
-    """Room for tokens that an adapter brings: it holds their rows, and its tokenizer their names."""
-    if (adapter / "tokenizer_config.json").is_file():
-        grow_vocabulary(model, len(AutoTokenizer.from_pretrained(adapter)))
+    """Room for tokens that an adapter brings with their rows."""
+    rows = vars(PeftConfig.from_pretrained(str(adapter))).get("trainable_token_indices") or []
+    indices = [index for own in rows.values() for index in own] if isinstance(rows, dict) else rows
+    grow_vocabulary(model, max(indices, default=-1) + 1)
 
 
 def _require_readable(faults: list[str]) -> None:

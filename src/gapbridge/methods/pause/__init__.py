@@ -1,4 +1,4 @@
-"""Pause tokens (Goyal et al. 2024): before it answers, the model is given a delay of M learnt tokens."""
+"""Pause tokens (Goyal et al. 2024): M learnt tokens of delay before each answer."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

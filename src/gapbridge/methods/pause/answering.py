@@ -5,6 +5,7 @@ The output is read after the last pause, and a pause is never written: its logit
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -72,11 +73,9 @@ def paused_template(tokenizer: PreTrainedTokenizerBase, num_pause_tokens: int | 
     if not tokenizer.chat_template:
         raise ConfigError("the tokenizer has no chat template: append the pauses to the prompt (paused_text)")
     source = tokenizer.get_chat_template().removesuffix("\n")  # which Jinja leaves out at the end alone
-    return (
-        source + "{{ "
-        f"'{pauses.token}' * (num_pause_tokens if num_pause_tokens is defined else {count}) "
-        "if add_generation_prompt else '' }}"
-    )
+    token = json.dumps(pauses.token, ensure_ascii=False)
+    wanted = f"{token} * (num_pause_tokens if num_pause_tokens is defined else {count})"
+    return f"{source}{{{{ {wanted} if add_generation_prompt else '' }}}}"
 
 
 def completion_request(

@@ -131,7 +131,7 @@ def corrected_answers(
 
 def _prompt_ids(template: ChatTemplate, prompt: str | list[Any]) -> list[int]:
     ids = template.prompt_ids(prompt)
-    return ids if ids == prompt else [*ids, *pauses_after_prompt(template.tokenizer)]
+    return ids if ids == list(prompt) else [*ids, *pauses_after_prompt(template.tokenizer)]
 
 
 def _text(tokenizer: PreTrainedTokenizerBase, draft: Draft) -> str:
