@@ -12,6 +12,7 @@ from conftest import BASE
 from transformers import AutoModelForCausalLM
 
 from gapbridge import ConfigError, cli
+from gapbridge.answers import command
 from gapbridge.decoding import draft_answers
 from gapbridge.decoding.future_heads import add_heads, heads_of, save_heads
 from gapbridge.methods.mtp import generate, load
@@ -44,12 +45,15 @@ def test_generate(temperature: float, with_heads: Path, tokenizer: Any) -> None:
         generate(model, prompts)
 
 
-def test_answer_mode(with_heads: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_answer_mode(
+    with_heads: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same answers; the model that is asked has no heads on it afterwards, so it is the one that was asked."""
+    monkeypatch.setattr(command, "OUTPUTS", tmp_path)
     output = tmp_path / "answers.jsonl"
-    command = ["answer", RECIPE, "--model", str(with_heads), "--output", str(output), "--limit", "4"]
+    line = ["answer", RECIPE, "--model", str(with_heads), "--output", str(output), "--limit", "4"]
     with caplog.at_level(logging.INFO, logger="gapbridge"):
-        cli.run([*command, "--mode", "direct", "--mode", "speculative", "--max_completion_length", "20"])
+        cli.run([*line, "--mode", "direct", "--mode", "speculative", "--max_completion_length", "20"])
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert len(rows) == 4 and all(row["speculative"] == row["answer"] for row in rows)
     assert "passes a token, 4 of them equal to the direct ones" in caplog.text
