@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 from conftest import BASE
+from datasets import Dataset
 from transformers import AutoModelForCausalLM
 
-from gapbridge import ConfigError, cli
+from gapbridge import ConfigError, RACConfig, build_examples, cli
 from gapbridge.answers import command
+from gapbridge.contexts.drafts import drafted_contexts
 from gapbridge.decoding import draft_answers
 from gapbridge.decoding.future_heads import add_heads, heads_of, save_heads
 from gapbridge.methods.mtp import generate, load
+from gapbridge.tasks.word_problems import problems
 
 
 RECIPE = "recipes/tiny/mtp/config_full.yaml"
@@ -60,3 +63,25 @@ def test_answer_mode(
     with pytest.raises(ConfigError, match="has no future_heads.safetensors"):
         generate(AutoModelForCausalLM.from_pretrained(BASE), [[5]], stop_tokens=[1])
     assert heads_of(AutoModelForCausalLM.from_pretrained(with_heads)) is None
+
+
+def test_another_method_drafts_with_the_heads(
+    with_heads: Path, tokenizer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """RAC's drafts are the same; a later round, whose model was trained on, has no heads to ask."""
+    data = Dataset.from_list([problem.row() for problem in problems("train", count=4, steps=(2,))])
+    settings: dict[str, Any] = {"use_cpu": True, "bf16": False, "max_length": 256, "max_draft_length": 12}
+    model = AutoModelForCausalLM.from_pretrained(with_heads)
+    examples = list(build_examples(data, tokenizer, stops=[tokenizer.eos_token_id], max_length=None))
+    drawn = []
+    for options in ({}, {"speculative_drafts": True}, {"speculative_drafts": True, "round_index": 2}):
+        args = RACConfig(str(tmp_path), **settings, **options)
+        with caplog.at_level(logging.INFO, logger="gapbridge"):
+            drawn.append(drafted_contexts("rac", model, tokenizer, args).draw(examples, lambda _: None))
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert caplog.text.count("4 drafts in ") == 1
+    args = RACConfig(str(tmp_path), **settings, speculative_drafts=True)
+    with pytest.raises(ConfigError, match=r"speculative_drafts: .* has no future_heads\.safetensors: start from"):
+        drafted_contexts("rac", AutoModelForCausalLM.from_pretrained(BASE), tokenizer, args)
+    with pytest.raises(ConfigError, match="vLLM knows nothing of these heads"):
+        RACConfig(str(tmp_path), **settings, speculative_drafts=True, use_vllm=True)
