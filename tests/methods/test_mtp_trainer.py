@@ -103,6 +103,16 @@ def test_the_same_training_in_any_layout(make_base: MakeBase, tokenizer: Any, tm
         assert values == pytest.approx(found["plain"], rel=1e-4), name
 
 
+def test_mixed_precision(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
+    """In bfloat16 one head after another differs from all at once by rounding, and the heads' gradients are whole."""
+    found = []
+    for sequential in (True, False):
+        trainer = mtp(tmp_path, make_base(), tokenizer, bf16=True, max_steps=1, sequential_heads=sequential)
+        trainer.train()
+        found.append([*logged(trainer, "loss"), *logged(trainer, "grad_norm")])
+    assert len(found[0]) == 2 and found[0] == pytest.approx(found[1], rel=2e-2)
+
+
 def test_saved_loaded_and_resumed(
     make_base: MakeBase, tokenizer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
