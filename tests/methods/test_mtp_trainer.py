@@ -29,7 +29,7 @@ MakeBase = Callable[[], PreTrainedModel]
 COMMON: dict[str, Any] = {
     "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none", "max_length": 256,
     "per_device_train_batch_size": 4, "learning_rate": 1e-3, "max_steps": 2, "logging_steps": 1,
-    "save_strategy": "no", "seed": 7, "num_future_tokens": 3,
+    "save_strategy": "no", "seed": 7, "num_future_tokens": 3, "head_warmup_ratio": 0.5,
 }  # fmt: skip
 
 
@@ -101,6 +101,21 @@ def test_the_same_training_in_any_layout(make_base: MakeBase, tokenizer: Any, tm
         assert len(found[name]) == 4 and all(torch.isfinite(torch.tensor(found[name])))
     for name, values in found.items():
         assert values == pytest.approx(found["plain"], rel=1e-4), name
+
+
+def test_heads_that_learn_alone_leave_sft(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
+    """The model's own weights are SFT's, bit for bit, also where heads share them; the heads learn."""
+    models = []
+    for n in (1, 3):
+        trainer = mtp(tmp_path, make_base(), tokenizer, num_future_tokens=n, head_warmup_ratio=1.0, max_grad_norm=0.0)
+        trainer.train()
+        models.append(trainer.model)
+    own, new = models[1].state_dict(), heads_of(models[1])
+    assert all(torch.equal(value, own[name]) for name, value in models[0].state_dict().items())
+    last = dict(models[1].model.layers[-1].named_parameters())
+    assert not any(torch.equal(weight, last[name]) for name, weight in new.heads[0].named_parameters())
+    first = make_base().model.layers[-1].state_dict()
+    assert not any(torch.equal(weight, first[name]) for name, weight in new.heads[0].named_parameters())
 
 
 def test_mixed_precision(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
