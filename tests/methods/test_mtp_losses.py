@@ -97,7 +97,7 @@ def gradients(model: PreTrainedModel, loss: Tensor) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", MODELS)
 def test_one_after_another_is_all_at_once(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures to 1e-6, gradients to 1e-5, with chunks that do not divide the positions."""
-    monkeypatch.setattr(losses, "CHUNK", 7)
+    monkeypatch.setattr(losses, "SCORES", 7 * VOCAB)
     model = model_of(name)
     heads = add_heads(model, 3, kind)
     for weight in heads.parameters():

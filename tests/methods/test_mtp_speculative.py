@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 from conftest import BASE
+from datasets import Dataset
 from transformers import AutoModelForCausalLM
 
-from gapbridge import ConfigError, cli
+from gapbridge import ConfigError, RACConfig, build_examples, cli
+from gapbridge.answers import command
+from gapbridge.contexts.drafts import drafted_contexts
 from gapbridge.decoding import draft_answers
 from gapbridge.decoding.future_heads import add_heads, heads_of, save_heads
 from gapbridge.methods.mtp import generate, load
+from gapbridge.tasks.word_problems import problems
 
 
 RECIPE = "recipes/tiny/mtp/config_full.yaml"
@@ -44,15 +48,40 @@ def test_generate(temperature: float, with_heads: Path, tokenizer: Any) -> None:
         generate(model, prompts)
 
 
-def test_answer_mode(with_heads: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_answer_mode(
+    with_heads: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same answers; the model that is asked has no heads on it afterwards, so it is the one that was asked."""
+    monkeypatch.setattr(command, "OUTPUTS", tmp_path)
     output = tmp_path / "answers.jsonl"
-    command = ["answer", RECIPE, "--model", str(with_heads), "--output", str(output), "--limit", "4"]
+    line = ["answer", RECIPE, "--model", str(with_heads), "--output", str(output), "--limit", "4"]
     with caplog.at_level(logging.INFO, logger="gapbridge"):
-        cli.run([*command, "--mode", "direct", "--mode", "speculative", "--max_completion_length", "20"])
+        cli.run([*line, "--mode", "direct", "--mode", "speculative", "--max_completion_length", "20"])
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert len(rows) == 4 and all(row["speculative"] == row["answer"] for row in rows)
     assert "passes a token, 4 of them equal to the direct ones" in caplog.text
     with pytest.raises(ConfigError, match="has no future_heads.safetensors"):
         generate(AutoModelForCausalLM.from_pretrained(BASE), [[5]], stop_tokens=[1])
     assert heads_of(AutoModelForCausalLM.from_pretrained(with_heads)) is None
+
+
+def test_another_method_drafts_with_the_heads(
+    with_heads: Path, tokenizer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """RAC's drafts are the same; a later round, whose model was trained on, has no heads to ask."""
+    data = Dataset.from_list([problem.row() for problem in problems("train", count=4, steps=(2,))])
+    settings: dict[str, Any] = {"use_cpu": True, "bf16": False, "max_length": 256, "max_draft_length": 12}
+    model = AutoModelForCausalLM.from_pretrained(with_heads)
+    examples = list(build_examples(data, tokenizer, stops=[tokenizer.eos_token_id], max_length=None))
+    drawn = []
+    for options in ({}, {"speculative_drafts": True}, {"speculative_drafts": True, "round_index": 2}):
+        args = RACConfig(str(tmp_path), **settings, **options)
+        with caplog.at_level(logging.INFO, logger="gapbridge"):
+            drawn.append(drafted_contexts("rac", model, tokenizer, args).draw(examples, lambda _: None))
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert caplog.text.count("4 drafts in ") == 1
+    args = RACConfig(str(tmp_path), **settings, speculative_drafts=True)
+    with pytest.raises(ConfigError, match=r"speculative_drafts: .* has no future_heads\.safetensors: start from"):
+        drafted_contexts("rac", AutoModelForCausalLM.from_pretrained(BASE), tokenizer, args)
+    with pytest.raises(ConfigError, match="vLLM knows nothing of these heads"):
+        RACConfig(str(tmp_path), **settings, speculative_drafts=True, use_vllm=True)

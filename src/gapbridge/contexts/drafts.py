@@ -12,7 +12,10 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..decoding import Draft, DrawOptions, draft_answers
+from ..decoding.future_heads import FILE as HEADS_FILE
+from ..decoding.future_heads import FutureHeads, heads_beside
 from ..decoding.mode import generation_precision
+from ..decoding.speculation import Speculation
 from ..decoding.vllm_drafts import ColocatedEngine, Engine, ServerEngine, check_weights, vllm_draft_answers
 from ..errors import ConfigError
 from ..examples.example import Example
@@ -47,8 +50,11 @@ def drafted_contexts(method: str, model: PreTrainedModel, tokenizer: PreTrainedT
         own = {**identity, "engine": "vllm"}
         return Contexts(own, options, SCHEMA, drafter.draw, what, drafter.open, drafter.close)
 
+    heads = _heads(model, args) if args.speculative_drafts else None
+
     def draw(examples: list[Example], on_finished: Progress) -> Columns:
         ids = [example.id for example in examples]
+        speculation = None if heads is None else Speculation(heads)
         with generation_precision(model, args):
             drafts = draft_answers(
                 model,
@@ -58,10 +64,28 @@ def drafted_contexts(method: str, model: PreTrainedModel, tokenizer: PreTrainedT
                 stop_tokens=stops,
                 options=options,
                 on_finished=on_finished,
+                speculation=speculation,
             )
+        if speculation is not None:
+            logger.info("%d drafts in %.3f passes a token", len(drafts), speculation.passes_per_token)
         return {"id": ids, **draft_columns(drafts)}
 
     return Contexts(identity, options, SCHEMA, draw, what)
+
+
+def _heads(model: PreTrainedModel | PeftModel, args: Any) -> FutureHeads | None:
+    """The heads beside the model that the first round starts from; none in later rounds.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    heads = heads_beside(model) if args.round_index == 1 else None
+    if heads is None and args.round_index == 1:
+        raise ConfigError(
+            f"speculative_drafts: {model.name_or_path or 'the model'} has no {HEADS_FILE}: start from a whole model "
+            "that was trained with num_future_tokens above 1, or leave it out"
+        )
+    return heads
 
 
 class _VLLMDrafter:

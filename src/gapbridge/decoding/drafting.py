@@ -80,7 +80,8 @@ def draft_answers(
     if len(prompts) != len(ids):
         raise DataError(f"{len(prompts)} prompts and {len(ids)} ids: give one id a prompt")
     check_examples(model, ids, {"prompt": prompts})
-    fed = [len(prompt) + max_completion_length - 1 for prompt in prompts]  # an answer's last token is fed to nobody
+    # An answer's last token is fed to nobody; proposals behind it are, in its place.
+    fed = [len(prompt) + max_completion_length - (speculation is None) for prompt in prompts]
     row = f"a prompt and an answer of up to {max_completion_length} tokens"
     check_lengths(model, ids, fed, row, "Shorten the prompts or the longest answer allowed")
     if not ids:

@@ -168,8 +168,14 @@ def head_states(heads: FutureHeads, index: int, heard: Heard, states: Tensor) ->
     that were heard, or the same numbers outside their graph."""
     if heads.kind == "linear":
         return states
+    hidden: Tensor = heard.parts.norm(layer_output(heads, index, heard, states))
+    return hidden
+
+
+def layer_output(heads: FutureHeads, index: int, heard: Heard, states: Tensor) -> Tensor:
+    """What the layer of head `index` makes of `states` `[n, L, d]`, before the final norm."""
     output = heads.heads[index](states, **heard.arguments)
-    hidden: Tensor = heard.parts.norm(output[0] if isinstance(output, tuple) else output)
+    hidden: Tensor = output[0] if isinstance(output, tuple) else output
     return hidden
 
 

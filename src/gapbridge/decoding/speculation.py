@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .drafting import Drafter
-from .future_heads import FutureHeads, head_states, head_unembedding, listening, parts_of
+from .future_heads import FutureHeads, layer_output, listening, parts_of
 from .passes import SlotRunner
 from .slot_cache import SlotCache
 
@@ -87,14 +87,19 @@ class SpeculativeRunner(SlotRunner):
         with listening(self.parts, self.heads) as heard:
             logits = super().logits(tokens, slots, cache, at, first=first, visible=visible)
         assert heard.states is not None
-        self._states = [head_states(self.heads, index, heard, heard.states) for index in range(len(self.heads))]
+        self._states = [heard.states]
+        if self.heads.kind == "layer":
+            self._states = [layer_output(self.heads, index, heard, heard.states) for index in range(len(self.heads))]
         return logits
 
     def proposals(self, at: tuple[Tensor, Tensor]) -> Tensor:
         """The logits of heads 2 to n at the places `at` (k rows and columns) of the last pass: `[heads, k, vocab]`."""
-        return torch.stack(
-            [head_unembedding(self.heads, index, self.parts)(states[at]) for index, states in enumerate(self._states)]
-        )
+        if self.heads.kind == "linear":
+            states = self._states[0][at]
+            return torch.stack([unembedding(states) for unembedding in self.heads.heads])
+        chosen = torch.stack([states[at] for states in self._states])  # [heads, k, d]
+        logits: Tensor = self.parts.unembedding(self.parts.norm(chosen))
+        return logits
 
 
 class Speculator(Drafter):
@@ -164,8 +169,9 @@ class Speculator(Drafter):
     def _propose(self, runner: SlotRunner, at: tuple[Tensor, Tensor], keys: Tensor, places: Tensor) -> Tensor:
         """Tokens for the answer positions from `places` `[k]` on, `[k, n - 1]`, by the heads at the places `at`."""
         assert isinstance(runner, SpeculativeRunner)
-        drawn = [self.sampler(logits, keys, places + index) for index, logits in enumerate(runner.proposals(at))]
-        return torch.stack(drawn, dim=1)
+        logits = runner.proposals(at)  # [n - 1, k, vocab]
+        ahead = (places + self._ahead[:-1, None]).flatten()
+        return self.sampler(logits.flatten(0, 1), keys.repeat(self.margin, 1), ahead).view(self.margin, -1).T
 
     def _move(self, source: Tensor, target: Tensor) -> None:
         self._proposed[target] = self._proposed[source]

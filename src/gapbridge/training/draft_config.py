@@ -15,6 +15,9 @@ class DraftFields(DrawFields):
     Args:
         max_draft_length (`int`, *optional*, defaults to `256`):
             The most tokens of a draft. A draft that reaches it is closed there, kept, and counted.
+        speculative_drafts (`bool`, *optional*, defaults to `False`):
+            Let the future heads that lie beside the model propose tokens (docs/mtp.md): the same drafts in fewer
+            passes. In the first round; trained on, a model has no heads any more.
 
         > Drafts through vLLM; names and defaults are those of [`~trl.GRPOConfig`]
 
@@ -35,12 +38,15 @@ class DraftFields(DrawFields):
 
     FREE = frozenset(
         """
-        vllm_server_base_url vllm_server_host vllm_server_port vllm_server_timeout vllm_gpu_memory_utilization
-        vllm_max_model_length vllm_tensor_parallel_size
+        speculative_drafts vllm_server_base_url vllm_server_host vllm_server_port vllm_server_timeout
+        vllm_gpu_memory_utilization vllm_max_model_length vllm_tensor_parallel_size
         """.split()
     )
 
     max_draft_length: int = field(default=256, metadata={"help": "Most tokens of a draft."})
+    speculative_drafts: bool = field(
+        default=False, metadata={"help": "Let future heads beside the model propose tokens; the same drafts."}
+    )
     use_vllm: bool = field(default=False, metadata={"help": "Draw drafts with vLLM."})
     vllm_mode: str = field(
         default="colocate",
@@ -71,6 +77,8 @@ class DraftFields(DrawFields):
         faults = super().faults()
         if self.max_draft_length < 1:
             faults.append(f"max_draft_length is {self.max_draft_length}: it must be at least 1")
+        if self.use_vllm and self.speculative_drafts:
+            faults.append("speculative_drafts: vLLM knows nothing of these heads; leave it out, or use_vllm")
         if self.use_vllm:
             faults += self._vllm_faults()
         return faults

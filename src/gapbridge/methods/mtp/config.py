@@ -26,6 +26,10 @@ class MTPFields(ExampleFields):
             Run heads 2 to n forward and backward one after another, so that the memory of one is needed. The losses
             and gradients are the same.
         head_loss_weight (`float`, *optional*, defaults to `1.0`): What the losses of heads 2 to n weigh.
+        head_warmup_ratio (`float`, *optional*, defaults to `0.2`):
+            The share of the steps in which heads 2 to n learn by themselves, and their losses do not reach what they
+            share with head 1. New heads are wrong about nearly every token. 0 is the paper's loss from the first step
+            on, 1 leaves the model what SFT makes of it.
     """
 
     num_future_tokens: int = field(default=4, metadata={"help": "n: how many tokens are predicted at once; 1 is SFT."})
@@ -37,6 +41,9 @@ class MTPFields(ExampleFields):
         default=True, metadata={"help": "Run heads 2 to n forward and backward one after another."}
     )
     head_loss_weight: float = field(default=1.0, metadata={"help": "What the losses of heads 2 to n weigh."})
+    head_warmup_ratio: float = field(
+        default=0.2, metadata={"help": "Share of the steps in which heads 2 to n leave the model alone."}
+    )
 
     def faults(self) -> list[str]:
         faults = super().faults()
@@ -46,6 +53,8 @@ class MTPFields(ExampleFields):
             faults.append(f"future_head is {self.future_head!r}: choose one of {', '.join(KINDS)}")
         if not self.head_loss_weight >= 0:
             faults.append(f"head_loss_weight is {self.head_loss_weight}: it must be 0 or larger")
+        if not 0 <= self.head_warmup_ratio <= 1:
+            faults.append(f"head_warmup_ratio is {self.head_warmup_ratio}: it must lie in [0, 1]")
         if self.num_future_tokens > 1:
             faults += fused_head_faults() + self._loss_faults()
         return faults

@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from ...examples.example import IGNORE
 
 
-CHUNK = 1024  # positions whose logits are in memory at once
+SCORES = 2**25  # logits that are in memory at once
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def losses_at_once(states: Tensor, heads: Sequence[HeadLoss]) -> tuple[Tensor, T
 def losses_in_sequence(
     states: Tensor, heads: Sequence[HeadLoss], parameters: Sequence[nn.Parameter]
 ) -> tuple[Tensor, Tensor]:
-    """As `losses_at_once`, one head after another, and of a head `CHUNK` positions after another.
+    """As `losses_at_once`, one head after another, and of a head as many positions at a time as have `SCORES` logits.
 
     The gradients are made in the forward pass and kept until the backward pass asks for them, where they are handed
     to autograd as those of one operation: accumulation, data-parallel wrappers and ZeRO-1 and -2 see each parameter
@@ -173,8 +173,9 @@ def _unembedded(hidden: Tensor, head: HeadLoss, gradients: _Gradients | None, ch
         hidden, weight = hidden.to(cast), weight.to(cast)
     behind = torch.empty_like(hidden)
     total = correct = torch.zeros((), device=hidden.device)
-    for start in range(0, len(targets), CHUNK):
-        part, target = hidden[start : start + CHUNK], targets[start : start + CHUNK, None]
+    chunk = max(1, SCORES // len(weight))
+    for start in range(0, len(targets), chunk):
+        part, target = hidden[start : start + chunk], targets[start : start + chunk, None]
         logits = nn.functional.linear(part, weight, None if bias is None else bias.to(part.dtype)).float()
         correct = correct + (logits.argmax(dim=-1, keepdim=True) == target).sum()
         logits.sub_(logits.logsumexp(dim=-1, keepdim=True))
@@ -183,7 +184,7 @@ def _unembedded(hidden: Tensor, head: HeadLoss, gradients: _Gradients | None, ch
             continue
         slope = logits.exp_().neg_().scatter_add_(1, target, torch.ones_like(target, dtype=logits.dtype))
         slope = slope.to(part.dtype)
-        behind[start : start + CHUNK] = slope @ weight
+        behind[start : start + chunk] = slope @ weight
         if of_weight is not None:
             of_weight.addmm_(slope.T.to(of_weight.dtype), part.to(of_weight.dtype))
         if of_bias is not None:

@@ -105,14 +105,15 @@ class FutureSFTTrainer(SFTTrainer):
             )
             for index in range(len(heads))
         ]
-        if not self.args.sequential_heads:
+        alone = self.state.global_step < self.args.head_warmup_ratio * self.state.max_steps
+        if not self.args.sequential_heads and not alone:
             return losses_at_once(heard.states, losses)
         for module in heads.modules():
             if "gradient_checkpointing" in vars(module):
                 vars(module)["gradient_checkpointing"] = False  # the activations of one head are in memory, no more
-        shared = [parts.norm, parts.unembedding] if heads.kind == "layer" else []
+        shared = [parts.norm, parts.unembedding] if heads.kind == "layer" and not alone else []
         learning = [weight for part in (heads, *shared) for weight in part.parameters() if weight.requires_grad]
-        return losses_in_sequence(heard.states, losses, learning)
+        return losses_in_sequence(heard.states.detach() if alone else heard.states, losses, learning)
 
     def compute_loss(
         self,
