@@ -50,7 +50,7 @@ from gapbridge.examples.example import Example, ExampleSet
 from gapbridge.examples.tables import in_parts, write_table
 from gapbridge.methods.bash.trainer import BASHConfig, BASHTrainer
 from gapbridge.training.building import fill_drawing, keep_rows, open_drawings
-from gapbridge.training.once import EXAMPLES, read_once
+from gapbridge.training.once import EXAMPLES, read_once, settings_of
 
 
 STAGES = ("start", "contexts", "rows", "resume")
@@ -165,7 +165,7 @@ def measure(stage: str, args: argparse.Namespace) -> dict[str, Any]:
         drawing = open_drawings(method, model, tokenizer, {"train": examples}, config)["train"]
         fill_drawing(drawing, examples, config)
     with meter.stage("rows"):
-        keep_rows(method, "train", examples, tokenizer, config, drawing)
+        keep_rows(method, "train", examples, tokenizer, config, settings_of(config), drawing)
     return meter.figures
 
 

@@ -30,6 +30,7 @@ class Defaults:
 
     dataloader_multiprocessing_context = None
     enable_jit_checkpoint = False
+    shuffle_dataset = False
     truncation_mode = "keep_start"
     trust_remote_code = False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,7 @@ from ..examples.example import IGNORE, Example, ExampleSet
 from ..examples.tables import in_parts, open_table, write_table
 from ..files import sha256
 from .account import Counts
-from .once import ROWS, make_once, method_name, settings_of, table_path
+from .once import ROWS, make_once, method_name, table_path
 from .rows import Row, rows_of, rows_to_dataset
 
 
@@ -118,10 +118,14 @@ def keep_rows(
     examples: ExampleSet,
     tokenizer: PreTrainedTokenizerBase,
     args: Any,
+    settings: Mapping[str, Any],
     drawing: Drawing | None = None,
 ) -> Rows:
     """All rows of a part, in a table below `args.output_dir`: process 0 makes it, all map it into memory, and a later
     start finds it again. Older ones of the part are deleted.
+
+    Args:
+        settings: `settings_of(args)` as the caller gave them: constructors of trainers write into `args`.
 
     Raises:
         StoreError: what is there is damaged. RunError: another process failed.
@@ -133,7 +137,7 @@ def keep_rows(
         "chat_template_kwargs": dict(examples.chat_template_kwargs),
         "contexts": [sha256(path) for path in [*contexts, *method.row_sources(args)]],
         "tokenizer": tokenizer_fingerprint(tokenizer),
-        "settings": settings_of(args),
+        "settings": settings,
     }
     path = table_path(Path(args.output_dir) / ROWS, part, identity)
 

@@ -3,8 +3,9 @@
     class BASHTrainer(Method, SFTTrainer): ...
 
 A row of data goes one way: data set → `read` → examples → `contexts` (drawn, in a store) → `rows` → the trainer. One
-function, `build_rows`, makes the rows, of all examples through the store for training and of a few without it for a
-preview, so that what a preview prints is what is trained.
+function, `rows`, makes the rows, of all examples through the store for training and of a few without it for a preview,
+so that what a preview prints is what is trained. Examples and rows are made once and kept (`once.py`): what they are
+made of are the arguments of `read` and `rows`, and nothing else.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from .building import (
 from .config import DrawFields, RoundFields
 from .guards import Guards
 from .loading import load_model, load_tokenizer, prepare_tokenizer, record_revision
-from .once import EXAMPLES, TakenBack, read_once
+from .once import EXAMPLES, TakenBack, read_once, settings_of
 from .parallel import check_processes
 from .rows import ROW_FEATURES, Row, reference_row, show_row
 from .saving import ADAPTER, cache_on, check_mergeable, merge_saved
@@ -246,6 +247,7 @@ class Method(Account, Guards):
             args = self.config_class(f"{name.rstrip('/').split('/')[-1]}-{self._name}")
         method._check_arguments(args, {"train_dataset": train_dataset, "eval_dataset": eval_dataset}, kwargs)
         check_processes(args)
+        settings = settings_of(args)  # before any trainer writes into them
         model, tokenizer = method.start(model, args, processing_class, quantization_config, peft_config)
         if peft_config is not None:
             peft_config = method.new_adapter(peft_config, model, tokenizer, args)
@@ -289,7 +291,7 @@ class Method(Account, Guards):
             with _starting_model(self.model, added=bool(drawings) and peft_config is not None):
                 for part, drawing in drawings.items():
                     fill_drawing(drawing, parts[part], args)
-            whole = self._keep_rows(parts, drawings)
+            whole = self._keep_rows(parts, drawings, settings)
         self.row_ids, self.counts = whole["train"].table, whole["train"].counts
         self.eval_counts = whole["eval_own"].counts if "eval_own" in whole else {}
         self.tell(len(self.row_ids))
@@ -317,18 +319,19 @@ class Method(Account, Guards):
             parts[part] = read_once(cls, directory, part, dataset, tokenizer, model, args, read)
         return parts
 
-    def _keep_rows(self, parts: dict[str, ExampleSet], drawings: dict[str, Drawing]) -> dict[str, Rows]:
+    def _keep_rows(
+        self, parts: dict[str, ExampleSet], drawings: dict[str, Drawing], settings: dict[str, Any]
+    ) -> dict[str, Rows]:
         """Make the rows that are trained and evaluated, and put them in the place of TRL's placeholder."""
-        method, tokenizer, args = type(self), self.processing_class, self.args
-        whole: dict[str, Rows] = {
-            "train": keep_rows(method, "train", parts["train"], tokenizer, args, drawings.get("train"))
-        }
+        method = type(self)
+        keep = partial(keep_rows, method, tokenizer=self.processing_class, args=self.args, settings=settings)
+        whole: dict[str, Rows] = {"train": keep("train", parts["train"], drawing=drawings.get("train"))}
         self.train_dataset = self._prepare(whole["train"], "train")
         if "eval" in parts and method.evaluates_references:
-            whole["eval"] = keep_rows(method, "eval", parts["eval"], tokenizer, args)
+            whole["eval"] = keep("eval", parts["eval"])
             self.eval_dataset = self._prepare(whole["eval"], "eval")
         if "eval" in drawings:
-            whole["eval_own"] = keep_rows(method, "eval_own", parts["eval"], tokenizer, args, drawings["eval"])
+            whole["eval_own"] = keep("eval_own", parts["eval"], drawing=drawings["eval"])
             own = self._prepare(whole["eval_own"], "eval")
             if method.evaluates_references:
                 self._own_eval_dataset = own
