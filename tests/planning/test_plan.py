@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate.data_loader import BatchSamplerShard
-from conftest import BASE, ROOT, tiny_llama
+from conftest import BASE, tiny_llama
 from helpers import recipe, refused, write_rows
 from torch.utils.data import BatchSampler, SequentialSampler
 from transformers import AutoConfig, AutoTokenizer
@@ -208,4 +208,3 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         workload(read_job([*recipe(tmp_path, **{**data, "max_length": None}), "--max_length", "null"]), 1)
     unknown = recipe(tmp_path, **data, model_name_or_path="someone/model")
     assert "the configuration of someone/model cannot be had" in refused(capsys, "plan", *unknown, "--rows", "9")
-    assert (ROOT / "docs" / "plan.md").is_file()

@@ -24,7 +24,7 @@ from ..runs.tables import number, table
 from ..tasks.published import MODELS
 from ..training.draft_config import DraftFields
 from ..training.preferences import PreferenceMethod
-from .memory import CONFIGS, PARTS, Memory, drawing_parts, memory
+from .memory import CONFIGS, PARTS, SHARDED, Memory, drawing_parts, memory
 from .simulation import Step, simulate
 from .tiny_scale import origin_of
 from .workload import Workload, rows_per_step, workload
@@ -98,6 +98,9 @@ def plan(job: Job, work: Workload, *, gpus: int, usable: float, tflops: float | 
     if job.model.load_in_4bit or job.model.load_in_8bit:  # their weights cannot be divided
         names = [name for name in names if name not in ("zero3", "fsdp")]
     memories = {name: memory_of(name, micro) for name in names}
+    if job.model.dtype == "bfloat16" and not job.uses_peft:
+        # Small steps are lost in bf16 weights; the sharded configurations keep a float32 copy of them.
+        names.sort(key=lambda name: name == "ddp")
     # As many rows a step as the recipe has, in batches of powers of two and as many passes as that takes.
     whole = micro * job.args.gradient_accumulation_steps
     sizes = [2**power for power in range(12) if whole % 2**power == 0]
@@ -230,7 +233,9 @@ def _show(job: Job, found: Plan, args: argparse.Namespace, *, measured: bool) ->
         )
     stored = sum(part.drawn for part in work.rounds) * 9  # an id of eight bytes and a flag, before compression
     kept = training.save_total_limit or sum(part.steps for part in work.rounds)
-    saved = step.weights + (found.memories[next(iter(found.memories))].training["optimizer"] if step.trained else 0)
+    used = found.best[0] if found.best else next(iter(found.memories))
+    parts_of_all = args.gpus if used in SHARDED else 1
+    saved = step.weights + found.memories[used].training.get("optimizer", 0) * parts_of_all
     print(f"disk: contexts {stored / _GIB:.2f} GiB at most, a checkpoint about {saved / _GIB:.2f} GiB, {kept} kept")
     for what, seconds in zip(("training", "drawing"), found.seconds, strict=True):
         if seconds:
