@@ -90,6 +90,8 @@ def test_the_table_of_the_paper(path: Path) -> None:
     else:
         wanted |= {"num_rounds": row["rounds"], "round_epochs": row["epochs"]}
         wanted |= {"mixture_coefficient": BETA} if "mixture_coefficient" in keys else {}
+    mixture = keys["dataset_mixture"] or {"seed": 42}
+    assert mixture["seed"] == 42, "what is drawn of the data"
     if qlora:
         wanted["learning_rate"] = QLORA_RATES.get(method, 2e-5)
     if method != "dpo":

@@ -221,9 +221,10 @@ def _show(job: Job, found: Plan, args: argparse.Namespace, *, measured: bool) ->
     columns = {name: _column(parts, args.gpu_memory * _GIB * USABLE) for name, parts in found.memories.items()}
     print("\n".join(table("GiB on each device", columns)))
     if found.best is None:
-        print(
-            f"nothing fits {args.gpus} × {args.gpu_memory:g} GiB: shorten max_length, take an adapter or more devices"
-        )
+        usable = args.gpu_memory * _GIB * USABLE
+        drawing = all(sum(parts.drawing.values()) > usable for parts in found.memories.values())
+        way = "lower generation_batch_tokens" if drawing else "take an adapter, more devices or a lower max_length"
+        print(f"nothing fits {args.gpus} × {args.gpu_memory:g} GiB: {way}")
     else:
         name, micro = found.best
         whole = training.per_device_train_batch_size * training.gradient_accumulation_steps
