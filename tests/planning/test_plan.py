@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from gapbridge import cli
 from gapbridge.errors import ConfigError
-from gapbridge.planning.command import Plan, plan
+from gapbridge.planning.command import Plan, added_parameters, plan
 from gapbridge.planning.live_bytes import LiveBytes
 from gapbridge.planning.memory import memory
 from gapbridge.planning.simulation import Step, simulate
@@ -182,6 +182,16 @@ def test_checkpointing_and_adapters_take_less() -> None:
     few = simulate(config, torch.float32, rows=2, length=300, checkpointing=True, adapter=adapter)
     assert less.activations < whole.activations and few.trained < 0.05 * few.parameters
     assert few.gradients == 4 * few.trained and whole.gradients == 4 * whole.trained == 4 * whole.parameters
+
+
+def test_what_a_method_adds_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = read_job(["--config", "recipes/tiny/sft/config_full.yaml"])
+    config = AutoConfig.from_pretrained(BASE)
+    assert added_parameters(job, config) == 0
+    monkeypatch.setattr(
+        job.method, "prepare", lambda model, tokenizer, args: model.add_module("more", torch.nn.Linear(10, 10))
+    )
+    assert added_parameters(job, config) == 110
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from peft import PeftConfig
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from trl import get_peft_config
 
 from ..decoding.limits import PassLimits
@@ -26,6 +26,7 @@ from ..training.draft_config import DraftFields
 from ..training.preferences import PreferenceMethod
 from .memory import CONFIGS, PARTS, SHARDED, Memory, drawing_parts, memory
 from .simulation import Step, simulate
+from .stand_ins import byte_tokenizer
 from .tiny_scale import origin_of
 from .workload import Workload, rows_per_step, workload
 
@@ -142,6 +143,13 @@ def _steps(job: Job, config: PreTrainedConfig, work: Workload, *, cast: bool) ->
     }  # fmt: skip
     sizes = (rows, 2 * rows)
     found = [simulate(config, dtype, rows=size, **options) for size in sizes]
+    added = added_parameters(job, config)
+    width = 4 if dtype == torch.float32 else 2
+    found = [
+        replace(step, parameters=step.parameters + added, trained=step.trained + added,
+                weights=step.weights + added * width, gradients=step.gradients + added * width)
+        for step in found
+    ]  # fmt: skip
     bits = 4 if model.load_in_4bit else 8 if model.load_in_8bit else None
     # Scheduled draws look at the logits of whole rows.
     passes = job.method.step_passes(args) - 3 - issubclass(job.method, PreferenceMethod)
@@ -151,10 +159,19 @@ def _steps(job: Job, config: PreTrainedConfig, work: Workload, *, cast: bool) ->
     )
     if bits is None:
         return one, two
-    width = 4 if dtype == torch.float32 else 2
     linear = one.parameters - one.trained - one.embedded
     weights = round(one.weights - linear * (width - _QUANTISED[bits]))
     return replace(one, weights=weights), replace(two, weights=weights)
+
+
+def added_parameters(job: Job, config: PreTrainedConfig) -> int:
+    """The parameters that the method adds to a model, all of them trained."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+        before = model.num_parameters()
+        # A token more or less is nothing: any tokenizer of the model's size will do.
+        job.method.prepare(model, byte_tokenizer("<s>", "</s>"), job.args)
+    return max(0, int(model.num_parameters()) - int(before))
 
 
 def _drawing(job: Job, config: PreTrainedConfig, work: Workload) -> dict[str, float]:
