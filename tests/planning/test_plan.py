@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 from accelerate.data_loader import BatchSamplerShard
-from conftest import BASE, ROOT, tiny_llama
+from conftest import BASE, tiny_llama
 from helpers import recipe, refused, write_rows
 from torch.utils.data import BatchSampler, SequentialSampler
 from transformers import AutoConfig, AutoTokenizer
 
 from gapbridge import cli
 from gapbridge.errors import ConfigError
-from gapbridge.planning.command import Plan, plan
+from gapbridge.planning.command import Plan, added_parameters, plan
 from gapbridge.planning.live_bytes import LiveBytes
 from gapbridge.planning.memory import memory
 from gapbridge.planning.simulation import Step, simulate
@@ -184,6 +184,16 @@ def test_checkpointing_and_adapters_take_less() -> None:
     assert few.gradients == 4 * few.trained and whole.gradients == 4 * whole.trained == 4 * whole.parameters
 
 
+def test_what_a_method_adds_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = read_job(["--config", "recipes/tiny/sft/config_full.yaml"])
+    config = AutoConfig.from_pretrained(BASE)
+    assert added_parameters(job, config) == 0
+    monkeypatch.setattr(
+        job.method, "prepare", lambda model, tokenizer, args: model.add_module("more", torch.nn.Linear(10, 10))
+    )
+    assert added_parameters(job, config) == 110
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = recipe(tmp_path, max_steps=None, num_train_epochs=1, method="bash", gradient_checkpointing=False)
     found = cli.run(["plan", *line, "--gpus", "1", "--gpu-memory", "16", "--measure"])
@@ -208,4 +218,3 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         workload(read_job([*recipe(tmp_path, **{**data, "max_length": None}), "--max_length", "null"]), 1)
     unknown = recipe(tmp_path, **data, model_name_or_path="someone/model")
     assert "the configuration of someone/model cannot be had" in refused(capsys, "plan", *unknown, "--rows", "9")
-    assert (ROOT / "docs" / "plan.md").is_file()

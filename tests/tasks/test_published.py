@@ -81,6 +81,17 @@ def test_summaries(tmp_path: Path) -> None:
     assert "validation" in examples["eval"].source and len(examples["eval"]) == 8
 
 
+def test_held_out_prompts_that_are_trained_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = published_files(DATA["openai/gsm8k"])
+    held_out = [json.loads(line) for line in files["main/test.jsonl"].splitlines()]
+    trained = [json.loads(line) for line in files["main/train.jsonl"].splitlines()]
+    write(tmp_path, "openai/gsm8k", "main", "train", [*trained, held_out[3], {**held_out[5], "answer": "#### 1"}])
+    job, tokenizer = job_on(tmp_path, "mistral-7b-math/sft/config_full.yaml")
+    write_data_record(tmp_path, load_examples(job, tokenizer, None))
+    assert json.loads((tmp_path / "data.json").read_text())["eval"]["prompts_also_trained"] == 2
+    assert "2 of 8 held-out prompts are trained as well" in caplog.text
+
+
 def test_the_last_answer_of_a_conversation(tmp_path: Path) -> None:
     """UltraChat: all turns before the last answer are the prompt; `prompt` repeats the first and is left out."""
     turns = [

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from peft import PeftConfig
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from trl import get_peft_config
 
 from ..decoding.limits import PassLimits
@@ -24,8 +24,9 @@ from ..runs.tables import number, table
 from ..tasks.published import MODELS
 from ..training.draft_config import DraftFields
 from ..training.preferences import PreferenceMethod
-from .memory import CONFIGS, PARTS, Memory, drawing_parts, memory
+from .memory import CONFIGS, PARTS, SHARDED, Memory, drawing_parts, memory
 from .simulation import Step, simulate
+from .stand_ins import byte_tokenizer
 from .tiny_scale import origin_of
 from .workload import Workload, rows_per_step, workload
 
@@ -98,6 +99,9 @@ def plan(job: Job, work: Workload, *, gpus: int, usable: float, tflops: float | 
     if job.model.load_in_4bit or job.model.load_in_8bit:  # their weights cannot be divided
         names = [name for name in names if name not in ("zero3", "fsdp")]
     memories = {name: memory_of(name, micro) for name in names}
+    if job.model.dtype == "bfloat16" and not job.uses_peft:
+        # Small steps are lost in bf16 weights; the sharded configurations keep a float32 copy of them.
+        names.sort(key=lambda name: name == "ddp")
     # As many rows a step as the recipe has, in batches of powers of two and as many passes as that takes.
     whole = micro * job.args.gradient_accumulation_steps
     sizes = [2**power for power in range(12) if whole % 2**power == 0]
@@ -139,6 +143,13 @@ def _steps(job: Job, config: PreTrainedConfig, work: Workload, *, cast: bool) ->
     }  # fmt: skip
     sizes = (rows, 2 * rows)
     found = [simulate(config, dtype, rows=size, **options) for size in sizes]
+    added = added_parameters(job, config)
+    width = 4 if dtype == torch.float32 else 2
+    found = [
+        replace(step, parameters=step.parameters + added, trained=step.trained + added,
+                weights=step.weights + added * width, gradients=step.gradients + added * width)
+        for step in found
+    ]  # fmt: skip
     bits = 4 if model.load_in_4bit else 8 if model.load_in_8bit else None
     # Scheduled draws look at the logits of whole rows.
     passes = job.method.step_passes(args) - 3 - issubclass(job.method, PreferenceMethod)
@@ -148,10 +159,19 @@ def _steps(job: Job, config: PreTrainedConfig, work: Workload, *, cast: bool) ->
     )
     if bits is None:
         return one, two
-    width = 4 if dtype == torch.float32 else 2
     linear = one.parameters - one.trained - one.embedded
     weights = round(one.weights - linear * (width - _QUANTISED[bits]))
     return replace(one, weights=weights), replace(two, weights=weights)
+
+
+def added_parameters(job: Job, config: PreTrainedConfig) -> int:
+    """The parameters that the method adds to a model, all of them trained."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+        before = model.num_parameters()
+        # A token more or less is nothing: any tokenizer of the model's size will do.
+        job.method.prepare(model, byte_tokenizer("<s>", "</s>"), job.args)
+    return max(0, int(model.num_parameters()) - int(before))
 
 
 def _drawing(job: Job, config: PreTrainedConfig, work: Workload) -> dict[str, float]:
@@ -218,9 +238,10 @@ def _show(job: Job, found: Plan, args: argparse.Namespace, *, measured: bool) ->
     columns = {name: _column(parts, args.gpu_memory * _GIB * USABLE) for name, parts in found.memories.items()}
     print("\n".join(table("GiB on each device", columns)))
     if found.best is None:
-        print(
-            f"nothing fits {args.gpus} × {args.gpu_memory:g} GiB: shorten max_length, take an adapter or more devices"
-        )
+        usable = args.gpu_memory * _GIB * USABLE
+        drawing = all(sum(parts.drawing.values()) > usable for parts in found.memories.values())
+        way = "lower generation_batch_tokens" if drawing else "take an adapter, more devices or a lower max_length"
+        print(f"nothing fits {args.gpus} × {args.gpu_memory:g} GiB: {way}")
     else:
         name, micro = found.best
         whole = training.per_device_train_batch_size * training.gradient_accumulation_steps
@@ -230,7 +251,9 @@ def _show(job: Job, found: Plan, args: argparse.Namespace, *, measured: bool) ->
         )
     stored = sum(part.drawn for part in work.rounds) * 9  # an id of eight bytes and a flag, before compression
     kept = training.save_total_limit or sum(part.steps for part in work.rounds)
-    saved = step.weights + (found.memories[next(iter(found.memories))].training["optimizer"] if step.trained else 0)
+    used = found.best[0] if found.best else next(iter(found.memories))
+    parts_of_all = args.gpus if used in SHARDED else 1
+    saved = step.weights + found.memories[used].training.get("optimizer", 0) * parts_of_all
     print(f"disk: contexts {stored / _GIB:.2f} GiB at most, a checkpoint about {saved / _GIB:.2f} GiB, {kept} kept")
     for what, seconds in zip(("training", "drawing"), found.seconds, strict=True):
         if seconds:

@@ -87,7 +87,10 @@ def workload(job: Job, gpus: int, *, rows: int | None = None, row_tokens: float 
 
 
 def _examples(job: Job, origin: Origin, **changes: Any) -> tuple[ExampleSet, PreTrainedTokenizerBase]:
-    """The training examples of a job whose data and first model are here, and the tokenizer; `changes`: of its keys."""
+    """The training examples of a job whose data and first model are here, and the tokenizer.
+
+    `changes` are of its keys.
+    """
     place = Path(origin.name)
     own = {name: value for name, value in origin.template.items() if name not in job.recipe.settings}
     never = type(job.args.eval_strategy)("no")  # held-out data need not be loaded

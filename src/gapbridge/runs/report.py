@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ from .figures import LOSSES, draw_losses, save
 from .tables import number, share, table
 
 
+logger = logging.getLogger(__name__)
+
+
 def write_data_record(directory: Path, examples: dict[str, ExampleSet]) -> None:
-    """`data.json`: where the data came from, how many examples, and every bad row."""
-    record = {
+    """`data.json`: where the data came from, how many examples, every bad row, and what is held out and trained."""
+    record: dict[str, dict[str, Any]] = {
         name: {
             "source": part.source,
             "examples": len(part),
@@ -27,7 +31,23 @@ def write_data_record(directory: Path, examples: dict[str, ExampleSet]) -> None:
         }
         for name, part in examples.items()
     }
+    if "eval" in examples:
+        known = set(_prompts(examples["train"]))
+        shared = sum(prompt in known for prompt in _prompts(examples["eval"]))
+        record["eval"]["prompts_also_trained"] = shared
+        if shared:
+            held_out = examples["eval"]
+            logger.warning(
+                "%s: %d of %d held-out prompts are trained as well: scores on them say little",
+                held_out.source, shared, len(held_out),
+            )  # fmt: skip
     write_json_atomic(directory / "data.json", record)
+
+
+def _prompts(examples: ExampleSet) -> Iterator[int]:
+    """A hash of each prompt."""
+    for rows in examples.table.select_columns(["prompt"]).iter(batch_size=1000):
+        yield from (hash(tuple(prompt)) for prompt in rows["prompt"])
 
 
 def write_report(run: Path) -> Path:
@@ -120,6 +140,7 @@ def _data(part: dict[str, Any]) -> dict[str, Any]:
         "examples": part["examples"],
         "bad rows skipped": f"{bad} ({share(bad, part['examples'] + bad)})" if bad else 0,
         "truncated": share(part["truncated"], part["examples"]),
+        "prompts also trained": part.get("prompts_also_trained") or None,
     }
 
 
