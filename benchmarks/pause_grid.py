@@ -200,7 +200,7 @@ def plot(seeds: list[dict[str, dict[str, list[bool]]]], args: argparse.Namespace
     axes.axvline(args.pauses, color="grey", linewidth=0.6)
     axes.set_xlabel(f"pauses at inference ({args.pauses} in training)")
     axes.set_ylabel("right totals, %")
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, ncol=2, loc="lower center", bbox_to_anchor=(0.5, 1))
     figure.tight_layout()
     args.plot.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.plot, dpi=110)
