@@ -5,7 +5,8 @@
 
 `memory`: the most bytes that a training step (loss and gradients) has allocated at a time, weights and optimizer left
 out, and its seconds: heads at once, as the definition has it, and one after another; n = 1 is TRL's own SFT step. On a
-CPU the bytes are those of every allocation that torch's profiler sees, on a GPU the allocator's.
+CPU the bytes are those of every allocation that torch's profiler sees, on a GPU the allocator's. Seconds are the
+process's on a CPU (with one thread those of the clock, on a machine that does nothing else), and the clock's on a GPU.
 
 `decoding`: greedy answers by `draft_answers` and by `generate`, in turn, checked to be the same.
 """
@@ -16,6 +17,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,21 @@ def random_model(vocabulary: int, hidden: int, layers: int) -> PreTrainedModel:
             num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=2048, tie_word_embeddings=False,
         )
     )  # fmt: skip
+
+
+def started(device: str) -> Callable[[], float]:
+    """A clock: the seconds since now."""
+    if device != "cuda":
+        begin = time.process_time()
+        return lambda: time.process_time() - begin
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+
+    def passed() -> float:
+        torch.cuda.synchronize()
+        return time.perf_counter() - begin
+
+    return passed
 
 
 def step(trainer: MTPTrainer, batch: dict[str, Any]) -> None:
@@ -93,11 +110,9 @@ def measure_memory(args: argparse.Namespace) -> dict[str, Any]:
             peak, seconds = peak_bytes(trainer, batch), []
             for _ in range(args.repeats):
                 trainer.model.zero_grad(set_to_none=True)
-                started = time.perf_counter()
+                clock = started(args.device)
                 step(trainer, batch)
-                if args.device == "cuda":
-                    torch.cuda.synchronize()
-                seconds.append(time.perf_counter() - started)
+                seconds.append(clock())
             heads = "sft" if n == 1 else "in sequence" if sequential else "at once"
             first = report.setdefault(f"vocabulary {vocabulary}, n 1, sft", {"peak_bytes": peak})["peak_bytes"]
             tokens = int((batch["labels"] != -100).sum())
@@ -125,12 +140,12 @@ def measure_decoding(args: argparse.Namespace) -> dict[str, Any]:
             }  # fmt: skip
             taken: dict[str, list[float]] = {"plain": [], "heads": []}
             for _ in range(args.repeats):
-                started = time.perf_counter()
+                clock = started(args.device)
                 plain = draft_answers(model, prompts, **options)
-                between = time.perf_counter()
+                taken["plain"].append(clock())
+                clock = started(args.device)
                 drafts, done = generate(model, prompts, **options)
-                taken["plain"].append(between - started)
-                taken["heads"].append(time.perf_counter() - between)
+                taken["heads"].append(clock())
             equal = sum(a == b for a, b in zip(drafts, plain, strict=True))
             slow, fast = (statistics.median(taken[way]) for way in ("plain", "heads"))
             report[f"batch {batch_size}, temperature {temperature:g}"] = {

@@ -192,6 +192,11 @@ def test_an_adapter_on_the_trunk_and_whole_heads(make_base: MakeBase, tokenizer:
     logits, second = said(load(tmp_path / "checkpoint-2"), tokens)
     torch.testing.assert_close(logits, own)
     torch.testing.assert_close(second, head)
+    trainer.args.merge_adapter = True
+    trainer.save_model(str(tmp_path / "merged"))
+    logits, second = said(load(tmp_path / "merged"), tokens)
+    torch.testing.assert_close(logits, own, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(second, head, atol=1e-4, rtol=1e-4)
     merged = export(load(tmp_path / "checkpoint-2"), tmp_path / "plain")
     torch.testing.assert_close(merged(tokens).logits, own, atol=1e-4, rtol=1e-4)
 

@@ -224,13 +224,13 @@ def load_heads(model: PreTrainedModel, path: Path) -> FutureHeads:
 
 
 def heads_beside(model: PreTrainedModel | PeftModel) -> FutureHeads | None:
-    """Those on the model, or those that lie where it was loaded from, which are not put on it."""
+    """Those on the model, or those that lie where it was loaded from, which are not put on it and do not learn."""
     heads = heads_of(model)
     path = None if heads or isinstance(model, PeftModel) else saved_heads(model.name_or_path)
     if path is None:
         return heads
     kind, count = describe_saved(path)
-    heads = new_heads(model, count, kind)
+    heads = new_heads(model, count, kind).eval()
     _fill(heads, model, path)
     return heads
 

@@ -42,7 +42,6 @@ class Speculation:
     accepted: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.heads.eval()
         self.proposed, self.accepted = [0] * len(self.heads), [0] * len(self.heads)
 
     def drafter(self, *parts: Any) -> Drafter:
