@@ -39,7 +39,7 @@ def draft(model: LlamaForCausalLM, count: int, finished: Callable[[int], object]
     rng = random.Random(0)
     prompts = [[rng.randrange(VOCAB) for _ in range(4)] for _ in range(count)]
     keys = example_keys(range(count), seed=0, round_index=0)
-    drafter = drafting._Drafter(model, prompts, keys, KeyedSampler(DrawOptions(), model.device), 30, [5])
+    drafter = drafting.Drafter(model, prompts, keys, KeyedSampler(DrawOptions(), model.device), 30, [5])
     drafter.with_slots(SlotRunner(model, {"full_attention": None}), list(range(count)), PassLimits(count), finished)
 
 

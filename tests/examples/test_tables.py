@@ -28,7 +28,7 @@ from gapbridge.tasks.word_problems import problems
 
 
 FEATURES = Features({"id": Value("string"), "ids": List(Value("int32"))})
-ROWS = [{"id": f"r{i}", "ids": list(range(i % 7))} for i in range(PART + 5)]
+ROWS = [{"id": f"r{i}", "ids": list(range(i % 7))} for i in range(3 * PART + 5)]
 
 
 def test_a_table_is_mapped_and_gives_back_its_rows_and_record(tmp_path: Path) -> None:
@@ -67,14 +67,14 @@ def test_what_is_not_whole_is_not_there_or_refused(tmp_path: Path) -> None:
 
 
 def test_data_have_a_fingerprint_of_their_values(tmp_path: Path) -> None:
-    rows = [{"a": f"x{i}", "b": [i, None]} for i in range(PART + 3)]
+    rows = [{"a": f"x{i}", "b": [i, None]} for i in range(1003)]
     data = Dataset.from_list(rows)
     told = content_fingerprint(data)
     assert told == content_fingerprint(Dataset.from_list(rows[::-1]).select(range(len(rows) - 1, -1, -1)))
     data.to_parquet(tmp_path / "data.parquet")
     assert told == content_fingerprint(Dataset.from_parquet(str(tmp_path / "data.parquet"), cache_dir=str(tmp_path)))
-    changed = [*rows[:-1], {"a": rows[-1]["a"], "b": [PART + 2, 0]}]
-    others = [Dataset.from_list(changed), data.rename_column("a", "c"), data.select(range(PART)), data.shuffle(seed=0)]
+    changed = [*rows[:-1], {"a": rows[-1]["a"], "b": [1002, 0]}]
+    others = [Dataset.from_list(changed), data.rename_column("a", "c"), data.select(range(1000)), data.shuffle(seed=0)]
     assert len({told, *map(content_fingerprint, others)}) == len(others) + 1
 
 

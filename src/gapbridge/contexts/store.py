@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from ..errors import StoreError
 from ..examples.example import Example, ExampleSet
+from ..examples.tables import PART
 from ..files import sha256, write_atomic, write_json_atomic
 
 
@@ -156,14 +157,16 @@ class ContextStore:
         Raises:
             StoreError: the manifest is missing, options differ, or a shard is missing or not what the manifest says.
         """
+        for table in self._tables():
+            yield table.to_pydict()
+
+    def _tables(self) -> Iterator[pa.Table]:
         if not self.is_complete():
             raise StoreError(
                 f"{self.directory}: has no manifest.json: generation did not finish; start it again to continue"
             )
-        entries = self._whole_shards()
-        for entry in entries:
-            path = self.directory / entry["file"]
-            yield self._table(path).to_pydict()
+        for entry in self._whole_shards():
+            yield self._table(self.directory / entry["file"])
 
     def check(self) -> None:
         """Look at everything that is there, complete or not.
@@ -200,11 +203,13 @@ class ContextStore:
     def joined(self, examples: ExampleSet) -> Iterator[tuple[Example, dict[str, Any]]]:
         """Each example with its record. Raises StoreError as `read` does."""
         start = 0
-        for shard in self.read():
-            part = examples.part(start, start + len(shard["id"]))
-            start += len(part)
-            for at, example in enumerate(part):
-                yield example, {name: column[at] for name, column in shard.items()}
+        for shard in self._tables():
+            for first in range(0, len(shard), PART):
+                columns = shard.slice(first, PART).to_pydict()
+                part = examples.part(start, start + len(columns["id"]))
+                start += len(part)
+                for at, example in enumerate(part):
+                    yield example, {name: column[at] for name, column in columns.items()}
 
     def _manifest(self) -> dict[str, Any]:
         try:

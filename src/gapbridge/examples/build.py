@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 from ..errors import ConfigError, DataError
 from .example import EXAMPLE_FEATURES, BadRow, ExampleSet
 from .pauses import pauses_after_prompt, with_pauses
+from .tables import PART
 from .template import ChatTemplate
 from .tokens import Fillers, answer_end
 from .turns import ChatSplitter, Split, split_pair
@@ -132,6 +133,7 @@ def tokenise_rows(
             desc="Tokenizing",
             load_from_cache_file=False,
             cache_file_name=f"{folder}/rows.arrow",
+            writer_batch_size=PART,
         )
     ids, faults = _unique_ids(table["id"][:], table["fault"][:], explicit="id" in dataset.column_names)
     bad_rows = [BadRow(row, ids[row], fault) for row, fault in enumerate(faults) if fault]
