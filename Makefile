@@ -61,6 +61,9 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/drafting.py --model tiny --ragged --output benchmarks/results/drafting-tiny-ragged-cpu.json
 	$(BIN)/python benchmarks/drafting.py --model random-25m --stop_every 4 --rows 128 --skip generate_batch --output benchmarks/results/drafting-random-25m-ragged-cpu.json
 	$(BIN)/python benchmarks/overhead.py --output benchmarks/results/overhead-tiny-cpu.json
+	$(BIN)/python benchmarks/multi_token.py memory --repeats 1 --output benchmarks/results/multi-token-memory-cpu.json
+	$(BIN)/python -m gapbridge mtp recipes/tiny/mtp/config_full.yaml
+	$(BIN)/python benchmarks/multi_token.py decoding --repeats 1 --output benchmarks/results/multi-token-decoding-tiny-cpu.json
 	$(BIN)/python benchmarks/rac_ablation.py --output benchmarks/results/rac-ablation-tiny-cpu.json
 	$(BIN)/python benchmarks/pause_grid.py --output benchmarks/results/pause-grid-tiny-cpu.json --plot docs/images/pause.png
 

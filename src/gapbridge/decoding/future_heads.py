@@ -31,7 +31,6 @@ from ..files import write_atomic
 
 FILE = "future_heads.safetensors"
 NAME = "future_heads"  # the attribute of the model
-KINDS = ("layer", "linear")
 # With which a model changes its logits behind the unembedding.
 _LOGIT_OPTIONS = (
     "final_logit_softcapping",
@@ -43,7 +42,7 @@ _LOGIT_OPTIONS = (
 
 
 class FutureHeads(nn.Module):
-    """Heads 2 … n of a model; `kind` is one of `KINDS`."""
+    """Heads 2 … n of a model; `kind` is `layer` or `linear`."""
 
     def __init__(self, kind: str, heads: list[nn.Module]) -> None:
         super().__init__()
