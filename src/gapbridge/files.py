@@ -49,11 +49,15 @@ def writing(path: Path) -> Iterator[None]:
     """Around code that writes `path`: what the operating system refuses becomes a `RunError` with the way out."""
     try:
         yield
-    except OSError as error:
-        if error.errno is None:  # not of the operating system: a hub's answer, say
+    except (OSError, ValueError) as error:
+        # The writer of `datasets` closes its file a second time, and so hides what was refused.
+        refused = error.__context__ if isinstance(error, ValueError) else error
+        if (
+            not isinstance(refused, OSError) or refused.errno is None
+        ):  # not of the operating system: a hub's answer, say
             raise
-        way_out = _WAYS_OUT.get(error.errno, "choose an output_dir that can be written")
-        raise RunError(f"{path}: cannot be written: {error.strerror}; {way_out}") from error
+        way_out = _WAYS_OUT.get(refused.errno, "choose an output_dir that can be written")
+        raise RunError(f"{path}: cannot be written: {refused.strerror}; {way_out}") from error
     except SafetensorError as error:  # its writer is not Python's, and keeps the reason in its text
         raise RunError(f"{path}: cannot be written: {error}; {_WAYS_OUT[errno.ENOSPC]}") from error
     except RuntimeError as error:

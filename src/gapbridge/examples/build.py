@@ -13,6 +13,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -21,6 +22,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import ConfigError, DataError
+from ..files import writing
 from .example import EXAMPLE_FEATURES, BadRow, ExampleSet
 from .pauses import pauses_after_prompt, with_pauses
 from .tables import PART
@@ -124,7 +126,7 @@ def tokenise_rows(
     flags = {"fault": Value("string"), "cut_prompt": Value("bool"), "truncated": Value("bool")}
     # Neither written to nor read from the cache of `datasets`: its key does not cover the code of this module. The
     # file is mapped into memory, and gone when nobody uses it any more.
-    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder, writing(Path(folder) / "rows.arrow"):
         table = dataset.map(
             tokenise,
             remove_columns=dataset.column_names,

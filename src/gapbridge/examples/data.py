@@ -15,6 +15,7 @@ from trl import DatasetMixtureConfig, ScriptArguments, get_dataset
 from trl.scripts.utils import DatasetConfig
 
 from ..errors import ConfigError, DataError
+from ..files import writing
 from ..recipe.values import type_fault
 from .mixture import as_mapping, cannot_be_loaded, load_mixture, read_mixture, split_off
 
@@ -319,8 +320,11 @@ def _with_system_turn(dataset: Dataset, column: str, config: DataConfig, source:
 def _mapped(
     dataset: Dataset, function: Callable[[dict[str, Any]], dict[str, Any]], what: str, scratch: Path | None
 ) -> Dataset:
-    where = {"keep_in_memory": True} if scratch is None else {"cache_file_name": f"{scratch}/{uuid4().hex}.arrow"}
-    return dataset.map(function, desc=what, load_from_cache_file=False, **where)
+    if scratch is None:
+        return dataset.map(function, desc=what, load_from_cache_file=False, keep_in_memory=True)
+    path = scratch / f"{uuid4().hex}.arrow"
+    with writing(path):
+        return dataset.map(function, desc=what, load_from_cache_file=False, cache_file_name=str(path))
 
 
 def _named(dataset: Dataset, mapping: dict[str, str]) -> Dataset:
