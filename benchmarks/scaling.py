@@ -50,7 +50,7 @@ from gapbridge.examples.example import Example, ExampleSet
 from gapbridge.examples.tables import in_parts, write_table
 from gapbridge.methods.bash.trainer import BASHConfig, BASHTrainer
 from gapbridge.training.building import fill_drawing, keep_rows, open_drawings
-from gapbridge.training.once import EXAMPLES, read_once, settings_of
+from gapbridge.training.once import EXAMPLES, read_once, reading_identity, settings_of, shared_identity
 
 
 STAGES = ("start", "contexts", "rows", "resume")
@@ -160,12 +160,14 @@ def measure(stage: str, args: argparse.Namespace) -> dict[str, Any]:
             return method.read(data, tokenizer, model, config, "train_dataset", max_length=length)
 
         directory = Path(config.output_dir) / EXAMPLES
-        examples = read_once(method, directory, "train", data, tokenizer, model, config, read)
+        identity = reading_identity(method, tokenizer, model, config)
+        examples = read_once(method, directory, "train", data, identity, config, read)
     with meter.stage("contexts"):
         drawing = open_drawings(method, model, tokenizer, {"train": examples}, config)["train"]
         fill_drawing(drawing, examples, config)
     with meter.stage("rows"):
-        keep_rows(method, "train", examples, tokenizer, config, settings_of(config), drawing)
+        shared = shared_identity(method, tokenizer, settings_of(config))
+        keep_rows(method, "train", examples, tokenizer, config, shared, drawing)
     return meter.figures
 
 

@@ -191,7 +191,7 @@ def fuse_head(model: Any) -> None:
     TRL before 1.16 makes them; there the model's own forward pass is given a loss under the same name of its option.
     """
     utilities = import_module("trl.trainer.utils")
-    if Version("1.16") <= TRL:
+    if _FUSED_HEAD <= TRL:
         utilities.add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
         return
     forward = model.forward

@@ -76,16 +76,26 @@ def new_directory(path: Path) -> Iterator[None]:
         RunError: it cannot be made.
     """
     with writing(path):
-        made = [place for place in (path, *path.parents) if not place.exists()]
+        made = to_be_made(path)
         path.mkdir(parents=True, exist_ok=True)
     try:
         yield
     except BaseException:
-        for place in made:
-            if any(place.iterdir()):
-                break
-            place.rmdir()
+        remove_empty(made)
         raise
+
+
+def to_be_made(path: Path) -> list[Path]:
+    """The directories of a path that are not there, the innermost first."""
+    return [place for place in (path, *path.parents) if not place.exists()]
+
+
+def remove_empty(directories: Iterable[Path]) -> None:
+    """Delete directories, the innermost first, up to one that holds something."""
+    for place in directories:
+        if not place.exists() or any(place.iterdir()):
+            break
+        place.rmdir()
 
 
 def remove_leftovers(directories: Iterable[Path]) -> None:

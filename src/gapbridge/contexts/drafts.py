@@ -79,8 +79,10 @@ def _heads(model: PreTrainedModel | PeftModel, args: Any) -> FutureHeads | None:
     Raises:
         ConfigError: there are none.
     """
-    heads = heads_beside(model) if args.round_index == 1 else None
-    if heads is None and args.round_index == 1:
+    if args.round_index > 1:
+        return None
+    heads = heads_beside(model)
+    if heads is None:
         raise ConfigError(
             f"speculative_drafts: {model.name_or_path or 'the model'} has no {HEADS_FILE}: start from a whole model "
             "that was trained with num_future_tokens above 1, or leave it out"

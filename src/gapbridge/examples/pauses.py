@@ -43,12 +43,12 @@ def pause_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
     return None if pauses is None else int(tokenizer.convert_tokens_to_ids(pauses.token))
 
 
-def pauses_after_prompt(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The ids that stand between a prompt and its answer: M pauses, or nothing."""
-    pauses = recorded_pauses(tokenizer)
-    if pauses is None or not pauses.count:
+def pauses_after_prompt(tokenizer: PreTrainedTokenizerBase, count: int | None = None) -> list[int]:
+    """The ids that stand between a prompt and its answer: M pauses, or nothing. `count`: another M."""
+    pauses, pause = recorded_pauses(tokenizer), pause_id(tokenizer)
+    if pauses is None or pause is None:
         return []
-    return [int(tokenizer.convert_tokens_to_ids(pauses.token))] * pauses.count
+    return [pause] * (pauses.count if count is None else count)
 
 
 def with_pauses(examples: Examples, pauses: list[int]) -> Examples:

@@ -21,6 +21,7 @@ from ..runs.inputs import load_start
 from ..runs.job import Job, read_job
 from ..runs.rounds import rounds_of
 from ..runs.tables import number, table
+from ..runs.validate import cpu_option
 from ..tasks.published import MODELS
 from ..training.draft_config import DraftFields
 from ..training.preferences import PreferenceMethod
@@ -66,8 +67,7 @@ def run_plan(args: argparse.Namespace, overrides: list[str]) -> Plan:
     if faults:
         raise ConfigError(faults)
     on_cpu = args.measure or not torch.accelerator.is_available()
-    cpu = ["--use_cpu", "true"] if not torch.accelerator.is_available() and "--use_cpu" not in overrides else []
-    job = read_job(["--config", args.config, *overrides, *cpu])
+    job = read_job(["--config", args.config, *overrides, *cpu_option(overrides)])
     work = workload(job, args.gpus, rows=args.rows, row_tokens=args.row_tokens)
     found = plan(job, work, gpus=args.gpus, usable=args.gpu_memory * _GIB * USABLE, tflops=args.tflops)
     if args.measure:
@@ -219,6 +219,7 @@ def _column(parts: Memory, usable: float) -> dict[str, str | None]:
 
 def _show(job: Job, found: Plan, args: argparse.Namespace, *, measured: bool) -> None:
     work, step, training = found.work, found.step, job.args
+    usable = args.gpu_memory * _GIB * USABLE
     trained = "" if step.trained == step.parameters else f", {number(step.trained)} of them trained"
     counted = "counted here" if work.exact else "as published, each taken for as long as it may be"
     if not work.exact and args.row_tokens:
@@ -235,10 +236,9 @@ def _show(job: Job, found: Plan, args: argparse.Namespace, *, measured: bool) ->
         for index, part in enumerate(work.rounds, 1)
     }
     print("\n".join(table("", rounds)))
-    columns = {name: _column(parts, args.gpu_memory * _GIB * USABLE) for name, parts in found.memories.items()}
+    columns = {name: _column(parts, usable) for name, parts in found.memories.items()}
     print("\n".join(table("GiB on each device", columns)))
     if found.best is None:
-        usable = args.gpu_memory * _GIB * USABLE
         drawing = all(sum(parts.drawing.values()) > usable for parts in found.memories.values())
         way = "lower generation_batch_tokens" if drawing else "take an adapter, more devices or a lower max_length"
         print(f"nothing fits {args.gpus} × {args.gpu_memory:g} GiB: {way}")

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from ..errors import ConfigError, GapbridgeError
@@ -21,7 +20,7 @@ from ..files import write_text_atomic
 from ..recipe.values import read_yaml
 from ..runs.job import Job, read_job
 from ..runs.train import train
-from ..runs.validate import describe, key_faults, validate
+from ..runs.validate import cpu_option, describe, key_faults, validate
 from ..tasks.published import DATA, MODELS, PublishedData, PublishedModel, conversation_row, preference_row
 from .stand_ins import data_stand_in, model_stand_in, small_copy
 
@@ -90,8 +89,7 @@ def tiny_recipe(
     Raises:
         ConfigError: the recipe has faults, all of them listed.
     """
-    cpu = [] if torch.accelerator.is_available() or "--use_cpu" in overrides else ["--use_cpu", "true"]
-    job = read_job(["--config", path, *overrides, *cpu], method)
+    job = read_job(["--config", path, *overrides, *cpu_option(overrides)], method)
     keys = {"method": job.name, **job.recipe.keys}
     notes: list[str] = []
     keys |= _data_keys(job, keys, notes) | _model_keys(job, Path(path), folder, notes)
@@ -123,13 +121,12 @@ def run_offline(
     Raises:
         ConfigError: listing the faults of all of them. Whatever training raises.
     """
-    cpu = [] if torch.accelerator.is_available() or "--use_cpu" in overrides else ["--use_cpu", "true"]
     failed: list[str] = []
     for path in paths:
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             try:
-                whole = read_job(["--config", path, *overrides, *cpu], method)
+                whole = read_job(["--config", path, *overrides, *cpu_option(overrides)], method)
                 written, notes = tiny_recipe(path, overrides, method, Path(folder))
                 job = read_job(["--config", str(written)])
                 faults, checked = validate(job, all_rows=all_rows)

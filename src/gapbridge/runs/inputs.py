@@ -25,7 +25,7 @@ from ..training.loading import (
     prepare_tokenizer,
     require_local,
 )
-from ..training.once import read_once
+from ..training.once import read_once, reading_identity
 from .job import Job
 
 
@@ -101,19 +101,10 @@ def load_examples(
 
     if directory is None:
         return {part: read(part) for part in parts}
-    keys = asdict(job.data)
+    shared = {**reading_identity(job.method, tokenizer, model, job.args), "keys": asdict(job.data)}
     return {
         part: read_once(
-            job.method,
-            directory,
-            part,
-            dataset,
-            tokenizer,
-            model,
-            job.args,
-            partial(read, part),
-            keys=keys,
-            source=source,
+            job.method, directory, part, dataset, {**shared, "source": source}, job.args, partial(read, part)
         )
         for part, (dataset, source) in parts.items()
     }

@@ -170,6 +170,11 @@ def describe(job: Job) -> str:
     return f"{method}: {job.model.model_name_or_path} → {args.output_dir}, {batch} rows a step and process"
 
 
+def cpu_option(overrides: Sequence[str]) -> list[str]:
+    """What makes a recipe one for this machine's CPU, where it has nothing else and the options say nothing of it."""
+    return [] if torch.accelerator.is_available() or "--use_cpu" in overrides else ["--use_cpu", "true"]
+
+
 def run_validate(
     paths: Sequence[str], overrides: Sequence[str], *, method: str | None = None, all_rows: bool = False
 ) -> None:
@@ -182,10 +187,9 @@ def run_validate(
     Raises:
         ConfigError: listing the faults of all of them.
     """
-    overrides = list(overrides)
-    if not torch.accelerator.is_available() and "--use_cpu" not in overrides:
+    if cpu := cpu_option(overrides):
         print("this machine has no accelerator: recipes are checked as if for its CPU")
-        overrides += ["--use_cpu", "true"]
+        overrides = [*overrides, *cpu]
     failed = []
     for path in paths:
         try:

@@ -14,13 +14,13 @@ from rich.text import Text
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..contexts.fill import Contexts, fill_store, open_store
-from ..contexts.fingerprint import tokenizer_fingerprint, weights_fingerprint
+from ..contexts.fingerprint import weights_fingerprint
 from ..contexts.store import ContextStore
 from ..examples.example import IGNORE, Example, ExampleSet
 from ..examples.tables import in_parts, open_table, write_table
 from ..files import sha256
 from .account import Counts
-from .once import ROWS, make_once, method_name, table_path
+from .once import ROWS, make_once, table_path
 from .rows import Row, rows_of, rows_to_dataset
 
 
@@ -118,26 +118,25 @@ def keep_rows(
     examples: ExampleSet,
     tokenizer: PreTrainedTokenizerBase,
     args: Any,
-    settings: Mapping[str, Any],
+    shared: Mapping[str, Any],
     drawing: Drawing | None = None,
 ) -> Rows:
     """All rows of a part, in a table below `args.output_dir`: process 0 makes it, all map it into memory, and a later
     start finds it again. Older ones of the part are deleted.
 
     Args:
-        settings: `settings_of(args)` as the caller gave them: constructors of trainers write into `args`.
+        shared: `shared_identity`, with the settings as the caller gave them: constructors of trainers write into
+            `args`.
 
     Raises:
         StoreError: what is there is damaged. RunError: another process failed.
     """
     contexts = [] if drawing is None else [drawing.store.manifest_path]
     identity = {
-        "method": method_name(method),
+        **shared,
         "examples": [examples.fingerprint(), examples.conversational, examples.stops, examples.date],
         "chat_template_kwargs": dict(examples.chat_template_kwargs),
         "contexts": [sha256(path) for path in [*contexts, *method.row_sources(args)]],
-        "tokenizer": tokenizer_fingerprint(tokenizer),
-        "settings": settings,
     }
     path = table_path(Path(args.output_dir) / ROWS, part, identity)
 

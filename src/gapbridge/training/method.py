@@ -46,7 +46,7 @@ from .building import (
 from .config import DrawFields, RoundFields
 from .guards import Guards
 from .loading import load_model, load_tokenizer, prepare_tokenizer, record_revision
-from .once import EXAMPLES, TakenBack, read_once, settings_of
+from .once import EXAMPLES, TakenBack, read_once, reading_identity, settings_of, shared_identity
 from .parallel import check_processes
 from .rows import ROW_FEATURES, Row, reference_row, show_row
 from .saving import ADAPTER, cache_on, check_mergeable, merge_saved
@@ -307,16 +307,17 @@ class Method(Account, Guards):
     ) -> dict[str, ExampleSet]:
         """The examples of what the constructor was given, kept in `args.output_dir` where it read them itself."""
         parts: dict[str, ExampleSet] = {}
+        identity: dict[str, Any] = {}
         for part, dataset in (("train", train_dataset), ("eval", eval_dataset)):
             if dataset is None:
                 continue
             if isinstance(dataset, ExampleSet):
                 parts[part] = dataset
                 continue
+            identity = identity or reading_identity(cls, tokenizer, model, args)
             source = f"{part}_dataset"
             read = partial(cls.read, dataset, tokenizer, model, args, source, max_length=args.max_length)
-            directory = Path(args.output_dir) / EXAMPLES
-            parts[part] = read_once(cls, directory, part, dataset, tokenizer, model, args, read)
+            parts[part] = read_once(cls, Path(args.output_dir) / EXAMPLES, part, dataset, identity, args, read)
         return parts
 
     def _keep_rows(
@@ -324,7 +325,8 @@ class Method(Account, Guards):
     ) -> dict[str, Rows]:
         """Make the rows that are trained and evaluated, and put them in the place of TRL's placeholder."""
         method = type(self)
-        keep = partial(keep_rows, method, tokenizer=self.processing_class, args=self.args, settings=settings)
+        shared = shared_identity(method, self.processing_class, settings)
+        keep = partial(keep_rows, method, tokenizer=self.processing_class, args=self.args, shared=shared)
         whole: dict[str, Rows] = {"train": keep("train", parts["train"], drawing=drawings.get("train"))}
         self.train_dataset = self._prepare(whole["train"], "train")
         if "eval" in parts and method.evaluates_references:

@@ -29,6 +29,7 @@ from ..examples.example import ExampleSet
 from ..examples.kept import keep_examples, open_examples
 from ..examples.tables import content_fingerprint, record_of
 from ..examples.tokens import stop_tokens
+from ..files import remove_empty, to_be_made
 from .config import FREE_SETTINGS
 
 
@@ -51,6 +52,21 @@ def settings_of(args: Any) -> dict[str, Any]:
     """All of a configuration but what changes neither data nor weights: `read` and `rows` may look at any of it."""
     free = FREE_SETTINGS | args.free_settings() | {"local_rank"}
     return {entry.name: vars(args).get(entry.name) for entry in fields(args) if entry.name not in free}
+
+
+def shared_identity(
+    method: type[Method], tokenizer: PreTrainedTokenizerBase, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What determines the tables of all parts. A large tokenizer takes a while to hash: once for all of them."""
+    return {"method": method_name(method), "tokenizer": tokenizer_fingerprint(tokenizer), "settings": settings}
+
+
+def reading_identity(
+    method: type[Method], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None, args: Any
+) -> dict[str, Any]:
+    """What examples depend on besides the data."""
+    shared = shared_identity(method, tokenizer, settings_of(args))
+    return {**shared, "stops": stop_tokens(tokenizer, model)}
 
 
 def make_once(path: Path, args: Any, make: Callable[[], None]) -> None:
@@ -78,31 +94,21 @@ def read_once(
     directory: Path,
     part: str,
     dataset: Dataset,
-    tokenizer: PreTrainedTokenizerBase,
-    model: PreTrainedModel | None,
+    identity: Mapping[str, Any],
     args: Any,
     read: Callable[[], ExampleSet],
-    **more: Any,
 ) -> ExampleSet:
     """The examples of a part, read by process 0 and mapped into memory by all; those of an earlier start where they
     were made of the same.
 
     Args:
-        dataset: what `read` reads, `tokenizer`, `model` and `args` what it reads it with, `more` what else.
+        dataset: what `read` reads; `identity`: all else that it depends on.
 
     Raises:
         GapbridgeError: what `read` raises; in the other processes a RunError that names it.
         StoreError: what is there is damaged.
     """
-    identity = {
-        "method": method_name(method),
-        "data": content_fingerprint(dataset),
-        "tokenizer": tokenizer_fingerprint(tokenizer),
-        "stops": stop_tokens(tokenizer, model),
-        "settings": settings_of(args),
-        **more,
-    }
-    path = table_path(directory, part, identity)
+    path = table_path(directory, part, {**identity, "data": content_fingerprint(dataset)})
     make_once(path, args, lambda: keep_examples(read(), path))
     return open_examples(path, method.example_set, check=args.process_index == 0)
 
@@ -130,7 +136,7 @@ class TakenBack:
         self._directory, self._active = directory, active
 
     def __enter__(self) -> TakenBack:
-        self._made = [place for place in (self._directory, *self._directory.parents) if not place.exists()]
+        self._made = to_be_made(self._directory)
         self._before = set(self._files())
         return self
 
@@ -144,10 +150,7 @@ class TakenBack:
             return
         for path in set(self._files()) - self._before:
             path.unlink(missing_ok=True)
-        for place in self._made:
-            if not place.exists() or any(place.iterdir()):
-                break
-            place.rmdir()
+        remove_empty(self._made)
 
     def _files(self) -> list[Path]:
         return list(self._directory.glob("[!.]*"))  # hidden: the signs of life that others may still read

@@ -136,12 +136,9 @@ class _Gradients:
         self.found: list[Tensor | None] = [None] * len(inputs)
         self._places = {id(tensor): at for at, tensor in enumerate(inputs)}
 
-    def place(self, tensor: Tensor) -> int | None:
-        return self._places.get(id(tensor))
-
     def of(self, tensor: Tensor) -> Tensor | None:
         """The sum for a parameter, to add to; None where it does not learn."""
-        at = self.place(tensor)
+        at = self._places.get(id(tensor))
         if at is None:
             return None
         if self.found[at] is None:

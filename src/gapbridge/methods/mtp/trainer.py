@@ -212,11 +212,9 @@ class MTPTrainer(Method, FutureSFTTrainer):
             raise ConfigError(faults)
         count = args.num_future_tokens - 1
         path = saved_heads(model.config._name_or_path)
-        heads = add_heads(model, count, args.future_head)
+        add_heads(model, count, args.future_head)
         if path is not None:
             load_heads(model, path)
-        for weight in heads.parameters():
-            weight.requires_grad_(True)
 
 
 METHOD = MTPTrainer

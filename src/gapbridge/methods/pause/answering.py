@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...decoding import Draft, DrawOptions, draft_answers
 from ...errors import ConfigError
-from ...examples.pauses import Pauses, pause_id, recorded_pauses
+from ...examples.pauses import Pauses, pause_id, pauses_after_prompt, recorded_pauses
 from ...examples.template import ChatTemplate, Messages
 from ...examples.tokens import stop_tokens, unnamed_tokens
 
@@ -188,5 +188,4 @@ def _pauses(tokenizer: PreTrainedTokenizerBase, count: int | None) -> tuple[Paus
 
 
 def _pause_ids(tokenizer: PreTrainedTokenizerBase, count: int | None) -> list[int]:
-    known, wanted = _pauses(tokenizer, count)
-    return [int(tokenizer.convert_tokens_to_ids(known.token))] * wanted
+    return pauses_after_prompt(tokenizer, _pauses(tokenizer, count)[1])
