@@ -91,11 +91,14 @@ def to_be_made(path: Path) -> list[Path]:
 
 
 def remove_empty(directories: Iterable[Path]) -> None:
-    """Delete directories, the innermost first, up to one that holds something."""
+    """Delete directories, the innermost first, up to one that holds something. Other processes may do so too."""
     for place in directories:
-        if not place.exists() or any(place.iterdir()):
+        try:
+            place.rmdir()
+        except FileNotFoundError:
+            continue
+        except OSError:  # it holds something
             break
-        place.rmdir()
 
 
 def remove_leftovers(directories: Iterable[Path]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -115,4 +116,9 @@ if __name__ == "__main__":
         outcome = logged(sys.argv[1], Path(sys.argv[2]), 2)
     rank = PartialState().process_index
     (Path(sys.argv[2]) / f"logged-{rank}.json").write_text(json.dumps(outcome))
-    PartialState().destroy_process_group()  # gloo's threads, left to the interpreter, can abort it at exit
+    PartialState().wait_for_everyone()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A device mesh keeps gloo's threads even when the process groups are destroyed, and they can abort the interpreter
+    # while it is torn down.
+    os._exit(0)

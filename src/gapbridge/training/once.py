@@ -129,27 +129,29 @@ class TakenBack:
     """Around what may still be refused: after an exception the files that came into `directory` are gone again, with
     the directories that were made for them, unless `keep` was called.
 
-    `active`: whether this process is the one that writes them.
+    `active`: whether this process is the one that writes them. The others only delete the directory, and only when it
+    is empty: as long as their signs of life are in it the one that writes cannot.
     """
 
     def __init__(self, directory: Path, *, active: bool) -> None:
-        self._directory, self._active = directory, active
+        self._directory, self._active, self._kept = directory, active, False
 
     def __enter__(self) -> TakenBack:
-        self._made = to_be_made(self._directory)
+        self._made = to_be_made(self._directory) if self._active else [self._directory]
         self._before = set(self._files())
         return self
 
     def keep(self) -> None:
-        self._active = False
+        self._kept = True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is None or not self._active:
+        if error is None or self._kept:
             return
-        for path in set(self._files()) - self._before:
-            path.unlink(missing_ok=True)
+        if self._active:
+            for path in set(self._files()) - self._before:
+                path.unlink(missing_ok=True)
         remove_empty(self._made)
 
     def _files(self) -> list[Path]:
