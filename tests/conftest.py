@@ -88,6 +88,12 @@ def tokenizer() -> Any:
 
 
 @pytest.fixture
+def own_tokenizer() -> Any:
+    """Not the shared one: for tests that add tokens to it."""
+    return AutoTokenizer.from_pretrained(BASE)
+
+
+@pytest.fixture
 def make_base() -> Callable[[], PreTrainedModel]:
     """The embedded base model, freshly loaded."""
     return lambda: AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)

@@ -6,38 +6,17 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import VOCAB, sharpen, tiny_llama
-from transformers import (
-    GPTNeoXConfig,
-    GPTNeoXForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    PreTrainedModel,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
+from conftest import tiny_llama
+from shapes import SHAPES, model_of
+from transformers import PreTrainedModel
 
 from gapbridge.decoding import draft_answers
 from gapbridge.decoding.future_heads import add_heads
 from gapbridge.decoding.speculation import Speculation
 
 
-SHAPE = {
-    "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-}  # fmt: skip
 STOPS = [3, 4, 5]
 PROMPTS = [[7 + (3 * row + 5 * at) % 80 for at in range(2 + 4 * row % 13)] for row in range(9)]
-
-
-def model_of(name: str) -> PreTrainedModel:
-    torch.manual_seed(0)
-    if name == "llama":
-        return tiny_llama()
-    if name == "mistral":
-        return sharpen(MistralForCausalLM(MistralConfig(**SHAPE, num_key_value_heads=2, sliding_window=8)), 3.0)
-    if name == "qwen":
-        return sharpen(Qwen2ForCausalLM(Qwen2Config(**SHAPE, num_key_value_heads=2)), 3.0)
-    return sharpen(GPTNeoXForCausalLM(GPTNeoXConfig(**SHAPE)), 3.0)
 
 
 def answers(model: PreTrainedModel, speculation: Speculation | None = None, **options: Any) -> list[Any]:
@@ -47,7 +26,7 @@ def answers(model: PreTrainedModel, speculation: Speculation | None = None, **op
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("kind", ["layer", "linear"])
-@pytest.mark.parametrize("name", ["llama", "mistral", "qwen", "gpt-neox"])
+@pytest.mark.parametrize("name", SHAPES)
 def test_the_same_tokens_as_without(name: str, kind: str, temperature: float) -> None:
     """Ragged prompts, rows that end at stop tokens and at the limit, and more prompts than rows."""
     model = model_of(name)

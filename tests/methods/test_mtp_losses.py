@@ -2,54 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import pytest
 import torch
-from conftest import VOCAB, sharpen, tiny_llama
+from conftest import VOCAB
+from shapes import SHAPE, SHAPES, model_of
 from torch import Tensor, nn
-from transformers import (
-    GPTNeoXConfig,
-    GPTNeoXForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    PreTrainedModel,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
+from transformers import PreTrainedModel
 
 from gapbridge import ConfigError
 from gapbridge.decoding.future_heads import FutureHeads, add_heads, head_states, head_unembedding, listening, parts_of
 from gapbridge.methods.mtp import losses
 from gapbridge.methods.mtp.losses import HeadLoss, future_targets, losses_at_once, losses_in_sequence
-
-
-SHAPE = {
-    "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-}  # fmt: skip
-
-
-def mistral() -> PreTrainedModel:
-    return MistralForCausalLM(MistralConfig(**SHAPE, num_key_value_heads=2, sliding_window=6))
-
-
-def qwen() -> PreTrainedModel:
-    return Qwen2ForCausalLM(Qwen2Config(**SHAPE, num_key_value_heads=2, tie_word_embeddings=True))
-
-
-def gpt_neox() -> PreTrainedModel:
-    return GPTNeoXForCausalLM(GPTNeoXConfig(**SHAPE))
-
-
-MODELS: dict[str, Callable[[], PreTrainedModel]] = {
-    "llama": tiny_llama, "mistral": mistral, "qwen": qwen, "gpt-neox": gpt_neox,
-}  # fmt: skip
-
-
-def model_of(name: str) -> PreTrainedModel:
-    torch.manual_seed(0)
-    return MODELS[name]() if name == "llama" else sharpen(MODELS[name](), 3.0)
 
 
 def test_targets_by_hand() -> None:
@@ -94,7 +59,7 @@ def gradients(model: PreTrainedModel, loss: Tensor) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("kind", ["layer", "linear"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SHAPES)
 def test_one_after_another_is_all_at_once(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures to 1e-6, gradients to 1e-5, with chunks that do not divide the positions."""
     monkeypatch.setattr(losses, "SCORES", 7 * VOCAB)
@@ -123,7 +88,7 @@ def test_one_after_another_is_all_at_once(name: str, kind: str, monkeypatch: pyt
 
 def test_new_heads_are_the_last_layer() -> None:
     """With a copied layer a head says what head 1 says, so its states are the model's final states."""
-    for name in MODELS:
+    for name in SHAPES:
         model = model_of(name)
         heads = add_heads(model, 2, "layer")
         tokens = torch.randint(0, VOCAB, (2, 9))

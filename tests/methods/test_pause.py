@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,41 +12,20 @@ from conftest import BASE
 from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
+from paused import COMMON, MakeBase, chats, examples_of, pause, prompts, texts, trainer_of, untied
 from peft import AutoPeftModelForCausalLM, LoraConfig, LoraModel, PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gapbridge import (
-    BASHConfig,
-    BASHTrainer,
-    ConfigError,
-    DataError,
-    PauseConfig,
-    PauseTrainer,
-    RACConfig,
-    RACTrainer,
-    build_examples,
-    build_preferences,
-)
-from gapbridge.answers.modes import read_modes
+from gapbridge import ConfigError, DataError, PauseConfig, PauseTrainer, build_preferences
 from gapbridge.contexts.fingerprint import tokenizer_fingerprint, weights_fingerprint
-from gapbridge.decoding import Draft, DrawOptions
 from gapbridge.examples.pauses import pause_id, pauses_after_prompt
 from gapbridge.examples.tokens import stop_tokens
-from gapbridge.methods.pause import completion_request, generate, paused_prompt, paused_template, paused_text
-from gapbridge.methods.pause.answering import paused_answers
-from gapbridge.methods.pause.pause_token import add_pauses
+from gapbridge.methods.pause import generate, paused_prompt
 from gapbridge.methods.pause.rows import mask_pauses, with_random_pauses
-from gapbridge.methods.rac.correct import correct
-from gapbridge.tasks.word_problems import problems
 from gapbridge.training.loading import load_model
 
 
 PAUSE = 96
-COMMON: dict[str, Any] = {
-    "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none", "max_length": 400,
-    "per_device_train_batch_size": 4, "max_steps": 2, "save_strategy": "no", "learning_rate": 1e-2,
-}  # fmt: skip
-MakeBase = Callable[[], PreTrainedModel]
 rows = st.lists(st.tuples(st.integers(0, 95), st.booleans()), min_size=1, max_size=12).map(
     lambda pairs: {
         "id": "a",
@@ -56,57 +34,6 @@ rows = st.lists(st.tuples(st.integers(0, 95), st.booleans()), min_size=1, max_si
         "drawn": [False] * len(pairs),
     }
 )
-
-
-@pytest.fixture
-def own_tokenizer() -> Any:
-    """Not the shared one: a pause token is added in place."""
-    return AutoTokenizer.from_pretrained(BASE)
-
-
-def chats(count: int = 4, split: str = "train") -> Dataset:
-    return Dataset.from_list([problem.row() for problem in problems(split, count=count, steps=(1, 2))])
-
-
-def texts(count: int = 4) -> Dataset:
-    return Dataset.from_list(
-        [
-            {"id": p.id, "prompt": f"{p.question}\n", "completion": p.answer}
-            for p in problems("train", count=count, steps=(1,))
-        ]
-    )
-
-
-def prompts(count: int = 3) -> list[Any]:
-    return [problem.row()["prompt"] for problem in problems("test", count=count, steps=(1, 2))]
-
-
-def pause(model: PreTrainedModel | None, tokenizer: Any, count: int = 3, **options: Any) -> int:
-    add_pauses(model, tokenizer, **{"token": "<|pause|>", "count": count, "init": "mean", "seed": 0, **options})
-    index = pause_id(tokenizer)
-    assert index is not None
-    return index
-
-
-def trainer_of(folder: Path, model: PreTrainedModel, tokenizer: Any, **options: Any) -> PauseTrainer:
-    given = {key: options.pop(key) for key in ("eval_dataset", "peft_config") if key in options}
-    args = PauseConfig(str(folder), **{**COMMON, "num_pause_tokens": 3, **options})
-    return PauseTrainer(model=model, args=args, train_dataset=chats(), processing_class=tokenizer, **given)
-
-
-def examples_of(dataset: Dataset, tokenizer: Any, **options: Any) -> Any:
-    return build_examples(dataset, tokenizer, **{"stops": stop_tokens(tokenizer), "max_length": None, **options})
-
-
-def untied(model: PreTrainedModel) -> PreTrainedModel:
-    """The same model whose output head has weights of its own."""
-    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
-    config = copy.deepcopy(model.config)
-    config.tie_word_embeddings = False
-    other = LlamaForCausalLM(config)
-    other.load_state_dict(weights)
-    other.generation_config = model.generation_config
-    return other
 
 
 def test_changing_the_number_changes_so_many_positions_at_the_end_of_the_prompt(own_tokenizer: Any) -> None:
@@ -360,137 +287,3 @@ def test_other_adapters_are_refused(own_tokenizer: Any, make_base: MakeBase, tmp
     whole = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj"], modules_to_save=["embed_tokens"])
     trainer = trainer_of(tmp_path, make_base(), own_tokenizer, peft_config=whole)
     assert isinstance(trainer.model.base_model, LoraModel)
-
-
-def test_saved_and_loaded_it_answers_with_the_same_tokens(
-    own_tokenizer: Any, make_base: MakeBase, tmp_path: Path
-) -> None:
-    """And `transformers` alone gives them too: model, tokenizer, and M times the token's text behind the prompt."""
-    trainer = trainer_of(tmp_path, make_base(), own_tokenizer)
-    trainer.train()
-    trainer.save_model(str(tmp_path / "saved"))
-    wanted = generate(trainer.model, own_tokenizer, prompts(), max_completion_length=12)
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "saved")
-    assert generate(model, tokenizer, prompts(), max_completion_length=12) == wanted
-    for prompt, answer in zip(prompts(), wanted, strict=True):
-        asked = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False) + "<|pause|>" * 3
-        ids = tokenizer(asked, return_tensors="pt")
-        said = model.generate(**ids, max_new_tokens=12, do_sample=False)[0, ids["input_ids"].shape[1] :]
-        assert tokenizer.decode(said, skip_special_tokens=True) == answer
-
-
-def test_prompts_for_servers(own_tokenizer: Any) -> None:
-    index = pause(None, own_tokenizer, 3)
-    chat = [{"role": "user", "content": "How many?"}]
-    asked = own_tokenizer.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]
-    assert paused_prompt(own_tokenizer, chat) == [*asked, index, index, index] == paused_prompt(own_tokenizer, asked)
-    assert paused_prompt(own_tokenizer, chat, 0) == asked
-    text = "A text,\n"
-    assert paused_prompt(own_tokenizer, text, 2) == [*own_tokenizer(text)["input_ids"], index, index]
-    for prompt in (chat, text):
-        assert own_tokenizer(paused_text(own_tokenizer, prompt, 4))["input_ids"] == paused_prompt(
-            own_tokenizer, prompt, 4
-        )
-    assert completion_request(own_tokenizer, chat, 1) == {"prompt": [*asked, index], "logit_bias": {str(index): -100}}
-    served = paused_template(own_tokenizer)
-    render = {"chat_template": served, "tokenize": False}
-    plain = own_tokenizer.apply_chat_template(chat, tokenize=False)
-    assert own_tokenizer.apply_chat_template(chat, **render) == plain, "a conversation that asks nothing"
-    for options, count in (({}, 3), ({"num_pause_tokens": 5}, 5), ({"num_pause_tokens": 0}, 0)):
-        text = own_tokenizer.apply_chat_template(chat, add_generation_prompt=True, **render, **options)
-        assert own_tokenizer(text)["input_ids"] == [*asked, *[index] * count]
-    for wrong in (-1, 1.5, True):
-        with pytest.raises(ConfigError, match="whole number"):
-            paused_prompt(own_tokenizer, chat, wrong)  # type: ignore[arg-type]
-
-
-def test_no_answer_holds_a_pause(own_tokenizer: Any, make_base: MakeBase) -> None:
-    """Not even of a model that would write nothing else; here and with `transformers`' own `generate`."""
-    model = untied(make_base())
-    index = pause(model, own_tokenizer)
-    last = torch.tensor([paused_prompt(own_tokenizer, prompts(1)[0])])
-    hidden = model.model(last).last_hidden_state[0, -1]
-    with torch.no_grad():
-        model.get_output_embeddings().weight[index] = 100 * hidden / hidden.norm() ** 2
-    assert model(last).logits[0, -1].argmax() == index
-    for options in ({}, {"temperature": 1.0}):
-        (answer,) = generate(model, own_tokenizer, prompts(1), max_completion_length=8, **options)
-        assert answer
-    args = RACConfig("unused", use_cpu=True, bf16=False, report_to="none", max_draft_length=8)
-    contexts = RACTrainer.contexts(model, own_tokenizer, examples_of(chats(2), own_tokenizer), args)
-    assert contexts is not None
-    drawn = contexts.draw(list(examples_of(chats(2), own_tokenizer)), lambda _: None)
-    assert not any(index in tokens for tokens in drawn["tokens"])
-    assert index not in model.generate(last, max_new_tokens=8, do_sample=False)[0, last.shape[1] :]
-
-
-def test_mixed_contexts_of_a_paused_model(own_tokenizer: Any, make_base: MakeBase, tmp_path: Path) -> None:
-    """The rows carry the pauses; no coin falls on one, also where the data's own answers hold some."""
-    model = make_base()
-    index = pause(model, own_tokenizer, 2)
-    data = Dataset.from_list(
-        [
-            {"id": p.id, "prompt": f"{p.question}\n", "completion": p.answer[:9] + "<|pause|>" * 2 + p.answer[9:]}
-            for p in problems("train", count=4, steps=(1,))
-        ]
-    )
-    args = BASHConfig(str(tmp_path), **COMMON, mixture_coefficient=1.0)
-    trainer = BASHTrainer(model=model, args=args, train_dataset=data, processing_class=own_tokenizer)
-    assert pauses_after_prompt(own_tokenizer) == [index] * 2, "another method leaves them as they are"
-    for row, example in zip(trainer.row_ids, trainer.examples, strict=True):
-        assert row["input_ids"][: len(example.prompt)] == example.prompt and example.prompt[-2:] == [index] * 2
-        at = [place for place, token in enumerate(row["input_ids"]) if token == index]
-        whole = [place for place, token in enumerate([*example.prompt, *example.reference]) if token == index]
-        assert at == whole and len(at) == 4 and not any(row["drawn"][place] for place in at)
-        assert sum(row["drawn"]) > 5
-    trainer.train()
-
-
-@pytest.mark.parametrize("data", [chats(3), texts(3)], ids=["chat", "text"])
-def test_corrections_of_a_paused_model(data: Dataset, own_tokenizer: Any, make_base: MakeBase, tmp_path: Path) -> None:
-    """x, pauses, draft, request, pauses, y; and what is asked for a correction afterwards is what was trained."""
-    model = make_base()
-    index = pause(model, own_tokenizer, 2)
-    args = RACConfig(str(tmp_path), **COMMON, reference_rows=0.0, max_draft_length=10)
-    trainer = RACTrainer(model=model, args=args, train_dataset=data, processing_class=own_tokenizer)
-    for row, example in zip(trainer.row_ids, trainer.examples, strict=True):
-        start = row["labels"].index(example.reference[0])
-        assert row["input_ids"][start:] == [*example.reference, *example.trailer] == row["labels"][start:]
-        assert row["input_ids"][start - 2 : start] == [index] * 2
-        first = row["drawn"].index(True)
-        assert row["input_ids"][:first] == example.asked and row["input_ids"][first - 2 : first] == [index] * 2
-        assert row["input_ids"].count(index) == 4 and index not in row["labels"]
-    asked = [row["prompt"] for row in data]
-    (one, *_), (other, *_) = (
-        correct(model, own_tokenizer, some, max_completion_length=6, conversational=isinstance(asked[0], list))
-        for some in (asked, [example.asked for example in trainer.examples])
-    )
-    assert one == other
-
-
-def test_the_answer_mode(own_tokenizer: Any, make_base: MakeBase) -> None:
-    model, plain = make_base(), AutoTokenizer.from_pretrained(BASE)
-    pause(model, own_tokenizer, 3)
-    asked = [example.asked for example in examples_of(chats(2, "test"), own_tokenizer)]
-    first = [Draft([5, 1], True)] * 2
-    how: dict[str, Any] = {"ids": [0, 1], "conversational": True, "max_completion_length": 8}
-    how["options"] = DrawOptions(temperature=0, suppress_tokens=(512,))
-    for same in (None, 3):
-        assert paused_answers(model, own_tokenizer, asked, first, settings={"num_pause_tokens": same}, **how) == first
-    for count in (0, 5):
-        drafts = paused_answers(model, own_tokenizer, asked, first, settings={"num_pause_tokens": count}, **how)
-        bare = [ids[:-3] for ids in asked]
-        said = generate(model, own_tokenizer, bare, num_pause_tokens=count, max_completion_length=8)
-        assert [own_tokenizer.decode(draft.tokens, skip_special_tokens=True) for draft in drafts] == said
-    with pytest.raises(ConfigError, match="no pause token"):
-        paused_answers(make_base(), plain, asked, first, settings={"num_pause_tokens": None}, **how)
-
-
-def test_both_modes_are_those_that_any_model_can_take() -> None:
-    from argparse import Namespace
-
-    told, _ = read_modes(Namespace(mode=["both"]), [])
-    assert "paused" not in told and {"direct", "corrected"} <= set(told)
-    told, rest = read_modes(Namespace(mode=["direct", "paused"]), ["--num_pause_tokens", "4", "--seed", "1"])
-    assert told["paused"] == {"num_pause_tokens": "4"} and rest == ["--seed", "1"]
