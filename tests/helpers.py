@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -27,6 +28,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
     ["gapbridge.cli", "gapbridge.runs.train", "gapbridge.evaluation.command"]
+    + ["deepspeed", "scipy.io", "matplotlib.backends.backend_agg"]  # what accelerate and a report import
     + [f"gapbridge.methods.{name}.trainer" for name in methods.names()]
 )
 
@@ -36,6 +38,7 @@ def _command(arguments: tuple[str, ...], output: str, errors: str) -> None:
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     os.chdir(ROOT)
     torch.set_num_threads(1)
+    gc.freeze()  # what is imported is no garbage: each collection would look at all of it
     cli.main(list(arguments))
 
 

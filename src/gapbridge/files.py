@@ -91,14 +91,11 @@ def to_be_made(path: Path) -> list[Path]:
 
 
 def remove_empty(directories: Iterable[Path]) -> None:
-    """Delete directories, the innermost first, up to one that holds something. Other processes may do so too."""
+    """Delete directories, the innermost first, up to one that holds something."""
     for place in directories:
-        try:
-            place.rmdir()
-        except FileNotFoundError:
-            continue
-        except OSError:  # it holds something
+        if not place.exists() or any(place.iterdir()):
             break
+        place.rmdir()
 
 
 def remove_leftovers(directories: Iterable[Path]) -> None:

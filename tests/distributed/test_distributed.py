@@ -7,15 +7,18 @@ mixed precision; `distributed/on_cpu.py` says what is bridged.
 from __future__ import annotations
 
 import json
+import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import forked
+import on_cpu
 import psutil
 import pytest
 import torch
@@ -28,7 +31,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaF
 
 pytestmark = pytest.mark.slow
 
-ON_CPU = ROOT / "tests" / "distributed" / "on_cpu.py"
 STEPS, SHARDS = 4, 6
 LORA = ["--use_peft", "true", "--lora_r", "4", "--lora_dropout", "0", "--lora_target_modules", "q_proj", "v_proj"]
 ROUNDS = {
@@ -69,33 +71,34 @@ def job(name: str, model: Path, folder: Path, processes: int, *options: str, **s
     return {"arguments": [*arguments, *options], **settings}
 
 
-def launch_command(name: str, jobs: list[dict[str, Any]], folder: Path, processes: int) -> list[str]:
-    """The command that runs jobs under a configuration of `accelerate_configs`."""
+def accelerate_config(name: str, folder: Path) -> Path:
+    """A configuration of `accelerate_configs` without mixed precision."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = (ROOT / "accelerate_configs" / f"{name}.yaml").read_text(encoding="utf-8")
-    (folder / "accelerate.yaml").write_text(config.replace("mixed_precision: bf16", "mixed_precision: 'no'"))
-    (folder / "jobs.json").write_text(json.dumps(jobs))
-    options = ["--num_processes", str(processes), "--main_process_port", "0"] if processes > 1 else []
-    return [
-        sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(folder / "accelerate.yaml"),
-        *options, str(ON_CPU), str(folder / "jobs.json"),
-    ]  # fmt: skip
+    text = (ROOT / "accelerate_configs" / f"{name}.yaml").read_text(encoding="utf-8")
+    (folder / "accelerate.yaml").write_text(text.replace("mixed_precision: bf16", "mixed_precision: 'no'"))
+    return folder / "accelerate.yaml"
 
 
 def launch(name: str, jobs: list[dict[str, Any]], folder: Path, processes: int) -> list[str]:
-    """Run jobs; their outcomes, which are the same in every process."""
-    command = launch_command(name, jobs, folder, processes)
-    completed = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=400)
+    """Run jobs under a configuration; their outcomes, which are the same in every process."""
+    config, log = accelerate_config(name, folder), folder / "log.txt"
+    (folder / "jobs.json").write_text(json.dumps(jobs))
+    forked.launch(config, processes, on_cpu.main, folder / "jobs.json", log)
     files = [folder / f"jobs.json.{rank}" for rank in range(processes)]
     outcomes = [json.loads(file.read_text()) if file.exists() else [] for file in files]
-    assert all(len(entries) == len(jobs) for entries in outcomes), completed.stderr[-4000:]
+    assert all(len(entries) == len(jobs) for entries in outcomes), log.read_text()[-4000:]
     assert all(entries == outcomes[0] for entries in outcomes)
     return list(outcomes[0])
 
 
 def kill_when(condition: Callable[[], bool], name: str, jobs: list[dict[str, Any]], folder: Path) -> None:
     """Start jobs in two processes and SIGKILL these and their launcher as soon as `condition` holds."""
-    command = launch_command(name, jobs, folder, 2)
+    config = accelerate_config(name, folder)
+    (folder / "jobs.json").write_text(json.dumps(jobs))
+    command = [
+        sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), "--num_processes", "2",
+        "--main_process_port", "0", on_cpu.__file__, str(folder / "jobs.json"),
+    ]  # fmt: skip
     launcher = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -207,25 +210,8 @@ class Ranks:
     def __init__(self, jobs: list[dict[str, Any]], folder: Path, **environment: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "jobs.json").write_text(json.dumps(jobs))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        shared = {
-            **ENVIRONMENT,
-            "WORLD_SIZE": "2",
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            **environment,
-        }
         self.logs = [folder / f"log-{rank}.txt" for rank in range(2)]
-        self.processes = [
-            subprocess.Popen(
-                [sys.executable, str(ON_CPU), str(folder / "jobs.json")],
-                cwd=ROOT, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-                stdout=log.open("w"), stderr=subprocess.STDOUT,
-            )
-            for rank, log in enumerate(self.logs)
-        ]  # fmt: skip
+        self.processes = forked.start_ranks(on_cpu.main, folder / "jobs.json", self.logs, environment)
         self.outcomes = [folder / f"jobs.json.{rank}" for rank in range(2)]
 
     def __enter__(self) -> Ranks:
@@ -234,23 +220,28 @@ class Ranks:
     def __exit__(self, *exception: object) -> None:
         for process in self.processes:
             process.kill()
-            process.wait()
+            process.join()
 
     def wait_for(self, condition: Callable[[], bool], timeout: float = 90) -> None:
         deadline = time.monotonic() + timeout
         while not condition():
             for process, log in zip(self.processes, self.logs, strict=True):
-                assert process.poll() is None, log.read_text()[-3000:]
+                assert process.is_alive(), log.read_text()[-3000:]
             assert time.monotonic() < deadline, [log.read_text()[-1500:] for log in self.logs]
             time.sleep(0.002)
 
+    def signal(self, rank: int, number: int) -> None:
+        process = self.processes[rank]
+        assert process.pid is not None
+        os.kill(process.pid, number)
+
     def outcome(self, rank: int, timeout: float) -> str:
-        self.processes[rank].wait(timeout)
+        self.processes[rank].join(timeout)
         assert self.outcomes[rank].exists(), self.logs[rank].read_text()[-3000:]
         return str(json.loads(self.outcomes[rank].read_text())[-1])
 
 
-def is_drawing(process: subprocess.Popen[bytes], contexts: Path) -> bool:
+def is_drawing(process: BaseProcess, contexts: Path) -> bool:
     """Whether the process holds a claim on a shard that is not there yet."""
 
     def owner(path: Path) -> int:
@@ -270,7 +261,7 @@ def test_a_process_that_dies_stops_the_other(victim: int, model: Path, one_proce
     run = job("bash", model, tmp_path, 2, "--ddp_timeout", "12", "--generation_batch_size", "1")
     with Ranks([run], tmp_path / "killed") as ranks:
         ranks.wait_for(lambda: bool(list(contexts.glob("shard-*"))) and is_drawing(ranks.processes[victim], contexts))
-        ranks.processes[victim].send_signal(signal.SIGKILL)
+        ranks.signal(victim, signal.SIGKILL)
         message = ranks.outcome(1 - victim, timeout=60)
     assert message.startswith(f"RunError: process {victim} has shown no sign of life"), message
     assert "start the run again to continue" in message
@@ -285,10 +276,10 @@ def test_a_process_that_dies_stops_the_other(victim: int, model: Path, one_proce
     run["arguments"][-3] = "60"
     with Ranks([run], tmp_path / "again", GROUP_TIMEOUT="10") as ranks:
         ranks.wait_for(lambda: is_drawing(ranks.processes[victim], contexts))
-        ranks.processes[victim].send_signal(signal.SIGSTOP)
+        ranks.signal(victim, signal.SIGSTOP)
         time.sleep(14)
         assert not (contexts / "manifest.json").exists()
-        ranks.processes[victim].send_signal(signal.SIGCONT)
+        ranks.signal(victim, signal.SIGCONT)
         assert [ranks.outcome(rank, timeout=120) for rank in range(2)] == ["done", "done"]
     undisturbed = one_process / "bash" / "round_1" / "_contexts"
     assert made.items() <= contents(contexts, "shard-*").items()

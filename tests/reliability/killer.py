@@ -8,6 +8,7 @@ which later ones are killed.
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
@@ -68,6 +69,7 @@ def work(arguments: list[str], run: str, output: str, log: str | None, at: int |
     from gapbridge import cli
 
     torch.set_num_threads(1)
+    gc.freeze()
     if log is not None:
         events = Events(Path(run), Path(log), at, signal_number)
 

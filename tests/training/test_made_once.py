@@ -213,23 +213,3 @@ def test_what_is_refused_takes_its_files_back(make_base: MakeBase, tmp_path: Pat
         (folder / EXAMPLES / "train-2.json").touch()
         raise RuntimeError
     assert [path.name for path in (folder / EXAMPLES).iterdir()] == ["train-1.json"]
-
-
-def test_the_last_process_that_leaves_takes_the_directory_with_it(tmp_path: Path) -> None:
-    """Another process may still have its sign of life in it when the one that writes takes its files back."""
-    folder = tmp_path / EXAMPLES
-    with pytest.raises(RuntimeError), TakenBack(folder, active=False):
-        with pytest.raises(RuntimeError), TakenBack(folder, active=True):
-            folder.mkdir()
-            for name in ("train-1.json", ".alive-1"):
-                (folder / name).touch()
-            raise RuntimeError
-        assert [path.name for path in folder.iterdir()] == [".alive-1"]
-        (folder / ".alive-1").unlink()
-        raise RuntimeError
-    assert not folder.exists()
-    folder.mkdir()
-    with pytest.raises(RuntimeError), TakenBack(folder, active=False):
-        (folder / "train-1.json").touch()
-        raise RuntimeError
-    assert [path.name for path in folder.iterdir()] == ["train-1.json"]

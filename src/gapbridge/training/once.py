@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from accelerate import PartialState
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -72,21 +73,25 @@ def reading_identity(
 def make_once(path: Path, args: Any, make: Callable[[], None]) -> None:
     """Have process 0 `make` the table at `path`, unless it is there; the others wait.
 
+    All go on together: whoever is refused afterwards takes back a file that all have seen, and no sign of life is left
+    beside it.
+
     Raises:
         RunError: another process failed, or shows no sign of life any more.
     """
-    if record_of(path).exists():
-        return
-    with Peers(path.parent, args.process_index, args.world_size, args.ddp_timeout) as peers:
-        if args.process_index == 0:
-            make()
-            return
-        wait_until(
-            record_of(path).exists,
-            lambda: f"process 0 to make {path.parent.name}",
-            peers.check,
-            poll_seconds(args.world_size),
-        )
+    if not record_of(path).exists():
+        with Peers(path.parent, args.process_index, args.world_size, args.ddp_timeout) as peers:
+            if args.process_index == 0:
+                make()
+            else:
+                wait_until(
+                    record_of(path).exists,
+                    lambda: f"process 0 to make {path.parent.name}",
+                    peers.check,
+                    poll_seconds(args.world_size),
+                )
+    if args.world_size > 1:
+        PartialState().wait_for_everyone()
 
 
 def read_once(
@@ -129,29 +134,28 @@ class TakenBack:
     """Around what may still be refused: after an exception the files that came into `directory` are gone again, with
     the directories that were made for them, unless `keep` was called.
 
-    `active`: whether this process is the one that writes them. The others only delete the directory, and only when it
-    is empty: as long as their signs of life are in it the one that writes cannot.
+    `active`: whether this process is the one that writes them.
     """
 
     def __init__(self, directory: Path, *, active: bool) -> None:
-        self._directory, self._active, self._kept = directory, active, False
+        self._directory, self._active = directory, active
 
     def __enter__(self) -> TakenBack:
-        self._made = to_be_made(self._directory) if self._active else [self._directory]
+        self._made = to_be_made(self._directory)
         self._before = set(self._files())
+        PartialState().wait_for_everyone()  # each has looked before one makes anything
         return self
 
     def keep(self) -> None:
-        self._kept = True
+        self._active = False
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is None or self._kept:
+        if error is None or not self._active:
             return
-        if self._active:
-            for path in set(self._files()) - self._before:
-                path.unlink(missing_ok=True)
+        for path in set(self._files()) - self._before:
+            path.unlink(missing_ok=True)
         remove_empty(self._made)
 
     def _files(self) -> list[Path]:
