@@ -17,7 +17,7 @@ help:
 	@echo "make test-matrix  the trainers, a fork's recipes and resume on the oldest, a middle and the newest TRL and transformers"
 	@echo "make quality      ruff and mypy"
 	@echo "make bench        the benchmarks of benchmarks/ on this machine"
-	@echo "make evidence     the comparisons of benchmarks/evidence/cpu, from nothing (CPU, an hour or more)"
+	@echo "make evidence     the comparisons of benchmarks/evidence/cpu, from nothing (about 100 minutes on two cores)"
 	@echo "make tiny-base    make recipes/tiny/base and recipes/tiny/data anew (about 20 minutes)"
 
 $(STAMP): setup.py constraints.txt

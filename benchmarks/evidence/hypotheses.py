@@ -14,6 +14,7 @@ import platform
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from gapbridge.cli import run_guarded
@@ -93,6 +94,17 @@ def accuracies(suite: str) -> dict[int, float]:
     return found
 
 
+def replaced(folder: Path, record: dict[str, Any]) -> dict[str, dict[int, float]]:
+    """arm → seed → the share of the tokens with loss that another token replaced, where contexts were drawn once."""
+    found: dict[str, dict[int, float]] = {}
+    for cell in record["cells"]:
+        path = folder / f"seed_{cell['seed']}" / cell["arm"] / "round_1" / "counts.json"
+        counts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if counts.get("differing"):
+            found.setdefault(cell["arm"], {})[cell["seed"]] = counts["differing"] / counts["tokens"]
+    return found
+
+
 def report(args: argparse.Namespace) -> None:
     records, gates = {}, {}
     for suite, folder in SUITES.items():
@@ -114,6 +126,9 @@ def report(args: argparse.Namespace) -> None:
         cells = [hypothesis.name, f"{hypothesis.second} − {hypothesis.first}", hypothesis.score]
         cells += [f"{100 * result.mean:+.1f}", *ends, hypothesis.expected, verdict(hypothesis, result)]
         print(f"| {' | '.join(cells)} |")
+    shares = replaced(SUITES["word_problems"], records["word_problems"])
+    print("\nshare of the tokens with loss that were replaced, mean over seeds:")
+    print(", ".join(f"{arm} {100 * fmean(by_seed.values()):.2f} %" for arm, by_seed in shares.items()))
     if args.output:
         environment = records["word_problems"]["environment"]
         write_json_atomic(
@@ -123,6 +138,7 @@ def report(args: argparse.Namespace) -> None:
                 "machine": f"{platform.machine()} CPU",
                 "versions": {**environment["packages"], "python": environment["python"]},
                 "hypotheses": found,
+                "replaced": shares,
                 "rows": {suite: record["rows"] for suite, record in records.items()},
             },
         )
