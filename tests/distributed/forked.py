@@ -74,7 +74,7 @@ def _launch(config: Path, processes: int, work: Work, argument: Path, log: Path)
     accelerate_launch.simple_launcher = stay
     options = ["--num_processes", str(processes), "--main_process_port", "0"] if processes > 1 else []
     parser = accelerate_launch.launch_command_parser()
-    accelerate_launch.launch_command(parser.parse_args(["--config_file", str(config), *options, sys.argv[0]]))
+    accelerate_launch.launch_command(parser.parse_args(["--config_file", str(config), *options, work.__name__]))
 
 
 def _rank(variables: Mapping[str, str], work: Work, argument: Path, log: Path) -> None:

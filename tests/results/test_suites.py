@@ -145,6 +145,7 @@ def test_suites_of_the_evidence(path: Path) -> None:
     text = path.read_text()
     if "extends" in text:
         text += (path.parent / yaml.safe_load(text)["extends"]).read_text()
+    if path.parent.name == "gpu":  # the same with larger models
         assert found.arms == read_suite(path.parents[1] / "cpu" / f"{path.stem.rpartition('_')[0]}.yaml").arms
     for arm in found.arms.values():
         assert arm.method in text

@@ -117,7 +117,7 @@ def test_real_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         datasets=[{"path": "json", "data_files": str(GSM8K / "train.jsonl")}],
         prompt_column="question", completion_column="answer", as_chat=True, max_length=1024, max_train_examples=24,
     )  # fmt: skip
-    cli.main(["preview", *options, "--rows", "1"])
+    cli.main(["preview", *options, "--rows", "1", "--probe", "6"])
     said = capsys.readouterr().out
     assert "<|user|>Natalia sold clips to 48 of her friends" in said and "⟦" in said
     cli.main(["bash", *options])

@@ -30,7 +30,7 @@ from .suite import Arm
 
 
 _STEPS = 3  # probed; the first warms up
-_ANSWERS = 16
+_ANSWERS = 64  # as many as are drawn at once, by default: fewer take nearly as long
 _SCORED = 20  # forward passes an example that the gap takes, about
 
 
@@ -99,7 +99,8 @@ def _asked(comparison: Comparison, arm: Arm, answer: float, row: float) -> float
     answers = len(evaluation.temperatures) + len(arm.modes) - 1
     if not evaluation.gap:
         return answers * answer
-    return (answers + 1 + 2 * len(evaluation.slips)) * answer + _SCORED * row / 3
+    behind = 2 * sum(1 - place for place in evaluation.slips)  # the same for all, and the arm's own: what follows them
+    return (answers + 1 + behind) * answer + _SCORED * row / 3
 
 
 def _answering(
@@ -109,17 +110,23 @@ def _answering(
     evaluation = comparison.suite.evaluation
     examples = load_held_out(job, tokenizer, model, limit=evaluation.limit)
     some: list[Example] = examples.part(0, _ANSWERS)
-    started = time.perf_counter()
-    with generation_precision(model, job.args):
+
+    def draw(longest: int) -> float:
+        started = time.perf_counter()
         draft_answers(
             model,
             [example.asked for example in some],
             ids=[example.id for example in some],
-            max_completion_length=evaluation.max_completion_length or task.max_completion_length,
+            max_completion_length=longest,
             stop_tokens=stop_tokens(tokenizer, model),
             temperature=evaluation.temperatures[0],
         )
-    return (time.perf_counter() - started) / len(some), len(examples)
+        return time.perf_counter() - started
+
+    with generation_precision(model, job.args):
+        draw(1)  # what the first pass of a process takes is paid once
+        seconds = draw(evaluation.max_completion_length or task.max_completion_length)
+    return seconds / len(some), len(examples)
 
 
 def seconds_of_step(job: Job, model: PreTrainedModel, sample: Sample) -> float:
