@@ -70,8 +70,8 @@ def advice(found: Findings) -> str:
     return (
         f"{enough}BASH may help where the score credits what follows an error: behind a forced slip "
         f"{_share(found.recovered)} of the reference follow, so there is a way back to strengthen; but on small tasks "
-        "it changed which errors are made, not what followed them, and cost sampling quality, so compare it with "
-        "random tokens (replacement: uniform) first."
+        "it changed which errors are made, not what followed them, so compare it with SFT and random tokens "
+        "(replacement: uniform) first."
     )
 
 
