@@ -49,7 +49,10 @@ def gapbridge(*arguments: str, check: bool = True, timeout: float = 300) -> subp
         process = SERVER.Process(target=_command, args=(arguments, *map(str, said)))
         process.start()
         process.join(timeout)
-        assert process.exitcode is not None, f"{arguments} takes more than {timeout} s"
+        if process.exitcode is None:
+            process.kill()  # or pytest would wait for it at its end
+            process.join()
+            raise AssertionError(f"{arguments} takes more than {timeout} s")
         output, errors = (path.read_text() for path in said)
     assert not check or process.exitcode == 0, errors[-3000:]
     return subprocess.CompletedProcess(arguments, process.exitcode, output, errors)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import psutil
 import torch
 from accelerate.commands import launch as accelerate_launch
 from accelerate.utils.launch import prepare_simple_launcher_cmd_env
@@ -37,7 +38,11 @@ def launch(config: Path, processes: int, work: Work, argument: Path, log: Path, 
     process = SERVER.Process(target=_launch, args=(config, processes, work, argument, log))
     process.start()
     process.join(timeout)
-    assert process.exitcode is not None, log.read_text()[-3000:]
+    if process.exitcode is None:
+        for running in (*psutil.Process(process.pid).children(recursive=True), process):
+            running.kill()  # or pytest would wait for them at its end
+        process.join()
+        raise AssertionError(log.read_text()[-3000:])
 
 
 def start_ranks(
