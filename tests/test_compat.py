@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from gapbridge.tasks.word_problems import problems
 from gapbridge.training.card import complete_card
 from gapbridge.training.checkpoints import last_complete_checkpoint
 from gapbridge.training.loading import load_model, load_skeleton, load_tokenizer
+from gapbridge.training.once import settings_of, table_path
 
 
 def config(folder: Path, **options: Any) -> PlainSFTConfig:
@@ -35,6 +37,14 @@ def changed(folder: Path, file: str, **values: Any) -> Path:
     content = {**json.loads((folder / file).read_text()), **values}
     (folder / file).write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
     return folder
+
+
+def test_a_table_has_one_name_whenever_its_processes_start(tmp_path: Path) -> None:
+    """transformers 4 writes the second of the start into `logging_dir`: one process would wait for another's file."""
+    first = config(tmp_path)
+    time.sleep(1.1)
+    names = {table_path(tmp_path, "train", settings_of(args)) for args in (first, config(tmp_path))}
+    assert len(names) == 1
 
 
 @pytest.mark.parametrize("option", ["packing", "use_liger_kernel"])
