@@ -23,9 +23,9 @@ else:
 FREE_SETTINGS = frozenset(
     """
     output_dir run_name report_to logging_dir logging_steps logging_strategy logging_first_step log_level
-    log_level_replica disable_tqdm push_to_hub hub_model_id hub_strategy hub_private_repo hub_revision hub_token hub_always_push
-    resume_from_checkpoint save_total_limit dataset_num_proc dataloader_num_workers dataloader_pin_memory
-    dataloader_prefetch_factor ddp_timeout project trackio_space_id
+    log_level_replica disable_tqdm push_to_hub hub_model_id hub_strategy hub_private_repo hub_revision hub_token
+    hub_always_push resume_from_checkpoint save_total_limit dataset_num_proc dataloader_num_workers
+    dataloader_pin_memory dataloader_prefetch_factor ddp_timeout project trackio_space_id
     """.split()
 )
 
