@@ -33,12 +33,17 @@ SERVER.set_forkserver_preload(
 )
 
 
-def _command(arguments: tuple[str, ...], output: str, errors: str) -> None:
+def begin(output: Path | str, errors: Path | str) -> None:
+    """What every process that is forked from the server does first."""
     for descriptor, path in ((1, output), (2, errors)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     os.chdir(ROOT)
     torch.set_num_threads(1)
     gc.freeze()  # what is imported is no garbage: each collection would look at all of it
+
+
+def _command(arguments: tuple[str, ...], output: str, errors: str) -> None:
+    begin(output, errors)
     cli.main(list(arguments))
 
 
@@ -71,6 +76,14 @@ def kill_when(condition: Callable[[], bool], *arguments: str, timeout: float = 1
     finally:
         process.kill()
         process.join()
+
+
+def accelerate_config(name: str, folder: Path) -> Path:
+    """A configuration of `accelerate_configs` without mixed precision, for processes on a CPU."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = (ROOT / "accelerate_configs" / f"{name}.yaml").read_text(encoding="utf-8")
+    (folder / "accelerate.yaml").write_text(text.replace("mixed_precision: bf16", "mixed_precision: 'no'"))
+    return folder / "accelerate.yaml"
 
 
 def contents(folder: Path, pattern: str) -> dict[str, bytes]:

@@ -7,7 +7,6 @@ signals and of the gap callback.
 
 from __future__ import annotations
 
-import gc
 import os
 import socket
 import sys
@@ -18,11 +17,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import psutil
-import torch
 from accelerate.commands import launch as accelerate_launch
 from accelerate.utils.launch import prepare_simple_launcher_cmd_env
-from conftest import ROOT
-from helpers import SERVER
+from helpers import SERVER, begin
 from torch.distributed import run as torchrun
 
 
@@ -60,7 +57,7 @@ def start_ranks(
 
 
 def _launch(config: Path, processes: int, work: Work, argument: Path, log: Path) -> None:
-    _write_to(log)
+    begin(log, log)
 
     def fork(args: Namespace) -> None:
         port = _free_port()
@@ -68,7 +65,7 @@ def _launch(config: Path, processes: int, work: Work, argument: Path, log: Path)
         for rank in range(processes):
             pids.append(os.fork())
             if not pids[-1]:
-                _work({**_place(rank, processes, port)}, work, argument)
+                _work(_place(rank, processes, port), work, argument)
         for pid in pids:
             os.waitpid(pid, 0)
 
@@ -83,16 +80,13 @@ def _launch(config: Path, processes: int, work: Work, argument: Path, log: Path)
 
 
 def _rank(variables: Mapping[str, str], work: Work, argument: Path, log: Path) -> None:
-    _write_to(log)
+    begin(log, log)
     _work(variables, work, argument)
 
 
 def _work(variables: Mapping[str, str], work: Work, argument: Path) -> None:
     """Never returns: what the interpreter does at its end is not this process's own."""
     os.environ.update(variables)
-    os.chdir(ROOT)
-    torch.set_num_threads(1)
-    gc.freeze()
     code = 1
     try:
         work(argument)
@@ -117,9 +111,3 @@ def _free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
-
-
-def _write_to(log: Path) -> None:
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)

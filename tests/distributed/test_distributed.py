@@ -23,7 +23,7 @@ import psutil
 import pytest
 import torch
 from conftest import BASE, ROOT
-from helpers import ENVIRONMENT, contents, gapbridge
+from helpers import ENVIRONMENT, accelerate_config, contents, gapbridge
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
@@ -69,14 +69,6 @@ def job(name: str, model: Path, folder: Path, processes: int, *options: str, **s
         arguments += ["--gradient_accumulation_steps", "2", "--per_device_train_batch_size", str(4 // processes)]
     arguments += {"bash": ["--num_rounds", "2"], "rac": ["--max_draft_length", "40"], "lora": LORA}.get(name, [])
     return {"arguments": [*arguments, *options], **settings}
-
-
-def accelerate_config(name: str, folder: Path) -> Path:
-    """A configuration of `accelerate_configs` without mixed precision."""
-    folder.mkdir(parents=True, exist_ok=True)
-    text = (ROOT / "accelerate_configs" / f"{name}.yaml").read_text(encoding="utf-8")
-    (folder / "accelerate.yaml").write_text(text.replace("mixed_precision: bf16", "mixed_precision: 'no'"))
-    return folder / "accelerate.yaml"
 
 
 def launch(name: str, jobs: list[dict[str, Any]], folder: Path, processes: int) -> list[str]:
@@ -289,10 +281,15 @@ def test_a_process_that_dies_stops_the_other(victim: int, model: Path, one_proce
 
 
 def test_the_command_line_launches_processes(model: Path, one_process: Path, tmp_path: Path) -> None:
-    config = (ROOT / "accelerate_configs" / "ddp.yaml").read_text(encoding="utf-8")
-    (tmp_path / "ddp.yaml").write_text(config.replace("mixed_precision: bf16", "mixed_precision: 'no'"))
     arguments = job("sft", model, tmp_path, 2)["arguments"]
-    options = ["--accelerate_config", str(tmp_path / "ddp.yaml"), "--num_processes", "2", "--main_process_port", "0"]
+    options = [
+        "--accelerate_config",
+        str(accelerate_config("ddp", tmp_path)),
+        "--num_processes",
+        "2",
+        "--main_process_port",
+        "0",
+    ]
     gapbridge(*arguments, *options)
     assert metrics(tmp_path / "sft/round_1", "loss") == pytest.approx(
         metrics(one_process / "sft/round_1", "loss"), rel=1e-5

@@ -8,7 +8,6 @@ which later ones are killed.
 
 from __future__ import annotations
 
-import gc
 import os
 import re
 import signal
@@ -16,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from helpers import SERVER
+from helpers import SERVER, begin
 
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -57,9 +56,7 @@ class Events:
 
 def work(arguments: list[str], run: str, output: str, log: str | None, at: int | None, signal_number: int) -> None:
     """What the process does."""
-    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
+    begin(output, output)
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     import torch
     from torch.nn.modules.module import register_module_forward_pre_hook
@@ -68,8 +65,6 @@ def work(arguments: list[str], run: str, output: str, log: str | None, at: int |
 
     from gapbridge import cli
 
-    torch.set_num_threads(1)
-    gc.freeze()
     if log is not None:
         events = Events(Path(run), Path(log), at, signal_number)
 

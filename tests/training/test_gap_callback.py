@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import BASE, ROOT, sharpen
 from datasets import Dataset
-from helpers import ENVIRONMENT
+from helpers import ENVIRONMENT, accelerate_config
 from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM, PreTrainedModel, TrainerCallback
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
@@ -176,10 +176,8 @@ def test_two_processes_measure_and_draw_as_one_does(config: str, sharded: int, t
     model = tmp_path / "model"
     sharpen(LlamaForCausalLM(settings), 2.0).save_pretrained(model)
     AutoTokenizer.from_pretrained(BASE).save_pretrained(model)
-    text = (ROOT / "accelerate_configs" / f"{config}.yaml").read_text(encoding="utf-8")
-    (tmp_path / "accelerate.yaml").write_text(text.replace("mixed_precision: bf16", "mixed_precision: 'no'"))
     command = [
-        sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(tmp_path / "accelerate.yaml"),
+        sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(accelerate_config(config, tmp_path)),
         "--num_processes", "2", "--main_process_port", "0", passes_in_processes.__file__, str(model), str(tmp_path),
     ]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
