@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
+
+from summary import read_record, replaced, where_made
 
 from gapbridge.cli import run_guarded
 from gapbridge.errors import RunError
@@ -94,24 +95,10 @@ def accuracies(suite: str) -> dict[int, float]:
     return found
 
 
-def replaced(folder: Path, record: dict[str, Any]) -> dict[str, dict[int, float]]:
-    """arm → seed → the share of the tokens with loss that another token replaced, where contexts were drawn once."""
-    found: dict[str, dict[int, float]] = {}
-    for cell in record["cells"]:
-        path = folder / f"seed_{cell['seed']}" / cell["arm"] / "round_1" / "counts.json"
-        counts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        if counts.get("differing"):
-            found.setdefault(cell["arm"], {})[cell["seed"]] = counts["differing"] / counts["tokens"]
-    return found
-
-
 def report(args: argparse.Namespace) -> None:
     records, gates = {}, {}
     for suite, folder in SUITES.items():
-        path = folder / "compare.json"
-        if not path.exists():
-            raise RunError(f"{path}: is not there; run benchmarks/evidence/run.py {FOLDER / suite}.yaml first")
-        records[suite] = json.loads(path.read_text(encoding="utf-8"))
+        records[suite] = read_record(folder)
         gates[suite] = accuracies(suite)
     kept = {suite: [seed for seed, right in gates[suite].items() if right >= args.gate] for suite in SUITES}
     print(f"bases, share of validation problems right: {gates['word_problems']}; kept: {kept['word_problems']}\n")
@@ -130,13 +117,11 @@ def report(args: argparse.Namespace) -> None:
     print("\nshare of the tokens with loss that were replaced, mean over seeds:")
     print(", ".join(f"{arm} {100 * fmean(by_seed.values()):.2f} %" for arm, by_seed in shares.items()))
     if args.output:
-        environment = records["word_problems"]["environment"]
         write_json_atomic(
             args.output,
             {
                 "settings": {"gate": args.gate, "bases": gates, "kept": kept},
-                "machine": f"{platform.machine()} CPU",
-                "versions": {**environment["packages"], "python": environment["python"]},
+                **where_made(records["word_problems"]),
                 "hypotheses": found,
                 "replaced": shares,
                 "rows": {suite: record["rows"] for suite, record in records.items()},
