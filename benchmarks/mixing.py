@@ -2,14 +2,15 @@
 tokens.
 
     python benchmarks/mixing.py --model tiny                                      # recipes/tiny/base, word problems
-    python benchmarks/mixing.py --model random-25m                                # worst case: nearly every sampled
-    token differs python benchmarks/mixing.py --model random-1b --device cuda --dtype bf16      # a 1 B-shaped model on
-    a GPU
+    python benchmarks/mixing.py --model random-25m          # worst case: nearly every sampled token differs
+    python benchmarks/mixing.py --model random-25m --kv_heads 2 --answers 400 600      # query heads share keys
+    python benchmarks/mixing.py --model random-1b --device cuda --dtype bf16           # a 1 B-shaped model on a GPU
 
 Ways: `token by token` feeds one token a pass into transformers' own growing cache, left-padded, one batch after the
 other; `known runs skipped` feeds all tokens up to the next sampled position at once; `reference as draft` is
-`mix_contexts`; `fixed point` is its fall-back; `teacher-forced forward` is one plain forward pass over the same rows,
-the floor to compare with. Each way runs `--repeats` times in turn with the others; the median is printed.
+`mix_contexts`; `keys copied`, where query heads share keys, is the same with transformers' attention; `fixed point` is
+its fall-back; `teacher-forced forward` is one plain forward pass over the same rows, the floor to compare with. Each
+way runs `--repeats` times in turn with the others; the median is printed.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
-from gapbridge.decoding import DrawOptions, limits, mix_contexts, mixing
+from gapbridge.decoding import DrawOptions, limits, mix_contexts, mixing, mode
 from gapbridge.decoding.mixed_rows import padded_rows
 from gapbridge.decoding.mode import generation_mode
 from gapbridge.decoding.noise import coin_flips, example_keys
@@ -68,16 +69,20 @@ def tiny_rows(count: int) -> tuple[PreTrainedModel, list[list[int]], list[list[i
     return model, prompts, references
 
 
-def random_rows(name: str, count: int) -> tuple[PreTrainedModel, list[list[int]], list[list[int]]]:
+def random_rows(
+    name: str, count: int, kv_heads: int | None = None, answers: tuple[int, int] = (150, 250)
+) -> tuple[PreTrainedModel, list[list[int]], list[list[int]]]:
+    """A random model of that shape, prompts of 30 to 89 tokens and answers of `answers[0]` to `answers[1] - 1`."""
     hidden, intermediate, layers, heads, vocab = SHAPES[name]
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=vocab, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=2048, tie_word_embeddings=False,
+        num_attention_heads=heads, num_key_value_heads=kv_heads or heads, tie_word_embeddings=False,
+        max_position_embeddings=max(2048, answers[1] + 100),
     )  # fmt: skip
     model = LlamaForCausalLM(config)
     prompt_lengths = torch.randint(30, 90, (count,)).tolist()
-    answer_lengths = torch.randint(150, 250, (count,)).tolist()
+    answer_lengths = torch.randint(*answers, (count,)).tolist()
     prompts = [torch.randint(vocab, (length,)).tolist() for length in prompt_lengths]
     references = [torch.randint(vocab, (length,)).tolist() for length in answer_lengths]
     return model, prompts, references
@@ -159,6 +164,16 @@ def reference_as_draft(model: PreTrainedModel, rows: Rows, batch_size: int, look
     return [context.tokens for context in mixed]
 
 
+def keys_copied(model: PreTrainedModel, rows: Rows, batch_size: int, lookahead: int) -> list[list[int]]:
+    """`reference_as_draft` with transformers' attention, which copies shared keys for every query head."""
+    shares = mode.shares_keys
+    mode.shares_keys = lambda _: False
+    try:
+        return reference_as_draft(model, rows, batch_size, lookahead)
+    finally:
+        mode.shares_keys = shares
+
+
 def fixed_point(model: PreTrainedModel, rows: Rows, batch_size: int) -> list[list[int]]:
     padded = padded_rows(rows.prompts, rows.references, example_keys(rows.ids, seed=0, round_index=0), rows.beta)
     with generation_mode(model):
@@ -223,6 +238,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bf16"), default="float32")
     parser.add_argument("--rows", type=int, default=None, help="examples (default: 512 for tiny, 64 otherwise)")
+    parser.add_argument("--kv_heads", type=int, help="heads of keys of a random model (default: all)")
+    parser.add_argument("--answers", type=int, nargs=2, default=(150, 250), help="lengths of a random model's answers")
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--lookahead", type=int, nargs="+", default=[16], help="one or several windows to try")
     parser.add_argument("--beta", type=float, default=0.2)
@@ -234,7 +251,10 @@ def main() -> None:
     torch.set_num_threads(args.threads)
 
     count = args.rows or (512 if args.model == "tiny" else 64)
-    model, prompts, references = tiny_rows(count) if args.model == "tiny" else random_rows(args.model, count)
+    if args.model == "tiny":
+        model, prompts, references = tiny_rows(count)
+    else:
+        model, prompts, references = random_rows(args.model, count, args.kv_heads, tuple(args.answers))
     model = model.to(args.device, torch.bfloat16 if args.dtype == "bf16" else torch.float32)
     rows = Rows(prompts, references, args.beta)
     answer_tokens = sum(map(len, references))
@@ -246,6 +266,8 @@ def main() -> None:
     }
     for window in args.lookahead:
         ways[f"reference as draft, {window}"] = lambda w=window: reference_as_draft(model, rows, args.batch_size, w)
+    if mode.shares_keys(model):
+        ways["keys copied"] = lambda: keys_copied(model, rows, args.batch_size, args.lookahead[0])
     ways = {name: way for name, way in ways.items() if name not in args.skip}
 
     timed(model, lambda: teacher_forced(model, rows, args.batch_size))  # warm-up

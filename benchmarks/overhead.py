@@ -6,12 +6,13 @@
     python benchmarks/overhead.py --ways SFT "BASH" --rows 512
 
 Every way trains one epoch on the same word problems with the same batches, in a process of its own, one after the
-other, `--repeats` times in turn; the median is printed. `generation` is what is drawn before training; SCS, GKD and
-SDFT draw inside their steps. Peak memory is that of the process less what it had with the model loaded (CPU), or the
-device's allocator's peak (GPU). TRL's GKD and SDFT, the nearest relatives, are experimental there: they run where the
-installed TRL has them. GKD's teacher is a copy of the model, all of its rows are drawn (lmbda 1); SDFT's teacher sees
-the reference. `RAC, by length` trains rows of like length together (`train_sampling_strategy: group_by_length`): half
-of RAC's rows are twice as long as the others, and a batch of both is padded to the longest.
+other, `--repeats` times in turn; medians are printed, ratios with their range. `generation` is what is drawn before
+training; SCS, GKD and SDFT draw inside their steps. Peak memory is that of the process less what it had with the model
+loaded (CPU), or the device's allocator's peak (GPU). TRL's GKD and SDFT, the nearest relatives, are experimental
+there: they run where the installed TRL has them. GKD's teacher is a copy of the model, all of its rows are drawn
+(lmbda 1); SDFT's teacher sees the reference. `RAC, by length` trains rows of like length together
+(`train_sampling_strategy: group_by_length`): half of RAC's rows are twice as long as the others, and a batch of both
+is padded to the longest.
 """
 
 from __future__ import annotations
@@ -152,6 +153,9 @@ def make_trainer(
         )
     from trl.experimental.sdft import SDFTConfig, SDFTTrainer
 
+    if not model.name_or_path:  # its teacher is loaded from where the model is from
+        model.save_pretrained(Path(common["output_dir"]) / "start")
+        model.config._name_or_path = str(Path(common["output_dir"]) / "start")
     config = SDFTConfig(**common, max_completion_length=128, num_generations=1, num_iterations=1)
     rows = data.map(
         lambda row: {"prompt": row["prompt"], "privileged_context": row["completion"][0]["content"]},
@@ -203,19 +207,25 @@ def overhead(args: argparse.Namespace) -> None:
 
 
 def rows_of(found: dict[str, list[dict[str, Any]]], examples: int) -> dict[str, list[Any]]:
-    """The cells of each way: medians over the repeats, milliseconds an example."""
-    medians = {
-        way: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-        for way, runs in found.items()
-        if runs
-    }
-    base = medians.get("SFT")
+    """The cells of each way: medians over the repeats, milliseconds an example; ratios are to SFT in the same turn.
+
+    What disturbs the machine for a while falls on the ways of a turn alike, so the ratios vary less than the times.
+    """
     rows = {}
-    for way, row in medians.items():
-        total = row["generation"] + row["training"]
-        ratio = f"{total / (base['generation'] + base['training']):.2f}" if base else "–"
-        cells = [f"{1000 * value / examples:.1f}" for value in (row["generation"], row["training"], total)]
-        rows[way] = [*cells, ratio, int(row["rows"]), f"{row['peak_mib']:.0f}"]
+    for way, runs in found.items():
+        if not runs:
+            continue
+        medians = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+        totals = [run["generation"] + run["training"] for run in runs]
+        ratios = [total / base["training"] for total, base in zip(totals, found.get("SFT", []), strict=False)]
+        spread = f" ({min(ratios):.2f} – {max(ratios):.2f})" if len(ratios) > 1 and way != "SFT" else ""
+        seconds = (medians["generation"], medians["training"], statistics.median(totals))
+        rows[way] = [
+            *(f"{1000 * value / examples:.1f}" for value in seconds),
+            f"{statistics.median(ratios):.2f}{spread}" if ratios else "–",
+            int(medians["rows"]),
+            f"{medians['peak_mib']:.0f}",
+        ]
     return rows
 
 

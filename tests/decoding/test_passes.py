@@ -24,6 +24,7 @@ from transformers import (
 
 from gapbridge import DataError
 from gapbridge.decoding import draft_answers, mix_contexts, mix_contexts_sequential
+from gapbridge.decoding.attention import GROUPED
 from gapbridge.decoding.mode import generation_mode
 from gapbridge.decoding.passes import SlotRunner, logits_at, slot_runner, whole_rows
 
@@ -117,7 +118,9 @@ def test_wrong_slot_cache_is_found_out(monkeypatch: pytest.MonkeyPatch, caplog: 
     assert "the slot cache changes its logits" in caplog.text
 
 
-@pytest.mark.parametrize(("name", "maskable"), [("llama", "sdpa"), ("gpt-oss", "eager"), ("gemma2", "eager")])
+@pytest.mark.parametrize(
+    ("name", "maskable"), [("llama", GROUPED), ("gpt-neox", "sdpa"), ("gpt-oss", "eager"), ("gemma2", "eager")]
+)
 def test_attention_implementation_is_switched_and_restored(
     name: str, maskable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,11 +15,12 @@ from transformers.integrations import is_fsdp_enabled
 
 from ..compat import mixed_precision
 from ..errors import RunError
+from .attention import GROUPED
 
 
 logger = logging.getLogger(__name__)
 
-MASKABLE_ATTENTION = ("eager", "sdpa")
+MASKABLE_ATTENTION = ("eager", "sdpa", GROUPED)
 
 
 @contextmanager
@@ -44,21 +45,31 @@ def generation_mode(model: PreTrainedModel) -> Iterator[None]:
     """`evaluation_mode`, with an attention that takes the mask of the slot cache.
 
     Attention implementations that take no 4-D mask (flash attention) are replaced meanwhile: by sdpa, or by eager
-    where the model has no sdpa (attention sinks, soft-capped attention).
+    where the model has no sdpa (attention sinks, soft-capped attention). Where query heads share keys, sdpa is
+    `attention.grouped_attention`.
     """
     base = model.get_base_model() if isinstance(model, PeftModel) else model
-    attention = model.config._attn_implementation
-    switch = attention not in MASKABLE_ATTENTION
+    before = model.config._attn_implementation
+    attention = before
+    if attention not in MASKABLE_ATTENTION:
+        attention = "sdpa" if base._supports_sdpa else "eager"
+        logger.info("attention implementation %s → %s while contexts are generated", before, attention)
+    if attention == "sdpa" and shares_keys(model):
+        attention = GROUPED
     try:
-        if switch:
-            maskable = "sdpa" if base._supports_sdpa else "eager"
-            logger.info("attention implementation %s → %s while contexts are generated", attention, maskable)
-            model.set_attn_implementation(maskable)
+        if attention != before:
+            model.set_attn_implementation(attention)
         with evaluation_mode(model):
             yield
     finally:
-        if switch:
-            model.set_attn_implementation(attention)
+        if attention != before:
+            model.set_attn_implementation(before)
+
+
+def shares_keys(model: PreTrainedModel) -> bool:
+    """Whether several query heads of the model share one head of keys (grouped-query and multi-query attention)."""
+    options = model.config.get_text_config().to_dict()
+    return 0 < (options.get("num_key_value_heads") or 0) < (options.get("num_attention_heads") or 0)
 
 
 def place_for_generation(model: PreTrainedModel | PeftModel, args: TrainingArguments) -> None:

@@ -23,7 +23,7 @@ from ..decoding.full_passes import draw_in_passes, logits_of_rows
 from ..decoding.mode import evaluation_mode
 from ..decoding.noise import example_keys
 from ..decoding.options import DrawOptions
-from ..decoding.sampling import KeyedSampler
+from ..decoding.sampling import KeyedSampler, rows_at_a_time
 from ..errors import ConfigError, DataError
 from ..examples.build import build_examples
 from ..examples.example import Example, ExampleSet
@@ -32,7 +32,6 @@ from .parallel import anywhere
 
 
 PREFIX_LENGTHS = (1, 2, 4, 8, 16, 32)
-_SCORES = 2**24  # logits that are normalised at a time
 
 
 class GapCallback(TrainerCallback):
@@ -212,7 +211,7 @@ class GapCallback(TrainerCallback):
 
 def _negative_log_probs(logits: Tensor, labels: Tensor) -> Iterator[Tensor]:
     """-log π of `labels` `[k]` in `logits` `[k, vocab]`, in parts."""
-    rows = max(1, _SCORES // logits.shape[1])
+    rows = rows_at_a_time(logits)
     for part, wanted in zip(logits.split(rows), labels.split(rows), strict=True):
         yield -part.float().log_softmax(-1).gather(1, wanted[:, None])[:, 0]
 
