@@ -52,7 +52,9 @@ def generation_mode(model: PreTrainedModel) -> Iterator[None]:
     before = model.config._attn_implementation
     attention = before
     if attention not in MASKABLE_ATTENTION:
-        attention = "sdpa" if base._supports_sdpa else "eager"
+        # transformers 4 lets Gemma-2 have sdpa, which leaves out the soft cap of its scores there.
+        capped = model.config.get_text_config().to_dict().get("attn_logit_softcapping") is not None
+        attention = "sdpa" if base._supports_sdpa and not capped else "eager"
         logger.info("attention implementation %s → %s while contexts are generated", before, attention)
     if attention == "sdpa" and shares_keys(model):
         attention = GROUPED

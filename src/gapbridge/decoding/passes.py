@@ -23,7 +23,7 @@ _BEYOND_WINDOW = 32  # a sliding window shows only in a row that is longer than 
 
 def whole_rows(model: PreTrainedModel, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
     """The logits of a plain forward pass over right-padded `tokens` `[n, L]`: `[n, L, vocab]`."""
-    logits = model(input_ids=tokens, attention_mask=attention_mask).logits
+    logits = model(input_ids=tokens, attention_mask=attention_mask, use_cache=False).logits
     return logits[:, logits.shape[1] - tokens.shape[1] :]  # prompt tuning puts its virtual tokens before a row
 
 
