@@ -60,7 +60,10 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/mixing.py --model random-25m --output benchmarks/results/mixing-random-25m-cpu.json
 	$(BIN)/python benchmarks/drafting.py --model tiny --ragged --output benchmarks/results/drafting-tiny-ragged-cpu.json
 	$(BIN)/python benchmarks/drafting.py --model random-25m --stop_every 4 --rows 128 --skip generate_batch --output benchmarks/results/drafting-random-25m-ragged-cpu.json
-	$(BIN)/python benchmarks/overhead.py --output benchmarks/results/overhead-tiny-cpu.json
+	$(BIN)/python benchmarks/mixing.py --model random-25m --kv_heads 2 --rows 16 --batch_size 16 --answers 600 800 --skip "token by token" "known runs skipped" "fixed point" --output benchmarks/results/mixing-grouped-cpu.json
+	$(BIN)/python benchmarks/sampling.py --output benchmarks/results/sampling-cpu.json
+	$(BIN)/python benchmarks/scaling.py --axes vocabulary --output benchmarks/results/scaling-vocabulary-cpu.json
+	$(BIN)/python benchmarks/overhead.py --repeats 5 --output benchmarks/results/overhead-tiny-cpu.json
 	$(BIN)/python benchmarks/multi_token.py memory --repeats 1 --output benchmarks/results/multi-token-memory-cpu.json
 	$(BIN)/python -m gapbridge mtp recipes/tiny/mtp/config_full.yaml
 	$(BIN)/python benchmarks/multi_token.py decoding --repeats 1 --output benchmarks/results/multi-token-decoding-tiny-cpu.json

@@ -7,7 +7,8 @@
 
 Every way trains one epoch on the same word problems with the same batches, in a process of its own, one after the
 other, `--repeats` times in turn; medians are printed, ratios with their range. `generation` is what is drawn before
-training; SCS, GKD and SDFT draw inside their steps. Peak memory is that of the process less what it had with the model
+training; SCS, GKD and SDFT draw inside their steps. `tokens` are those of the rows that were ready before training,
+`padded` what an epoch's steps compute for them. Peak memory is that of the process less what it had with the model
 loaded (CPU), or the device's allocator's peak (GPU). TRL's GKD and SDFT, the nearest relatives, are experimental
 there: they run where the installed TRL has them. GKD's teacher is a copy of the model, all of its rows are drawn
 (lmbda 1); SDFT's teacher sees the reference. `RAC, by length` trains rows of like length together
@@ -119,14 +120,23 @@ def measure(way: str, args: argparse.Namespace) -> dict[str, Any]:
         seconds = Path(folder) / "_contexts" / "seconds.json"
         generation = json.loads(seconds.read_text())["seconds"] if seconds.exists() else 0.0
         examples = len(trainer.train_dataset)
+        fed, padded = tokens_of(trainer) if "input_ids" in trainer.train_dataset.column_names else (0, 0)
     return {
         "generation": generation,
         "training": training,
         "preparation": constructed - generation,
         "rows": examples,
+        "tokens": fed,
+        "padded_tokens": padded,
         "peak_generation_mib": drawn_peak,
         "peak_mib": peak.mebibytes(),
     }
+
+
+def tokens_of(trainer: Any) -> tuple[int, int]:
+    """How many tokens an epoch trains on, without padding and with it."""
+    masks = [batch["attention_mask"] for batch in trainer.get_train_dataloader()]
+    return sum(int(mask.sum()) for mask in masks), sum(mask.numel() for mask in masks)
 
 
 def make_trainer(
@@ -194,7 +204,7 @@ def overhead(args: argparse.Namespace) -> None:
     machine, versions = machine_and_versions(args.device, args.threads)
     print(f"{args.model}, {args.rows} rows of {args.steps} steps, batch {args.batch_size}; {machine}; {versions}")
     table = [
-        ["way", "generation", "training", "sum, ms an example", "× SFT", "rows", "peak MiB"],
+        ["way", "generation", "training", "sum, ms an example", "× SFT", "rows", "tokens", "padded", "peak MiB"],
         *([way, *row] for way, row in rows_of(found, args.rows).items()),
     ]
     lines = [f"| {' | '.join(map(str, row))} |" for row in table]
@@ -224,6 +234,7 @@ def rows_of(found: dict[str, list[dict[str, Any]]], examples: int) -> dict[str, 
             *(f"{1000 * value / examples:.1f}" for value in seconds),
             f"{statistics.median(ratios):.2f}{spread}" if ratios else "–",
             int(medians["rows"]),
+            *(f"{medians[key]:.0f}" if medians[key] else "–" for key in ("tokens", "padded_tokens")),
             f"{medians['peak_mib']:.0f}",
         ]
     return rows
