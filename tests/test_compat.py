@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
+import pkgutil
 import shutil
 import time
 from pathlib import Path
@@ -15,10 +18,12 @@ from datasets import Dataset
 from helpers import recipe
 from packaging.version import Version
 
+import gapbridge
 from gapbridge import ConfigError, compat
+from gapbridge.evaluation.judge.command import make_judge
 from gapbridge.methods.dpo.trainer import METHOD as DPO
 from gapbridge.methods.sft.trainer import PlainSFTConfig, PlainSFTTrainer
-from gapbridge.runs.job import read_job
+from gapbridge.runs.job import Job, read_job
 from gapbridge.tasks.word_problems import problems
 from gapbridge.training.card import complete_card
 from gapbridge.training.checkpoints import last_complete_checkpoint
@@ -146,3 +151,44 @@ def test_a_card_says_who_can_read_the_model(
     monkeypatch.setattr(compat, "TRANSFORMERS", Version(version))
     complete_card(card, args, examples, "", [], base="base", model_name="model")
     assert ("- Saved by transformers 5, for 5" in card.read_text()) == (version == "5.23.0")
+
+
+def test_every_module_can_be_imported() -> None:
+    names = [module.name for module in pkgutil.walk_packages(gapbridge.__path__, "gapbridge.")]
+    assert len(names) > 150
+    for name in names:
+        if not name.endswith("__main__") and not name.startswith("gapbridge.scripts."):  # those run
+            importlib.import_module(name)
+
+
+OF_LIKE_LENGTH = {"group_by_length": True, "train_sampling_strategy": "group_by_length"}
+
+
+def groups(job: Job) -> bool:
+    """Whether rows of like length are trained together, in the words of either transformers."""
+    return any(vars(job.args).get(key) == value for key, value in OF_LIKE_LENGTH.items())
+
+
+@pytest.mark.parametrize("key", OF_LIKE_LENGTH)
+def test_rows_of_like_length_in_old_words_and_new(key: str, tmp_path: Path) -> None:
+    value = OF_LIKE_LENGTH[key]
+    for folder in ("plain", "both"):
+        (tmp_path / folder).mkdir()
+    line, plain = recipe(tmp_path, **{key: value}), recipe(tmp_path / "plain")
+    assert groups(read_job(line))
+    assert not groups(read_job(plain))
+    assert groups(read_job([*plain, f"--{key}", str(value)]))
+    other = next(name for name in OF_LIKE_LENGTH if name != key)
+    for both in (recipe(tmp_path / "both", **OF_LIKE_LENGTH), [*plain, f"--{key}", str(value), f"--{other}", "x"]):
+        with pytest.raises(ConfigError, match="group_by_length and train_sampling_strategy are the same setting"):
+            read_job(both)
+
+
+@pytest.mark.parametrize(("key", "value"), [("group_by_length", False), ("train_sampling_strategy", "random")])
+def test_rows_in_random_order_in_old_words_and_new(key: str, value: Any, tmp_path: Path) -> None:
+    assert not groups(read_job(recipe(tmp_path, **{key: value})))
+
+
+def test_a_judge_is_loaded(tmp_path: Path) -> None:
+    options = {"judge_url": None, "judge": str(BASE), "judge_temperature": 0.0, "judge_max_tokens": 8, "batch_size": 4}
+    assert make_judge(argparse.Namespace(**options)).name

@@ -85,7 +85,7 @@ def train_tokenizer(vocab_size: int, text: Text) -> PreTrainedTokenizerFast:
         tokenizer_object=tokenizer,
         pad_token=PAD,
         eos_token=END,
-        extra_special_tokens=list(ROLES),
+        additional_special_tokens=list(ROLES),
         chat_template=CHAT_TEMPLATE,
         model_max_length=2048,
         clean_up_tokenization_spaces=False,
@@ -160,11 +160,13 @@ def for_older_versions(directory: Path) -> None:
     """Write what transformers 5 saves under names of its own as transformers 4 reads it; 5 reads that, too."""
     config, tokenizer = directory / "config.json", directory / "tokenizer_config.json"
     values = json.loads(config.read_text())
-    values["rope_theta"] = values.pop("rope_parameters")["rope_theta"]
+    if "rope_parameters" in values:
+        values["rope_theta"] = values.pop("rope_parameters")["rope_theta"]
     write_json_atomic(config, values)
     values = json.loads(tokenizer.read_text())
     values["tokenizer_class"] = "PreTrainedTokenizerFast"
-    values["additional_special_tokens"] = values.pop("extra_special_tokens")
+    if isinstance(values.get("extra_special_tokens"), list):
+        values["additional_special_tokens"] = values.pop("extra_special_tokens")
     write_json_atomic(tokenizer, values)
 
 

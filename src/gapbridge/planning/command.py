@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from peft import PeftConfig
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from trl import get_peft_config
 
 from ..decoding.limits import PassLimits
@@ -114,7 +114,7 @@ def plan(job: Job, work: Workload, *, gpus: int, usable: float, tflops: float | 
     return Plan(work, step, memories, best, _estimated(job, work, step, gpus, tflops))
 
 
-def architecture(job: Job) -> PreTrainedConfig:
+def architecture(job: Job) -> PretrainedConfig:
     """The configuration of the model that a recipe trains, found without a hub where it can be.
 
     Raises:
@@ -132,7 +132,7 @@ def architecture(job: Job) -> PreTrainedConfig:
         raise ConfigError(f"{job.recipe.path}: the configuration of {name} cannot be had: {error}") from error
 
 
-def _steps(job: Job, config: PreTrainedConfig, work: Workload, *, cast: bool) -> tuple[Step, Step]:
+def _steps(job: Job, config: PretrainedConfig, work: Workload, *, cast: bool) -> tuple[Step, Step]:
     """A step with the recipe's micro-batch, and one with twice as many rows; `cast`: with weights in bf16."""
     model, args = job.model, job.args
     dtype = torch.float32 if model.dtype in (None, "float32") and not cast else torch.bfloat16
@@ -164,7 +164,7 @@ def _steps(job: Job, config: PreTrainedConfig, work: Workload, *, cast: bool) ->
     return replace(one, weights=weights), replace(two, weights=weights)
 
 
-def added_parameters(job: Job, config: PreTrainedConfig) -> int:
+def added_parameters(job: Job, config: PretrainedConfig) -> int:
     """The parameters that the method adds to a model, all of them trained."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
@@ -174,7 +174,7 @@ def added_parameters(job: Job, config: PreTrainedConfig) -> int:
     return max(0, int(model.num_parameters()) - int(before))
 
 
-def _drawing(job: Job, config: PreTrainedConfig, work: Workload) -> dict[str, float]:
+def _drawing(job: Job, config: PretrainedConfig, work: Workload) -> dict[str, float]:
     args = job.args
     if not job.method.draws:
         return {}

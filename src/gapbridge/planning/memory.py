@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import PreTrainedConfig
+from transformers import PretrainedConfig
 
 from ..recipe.values import plain
 from .simulation import Step
@@ -95,7 +95,7 @@ def memory(
     return Memory({name: size for name, size in parts.items() if size}, drawn)
 
 
-def drawing_parts(config: PreTrainedConfig, width: int, *, rows: int, length: int, window: int) -> dict[str, float]:
+def drawing_parts(config: PretrainedConfig, width: int, *, rows: int, length: int, window: int) -> dict[str, float]:
     """What drawing contexts takes beside the weights.
 
     Args:

@@ -14,7 +14,7 @@ import torch
 from peft import PeftConfig, get_peft_model
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from ..compat import fuse_head
 from .live_bytes import LiveBytes
@@ -41,7 +41,7 @@ class Step:
 
 
 def simulate(
-    config: PreTrainedConfig,
+    config: PretrainedConfig,
     dtype: torch.dtype,
     *,
     rows: int,

@@ -20,7 +20,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
-    PreTrainedConfig,
+    PretrainedConfig,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
@@ -79,14 +79,14 @@ def byte_tokenizer(bos_token: str, eos_token: str) -> PreTrainedTokenizerBase:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=bos_token, eos_token=eos_token)
 
 
-def _small_config(shape: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
+def _small_config(shape: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
     kept = {key: value for key, value in shape.items() if key not in _DERIVED}
     heads = {"num_key_value_heads": 2} if "num_key_value_heads" in kept else {}
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": None}
     return AutoConfig.for_model(**{**kept, **_SMALL, **heads, **ids, "vocab_size": len(tokenizer)})
 
 
-def _saved(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> Path:
+def _saved(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> Path:
     def write(folder: Path) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

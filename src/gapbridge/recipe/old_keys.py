@@ -24,6 +24,8 @@ DROPPED = {
     "logging_dir": "trackers choose their own directory",
 }
 RENAMED_VALUES = {("packing_strategy", "ffd"): "bfd"}
+# Rows of like length together: the key of transformers 4, and of 5. Either is translated into the one that is there.
+GROUPING = ("group_by_length", "train_sampling_strategy")
 # What older versions of TRL read from `dataset_kwargs`; without effect here, as the whole key is.
 PREPARATION = ("add_special_tokens", "append_concat_token")
 TRACKING = {"wandb_entity": "WANDB_ENTITY", "wandb_project": "WANDB_PROJECT", "wandb_run_group": "WANDB_RUN_GROUP"}
@@ -46,6 +48,11 @@ def translate(
             result["warmup_ratio"] = value
         elif key in known:
             result[key] = _todays_value(key, value, notes, path)
+        elif key in GROUPING and _other(GROUPING, key) in known:
+            if _other(GROUPING, key) in values:
+                faults.append(f"{path}: {' and '.join(GROUPING)} are the same setting: keep {_other(GROUPING, key)}")
+                continue
+            result.update(_grouped(key, value, notes, path))
         elif key in RENAMED and RENAMED[key] in known:
             if RENAMED[key] in values:
                 faults.append(f"{path}: {key} and {RENAMED[key]} are the same setting: keep {RENAMED[key]}")
@@ -80,7 +87,7 @@ def translate_options(
     """
     result: list[str] = []
     tracked: dict[str, Any] = {}
-    old = {*RENAMED, *DROPPED, *TRACKING, "use_flash_attention_2"} - known
+    old = {*RENAMED, *DROPPED, *TRACKING, *GROUPING, "use_flash_attention_2"} - known
     given = {_key(word) for word in words}
     for option, values in _options(words):
         name = _key(option)
@@ -92,11 +99,26 @@ def translate_options(
             tracked[name] = value
         if name == "use_flash_attention_2":
             value = str(value).lower() not in ("false", "no", "0")
-        both = {RENAMED[name]: None} if RENAMED.get(name) in given else {}
+        todays_name = _other(GROUPING, name) if name in GROUPING else RENAMED.get(name)
+        both = {todays_name: None} if todays_name in given else {}
         todays = translate({name: value, **both}, known, notes, faults, environment, "command line")
         for key in todays.keys() - both:
             result += [f"--{key}", *(values if todays[key] == value else [str(todays[key])])]
     return result, tracked
+
+
+def _grouped(key: str, value: Any, notes: list[str], path: str) -> dict[str, Any]:
+    """`train_sampling_strategy` of `group_by_length`, or the other way about."""
+    if key == "train_sampling_strategy":
+        if value in ("group_by_length", "random"):
+            return {"group_by_length": value == "group_by_length"}
+        return {key: value}  # an unknown key there
+    notes.append(f"{path}: group_by_length is now train_sampling_strategy: group_by_length")
+    return {} if str(value).lower() in ("false", "no", "0") else {"train_sampling_strategy": "group_by_length"}
+
+
+def _other(pair: tuple[str, str], key: str) -> str:
+    return pair[1 - pair.index(key)]
 
 
 def _key(option: str) -> str:

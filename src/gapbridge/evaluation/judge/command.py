@@ -20,12 +20,14 @@ def make_judge(args: argparse.Namespace) -> Judge:
     if args.judge_url:
         names = ("api_key_env", "temperature", "max_tokens", "timeout", "concurrency")
         return EndpointJudge(args.judge_url, args.judge, **{name: vars(args)[f"judge_{name}"] for name in names})
-    from trl import SFTConfig
+    from trl import ModelConfig, SFTConfig
 
+    from ...compat import take_trust
     from ...decoding.mode import place_for_generation
     from ...training.loading import load_model, load_tokenizer
 
     config = SFTConfig(output_dir="outputs", bf16=False, report_to="none")
+    take_trust(config, ModelConfig(model_name_or_path=args.judge))
     model = load_model(args.judge, config, dtype="auto")
     place_for_generation(model, config)
     return LocalJudge(
