@@ -155,17 +155,35 @@ def in_process(rank: int, timeout: float = 5.0) -> Any:
 
 def test_one_process_makes_and_the_other_waits(tmp_path: Path) -> None:
     path, made = tmp_path / ROWS / "train-0.arrow", []
-    waiting = threading.Thread(target=lambda: (make_once(path, in_process(1), must_not), made.append(1)))
+    waiting = threading.Thread(target=lambda: (make_once(path, in_process(1), must_not, path.exists), made.append(1)))
     waiting.start()
 
     def make() -> None:
         made.append(0)
         record_of(path).write_text("{}")
 
-    make_once(path, in_process(0), make)
+    make_once(path, in_process(0), make, path.exists)
     waiting.join(timeout=10)
     assert made == [0, 1] and [entry.name for entry in path.parent.iterdir()] == ["train-0.json"]
-    make_once(path, in_process(0), must_not)
+    make_once(path, in_process(0), must_not, path.exists)
+
+
+def test_all_have_opened_a_table_before_one_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is refused afterwards takes the file back, which would be gone for whoever has yet to open it."""
+    done: list[str] = []
+
+    class Together:
+        def wait_for_everyone(self) -> None:
+            done.append("wait")
+
+    def make() -> None:
+        record_of(path).touch()
+        done.append("make")
+
+    monkeypatch.setattr("gapbridge.training.once.PartialState", Together)
+    path = tmp_path / ROWS / "train-0.arrow"
+    assert make_once(path, in_process(0), make, lambda: done.append("open")) is None
+    assert done == ["make", "open", "wait"]
 
 
 def test_what_process_0_refuses_stops_the_other(tmp_path: Path) -> None:
@@ -173,7 +191,7 @@ def test_what_process_0_refuses_stops_the_other(tmp_path: Path) -> None:
 
     def wait() -> None:
         with pytest.raises(RunError) as error:
-            make_once(path, in_process(1), must_not)
+            make_once(path, in_process(1), must_not, must_not)
         said.append(str(error.value))
 
     waiting = threading.Thread(target=wait)
@@ -184,7 +202,7 @@ def test_what_process_0_refuses_stops_the_other(tmp_path: Path) -> None:
         raise DataError("row 3 is empty")
 
     with pytest.raises(DataError):
-        make_once(path, in_process(0), refuse)
+        make_once(path, in_process(0), refuse, must_not)
     waiting.join(timeout=10)
     assert "process 0 failed (DataError: row 3 is empty)" in said[0]
 

@@ -146,8 +146,7 @@ def keep_rows(
         making = _Making(method, part, examples, tokenizer, args, drawing)
         write_table(path, in_parts(making.rows(), method.row_features), method.row_features, making.record)
 
-    make_once(path, args, make)
-    table, record = open_table(path, check=args.process_index == 0)
+    table, record = make_once(path, args, make, lambda: open_table(path, check=args.process_index == 0))
     return Rows(table, dict(record["counts"]), int(record["without_loss"]))
 
 

@@ -17,7 +17,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from accelerate import PartialState
 from datasets import Dataset
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .method import Method
 
 
+Opened = TypeVar("Opened")
 EXAMPLES = "_examples"  # a leading underscore is left out of what is pushed to a hub
 ROWS = "_rows"
 _VERSIONS = ("transformers", "tokenizers", "trl", "jinja2")  # whose code makes tokens of text
@@ -70,11 +71,11 @@ def reading_identity(
     return {**shared, "stops": stop_tokens(tokenizer, model)}
 
 
-def make_once(path: Path, args: Any, make: Callable[[], None]) -> None:
-    """Have process 0 `make` the table at `path`, unless it is there; the others wait.
+def make_once(path: Path, args: Any, make: Callable[[], None], open_it: Callable[[], Opened]) -> Opened:
+    """What `open_it` gives of the table at `path`, which process 0 makes (`make`) unless it is there; the others wait.
 
-    All go on together: whoever is refused afterwards takes back a file that all have seen, and no sign of life is left
-    beside it.
+    All go on together: whoever is refused afterwards takes back a file that all have opened, and no sign of life is
+    left beside it.
 
     Raises:
         RunError: another process failed, or shows no sign of life any more.
@@ -90,8 +91,10 @@ def make_once(path: Path, args: Any, make: Callable[[], None]) -> None:
                     peers.check,
                     poll_seconds(args.world_size),
                 )
+    opened = open_it()
     if args.world_size > 1:
         PartialState().wait_for_everyone()
+    return opened
 
 
 def read_once(
@@ -114,8 +117,12 @@ def read_once(
         StoreError: what is there is damaged.
     """
     path = table_path(directory, part, {**identity, "data": content_fingerprint(dataset)})
-    make_once(path, args, lambda: keep_examples(read(), path))
-    return open_examples(path, method.example_set, check=args.process_index == 0)
+    return make_once(
+        path,
+        args,
+        lambda: keep_examples(read(), path),
+        lambda: open_examples(path, method.example_set, check=args.process_index == 0),
+    )
 
 
 def method_name(method: type[Method]) -> str:
