@@ -39,7 +39,7 @@ test-all: $(STAMP)
 
 test-oldest:
 	tests/matrix.sh 0.25.1 4.57.6 0.36.2 -n $(TEST_WORKERS) --dist worksteal \
-		-k "test_compat or test_fork_recipes or test_eval_command or \
+		-k "test_compat or every_module or test_fork_recipes or test_eval_command or \
 		(not (dpo or spin or mtp or recurrent) and (promised or degenerate or (killed and bash) or test_architectures or good_without))"
 
 test-matrix:

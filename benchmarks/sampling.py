@@ -4,7 +4,7 @@
     python benchmarks/sampling.py --device cuda
 
 The tokens are the same whatever the size: noise and sampling options look at one row at a time. The size of a part is
-`_SCORES` of `gapbridge.decoding.sampling`. `user` and `system` are the process's CPU time: the second is what the
+`SCORES` of `gapbridge.decoding.sampling`. `user` and `system` are the process's CPU time: the second is what the
 operating system takes to hand out memory.
 """
 
@@ -50,13 +50,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="a JSON file")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    options, default = DrawOptions(top_p=args.top_p), dict(sampling._SCORES)
+    options, default = DrawOptions(top_p=args.top_p), dict(sampling.SCORES)
     found = []
     print("| vocabulary | logits at a time | wall, ns a logit | user | system |\n|---|---|---|---|---|")
     for vocabulary in args.vocabulary:
         logits = torch.randn(2**args.logits // vocabulary, vocabulary).to(args.device)
         for part in args.parts:
-            sampling._SCORES = dict.fromkeys(default, 2**part)
+            sampling.SCORES = dict.fromkeys(default, 2**part)
             wall, user, system = measure(logits, options, args.repeats)
             found.append({"vocabulary": vocabulary, "part": 2**part, "wall": wall, "user": user, "system": system})
             print(f"| {vocabulary} | 2^{part} | {wall:.1f} | {user:.1f} | {system:.1f} |", flush=True)

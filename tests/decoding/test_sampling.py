@@ -36,7 +36,7 @@ def test_the_size_of_a_part_changes_nothing(
 ) -> None:
     """From less than a row at a time, which is one, to all of them."""
     whole = tokens(**options)
-    monkeypatch.setattr(sampling, "_SCORES", {True: part, False: part})
+    monkeypatch.setattr(sampling, "SCORES", {True: part, False: part})
     assert rows_at_a_time(torch.empty(13, 40)) == max(1, part // 40)
     assert tokens(**options) == whole
 

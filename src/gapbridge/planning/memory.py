@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
+from ..decoding.sampling import SCORES
 from ..recipe.values import plain
 from .simulation import Step
 
@@ -24,8 +25,7 @@ _STATES = {  # of the optimizer, for each trained parameter: how many, and their
     "paged_adamw_32bit": (2, 4),
 }  # fmt: skip
 _BUCKET = 10**9  # bytes of gradients that DeepSpeed keeps on their way, and of weights that ZeRO-3 gathers ahead
-_SCORES = 2**24  # logits that are sampled from at a time,
-_SCORE = 20  # with as many bytes each: float32 scores, two words of noise and their temporaries
+_SCORE = 20  # bytes for each logit that is sampled from: float32, two words of noise and their temporaries
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def drawing_parts(config: PretrainedConfig, width: int, *, rows: int, length: in
         "one layer": 2 * rows * length * heads * depth * width * (heads != kept)
         + fed * length * width
         + fed * width * (4 * hidden + 3 * inner),
-        "logits": fed * text.vocab_size * width + min(fed * text.vocab_size, _SCORES) * _SCORE,
+        "logits": fed * text.vocab_size * width + min(fed * text.vocab_size, SCORES[False]) * _SCORE,
     }
 
 

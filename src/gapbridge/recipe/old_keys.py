@@ -25,7 +25,7 @@ DROPPED = {
 }
 RENAMED_VALUES = {("packing_strategy", "ffd"): "bfd"}
 # Rows of like length together: the key of transformers 4, and of 5. Either is translated into the one that is there.
-GROUPING = ("group_by_length", "train_sampling_strategy")
+GROUPING = {"group_by_length": "train_sampling_strategy", "train_sampling_strategy": "group_by_length"}
 # What older versions of TRL read from `dataset_kwargs`; without effect here, as the whole key is.
 PREPARATION = ("add_special_tokens", "append_concat_token")
 TRACKING = {"wandb_entity": "WANDB_ENTITY", "wandb_project": "WANDB_PROJECT", "wandb_run_group": "WANDB_RUN_GROUP"}
@@ -48,9 +48,9 @@ def translate(
             result["warmup_ratio"] = value
         elif key in known:
             result[key] = _todays_value(key, value, notes, path)
-        elif key in GROUPING and _other(GROUPING, key) in known:
-            if _other(GROUPING, key) in values:
-                faults.append(f"{path}: {' and '.join(GROUPING)} are the same setting: keep {_other(GROUPING, key)}")
+        elif key in GROUPING and GROUPING[key] in known:
+            if GROUPING[key] in values:
+                faults.append(f"{path}: {' and '.join(GROUPING)} are the same setting: keep {GROUPING[key]}")
                 continue
             result.update(_grouped(key, value, notes, path))
         elif key in RENAMED and RENAMED[key] in known:
@@ -98,8 +98,8 @@ def translate_options(
         if name in TRACKING:
             tracked[name] = value
         if name == "use_flash_attention_2":
-            value = str(value).lower() not in ("false", "no", "0")
-        todays_name = _other(GROUPING, name) if name in GROUPING else RENAMED.get(name)
+            value = _is_true(value)
+        todays_name = {**RENAMED, **GROUPING}.get(name)
         both = {todays_name: None} if todays_name in given else {}
         todays = translate({name: value, **both}, known, notes, faults, environment, "command line")
         for key in todays.keys() - both:
@@ -114,11 +114,11 @@ def _grouped(key: str, value: Any, notes: list[str], path: str) -> dict[str, Any
             return {"group_by_length": value == "group_by_length"}
         return {key: value}  # an unknown key there
     notes.append(f"{path}: group_by_length is now train_sampling_strategy: group_by_length")
-    return {} if str(value).lower() in ("false", "no", "0") else {"train_sampling_strategy": "group_by_length"}
+    return {"train_sampling_strategy": "group_by_length"} if _is_true(value) else {}
 
 
-def _other(pair: tuple[str, str], key: str) -> str:
-    return pair[1 - pair.index(key)]
+def _is_true(value: Any) -> bool:
+    return str(value).lower() not in ("false", "no", "0")
 
 
 def _key(option: str) -> str:
