@@ -192,8 +192,8 @@ def test_a_launch_that_was_misunderstood_is_refused(model: Path, tmp_path: Path)
     for at, ((method, _, _, _, words), outcome) in enumerate(zip(cases, outcomes, strict=True)):
         assert outcome.startswith("RunError") and words in outcome, (at, outcome)
         assert not list((tmp_path / str(at)).rglob("checkpoint-*")) and not list((tmp_path / str(at)).rglob("model"))
-        if method == "sft":
-            assert not list((tmp_path / str(at) / "sft").glob("*"))
+        if method == "sft" or at == 1:  # before anything was made: these two processes could not wait for each other
+            assert not list((tmp_path / str(at) / method).glob("*"))
 
 
 class Ranks:

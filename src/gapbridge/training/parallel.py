@@ -12,7 +12,7 @@ import os
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, str_to_bool
 from peft import PeftModel
@@ -27,7 +27,8 @@ _ON_CPU = "on a machine without GPUs add `--use_cpu true`, and leave ACCELERATE_
 
 
 def check_processes(args: TrainingArguments) -> None:
-    """Refuse processes that a launcher started together and that do not know of each other.
+    """Refuse processes that a launcher started together and that do not know of each other, or cannot wait for each
+    other.
 
     Raises:
         RunError: with the way out. Nothing has been written then.
@@ -38,6 +39,8 @@ def check_processes(args: TrainingArguments) -> None:
             f"the launcher started {launched} processes, but this one ({args.device}) knows of {args.world_size}: "
             f"each would make and train a copy of its own. With GPUs, give every process one; {_ON_CPU}"
         )
+    if launched > 1 and PartialState().distributed_type == DistributedType.NO:
+        raise RunError(f"the trainer would not average the gradients of its {launched} processes; {_ON_CPU}")
 
 
 def check_accelerator(args: TrainingArguments, accelerator: Accelerator, model: nn.Module) -> None:
@@ -50,8 +53,6 @@ def check_accelerator(args: TrainingArguments, accelerator: Accelerator, model: 
     faults = []
     if accelerator.num_processes != launched:
         faults.append(f"the launcher started {launched} processes, the trainer knows of {accelerator.num_processes}")
-    elif launched > 1 and kind == DistributedType.NO:
-        faults.append(f"the trainer would not average the gradients of its {launched} processes; {_ON_CPU}")
     if _asked("ACCELERATE_USE_FSDP", args.fsdp) and launched > 1 and kind != DistributedType.FSDP:
         faults.append(
             f"FSDP was asked for, the trainer has {kind.value}, every process with the whole model: accelerate has no "
