@@ -119,6 +119,6 @@ if __name__ == "__main__":
     PartialState().wait_for_everyone()
     sys.stdout.flush()
     sys.stderr.flush()
-    # A device mesh keeps gloo's threads even when the process groups are destroyed, and they can abort the interpreter
-    # while it is torn down.
+    # gloo's thread lets go of the last collective's tensors when it can, for which it needs the interpreter; torch
+    # ends the process with SIGABRT where that is being torn down.
     os._exit(0)
