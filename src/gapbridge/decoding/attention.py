@@ -47,7 +47,13 @@ def grouped_attention(
     heads = key.shape[1]
     groups = query_heads // heads
     changed = any(kwargs.get(name) is not None for name in _CHANGES_SCORES)
-    if attention_mask is None or attention_mask.shape[1] != 1 or groups == 1 or width > 2 * heads * dim or changed:
+    if (
+        attention_mask is None
+        or attention_mask.shape[1] != 1
+        or groups == 1
+        or changed
+        or repeats_keys(heads, dim, width)
+    ):
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
     attended = scaled_dot_product_attention(
         query.reshape(rows, heads, groups * width, dim),
@@ -58,6 +64,11 @@ def grouped_attention(
         scale=scaling,
     )
     return attended.reshape(rows, query_heads, width, value.shape[-1]).transpose(1, 2).contiguous(), None
+
+
+def repeats_keys(heads: int, dim: int, width: int) -> bool:
+    """Whether copies of `heads` heads of keys and values take less than those of a mask with `width` rows."""
+    return width > 2 * heads * dim
 
 
 # transformers finds attention, and the masks that it makes for it, by the name in a model's configuration.

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _REFILL_SHARE = 8  # places are refilled together, once an eighth of the batch is free: single prompts make thin passes
-_PROMPT_COLUMNS = 512  # of prompts in one pass
+PROMPT_COLUMNS = 512  # of prompts in one pass
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,7 @@ class Drafter:
     def _answer_prompts(self, runner: SlotRunner, newcomers: list[int], cache: SlotCache, first: int) -> Tensor:
         """Feed whole prompts, longest first, into the rows from `first` on and draw each answer's first token.
 
-        `_PROMPT_COLUMNS` are fed at a time, of the prompts that are so long: the mask of a pass has as many rows.
+        `PROMPT_COLUMNS` are fed at a time, of the prompts that are so long: the mask of a pass has as many rows.
         """
         device = self.model.device
         lengths = [len(self.prompts[i]) for i in newcomers]
@@ -241,8 +241,8 @@ class Drafter:
         )
         slots = torch.arange(width, device=device).expand(len(newcomers), width)
         drawn = torch.zeros(len(newcomers), dtype=torch.int64, device=device)
-        for begin in range(0, width, _PROMPT_COLUMNS):
-            end = min(begin + _PROMPT_COLUMNS, width)
+        for begin in range(0, width, PROMPT_COLUMNS):
+            end = min(begin + PROMPT_COLUMNS, width)
             fed = sum(length > begin for length in lengths)
             ending = [row for row in range(fed) if lengths[row] <= end]
             row = torch.tensor(ending, dtype=torch.int64, device=device)

@@ -12,9 +12,11 @@ from peft import PeftConfig
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from trl import get_peft_config
 
+from ..decoding.drafting import PROMPT_COLUMNS
 from ..decoding.limits import PassLimits
 from ..decoding.mode import place_for_generation
 from ..errors import ConfigError
+from ..recipe.values import read_yaml
 from ..results.compare.dry import seconds_of_step
 from ..results.compare.sampling import take_sample
 from ..runs.inputs import load_start
@@ -69,15 +71,26 @@ def run_plan(args: argparse.Namespace, overrides: list[str]) -> Plan:
     on_cpu = args.measure or not torch.accelerator.is_available()
     job = read_job(["--config", args.config, *overrides, *cpu_option(overrides)])
     work = workload(job, args.gpus, rows=args.rows, row_tokens=args.row_tokens)
-    found = plan(job, work, gpus=args.gpus, usable=args.gpu_memory * _GIB * USABLE, tflops=args.tflops)
+    # A recipe that is planned on a machine without GPUs is not one for its CPU.
+    asked = args.measure or "--use_cpu" in overrides or bool(read_yaml(Path(args.config)).get("use_cpu"))
+    found = plan(
+        job,
+        work,
+        gpus=args.gpus,
+        usable=args.gpu_memory * _GIB * USABLE,
+        tflops=args.tflops,
+        on_cpu=asked and job.args.use_cpu,
+    )
     if args.measure:
         found = replace(found, seconds=_measured(job, work))
     _show(job, found, args, measured=args.measure and on_cpu)
     return found
 
 
-def plan(job: Job, work: Workload, *, gpus: int, usable: float, tflops: float | None = None) -> Plan:
-    """What a recipe takes on `gpus` devices with `usable` bytes each."""
+def plan(
+    job: Job, work: Workload, *, gpus: int, usable: float, tflops: float | None = None, on_cpu: bool = False
+) -> Plan:
+    """What a recipe takes on `gpus` devices with `usable` bytes each, or `on_cpu`."""
     config = architecture(job)
     micro = job.args.per_device_train_batch_size
     plain = _steps(job, config, work, cast=False)
@@ -86,8 +99,7 @@ def plan(job: Job, work: Workload, *, gpus: int, usable: float, tflops: float | 
     cast = _steps(job, config, work, cast=True) if casts else plain
     pairs = issubclass(job.method, PreferenceMethod)
     reference = pairs and not job.uses_peft and not job.args.precompute_ref_log_probs
-    drawing = _drawing(job, config, work)
-    on_cpu = bool(job.args.use_cpu) and gpus == 1
+    drawing = _drawing(job, config, work, plain[0].weights, on_cpu)
 
     def memory_of(name: str, batch: int) -> Memory:
         one, two = cast if name.startswith("zero") else plain
@@ -135,16 +147,16 @@ def architecture(job: Job) -> PretrainedConfig:
 def _steps(job: Job, config: PretrainedConfig, work: Workload, *, cast: bool) -> tuple[Step, Step]:
     """A step with the recipe's micro-batch, and one with twice as many rows; `cast`: with weights in bf16."""
     model, args = job.model, job.args
-    dtype = torch.float32 if model.dtype in (None, "float32") and not cast else torch.bfloat16
+    width = 2 if cast else _width(job)
     rows = args.per_device_train_batch_size * work.sequences
     options: dict[str, Any] = {
         "length": work.longest, "checkpointing": bool(args.gradient_checkpointing), "adapter": get_peft_config(model),
         "autocast": bool(args.bf16) and not cast,
     }  # fmt: skip
     sizes = (rows, 2 * rows)
+    dtype = torch.float32 if width == 4 else torch.bfloat16
     found = [simulate(config, dtype, rows=size, **options) for size in sizes]
     added = added_parameters(job, config)
-    width = 4 if dtype == torch.float32 else 2
     found = [
         replace(step, parameters=step.parameters + added, trained=step.trained + added,
                 weights=step.weights + added * width, gradients=step.gradients + added * width)
@@ -174,15 +186,26 @@ def added_parameters(job: Job, config: PretrainedConfig) -> int:
     return max(0, int(model.num_parameters()) - int(before))
 
 
-def _drawing(job: Job, config: PretrainedConfig, work: Workload) -> dict[str, float]:
-    args = job.args
+def _width(job: Job) -> int:
+    """Bytes of a weight as it is loaded."""
+    return 4 if job.model.dtype in (None, "float32") else 2
+
+
+def _drawing(job: Job, config: PretrainedConfig, work: Workload, weights: float, on_cpu: bool) -> dict[str, float]:
+    args, length = job.args, work.longest
     if not job.method.draws:
         return {}
-    length = work.longest
-    limits = PassLimits(args.generation_batch_size, args.generation_batch_tokens)
-    width = 2 if args.bf16 or job.model.dtype in ("bfloat16", "float16") else 4
-    window = 1 if isinstance(args, DraftFields) else args.lookahead
-    return drawing_parts(config, width, rows=limits.rows_of(length), length=length, window=window)
+    rows = PassLimits(args.generation_batch_size, args.generation_batch_tokens).rows_of(length)
+    if isinstance(args, DraftFields):  # the widest pass is one over the prompts
+        fed, seen, drawn = min(PROMPT_COLUMNS, work.longest_prompt), work.longest_prompt, 1
+    else:
+        fed, seen, drawn = args.lookahead, length, args.lookahead
+    capped = config.get_text_config().to_dict().get("attn_logit_softcapping") is not None
+    parts = drawing_parts(
+        config, _width(job), rows=rows, length=length, fed=fed, seen=seen, drawn=drawn,
+        eager=capped or job.model.attn_implementation == "eager", on_cpu=on_cpu,
+    )  # fmt: skip
+    return {"weights": float(weights), **parts}
 
 
 def _estimated(

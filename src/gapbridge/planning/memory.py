@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
+from ..decoding.attention import repeats_keys
 from ..decoding.sampling import SCORES
 from ..recipe.values import plain
 from .simulation import Step
@@ -57,7 +58,7 @@ def memory(
         step: simulated with the micro-batch; for DeepSpeed with weights in bf16, see `simulate`.
         config: single, ddp, zero2, zero3 or fsdp.
         reference: whether a frozen copy of the model stands beside it.
-        drawing: what generation needs beside the weights, from `drawing_parts`.
+        drawing: what generation needs: the weights as they were loaded, and `drawing_parts`.
     """
     trained = step.trained
     each = step.gradients / max(1, trained)  # bytes of a trained weight
@@ -91,16 +92,29 @@ def memory(
     if reference:
         parts["reference model"] = step.weights / (share if config in ("zero3", "fsdp") else 1)
     parts["activations"] = max(step.activations, update)
-    drawn = {"weights": float(step.weights), **drawing} if drawing else {}
-    return Memory({name: size for name, size in parts.items() if size}, drawn)
+    return Memory({name: size for name, size in parts.items() if size}, drawing)
 
 
-def drawing_parts(config: PretrainedConfig, width: int, *, rows: int, length: int, window: int) -> dict[str, float]:
+def drawing_parts(
+    config: PretrainedConfig,
+    width: int,
+    *,
+    rows: int,
+    length: int,
+    fed: int,
+    seen: int,
+    drawn: int,
+    eager: bool,
+    on_cpu: bool,
+) -> dict[str, float]:
     """What drawing contexts takes beside the weights.
 
     Args:
-        width: bytes of a number in the cache and in logits.
-        rows, length: of the slot cache. window: the tokens that a row is fed in one pass.
+        width: bytes of a number in the weights, and so in the cache and in masks, under mixed precision too.
+        rows, length: of the slot cache.
+        fed: the tokens of a row in one pass, at most; seen: the slots that they attend to; drawn: how many of them
+            have logits.
+        eager: whether attention is computed step by step, with the scores of all heads in memory.
     """
     text = config.get_text_config()
     options = text.to_dict()
@@ -108,14 +122,19 @@ def drawing_parts(config: PretrainedConfig, width: int, *, rows: int, length: in
     kept = options.get("num_key_value_heads") or heads
     depth = options.get("head_dim") or hidden // heads
     inner = options.get("intermediate_size") or 4 * hidden
-    fed = rows * window
+    tokens, logits = rows * fed, rows * drawn * text.vocab_size
+    pairs = tokens * seen
+    # Of keys and values that heads share, or of the mask instead: see `decoding.attention`.
+    copied = heads != kept and (eager or repeats_keys(kept, depth, fed))
+    attention = 2 * rows * length * heads * depth * width if copied else pairs * width * (heads // kept - 1)
     return {
         "cache": 2 * layers * rows * length * kept * depth * width,
-        # One layer's keys and values for every head, the mask, and the widest states of the window.
-        "one layer": 2 * rows * length * heads * depth * width * (heads != kept)
-        + fed * length * width
-        + fed * width * (4 * hidden + 3 * inner),
-        "logits": fed * text.vocab_size * width + min(fed * text.vocab_size, SCORES[False]) * _SCORE,
+        # The mask, what attention adds to it, its scores with their softmax in float32, the window's widest states.
+        "one layer": pairs * width
+        + attention
+        + pairs * heads * (2 * width + 4) * eager
+        + tokens * width * (4 * hidden + 3 * inner),
+        "logits": logits * width + min(logits, SCORES[on_cpu]) * _SCORE,
     }
 
 

@@ -46,13 +46,15 @@ class Round:
 
 @dataclass(frozen=True)
 class Workload:
-    """examples: of the training data. rounds: what each does. sequences: how many a row is in a step. longest: tokens
-    of the longest sequence, at most. exact: whether the data were counted here."""
+    """examples: of the training data. rounds: what each does. sequences: how many a row is in a step. longest,
+    longest_prompt: tokens of the longest sequence, and of the longest prompt that is answered, at most. exact: whether
+    the data were counted here."""
 
     examples: int
     rounds: list[Round]
     sequences: int
     longest: int
+    longest_prompt: int
     exact: bool
 
 
@@ -122,11 +124,12 @@ def _counted(
             seen = float(steps * rows_per_step(args, gpus))
         prompt = row_tokens or sum(len(example.asked) for example in made) / len(made)
         found.append(Round(number, steps, seen * mean, _drawn(job, args, count, prompt, mean / sequences)))
+    longest_prompt = max(len(example.asked) for example in made)
     if row_tokens is not None:
-        longest = int(job.args.max_length)
+        longest = longest_prompt = int(job.args.max_length)
     elif isinstance(job.args, DraftFields):  # drafts may be longer than the references that stand for them
         longest = min(job.args.max_length or longest + job.args.max_draft_length, longest + job.args.max_draft_length)
-    return Workload(count, found, sequences, longest, row_tokens is None)
+    return Workload(count, found, sequences, longest, longest_prompt, row_tokens is None)
 
 
 def _rows(job: Job, source: _Source, made: Sequence[Example], args: Any) -> list[Any]:
