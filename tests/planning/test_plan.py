@@ -253,6 +253,13 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "the configuration of someone/model cannot be had" in refused(capsys, "plan", *unknown, "--rows", "9")
 
 
+def test_drafts_of_vllm_take_nothing_here(tmp_path: Path) -> None:
+    vllm = {"use_vllm": True, "vllm_mode": "server"}
+    job = read_job(recipe(tmp_path, method="rac", model_name_or_path=model_in(tmp_path / "model"), **vllm))
+    found = plan(job, workload(job, 1), gpus=1, usable=2**40)
+    assert not found.memories["single"].drawing and found.memories["single"].training
+
+
 def test_a_machine_without_gpus_plans_for_gpus(tmp_path: Path) -> None:
     """Unless the recipe, or the command, is for its CPU: fewer logits are sampled from at a time there."""
     settings = {"method": "bash", "generation_batch_size": 128, "lookahead": 32, "datasets": data_in(tmp_path, 8)}

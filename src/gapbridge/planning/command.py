@@ -193,10 +193,11 @@ def _width(job: Job) -> int:
 
 def _drawing(job: Job, config: PretrainedConfig, work: Workload, weights: float, on_cpu: bool) -> dict[str, float]:
     args, length = job.args, work.longest
-    if not job.method.draws:
+    drafts = isinstance(args, DraftFields)
+    if not job.method.draws or (drafts and args.use_vllm):
         return {}
     rows = PassLimits(args.generation_batch_size, args.generation_batch_tokens).rows_of(length)
-    if isinstance(args, DraftFields):  # the widest pass is one over the prompts
+    if drafts:  # the widest pass is one over the prompts
         fed, seen, drawn = min(PROMPT_COLUMNS, work.longest_prompt), work.longest_prompt, 1
     else:
         fed, seen, drawn = args.lookahead, length, args.lookahead
