@@ -10,7 +10,7 @@ import torch
 from peft import PeftModel
 from torch import nn
 from torch.distributed.tensor import DTensor
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PretrainedConfig, PreTrainedModel, TrainingArguments
 from transformers.integrations import is_fsdp_enabled
 
 from ..compat import mixed_precision
@@ -53,8 +53,7 @@ def generation_mode(model: PreTrainedModel) -> Iterator[None]:
     attention = before
     if attention not in MASKABLE_ATTENTION:
         # transformers 4 lets Gemma-2 have sdpa, which leaves out the soft cap of its scores there.
-        capped = model.config.get_text_config().to_dict().get("attn_logit_softcapping") is not None
-        attention = "sdpa" if base._supports_sdpa and not capped else "eager"
+        attention = "sdpa" if base._supports_sdpa and not caps_scores(model.config) else "eager"
         logger.info("attention implementation %s → %s while contexts are generated", before, attention)
     if attention == "sdpa" and shares_keys(model):
         attention = GROUPED
@@ -72,6 +71,11 @@ def shares_keys(model: PreTrainedModel) -> bool:
     """Whether several query heads of the model share one head of keys (grouped-query and multi-query attention)."""
     options = model.config.get_text_config().to_dict()
     return 0 < (options.get("num_key_value_heads") or 0) < (options.get("num_attention_heads") or 0)
+
+
+def caps_scores(config: PretrainedConfig) -> bool:
+    """Whether attention's scores are soft-capped (Gemma-2), which sdpa cannot do."""
+    return config.get_text_config().to_dict().get("attn_logit_softcapping") is not None
 
 
 def place_for_generation(model: PreTrainedModel | PeftModel, args: TrainingArguments) -> None:

@@ -14,7 +14,7 @@ from trl import get_peft_config
 
 from ..decoding.drafting import PROMPT_COLUMNS
 from ..decoding.limits import PassLimits
-from ..decoding.mode import place_for_generation
+from ..decoding.mode import caps_scores, place_for_generation
 from ..errors import ConfigError
 from ..recipe.values import read_yaml
 from ..results.compare.dry import seconds_of_step
@@ -68,11 +68,11 @@ def run_plan(args: argparse.Namespace, overrides: list[str]) -> Plan:
     ]
     if faults:
         raise ConfigError(faults)
-    on_cpu = args.measure or not torch.accelerator.is_available()
-    job = read_job(["--config", args.config, *overrides, *cpu_option(overrides)])
+    added = cpu_option(overrides)
+    job = read_job(["--config", args.config, *overrides, *added])
     work = workload(job, args.gpus, rows=args.rows, row_tokens=args.row_tokens)
     # A recipe that is planned on a machine without GPUs is not one for its CPU.
-    asked = args.measure or "--use_cpu" in overrides or bool(read_yaml(Path(args.config)).get("use_cpu"))
+    asked = args.measure or not added or bool(read_yaml(Path(args.config)).get("use_cpu"))
     found = plan(
         job,
         work,
@@ -83,7 +83,7 @@ def run_plan(args: argparse.Namespace, overrides: list[str]) -> Plan:
     )
     if args.measure:
         found = replace(found, seconds=_measured(job, work))
-    _show(job, found, args, measured=args.measure and on_cpu)
+    _show(job, found, args, measured=args.measure)
     return found
 
 
@@ -95,7 +95,7 @@ def plan(
     micro = job.args.per_device_train_batch_size
     plain = _steps(job, config, work, cast=False)
     # DeepSpeed casts weights to bf16, where the others keep float32 and cast as they go.
-    casts = gpus > 1 and job.args.bf16 and job.model.dtype in (None, "float32")
+    casts = gpus > 1 and job.args.bf16 and _dtype(job) == torch.float32
     cast = _steps(job, config, work, cast=True) if casts else plain
     pairs = issubclass(job.method, PreferenceMethod)
     reference = pairs and not job.uses_peft and not job.args.precompute_ref_log_probs
@@ -147,19 +147,18 @@ def architecture(job: Job) -> PretrainedConfig:
 def _steps(job: Job, config: PretrainedConfig, work: Workload, *, cast: bool) -> tuple[Step, Step]:
     """A step with the recipe's micro-batch, and one with twice as many rows; `cast`: with weights in bf16."""
     model, args = job.model, job.args
-    width = 2 if cast else _width(job)
+    dtype = torch.bfloat16 if cast else _dtype(job)
     rows = args.per_device_train_batch_size * work.sequences
     options: dict[str, Any] = {
         "length": work.longest, "checkpointing": bool(args.gradient_checkpointing), "adapter": get_peft_config(model),
         "autocast": bool(args.bf16) and not cast,
     }  # fmt: skip
     sizes = (rows, 2 * rows)
-    dtype = torch.float32 if width == 4 else torch.bfloat16
     found = [simulate(config, dtype, rows=size, **options) for size in sizes]
     added = added_parameters(job, config)
     found = [
         replace(step, parameters=step.parameters + added, trained=step.trained + added,
-                weights=step.weights + added * width, gradients=step.gradients + added * width)
+                weights=step.weights + added * dtype.itemsize, gradients=step.gradients + added * dtype.itemsize)
         for step in found
     ]  # fmt: skip
     bits = 4 if model.load_in_4bit else 8 if model.load_in_8bit else None
@@ -172,7 +171,7 @@ def _steps(job: Job, config: PretrainedConfig, work: Workload, *, cast: bool) ->
     if bits is None:
         return one, two
     linear = one.parameters - one.trained - one.embedded
-    weights = round(one.weights - linear * (width - _QUANTISED[bits]))
+    weights = round(one.weights - linear * (dtype.itemsize - _QUANTISED[bits]))
     return replace(one, weights=weights), replace(two, weights=weights)
 
 
@@ -186,9 +185,9 @@ def added_parameters(job: Job, config: PretrainedConfig) -> int:
     return max(0, int(model.num_parameters()) - int(before))
 
 
-def _width(job: Job) -> int:
-    """Bytes of a weight as it is loaded."""
-    return 4 if job.model.dtype in (None, "float32") else 2
+def _dtype(job: Job) -> torch.dtype:
+    """The type in which weights are loaded."""
+    return torch.float32 if job.model.dtype in (None, "float32") else torch.bfloat16
 
 
 def _drawing(job: Job, config: PretrainedConfig, work: Workload, weights: float, on_cpu: bool) -> dict[str, float]:
@@ -201,10 +200,9 @@ def _drawing(job: Job, config: PretrainedConfig, work: Workload, weights: float,
         fed, seen, drawn = min(PROMPT_COLUMNS, work.longest_prompt), work.longest_prompt, 1
     else:
         fed, seen, drawn = args.lookahead, length, args.lookahead
-    capped = config.get_text_config().to_dict().get("attn_logit_softcapping") is not None
     parts = drawing_parts(
-        config, _width(job), rows=rows, length=length, fed=fed, seen=seen, drawn=drawn,
-        eager=capped or job.model.attn_implementation == "eager", on_cpu=on_cpu,
+        config, _dtype(job).itemsize, rows=rows, length=length, fed=fed, seen=seen, drawn=drawn,
+        eager=caps_scores(config) or job.model.attn_implementation == "eager", on_cpu=on_cpu,
     )  # fmt: skip
     return {"weights": float(weights), **parts}
 
