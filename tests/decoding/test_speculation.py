@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,20 @@ from conftest import tiny_llama
 from shapes import SHAPES, model_of
 from transformers import PreTrainedModel
 
-from gapbridge.decoding import draft_answers
-from gapbridge.decoding.future_heads import add_heads
-from gapbridge.decoding.speculation import Speculation
+from gapbridge.decoding import DrawOptions, draft_answers
+from gapbridge.decoding.future_heads import (
+    FutureHeads,
+    add_heads,
+    head_states,
+    head_unembedding,
+    heads_beside,
+    listening,
+    parts_of,
+    save_heads,
+)
+from gapbridge.decoding.noise import example_keys
+from gapbridge.decoding.sampling import KeyedSampler
+from gapbridge.decoding.speculation import Speculation, SpeculativeRunner
 
 
 STOPS = [3, 4, 5]
@@ -79,3 +91,101 @@ def test_rows_that_move_take_their_proposals_along() -> None:
         speculation = Speculation(heads)
         found.append((answers(model, speculation, temperature=1.0, batch_size=batch_size), speculation.row_passes))
     assert found[0] == found[1] == found[2]
+
+
+LIMIT = 17
+
+
+def with_alike_tokens(name: str, kind: str, spread: float, **options: Any) -> tuple[PreTrainedModel, FutureHeads]:
+    """A model whose answers depend little on the tokens before them, so that its heads are often right, not always."""
+    model = model_of(name) if not options else tiny_llama(**options)
+    with torch.no_grad():
+        weight = model.get_input_embeddings().weight
+        weight[:] = weight.mean(0) + spread * (weight - weight.mean(0))
+    heads = add_heads(model, 3, kind)
+    torch.manual_seed(1)
+    for parameter in heads.parameters():
+        parameter.data += 0.02 * torch.randn_like(parameter)
+    return model, heads
+
+
+def proposals_by_position(
+    model: PreTrainedModel, heads: FutureHeads, tokens: list[int], prompt_length: int, key: torch.Tensor, how: Any
+) -> dict[int, list[int]]:
+    """What the heads propose once c answer tokens are known, by c: from one plain pass over the finished row."""
+    sampler = KeyedSampler(how, torch.device("cpu"))
+    with torch.no_grad(), listening(parts_of(model), heads) as heard:
+        model(torch.tensor([tokens]), use_cache=False)
+        assert heard.states is not None
+        logits = [
+            head_unembedding(heads, at, heard.parts)(head_states(heads, at, heard, heard.states))[0]
+            for at in range(len(heads))
+        ]
+    found = {}
+    for known in range(1, len(tokens) - prompt_length + 1):
+        at = prompt_length + known - 2  # the newest token is the next pass's: the heads stand one place before it
+        positions = [torch.tensor([known + head]) for head in range(len(heads))]
+        found[known] = [
+            int(sampler(logits[head][at][None], key[None], position)) for head, position in enumerate(positions)
+        ]
+    return found
+
+
+@pytest.mark.parametrize(("temperature", "spread"), [(0.0, 0.15), (1.0, 0.5)])
+@pytest.mark.parametrize(("name", "kind"), [("llama", "layer"), ("llama", "linear"), ("mistral", "layer")])
+def test_proposals_and_acceptances_are_those_of_full_passes(
+    name: str, kind: str, temperature: float, spread: float
+) -> None:
+    """Counts of a simulation without any cache: the heads' cache survives rejections, rows that move and refills."""
+    model, heads = with_alike_tokens(name, kind, spread)
+    speculation = Speculation(heads)
+    drafts = answers(model, speculation, temperature=temperature, max_completion_length=LIMIT)
+    how = DrawOptions(temperature=temperature)
+    keys = example_keys(list(range(len(PROMPTS))), seed=how.seed, round_index=how.round_index)
+    proposed, accepted, passes = [0] * 3, [0] * 3, 0
+    for prompt, draft, key in zip(PROMPTS, drafts, keys, strict=True):
+        answer = draft.tokens
+        said = proposals_by_position(model, heads, [*prompt, *answer], len(prompt), key, how)
+        known, passes = 1, passes + 1  # the prompt's pass
+        while known < len(answer):
+            passes, right = passes + 1, 0
+            for head in range(3):
+                place = known + head
+                if place + 1 >= LIMIT or answer[place] in STOPS:
+                    break  # the proposal could give no further token
+                proposed[head] += 1
+                if said[known][head] != answer[place]:
+                    break
+                accepted[head] += 1
+                right += 1
+            known += 1 + right
+    assert (speculation.proposed, speculation.accepted) == (proposed, accepted)
+    assert speculation.row_passes == passes < speculation.tokens
+    for head in range(3):
+        assert 0 < accepted[head] < proposed[head], "both outcomes are tried"
+    assert temperature == 0 or any(draft.finished for draft in drafts)
+
+
+def test_linear_heads_take_no_place_in_the_cache() -> None:
+    """A layer of a head has keys and values; an unembedding has none."""
+    counts = {}
+    for kind in ("layer", "linear"):
+        model, heads = with_alike_tokens("llama", kind, 0.5)
+        counts[kind] = len(SpeculativeRunner(model, {"full_attention": None}, heads).new_cache(2, 8).layers)
+    assert counts == {"layer": 2 + 3, "linear": 2}
+
+
+def test_heads_on_disk_draft_alike_for_a_model_in_training(tmp_path: Path) -> None:
+    """Nothing is dropped out in them."""
+    model, heads = with_alike_tokens("llama", "layer", 0.5, attention_dropout=0.5)
+    save_heads(tmp_path, heads)
+    del model.future_heads
+    model.name_or_path = str(tmp_path)
+    found = []
+    for training in (False, True):
+        beside = heads_beside(model.train(training))
+        assert beside is not None
+        speculation = Speculation(beside)
+        drafts = answers(model, speculation, temperature=1.0)
+        found.append((drafts, speculation.proposed, speculation.accepted))
+    assert found[0] == found[1] and model.training
