@@ -34,3 +34,38 @@ def test_several_answers_to_a_problem_are_told_apart(tmp_path: Path) -> None:
     good = {"id": "a", "reference": "#### 1", "answer": "#### 1"}
     samples = read_answers(_write(tmp_path / "answers.jsonl", [good, good, "", {**good, "id": "b"}]))
     assert [sample["id"] for sample in samples] == ["a", "a#2", "b"]
+
+
+def test_a_made_up_id_is_no_id_of_the_file(tmp_path: Path) -> None:
+    good = {"reference": "#### 1", "answer": "#### 1"}
+    ids: list[str | int] = ["a", "a", "a#2", "a", "b#2", "b", "b", 1, "1"]
+    samples = read_answers(_write(tmp_path / "answers.jsonl", [{**good, "id": key} for key in ids]))
+    found = [str(sample["id"]) for sample in samples]
+    assert len(set(found)) == len(found) and [found[at] for at in (0, 1, 4, 5, 7)] == ["a", "a#2", "b#2", "b", "1"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['{"id": 1, "reference": "a", "answer": "\\ud800"}', '{"id": "\\ud800", "reference": "a", "answer": "b"}',
+     '{"reference": "a", "answer": "b", "prompt": [{"role": "user", "content": "\\udfff"}]}',
+     '{"reference": ' + "9" * 5000 + ', "answer": "b"}', '{"reference": NaN, "answer": "b"}',
+     '{"reference": 1e999, "answer": "b"}', '{"reference": "a", "answer": "b", "x": ' + "[" * 9999 + "]" * 9999 + "}",
+     '{"reference": "a", "answer": "b", "prompt": [1]}', '{"reference": "a", "answer": ["b"]}',
+     '{"reference": true, "answer": "b"}', '{"reference": "a", "answer": "b", "id": null}', "7", "null",
+     b'{"reference": "a", "answer": "\xff"}'],
+)  # fmt: skip
+def test_odd_lines_are_named(line: str | bytes, tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    encoded = line if isinstance(line, bytes) else line.encode()
+    path.write_bytes(b'{"reference": "a", "answer": "b"}\n' + encoded + b"\n")
+    with pytest.raises(DataError) as error:
+        read_answers(path)
+    (fault,) = error.value.faults
+    assert fault.startswith(f"{path}, line 2: ") and len(fault) < len(str(path)) + 300
+
+
+@pytest.mark.parametrize("mark", ["yes", 2, None, [True], 0.5])
+def test_odd_labels_are_named(mark: Any, tmp_path: Path) -> None:
+    path = _write(tmp_path / "answers.jsonl", [{"reference": "a", "answer": "b", "mark": mark}])
+    with pytest.raises(DataError, match="line 1: mark is"):
+        read_answers(path, label="mark")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from ..jsonl import read_json_lines, shown_value
 
 
 logger = logging.getLogger(__name__)
@@ -33,17 +32,11 @@ def read_answers(path: Path, *, label: str | None = None, limit: int | None = No
         raise DataError(f"{path}: no such file (looked from {Path.cwd()})")
     samples: list[dict[str, Any]] = []
     faults: list[str] = []
-    seen: Counter[str] = Counter()
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 text ({error})") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    names: dict[str, int] = {}  # each id, with how many samples of it there are
+    for number, row in read_json_lines(path):
         if limit is not None and len(samples) + len(faults) == limit:
             break
-        found = _fault(line, label)
+        found = _fault(row, label)
         if isinstance(found, str):
             faults.append(f"{path}, line {number}: {found}")
             continue
@@ -55,17 +48,14 @@ def read_answers(path: Path, *, label: str | None = None, limit: int | None = No
         }
         if label is not None:
             sample["label"] = bool(found[label])
-        seen[str(sample["id"])] += 1
-        times = seen[str(sample["id"])]
-        if times > 1:
-            sample["id"] = f"{sample['id']}#{times}"
+        sample["id"] = _unique(sample["id"], names)
         samples.append(sample)
     if faults:
         more = [f"and {len(faults) - _SHOWN} more lines"] if len(faults) > _SHOWN else []
         raise DataError([*faults[:_SHOWN], *more])
     if not samples:
         raise DataError(f"{path}: holds no answer")
-    repeated = sum(count > 1 for count in seen.values())
+    repeated = sum(count > 1 for count in names.values())
     if repeated:
         logger.warning(
             "%s: %d ids occur several times; their further answers are told apart as id#2, id#3, …, and intervals "
@@ -75,26 +65,41 @@ def read_answers(path: Path, *, label: str | None = None, limit: int | None = No
     return samples
 
 
-def _fault(line: str, label: str | None) -> dict[str, Any] | str:
+def _unique(name: str | int, names: dict[str, int]) -> str | int:
+    """The id, or `id#2`, `id#3`, … where earlier lines have it; `names` counts it."""
+    times = names[str(name)] = names.get(str(name), 0) + 1
+    if times == 1:
+        return name
+    while f"{name}#{times}" in names:  # an id of the file itself may look like that
+        times += 1
+    names[str(name)] = times
+    names[f"{name}#{times}"] = 1
+    return f"{name}#{times}"
+
+
+def _fault(row: Any, label: str | None) -> dict[str, Any] | str:
     """The line's object, or what is wrong with it."""
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        return f"is no JSON ({error})"
+    if isinstance(row, ValueError):
+        return f"is no {'UTF-8 text' if isinstance(row, UnicodeDecodeError) else 'JSON'} ({row})"
     if not isinstance(row, dict):
         return "is no JSON object"
     wanted = ("reference", "answer", *(() if label is None else (label,)))
     missing = [name for name in wanted if name not in row]
     if missing:
-        return f"has no {' and no '.join(map(repr, missing))}; it has {', '.join(map(repr, row))}"
+        return f"has no {' and no '.join(map(repr, missing))}; it has {', '.join(map(shown_value, row))}"
     if not isinstance(row["answer"], str):
-        return f"answer is {row['answer']!r}: it must be a string"
+        return f"answer is {shown_value(row['answer'])}: it must be a string"
     if not isinstance(row["reference"], (str, int, float)) or isinstance(row["reference"], bool):
-        return f"reference is {row['reference']!r}: it must be the data set's answer text"
+        return f"reference is {shown_value(row['reference'])}: it must be the data set's answer text"
     if not str(row["reference"]).strip():
         return "reference is empty"
-    if not isinstance(row.get("id", 0), (str, int)) or not isinstance(row.get("prompt", ""), (str, list)):
+    if not isinstance(row.get("id", 0), (str, int)) or not _is_prompt(row.get("prompt", "")):
         return "id must be a string or a number, prompt a string or a list of messages"
     if label is not None and row[label] not in (True, False, 0, 1):
-        return f"{label} is {row[label]!r}: a mark is true or false"
+        return f"{label} is {shown_value(row[label])}: a mark is true or false"
     return row
+
+
+def _is_prompt(value: Any) -> bool:
+    """Whether it is a text, or a list of messages."""
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(turn, dict) for turn in value))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..answers.intervals import Interval, mean_interval, paired_difference
 from ..answers.modes import DIRECT
+from ..errors import DataError
+from ..jsonl import read_json_lines, shown_value
 from ..tasks.task import PROCEDURAL
 from .edits import METRICS as EDITS
 from .edits import score_edits
@@ -107,6 +110,23 @@ def grade_edits(groups: Sequence[Group]) -> None:
         scores = score_edits(group.values("answer"), group.values("reference"))
         for sample, score in zip(group.samples, scores, strict=True):
             sample.update(asdict(score))
+
+
+def read_samples(path: Path) -> Iterator[Sample]:
+    """The samples that an evaluation wrote.
+
+    Raises:
+        DataError: a line is no sample.
+    """
+    for number, row in read_json_lines(path):
+        names = ("model", "mode", "id", "prompt", "reference", "answer")
+        if not isinstance(row, dict) or any(name not in row for name in names):
+            found = row if isinstance(row, ValueError) else shown_value(row)
+            raise DataError(
+                f"{path}, line {number}: got {found}, expected an object with {', '.join(names)}. Remove the files "
+                "of this evaluation and make it again"
+            )
+        yield row
 
 
 def summarise(group: Group, grader: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..answers.intervals import Interval
 from ..errors import ConfigError, RunError
-from ..evaluation.summaries import cells, columns, edit_figures
+from ..evaluation.summaries import cells, columns, edit_figures, prompt_text, read_samples
 from ..files import write_text_atomic
 from ..gap.command import caption, summary
 from ..gap.plot import draw_gaps
@@ -194,15 +194,15 @@ def _answers(runs: list[Run], places: list[Path]) -> list[str]:
     """The first examples with every model's answer."""
     answers: dict[str, dict[str, Any]] = {}
     for path in (path for place in places for path in sorted((place / "eval").glob("*.samples.jsonl"))):
-        with open(path, encoding="utf-8") as file:
-            for sample in map(json.loads, file):
-                key = f"{path.name}/{sample['id']}"
-                if key not in answers and len(answers) == _SAMPLES:
-                    continue
-                entry = answers.setdefault(key, {"prompt": sample["prompt"], "reference": sample["reference"]})
-                mark = {True: " (right)", False: " (wrong)"}.get(sample.get("correct"), "")
-                name = f"{_name(sample['model'], runs)}, {sample['mode']}{mark}"
-                entry.setdefault("answers", {})[name] = sample["answer"]
+        for sample in read_samples(path):
+            key = f"{path.name}/{sample['id']}"
+            if key not in answers and len(answers) == _SAMPLES:
+                continue
+            prompt, reference = prompt_text(sample["prompt"]), sample["reference"]
+            entry = answers.setdefault(key, {"prompt": prompt, "reference": reference})
+            mark = {True: " (right)", False: " (wrong)"}.get(sample.get("correct"), "")
+            name = f"{_name(sample['model'], runs)}, {sample['mode']}{mark}"
+            entry.setdefault("answers", {})[name] = sample["answer"]
     lines = []
     for entry in answers.values():
         lines += ["**prompt**", "", *fenced(entry["prompt"]), "**reference**", "", *fenced(entry["reference"])]

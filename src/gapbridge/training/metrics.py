@@ -10,6 +10,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..files import write_text_atomic, writing
+from ..jsonl import read_json_lines
 
 
 class MetricsFile(TrainerCallback):
@@ -55,10 +56,5 @@ def _metrics_path(args: TrainingArguments) -> Path:
 def read_metrics(directory: Path) -> list[dict[str, Any]]:
     """The log entries of a round, oldest first; a torn last line is left out."""
     path = directory / "metrics.jsonl"
-    entries = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            entries.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return entries
+    lines = read_json_lines(path, finite=False) if path.exists() else ()
+    return [entry for _, entry in lines if isinstance(entry, dict)]

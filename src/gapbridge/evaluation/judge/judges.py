@@ -252,12 +252,13 @@ def _content(response: httpx.Response) -> str | None:
     """The text of a chat completion; None if the body is none. A message without text (a refusal) is empty."""
     try:
         message = response.json()["choices"][0]["message"]
-    except (ValueError, KeyError, IndexError, TypeError):
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         return None
     if not isinstance(message, dict):
         return None
     content = message.get("content")
-    return content if isinstance(content, str) else ""
+    # Half of a surrogate pair becomes a question mark: no file can hold it.
+    return content.encode(errors="replace").decode() if isinstance(content, str) else ""
 
 
 class LocalJudge:

@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 from ...answers.intervals import mean_interval
 from ...errors import ConfigError, DataError, RunError
 from ...files import write_json_atomic
+from ...jsonl import parse_json
 from .judges import Judge
 from .templates import Template, Verdict, load_template
 
@@ -71,12 +72,13 @@ class ReplyCache:
             if not path.exists():
                 continue
             try:
-                record = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError:
+                record = parse_json(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
                 record = None
             found = record if isinstance(record, dict) else {}
-            if (found.get("prompt"), found.get("judge")) == (prompt, self.identity) and "reply" in found:
-                replies[prompt] = str(found["reply"])
+            reply = found.get("reply")
+            if (found.get("prompt"), found.get("judge")) == (prompt, self.identity) and isinstance(reply, str):
+                replies[prompt] = reply
             else:
                 faults.append(
                     f"{path}: is damaged, or holds another judge's reply; delete it, and it is asked for again"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...evaluation.summaries import MEANS
+from ...evaluation.summaries import MEANS, read_samples
 from ...runs.report import read_json, seconds, stages
 from ...tasks.task import EvalTask
 from ...training.metrics import read_metrics
@@ -32,12 +31,11 @@ def columns_of(task: EvalTask) -> dict[str, str]:
 def read_scores(samples: Path, task: EvalTask, temperature: float) -> dict[str, dict[str, dict[str, float]]]:
     """mode → score → example → value, of an evaluation's samples."""
     found: dict[str, dict[str, dict[str, float]]] = {}
-    with open(samples, encoding="utf-8") as file:
-        for sample in map(json.loads, file):
-            scores = found.setdefault(sample["mode"], {})
-            for name, key in {**columns_of(task), **{name: name for name in _EDITS if name in sample}}.items():
-                column = f"{name}, {temperature_name(temperature)}"
-                scores.setdefault(column, {})[str(sample["id"])] = float(sample[key])
+    for sample in read_samples(samples):
+        scores = found.setdefault(sample["mode"], {})
+        for name, key in {**columns_of(task), **{name: name for name in _EDITS if name in sample}}.items():
+            column = f"{name}, {temperature_name(temperature)}"
+            scores.setdefault(column, {})[str(sample["id"])] = float(sample[key])
     return found
 
 

@@ -1,0 +1,18 @@
+r"""Text from data as a terminal may show it: control characters as `\x1b`, so that none moves the cursor."""
+
+from __future__ import annotations
+
+import re
+
+
+# C0 but the tab and the line break, DEL, C1, and halves of surrogate pairs, which no stream can encode.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def printable(text: object) -> str:
+    r"""The text with `\x1b` for an escape character, and so on for every control character but "\n" and "\t"."""
+    return _CONTROL.sub(lambda found: _escaped(ord(found[0])), str(text))
+
+
+def _escaped(code: int) -> str:
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
