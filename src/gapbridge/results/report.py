@@ -200,7 +200,8 @@ def _answers(runs: list[Run], places: list[Path]) -> list[str]:
                 continue
             prompt, reference = prompt_text(sample["prompt"]), sample["reference"]
             entry = answers.setdefault(key, {"prompt": prompt, "reference": reference})
-            mark = {True: " (right)", False: " (wrong)"}.get(sample.get("correct"), "")
+            graded = sample.get("correct")
+            mark = "" if graded is None else " (right)" if graded else " (wrong)"
             name = f"{_name(sample['model'], runs)}, {sample['mode']}{mark}"
             entry.setdefault("answers", {})[name] = sample["answer"]
     lines = []
