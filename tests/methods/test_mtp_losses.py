@@ -6,10 +6,10 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import VOCAB
+from conftest import VOCAB, sharpen
 from shapes import SHAPE, SHAPES, model_of
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PhiConfig, PhiForCausalLM, PreTrainedModel
 
 from gapbridge import ConfigError
 from gapbridge.decoding.future_heads import FutureHeads, add_heads, head_states, head_unembedding, listening, parts_of
@@ -58,12 +58,19 @@ def gradients(model: PreTrainedModel, loss: Tensor) -> dict[str, Tensor]:
     return found
 
 
+def with_biased_unembedding() -> PreTrainedModel:
+    """A Phi, whose unembedding has a bias."""
+    model = sharpen(PhiForCausalLM(PhiConfig(**SHAPE)), 3.0)
+    model.lm_head.bias.data = torch.randn(VOCAB)
+    return model
+
+
 @pytest.mark.parametrize("kind", ["layer", "linear"])
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", [*SHAPES, "biased unembedding"])
 def test_one_after_another_is_all_at_once(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures to 1e-6, gradients to 1e-5, with chunks that do not divide the positions."""
     monkeypatch.setattr(losses, "SCORES", 7 * VOCAB)
-    model = model_of(name)
+    model = model_of(name) if name in SHAPES else with_biased_unembedding()
     heads = add_heads(model, 3, kind)
     for weight in heads.parameters():
         weight.data += 0.01 * torch.randn_like(weight)

@@ -22,6 +22,7 @@ from gapbridge.decoding.future_heads import FILE, head_states, head_unembedding,
 from gapbridge.examples.tokens import stop_tokens
 from gapbridge.methods.mtp import export, generate, load
 from gapbridge.methods.mtp.losses import future_targets
+from gapbridge.methods.mtp.trainer import FutureSFTTrainer
 from gapbridge.tasks.word_problems import problems
 
 
@@ -101,6 +102,31 @@ def test_the_same_training_in_any_layout(make_base: MakeBase, tokenizer: Any, tm
         assert len(found[name]) == 4 and all(torch.isfinite(torch.tensor(found[name])))
     for name, values in found.items():
         assert values == pytest.approx(found["plain"], rel=1e-4), name
+
+
+def test_heads_of_packed_documents_predict_nothing_of_the_next_one(
+    make_base: MakeBase, tokenizer: Any, tmp_path: Path
+) -> None:
+    """Documents whose first token carries loss, also where no collator takes that from it as TRL's does."""
+    documents = [list(range(at, at + 12)) for at in (20, 60, 90, 130)]
+    data = Dataset.from_list([{"input_ids": ids, "labels": ids} for ids in documents])
+    found = {}
+    for name, options in (("apart", {}), ("packed", {"packing": True, "max_length": 48})):
+        settings = {**COMMON, "max_steps": 1, "head_warmup_ratio": 0.0, **options}
+        args, model = MTPConfig(str(tmp_path / name), **settings), make_base()
+        MTPTrainer.prepare(model, tokenizer, args)
+        trainer = FutureSFTTrainer(model=model, args=args, train_dataset=data, processing_class=tokenizer)
+        collate = trainer.data_collator
+
+        def with_all_labels(rows: list[Any], collate: Any = collate) -> dict[str, torch.Tensor]:
+            batch: dict[str, torch.Tensor] = collate(rows)
+            return {**batch, "labels": batch["input_ids"].clone()}
+
+        trainer.data_collator = with_all_labels
+        trainer.train()
+        assert len(trainer.train_dataset) == (4 if name == "apart" else 1)
+        found[name] = [logged(trainer, f"head_{head}_loss")[0] for head in (2, 3)]
+    assert found["packed"] == pytest.approx(found["apart"], rel=1e-4)
 
 
 def test_heads_that_learn_alone_leave_sft(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
@@ -200,6 +226,9 @@ def test_an_adapter_on_the_trunk_and_whole_heads(make_base: MakeBase, tokenizer:
     torch.testing.assert_close(second, head, atol=1e-4, rtol=1e-4)
     merged = export(load(tmp_path / "checkpoint-2"), tmp_path / "plain")
     torch.testing.assert_close(merged(tokens).logits, own, atol=1e-4, rtol=1e-4)
+    exported = AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
+    torch.testing.assert_close(exported(tokens).logits, own, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(make_base()(tokens).logits, own, atol=1e-3), "the adapter has learnt something"
 
 
 def test_what_would_train_head_1_alone_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,6 +104,29 @@ def test_pauses_fall_everywhere_and_differ_by_row() -> None:
     assert min(places.values()) >= 5 and max(places.values()) <= 45, "400 pauses over 20 places"
 
 
+def test_another_seed_puts_pauses_elsewhere() -> None:
+    row = {"id": "a", "input_ids": [1] * 40, "labels": [1] * 40, "drawn": [False] * 40}
+    found = [tuple(with_random_pauses(row, PAUSE, 6, seed)["input_ids"]) for seed in range(5)]
+    assert len(set(found)) == 5
+
+
+@pytest.mark.parametrize("placement", ["after_prompt", "random"])
+def test_a_trainer_asks_for_no_pause_that_the_data_hold(
+    placement: str, own_tokenizer: Any, make_base: MakeBase, tmp_path: Path
+) -> None:
+    """Answers that quote the token: it stands in the row, and nothing is to predict it."""
+    data = Dataset.from_list(
+        [{"id": str(at), "prompt": "Count.\n", "completion": f"one <|pause|> two <|pause|> {at}"} for at in range(4)]
+    )
+    args = PauseConfig(str(tmp_path), **COMMON, num_pause_tokens=2, pause_placement=placement)
+    trainer = PauseTrainer(make_base(), args=args, train_dataset=data, processing_class=own_tokenizer)
+    index = pause_id(own_tokenizer)
+    for row in trainer.row_ids:
+        quoted = [at for at, token in enumerate(row["input_ids"]) if token == index]
+        assert len(quoted) >= 2 and not any(label == index for label in row["labels"])
+        assert sum(label != -100 for label in row["labels"]) >= 4, "the words are learnt all the same"
+
+
 def test_no_label_asks_for_a_pause_that_the_data_hold() -> None:
     row = {"id": "a", "input_ids": [1, PAUSE, PAUSE, 2], "labels": [-100, PAUSE, PAUSE, 2], "drawn": [False] * 4}
     mask_pauses(row, PAUSE)
@@ -141,6 +164,22 @@ def test_the_new_rows(tied: bool, init: str, own_tokenizer: Any, make_base: Make
         else:
             assert 0.7 < new[index].std() / old.std(0).mean() < 1.3
     assert index in model.generation_config.suppress_tokens
+
+
+@pytest.mark.parametrize("init", ["mean", "random"])
+def test_rows_that_pad_the_vocabulary_are_no_part_of_the_mean(
+    init: str, own_tokenizer: Any, make_base: MakeBase
+) -> None:
+    """A model whose embedding has more rows than its tokenizer has tokens, as many published ones."""
+    padded, plain = make_base(), make_base()
+    padded.resize_token_embeddings(576, mean_resizing=False)
+    with torch.no_grad():
+        padded.get_input_embeddings().weight[512:] = 50.0
+    pause(plain, AutoTokenizer.from_pretrained(BASE), init=init)
+    index = pause(padded, own_tokenizer, init=init)
+    assert index == 512 and len(padded.get_input_embeddings().weight) == 576
+    rows = [model.get_input_embeddings().weight[index] for model in (padded, plain)]
+    torch.testing.assert_close(*rows)
 
 
 def test_a_second_time_nothing_is_added(own_tokenizer: Any, make_base: MakeBase, tmp_path: Path) -> None:

@@ -217,6 +217,24 @@ def test_schedule_over_training(make_base: MakeBase, tokenizer: Any, tmp_path: P
     assert trainer.evaluate(trainer.train_dataset)["eval_loss"] > 0
 
 
+def test_evaluation_is_on_references(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
+    """Whatever the coefficient: the mean of -log π(y_t | x, y_<t), as in SFT."""
+    trainer = trainer_of(
+        tmp_path, make_base(), tokenizer, mixture_coefficient=1.0, temperature=2.0, per_device_eval_batch_size=8
+    )
+    model, sums, count = make_base(), 0.0, 0
+    with torch.no_grad():
+        for example in trainer.examples:
+            row = example.reference_row()
+            labels = torch.tensor(row["labels"][1:])
+            logits = model(torch.tensor([row["input_ids"]])).logits[0, :-1]
+            sums += float(nn.functional.cross_entropy(logits, labels, reduction="sum", ignore_index=-100))
+            count += int((labels != -100).sum())
+    found = trainer.evaluate(trainer.train_dataset)["eval_loss"]
+    assert found == pytest.approx(sums / count, rel=1e-4)
+    assert trainer.evaluate(trainer.train_dataset)["eval_loss"] == found
+
+
 def test_non_finite_weights_name_the_rows(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path, make_base(), tokenizer, num_passes="exact")
     with torch.no_grad():

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import BASE
+from conftest import BASE, tiny_llama
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import AutoTokenizer, PreTrainedModel
@@ -73,6 +73,24 @@ def test_loss_at_the_start_is_log_2_and_gradients_are_by_hand(
     expected = dict(plain.named_parameters())
     for name, parameter in trainer.model.named_parameters():
         torch.testing.assert_close(parameter.grad, expected[name].grad, rtol=1e-3, atol=1e-5)
+
+
+def test_the_reference_is_the_start_in_memory_and_not_what_lies_under_its_name(
+    make_base: MakeBase, tokenizer: Any, tmp_path: Path
+) -> None:
+    """A model whose weights are others than those on the disk that it names, as in a second round."""
+    model = make_base()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    assert model.name_or_path == str(BASE)
+    trainer = trainer_of(tmp_path, model, tokenizer, max_draft_length=8)
+    loss = trainer.compute_loss(trainer.model, first_batch(trainer))
+    assert loss.item() == pytest.approx(math.log(2), abs=1e-5)
+    reference = trainer.ref_model.state_dict()
+    assert all(torch.equal(value, reference[name]) for name, value in start.items())
 
 
 def test_training_is_trls_dpo_on_the_same_pairs(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
@@ -176,6 +194,31 @@ def test_the_round_before_is_trained_along(make_base: MakeBase, tokenizer: Any, 
     drafts = [Draft([9], False)] * len(reordered)
     with pytest.raises(StoreError, match="answer other examples"):
         made_rows(reordered, drafts, tokenizer, second.args)
+
+
+def test_held_out_pairs_are_of_the_rounds_own_drafts(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
+    """Those of the round before are trained along, and not evaluated."""
+    options: dict[str, Any] = {"max_draft_length": 4, "eval_dataset": rows(4, "test")}
+    trainer_of(tmp_path / "round_1", make_base(), tokenizer, **options)
+    second = trainer_of(tmp_path / "round_2", make_base(), tokenizer, round_index=2, **options)
+    assert len(second.eval_dataset) == 4 and second.eval_counts["previous_round"] == 0
+    assert second.counts["previous_round"] == len(second.examples)
+
+
+def test_drafts_answer_the_prompt_that_is_asked(tokenizer: Any, tmp_path: Path) -> None:
+    """Where a token spans the border, that is not the prompt of training; the pair still begins with both."""
+    data = Dataset.from_list([{"id": "a", "prompt": "How man", "completion": "y coins"}])
+    (example,) = build_examples(data, tokenizer, stops=[tokenizer.eos_token_id], max_length=None)
+    model, args = tiny_llama(len(tokenizer)), SPINConfig(str(tmp_path), **COMMON)
+    drawn = SPINTrainer.contexts(model, tokenizer, [example], args).draw([example], lambda _: None)
+    asked, trained = (
+        draft_answers(
+            model, [prompt], ids=["a"], max_completion_length=30, seed=args.seed, round_index=1,
+            stop_tokens=[tokenizer.eos_token_id],
+        )[0]
+        for prompt in (example.asked, example.prompt)
+    )  # fmt: skip
+    assert drawn["tokens"] == [asked.tokens] and drawn["finished"] == [asked.finished] and asked != trained
 
 
 def test_held_out_pairs(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
