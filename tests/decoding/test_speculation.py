@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 import torch
 from conftest import tiny_llama
 from shapes import SHAPES, model_of
-from transformers import PreTrainedModel
+from torch import Tensor, nn
+from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from gapbridge.decoding import DrawOptions, draft_answers
 from gapbridge.decoding.future_heads import (
@@ -18,6 +21,7 @@ from gapbridge.decoding.future_heads import (
     head_states,
     head_unembedding,
     heads_beside,
+    heads_of,
     listening,
     parts_of,
     save_heads,
@@ -173,6 +177,28 @@ def test_linear_heads_take_no_place_in_the_cache() -> None:
         model, heads = with_alike_tokens("llama", kind, 0.5)
         counts[kind] = len(SpeculativeRunner(model, {"full_attention": None}, heads).new_cache(2, 8).layers)
     assert counts == {"layer": 2 + 3, "linear": 2}
+
+
+def without_slot_masks(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any) -> Any:
+    """An attention that takes the masks of flash attention alone."""
+    assert mask is None or mask.dim() == 2
+    return sdpa_attention_forward(module, query, key, value, None, **options)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_heads_attend_as_the_model_does(name: str, tmp_path: Path) -> None:
+    """An attention that the slot cache's mask cannot be given to is exchanged in the heads, too."""
+    AttentionInterface.register("without_slot_masks", without_slot_masks)
+    model = model_of(name)
+    plain = answers(model, temperature=0.0)
+    add_heads(model, 2, "layer")
+    model.save_pretrained(tmp_path)
+    save_heads(tmp_path, heads_of(model))
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    for found in (model, copy.deepcopy(model), loaded):
+        found.set_attn_implementation("without_slot_masks")
+        assert answers(found, Speculation(heads_beside(found)), temperature=0.0) == plain
+        assert found.config._attn_implementation == "without_slot_masks"
 
 
 def test_heads_on_disk_draft_alike_for_a_model_in_training(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from ..errors import ConfigError
 from ..files import write_atomic
@@ -110,13 +110,16 @@ def parts_of(model: PreTrainedModel | PeftModel) -> Parts:
 def new_heads(model: PreTrainedModel, count: int, kind: str) -> FutureHeads:
     """`count` heads for a model: copies of its last layer, or of its unembedding.
 
-    A copied layer gets a place of its own in a key-value cache, behind the model's layers.
+    A copied layer gets a place of its own in a key-value cache, behind the model's layers. It shares the model's
+    configuration: the attention that is set there, now or later, is that of the heads.
     """
     parts = parts_of(model)
     source = parts.last_layer if kind == "layer" else parts.unembedding
+    values = [value for module in source.modules() for value in vars(module).values()]
+    configurations = {id(value): value for value in values if isinstance(value, PretrainedConfig)}
     heads = []
     for index in range(count):
-        head = copy.deepcopy(source).requires_grad_(True)
+        head = copy.deepcopy(source, {**configurations}).requires_grad_(True)
         for module in head.modules():
             if "layer_idx" in vars(module):
                 vars(module)["layer_idx"] = parts.num_layers + index
