@@ -58,7 +58,7 @@ def test_it_is_the_attention_of_transformers(
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("case", ["no mask", "a mask for each head", "soft-capped"])
+@pytest.mark.parametrize("case", ["no mask", "a mask for each head", "soft-capped", "a wide mask"])
 def test_what_it_does_not_serve_is_left_to_transformers(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
@@ -67,11 +67,14 @@ def test_what_it_does_not_serve_is_left_to_transformers(case: str, monkeypatch: 
         return "theirs"
 
     monkeypatch.setattr("gapbridge.decoding.attention.sdpa_attention_forward", theirs)
-    query, key, value, seen = states(2, 2, 3, 5, 0)
+    # A mask of more rows than keys and values have numbers in a slot takes more than their copies.
+    query, key, value, seen = states(2, 2, 33 if case == "a wide mask" else 32, 5, 0)
     masks = {"no mask": None, "a mask for each head": seen.expand(-1, 4, -1, -1)}
     options = {"softcap": 5.0} if case == "soft-capped" else {}
     assert grouped_attention(layer(2), query, key, value, masks.get(case, seen), **options) == "theirs"
     assert len(asked) == 1 and asked[0][1] == options
+    if case == "a wide mask":
+        assert grouped_attention(layer(2), query[:, :, 1:], key, value, seen[:, :, 1:]) != "theirs"
 
 
 def no_copies(*_: object) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 
 from gapbridge.decoding import noise
-from gapbridge.decoding.noise import coin_flips, example_keys, gumbel_noise
+from gapbridge.decoding.noise import coin_flips, example_keys, gumbel_noise, place_words, stranger_words
 
 
 def keys_of(count: int, seed: int = 0) -> torch.Tensor:
@@ -43,6 +43,21 @@ def test_coins_and_tokens_do_not_share_their_bits() -> None:
     heads = coin_flips(keys, positions, 0.5)
     noise = gumbel_noise(keys, positions, 8)
     assert stats.ks_2samp(noise[heads].flatten().numpy(), noise[~heads].flatten().numpy()).pvalue > 1e-4
+
+
+def test_places_and_strangers_do_not_share_their_bits() -> None:
+    keys, positions = keys_of(4000), torch.arange(4000)
+    places, strangers = place_words(keys, positions).double(), stranger_words(keys, positions)
+    for words in (strangers >> 31, strangers & (2**31 - 1)):
+        assert abs(np.corrcoef(places.numpy(), words.double().numpy())[0, 1]) < 0.06
+
+
+def test_a_coin_of_probability_zero_never_falls_on_heads() -> None:
+    """Not for the smallest word either, which one key in 2^32 has."""
+    position = torch.tensor([5])
+    first, _ = noise._position_words(torch.tensor([[3, 0]]), position, noise._COIN)
+    keys = torch.stack([torch.tensor([3]), (-first) & noise._WORD], dim=1)  # the second word is 0
+    assert coin_flips(keys, position, 2.0**-32).all() and not coin_flips(keys, position, 0.0).any()
 
 
 def test_argmax_draws_from_the_distribution() -> None:

@@ -78,18 +78,19 @@ def test_a_model_that_goes_on_from_the_slip_recovers_nothing(tmp_path: Path) -> 
 
 def test_answers_behind_slips_are_the_models_own(tmp_path: Path) -> None:
     tokenizer, examples = numbers_tokenizer(), examples_of([0, 1], REFERENCE, 3)
-    drawn = {"e0": [Slip(1, 5), None], "e1": [Slip(1, 2), Slip(4, 9)], "e2": [None, None]}
+    drawn = {"e0": [Slip(1, 5), None], "e1": [Slip(1, 2), Slip(4, 9)], "e2": [None, Slip(5, 5)]}
     slips = Slips("m", [0.2, 0.7], dict.fromkeys(drawn, REFERENCE), drawn)
     drafts = answers_behind(counting(), tokenizer, examples, slips, _args(tmp_path), tmp_path, max_completion_length=8)
     assert drafts == [
         [Draft([6, 7, EOS], True), None],
         [Draft([3, 4, 5, 6, 7, EOS], True), Draft([10, 11, 12], False)],  # 4 + 1 + 3 tokens are 8
-        [None, None],
+        [None, Draft([6, 7], False)],  # 5 + 1 + 2 tokens are 8, and the stop token would be the ninth
     ]
     scores = score_slips(tokenizer, list(examples), slips, drafts)
-    assert scores is not None and scores.examples == [2, 1]
-    # Behind y_1 stand 4 5 6 7 <eos>: two are missing, or two too many at the start; behind y_4: 7 <eos>.
-    assert scores.edit_recovered.by_example == {"e0": pytest.approx(3 / 5), "e1": pytest.approx((5 / 6 + 0) / 2)}
+    assert scores is not None and scores.examples == [2, 2]
+    # Behind y_1 stand 4 5 6 7 <eos>: two are missing, or two too many at the start; behind y_4: 7 <eos>; y_5: <eos>.
+    expected = {"e0": pytest.approx(3 / 5), "e1": pytest.approx((5 / 6 + 0) / 2), "e2": 0}
+    assert scores.edit_recovered.by_example == expected
     assert scores.tokens_recovered.by_example == {"e0": 0.0, "e1": 0.0}
 
 

@@ -20,6 +20,7 @@ from trl import SFTConfig, SFTTrainer
 from gapbridge import BASHConfig, BASHTrainer, ConfigError, StoreError, cli, preview
 from gapbridge.contexts.fingerprint import weights_fingerprint
 from gapbridge.examples.lots import fold_of, lot
+from gapbridge.methods.bash.models import ContextModels
 from gapbridge.runs.inputs import load_examples
 from gapbridge.runs.job import read_job
 from gapbridge.tasks.word_problems import problems
@@ -211,6 +212,29 @@ def test_random_tokens_at_the_models_share(
         bash(tmp_path / "noise", make_base(), tokenizer, **MIXED)
 
 
+@pytest.mark.parametrize("suppressed", [None, []])
+def test_unigram_tokens_are_words_that_are_trained(
+    suppressed: list[int] | None, make_base: MakeBase, tokenizer: Any, tmp_path: Path
+) -> None:
+    """Neither those of a user's turn, nor stop tokens, where `suppress_tokens` lets the model itself draw them."""
+    turns = [("user", "1 + 1"), ("assistant", "is two"), ("user", "ZZZZZZ" * 4), ("assistant", "is not a number")]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    data = Dataset.from_list([{"id": f"row-{at}", "messages": messages} for at in range(ROWS)])
+    options = {"mixture_coefficient": 1.0, "temperature": 4.0, "suppress_tokens": suppressed, "data": data}
+    noise = bash(tmp_path, make_base(), tokenizer, replacement="unigram", **options)
+    assert noise.counts["differing"] > 8 * ROWS
+    strange = {
+        token for row in noise.row_ids for token, drawn in zip(row["input_ids"], row["drawn"], strict=True) if drawn
+    }
+    trained = {
+        token
+        for example in noise.examples
+        for token, loss in zip(example.reference, example.trained, strict=True)
+        if loss
+    }
+    assert strange <= trained - set(tokenizer.all_special_ids) and len(strange) > 4
+
+
 def test_plain_rows_are_a_hash_of_the_ids(
     make_base: MakeBase, tokenizer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -314,6 +338,16 @@ def test_contexts_of_another_model(make_base: MakeBase, tokenizer: Any, tmp_path
     assert identity(tmp_path / "two")["weights"] == ", ".join(
         identity(Path(direct[path].args.output_dir))["weights"] for path in (first, second)
     )
+
+
+def test_context_models_are_loaded_in_the_type_of_the_trained_one(
+    make_base: MakeBase, tokenizer: Any, tmp_path: Path
+) -> None:
+    path = other_model(tmp_path / "half", lambda: make_base().to(torch.bfloat16), tokenizer, 1)
+    args = BASHConfig(str(tmp_path / "run"), **COMMON)
+    for dtype in (torch.float32, torch.bfloat16):
+        ((found, _),) = ContextModels([path], make_base().to(dtype), args).shares(["a"])
+        assert found.dtype == dtype
 
 
 def drawn_by(path: str, folder: Path, tokenizer: Any) -> BASHTrainer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,8 @@ def test_an_example_is_drawn_with_all_its_seeds() -> None:
     rng = np.random.default_rng(0)
     values = {str(at): float(value) for at, value in enumerate(rng.normal(0.2, 1, 40))}
     nothing = dict.fromkeys(values, 0.0)
-    one, two = difference({1: nothing}, {1: values}), difference({1: nothing, 2: nothing}, {1: values, 2: values})
+    alike = {key: value + 1e-9 for key, value in values.items()}
+    one, two = difference({1: nothing}, {1: values}), difference({1: nothing, 2: nothing}, {1: values, 2: alike})
     assert one is not None and two is not None and one.over_examples is not None and two.over_examples is not None
     assert one.over_examples == paired_difference([*nothing.values()], [*values.values()])
     widths = [found.over_examples.high - found.over_examples.low for found in (one, two)]  # type: ignore[union-attr]
@@ -125,6 +127,9 @@ def test_equal_budgets() -> None:
     assert matched_steps("steps", CONTROL, 20, LONG) == 20
     assert matched_steps("tokens", CONTROL, 20, LONG) == 8  # 20,000 / 2,500
     assert matched_steps("compute", CONTROL, 20, LONG) == 4  # (60,000 - 30,000) / (3 · 2,500)
+    more_passes = replace(LONG, passes=4)
+    assert more_passes.compute(20) == 230_000
+    assert matched_steps("compute", CONTROL, 20, more_passes) == 3  # (60,000 - 30,000) / (4 · 2,500)
     assert matched_steps("tokens", CONTROL, 1, LONG) == 1
     rounds = Load(rows_per_step=10, row_tokens=100, passes=3, drawn_tokens=0, rows=95, rounds=3)
     assert matched_steps("steps", CONTROL, 20, rounds) == 21

@@ -20,6 +20,7 @@ from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTr
 
 from gapbridge import ConfigError, DataError, GapCallback, build_examples
 from gapbridge.answers.answering import AnswerOptions, answer_examples
+from gapbridge.decoding import DrawOptions, draft_answers
 from gapbridge.examples.tokens import stop_tokens
 from gapbridge.gap.measure import measure_gap
 from gapbridge.tasks.word_problems import problems
@@ -143,6 +144,45 @@ def test_a_draft_counts_for_the_prefixes_it_reaches(make_base: MakeBase, tokeniz
         if len(own) >= k
     )
     assert callback._sums(callback._examples)[2] == tokens
+
+
+def test_drafts_are_those_of_the_seed(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
+    trainer = sft(make_base(), tokenizer, tmp_path)
+    first, second, again = (GapCallback(trainer, rows("test", 6), prefix_lengths=[8], seed=seed) for seed in (1, 2, 1))
+    drafts = [callback._drafts(callback._examples) for callback in (first, second, again)]
+    assert drafts[0] == drafts[2] != drafts[1]
+
+
+def test_ids_that_no_token_has_are_never_drawn(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
+    model = make_base()
+    model.resize_token_embeddings(len(tokenizer) + 8)
+
+    def prefer(module: Any, args: Any, output: Any) -> None:
+        output.logits[..., len(tokenizer) :] += 100
+
+    model.register_forward_hook(prefer)
+    trainer = sft(model, tokenizer, tmp_path)
+    callback = GapCallback(trainer, rows("test", 4), prefix_lengths=[4])
+    drafts = callback._drafts(callback._examples)
+    assert any(drafts) and all(token < len(tokenizer) for own in drafts for token in own)
+
+
+def test_drafts_answer_the_prompt_that_is_asked(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
+    """Where a token spans the border, that is not the prompt of training."""
+    model = make_base()
+    data = Dataset.from_list([{"id": "a", "prompt": "How man", "completion": "y coins has Ann now"}])
+    callback = GapCallback(sft(model, tokenizer, tmp_path), data, prefix_lengths=[3], temperature=0)
+    (example,) = callback._examples
+    assert example.asked != example.prompt
+    asked, trained = (
+        draft_answers(
+            model, [prompt], ids=["a"], max_completion_length=3, stop_tokens=sorted(callback._stops),
+            options=DrawOptions(temperature=0),
+        )[0].tokens
+        for prompt in (example.asked, example.prompt)
+    )  # fmt: skip
+    assert callback._drafts([example]) == [[token for token in asked if token not in callback._stops]]
+    assert asked != trained
 
 
 def test_reporters_see_it(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
