@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
-from conftest import VOCAB, sharpen
+from conftest import VOCAB, sharpen, tiny_llama
+from peft import LoraConfig, get_peft_model
 from shapes import SHAPE, SHAPES, model_of
 from torch import Tensor, nn
-from transformers import PhiConfig, PhiForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PhiConfig, PhiForCausalLM, PreTrainedModel
 
 from gapbridge import ConfigError
 from gapbridge.decoding.future_heads import FutureHeads, add_heads, head_states, head_unembedding, listening, parts_of
 from gapbridge.methods.mtp import losses
 from gapbridge.methods.mtp.losses import HeadLoss, future_targets, losses_at_once, losses_in_sequence
+
+
+_LATENT = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8}
 
 
 def test_targets_by_hand() -> None:
@@ -115,3 +120,47 @@ def test_other_shapes_are_refused() -> None:
     ):
         with pytest.raises(ConfigError, match="num_future_tokens: heads need layers"):
             add_heads(model, 1, "layer")
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("mixtral", {"num_local_experts": 2}),
+        ("qwen2_moe", {"num_experts": 2, "moe_intermediate_size": 8, "shared_expert_intermediate_size": 8}),
+        ("olmoe", {"num_experts": 2, "num_experts_per_tok": 1}),
+        ("deepseek_v3", {"n_routed_experts": 2, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1, **_LATENT}),
+        ("ernie4_5_moe", {"moe_num_experts": 2, "moe_k": 1, "moe_layer_start_index": 0}),
+        ("gpt_oss", {"num_local_experts": 2, "head_dim": 8}),
+        ("jetmoe", {"num_local_experts": 2, "kv_channels": 8}),
+    ],
+)
+@pytest.mark.parametrize("kind", ["layer", "linear"])
+def test_experts_are_refused_under_any_key(family: str, options: dict[str, Any], kind: str) -> None:
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **{**SHAPE, **options}))
+    with pytest.raises(ConfigError, match=r"without experts; .* \(its model\.layers\.[01]\.\w+"):
+        add_heads(model, 1, kind)
+
+
+def test_a_model_that_could_have_experts_and_has_none() -> None:
+    """DeepSeek-V3's first layers are dense, and here it has no others."""
+    options = {"n_routed_experts": 2, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 2, **_LATENT}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("deepseek_v3", **{**SHAPE, **options}))
+    assert len(add_heads(model, 1, "layer")) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "tied"),
+    [
+        ("modules_to_save", ["lm_head"], False),
+        ("trainable_token_indices", {"lm_head": [3]}, False),
+        ("trainable_token_indices", [3], True),
+        ("target_modules", ["q_proj", "lm_head"], False),
+        ("target_modules", ".*(v_proj|lm_head)", False),
+    ],
+)
+def test_an_adapter_that_trains_the_unembedding_is_named(key: str, value: Any, tied: bool) -> None:
+    model = tiny_llama(tie_word_embeddings=tied)
+    adapter = LoraConfig(task_type="CAUSAL_LM", **{"target_modules": ["q_proj"], key: value})
+    add_heads(model, 1, "layer")
+    with pytest.raises(ConfigError, match=rf"{key} of the adapter trains lm_head, .* Let {key} leave lm_head alone"):
+        parts_of(get_peft_model(model, adapter))

@@ -13,6 +13,7 @@ leaves them out: what it writes is the next-token model, and the heads lie besid
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -38,6 +41,14 @@ _LOGIT_OPTIONS = (
     "output_multiplier",
     "lm_head_multiplier",
     "logits_scaling",
+)
+
+
+_EXPERTS = re.compile(r"(^|\.)(experts|(\w+_)?router(_\w+)?)$")  # modules of a mixture of experts
+_ADAPTER_KEYS: tuple[tuple[type[Any], str], ...] = (  # what PEFT puts around a module that it trains, and why
+    (ModulesToSaveWrapper, "modules_to_save"),
+    (TrainableTokensWrapper, "trainable_token_indices"),
+    (BaseTunerLayer, "target_modules"),
 )
 
 
@@ -95,16 +106,29 @@ def parts_of(model: PreTrainedModel | PeftModel) -> Parts:
     norms = [part for name, part in stack.named_children() if name.endswith("norm")]
     unembedding = base.get_output_embeddings()
     options = config.to_dict()
-    changed = [name for name in _LOGIT_OPTIONS if options.get(name) not in (None, 1, 1.0)]
+    changed = [f"{name} of its configuration" for name in _LOGIT_OPTIONS if options.get(name) not in (None, 1, 1.0)]
+    # By the modules: each family has another key for their number, and some have one without having experts.
+    changed += [f"its {name}" for name, _ in base.named_modules() if _EXPERTS.search(name)][:1]
+    if key := _adapter_key(unembedding):
+        name = next(name for name, module in base.named_modules() if module is unembedding)
+        raise ConfigError(
+            f"num_future_tokens: {key} of the adapter trains {name}, which the heads share and would use untrained. "
+            f"Let {key} leave {name} alone, or set num_future_tokens: 1"
+        )
     whole = len(layers) == 1 and len(norms) == 1 and isinstance(unembedding, nn.Linear)
-    if not whole or changed or options.get("num_local_experts"):
-        reason = f" ({', '.join(changed)} of its configuration)" if changed else ""
+    if not whole or changed:
+        reason = f" ({', '.join(changed)})" if changed else ""
         raise ConfigError(
             f"num_future_tokens: heads need layers, one final norm and an unembedding as Llama, Mistral, Qwen and "
             f"GPT-NeoX have them, without experts; {type(base).__name__} is built otherwise{reason}. Set "
             "num_future_tokens: 1, or take another model"
         )
     return Parts(layers[0][-1], count, norms[0], unembedding)
+
+
+def _adapter_key(module: Any) -> str | None:
+    """The key by which an adapter trains a module, where one does."""
+    return next((key for kind, key in _ADAPTER_KEYS if isinstance(module, kind)), None)
 
 
 def new_heads(model: PreTrainedModel, count: int, kind: str) -> FutureHeads:
