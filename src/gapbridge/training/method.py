@@ -50,6 +50,7 @@ from .once import EXAMPLES, TakenBack, read_once, reading_identity, settings_of,
 from .parallel import check_processes
 from .rows import ROW_FEATURES, Row, reference_row, show_row
 from .saving import ADAPTER, cache_on, check_mergeable, merge_saved
+from .vocabulary import check_vocabulary
 
 
 logger = logging.getLogger(__name__)
@@ -257,6 +258,7 @@ class Method(Account, Guards):
             parts = method._examples(train_dataset, eval_dataset, tokenizer, model, args)
             if "eval" not in parts:
                 args.eval_on_start = False  # transformers would stop at the start of training
+            check_vocabulary(model, tokenizer, parts, args.pad_token)
             if drawings is None:
                 drawings = open_drawings(method, model, tokenizer, parts, args)
             whole: dict[str, Rows] = {}

@@ -68,6 +68,12 @@ def add_pauses(
             "the weights are sharded while they are loaded (ZeRO-3), and the pause token has no row yet: train with "
             "ZeRO-2 or FSDP, or start from a model that has it"
         )
+    if index > rows:
+        raise ConfigError(
+            f"{tokenizer.name_or_path}, {tokenizer.convert_ids_to_tokens(rows)!r}: got token {rows}, expected one below "
+            f"{rows}, the rows of the model's embedding. Resize the embedding to the tokenizer (resize_token_embeddings) "
+            "before a pause token is added, or take the model's own tokenizer"
+        )
     grow_vocabulary(model, index + 1)
     begin_rows(model, tokenizer, index, init, seed)
     logger.warning("%s is new to the model: it is token %d, and its rows begin as %r", token, index, init)

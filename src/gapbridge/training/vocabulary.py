@@ -1,0 +1,77 @@
+"""Whether a model's embedding has a row for every token that it is fed.
+
+A tokenizer may know more tokens than the model: one was added and the embedding was not resized. That alone does no
+harm (Gemma 3 1B is such a model); a token that is used does: torch stops with an IndexError, a GPU with an assertion.
+"""
+
+from __future__ import annotations
+
+from datasets import Dataset
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..compat import vocabulary_size
+from ..errors import ConfigError
+from ..examples.example import ExampleSet
+from ..examples.tables import parts_of
+
+
+_SHOWN = 10  # examples that are named
+_COLUMNS = ("prompt", "reference", "trailer", "asked", "rejected")  # of examples and preferences, with ids of tokens
+_WAY_OUT = (
+    "Resize the model's embedding to the tokenizer (resize_token_embeddings), save both and start from them, or take "
+    "the model's own tokenizer"
+)
+
+
+def check_vocabulary(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: dict[str, ExampleSet],
+    pad_token: str | None = None,
+) -> None:
+    """Refuse tokens without a row in the model's embedding: those of examples, and the tokens that pad and end.
+
+    Args:
+        pad_token: the token that pads, where it is not the tokenizer's.
+
+    Raises:
+        ConfigError: listing them.
+    """
+    rows = vocabulary_size(model)
+    if len(tokenizer) <= rows:  # ids of examples lie below the length of the tokenizer
+        return
+    faults = []
+    special = {"pad_token": pad_token or tokenizer.pad_token, "eos_token": tokenizer.eos_token}
+    for name, token in special.items():
+        index = tokenizer.get_vocab().get(token, 0)
+        if index >= rows:
+            faults.append(f"{tokenizer.name_or_path}, {name}: got {_told(tokenizer, index, rows)}")
+    for part in examples.values():
+        found = _beyond(part.table, rows)
+        for row, example_id, index in found[:_SHOWN]:
+            faults.append(f"{part.source}, example {row} (id {example_id}): got {_told(tokenizer, index, rows)}")
+        if len(found) > _SHOWN:
+            faults.append(f"{part.source}: {len(found) - _SHOWN} more examples with such tokens are not shown")
+    if faults:
+        faults[-1] = f"{faults[-1]}. {_WAY_OUT}"
+        raise ConfigError(faults)
+
+
+def _told(tokenizer: PreTrainedTokenizerBase, index: int, rows: int) -> str:
+    token = tokenizer.convert_ids_to_tokens(index)
+    return f"token {index} ({token!r}), expected one below {rows}, the rows of the model's embedding"
+
+
+def _beyond(table: Dataset, rows: int) -> list[tuple[int, str, int]]:
+    """The examples that hold an id of at least `rows`: number, id and the first such token."""
+    columns = [name for name in _COLUMNS if name in table.column_names]
+    found, start = [], 0
+    for part in parts_of(table.select_columns(["id", *columns])):
+        ids = [part[name].to_pylist() for name in columns]
+        for at, example_id in enumerate(part["id"].to_pylist()):
+            index = next((token for column in ids for token in column[at] or () if token >= rows), None)
+            if index is not None:
+                found.append((start + at, example_id, index))
+        start += len(part)
+    return found
