@@ -69,10 +69,11 @@ def add_pauses(
             "ZeRO-2 or FSDP, or start from a model that has it"
         )
     if index > rows:
+        other = tokenizer.convert_ids_to_tokens(rows)
         raise ConfigError(
-            f"{tokenizer.name_or_path}, {tokenizer.convert_ids_to_tokens(rows)!r}: got token {rows}, expected one below "
-            f"{rows}, the rows of the model's embedding. Resize the embedding to the tokenizer (resize_token_embeddings) "
-            "before a pause token is added, or take the model's own tokenizer"
+            f"{tokenizer.name_or_path}, {other!r}: got token {rows}, expected one below {rows}, the rows of the "
+            "model's embedding. Resize the embedding to the tokenizer (resize_token_embeddings) before a pause token "
+            "is added, or take the model's own tokenizer"
         )
     grow_vocabulary(model, index + 1)
     begin_rows(model, tokenizer, index, init, seed)
