@@ -27,6 +27,7 @@ from .example import EXAMPLE_FEATURES, BadRow, ExampleSet
 from .pauses import pauses_after_prompt, with_pauses
 from .tables import PART
 from .template import ChatTemplate
+from .text import TextEncoder
 from .tokens import Fillers, answer_end
 from .turns import ChatSplitter, Split, split_pair
 
@@ -196,6 +197,7 @@ class RowTokeniser:
         self.vocabulary = len(self.tokenizer)
         self.pauses = len(pauses_after_prompt(self.tokenizer))
         self.fillers = Fillers(self.tokenizer, stops)
+        self.text = TextEncoder.of(self.tokenizer)
         self.splitter = None
         if form != "ids" and self.tokenizer.chat_template is not None:
             self.splitter = ChatSplitter(template, stops, self.fillers)
@@ -282,9 +284,7 @@ class RowTokeniser:
             return Split(fault=f"the chat template refuses it: {error}")
 
     def _text(self, prompt: str, completion: str) -> Split:
-        eos = self.tokenizer.eos_token
-        completion = completion if completion.endswith(eos) else completion + eos
-        return split_pair(self.tokenizer(prompt)["input_ids"], self.tokenizer(prompt + completion)["input_ids"])
+        return split_pair(self.text.ids(prompt), self.text.ids(prompt + self.text.closed(completion)))
 
     def _split_ids(self, row: dict[str, Any]) -> Split:
         ids, labels = row["input_ids"], row.get("labels")

@@ -17,6 +17,7 @@ from transformers.tokenization_utils_base import BatchEncoding
 
 from ..compat import training_chat_template
 from ..errors import ConfigError, DataError
+from .text import text_ids
 
 
 Messages = list[dict[str, Any]]
@@ -60,7 +61,7 @@ class ChatTemplate:
         if not prompt:
             raise DataError("a prompt is empty")
         if isinstance(prompt, str):
-            return list(self.tokenizer(prompt)["input_ids"])
+            return text_ids(self.tokenizer, prompt)
         if isinstance(prompt[0], int):
             return list(prompt)
         return self.ids(prompt, ask=True)

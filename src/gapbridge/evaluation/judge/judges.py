@@ -337,8 +337,7 @@ class LocalJudge:
                 on_reply(index, str(self.tokenizer.decode(draft.tokens, skip_special_tokens=True)))
 
     def _tokens(self, prompt: str) -> list[int]:
-        if self.tokenizer.chat_template is None:
-            return list(self.tokenizer(prompt)["input_ids"])
-        turns = [{"role": "user", "content": prompt}]
-        encoded = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
-        return list(encoded["input_ids"])
+        from ...examples.template import ChatTemplate
+
+        asks_text = self.tokenizer.chat_template is None
+        return ChatTemplate(self.tokenizer).prompt_ids(prompt if asks_text else [{"role": "user", "content": prompt}])
