@@ -37,7 +37,10 @@ def rows_of(method: str, word: str) -> list[dict[str, Any]]:
     return [{"prompt": f"say {word} now\n", "completion": "ok"}, good]
 
 
-@pytest.mark.parametrize("method", ["sft", "bash", "rac", "spin", "dpo", "pause", "mtp", "scheduled_sampling"])
+SIMILAR = [pytest.param(name, marks=pytest.mark.nightly) for name in ("rac", "spin", "scheduled_sampling")]
+
+
+@pytest.mark.parametrize("method", ["sft", "bash", "dpo", "pause", "mtp", *SIMILAR])
 def test_a_token_without_a_row_is_refused_before_anything_is_written(
     method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

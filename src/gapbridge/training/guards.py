@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -15,17 +15,12 @@ from ..compat import rotate_checkpoints
 from ..errors import ConfigError, RunError, TrainingError, refusals
 from ..files import new_directory, writing
 from .checkpoints import SaveAfterEvaluation, StopAtLastStep, last_complete_checkpoint, mark_complete
+from .epoch_order import OrderedByEpoch
 from .parallel import CheckSharding, check_accelerator
 from .starting import starting_faults
 
 
-if TYPE_CHECKING:
-    from transformers import Trainer as _Behind
-else:
-    _Behind = object
-
-
-class Guards(_Behind):
+class Guards(OrderedByEpoch):
     """Put before a TRL trainer. `row_ids` are the rows before shuffling and packing, with a column `id`: they let an
     error name rows.
 
