@@ -10,15 +10,19 @@ import torch
 from conftest import BASE
 from datasets import Dataset
 from paused import COMMON, MakeBase, chats, examples_of, pause, prompts, texts, trainer_of, untied
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gapbridge import BASHConfig, BASHTrainer, ConfigError, RACConfig, RACTrainer
 from gapbridge.answers.modes import read_modes
-from gapbridge.decoding import Draft, DrawOptions
+from gapbridge.decoding import Draft, DrawOptions, draft_answers
+from gapbridge.decoding.future_heads import add_heads
+from gapbridge.evaluation.judge.judges import LocalJudge
 from gapbridge.examples.pauses import pauses_after_prompt
+from gapbridge.methods.mtp import speculative
 from gapbridge.methods.pause import completion_request, generate, paused_prompt, paused_template, paused_text
 from gapbridge.methods.pause.answering import paused_answers
-from gapbridge.methods.rac.correct import correct
+from gapbridge.methods.rac.correct import correct, corrected_answers
 from gapbridge.tasks.word_problems import problems
 
 
@@ -83,6 +87,46 @@ def test_no_answer_holds_a_pause(own_tokenizer: Any, make_base: MakeBase) -> Non
     drawn = contexts.draw(list(examples_of(chats(2), own_tokenizer)), lambda _: None)
     assert not any(index in tokens for tokens in drawn["tokens"])
     assert index not in model.generate(last, max_new_tokens=8, do_sample=False)[0, last.shape[1] :]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("barred", ["pause", "padding"])
+def test_nobody_who_knows_the_tokenizer_writes_what_no_answer_holds(
+    barred: str, temperature: float, own_tokenizer: Any, make_base: MakeBase
+) -> None:
+    """A model that would write nothing but the pause, or an id of the padded vocabulary."""
+    model = untied(make_base())
+    index = pause(model, own_tokenizer) if barred == "pause" else len(own_tokenizer) + 3
+    if barred == "padding":
+        model.resize_token_embeddings(len(own_tokenizer) + 8, mean_resizing=False)
+    head = nn.Linear(model.config.hidden_size, model.config.vocab_size)
+    head.weight = model.lm_head.weight
+    head.bias.data = torch.zeros(model.config.vocab_size)
+    head.bias.data[own_tokenizer.all_special_ids] = -1e4
+    head.bias.data[index] = 1e4
+    model.set_output_embeddings(head)
+    asked = [own_tokenizer(text)["input_ids"] for text in ("Ann has 4 apples", "12 + 7 = ")]
+    how: dict[str, Any] = {"max_completion_length": 6}
+    written: list[Draft] = []
+    draw, ids = DrawOptions(temperature=temperature), ["a", "b"]
+    first = draft_answers(model, asked, ids=ids, options=draw, stop_tokens=[own_tokenizer.eos_token_id], **how)
+    assert all(index in draft.tokens for draft in first), "nothing is barred where no tokenizer is known"
+    correction = {"conversational": False, "settings": {"correction_prompt": "Again?"}}
+    written += corrected_answers(model, own_tokenizer, asked, first, ids=ids, options=draw, **correction, **how)
+    if barred == "pause":
+        other = {"conversational": False, "settings": {"num_pause_tokens": 1}}
+        written += paused_answers(model, own_tokenizer, asked, first, ids=ids, options=draw, **other, **how)
+    add_heads(model, 1, "linear")
+    for options in ({"options": draw}, {"temperature": temperature, "suppress_tokens": [5]}):
+        drafts, _ = speculative.generate(model, asked, tokenizer=own_tokenizer, ids=ids, **options, **how)
+        written += drafts
+    assert written and not any(index in draft.tokens for draft in written)
+    for pair in correct(model, own_tokenizer, asked, conversational=False, temperature=temperature, **how):
+        assert pair.first and pair.corrected
+    replies: list[str] = []
+    judge = LocalJudge(model, own_tokenizer, temperature=temperature, max_tokens=6)
+    judge.ask(["Which is better?"], lambda _, reply: replies.append(reply))
+    assert all(replies)
 
 
 def test_mixed_contexts_of_a_paused_model(own_tokenizer: Any, make_base: MakeBase, tmp_path: Path) -> None:

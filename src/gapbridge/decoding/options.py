@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import ConfigError
@@ -56,6 +56,10 @@ class DrawOptions:
             faults.append(f"batch_tokens is {self.batch_tokens}: it must be at least 1, or None for no limit")
         if faults:
             raise ConfigError(faults)
+
+    def without(self, tokens: Sequence[int]) -> DrawOptions:
+        """The same options, with which these ids are never drawn either."""
+        return replace(self, suppress_tokens=tuple(dict.fromkeys([*self.suppress_tokens, *tokens])))
 
 
 def options_from(options: DrawOptions | None, draw: dict[str, Any], faults: Sequence[str] = ()) -> DrawOptions:

@@ -285,16 +285,17 @@ class LocalJudge:
     ) -> None:
         # Here and not above: an endpoint is judged with without loading PyTorch.
         from ...contexts.fingerprint import tokenizer_fingerprint, weights_fingerprint
-        from ...examples.tokens import stop_tokens
+        from ...examples.tokens import stop_tokens, unnamed_tokens
 
         self.model, self.tokenizer = model, tokenizer
         self.temperature, self.max_tokens, self.batch_size = temperature, max_tokens, batch_size
-        self.stops = stop_tokens(tokenizer, model)
+        self.stops, self.unnamed = stop_tokens(tokenizer, model), unnamed_tokens(tokenizer, model)
         self.identity: Mapping[str, Any] = {
             "kind": "local",
             "weights": weights_fingerprint(model),
             "tokenizer": tokenizer_fingerprint(tokenizer),
             "stop_tokens": self.stops,
+            "suppress_tokens": self.unnamed,
             "temperature": temperature,
             "max_tokens": max_tokens,
         }
@@ -331,6 +332,7 @@ class LocalJudge:
                 max_completion_length=self.max_tokens,
                 temperature=self.temperature,
                 stop_tokens=self.stops,
+                suppress_tokens=self.unnamed,
                 batch_size=self.batch_size,
             )
             for index, draft in zip(part, drafts, strict=True):

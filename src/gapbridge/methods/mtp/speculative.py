@@ -14,6 +14,7 @@ from ...decoding.future_heads import FILE, heads_beside
 from ...decoding.speculation import Speculation
 from ...errors import ConfigError
 from ...examples.tokens import stop_tokens as stop_tokens_of
+from ...examples.tokens import unnamed_tokens
 
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,8 @@ def generate(
     Args:
         model: a model with future heads, from [`load`] or a trainer; heads that lie where it was loaded from do, too.
         prompts: token ids; none may be empty.
-        tokenizer, stop_tokens: what ends an answer: the tokens given, or those of model and tokenizer.
+        tokenizer, stop_tokens: what ends an answer: the tokens given, or those of model and tokenizer. With a
+            tokenizer no answer holds a pause or an id without a token.
         ids: stable ids for keyed sampling; by default the positions in the list.
         options: how tokens are drawn; or give the fields of `DrawOptions` as keywords (`temperature=0`).
         on_finished: called with the number of newly finished answers.
@@ -52,6 +54,12 @@ def generate(
     """
     if stop_tokens is None and tokenizer is None:
         raise ConfigError("give a tokenizer or stop_tokens: nothing says what ends an answer")
+    if tokenizer is not None:
+        unnamed = unnamed_tokens(tokenizer, model)
+        if options is None:
+            draw["suppress_tokens"] = [*draw.get("suppress_tokens", ()), *unnamed]
+        else:
+            options = options.without(unnamed)
     speculation = Speculation(_heads(model))
     drafts = draft_answers(
         model,

@@ -171,7 +171,7 @@ def paused_answers(
         ids=ids,
         max_completion_length=max_completion_length,
         stop_tokens=stop_tokens(tokenizer, model),
-        options=options,
+        options=options.without(unnamed_tokens(tokenizer, model)),
         on_finished=on_finished,
     )
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ...decoding import Draft, DrawOptions, draft_answers
 from ...examples.pauses import pauses_after_prompt
 from ...examples.template import ChatTemplate
-from ...examples.tokens import stop_tokens
+from ...examples.tokens import stop_tokens, unnamed_tokens
 from .config import CORRECTION_PROMPT
 from .rows import Layouts, draft_in_context
 
@@ -63,7 +63,9 @@ def correct(
     shared: dict[str, Any] = {
         "ids": list(range(len(prompts))) if ids is None else ids,
         "max_completion_length": max_completion_length,
-        "options": DrawOptions(temperature=temperature, seed=seed, batch_size=batch_size),
+        "options": DrawOptions(
+            temperature, suppress_tokens=unnamed_tokens(tokenizer, model), seed=seed, batch_size=batch_size
+        ),
     }
     with tqdm(total=2 * len(prompts), desc="answering and correcting", delay=1) as bar:
         first = draft_answers(
@@ -124,7 +126,7 @@ def corrected_answers(
         max_completion_length=max_completion_length,
         stop_tokens=stops,
         # Another round of noise: the corrected answer is drawn independently of the first.
-        options=replace(options, round_index=options.round_index + 1),
+        options=replace(options.without(unnamed_tokens(tokenizer, model)), round_index=options.round_index + 1),
         on_finished=on_finished,
     )
 
