@@ -8,7 +8,7 @@ TEST_WORKERS ?= 2
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install quickstart test test-all test-oldest test-matrix quality format bench evidence tiny-base clean
+.PHONY: help install quickstart test test-all test-oldest test-matrix quality format bench evidence mutants tiny-base clean
 
 help:
 	@echo "make quickstart   set up, then SFT, BASH and RAC on the embedded model, evaluation, gap picture, report (CPU, minutes)"
@@ -18,6 +18,7 @@ help:
 	@echo "make quality      ruff and mypy"
 	@echo "make bench        the benchmarks of benchmarks/ on this machine"
 	@echo "make evidence     the comparisons of benchmarks/evidence/cpu, from nothing (about 100 minutes on two cores)"
+	@echo "make mutants FOLDER=src/gapbridge/gap TESTS=tests/gap [COUNT=20] [SEED=0]   which one-line faults no test notices"
 	@echo "make tiny-base    make recipes/tiny/base and recipes/tiny/data anew (about 20 minutes)"
 
 $(STAMP): setup.py constraints.txt
@@ -73,6 +74,9 @@ bench: $(STAMP)
 
 evidence: $(STAMP)
 	$(BIN)/python benchmarks/evidence/run.py benchmarks/evidence/cpu/*.yaml --workers $(TEST_WORKERS)
+
+mutants: $(STAMP)
+	$(BIN)/python tests/mutants.py $(FOLDER) $(TESTS) $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED))
 
 tiny-base: $(STAMP)
 	$(BIN)/python -m gapbridge.tasks.word_problems --split train --count 2000 --output recipes/tiny/data/train.jsonl

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the storages that operations see while it is entered: `now`, and `peak`, the most since `restart`.
+    """Counts the storages that operations see while it is entered: `now`, and `peak`, the most so far.
 
     A storage counts once, from the operation that makes it, or first takes it, until nobody holds it.
     """
@@ -21,10 +21,6 @@ class LiveBytes(TorchDispatchMode):
         super().__init__()
         self.now = self.peak = 0
         self._seen: set[int] = set()
-
-    def restart(self) -> None:
-        """Forget the peak; what is alive goes on counting."""
-        self.peak = self.now
 
     def track(self, tensors: Iterable[torch.Tensor]) -> None:
         """Count tensors that were made before."""

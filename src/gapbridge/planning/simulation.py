@@ -71,7 +71,6 @@ def simulate(
         weights = live.now
         _pass(model, rows, length, autocast)  # its gradients stay, as between two micro-batches
         gradients = live.now - weights
-        live.restart()
         _pass(model, rows, length, autocast)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         return Step(
