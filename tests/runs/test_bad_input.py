@@ -206,7 +206,7 @@ TEXTS = {
     "no YAML": ("a: [", "not valid YAML"),
     "a key twice": ("method: bash\nseed: 1\nseed: 2\n", "line 3: seed is given twice"),
     "an object": ("a: !!python/object:os.system {}\n", "not valid YAML"),
-    "a date that is none": ("seed: 2024-99-99\n", "not valid YAML"),
+    "a date": ("method: bash\nseed: 2024-99-99\n", "seed is '2024-99-99': it must be a whole number"),
     "a number as key": ("method: bash\n1: 2\n", "the key 1 is not a string"),
     "a list as key": ("method: bash\n? [a]\n: 2\n", "not valid YAML"),
     "too deep": ("a: " + "[" * 5000, "not valid YAML"),

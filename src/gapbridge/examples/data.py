@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, ClassVar, get_type_hints
 from uuid import uuid4
 
 from datasets import Dataset, DatasetDict
@@ -17,7 +17,7 @@ from trl.scripts.utils import DatasetConfig
 from ..errors import ConfigError, DataError
 from ..files import writing
 from ..recipe.values import type_fault
-from .mixture import as_mapping, cannot_be_loaded, load_mixture, read_mixture, split_off
+from .mixture import MixtureKeys, as_mapping, cannot_be_loaded, load_mixture, read_mixture, split_off
 
 
 logger = logging.getLogger(__name__)
@@ -34,6 +34,8 @@ class DataConfig(DatasetMixtureConfig):
     a column of stable ids. Preference data keep `chosen` and `rejected`, with or without a `prompt`. `leave_out_fold`
     [k, K] takes the examples of one fold out of the training data, for a model that draws their contexts later.
     """
+
+    READ_AS: ClassVar[dict[str, Any]] = {"dataset_mixture": MixtureKeys}
 
     dataset_mixture: dict[str, Any] | str | None = field(
         default=None,

@@ -55,6 +55,15 @@ class Mixture:
         return f"dataset_mixture ({', '.join(map(_described, self.parts))})"
 
 
+@dataclass(frozen=True)
+class MixtureKeys:
+    """The keys of `dataset_mixture` with their types, by which its YAML is read: `config: no` is Norwegian."""
+
+    datasets: list[MixturePart]
+    seed: int
+    test_split_size: float | None
+
+
 def as_mapping(value: dict[str, Any] | str | None) -> dict[str, Any] | str | None:
     """A mixture as a recipe gives it, or as the command line does: JSON."""
     if isinstance(value, str):

@@ -23,7 +23,11 @@ DROPPED = {
     "max_prompt_length": "max_length holds for prompt and answer together",
     "logging_dir": "trackers choose their own directory",
 }
-RENAMED_VALUES = {("packing_strategy", "ffd"): "bfd"}
+RENAMED_VALUES = {
+    ("packing_strategy", "ffd"): "bfd",
+    **{("report_to", word): "none" for word in ("no", "off", "false")},
+    **{(f"{what}_strategy", word): "no" for what in ("eval", "logging", "save") for word in ("no", "off", "false")},
+}
 # Rows of like length together: the key of transformers 4, and of 5. Either is translated into the one that is there.
 GROUPING = {"group_by_length": "train_sampling_strategy", "train_sampling_strategy": "group_by_length"}
 # What older versions of TRL read from `dataset_kwargs`; without effect here, as the whole key is.
@@ -92,7 +96,8 @@ def translate_options(
     for option, values in _options(words):
         name = _key(option)
         value: Any = values[0] if len(values) == 1 else values or True
-        if name not in old and (name, str(value)) not in RENAMED_VALUES and not is_warmup_ratio(name, value):
+        renamed = (name, str(value).lower()) in RENAMED_VALUES
+        if name not in old and not renamed and not is_warmup_ratio(name, value):
             result += [f"--{name}" if name in known else option, *values]
             continue
         if name in TRACKING:
@@ -137,9 +142,12 @@ def _options(words: Sequence[str]) -> list[tuple[str, list[str]]]:
 
 
 def _todays_value(key: str, value: Any, notes: list[str], path: str) -> Any:
-    if isinstance(value, str) and (key, value) in RENAMED_VALUES:
-        todays = RENAMED_VALUES[key, value]
-        notes.append(f"{path}: {key}: {value} is now {todays}")
+    if isinstance(value, list):
+        return [_todays_value(key, entry, notes, path) for entry in value]
+    if isinstance(value, str) and (key, value.lower()) in RENAMED_VALUES:
+        todays = RENAMED_VALUES[key, value.lower()]
+        if todays != value.lower():
+            notes.append(f"{path}: {key}: {value} is now {todays}")
         return todays
     if key == "dataset_kwargs" and isinstance(value, dict):
         return {name: entry for name, entry in value.items() if name not in PREPARATION}

@@ -21,8 +21,8 @@ from trl import TrlParser
 
 from ..errors import ConfigError, refusals
 from .handbook_keys import preference_marks, without_effect
-from .old_keys import TRACKING, translate, translate_options
-from .values import nearest, plain, read_yaml, value_fault
+from .old_keys import RENAMED, TRACKING, translate, translate_options
+from .values import as_list, nearest, plain, read_yaml, value_fault
 
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,8 @@ class RecipeParser(TrlParser):
         path = _take_option(arguments, "--config")
         if path is None:
             raise ConfigError("no recipe: give one with --config FILE.yaml")
-        values = read_yaml(Path(path))
+        hints = {key: hint for kind in self.dataclass_types for key, hint in get_type_hints(kind).items()}
+        values = read_yaml(Path(path), self._read_as(hints))
         notes: list[str] = []
         faults: list[str] = []
         method = values.pop("method", None)
@@ -111,18 +112,15 @@ class RecipeParser(TrlParser):
         if method is None and cut in actions and not (cut in values or f"--{cut}" in arguments):
             values[cut] = True
             notes.append(f"{path}: a recipe without `method` is a handbook's, which cuts long rows: {cut}: true")
-        hints = {}
-        for kind in self.dataclass_types:
-            hints.update(get_type_hints(kind))
         for key, value in values.items():
             if key not in actions:
                 faults.append(f"{path}: unknown key {key!r}{self._hint(key)}")
-            else:
-                fault = value_fault(value, hints[key], actions[key])
-                if fault:
-                    faults.append(f"{path}: {key} is {value!r}: {fault}")
-                elif why := without_effect(key):
-                    notes.append(f"{path}: {key} has no effect here: {why}")
+                continue
+            fault = value_fault(value, hints[key], actions[key])
+            if fault:
+                faults.append(f"{path}: {key} is {value!r}: {fault}")
+            elif why := without_effect(key):
+                notes.append(f"{path}: {key} has no effect here: {why}")
         arguments, tracked = translate_options(arguments, set(actions), notes, faults, environment)
         surroundings |= tracked
         given, unknown = self._given(arguments)
@@ -134,7 +132,7 @@ class RecipeParser(TrlParser):
         os.environ.update({name: str(value) for name, value in environment.items()})
         # The dataclasses change the lists and mappings that they are given.
         written = copy.deepcopy({key: value for key, value in values.items() if key not in given})
-        self.set_defaults_with_config(**values)
+        self.set_defaults_with_config(**{key: as_list(value, hints[key]) for key, value in values.items()})
         with refusals(f"{path}: "):
             parts = self.parse_args_into_dataclasses(args=arguments, look_for_args_file=False)
         explicit = set(values) | given
@@ -145,6 +143,13 @@ class RecipeParser(TrlParser):
             if name in explicit
         }
         return Recipe(Path(path), method, parts, settings, notes, {**surroundings, **settings, **written})
+
+    def _read_as(self, hints: dict[str, Any]) -> dict[str, Any]:
+        """The types as which the keys of a file are read, old ones among them."""
+        old = {key: hints[todays] for key, todays in RENAMED.items() if todays in hints}
+        surroundings = {"env": dict[str, str], "dataset_splits": list[str], **dict.fromkeys(TRACKING, str)}
+        own = [kind.READ_AS for kind in self.dataclass_types if "READ_AS" in vars(kind)]
+        return {**surroundings, **old, **hints, **{key: kind for keys in own for key, kind in keys.items()}}
 
     def _hint(self, key: str) -> str:
         """What may have been meant by an unknown key."""

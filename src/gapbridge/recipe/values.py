@@ -6,41 +6,60 @@ import argparse
 import dataclasses
 import difflib
 import math
-import types
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 
 from ..errors import ConfigError
+from .yaml_nodes import NodeFault, alternatives, values_of
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping. Raises ConfigError if the file is missing, is no YAML, is no mapping or gives a key twice."""
+_QUOTED = re.compile(r"(['\"])(?!<).{3,}\1")  # in an error of PyYAML, what stands in the file; '<scalar>' is its own
+_MOST_BYTES = 2**20  # of a recipe: its templates and prompts are thousands
+
+
+def read_yaml(path: Path, hints: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A YAML mapping.
+
+    Args:
+        hints: the types of its keys, as far as they are known: where text is wanted, `no` is text.
+
+    Raises:
+        ConfigError: the file is missing, is no YAML, is no mapping, or gives a key twice at any depth. No line of the
+        file is quoted, for it may hold a secret.
+    """
     if not path.is_file():
         raise ConfigError(f"{path}: no such recipe (looked from {Path.cwd()})")
     try:
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text)
-        values = yaml.safe_load(text)
+        if path.stat().st_size > _MOST_BYTES:
+            raise ConfigError(
+                f"{path}: got {path.stat().st_size:,} bytes, expected at most {_MOST_BYTES:,}. Name a recipe, not data"
+            )
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        if not isinstance(node, yaml.MappingNode):
+            found = "nothing" if node is None else "a list" if isinstance(node, yaml.SequenceNode) else "text"
+            raise ConfigError(f"{path}: a recipe must be a mapping of keys to values, not {found}")
+        values, faults = values_of(node, hints)
+    except ConfigError:
+        raise
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, no date, a number of thousands of digits
+    except NodeFault as fault:
+        raise ConfigError(f"{path}: not valid YAML: {fault}") from fault
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        said = _QUOTED.sub("'…'", ", ".join(part for part in (error.context, error.problem) if part))
+        raise ConfigError(f"{path}{where}: not valid YAML: {said}") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, a number of thousands of digits
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
     except RecursionError as error:
         raise ConfigError(f"{path}: not valid YAML: it is nested too deeply") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: a recipe must be a mapping of keys to values, not {type(values).__name__}")
-    seen: set[str] = set()
-    faults = []
-    assert isinstance(node, yaml.MappingNode)
-    for key_node, _ in node.value:
-        key = str(key_node.value)
-        if key in seen:
-            faults.append(f"{path}, line {key_node.start_mark.line + 1}: {key} is given twice")
-        seen.add(key)
+    faults = [f"{path}, {fault}" for fault in faults]
     faults += [f"{path}: the key {key!r} is not a string" for key in values if not isinstance(key, str)]
     if faults:
         raise ConfigError(faults)
@@ -61,13 +80,13 @@ def value_fault(value: Any, hint: Any, action: argparse.Action) -> str | None:
             return f"choose one of {', '.join(map(str, choices))}"
         return None
     if value is None:
-        return None if type(None) in _alternatives(hint) or action.default is None else "it must not be empty"
+        return None if type(None) in alternatives(hint) or action.default is None else "it must not be empty"
     return type_fault(value, hint)
 
 
 def type_fault(value: Any, hint: Any) -> str | None:
     """What is wrong with the type of a YAML value for a field of type `hint`, or None."""
-    kinds = _alternatives(hint)
+    kinds = alternatives(hint)
     if value is None and type(None) in kinds:
         return None
     if isinstance(value, float) and math.isnan(value):
@@ -81,10 +100,12 @@ def type_fault(value: Any, hint: Any) -> str | None:
     return f"it must be {wanted}, not {type(value).__name__}"
 
 
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    if get_origin(hint) in (Union, types.UnionType):
-        return tuple(kind for option in get_args(hint) for kind in _alternatives(option))
-    return (hint,)
+def as_list(value: Any, hint: Any) -> Any:
+    """A single value where only a list can stand, as a list of one."""
+    kinds = alternatives(hint)
+    lists = [kind for kind in kinds if (get_origin(kind) or kind) is list]
+    alone = value is None or isinstance(value, list) or any(_fits(value, kind) for kind in kinds if kind not in lists)
+    return value if alone or not lists else [value]
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -100,7 +121,7 @@ def _fits(value: Any, kind: Any) -> bool:
     if origin is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if origin is list:
-        element = _alternatives((get_args(kind) or (Any,))[0])
+        element = alternatives((get_args(kind) or (Any,))[0])
         if isinstance(value, dict) and any(dataclasses.is_dataclass(alternative) for alternative in element):
             return False  # its keys would be taken for the entries
         values = (
@@ -108,7 +129,7 @@ def _fits(value: Any, kind: Any) -> bool:
         )  # one value stands for a list of one, as on the command line
         return all(any(_fits(entry, alternative) for alternative in element) for entry in values)
     if origin is dict:
-        content = _alternatives((get_args(kind) or (Any, Any))[1])
+        content = alternatives((get_args(kind) or (Any, Any))[1])
         return isinstance(value, dict) and all(any(_fits(entry, kind) for kind in content) for entry in value.values())
     if isinstance(origin, type) and issubclass(origin, Enum):
         return value in [member.value for member in origin]

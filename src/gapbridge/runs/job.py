@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -78,7 +79,15 @@ def read_job(argv: Sequence[str], method: str | None = None) -> Job:
     if faults:
         raise ConfigError(faults)
     take_trust(args, model)
+    model.lora_target_modules = _targets(model.lora_target_modules)
     return Job(chosen, methods.find(chosen), recipe, data, script, model, args)
+
+
+def _targets(modules: Any) -> Any:
+    """LoRA's targets. TRL makes text of a list of one, which PEFT takes for a pattern of whole names; a name of a
+    module is no pattern."""
+    is_name = isinstance(modules, str) and modules != "all-linear" and re.fullmatch(r"[\w.-]+", modules)
+    return [modules] if is_name else modules
 
 
 def _unused(settings: dict[str, Any]) -> list[str]:

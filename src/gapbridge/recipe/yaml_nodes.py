@@ -1,0 +1,238 @@
+"""What a YAML file says, read by the types that are wanted: text stays as it is written, numbers are never guessed.
+
+YAML 1.1 reads `no` as false, `042` as 34, `1:30` as 90, `2024-05-01` as a date, and `1e-4` as text. Here a scalar
+without quotes is text where text is wanted (`eval_strategy: no`); elsewhere it is what YAML 1.1 and 1.2 agree on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+
+MOST_VALUES = 100_000  # of a recipe, each alias counted as what it stands for
+
+_TAG = "tag:yaml.org,2002:"
+_FALSE, _TRUE = ("no", "false", "off"), ("yes", "true", "on")
+_WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9_]*)")
+_BASED = re.compile(r"[-+]?0(?:b[01_]+|x[0-9a-fA-F_]+)")
+_REAL = re.compile(r"[-+]?(?:\.[0-9][0-9_]*|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?")
+_LEADING_ZERO = re.compile(r"[-+]?0[0-9_]+")
+_SIXTIES = re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?")
+_SPECIAL = {".inf": float("inf"), "+.inf": float("inf"), "-.inf": float("-inf"), ".nan": float("nan")}
+
+
+class NodeFault(Exception):
+    """Something that no value is made of; its text begins with the line."""
+
+
+def alternatives(hint: Any) -> tuple[Any, ...]:
+    """The types that a hint allows."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return tuple(kind for option in get_args(hint) for kind in alternatives(option))
+    return (hint,)
+
+
+def values_of(root: yaml.MappingNode, hints: Mapping[str, Any] | None) -> tuple[dict[Any, Any], list[str]]:
+    """The values of a file, and its faults: keys given twice at any depth, and scalars with two meanings.
+
+    Args:
+        hints: the types of the keys at the top; what has none is read without one. None: nothing is known of the
+            types, and scalars with two meanings are text.
+
+    Raises:
+        NodeFault: aliases make it endless or too large, or a tag is none of JSON's types.
+    """
+    _measure(root, {}, [])
+    twice = _given_twice(root)
+    unclear: list[str] = []
+    values = _Reading(unclear).mapping(root, lambda key: (hints or {}).get(key, Any))
+    return values, twice if hints is None else twice + unclear
+
+
+def _measure(node: yaml.Node, sizes: dict[int, int], above: list[int]) -> int:
+    """How many values a node stands for. Aliases of aliases grow as powers, and one inside itself has no end."""
+    if id(node) in above:
+        raise NodeFault(f"{_line(node)}: an alias stands inside of what it names")
+    if id(node) not in sizes:
+        above.append(id(node))
+        sizes[id(node)] = 1 + sum(_measure(child, sizes, above) for child in _children(node))
+        above.pop()
+    if sizes[id(node)] > MOST_VALUES:
+        raise NodeFault(f"{_line(node)}: it holds more than {MOST_VALUES:,} values, aliases counted")
+    return sizes[id(node)]
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
+
+
+def _given_twice(root: yaml.Node) -> list[str]:
+    found: list[tuple[int, str]] = []
+    waiting, seen = [(root, False)], set()
+    while waiting:
+        node, in_list = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        waiting += [(child, isinstance(node, yaml.SequenceNode)) for child in reversed(_children(node))]
+        if not isinstance(node, yaml.MappingNode):
+            continue
+        keys: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == f"{_TAG}merge":
+                continue
+            if key.value in keys:
+                dash = "; or put the dash before it with which another entry begins" if in_list else ""
+                found.append((key.start_mark.line, f"{_line(key)}: {key.value} is given twice: keep one{dash}"))
+            keys.add(key.value)
+    return [fault for _, fault in sorted(found)]
+
+
+class _Reading:
+    """Makes values of nodes, and collects what has two meanings."""
+
+    def __init__(self, faults: list[str]) -> None:
+        self._faults = faults
+
+    def mapping(self, node: yaml.MappingNode, hint_of: Callable[[Any], Any]) -> dict[Any, Any]:
+        values: dict[Any, Any] = {}
+        for key_node, value_node in _merged(node):
+            key = self._key(key_node)
+            values[key] = self._value(value_node, hint_of(key))
+        return values
+
+    def _key(self, node: yaml.Node) -> Any:
+        if not isinstance(node, yaml.ScalarNode):
+            raise NodeFault(f"{_line(node)}: a key must be text, not a list or mapping")
+        meaning = _meaning(node)
+        return meaning if isinstance(meaning, int) and not isinstance(meaning, bool) else node.value
+
+    def _value(self, node: yaml.Node, hint: Any) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            _require_tag(node, "map")
+            return self.mapping(node, _hints_below(hint))
+        if isinstance(node, yaml.SequenceNode):
+            _require_tag(node, "seq")
+            element = next((get_args(kind)[0] for kind in alternatives(hint) if get_origin(kind) is list), hint)
+            return [self._value(child, element) for child in node.value]
+        return self._scalar(node, hint)
+
+    def _scalar(self, node: yaml.Node, hint: Any) -> Any:
+        meaning = _meaning(node)
+        if meaning is None or isinstance(meaning, str):
+            return meaning
+        if _takes_text(hint) and type(meaning) not in alternatives(hint):
+            return node.value
+        if isinstance(meaning, _TwoMeanings):
+            self._faults.append(
+                f"{_line(node)}: got {node.value}, expected a number: it may be {meaning.old} (YAML 1.1) or "
+                f"{meaning.plain}. Write the number that is meant, or put text in quotes"
+            )
+            return node.value
+        return meaning
+
+
+@dataclasses.dataclass(frozen=True)
+class _TwoMeanings:
+    old: str
+    plain: str
+
+
+def _meaning(node: yaml.Node) -> Any:
+    """What a scalar is without a wish for a type."""
+    text, tag = node.value, node.tag.removeprefix(_TAG)
+    if tag == "null":
+        return None
+    # YAML 1.1 takes a number for one with an exponent only where it has a point and a sign: 1.0e-4.
+    exponent = tag == "str" and "e" in text.lower() and _REAL.fullmatch(text)
+    plain = isinstance(node, yaml.ScalarNode) and node.style is None
+    if plain and (tag in ("int", "float") or exponent):
+        return _number(text)
+    if tag in ("str", "timestamp", "value", "merge"):
+        return text
+    try:
+        if tag == "bool":
+            return {**dict.fromkeys(_FALSE, False), **dict.fromkeys(_TRUE, True)}[text.lower()]
+        if tag in ("int", "float"):
+            return int(text) if tag == "int" else float(text)
+    except (KeyError, ValueError):
+        raise NodeFault(f"{_line(node)}: {tag} is no type of this value") from None
+    raise NodeFault(f"{_line(node)}: got a value with the tag {node.tag}, expected text, a number, true or false")
+
+
+def _number(text: str) -> Any:
+    """The number that a scalar without quotes is, or the text."""
+    digits = text.replace("_", "")
+    if _WHOLE.fullmatch(text):
+        return int(digits)
+    if _LEADING_ZERO.fullmatch(text):
+        plain = int(digits)
+        octal = int(digits, 8) if not set(digits) & {"8", "9"} else plain
+        return plain if octal == plain else _TwoMeanings(str(octal), str(plain))
+    if _BASED.fullmatch(text):
+        return int(digits, 0)
+    if _SIXTIES.fullmatch(text):
+        return _TwoMeanings("a number to the base 60", "text")
+    if _REAL.fullmatch(text):
+        return float(digits)
+    return _SPECIAL.get(text.lower(), text)
+
+
+def _takes_text(hint: Any) -> bool:
+    kinds = alternatives(hint)
+    return any(kind is str or get_origin(kind) is Literal or _is_enum(kind) or _list_of_text(kind) for kind in kinds)
+
+
+def _list_of_text(kind: Any) -> bool:
+    """One value stands for a list of one."""
+    return get_origin(kind) is list and _takes_text(get_args(kind)[0])
+
+
+def _is_enum(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Enum)
+
+
+def _hints_below(hint: Any) -> Callable[[Any], Any]:
+    """From a key of a mapping to the type of its value."""
+    for kind in alternatives(hint):
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            known = get_type_hints(kind)
+            return lambda key: known.get(key, Any)
+        if get_origin(kind) is dict:
+            content = get_args(kind)[1]
+            return lambda key: content
+    return lambda key: Any
+
+
+def _merged(node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
+    """The pairs of a mapping after those that `<<` brings, which its own replace."""
+    brought: list[tuple[yaml.Node, yaml.Node]] = []
+    own = []
+    for key, value in node.value:
+        if key.tag != f"{_TAG}merge":
+            own.append((key, value))
+            continue
+        sources = value.value if isinstance(value, yaml.SequenceNode) else [value]
+        for source in reversed(sources):  # the first wins
+            if not isinstance(source, yaml.MappingNode):
+                raise NodeFault(f"{_line(value)}: << takes a mapping or a list of them")
+            brought += _merged(source)
+    return brought + own
+
+
+def _require_tag(node: yaml.Node, tag: str) -> None:
+    if node.tag != f"{_TAG}{tag}":
+        raise NodeFault(f"{_line(node)}: got a value with the tag {node.tag}, expected a mapping or a list")
+
+
+def _line(node: yaml.Node) -> str:
+    return f"line {node.start_mark.line + 1}"
