@@ -357,6 +357,8 @@ def _add_amounts(parser: Parser) -> None:
     add("--limit", type=whole, metavar="N", help="the first so many examples only")
     add("--batch_size", type=whole, default=64, metavar="N",
         help="rows in one pass; changes the speed only (default: %(default)s)")  # fmt: skip
+    add("--compile_decoding", action="store_true",
+        help="compile the pass that draws one token a row; changes the speed only")  # fmt: skip
     add("--seed", type=whole, default=0, metavar="N", help="of sampled answers (default: %(default)s)")
 
 

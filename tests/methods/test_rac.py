@@ -294,6 +294,7 @@ def test_a_rows_own_arguments_hold_for_its_request(make_base: MakeBase, tokenize
     [
         ({"reference_rows": 1.1}, "reference_rows is 1.1: it must lie in"),
         ({"max_draft_length": 0, "reference_rows": -0.1}, "2 faults"),
+        ({"compile_decoding": True, "speculative_drafts": True}, "compile_decoding: got true with speculative_drafts"),
         ({"correction_prompt": " "}, "correction_prompt is empty"),
     ],
 )

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 from ..contexts.fill import fill_store, shared_identity
 from ..contexts.store import ContextStore
 from ..decoding import Draft, draft_answers
+from ..decoding.compiled import CompiledSteps
 from ..decoding.mode import generation_precision
 from ..decoding.options import DrawOptions
 from ..examples.example import Example, ExampleSet
@@ -40,6 +41,7 @@ class AnswerOptions:
     top_k: int = 0
     seed: int = 0
     batch_size: int = 64
+    compile_decoding: bool = False
     modes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -97,7 +99,9 @@ def answer_examples(
         suppress_tokens=tuple(unnamed_tokens(tokenizer, model)),
         seed=options.seed,
         batch_size=options.batch_size,
+        compile_decoding=options.compile_decoding,
     )
+    steps = CompiledSteps()
     stops = stop_tokens(tokenizer, model)
     identity = {
         "method": "answers",
@@ -116,7 +120,7 @@ def answer_examples(
             how["max_completion_length"] = options.max_completion_length
             with generation_precision(model, args):
                 if mode == DIRECT:
-                    made = draft_answers(model, prompts, stop_tokens=stops, **how)
+                    made = draft_answers(model, prompts, stop_tokens=stops, steps=steps, **how)
                 else:
                     arguments = [examples.arguments_of(example.arguments) for example in part]
                     how |= {"conversational": examples.conversational, "settings": dict(options.modes[mode])}

@@ -29,7 +29,7 @@ OUTPUTS = Path("outputs")
 # Options that change no figure; a record is the same with other values.
 FREE_OPTIONS = frozenset(
     """
-    command accelerate_config output_dir batch_size grading_workers
+    command accelerate_config output_dir batch_size compile_decoding grading_workers
     judge_url judge_api_key_env judge_timeout judge_concurrency
     """.split()
 )

@@ -12,6 +12,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..decoding import Draft, DrawOptions, draft_answers
+from ..decoding.compiled import CompiledSteps
 from ..decoding.future_heads import FILE as HEADS_FILE
 from ..decoding.future_heads import FutureHeads, heads_beside
 from ..decoding.mode import generation_precision
@@ -51,6 +52,7 @@ def drafted_contexts(method: str, model: PreTrainedModel, tokenizer: PreTrainedT
         return Contexts(own, options, SCHEMA, drafter.draw, what, drafter.open, drafter.close)
 
     heads = _heads(model, args) if args.speculative_drafts else None
+    steps = CompiledSteps()
 
     def draw(examples: list[Example], on_finished: Progress) -> Columns:
         ids = [example.id for example in examples]
@@ -65,6 +67,7 @@ def drafted_contexts(method: str, model: PreTrainedModel, tokenizer: PreTrainedT
                 options=options,
                 on_finished=on_finished,
                 speculation=speculation,
+                steps=steps,
             )
         if speculation is not None:
             logger.info("%d drafts in %.3f passes a token", len(drafts), speculation.passes_per_token)

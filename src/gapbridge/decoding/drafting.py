@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from .checks import check_examples, check_lengths
+from .compiled import CompiledStep, CompiledSteps
 from .full_passes import logits_of_rows
 from .limits import PassLimits
 from .mode import generation_mode
@@ -54,6 +55,7 @@ def draft_answers(
     options: DrawOptions | None = None,
     on_finished: Callable[[int], object] | None = None,
     speculation: Speculation | None = None,
+    steps: CompiledSteps | None = None,
     **draw: Any,
 ) -> list[Draft]:
     """Let the model answer each prompt until a stop token or `max_completion_length` tokens.
@@ -66,6 +68,7 @@ def draft_answers(
         options: how tokens are drawn; or give the fields of `DrawOptions` as keywords (`draw`).
         on_finished: called with the number of newly finished drafts, for a progress bar.
         speculation: the model's future heads, which then propose tokens; the answers are the same. It counts them.
+        steps: with `compile_decoding`, what one call compiles for the next ones; by default nothing is kept.
 
     Returns:
         One `Draft` for each prompt, in the order given.
@@ -77,6 +80,11 @@ def draft_answers(
     if max_completion_length < 1:
         faults.append(f"max_completion_length is {max_completion_length}: it must be at least 1")
     options = options_from(options, draw, faults)
+    if options.compile_decoding and speculation is not None:
+        raise ConfigError(
+            "compile_decoding is true with speculation: got heads that propose tokens, expected plain decoding. Leave "
+            "out one of the two"
+        )
     if len(prompts) != len(ids):
         raise DataError(f"{len(prompts)} prompts and {len(ids)} ids: give one id a prompt")
     check_examples(model, ids, {"prompt": prompts})
@@ -93,6 +101,8 @@ def draft_answers(
         sampler = KeyedSampler(options, model.device)
         make = Drafter if speculation is None else speculation.drafter
         drafter = make(model, prompts, keys, sampler, max_completion_length, stop_tokens)
+        if options.compile_decoding:
+            drafter.steps = steps or CompiledSteps()
         limits = PassLimits(options.batch_size, options.batch_tokens)
         if isinstance(runner, str):
             logger.warning("drafts are made without a cache, in full-sequence passes, because %s", runner)
@@ -120,6 +130,8 @@ class Drafter:
         self.stops = torch.tensor(sorted(set(stop_tokens)), dtype=torch.int64, device=model.device)
         self.drafts: list[Draft | None] = [None] * len(prompts)
         self.margin = 0  # how many tokens a pass may write behind an answer's end
+        self.steps: CompiledSteps | None = None  # where passes that draw one token a row are compiled
+        self._step: CompiledStep | None = None
 
     def with_slots(
         self, runner: SlotRunner, order: list[int], limits: PassLimits, on_finished: Callable[[int], object] | None
@@ -131,7 +143,9 @@ class Drafter:
         """
         while waiting := [i for i in order if self.drafts[i] is None]:
             capacity = len(self.prompts[waiting[0]]) + self.limit
-            cache = runner.new_cache(min(limits.rows_of(capacity), len(waiting)), capacity)
+            rows = limits.rows_of(capacity)
+            self._step = None if self.steps is None else self.steps.step(runner, rows, capacity)
+            cache = runner.new_cache(min(rows, len(waiting)), capacity) if self._step is None else self._step.cache
             try:
                 self._fill_slots(runner, cache, waiting, limits, on_finished)
             except RuntimeError as error:
@@ -194,7 +208,7 @@ class Drafter:
             for state in (answers, example, start, length):
                 state[target] = state[source]
             self._move(source, target)
-            if waiting:
+            if waiting and self._step is None:
                 self._widen(cache, [*example[:active].tolist(), waiting[0]], active + len(waiting), limits)
 
     def _draw_next(
@@ -211,7 +225,11 @@ class Drafter:
         row = torch.arange(len(length), device=length.device)
         last = answers.gather(1, length[:, None] - 1)  # [active, 1]
         slots = (start + length - 1)[:, None]
-        logits = runner.logits(last, slots, cache, (row, torch.zeros_like(row)), visible=min(reach, cache.capacity))
+        if self._step is not None:
+            logits = self._step.logits(last, slots)
+        else:
+            visible = min(reach, cache.capacity)
+            logits = runner.logits(last, slots, cache, (row, torch.zeros_like(row)), visible=visible)
         drawn = self.sampler(logits, self.keys[example], length)
         answers.scatter_(1, length[:, None], drawn[:, None])
         length += 1

@@ -22,6 +22,8 @@ class DrawOptions:
         batch_tokens: the most tokens that the cache of a pass has room for: rows times the longest of them; one row
             always goes. None sets no limit. Changes memory and speed, not the tokens.
         lookahead: the most tokens that a row is fed in one pass of `mix_contexts`. Changes the speed, not the tokens.
+        compile_decoding: compile the pass of `draft_answers` that draws one token a row. Changes the speed, not the
+            tokens (up to floating-point ties).
 
     Raises:
         ConfigError: a value lies outside its range; all faults are listed.
@@ -37,6 +39,7 @@ class DrawOptions:
     batch_size: int = 64
     batch_tokens: int | None = None
     lookahead: int = 16
+    compile_decoding: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "suppress_tokens", tuple(self.suppress_tokens))

@@ -95,14 +95,17 @@ class SlotRunner:
         """
         visible = int(slots.max()) + 1 if visible is None else visible
         cache.place(slots, visible, first)
-        inputs: dict[str, Any] = {
+        return logits_at(self.model, self.head, at, self.inputs(tokens, slots, cache, visible))
+
+    def inputs(self, tokens: Tensor, slots: Tensor, cache: SlotCache, visible: int) -> dict[str, Any]:
+        """What the model is called with, once `cache` knows the slots: see `logits`."""
+        return {
             "input_ids": tokens,
             "position_ids": slots,
             "attention_mask": self._mask(slots, visible),
             "past_key_values": cache,
             "use_cache": True,
         }
-        return logits_at(self.model, self.head, at, inputs)
 
     def _mask(self, slots: Tensor, visible: int) -> Tensor | dict[str, Tensor]:
         """One mask where all layers see the same, else one for each type of layer."""
@@ -128,10 +131,9 @@ def slot_runner(model: PreTrainedModel, row: Sequence[int], longest_row: int) ->
     tokens = torch.tensor([(list(row) * length)[:length]], device=model.device)
     places = torch.linspace(0, length - 1, min(length, _PROBE_PLACES), device=model.device).long()
     expected = whole_rows(model, tokens)[0, places].float()
-    low_precision = model.dtype != torch.float32 or torch.is_autocast_enabled(model.device.type)
-    tolerance = 5e-2 if low_precision else 1e-3
+    tolerance = tolerance_of(model)
     try:
-        error = float((_in_ragged_windows(runner, tokens, places) - expected).norm() / expected.norm())
+        error = relative_error(_in_ragged_windows(runner, tokens, places), expected)
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as fault:  # models refuse in many ways
         if is_out_of_memory(fault):
             raise
@@ -139,6 +141,17 @@ def slot_runner(model: PreTrainedModel, row: Sequence[int], longest_row: int) ->
     if error <= tolerance:
         return runner
     return f"the slot cache changes its logits (relative error {error:.2g}, allowed {tolerance:g})"
+
+
+def tolerance_of(model: PreTrainedModel) -> float:
+    """The largest relative error of logits that rounding explains, in the precision in which the model runs."""
+    low_precision = model.dtype != torch.float32 or torch.is_autocast_enabled(model.device.type)
+    return 5e-2 if low_precision else 1e-3
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """‖found - expected‖ / ‖expected‖, of logits of one shape."""
+    return float((found.float() - expected.float()).norm() / expected.float().norm())
 
 
 def _in_ragged_windows(runner: SlotRunner, tokens: Tensor, places: Tensor) -> Tensor:

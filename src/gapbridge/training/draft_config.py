@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from typing import Any
 
+from ..decoding.options import DrawOptions
 from .config import DrawFields
 
 
@@ -15,6 +17,10 @@ class DraftFields(DrawFields):
     Args:
         max_draft_length (`int`, *optional*, defaults to `256`):
             The most tokens of a draft. A draft that reaches it is closed there, kept, and counted.
+        compile_decoding (`bool`, *optional*, defaults to `False`):
+            Compile the pass that draws one token a row, at fixed shapes; on a GPU it runs as a CUDA graph. Compilation
+            takes up to some minutes. Where it fails a warning says why, and the passes run as they are. The same
+            drafts, up to floating-point ties.
         speculative_drafts (`bool`, *optional*, defaults to `False`):
             Let the future heads that lie beside the model propose tokens (docs/mtp.md): the same drafts in fewer
             passes. In the first round; trained on, a model has no heads any more.
@@ -38,12 +44,15 @@ class DraftFields(DrawFields):
 
     FREE = frozenset(
         """
-        speculative_drafts vllm_server_base_url vllm_server_host vllm_server_port vllm_server_timeout
+        compile_decoding speculative_drafts vllm_server_base_url vllm_server_host vllm_server_port vllm_server_timeout
         vllm_gpu_memory_utilization vllm_max_model_length vllm_tensor_parallel_size
         """.split()
     )
 
     max_draft_length: int = field(default=256, metadata={"help": "Most tokens of a draft."})
+    compile_decoding: bool = field(
+        default=False, metadata={"help": "Compile the pass that draws one token a row; the same drafts."}
+    )
     speculative_drafts: bool = field(
         default=False, metadata={"help": "Let future heads beside the model propose tokens; the same drafts."}
     )
@@ -79,9 +88,16 @@ class DraftFields(DrawFields):
             faults.append(f"max_draft_length is {self.max_draft_length}: it must be at least 1")
         if self.use_vllm and self.speculative_drafts:
             faults.append("speculative_drafts: vLLM knows nothing of these heads; leave it out, or use_vllm")
+        other = [name for name in ("use_vllm", "speculative_drafts") if vars(self)[name]]
+        if self.compile_decoding and other:
+            others = " and ".join(other)
+            faults.append(f"compile_decoding: got true with {others}, expected plain decoding. Leave out one of them")
         if self.use_vllm:
             faults += self._vllm_faults()
         return faults
+
+    def draw_options(self, suppress_tokens: tuple[int, ...] = (), **more: Any) -> DrawOptions:
+        return super().draw_options(suppress_tokens, compile_decoding=self.compile_decoding, **more)
 
     @property
     def vllm_server_url(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from peft import PeftModel
@@ -101,7 +102,7 @@ def speculative_answers(
         tokenizer=tokenizer,
         ids=ids,
         max_completion_length=max_completion_length,
-        options=options,
+        options=replace(options, compile_decoding=False),  # a pass feeds several tokens a row
         on_finished=on_finished,
     )
     equal = sum(a == b for a, b in zip(drafts, first, strict=True))
