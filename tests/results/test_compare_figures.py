@@ -70,6 +70,56 @@ def test_hardly_a_change_gives_no_interval_without_width() -> None:
     assert found.over_examples.low < 0 < found.over_examples.high and found.over_seeds == Interval(0.0, 0.0, 0.0)
 
 
+@pytest.mark.parametrize("size", [1.0, 0.3])  # of a change: right or wrong, or a score
+@pytest.mark.parametrize("seeds", [1, 2, 8])
+@pytest.mark.parametrize("changed", [1, 4])
+def test_few_examples_are_few_in_however_many_seeds(changed: int, seeds: int, size: float) -> None:
+    nothing = {str(at): 0.0 if size == 1 else at / 1000 for at in range(200)}
+    arm = {key: value + size * (at < changed) for at, (key, value) in enumerate(nothing.items())}
+    found = difference(dict.fromkeys(range(seeds), nothing), dict.fromkeys(range(seeds), arm))
+    assert found is not None and found.over_examples is not None
+    assert found.mean == pytest.approx(size * changed / 200) == found.over_examples.mean
+    assert found.over_examples.low < 0 < found.over_examples.high
+    assert found.verdict in ("null", "one seed")
+    one = difference({0: nothing}, {0: arm})
+    assert one is not None and one.over_examples is not None
+    ends = (one.over_examples.low, one.over_examples.high)
+    assert (found.over_examples.low, found.over_examples.high) == pytest.approx(ends), "seeds that agree add nothing"
+
+
+def test_few_examples_of_seeds_that_differ() -> None:
+    """Bonett and Price on the examples' means over seeds: 1, 1/2 and -1/2."""
+    nothing = dict.fromkeys(map(str, range(50)), 0.0)
+    binary = {key: float(key == "2") for key in nothing}
+    arms = {1: {**binary, "0": 1.0, "1": 1.0}, 2: {**binary, "0": 1.0, "2": 0.0}}
+    found = difference({1: binary, 2: binary}, arms)
+    assert found is not None and found.over_examples is not None
+    centre = (1 + 0.5 - 0.5) / 52
+    half = 1.959964 * math.sqrt(((1 + 0.25 + 0.25 + 2) / 52 - centre**2) / 52)
+    assert (found.over_examples.low, found.over_examples.high) == pytest.approx((centre - half, centre + half))
+
+
+def test_few_examples_are_covered() -> None:
+    """One in a hundred problems gains in every seed: its interval holds the truth as often as it says."""
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(120):
+        control = {str(at): 0.0 for at in range(200)}
+        arm = {key: float(rng.random() < 0.01) for key in control}
+        found = difference(dict.fromkeys(range(8), control), dict.fromkeys(range(8), arm))
+        assert found is not None and found.over_examples is not None
+        covered += found.over_examples.low <= 0.01 <= found.over_examples.high
+    assert covered / 120 > 0.93
+
+
+def test_equal_differences_of_two_seeds_show_nothing() -> None:
+    nothing = {str(at): 0.0 for at in range(100)}
+    arm = {key: float(int(key) < 30) for key in nothing}
+    found = difference({1: nothing, 2: nothing}, {1: arm, 2: arm})
+    assert found is not None and found.over_examples is not None and found.over_examples.low > 0
+    assert found.over_seeds == Interval(0.3, 0.3, 0.3) and found.verdict == "null"
+    assert made(2, (1, 3), (2, 2 + 1e-15)).verdict == made(-2, (-3, -1), (-2, -2)).verdict == "null"
+
+
 def test_figures_that_are_known_a_seed() -> None:
     found = difference_of_means({1: 2.0, 2: 4.0, 3: 0.0}, {1: 3.0, 2: 6.0, 9: 1.0})
     assert found is not None and found.by_seed == {1: 1.0, 2: 2.0} and found.over_examples is None
@@ -160,12 +210,15 @@ def test_figures_of_a_gap_are_found_wherever_they_are() -> None:
     }
 
 
+_KEYS = "abcdefghijklmnopqrst"
+
+
 def cell(
     arm: str, seed: int, direct: list[float], corrected: list[float] | None = None, **more: Any
 ) -> dict[str, Any]:
-    scores = {"direct": {"accuracy, greedy": dict(zip("abcd", direct, strict=True))}}
+    scores = {"direct": {"accuracy, greedy": dict(zip(_KEYS, direct, strict=True))}}
     if corrected is not None:
-        scores["corrected"] = {"accuracy, greedy": dict(zip("abcd", corrected, strict=True))}
+        scores["corrected"] = {"accuracy, greedy": dict(zip(_KEYS, corrected, strict=True))}
     cost = {"training seconds": 2.0 * seed, "drawing seconds": None}
     record = {
         "arm": arm,
@@ -180,16 +233,17 @@ def cell(
 
 def test_a_page_from_cells() -> None:
     """A further mode is compared with the control's direct answers where the control has no other."""
-    cells = [cell("sft", 1, [0, 0, 0, 1]), cell("rac", 1, [0, 0, 1, 1], [1, 1, 1, 1]), cell("sft", 2, [0, 0, 0, 0])]
-    cells += [cell("rac", 2, [0, 0, 0, 0], [1, 1, 1, 0])]
+    quarter, half = 5 * [0, 0, 0, 1], 5 * [0, 0, 1, 1]
+    cells = [cell("sft", 1, quarter), cell("rac", 1, half, 20 * [1]), cell("sft", 2, 20 * [0])]
+    cells += [cell("rac", 2, 20 * [0], 16 * [1] + 4 * [0])]
     rows = summarise(cells, "sft")
     assert [row.name for row in rows] == ["sft", "rac", "rac (corrected)"] and rows[0].seeds == [1, 2]
     entries = {row.name: row.scores["accuracy, greedy"] for row in rows}
     assert entries["sft"].mean == 0.125 and entries["sft"].less_control is None
     corrected = entries["rac (corrected)"]
-    assert corrected.mean == 0.875 and corrected.by_seed == {1: 1.0, 2: 0.75}
-    assert corrected.less_control is not None and corrected.less_control.by_seed == {1: 0.75, 2: 0.75}
-    assert corrected.less_direct is not None and corrected.less_direct.by_seed == {1: 0.5, 2: 0.75}
+    assert corrected.mean == 0.9 and corrected.by_seed == {1: 1.0, 2: 0.8}
+    assert corrected.less_control is not None and corrected.less_control.by_seed == {1: 0.75, 2: 0.8}
+    assert corrected.less_direct is not None and corrected.less_direct.by_seed == {1: 0.5, 2: 0.8}
     assert rows[0].cost == {"training seconds": 3.0, "drawing seconds": None} and rows[2].cost == {}
     arm = {"method": "m", "overrides": {"k": 1}, "start": "none"}
     settings = {"name": "n", "recipe": "r", "match": "steps", "arms": {"sft": arm, "rac": arm, "later": arm}}
@@ -197,15 +251,15 @@ def test_a_page_from_cells() -> None:
     assert "better than sft: rac (corrected)" in words and "no difference shown: rac" in words
     record = {"settings": settings, "task": "math", "words": words, "cells": cells, "rows": as_records(rows)}
     text = page(record, rows, "sft", "compare.png")
-    assert "| rac (corrected) | 2 | 87.5 +75.0 [" in text and "{+75.0, +75.0}" in text and words in text
+    assert "| rac (corrected) | 2 | 90.0 +77.5 [" in text and "{+45.7, +109.3}" in text and words in text
     assert "| later | m | k: 1 | none | not run yet | – |" in text
-    assert "| rac (corrected) | accuracy, greedy | 100.0 | 75.0 |" in text
+    assert "| rac (corrected) | accuracy, greedy | 100.0 | 80.0 |" in text
     heads = [axis.get_title() for axis in draw_differences(differing(rows), {}, "sft", "c").axes]
     assert heads == ["accuracy, greedy: right is better"]
 
 
 def test_one_seed_is_said() -> None:
-    rows = summarise([cell("sft", 1, [0, 0, 0, 1]), cell("rac", 1, [1, 1, 1, 1])], "sft")
+    rows = summarise([cell("sft", 1, 5 * [0, 0, 0, 1]), cell("rac", 1, 20 * [1])], "sft")
     assert verdict(rows, "sft").startswith("No conclusion: one seed.")
     settings = {"name": "n", "recipe": "r", "match": "none", "arms": {}}
     text = page({"settings": settings, "task": "math", "words": "w", "cells": []}, rows, "sft", "p")

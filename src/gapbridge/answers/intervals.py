@@ -1,7 +1,7 @@
 """95 % intervals: the bootstrap over examples, and score intervals for shares where it has nothing to resample.
 
 Where fewer than 5 examples differ from the others (0 of 20 right), resampling gives an interval of hardly any width:
-shares get Wilson's interval there, differences of shares that of Bonett and Price.
+shares get Wilson's interval there, paired differences that of Bonett and Price.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def mean_interval(values: ArrayLike, *, resamples: int = 2000, seed: int = 0) ->
     array = np.asarray(values, dtype=float)
     if array.ndim != 1 or not len(array):
         raise ValueError(f"an interval needs one value an example, got an array of shape {array.shape}")
-    if _is_binary(array) and _few(array):
+    if _is_binary(array) and are_few(array):
         return share_interval(int(array.sum()), len(array))
     return column_intervals(array[:, None], resamples=resamples, seed=seed)[0]
 
@@ -58,9 +58,8 @@ def mean_interval(values: ArrayLike, *, resamples: int = 2000, seed: int = 0) ->
 def paired_difference(first: ArrayLike, second: ArrayLike, *, resamples: int = 2000, seed: int = 0) -> Interval:
     """mean(second - first) over the same examples, with the interval of the paired difference.
 
-    Pairing takes out how hard an example is, which both share: two overlapping intervals can still differ. For values
-    that are all 0 or 1, where fewer than 5 examples differ from the commonest outcome, it is the adjusted Wald
-    interval of Bonett and Price (2012, J. Educ. Behav. Stat. 37): each kind of change is counted once more.
+    Pairing takes out how hard an example is, which both share: two overlapping intervals can still differ. Where fewer
+    than 5 examples differ from the commonest outcome, it is `few_changes_interval`.
 
     Raises:
         ValueError: the lengths differ, or there is no value.
@@ -69,13 +68,31 @@ def paired_difference(first: ArrayLike, second: ArrayLike, *, resamples: int = 2
     if a.shape != b.shape or a.ndim != 1 or not len(a):
         raise ValueError(f"a paired difference needs the same examples, got shapes {a.shape} and {b.shape}")
     difference = b - a
-    if not (_is_binary(a) and _is_binary(b) and _few(difference)):
+    if not are_few(difference):
         return column_intervals(difference[:, None], resamples=resamples, seed=seed)[0]
-    count = len(difference) + 2
-    up, down = ((difference == sign).sum() + 1 for sign in (1, -1))
-    centre = (up - down) / count
-    half = NORMAL * np.sqrt(((up + down) / count - centre**2) / count)
-    return Interval(float(difference.mean()), float(max(-1, centre - half)), float(min(1, centre + half)))
+    return few_changes_interval(difference, largest_change(a, b))
+
+
+def few_changes_interval(differences: NDArray[np.float64], largest: float) -> Interval:
+    """The mean of differences of which hardly any differ, with the adjusted Wald interval of Bonett and Price (2012,
+    J. Educ. Behav. Stat. 37): a change of `largest` is counted once more in each direction.
+
+    Args:
+        differences: [examples]; of values that are all 0 or 1 theirs are -1, 0 and 1.
+        largest: from `largest_change`; of values that are all 0 or 1 the ends stay between -1 and 1.
+    """
+    count = len(differences) + 2
+    centre = differences.sum() / count
+    half = NORMAL * np.sqrt(max(0.0, ((differences**2).sum() + 2 * largest**2) / count - centre**2) / count)
+    low, high = max(centre - half, -largest), min(centre + half, largest)
+    return Interval(float(differences.mean()), float(low), float(high))
+
+
+def largest_change(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """The largest change of an example there could be: 1 where all values are 0 or 1, else the largest there is."""
+    if _is_binary(first) and _is_binary(second):
+        return 1.0
+    return float(np.abs(second - first).max())
 
 
 def share_interval(successes: int, count: int) -> Interval:
@@ -90,9 +107,9 @@ def _is_binary(values: NDArray[np.float64]) -> bool:
     return bool(np.isin(values, (0, 1)).all())
 
 
-def _few(values: NDArray[np.float64]) -> bool:
+def are_few(values: NDArray[np.float64]) -> bool:
     """Whether fewer than 5 values differ from the commonest one."""
-    return bool(len(values) - np.unique(values, return_counts=True)[1].max() < FEW)
+    return bool(len(values) - np.unique(values.round(9), return_counts=True)[1].max() < FEW)
 
 
 def resampled_means(

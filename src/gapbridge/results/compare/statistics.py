@@ -8,7 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...answers.intervals import FEW, Interval, column_intervals, paired_difference
+from ...answers.intervals import (
+    Interval,
+    are_few,
+    column_intervals,
+    few_changes_interval,
+    largest_change,
+    paired_difference,
+)
 
 
 ByExample = Mapping[str, float]
@@ -41,9 +48,16 @@ class Difference:
         if self.over_seeds is None:
             return "one seed"
         found = [interval for interval in (self.over_examples, self.over_seeds) if interval is not None]
-        if all(interval.low > 0 for interval in found):
-            return "higher"
-        return "lower" if all(interval.high < 0 for interval in found) else "null"
+        if not all(map(leaves_out_zero, found)):
+            return "null"
+        signs = {interval.low > 0 for interval in found}
+        return "null" if len(signs) > 1 else "higher" if signs == {True} else "lower"
+
+
+def leaves_out_zero(interval: Interval) -> bool:
+    """Whether 0 lies outside. An interval without width shows nothing: two seeds with equal differences by chance."""
+    has_width = not math.isclose(interval.low, interval.high, rel_tol=1e-9)
+    return has_width and (interval.low > 0 or interval.high < 0)
 
 
 def t_quantile(degrees: int) -> float:
@@ -105,10 +119,10 @@ def _over_examples(seeds: Sequence[Sequence[tuple[float, float, str]]]) -> Inter
     """The paired bootstrap over examples. An example is drawn with all the seeds that asked it, because its models
     find it equally hard; a seed whose held-out part is its own has examples of its own.
 
-    Where hardly an answer changed there is nothing to resample: all pairs together give `paired_difference`.
+    Where fewer than 5 examples differ there is hardly anything to resample, however many seeds say the same of them.
     """
-    if len(seeds) == 1 or sum(a != b for found in seeds for a, b, _ in found) < FEW:
-        return paired_difference(*zip(*((a, b) for found in seeds for a, b, _ in found), strict=True))
+    if len(seeds) == 1:
+        return paired_difference(*zip(*((a, b) for a, b, _ in seeds[0]), strict=True))
     sums: dict[str, float] = {}
     weights: dict[str, float] = {}
     for found in seeds:
@@ -117,4 +131,7 @@ def _over_examples(seeds: Sequence[Sequence[tuple[float, float, str]]]) -> Inter
             weights[key] = weights.get(key, 0.0) + 1 / len(found)
     weight = np.array([[weights[key]] for key in sums])
     values = np.array([[sums[key]] for key in sums]) / weight
+    if are_few(values[:, 0]):
+        first, second = (np.array([pair[side] for found in seeds for pair in found]) for side in (0, 1))
+        return few_changes_interval((values * weight / weight.mean())[:, 0], largest_change(first, second))
     return column_intervals(values, weight)[0]

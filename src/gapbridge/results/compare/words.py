@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from .statistics import Difference
+from .statistics import Difference, leaves_out_zero
 
 
 LOWER_IS_BETTER = (
@@ -62,7 +62,7 @@ def _one_seed(columns: Mapping[str, Mapping[str, Difference]]) -> str:
         f"{arm} in {column}"
         for column, differences in columns.items()
         for arm, difference in differences.items()
-        if difference.over_examples and difference.over_examples.low * difference.over_examples.high > 0
+        if difference.over_examples and leaves_out_zero(difference.over_examples)
     ]
     return _listed(found) if found else "none"
 
