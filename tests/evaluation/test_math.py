@@ -7,6 +7,8 @@ from fractions import Fraction
 
 import pytest
 
+from gapbridge.evaluation.counted import asserted, own_parts
+from gapbridge.evaluation.grading import _CURRENCY
 from gapbridge.evaluation.marks import bare_answer
 from gapbridge.evaluation.math import (
     correction_table,
@@ -181,13 +183,59 @@ def test_monstrous_texts_take_no_time() -> None:
         r"\boxed{" + "(" * 400 + ")" * 400 + "}",
         r"\boxed{1" + " eggs" * 190 + "}",
         r"\boxed{" + "$" * 990 + "}",
+        *(
+            piece * (200_000 // len(piece))
+            for piece in ("$1 aaa ", "aaa ", "$ ", "Q:\n", "####\n", "72 or ", "not ", "<think>")
+        ),
+        "$1 " + "aaa " * 50_000,
+        r"\boxed{7} and \boxed{8} and " * 3_000,
     ]
     for text in texts:
         start = time.perf_counter()
         answer = marked_answer(text) or bare_answer(text) or text[:1000]
-        same_answer(answer, "18")
-        settled(answer, "18")
+        for known in (answer, text):  # a reference without a mark is compared whole
+            same_answer(known, "18")
+            settled("18", known)
+        _CURRENCY.sub("", text)
         assert time.perf_counter() - start < 5, text[:20]
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("<think>5</think>\n18", ["\n18"]),
+        ("5</think>18<think>6", ["18"]),
+        ("<think>5", []),
+        ("<|channel|>analysis<|message|>5<|end|><|start|>assistant<|channel|>final<|message|>18<|return|>", ["18"]),
+        ("analysis5assistantfinal18", ["18"]),
+        ("18\nuser\n5", ["18\n"]),
+        ("18<|im_end|>\n<|im_start|>assistant\n5", ["18"]),
+        ("User: 5?\nAssistant: 18", [" 18"]),
+        ("User: 18", []),
+        ("No.\nUser: 5?\nAssistant: 18", ["No.\n"]),
+        ("18\nQ: 5?", ["18\n"]),
+        ("Again.\nQ: 5?\nA: 18", ["Again.\n", "Q: 5?\nA: 18"]),
+        ("AI: 18", ["AI: 18"]),
+        ("", []),
+    ],
+)
+def test_only_the_models_own_words_count(text: str, parts: list[str]) -> None:
+    assert own_parts(text) == parts
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("It is 72, not 70.", "It is 72, ."),
+        ("It is not 70 but 72.", "It is  but 72."),
+        ("Is it 70? It is 72.", " It is 72."),
+        ("It is 3/8 or 0.375.", "It is 3/8 or 0.375."),
+        ("It is 3 or 5.", "It is  ."),
+        ("Not counting tax she pays 72.", "Not counting tax she pays 72."),
+    ],
+)
+def test_what_is_denied_or_asked_is_not_asserted(text: str, said: str) -> None:
+    assert asserted(text).split() == said.split()
 
 
 def test_correction_table_counts_each_case() -> None:

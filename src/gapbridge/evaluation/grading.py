@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import DataError
+from .counted import asserted, own_parts
 from .marks import bare_answer, marked_answer
 from .math import final_value, same_answer, settled
 from .quantities import quantity, split_unit
-from .verification import TIMEOUT_SECONDS, Verification, verify_answers
+from .verification import LONGEST, TIMEOUT_SECONDS, Verification, verify_answers
 
 
 # `$5 a day`, not `$5x$`: words follow before the next sign, or none does.
-_CURRENCY = re.compile(r"\\?\$(?=\d[\d,.]*(?:[^$\n\d]*\s[a-zA-Z]{3}[^$\n]*\$|[^$\n]*$))", re.M)
+_CURRENCY = re.compile(r"\\?\$(?=\d)(?=[^$\n]*$|\d(?:[\d,.]*\d)?[^$\n\d]*?\s[a-zA-Z]{3})", re.M)
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Grade:
 
     correct: the grade. Two numbers are compared by value, and words, bases, times and the like as they stand; other
         answers are right if either judge says so. Without a mark the last line is the answer if it is nothing else;
-        else math-verify must find the reference's value in the text.
+        else math-verify must find the reference's value in what the text asserts.
     exact: the marked answers are equal, see `gapbridge.evaluation.math`.
     verified: math-verify says they are equal.
     marked, parsed: whether there is a marked answer, and whether math-verify found one.
@@ -74,7 +75,7 @@ def grade_answers(
     ]
     pairs = list(zip(given, answers, wanted, references, strict=True))
     verdicts = verify_answers(
-        [_expression(mark, answer, other) for mark, answer, other, _ in pairs],
+        [_expression(mark, _said(answer) if mark is None else "", other) for mark, answer, other, _ in pairs],
         [_expression(mark, reference, other) for other, _, mark, reference in pairs],
         timeout=timeout,
         workers=workers,
@@ -97,13 +98,18 @@ def _grade(marked: bool, given: str | None, wanted: str, verdict: Verification) 
     )
 
 
+def _said(answer: str) -> str:
+    """What math-verify may look for a value in, where nothing is marked: what the model asserts in its own turn."""
+    return asserted("".join(own_parts(answer)[:1])[-LONGEST:])
+
+
 def _expression(final: str | None, text: str, other: str | None) -> str:
     """What math-verify reads: a final answer as LaTeX in a box, a plain number as it is, else the text.
 
     Between two currency signs math-verify takes prose for LaTeX, so those of a text go.
     """
     if final is None:
-        return _CURRENCY.sub("", text)
+        return _CURRENCY.sub("", text[-LONGEST:])
     expression = final_value(final, other or "")
     if quantity(expression) is not None and not any(sign in expression for sign in "\\^{"):
         return expression

@@ -7,13 +7,12 @@ phrase that says so (`A: 18`, `**Answer:**` with the answer on the next line, `t
 from __future__ import annotations
 
 import re
-from itertools import pairwise
 
-from .notation import bare, is_words, words_out
+from .counted import denies, is_doubted, own_parts
+from .notation import LONGEST, bare, is_words, words_out
 from .quantities import quantity
 
 
-_LONGEST = 1000  # characters of an answer
 _LONGEST_TEXT = 100_000  # characters that are searched, from the end
 _STATEMENTS = 100  # that are read, from the end
 _HASHES = re.compile(r"(?<!#)####(?!#)[ \t]*([^\n]{0,1001})")
@@ -40,14 +39,6 @@ _STATEMENT = re.compile(
 )
 # `A: 16 - 3 - 4 = 9` opens an answer where more lines follow.
 _FIRST_STEP = re.compile(r"[^a-zA-Z=]*\d[^a-zA-Z=]*=")
-# A base model goes on with a problem of its own, a chat model with the other side's turn.
-_NEXT_PROBLEM = re.compile(
-    r"""
-    ^[ \t\#*>]*(?:question|problem|exercise|q|user|human|instruction)\b[ \t]*\d*[ \t*]*[:.]
-    |<\|[a-z_]+\|>|</s>|<(?:eos|end_of_turn)>|\[INST\]
-    """,
-    re.I | re.M | re.X,
-)
 _CLAUSE_END = re.compile(
     r"[.!?][*_]*(?=\s+[A-Z(\[])|[*_]*[,;]?\s+(?:because|since|which|so|but|and\s+not|where|when|i\s+hope)\b|,\s+as\b"
     r"|,\s+i\.e\.|\s+\([a-z]{3}|\s+[–—]\s+|;\s|</",
@@ -65,16 +56,11 @@ def marked_answer(text: str) -> str | None:
     r"""The answer that is marked, without delimiters and emphasis; None if nothing is marked.
 
     The first `####` in front of an answer counts, as in GSM8K's own grader, unless there is a box: headings have
-    hashes too. Of boxes and statements the last counts, as in MATH's; adjacent boxes are one answer. What follows the
-    start of another problem (`Question:`) counts only if nothing is marked before; thoughts do not count.
+    hashes too. Of boxes and statements the last counts, as in MATH's; adjacent boxes are one answer. Only the model's
+    own words to the question count, see `own_parts`; a statement that is doubted or denied marks nothing.
     """
-    text = _thought_out(text)
-    starts = [0, *(found.start() for found in _NEXT_PROBLEM.finditer(text)), len(text)]
-    for start, end in pairwise(starts):
-        answer = _marked(text[start:end][-_LONGEST_TEXT:])
-        if answer is not None:
-            return answer
-    return None
+    marked = (_marked(part[-_LONGEST_TEXT:]) for part in own_parts(text))
+    return next((answer for answer in marked if answer is not None), None)
 
 
 def bare_answer(text: str) -> str | None:
@@ -82,8 +68,8 @@ def bare_answer(text: str) -> str | None:
 
     Words are an answer where they are the whole text.
     """
-    lines = _NEXT_PROBLEM.split(_thought_out(text))[0].strip().splitlines()
-    if not lines or len(lines[-1]) > _LONGEST:
+    lines = "".join(own_parts(text)[:1]).strip().splitlines()
+    if not lines or len(lines[-1]) > LONGEST or denies(lines[-1]):
         return None
     line = _CONNECTIVE.sub("", lines[-1], count=1)
     if _is_mathematics(bare(line)):
@@ -95,17 +81,13 @@ def bare_answer(text: str) -> str | None:
     return name if len(lines) == 1 and _is_name(name) else None
 
 
-def _thought_out(text: str) -> str:
-    """The text behind a reasoning model's thoughts."""
-    return text.rpartition("</think>")[2]
-
-
 def _marked(text: str) -> str | None:
     boxes = _boxes(text)
     if not boxes:
+        last = len(text.rstrip())
         for found in _HASHES.finditer(text):
-            answer = _clause(found[1])
-            if text[found.end() :].strip():  # words or `1. Count` above other text are a heading
+            answer = _clause(found[1]) if found[1].strip() else ""
+            if found.end() < last:  # words or `1. Count` above other text are a heading
                 if _is_mathematics(answer) and not _HEADING.match(found[1]):
                     return answer
             elif _is_mathematics(answer) or _is_name(answer):
@@ -113,6 +95,8 @@ def _marked(text: str) -> str | None:
     candidates = [(place, answer) for place, answer in boxes if answer]
     words = None
     for found in list(_STATEMENT.finditer(text))[-_STATEMENTS:]:
+        if is_doubted(text[max(0, found.start() - 80) : found.start()]):
+            continue
         answer = _clause(found["answer"])
         opens = not found["phrase"] and _FIRST_STEP.match(answer) and text[found.end("answer") :].strip()
         if (_is_mathematics(answer) and not opens) or (_is_name(answer) and not found["phrase"]):
@@ -131,12 +115,14 @@ def _clause(text: str) -> str:
 
 def _is_mathematics(answer: str) -> bool:
     r"""Whether a bare text is an answer that is no sentence: a number, an expression, a choice."""
-    if len(answer) > _LONGEST:
+    if len(answer) > LONGEST:
         return False
     if quantity(answer) is not None:
         return True
-    if re.fullmatch(r"[-+$]*\d[\d.,/]*(?!\d)(?:(?!\b(?:is|are|was|were)\b)[^\d=]){1,30}", answer):  # `18 and a half`
+    if re.fullmatch(r"[-+$]*\d[\d.,/]*(?!\d)(?:(?!\b(?:is|are|was|were)\b)[^\d=?]){1,30}", answer):  # `18 and a half`
         return True
+    if re.search(r"\d\s+to\s+\d", answer):
+        return False
     rest = re.sub(r"\\text\s*\{[^{}]*\}|\\(?:begin|end)\{\w+\}|\\[a-zA-Z]+", " ", answer)
     rest = re.sub(r"\b(?:and|or|sin|cos|tan|log|exp|sqrt)\b", " ", rest)
     prose = re.search(r"[^\W\d_][a-z]{2}|\b(?:is|no|if|it|we|he)\b|\?", rest)
@@ -153,25 +139,29 @@ def _is_name(answer: str) -> bool:
 def _boxes(text: str) -> list[tuple[int, str]]:
     """Place and content of the closed boxes, those that are one answer joined by commas."""
     opened: list[tuple[int, int]] = []  # start of the command (-1: a plain brace), start of the content
-    found: list[tuple[int, int, str]] = []
+    found: list[tuple[int, int, int]] = []
     for sign in _BOX.finditer(text):
         if sign[0][-1] == "{" and sign[0] != r"\{":
             opened.append((sign.start() if len(sign[0]) > 1 else -1, sign.end()))
         elif sign[0] == "}" and opened:
             start, content = opened.pop()
-            if start >= 0 and sign.end() - start <= _LONGEST:
+            if start >= 0 and sign.end() - start <= LONGEST:
                 while found and found[-1][0] > start:  # a box in this box
                     found.pop()
-                found.append((start, sign.end(), bare(text[content : sign.start()])))
+                found.append((start, content, sign.end()))
     joined: list[tuple[int, str]] = []
     end = -1
-    for start, next_end, answer in found:
+    for start, content, next_end in found:
+        if is_doubted(text[max(0, start - 80) : start]):
+            continue
+        answer = bare(text[content : next_end - 1])
         separator = text[end:start] if joined else ""
         if (
             separator.strip("\n $*")
             and len(separator) < 40
             and _BETWEEN.fullmatch(separator)
             and answer != joined[-1][1]
+            and len(joined[-1][1]) < LONGEST
         ):
             joined[-1] = (start, f"{joined[-1][1]}, {answer}")
         else:

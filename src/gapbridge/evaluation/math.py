@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from .marks import marked_answer
-from .notation import bare, is_words, normalised, words_out
+from .notation import LONGEST, bare, is_words, normalised, words_out
 from .quantities import in_digits, quantity, same_quantity, split_unit
 
 
@@ -48,7 +48,12 @@ def plain_number(text: str) -> bool:
 
 
 def same_answer(first: str, second: str) -> bool:
-    """Whether two marked answers are equal: by value where both are one number, else as normalised text."""
+    """Whether two marked answers are equal: by value where both are one number, else as normalised text.
+
+    A text of more than 2,000 characters is no final answer; it equals the same words.
+    """
+    if max(len(first), len(second)) > 2 * LONGEST:  # boxes that are one answer are joined
+        return first.split() == second.split() != []
     first, second = final_value(first, second), final_value(second, first)
     a, b = quantity(first), quantity(second)
     if a is not None and b is not None:
@@ -63,6 +68,8 @@ def settled(first: str, second: str) -> bool:
     math-verify takes words for products of their letters, `(1,2)` for `\{1,2\}`, leaves bases and units out, and reads
     `2x+3=7` as 7.
     """
+    if max(len(first), len(second)) > 2 * LONGEST:
+        return False
     first, second = final_value(first, second), final_value(second, first)
     if (quantity(first) is not None and quantity(second) is not None) or _special(first, second) is not None:
         return True
@@ -76,8 +83,10 @@ def settled(first: str, second: str) -> bool:
 def final_value(text: str, other: str) -> str:
     r"""The last side of an equation that gives a value (`5 + 10 = 15`, `x = 5`), where the other answer is none.
 
-    `2x + 3 = 7` gives none: its left side is an expression with a variable.
+    `2x + 3 = 7` gives none: its left side is an expression with a variable. One of more than 2,000 characters stays.
     """
+    if max(len(text), len(other)) > 2 * LONGEST:
+        return text
     text, other = bare(text), bare(other)
     sides = _EQUALS.split(text)
     if len(sides) == 1 or _has_several(text) or not all(side.strip() for side in sides):

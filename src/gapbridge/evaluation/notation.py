@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 
+LONGEST = 1000  # characters of a final answer; patterns may take the square of that
+
 _SIGNS = {
     **dict.fromkeys("−–﹣－‐‑", "-"),
     **dict.fromkeys("\u00a0\u2009\u202f\u200a", " "),

@@ -19,7 +19,7 @@ from ..errors import ConfigError
 
 
 TIMEOUT_SECONDS = 10.0
-_LONGEST = 20_000  # characters of an answer that are parsed, from its end
+LONGEST = 20_000  # characters of an answer that are parsed, from its end
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def verify_answers(
     verdicts = []
     with ProcessPool(max_workers=workers, initializer=_quiet, context=context) as pool:
         futures = [
-            pool.schedule(verify, args=(answer[-_LONGEST:], reference[-_LONGEST:]), timeout=timeout)
+            pool.schedule(verify, args=(answer[-LONGEST:], reference[-LONGEST:]), timeout=timeout)
             for answer, reference in zip(answers, references, strict=True)
         ]
         for future in tqdm(futures, desc="math-verify", delay=2):
