@@ -81,7 +81,7 @@ INHERITED: list[tuple[str, str, str]] = [
      "eval_accumulation_steps prediction_loss_only include_for_metrics batch_eval_metrics", SUPPORTED,
      "`eval_loss` on references, `eval_own_loss` on own contexts; refused without held-out data, but `eval_on_start`"),
     ("load_best_model_at_end metric_for_best_model greater_is_better", SUPPORTED,
-     "`loss` or `own_loss`, others with `compute_metrics` alone"),
+     "each metric that `evaluate` returns, `NAME_…` of several data sets; others with `compute_metrics` alone"),
     ("save_strategy save_steps save_total_limit save_on_each_node save_only_model ignore_data_skip "
      "restore_callback_states_from_checkpoint", SUPPORTED, "[reliability.md](reliability.md)"),
     ("enable_jit_checkpoint", REFUSED, "a signal saves a whole checkpoint already"),
@@ -101,7 +101,11 @@ ARGUMENTS = {
     "compute_loss_func, compute_metrics, data_collator, optimizers, callbacks": (SUPPORTED, "as in TRL"),
     "formatting_func": (REFUSED, "bring the data to `prompt` and `completion` first"),
     "train_dataset": (SUPPORTED, "a `Dataset`; streaming (`IterableDataset`) is refused"),
-    "eval_dataset": (SUPPORTED, "a `Dataset`; a dict of several is refused"),
+    "eval_dataset": (
+        SUPPORTED,
+        "a `Dataset`, a stream (read into memory) or a dict of them; `evaluate` and `predict` read alike",
+    ),
+    "args": (SUPPORTED, "plain `TrainingArguments` become the method's configuration; SPIN and DPO, too"),
     "peft_config": (SUPPORTED, "contexts are drawn without the new adapter; an adapter on `lm_head` is refused"),
 }
 
@@ -197,8 +201,8 @@ def test_implied_options_change_nothing(rows: list[Any], options: dict[str, Any]
     ("arguments", "error", "words"),
     [
         ({"formatting_func": str}, ConfigError, "formatting_func is not supported"),
-        ({"eval_dataset": {"a": Dataset.from_list(ROWS)}}, DataError, "eval_dataset is dict: .* needs a"),
-        ({"train_dataset": Dataset.from_list(ROWS).to_iterable_dataset()}, DataError, "train_dataset is Iterable"),
+        ({"eval_dataset": {"a": ROWS}}, DataError, r"eval_dataset\['a'\]: got a list, expected a datasets.Dataset"),
+        ({"train_dataset": Dataset.from_list(ROWS).to_iterable_dataset()}, DataError, "train_dataset: got a stream"),
     ],
 )
 def test_refused_arguments(

@@ -20,6 +20,7 @@ from ..examples.example import IGNORE, Example, ExampleSet
 from ..examples.tables import in_parts, open_table, write_table
 from ..files import sha256
 from .account import Counts
+from .arguments import EVAL, TRAIN, is_held_out
 from .once import ROWS, make_once, table_path
 from .rows import Row, rows_of, rows_to_dataset
 
@@ -59,7 +60,7 @@ def open_drawings(
     args: Any,
     weights: str | None = None,
 ) -> dict[str, Drawing]:
-    """The stores of a round's contexts below `args.output_dir`, by part (`train`, `eval`); empty: nothing is drawn.
+    """The stores of a round's contexts below `args.output_dir`, by part; empty: nothing is drawn.
 
     Opened once a round: what is there is checked, and the weights that draw are hashed once for both, unless their
     fingerprint is given. Nothing is written.
@@ -70,18 +71,23 @@ def open_drawings(
     drawings: dict[str, Drawing] = {}
     for part, examples in parts.items():
         method.check(tokenizer, examples, args)
-        if part == "eval" and not method.evaluates_own_contexts(args):
+        if is_held_out(part) and not method.evaluates_own_contexts(args):
             continue
         contexts = method.contexts(model, tokenizer, examples, args)
         if contexts is None:
             continue
         weights = weights or (contexts.weights() if contexts.weights else weights_fingerprint(model))
-        directory = Path(args.output_dir) / {"train": "_contexts", "eval": "_eval_contexts"}[part]
+        directory = Path(args.output_dir) / _context_directory(part)
         store = open_store(contexts, model, tokenizer, examples, args, directory, weights=weights)
         if args.process_index == 0 and directory.is_dir():
             store.check()
         drawings[part] = Drawing(contexts, store)
     return drawings
+
+
+def _context_directory(part: str) -> str:
+    name = part.removeprefix(EVAL)
+    return "_contexts" if part == TRAIN else f"_eval_contexts{name}"
 
 
 def fill_drawing(drawing: Drawing, examples: ExampleSet, args: Any) -> ContextStore:
@@ -106,7 +112,8 @@ def build_rows(
     """All rows of a part, in the memory of this process.
 
     Args:
-        part: `train`, `eval` (held-out rows with reference contexts) or `eval_own` (with own ones).
+        part: `train`, `eval` (held-out rows with reference contexts) or `eval_own` (with own ones), the latter two
+            with the name of a data set behind a point where there are several.
     """
     making = _Making(method, part, examples, tokenizer, args, drawing)
     return Rows(rows_to_dataset(making.rows(), method.row_features), making.counts, making.without_loss)
@@ -175,14 +182,12 @@ class _Making:
 
     def _rows(self) -> Iterator[Row]:
         method, examples = self._method, self._examples
-        if self._part == "eval":
+        if is_held_out(self._part):
             return (method.plain_row(example) for example in examples)
         pairs: Pairs = ((example, {}) for example in examples)
         if self._drawing is not None:
             pairs = self._drawing.store.joined(examples)
-        return method.rows(
-            pairs, examples, self._tokenizer, self._args, self.counts, evaluation=self._part == "eval_own"
-        )
+        return method.rows(pairs, examples, self._tokenizer, self._args, self.counts, evaluation=self._part != TRAIN)
 
     def record(self) -> dict[str, Any]:
         """For `write_table`; the counts as pairs, in their order."""

@@ -49,10 +49,14 @@ class Guards(OrderedByEpoch):
                 self.args,
                 self.model,
                 own_optimizer=self.optimizer is not None or self.optimizer_cls_and_kwargs is not None,
-                own_metrics=self.compute_metrics is not None,
+                metrics=None if self.compute_metrics is not None else self.own_metrics(),
             )
             if faults:
                 raise ConfigError(faults)
+
+    def own_metrics(self) -> list[str] | None:
+        """The metrics that evaluations return without `compute_metrics`, without their `eval_`; None: not known."""
+        return None
 
     def compute_loss(
         self,

@@ -10,6 +10,7 @@ made of are the arguments of `read` and `rows`, and nothing else.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -27,11 +28,23 @@ from ..compat import show_head_bias
 from ..contexts.fill import Contexts
 from ..decoding import Draft
 from ..decoding.mode import place_for_generation
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError
 from ..examples.build import build_examples
 from ..examples.example import ExampleSet
 from ..examples.tokens import stop_tokens
 from .account import Account, Counts
+from .arguments import (
+    EVAL,
+    EVAL_OWN,
+    TRAIN,
+    by_name,
+    given_data,
+    is_held_out,
+    name_of,
+    own_configuration,
+    part_of,
+    source_of,
+)
 from .building import (
     Drawing,
     Pairs,
@@ -45,6 +58,7 @@ from .building import (
 )
 from .config import DrawFields, RoundFields
 from .guards import Guards
+from .held_out import HeldOut
 from .loading import load_model, load_tokenizer, prepare_tokenizer, record_revision
 from .once import EXAMPLES, TakenBack, read_once, reading_identity, settings_of, shared_identity
 from .parallel import check_processes
@@ -76,7 +90,7 @@ class AnswerMode:
     any_model: bool = True
 
 
-class Method(Account, Guards):
+class Method(HeldOut, Account, Guards):
     """
     A TRL trainer that builds its own rows, put before it: `class BASHTrainer(Method, SFTTrainer)`.
 
@@ -86,13 +100,16 @@ class Method(Account, Guards):
 
     Args:
         model (`str` or [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]): The model to train.
-        args (*optional*): Configuration, of the method's `config_class`.
+        args (*optional*): Configuration, of the method's `config_class`; plain `TrainingArguments` become one.
         train_dataset ([`~datasets.Dataset`] or `ExampleSet`):
             Prompts and answers in one of the forms of `gapbridge.build_examples`, or what that returns.
-        eval_dataset ([`~datasets.Dataset`] or `ExampleSet`, *optional*):
-            Held-out data in the same form. Gives `eval_loss` on reference contexts and `eval_own_loss` on own ones.
+        eval_dataset ([`~datasets.Dataset`], [`~datasets.IterableDataset`], `ExampleSet` or a `dict` of them):
+            Held-out data in the same form. Gives `eval_loss` on reference contexts and `eval_own_loss` on own ones,
+            and of several by name `eval_NAME_loss` and `eval_NAME_own_loss`.
         processing_class ([`~transformers.PreTrainedTokenizerBase`], *optional*): The tokenizer.
-        data_collator, callbacks, optimizers, quantization_config, peft_config, **kwargs: as for TRL's trainer.
+        data_collator, compute_loss_func, compute_metrics, callbacks, optimizers, optimizer_cls_and_kwargs,
+            preprocess_logits_for_metrics, quantization_config, peft_config, **kwargs: as for TRL's trainer, and in its
+            order.
         drawings: the opened stores, where the caller has them already.
         on_checked: called when everything that can be refused has been, before the first token is drawn.
 
@@ -112,7 +129,6 @@ class Method(Account, Guards):
     row_features: ClassVar[Features] = ROW_FEATURES
     trained_columns: ClassVar[tuple[str, ...]] = ("input_ids", "labels")  # of a row, what the trainer behind gets
     example_set: ClassVar[type[ExampleSet]] = ExampleSet  # the class of what `read` gives
-    evaluates_references: ClassVar[bool] = True  # `eval_loss` is over rows without anything drawn, else over own ones
 
     @classmethod
     def read(
@@ -203,7 +219,6 @@ class Method(Account, Guards):
 
     @classmethod
     def evaluates_own_contexts(cls, args: Any) -> bool:
-        """Whether held-out rows with own contexts are made and evaluated, beside those with reference contexts."""
         return cls.draws and isinstance(args, DrawFields) and args.eval_own_contexts
 
     @classmethod
@@ -224,29 +239,43 @@ class Method(Account, Guards):
         """A row as it is trained."""
         return show_row(row, tokenizer)
 
-    _own_eval_dataset: Dataset | None = None
-
     def __init__(
         self,
         model: str | PreTrainedModel | PeftModel,
         args: Any | None = None,
         data_collator: Any | None = None,
         train_dataset: Dataset | ExampleSet | None = None,
-        eval_dataset: Dataset | ExampleSet | None = None,
+        eval_dataset: Any | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
+        compute_loss_func: Callable[..., Any] | None = None,
+        compute_metrics: Callable[..., Any] | None = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[Any, Any] = (None, None),
+        optimizer_cls_and_kwargs: tuple[Any, Any] | None = None,
+        preprocess_logits_for_metrics: Callable[..., Any] | None = None,
         quantization_config: Any | None = None,
         peft_config: PeftConfig | None = None,
+        formatting_func: Callable[..., Any] | None = None,
+        *,
         drawings: dict[str, Drawing] | None = None,
         on_checked: Callable[[], None] | None = None,
         **kwargs: Any,
     ) -> None:
+        behind = {
+            "compute_loss_func": compute_loss_func,
+            "compute_metrics": compute_metrics,
+            "optimizer_cls_and_kwargs": optimizer_cls_and_kwargs,
+            "preprocess_logits_for_metrics": preprocess_logits_for_metrics,
+            "formatting_func": formatting_func,
+        }
+        kwargs |= {name: value for name, value in behind.items() if value is not None}
         method = type(self)
         if args is None:
             name = str(model) if isinstance(model, str) else model.config._name_or_path
             args = self.config_class(f"{name.rstrip('/').split('/')[-1]}-{self._name}")
-        method._check_arguments(args, {"train_dataset": train_dataset, "eval_dataset": eval_dataset}, kwargs)
+        args = own_configuration(self.config_class, args, method.__name__)
+        method._check_arguments(args, kwargs)
+        given = given_data(train_dataset, eval_dataset)
         check_processes(args)
         settings = settings_of(args)  # before any trainer writes into them
         model, tokenizer = method.start(model, args, processing_class, quantization_config, peft_config)
@@ -255,8 +284,8 @@ class Method(Account, Guards):
         if args.merge_adapter:
             check_mergeable(model, peft_config)
         with TakenBack(Path(args.output_dir) / EXAMPLES, active=args.process_index == 0) as prepared:
-            parts = method._examples(train_dataset, eval_dataset, tokenizer, model, args)
-            if "eval" not in parts:
+            parts = method._examples(given, tokenizer, model, args)
+            if len(parts) == 1:
                 args.eval_on_start = False  # transformers would stop at the start of training
             check_vocabulary(model, tokenizer, parts, args.pad_token)
             if drawings is None:
@@ -270,13 +299,14 @@ class Method(Account, Guards):
             }
             kwargs = {**method.trainer_arguments(model, args, uses_peft=peft_config is not None), **kwargs}
             set_seed(args.seed)
+            self._reading_args = copy.copy(args)
             args.imply()
             super().__init__(
                 model=model,
                 args=args,
                 data_collator=data_collator,
-                train_dataset=first["train"],
-                eval_dataset=first.get("eval"),
+                train_dataset=first[TRAIN],
+                eval_dataset=by_name(first),
                 processing_class=tokenizer,
                 callbacks=callbacks,
                 optimizers=optimizers,
@@ -287,22 +317,22 @@ class Method(Account, Guards):
             if on_checked is not None:
                 on_checked()
             prepared.keep()
-        self.examples = parts["train"]
+        self.examples = parts[TRAIN]
         if not whole:
             # The contexts are the round's starting model's: an adapter that TRL has just put on it stays out.
             with _starting_model(self.model, added=bool(drawings) and peft_config is not None):
                 for part, drawing in drawings.items():
                     fill_drawing(drawing, parts[part], args)
             whole = self._keep_rows(parts, drawings, settings)
-        self.row_ids, self.counts = whole["train"].table, whole["train"].counts
-        self.eval_counts = whole["eval_own"].counts if "eval_own" in whole else {}
+        self.row_ids, self.counts = whole[TRAIN].table, whole[TRAIN].counts
+        own = [rows.counts for part, rows in whole.items() if part.startswith(EVAL_OWN)]
+        self.eval_counts = {name: sum(counts[name] for counts in own) for name in method.count_names if own}
         self.tell(len(self.row_ids))
 
     @classmethod
     def _examples(
         cls,
-        train_dataset: Dataset | ExampleSet,
-        eval_dataset: Dataset | ExampleSet | None,
+        given: dict[str, Dataset | ExampleSet],
         tokenizer: PreTrainedTokenizerBase,
         model: PreTrainedModel | PeftModel,
         args: Any,
@@ -310,14 +340,12 @@ class Method(Account, Guards):
         """The examples of what the constructor was given, kept in `args.output_dir` where it read them itself."""
         parts: dict[str, ExampleSet] = {}
         identity: dict[str, Any] = {}
-        for part, dataset in (("train", train_dataset), ("eval", eval_dataset)):
-            if dataset is None:
-                continue
+        for part, dataset in given.items():
             if isinstance(dataset, ExampleSet):
                 parts[part] = dataset
                 continue
             identity = identity or reading_identity(cls, tokenizer, model, args)
-            source = f"{part}_dataset"
+            source = "train_dataset" if part == TRAIN else source_of(name_of(part))
             read = partial(cls.read, dataset, tokenizer, model, args, source, max_length=args.max_length)
             parts[part] = read_once(cls, Path(args.output_dir) / EXAMPLES, part, dataset, identity, args, read)
         return parts
@@ -329,43 +357,24 @@ class Method(Account, Guards):
         method = type(self)
         shared = shared_identity(method, self.processing_class, settings)
         keep = partial(keep_rows, method, tokenizer=self.processing_class, args=self.args, shared=shared)
-        whole: dict[str, Rows] = {"train": keep("train", parts["train"], drawing=drawings.get("train"))}
-        self.train_dataset = self._prepare(whole["train"], "train")
-        if "eval" in parts and method.evaluates_references:
-            whole["eval"] = keep("eval", parts["eval"])
-            self.eval_dataset = self._prepare(whole["eval"], "eval")
-        if "eval" in drawings:
-            whole["eval_own"] = keep("eval_own", parts["eval"], drawing=drawings["eval"])
-            own = self._prepare(whole["eval_own"], "eval")
+        whole: dict[str, Rows] = {TRAIN: keep(TRAIN, parts[TRAIN], drawing=drawings.get(TRAIN))}
+        self.train_dataset = self._prepare(whole[TRAIN], TRAIN)
+        for part in filter(is_held_out, parts):
             if method.evaluates_references:
-                self._own_eval_dataset = own
-            else:
-                self.eval_dataset = own
+                whole[part] = keep(part, parts[part])
+            if part in drawings:
+                own = part_of(name_of(part), EVAL_OWN)
+                whole[own] = keep(own, parts[part], drawing=drawings[part])
+        held_out = {part: self._prepare(rows, EVAL) for part, rows in whole.items() if part != TRAIN}
+        own_rows = by_name(held_out, EVAL_OWN)
+        if method.evaluates_references:
+            self.eval_dataset, self._own_eval_dataset = by_name(held_out), own_rows
+        elif own_rows is not None:
+            self.eval_dataset = own_rows
         return whole
 
-    def _prepare(self, rows: Rows, part: str) -> Dataset:
-        """What is trained of finished rows. TRL's preparation, where it does something: it packs rows, and drops those
-        without loss; none is too long."""
-        dataset, args = trainable(type(self), rows.table), self.args
-        packing = args.eval_packing if part == "eval" and args.eval_packing is not None else args.packing
-        if packing or rows.without_loss:
-            return self._prepare_dataset(dataset, self.processing_class, args, packing, None, part)
-        return dataset.shuffle(seed=args.seed, keep_in_memory=True) if args.shuffle_dataset else dataset
-
-    def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
-        """What is prepared stays as it is; TRL would prepare it again for each evaluation."""
-        if dataset is self._own_eval_dataset:
-            return dataset
-        return super()._prepare_dataset(dataset, *args, **kwargs)
-
     @classmethod
-    def _check_arguments(cls, args: Any, datasets: dict[str, Any], kwargs: dict[str, Any]) -> None:
-        mine = cls.__name__
-        if not isinstance(args, cls.config_class):
-            raise ConfigError(
-                f"args is a {type(args).__name__}: {mine} needs a {cls.config_class.__name__} (it takes all that "
-                "TRL's configuration takes)"
-            )
+    def _check_arguments(cls, args: Any, kwargs: dict[str, Any]) -> None:
         faults: list[str] = args.faults()
         if isinstance(args, RoundFields) and args.num_rounds > 1:
             faults.append(
@@ -375,13 +384,6 @@ class Method(Account, Guards):
         faults += cls.argument_faults(args, kwargs)
         if faults:
             raise ConfigError(faults)
-        for name, dataset in datasets.items():
-            if dataset is None and name == "eval_dataset":
-                continue
-            if not isinstance(dataset, (Dataset, ExampleSet)):
-                raise DataError(
-                    f"{name} is {type(dataset).__name__}: {mine} needs a datasets.Dataset or an ExampleSet"
-                )
 
     @classmethod
     def start(
@@ -411,15 +413,6 @@ class Method(Account, Guards):
             place_for_generation(model, args)
         return model, tokenizer
 
-    def evaluate(
-        self, eval_dataset: Any | None = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
-    ) -> dict[str, float]:
-        """As in TRL's trainer; without `eval_dataset` also on held-out own contexts (`eval_own_loss`)."""
-        if eval_dataset is not None or self._own_eval_dataset is None:
-            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
-        own = super().evaluate(self._own_eval_dataset, ignore_keys, f"{metric_key_prefix}_own")
-        return {**own, **super().evaluate(None, ignore_keys, metric_key_prefix)}
-
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As in TRL's trainer, with the cache on; with `merge_adapter` the whole model, but for checkpoints.
 
@@ -436,14 +429,6 @@ class Method(Account, Guards):
             self.accelerator.wait_for_everyone()
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if any(key.startswith("eval_own_") for key in logs):
-            # TRL would log the entropy and accuracy of this evaluation as those of the reference contexts.
-            metrics = self._metrics["eval"]
-            logs.update({f"eval_own_{key}": sum(values) / len(values) for key, values in metrics.items()})
-            metrics.clear()
-        super().log(logs, start_time)
 
 
 def _starting_model(model: PreTrainedModel | PeftModel, *, added: bool) -> AbstractContextManager[Any]:

@@ -9,15 +9,16 @@ are.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 from datasets import Dataset, Features, List, Value
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from rich.text import Text
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 
 from ..decoding.mode import is_sharded
+from ..examples.example import ExampleSet
 from .building import Rows, trainable
 from .method import Method
 from .rows import Row, masked_row, show_row
@@ -74,12 +75,56 @@ class PreferenceMethod(Method):
     Where TRL would load the reference model anew from the model's name, it is a copy of the weights that the trainer
     starts from: so it is the same model whatever `revision`, path or memory that came from. With a new adapter it is
     the model with the adapter off, and with an adapter that is trained on, TRL's frozen copy of that.
+
+    Args:
+        ref_model ([`~transformers.PreTrainedModel`], *optional*): Another reference model, loaded.
+        model, args, **kwargs: as in [`~gapbridge.training.method.Method`], in the order of TRL's `DPOTrainer`; the
+            configuration may stand second, too.
     """
 
     degenerate: ClassVar[dict[str, Any]] = {"beta": 0.0}  # the loss is log 2 whatever the weights
     degenerate_case: ClassVar[Literal["supervised", "unchanged"]] = "unchanged"
     row_features = PAIR_FEATURES
     trained_columns = ("prompt_ids", "chosen_ids", "rejected_ids")
+
+    evaluated_figures = (
+        "entropy", "mean_token_accuracy", "num_tokens", "logits/chosen", "logits/rejected", "logps/chosen",
+        "logps/rejected", "rewards/accuracies", "rewards/chosen", "rewards/margins", "rewards/rejected",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel | PeftModel,
+        ref_model: PreTrainedModel | None = None,
+        args: Any | None = None,
+        data_collator: Any | None = None,
+        train_dataset: Dataset | ExampleSet | None = None,
+        eval_dataset: Any | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        compute_metrics: Callable[..., Any] | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        quantization_config: Any | None = None,
+        peft_config: PeftConfig | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(ref_model, TrainingArguments) and args is None:  # second, as with the methods on answers
+            ref_model, args = None, ref_model
+        super().__init__(
+            model,
+            args,
+            data_collator,
+            train_dataset,
+            eval_dataset,
+            processing_class,
+            compute_metrics=compute_metrics,
+            callbacks=callbacks,
+            optimizers=optimizers,
+            quantization_config=quantization_config,
+            peft_config=peft_config,
+            **({} if ref_model is None else {"ref_model": ref_model}),
+            **kwargs,
+        )
 
     @classmethod
     def show(cls, row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:
@@ -108,11 +153,11 @@ class PreferenceMethod(Method):
     def reads_rows_at_once(cls, args: Any) -> bool:
         return bool(args.precompute_ref_log_probs)
 
+    @classmethod
+    def is_prepared(cls, dataset: Any) -> bool:
+        """Pairs of ids are as well; TRL 1.16 prepares text only, and would miss its columns."""
+        columns = dataset.column_names if isinstance(dataset, Dataset) else []
+        return super().is_prepared(dataset) or set(cls.trained_columns) <= set(columns)
+
     def _prepare(self, rows: Rows, part: str) -> Dataset:
         return trainable(type(self), rows.table)
-
-    def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
-        """Pairs of ids as they are; TRL 1.16 knows text only, and would miss its columns."""
-        if set(self.trained_columns) <= set(dataset.column_names):
-            return dataset
-        return super()._prepare_dataset(dataset, *args, **kwargs)

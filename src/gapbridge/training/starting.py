@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,6 @@ from ..errors import ConfigError, refusals
 
 
 _STEPS = 1000  # of the schedule that is tried where the run's own length is not known yet
-_EVALUATED = ("loss", "own_loss")
 
 
 def starting_faults(
@@ -23,13 +22,14 @@ def starting_faults(
     model: PreTrainedModel | PeftModel | None = None,
     *,
     own_optimizer: bool = False,
-    own_metrics: bool = False,
+    metrics: Sequence[str] | None = None,
 ) -> list[str]:
     """Everything in a configuration that would stop the trainer when it begins to train, or at its first evaluation.
 
     Args:
         model: the model, for what depends on it; None leaves that out.
-        own_optimizer: the trainer was given its optimizer or schedule. own_metrics: it was given `compute_metrics`.
+        own_optimizer: the trainer was given its optimizer or schedule.
+        metrics: what its evaluations return, without `eval_`; None where `compute_metrics` names more.
     """
     faults: list[str] = []
     if not own_optimizer:
@@ -42,11 +42,8 @@ def starting_faults(
     if base is not None and args.gradient_checkpointing and not base.supports_gradient_checkpointing:
         faults.append(f"gradient_checkpointing: {type(base).__name__} has none; set it to false")
     metric = args.metric_for_best_model
-    if metric is not None and not own_metrics and metric.removeprefix("eval_") not in _EVALUATED:
-        faults.append(
-            f"metric_for_best_model is {metric!r}: evaluations here give {' and '.join(_EVALUATED)} (of rows with own "
-            "contexts)"
-        )
+    if metric is not None and metrics is not None and metric.removeprefix("eval_") not in metrics:
+        faults.append(f"metric_for_best_model is {metric!r}: evaluations here give {', '.join(metrics)}")
     return faults
 
 

@@ -194,6 +194,12 @@ class MTPTrainer(Method, FutureSFTTrainer):
     }
 
     @classmethod
+    def figures_of(cls, args: MTPConfig) -> tuple[str, ...]:
+        heads = range(1, args.num_future_tokens + 1) if args.num_future_tokens > 1 else ()
+        own = [f"head_{index}_{figure}" for index in heads for figure in ("loss", "accuracy")]
+        return (*super().figures_of(args), *own)
+
+    @classmethod
     def prepare(cls, model: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase, args: MTPConfig) -> None:
         """Heads 2 to n: those that lie beside the model, or new ones."""
         if model is None or isinstance(model, PeftModel) or args.num_future_tokens == 1:

@@ -1,0 +1,129 @@
+"""What a trainer's constructor is given, in the forms that the rest of this package takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+from urllib.parse import quote, unquote
+
+from datasets import Dataset, IterableDataset
+from transformers import TrainingArguments
+from trl import DPOConfig, SFTConfig
+
+from ..errors import ConfigError, DataError, refusals
+from ..examples.example import ExampleSet
+
+
+TRAIN, EVAL, EVAL_OWN = "train", "eval", "eval_own"  # the parts of a trainer's data
+
+_WANTED = "expected a datasets.Dataset or an ExampleSet"
+
+
+def part_of(name: str | None, kind: str = EVAL) -> str:
+    """The part of a held-out data set: `eval`, or `eval.NAME` for one of several. It can stand in a file's name."""
+    return kind if name is None else f"{kind}.{quote(name, safe='').replace('-', '%2D')}"
+
+
+def name_of(part: str) -> str | None:
+    """The name of a held-out data set among several; None for the only one."""
+    _, dot, name = part.partition(".")
+    return unquote(name) if dot else None
+
+
+def is_held_out(part: str) -> bool:
+    return part.partition(".")[0] == EVAL
+
+
+def by_name(parts: Mapping[str, Any], kind: str = EVAL) -> Any:
+    """What the held-out parts have, as TRL takes it: the value of the only one, a dict of several, or None."""
+    found = {name_of(part): value for part, value in parts.items() if part.partition(".")[0] == kind}
+    return found[None] if None in found else found or None
+
+
+def own_configuration(kind: type[Any], args: Any, trainer: str) -> Any:
+    """`args`, or of plain `TrainingArguments` the configuration `kind` with the same values, as TRL makes it.
+
+    Raises:
+        ConfigError: it is another configuration.
+    """
+    if isinstance(args, kind):
+        return args
+    if not isinstance(args, TrainingArguments) or isinstance(args, (SFTConfig, DPOConfig)):
+        raise ConfigError(
+            f"args: got a {type(args).__name__}, expected a {kind.__name__}. Give {trainer} a {kind.__name__}, which "
+            "takes all that TRL's configuration takes"
+        )
+    known = {entry.name for entry in fields(kind) if entry.init}
+    values = {
+        # Tokens are masked in what `to_dict` gives.
+        key: vars(args).get(key) if key.endswith("_token") else value
+        for key, value in args.to_dict().items()
+    }
+    foreign = [key for key in values if key not in known]
+    if foreign:
+        raise ConfigError(
+            [f"args, {key}: got a key of {type(args).__name__}, expected one of {kind.__name__}" for key in foreign]
+        )
+    with refusals():
+        return kind(**{key: value for key, value in values.items() if value is not None or not key.endswith("_token")})
+
+
+def given_data(train_dataset: Any, eval_dataset: Any) -> dict[str, Dataset | ExampleSet]:
+    """The data sets by part.
+
+    An evaluation reads all of a stream anyway, so that one among the held-out data sets is read into memory here.
+
+    Raises:
+        DataError: listing every one that is no data set.
+    """
+    faults = []
+    if train_dataset is None:
+        faults.append(f"train_dataset: got None, {_WANTED}. Give one: `train_dataset` is required")
+    elif isinstance(train_dataset, IterableDataset):
+        faults.append(
+            f"train_dataset: got a stream (IterableDataset), {_WANTED}. Load it without streaming, since contexts are "
+            "made of all rows before training"
+        )
+    elif not isinstance(train_dataset, (Dataset, ExampleSet)):
+        faults.append(f"train_dataset: got a {type(train_dataset).__name__}, {_WANTED}. Load one split of it")
+    several = isinstance(eval_dataset, dict)
+    held_out: dict[Any, Any] = eval_dataset if several else {} if eval_dataset is None else {None: eval_dataset}
+    for name in held_out:
+        if several and not isinstance(name, str):
+            faults.append(f"eval_dataset, {name!r}: got a key that is no text, expected a name. Rename it")
+        elif several and f"{name}_own" in held_out:
+            faults.append(
+                f"eval_dataset, {name}_own: got a name whose figures are those of {name} on own contexts, expected "
+                "another. Rename it"
+            )
+    parts: dict[str, Dataset | ExampleSet] = {}
+    for name, value in held_out.items():
+        try:
+            parts[part_of(None if name is None else str(name))] = as_data_set(value, source_of(name))
+        except DataError as error:
+            faults += error.faults
+    if faults:
+        raise DataError(faults)
+    return {TRAIN: train_dataset, **parts}
+
+
+def source_of(name: str | None) -> str:
+    """What messages call a held-out data set."""
+    return "eval_dataset" if name is None else f"eval_dataset[{name!r}]"
+
+
+def as_data_set(value: Any, source: str) -> Dataset | ExampleSet:
+    """A held-out data set, of a stream all its rows.
+
+    Raises:
+        DataError: it is none.
+    """
+    if isinstance(value, IterableDataset):
+        return Dataset.from_list(list(value), features=value.features)
+    if not isinstance(value, (Dataset, ExampleSet)):
+        raise DataError(
+            f"{source}: got a {type(value).__name__}, {_WANTED}, or a dict of them. Load the rows with "
+            "datasets.load_dataset, or make them with Dataset.from_list"
+        )
+    return value

@@ -1,0 +1,178 @@
+"""Held-out data of a trainer: one data set or several by name, read like the training data wherever they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from datasets import Dataset
+
+from ..errors import DataError
+from ..examples.example import ExampleSet
+from .arguments import as_data_set, source_of
+from .building import Rows, build_rows, trainable
+
+
+if TYPE_CHECKING:
+    from transformers import Trainer as _Behind
+else:
+    _Behind = object
+
+_PREPARED = "rows of a gapbridge trainer"  # in the description of a data set, which its slices inherit
+_TIMES = ("runtime", "samples_per_second", "steps_per_second")
+
+
+class HeldOut(_Behind):
+    """Put before a TRL trainer: `evaluate` and `predict` read a data set as the constructor does.
+
+    `eval_dataset` holds the rows that give `eval_loss`, and `_own_eval_dataset` those with own contexts; either is a
+    dict where the held-out data sets have names.
+    """
+
+    evaluates_references: ClassVar[bool] = True  # `eval_loss` is over rows without anything drawn, else over own ones
+    evaluated_figures: ClassVar[tuple[str, ...]] = ("entropy", "mean_token_accuracy", "num_tokens")  # TRL's
+
+    _own_eval_dataset: Dataset | dict[str, Dataset] | None = None
+    _own_prefix: str | None = None  # of the metrics, while own contexts are evaluated
+    _reading_args: Any = None  # the configuration as it was given: constructors write into theirs
+
+    @classmethod
+    def evaluates_own_contexts(cls, args: Any) -> bool:
+        """Whether held-out rows with own contexts are made and evaluated, beside those with reference contexts."""
+        return False
+
+    @classmethod
+    def is_prepared(cls, dataset: Any) -> bool:
+        """Whether a data set holds rows that a trainer has prepared, or is a part of one that does."""
+        return isinstance(dataset, Dataset) and dataset.info.description == _PREPARED
+
+    def _prepare(self, rows: Rows, part: str) -> Dataset:
+        """What is trained of finished rows. TRL's preparation, where it does something: it packs rows, and drops those
+        without loss; none is too long."""
+        method: Any = type(self)
+        dataset, args = trainable(method, rows.table), self.args
+        packing = args.eval_packing if part == "eval" and args.eval_packing is not None else args.packing
+        if packing or rows.without_loss:
+            dataset = self._prepare_dataset(dataset, self.processing_class, args, packing, None, part)
+        elif args.shuffle_dataset:
+            dataset = dataset.shuffle(seed=args.seed, keep_in_memory=True)
+        return mark_prepared(dataset)
+
+    def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
+        """What is prepared stays as it is; TRL would prepare it again for each evaluation."""
+        return dataset if self.is_prepared(dataset) else super()._prepare_dataset(dataset, *args, **kwargs)
+
+    def rows_to_evaluate(self, dataset: Any, source: str) -> Dataset:
+        """The prepared rows of a data set as the constructor makes them: raw, as examples, or prepared already.
+
+        Rows have reference contexts: own ones are drawn before training alone.
+
+        Raises:
+            GapbridgeError: what the constructor raises for it, under the name `source`; DataError where the method
+            evaluates drawn rows only.
+        """
+        if self.is_prepared(dataset):
+            return dataset
+        method: Any = type(self)
+        tokenizer, args = self.processing_class, self._reading_args
+        if not method.evaluates_references:
+            raise DataError(
+                f"{source}: got a data set after the drafts were drawn, expected one that the constructor was given. "
+                f"Give it to {method.__name__} as eval_dataset"
+            )
+        found = as_data_set(dataset, source)
+        if not isinstance(found, ExampleSet):
+            found = method.read(found, tokenizer, self.model, args, source, max_length=args.max_length)
+        method.check(tokenizer, found, args)
+        return self._prepare(build_rows(method, "eval", found, tokenizer, args), "eval")
+
+    def evaluate(
+        self, eval_dataset: Any | None = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """As in TRL's trainer, for raw data sets, examples, prepared rows, a dict of them, or the name of one of the
+        constructor's; without one of its own also on the constructor's held-out own contexts (`eval_own_loss`).
+
+        Raises:
+            GapbridgeError: what the constructor raises for such data; nothing has been evaluated then.
+        """
+        if eval_dataset is None and isinstance(self.eval_dataset, dict):
+            eval_dataset = {name: name for name in self.eval_dataset}
+        if isinstance(eval_dataset, dict):
+            several = {name: self._found(part, source_of(name)) for name, part in eval_dataset.items()}
+            metrics: dict[str, float] = {}
+            for name, part in several.items():
+                metrics |= self.evaluate(part, ignore_keys, f"{metric_key_prefix}_{name}")
+            return metrics
+        own = self._own_eval_dataset
+        if isinstance(own, dict):
+            own = own.get(eval_dataset) if isinstance(eval_dataset, str) else None
+        elif eval_dataset is not None:
+            own = None
+        metrics = {}
+        if own is not None:
+            self._own_prefix = f"{metric_key_prefix}_own"
+            try:
+                metrics = super().evaluate(own, ignore_keys, self._own_prefix)
+            finally:
+                self._own_prefix = None
+        found = None if eval_dataset is None else self._found(eval_dataset, source_of(None))
+        return {**metrics, **super().evaluate(found, ignore_keys, metric_key_prefix)}
+
+    def predict(self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test") -> Any:
+        """As in transformers, for a raw data set, examples or prepared rows.
+
+        Raises:
+            GapbridgeError: what the constructor raises for such data.
+        """
+        return super().predict(self.rows_to_evaluate(test_dataset, "test_dataset"), ignore_keys, metric_key_prefix)
+
+    def _found(self, dataset: Any, source: str) -> Dataset | str:
+        """Prepared rows, or the name of a data set of the constructor."""
+        if not isinstance(dataset, str):
+            return self.rows_to_evaluate(dataset, source)
+        names = list(self.eval_dataset) if isinstance(self.eval_dataset, dict) else []
+        if dataset not in names:
+            raise DataError(
+                f"{source}: got the name {dataset!r}, expected one of {names}. Give a data set, or a name of the "
+                "constructor's eval_dataset"
+            )
+        return dataset
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        prefix = self._own_prefix
+        if prefix is not None and any(key.startswith(f"{prefix}_") for key in logs):
+            # TRL would log the entropy and accuracy of this evaluation as those of the reference contexts.
+            metrics = self._metrics["eval"]
+            logs.update({f"{prefix}_{key}": sum(values) / len(values) for key, values in metrics.items()})
+            metrics.clear()
+        super().log(logs, start_time)
+
+    @classmethod
+    def evaluated_names(cls, args: Any, names: Iterable[str] | None = None) -> list[str]:
+        """The metrics that `evaluate()` returns for the constructor's data sets, without their `eval_`.
+
+        Args:
+            names: of the held-out data sets, where they have names.
+        """
+        figures = cls.figures_of(args)
+        found = [*figures]  # which TRL names alike for each data set
+        for prefix in [""] if names is None else [f"{name}_" for name in names]:
+            found += [f"{prefix}{name}" for name in ("loss", *_TIMES)]
+            if cls.evaluates_references and cls.evaluates_own_contexts(args):
+                found += [f"{prefix}own_{name}" for name in ("loss", *_TIMES, *figures)]
+        return found
+
+    @classmethod
+    def figures_of(cls, args: Any) -> tuple[str, ...]:
+        """What the trainer behind logs of an evaluation besides its loss."""
+        return cls.evaluated_figures
+
+    def own_metrics(self) -> list[str] | None:
+        found = self.evaluated_names(self.args, self.eval_dataset if isinstance(self.eval_dataset, dict) else None)
+        return [*found, "aux_loss"] if self.aux_loss_enabled else found
+
+
+def mark_prepared(dataset: Dataset) -> Dataset:
+    """Say in a data set's description that a trainer takes its rows as they are."""
+    dataset.info.description = _PREPARED
+    return dataset
