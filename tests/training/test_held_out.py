@@ -101,7 +101,7 @@ def test_several_held_out_data_sets(name: str, kind: type[Any], make: Make) -> N
     metrics = trainer.evaluate()
     trainer.eval_dataset, several = trainer.eval_dataset["a/b-c"], trainer.eval_dataset
     assert metrics["eval_a/b-c_loss"] == trainer.evaluate(several["a/b-c"])["eval_loss"] != metrics["eval_first_loss"]
-    assert ("eval_first_own_loss" in metrics) == (name == "bash")
+    assert ("eval_first_own_loss" in metrics) == (name in ("bash", "rac"))
     logged = [key for entry in trainer.state.log_history for key in entry]
     assert {"eval_first_loss", "eval_a/b-c_loss"} <= set(logged)
 
@@ -244,10 +244,10 @@ def test_other_configurations_are_refused(make: Make, tmp_path: Path) -> None:
     (tmp_path / "0").mkdir()
     options: dict[str, Any] = {"use_cpu": True, "report_to": []}
     for args, words in (
-        (SFTConfig(str(tmp_path / "x"), **options), "args: got a SFTConfig, expected a RACConfig. Give RACTrainer"),
-        (BASHConfig(str(tmp_path / "x"), **options), "args: got a BASHConfig, expected a RACConfig"),
+        (SFTConfig(str(tmp_path / "x"), **options), "args is a SFTConfig: RACTrainer needs a RACConfig"),
+        (BASHConfig(str(tmp_path / "x"), **options), "args is a BASHConfig: RACTrainer needs"),
         (Longer(str(tmp_path / "x"), **options), "args, own_key: got a key of Longer, expected one of RACConfig"),
-        ({}, "args: got a dict"),
+        ({}, "args is a dict"),
     ):
         with pytest.raises(ConfigError, match=words):
             make("rac", args=args)

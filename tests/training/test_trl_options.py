@@ -202,7 +202,7 @@ def test_implied_options_change_nothing(rows: list[Any], options: dict[str, Any]
     [
         ({"formatting_func": str}, ConfigError, "formatting_func is not supported"),
         ({"eval_dataset": {"a": ROWS}}, DataError, r"eval_dataset\['a'\]: got a list, expected a datasets.Dataset"),
-        ({"train_dataset": Dataset.from_list(ROWS).to_iterable_dataset()}, DataError, "train_dataset: got a stream"),
+        ({"train_dataset": Dataset.from_list(ROWS).to_iterable_dataset()}, DataError, "train_dataset is Iterable"),
     ],
 )
 def test_refused_arguments(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 from urllib.parse import quote, unquote
@@ -41,6 +41,20 @@ def by_name(parts: Mapping[str, Any], kind: str = EVAL) -> Any:
     return found[None] if None in found else found or None
 
 
+def named_arguments(order: Sequence[str], positional: Sequence[Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Positional arguments by the names of their places, with those that are `given` by name.
+
+    Raises:
+        ConfigError: too many, or one of them twice.
+    """
+    if len(positional) > len(order):
+        raise ConfigError(f"arguments: got {len(positional)} by position, expected {len(order)}. Name the others")
+    found = dict(zip(order, positional, strict=False))
+    if twice := found.keys() & given.keys():
+        raise ConfigError(f"arguments, {', '.join(sorted(twice))}: got it by position and by name. Keep one")
+    return {**found, **given}
+
+
 def own_configuration(kind: type[Any], args: Any, trainer: str) -> Any:
     """`args`, or of plain `TrainingArguments` the configuration `kind` with the same values, as TRL makes it.
 
@@ -51,8 +65,8 @@ def own_configuration(kind: type[Any], args: Any, trainer: str) -> Any:
         return args
     if not isinstance(args, TrainingArguments) or isinstance(args, (SFTConfig, DPOConfig)):
         raise ConfigError(
-            f"args: got a {type(args).__name__}, expected a {kind.__name__}. Give {trainer} a {kind.__name__}, which "
-            "takes all that TRL's configuration takes"
+            f"args is a {type(args).__name__}: {trainer} needs a {kind.__name__} (it takes all that TRL's "
+            "configuration takes)"
         )
     known = {entry.name for entry in fields(kind) if entry.init}
     values = {
@@ -78,15 +92,11 @@ def given_data(train_dataset: Any, eval_dataset: Any) -> dict[str, Dataset | Exa
         DataError: listing every one that is no data set.
     """
     faults = []
-    if train_dataset is None:
-        faults.append(f"train_dataset: got None, {_WANTED}. Give one: `train_dataset` is required")
-    elif isinstance(train_dataset, IterableDataset):
+    if not isinstance(train_dataset, (Dataset, ExampleSet)):
         faults.append(
-            f"train_dataset: got a stream (IterableDataset), {_WANTED}. Load it without streaming, since contexts are "
-            "made of all rows before training"
+            f"train_dataset is {type(train_dataset).__name__}, {_WANTED}: `train_dataset` is required, and contexts "
+            "are made of all its rows before training. Load one split, without streaming"
         )
-    elif not isinstance(train_dataset, (Dataset, ExampleSet)):
-        faults.append(f"train_dataset: got a {type(train_dataset).__name__}, {_WANTED}. Load one split of it")
     several = isinstance(eval_dataset, dict)
     held_out: dict[Any, Any] = eval_dataset if several else {} if eval_dataset is None else {None: eval_dataset}
     for name in held_out:

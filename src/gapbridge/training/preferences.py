@@ -9,16 +9,18 @@ are.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from datasets import Dataset, Features, List, Value
-from peft import PeftConfig, PeftModel
+from peft import PeftModel
 from rich.text import Text
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+from trl import DPOTrainer
 
 from ..decoding.mode import is_sharded
-from ..examples.example import ExampleSet
+from .arguments import named_arguments
 from .building import Rows, trainable
 from .method import Method
 from .rows import Row, masked_row, show_row
@@ -77,9 +79,8 @@ class PreferenceMethod(Method):
     the model with the adapter off, and with an adapter that is trained on, TRL's frozen copy of that.
 
     Args:
-        ref_model ([`~transformers.PreTrainedModel`], *optional*): Another reference model, loaded.
-        model, args, **kwargs: as in [`~gapbridge.training.method.Method`], in the order of TRL's `DPOTrainer`; the
-            configuration may stand second, too.
+        model, *positional: in the order of TRL's `DPOTrainer`, or without its `ref_model`, the configuration second.
+        **given: `ref_model`, another reference model, and what [`~gapbridge.training.method.Method`] takes.
     """
 
     degenerate: ClassVar[dict[str, Any]] = {"beta": 0.0}  # the loss is log 2 whatever the weights
@@ -92,39 +93,16 @@ class PreferenceMethod(Method):
         "logps/rejected", "rewards/accuracies", "rewards/chosen", "rewards/margins", "rewards/rejected",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        model: str | PreTrainedModel | PeftModel,
-        ref_model: PreTrainedModel | None = None,
-        args: Any | None = None,
-        data_collator: Any | None = None,
-        train_dataset: Dataset | ExampleSet | None = None,
-        eval_dataset: Any | None = None,
-        processing_class: PreTrainedTokenizerBase | None = None,
-        compute_metrics: Callable[..., Any] | None = None,
-        callbacks: list[TrainerCallback] | None = None,
-        optimizers: tuple[Any, Any] = (None, None),
-        quantization_config: Any | None = None,
-        peft_config: PeftConfig | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if isinstance(ref_model, TrainingArguments) and args is None:  # second, as with the methods on answers
-            ref_model, args = None, ref_model
-        super().__init__(
-            model,
-            args,
-            data_collator,
-            train_dataset,
-            eval_dataset,
-            processing_class,
-            compute_metrics=compute_metrics,
-            callbacks=callbacks,
-            optimizers=optimizers,
-            quantization_config=quantization_config,
-            peft_config=peft_config,
-            **({} if ref_model is None else {"ref_model": ref_model}),
-            **kwargs,
-        )
+    __signature__ = inspect.signature(DPOTrainer)
+
+    def __init__(self, model: str | PreTrainedModel | PeftModel, *positional: Any, **given: Any) -> None:
+        order = [*self.__signature__.parameters][1:]
+        if positional and isinstance(positional[0], TrainingArguments):
+            order.remove("ref_model")
+        named = named_arguments(order, positional, given)
+        if named.get("ref_model") is None:  # TRL would load one by the model's name
+            named.pop("ref_model", None)
+        super().__init__(model, **named)
 
     @classmethod
     def show(cls, row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:
