@@ -9,8 +9,9 @@ from datasets import Dataset
 
 from ..errors import DataError
 from ..examples.example import ExampleSet
-from .arguments import as_data_set, source_of
+from .arguments import EVAL, as_data_set, source_of
 from .building import Rows, build_rows, trainable
+from .vocabulary import check_vocabulary
 
 
 if TYPE_CHECKING:
@@ -83,8 +84,9 @@ class HeldOut(_Behind):
         found = as_data_set(dataset, source)
         if not isinstance(found, ExampleSet):
             found = method.read(found, tokenizer, self.model, args, source, max_length=args.max_length)
+        check_vocabulary(self.model, tokenizer, {EVAL: found}, args.pad_token)
         method.check(tokenizer, found, args)
-        return self._prepare(build_rows(method, "eval", found, tokenizer, args), "eval")
+        return self._prepare(build_rows(method, EVAL, found, tokenizer, args), EVAL)
 
     def evaluate(
         self, eval_dataset: Any | None = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
