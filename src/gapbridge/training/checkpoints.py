@@ -2,7 +2,7 @@
 
 transformers takes the checkpoint with the highest number, whole or not, and resumes without a complaint where the
 optimizer's state is missing. Here a mark, `COMPLETE.json`, is written last, after all processes have written their
-part; it lists every file with its size, and only a checkpoint whose mark is there and true is resumed from.
+part; it lists every file with its size and sha256, and only a checkpoint whose mark is there and true is resumed from.
 """
 
 from __future__ import annotations
@@ -10,20 +10,23 @@ from __future__ import annotations
 import json
 import logging
 import signal
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import reduce
+from accelerate.utils import broadcast_object_list, reduce
 from transformers import IntervalStrategy, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..files import sync_file, write_json_atomic, writing
+from ..files import sha256, sync_file, write_json_atomic, writing
 from .interruption import Interrupted, StopRequest
 
 
 logger = logging.getLogger(__name__)
 
 MARK = "COMPLETE.json"
+_HASHED_AT_ONCE = 8  # files
 
 
 def mark_complete(checkpoint: Path, world_size: int, *, only_model: bool = False) -> None:
@@ -33,8 +36,20 @@ def mark_complete(checkpoint: Path, world_size: int, *, only_model: bool = False
     with writing(checkpoint):
         for path in paths:
             sync_file(path)
-    files = {str(path.relative_to(checkpoint)): path.stat().st_size for path in paths}
-    write_json_atomic(checkpoint / MARK, {"world_size": world_size, "only_model": only_model, "files": files})
+    names = [str(path.relative_to(checkpoint)) for path in paths]
+    record = {
+        "world_size": world_size,
+        "only_model": only_model,
+        "files": {name: path.stat().st_size for name, path in zip(names, paths, strict=True)},
+        "sha256": dict(zip(names, _hashes(paths), strict=True)),
+    }
+    write_json_atomic(checkpoint / MARK, record)
+
+
+def _hashes(paths: Sequence[Path]) -> list[str]:
+    """Of several files at a time: hashing leaves the interpreter to the other threads."""
+    with ThreadPoolExecutor(_HASHED_AT_ONCE) as threads:
+        return list(threads.map(sha256, paths))
 
 
 def why_incomplete(checkpoint: Path) -> str | None:
@@ -45,8 +60,11 @@ def why_incomplete(checkpoint: Path) -> str | None:
     try:
         record = json.loads(mark.read_text(encoding="utf-8"))
         files, only_model = dict(record["files"]), record.get("only_model", False)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        hashes = dict(record.get("sha256", {}))  # older marks have none
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return f"its {MARK} is damaged"
+    if not files:
+        return f"its {MARK} is damaged: it lists no file"
     if only_model:
         return "save_only_model left the state of the optimizer out of it"
     for name, size in files.items():
@@ -55,22 +73,45 @@ def why_incomplete(checkpoint: Path) -> str | None:
             return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size} bytes, {size} were written"
+    there = [name for name in hashes if (checkpoint / name).is_file()]
+    for name, found in zip(there, _hashes([checkpoint / name for name in there]), strict=True):
+        if found != hashes[name]:
+            return f"{name} is damaged: its sha256 is not the one that was written"
     return None
 
 
 def last_complete_checkpoint(directory: Path) -> Path | None:
-    """The complete checkpoint with the highest step, or None. Incomplete ones are passed over with a warning."""
-    numbered = []
-    for path in Path(directory).glob("checkpoint-*"):
-        step = path.name.removeprefix("checkpoint-")
-        if path.is_dir() and step.isdecimal():
-            numbered.append((int(step), path))
-    for _, path in sorted(numbered, reverse=True):
+    """The complete checkpoint with the highest step, or None. Incomplete and damaged ones are passed over with a
+    warning."""
+    for path in _newest_first(directory):
         reason = why_incomplete(path)
         if reason is None:
             return path
         logger.warning("%s is passed over: %s", path, reason)
     return None
+
+
+def agreed_checkpoint(directory: Path) -> Path | None:
+    """`last_complete_checkpoint` of the main process, in all of them: one reads and hashes the files."""
+    state, found = PartialState(), [""]
+    if state.is_main_process:
+        found = [str(last_complete_checkpoint(directory) or "")]
+    broadcast_object_list(found)
+    return Path(found[0]) if found[0] else None
+
+
+def newest_marked(directory: Path) -> Path | None:
+    """The checkpoint with the highest step that has a mark, whatever became of its files since; None for none."""
+    return next((path for path in _newest_first(directory) if (path / MARK).is_file()), None)
+
+
+def _newest_first(directory: Path) -> list[Path]:
+    numbered = []
+    for path in Path(directory).glob("checkpoint-*"):
+        step = path.name.removeprefix("checkpoint-")
+        if path.is_dir() and step.isdecimal():
+            numbered.append((int(step), path))
+    return [path for _, path in sorted(numbered, reverse=True)]
 
 
 def evaluation_follows(args: TrainingArguments, state: TrainerState) -> bool:

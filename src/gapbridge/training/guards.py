@@ -1,4 +1,4 @@
-"""Guards on a TRL trainer: a non-finite loss stops it before the update; it resumes from whole checkpoints only."""
+"""Guards on a TRL trainer: it learns and saves nothing that is not finite, and resumes from whole checkpoints only."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
-from datasets import Dataset
-from torch import Tensor, nn
+from torch import nn
 from transformers import TrainerCallback
 
 from ..compat import rotate_checkpoints
-from ..errors import ConfigError, RunError, TrainingError, refusals
+from ..errors import ConfigError, RunError, refusals
 from ..files import new_directory, writing
-from .checkpoints import SaveAfterEvaluation, StopAtLastStep, last_complete_checkpoint, mark_complete
+from .checkpoints import SaveAfterEvaluation, StopAtLastStep, agreed_checkpoint, mark_complete
 from .epoch_order import OrderedByEpoch
+from .evaluation import EvaluationByTokens
+from .finite import FiniteUpdates
 from .parallel import CheckSharding, check_accelerator
 from .starting import starting_faults
 
 
-class Guards(OrderedByEpoch):
-    """Put before a TRL trainer. `row_ids` are the rows before shuffling and packing, with a column `id`: they let an
-    error name rows.
+class Guards(FiniteUpdates, EvaluationByTokens, OrderedByEpoch):
+    """Put before a TRL trainer.
 
     Args:
         callbacks, **kwargs: as for the trainer behind.
@@ -31,8 +30,6 @@ class Guards(OrderedByEpoch):
         ConfigError: the trainer behind refuses an option, or would when training starts. RunError: the processes do
         not work together. Nothing is left on disk then.
     """
-
-    row_ids: Dataset | None = None
 
     def __init__(self, *args: Any, callbacks: list[TrainerCallback] | None = None, **kwargs: Any) -> None:
         settings = kwargs["args"]
@@ -58,53 +55,13 @@ class Guards(OrderedByEpoch):
         """The metrics that evaluations return without `compute_metrics`, without their `eval_`; None: not known."""
         return None
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Tensor | Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
-        """As in the trainer behind.
-
-        The loss is looked at here and not behind `training_step`: under DeepSpeed the update is part of the backward
-        pass, and would have been made by then.
-
-        Raises:
-            TrainingError: in training, the loss is not finite.
-        """
-        result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        loss = result[0] if return_outputs else result
-        if model.training and not torch.isfinite(loss):
-            rows = self._rows_in(inputs)
-            named = f"rows {', '.join(rows)}" if rows else "rows that have no id"
-            raise TrainingError(
-                f"the loss is {loss.item()} at step {self.state.global_step + 1}, in a batch with {named}. No update "
-                "was made with it. The last complete checkpoint is good; lower learning_rate or max_grad_norm, use "
-                "bf16 rather than fp16, or look at these rows"
-            )
-        return result
-
-    @classmethod
-    def tokens_of(cls, row: dict[str, Any]) -> list[list[int]]:
-        """The sequences of tokens that a row of `row_ids` is in a batch."""
-        return [row["input_ids"]]
-
-    def _rows_in(self, inputs: dict[str, Tensor | Any]) -> list[str]:
-        """The ids of the rows in a batch, found by their tokens; packed and padding-free rows are taken apart
-        first."""
-        if self.row_ids is None:
-            return []
-        wanted = {tuple(ids) for ids in _documents(inputs)}
-        found = [row["id"] for row in self.row_ids if any(tuple(ids) in wanted for ids in self.tokens_of(row))]
-        return list(dict.fromkeys(found))
-
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """As in [`~trl.SFTTrainer`], then the mark, and only then older checkpoints go: one is whole at any moment.
 
         Raises:
-            RunError: it cannot be written.
+            RunError: it cannot be written. TrainingError: a weight is not finite; nothing is written then.
         """
+        self.check_weights()
         checkpoint = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
@@ -122,29 +79,22 @@ class Guards(OrderedByEpoch):
 
         Raises:
             RunError: `True` was given and there is no complete checkpoint.
+            TrainingError: the loss, the gradient or a trained weight is not finite.
         """
         if resume_from_checkpoint is True:
-            checkpoint = last_complete_checkpoint(Path(self.args.output_dir))
+            checkpoint = agreed_checkpoint(Path(self.args.output_dir))
             if checkpoint is None:
                 raise RunError(f"{self.args.output_dir}: holds no complete checkpoint to resume from")
             resume_from_checkpoint = str(checkpoint)
         if resume_from_checkpoint:
             self.args.eval_on_start = False  # that evaluation has been made
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        output = super().train(resume_from_checkpoint, *args, **kwargs)
+        self.check_weights()
+        return output
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """As in transformers; nothing at the last step of a run, where a resumed run may begin."""
         if self.state.global_step >= self.state.max_steps:
             return [], None
-        return super().get_batch_samples(*args, **kwargs)
-
-
-def _documents(inputs: dict[str, Tensor | Any]) -> list[list[int]]:
-    if "attention_mask" in inputs:
-        return [
-            ids[mask.bool()].tolist() for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
-        ]
-    flat = inputs["input_ids"].flatten()
-    starts = (inputs["position_ids"].flatten() == 0).nonzero().flatten().tolist()
-    ends = [*starts[1:], len(flat)]
-    return [flat[start:end].tolist() for start, end in zip(starts, ends, strict=True)]
+        self.step_batches, count = super().get_batch_samples(*args, **kwargs)
+        return self.step_batches, count

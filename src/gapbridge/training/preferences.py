@@ -13,15 +13,18 @@ import inspect
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
+import torch
 from datasets import Dataset, Features, List, Value
 from peft import PeftModel
 from rich.text import Text
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from trl import DPOTrainer
 
 from ..decoding.mode import is_sharded
 from .arguments import named_arguments
 from .building import Rows, trainable
+from .evaluation import LOSS
 from .method import Method
 from .rows import Row, masked_row, show_row
 
@@ -136,6 +139,18 @@ class PreferenceMethod(Method):
         """Pairs of ids are as well; TRL 1.16 prepares text only, and would miss its columns."""
         columns = dataset.column_names if isinstance(dataset, Dataset) else []
         return super().is_prepared(dataset) or set(cls.trained_columns) <= set(columns)
+
+    def evaluation_weights(self, inputs: dict[str, Tensor | Any]) -> dict[str, Tensor]:
+        """The loss and rewards are means over pairs, what is said of tokens over those of the answers it is about."""
+        tokens = inputs["completion_mask"][:, 1:].sum(dim=1)  # of each answer, the chosen ones first
+        chosen, rejected = (part.sum() for part in tokens.chunk(2))
+        return {
+            LOSS: torch.tensor(len(tokens) // 2, device=tokens.device),
+            "entropy": chosen + rejected,
+            "mean_token_accuracy": chosen,
+            "logits/chosen": chosen,
+            "logits/rejected": rejected,
+        }
 
     def _prepare(self, rows: Rows, part: str) -> Dataset:
         return trainable(type(self), rows.table)

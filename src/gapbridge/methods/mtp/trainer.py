@@ -35,6 +35,7 @@ from ...decoding.future_heads import (
 )
 from ...errors import ConfigError
 from ...training.method import AnswerMode, Method
+from ...training.ratios import Ratios
 from .config import MTPFields
 from .losses import HeadLoss, future_targets, losses_at_once, losses_in_sequence
 from .paper import GLOECKLE_2024
@@ -64,6 +65,7 @@ class FutureSFTTrainer(SFTTrainer):
             raise ConfigError("num_future_tokens: heads are not trained under FSDP: take zero2, ddp, or one process")
         self._heads = heads_of(self.model) if wanted else None
         self._figures: Tensor | None = None  # of the last forward pass, `[heads, 3]`
+        self._ratios = Ratios()
         if self._heads is not None:
             self._heads.requires_grad_(True)  # an adapter has frozen them with the rest
             self._hang_in(plain_model(self.model), self._heads)
@@ -127,13 +129,16 @@ class FutureSFTTrainer(SFTTrainer):
         result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if self._figures is not None:
             figures = self.accelerator.reduce(self._figures, reduction="sum").tolist()
-            metrics = self._metrics["train" if self.model.training else "eval"]
+            mode = "train" if self.model.training else "eval"
             for index, (log_probs, correct, count) in enumerate(figures, start=1):
-                if count:
-                    metrics[f"head_{index}_loss"].append(-log_probs / count)
-                    metrics[f"head_{index}_accuracy"].append(correct / count)
+                self._ratios.add(mode, f"head_{index}_loss", -log_probs, count)
+                self._ratios.add(mode, f"head_{index}_accuracy", correct, count)
             self._figures = None
         return result
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        self._ratios.move_to(self._metrics, "train" if self.model.training else "eval")
+        super().log(logs, start_time)
 
     def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Tensor] | None = None) -> None:
         super()._save(output_dir, state_dict)

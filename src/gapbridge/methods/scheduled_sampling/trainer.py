@@ -14,9 +14,11 @@ from ...decoding.full_passes import draw_in_passes
 from ...decoding.mode import evaluation_mode
 from ...decoding.sampling import KeyedSampler
 from ...errors import ConfigError
+from ...examples.example import IGNORE
 from ...examples.tokens import suppressed_tokens
 from ...training.method import Method
 from ...training.parallel import anywhere
+from ...training.ratios import Ratios
 from .config import EXACT, ScheduledSamplingFields
 from .contexts import CoinPlaces
 from .paper import BENGIO_2015
@@ -42,6 +44,7 @@ class MixingSFTTrainer(SFTTrainer):
         super().__init__(*args, **kwargs)
         self._places = CoinPlaces(self.processing_class, self.model)
         suppressed = suppressed_tokens(self.model, self.processing_class, self.args.suppress_tokens)
+        self._ratios = Ratios()
         self._sampler = KeyedSampler(self.args.draw_options(suppressed), self.accelerator.device)
 
     def compute_loss(
@@ -62,7 +65,8 @@ class MixingSFTTrainer(SFTTrainer):
         coefficient = mixture_at(args.mixture_schedule, args.mixture_coefficient, step, self.state.max_steps)
         ids: Tensor = inputs["input_ids"]
         if coefficient == 0:  # in every process alike
-            self._log_shares(0.0, 0.0)
+            tokens = (inputs["labels"][:, 1:] != IGNORE).sum()
+            self._count(int(self.accelerator.reduce(tokens, reduction="sum")), 0, 0)
             return ids
         if "attention_mask" not in inputs or not bool(inputs["attention_mask"][:, 0].all()):
             raise ConfigError(
@@ -84,13 +88,18 @@ class MixingSFTTrainer(SFTTrainer):
             )
         counts = torch.tensor([drawn.tokens, drawn.coins.sum(), (mixed != ids).sum()], device=ids.device)
         tokens, sampled, replaced = self.accelerator.reduce(counts, reduction="sum").tolist()
-        self._log_shares(sampled / tokens, replaced / tokens)
+        self._count(tokens, sampled, replaced)
         return mixed
 
-    def _log_shares(self, sampled: float, replaced: float) -> None:
-        """Of the batch's reference tokens; TRL averages them over the batches between two log entries."""
-        self._metrics["train"]["sampled"].append(sampled)
-        self._metrics["train"]["replaced"].append(replaced)
+    def _count(self, tokens: int, sampled: int, replaced: int) -> None:
+        """Of the reference tokens of all processes; their shares are logged of all between two log entries."""
+        self._ratios.add("train", "sampled", sampled, tokens)
+        self._ratios.add("train", "replaced", replaced, tokens)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if self.model.training:
+            self._ratios.move_to(self._metrics, "train")
+        super().log(logs, start_time)
 
 
 class ScheduledSamplingTrainer(Method, MixingSFTTrainer):
