@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,88 @@ def test_the_last_round_is_merged(tmp_path: Path) -> None:
             assert not torch.allclose(adapted(ids).logits, theirs, atol=1e-3)
         torch.testing.assert_close(merged(ids).logits, theirs, atol=1e-4, rtol=1e-4)
     cli.main(["sft", *recipe(tmp_path, method="sft", model_name_or_path=str(run), output_dir=str(tmp_path / "on"))])
+
+
+@pytest.mark.parametrize(
+    ("keys", "tied"),
+    [
+        ({"lora_modules_to_save": ["lm_head"]}, False),
+        ({"lora_target_modules": ["q_proj", "embed_tokens"]}, False),
+        pytest.param({"lora_modules_to_save": ["embed_tokens"]}, False, marks=pytest.mark.nightly),
+        pytest.param({"lora_modules_to_save": ["embed_tokens", "lm_head"]}, False, marks=pytest.mark.nightly),
+        pytest.param({"method": "pause"}, True, marks=pytest.mark.nightly),
+        pytest.param({}, True, marks=pytest.mark.nightly),
+    ],
+)
+def test_merged_weights_that_were_tied(keys: dict[str, Any], tied: bool, tmp_path: Path) -> None:
+    """The base's head is its embedding. The merged model is what was trained, and its configuration says what it is:
+    transformers 4 ties whatever the configuration calls tied."""
+    method = str(keys.get("method", "sft"))
+    options = {"method": "sft", **LORA, "learning_rate": 5e-2, "warmup_steps": 0, "merge_adapter": True, **keys}
+    cli.main([method, *recipe(tmp_path, **options)])
+    run = tmp_path / "run"
+    merged = AutoModelForCausalLM.from_pretrained(run)
+    base = AutoModelForCausalLM.from_pretrained(BASE)
+    base.resize_token_embeddings(merged.get_input_embeddings().num_embeddings, mean_resizing=False)
+    adapted = PeftModel.from_pretrained(base, str(run / "adapter"))
+    ids = AutoTokenizer.from_pretrained(run)("a + b is 5", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        torch.testing.assert_close(merged(ids).logits, adapted(ids).logits, atol=1e-3, rtol=1e-3)
+    assert json.loads((run / "config.json").read_text())["tie_word_embeddings"] is tied
+    assert (merged.get_output_embeddings().weight is merged.get_input_embeddings().weight) is tied
+
+
+def with_companions(folder: Path) -> str:
+    """The base model with everything that a model's folder may hold."""
+    model = folder / "model"
+    shutil.copytree(BASE, model)
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    tokenizer.chat_template = {"default": tokenizer.chat_template, "tool_use": "{# tools #}" + tokenizer.chat_template}
+    tokenizer.save_pretrained(model)
+    generation = json.loads((model / "generation_config.json").read_text())
+    (model / "generation_config.json").write_text(json.dumps({**generation, "top_k": 7}))
+    for name in (*TAKEN, *LEFT):
+        (model / name).parent.mkdir(parents=True, exist_ok=True)
+        (model / name).write_text(f"the model's {name}")
+    return str(model)
+
+
+TAKEN = ("LICENSE", "preprocessor_config.json", "processor/video.json", "modeling_own.py", "a/b/code.py", "notes.txt")
+LEFT = (
+    "pytorch_model.bin", "model.safetensors.index.json", "onnx/model.onnx", ".git/config", "checkpoint-7/state.txt",
+    "data.json", "samples/first_rows.txt", "round_1/x.txt", "old/adapter_config.json", "old/adapter_x.txt",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("keys", [{}, {"merge_adapter": True, **LORA}], ids=["whole", "merged"])
+def test_what_lies_beside_the_weights_reaches_the_run(keys: dict[str, Any], tmp_path: Path) -> None:
+    model = with_companions(tmp_path)
+    cli.main(["sft", *recipe(tmp_path, method="sft", model_name_or_path=model, save_strategy="no", **keys)])
+    run = tmp_path / "run"
+    for place in (run, run / "round_1" / "model"):
+        assert all((place / name).read_text() == f"the model's {name}" for name in TAKEN)
+        assert json.loads((place / "generation_config.json").read_text())["top_k"] == 7
+        assert "tool_use" in AutoTokenizer.from_pretrained(place).chat_template
+        assert (place / "adapter" / "adapter_model.safetensors").exists() == bool(keys)
+    assert not any((run / "round_1" / "model" / name).exists() for name in LEFT)
+    assert "examples" in (run / "data.json").read_text() and "id " in (run / "samples/first_rows.txt").read_text()
+
+
+@pytest.mark.nightly  # three runs more
+def test_what_lies_beside_the_weights_goes_from_run_to_run(tmp_path: Path) -> None:
+    """Two rounds, then a run on that run's folder; a new template is the only one of a run that sets it."""
+    model, first = with_companions(tmp_path), str(tmp_path / "first")
+    keys = {"save_strategy": "no", "output_dir": first}
+    cli.main(["bash", *recipe(tmp_path, model_name_or_path=model, num_rounds=2, **keys)])
+    template = AutoTokenizer.from_pretrained(BASE).chat_template + "{# mine #}"
+    second = recipe(tmp_path, method="sft", model_name_or_path=first, save_strategy="no", chat_template=template)
+    cli.main(["sft", *second])
+    for run in (tmp_path / "first", tmp_path / "run"):
+        assert all((run / name).read_text() == f"the model's {name}" for name in TAKEN)
+    assert AutoTokenizer.from_pretrained(tmp_path / "run").chat_template == template
+    assert not {"round_1", "report.md", "eval", "_examples"} & {
+        path.name for path in (tmp_path / "run/round_1/model").iterdir()
+    }
 
 
 def test_refused_before_anything_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

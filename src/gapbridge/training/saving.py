@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +11,11 @@ from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel
+from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import PretrainedConfig, PreTrainedModel
 
-from ..errors import ConfigError
+from ..errors import ConfigError, refusals
 from .loading import load_model
 
 
@@ -77,14 +79,52 @@ def merge_saved(directory: Path, trained: PeftModel, args: Any) -> None:
             f"merge_adapter: the base that was trained on is not the one that {base.config._name_or_path} holds: save "
             f"the base, and merge {directory / ADAPTER} into it"
         )
-    merged = loaded.merge_and_unload(safe_merge=True)
-    merged.config, merged.generation_config = base.config, base.generation_config
+    _untie(loaded)
+    with refusals("merge_adapter: "):
+        merged = loaded.merge_and_unload(safe_merge=True)
+    # A copy: what is in memory goes on with its own.
+    merged.config, merged.generation_config = copy.deepcopy(base.config), base.generation_config
+    _tie_again(merged)
     for name in _ADAPTER_FILES:  # transformers would take the directory for the adapter
         (directory / name).unlink(missing_ok=True)
     merged.save_pretrained(directory)
     for path in (directory / ADAPTER).iterdir():
-        if path.is_file() and path.name not in (*_ADAPTER_FILES, "README.md", "training_args.bin"):
+        if path.name in (*_ADAPTER_FILES, "README.md", "training_args.bin"):
+            continue
+        if path.is_dir():
+            shutil.copytree(path, directory / path.name, dirs_exist_ok=True)  # further chat templates
+        else:
             shutil.copy2(path, directory / path.name)  # the tokenizer's files
+
+
+def _untie(model: nn.Module) -> None:
+    """Give each layer weights of its own. What an adapter adds to the embeddings alone would otherwise be added to an
+    output head that is tied to them, which was trained without it."""
+    seen: set[int] = set()
+    for module in model.modules():
+        for name, weight in module._parameters.items():
+            if weight is None:
+                continue
+            if id(weight) in seen:
+                module._parameters[name] = nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad)
+            seen.add(id(weight))
+
+
+def _tie_again(model: PreTrainedModel) -> None:
+    """Tie head and embeddings where they are equal; else the configuration says that they are not tied.
+
+    transformers 4 would take the embeddings for the head whatever the file holds.
+    """
+    parts = (model.config, model.config.get_text_config())
+    tied = [part for part in parts if part.to_dict().get("tie_word_embeddings")]
+    head = model.get_output_embeddings()
+    if head is None or not tied:
+        return
+    if torch.equal(head.weight, model.get_input_embeddings().weight):
+        model.tie_weights()
+        return
+    for part in tied:
+        part.tie_word_embeddings = False
 
 
 def _same_base(loaded: PeftModel, trained: PeftModel) -> bool:
