@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +20,9 @@ from safetensors import SafetensorError
 from .errors import RunError
 
 
+logger = logging.getLogger(__name__)
+
+_LOCK_LOOKS, _LOCK_PAUSE_SECONDS = 20, 0.1
 _TEMPORARY = re.compile(r"\..+\.(?P<process>\d+)\.tmp")
 _KEPT = "What is whole on disk is kept, and the same command continues"
 _WAYS_OUT = {
@@ -83,6 +89,42 @@ def new_directory(path: Path) -> Iterator[None]:
     except BaseException:
         remove_empty(made)
         raise
+
+
+@contextmanager
+def sole_user(path: Path) -> Iterator[None]:
+    """`new_directory`, and inside no other process of this machine is inside, too.
+
+    The system gives the directory free when the process ends, however it ends: nothing is left on disk that says
+    otherwise. File systems that know no locks, as some of networks, keep nobody out.
+
+    Raises:
+        RunError: another process uses the directory.
+    """
+    with new_directory(path):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            _lock(descriptor, path)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    for _ in range(_LOCK_LOOKS):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # what a killed process had started may end a moment after it
+            time.sleep(_LOCK_PAUSE_SECONDS)
+        except OSError as error:
+            logger.warning("%s: cannot be locked (%s): start no second run on it", path, error.strerror)
+            return
+        else:
+            return
+    raise RunError(
+        f"output_dir {path}: got a directory that another process is using, expected a free one. Wait until that run "
+        "ends, or choose another output_dir"
+    )
 
 
 def to_be_made(path: Path) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 from ..decoding import DrawOptions
 from ..decoding.mode import precision_name
 from ..examples.example import Example, ExampleSet
-from ..files import write_json_atomic
+from ..records import add_seconds
 from .claims import Claims, in_turn, shard_size_for
 from .fingerprint import tokenizer_fingerprint, weights_fingerprint
 from .peers import Peers
@@ -169,7 +168,7 @@ def _fill(
             if shard is None and free:  # the listing is behind: network file systems show changes late
                 time.sleep(pause)
     if rank == 0:
-        _add_seconds(store, time.perf_counter() - started)
+        add_seconds(store.directory / "seconds.json", time.perf_counter() - started)
         store.missing_shards()  # checks that the others' shards are of this store, too
         claims.clear()
         store.finish()
@@ -195,10 +194,3 @@ def wait_until(done: Callable[[], bool], what: Callable[[], str], check: Callabl
         if waited >= said:
             print(f"waiting for {what()}, {waited:.0f} s", flush=True)
             said *= 2
-
-
-def _add_seconds(store: ContextStore, seconds: float) -> None:
-    """Wall seconds that process 0 spent on generation, over all starts; for the report."""
-    path = store.directory / "seconds.json"
-    before = json.loads(path.read_text())["seconds"] if path.exists() else 0.0
-    write_json_atomic(path, {"seconds": round(before + seconds, 3)})

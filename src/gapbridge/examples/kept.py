@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .example import BadRow, ExampleSet
-from .tables import open_table, parts_of, write_table
+from .tables import damaged_record, open_table, parts_of, write_table
 
 
 def keep_examples(examples: ExampleSet, path: Path) -> None:
@@ -33,9 +33,12 @@ def open_examples(path: Path, kind: type[ExampleSet], *, check: bool = False) ->
         StoreError: it is not what was written.
     """
     table, record = open_table(path, check=check)
-    known: dict[str, Any] = record["known"]
-    known["bad_rows"] = [BadRow(*bad) for bad in known["bad_rows"]]
-    known["stops"] = tuple(known["stops"])
-    examples = kind(table=table, **known)
-    vars(examples)["_fingerprint"] = record["fingerprint"]  # of this very table: a set made from it has its own
+    try:
+        known: dict[str, Any] = dict(record["known"])
+        known["bad_rows"] = [BadRow(*bad) for bad in known["bad_rows"]]
+        known["stops"] = tuple(known["stops"])
+        examples = kind(table=table, **known)
+        vars(examples)["_fingerprint"] = record["fingerprint"]  # of this very table: a set made from it has its own
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged_record(path, error) from error
     return examples

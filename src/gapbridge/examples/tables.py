@@ -78,11 +78,16 @@ def open_table(path: Path, *, check: bool = False) -> tuple[Dataset, dict[str, A
     try:
         record: dict[str, Any] = json.loads(record_of(path).read_text(encoding="utf-8"))
         whole = path.stat().st_size == record["size"] and (not check or sha256(path) == record["sha256"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{record_of(path)}: is damaged ({error}); {_way_out(path)}") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise damaged_record(path, error) from error
     if not whole:
         raise StoreError(f"{path}: is not what was written; {_way_out(path)}")
     return Dataset.from_file(str(path)), record
+
+
+def damaged_record(path: Path, error: Exception) -> StoreError:
+    """What is raised where the record of the table at `path` is not what was written."""
+    return StoreError(f"{record_of(path)}: is damaged ({type(error).__name__}: {error}); {_way_out(path)}")
 
 
 def record_of(path: Path) -> Path:

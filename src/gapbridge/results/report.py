@@ -7,7 +7,6 @@ losses.png  gap.png
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,10 @@ from ..evaluation.summaries import cells, columns, edit_figures, prompt_text, re
 from ..files import write_text_atomic
 from ..gap.command import caption, summary
 from ..gap.plot import draw_gaps
-from ..runs.directory import RUN_FILE
+from ..records import read_record
+from ..runs.directory import RUN_FILE, read_run
 from ..runs.figures import draw_losses, save
-from ..runs.report import fenced, flat, loss_rows, read_json, seconds, stages
+from ..runs.report import fenced, flat, loss_rows, seconds, stages
 from ..runs.tables import number, share, table
 from ..tasks.task import TASKS
 from ..training.metrics import read_metrics
@@ -63,14 +63,15 @@ def _read_runs(args: argparse.Namespace) -> list[Run]:
     faults, runs = [], []
     names = [path.name for path in args.runs]
     for path in args.runs:
+        if not (path / RUN_FILE).is_file():
+            faults.append(f"{path}: holds no {RUN_FILE}: it is not a run of gapbridge")
+            continue
         try:
-            record = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
+            record = read_run(path)
             name = path.name if names.count(path.name) == 1 else str(path)
             runs.append(Run(path, name, record["settings"], record["state"]))
-        except FileNotFoundError:
-            faults.append(f"{path}: holds no {RUN_FILE}: it is not a run of gapbridge")
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-            faults.append(f"{path / RUN_FILE}: is damaged ({error})")
+        except RunError as error:
+            faults += error.faults
     faults += [f"--results {path}: no such directory" for path in args.results if not path.is_dir()]
     if len(set(args.runs)) < len(args.runs):
         faults.append("a run is named twice")
@@ -122,7 +123,7 @@ def _evaluations(runs: list[Run], places: list[Path]) -> list[str]:
     tables: dict[str, dict[str, dict[str, Any]]] = {}
     win_rates = []
     for place in places:
-        for record in (read_json(path) for path in sorted((place / "eval").glob("*.json"))):
+        for record in (read_record(path) for path in sorted((place / "eval").glob("*.json"))):
             found = tables.setdefault(record["task"], {})
             for name, figures in _figures(record, runs).items():
                 # The same model may have been evaluated twice, with other settings.
@@ -163,7 +164,7 @@ def _gaps(runs: list[Run], places: list[Path], directory: Path) -> list[str]:
     """A table and a picture for what was measured on the same data at the same temperature."""
     models: dict[str, dict[str, Any]] = {}
     figures: dict[str, dict[str, Any]] = {}
-    for record in (read_json(place / "gap" / "gap.json") for place in places):
+    for record in (read_record(place / "gap" / "gap.json") for place in places):
         if record:
             title, found = caption(record), summary(record)
             models.setdefault(title, {}).update({_name(gap["model"], runs): gap for gap in record["models"]})
@@ -179,7 +180,7 @@ def _gaps(runs: list[Run], places: list[Path], directory: Path) -> list[str]:
 def _cost(runs: list[Run]) -> list[str]:
     costs = {}
     for run in runs:
-        environment = read_json(run.path / "environment.json")
+        environment = read_record(run.path / "environment.json")
         devices = environment.get("devices", [])
         costs[run.name] = {
             **seconds(stages(run.path)),

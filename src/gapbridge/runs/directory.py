@@ -18,17 +18,21 @@ import os
 import platform
 import sys
 from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from accelerate import PartialState
 
 from ..errors import ConfigError, RunError
-from ..files import remove_leftovers, write_json_atomic, write_text_atomic, writing
+from ..files import remove_leftovers, sole_user, write_json_atomic, write_text_atomic, writing
+from ..jsonl import shown_value
 from ..recipe.parser import Recipe
 from ..recipe.secrets import redacted_command, secrets_in, without_secrets
+from ..records import read_record
 from ..training.config import FREE_SETTINGS
 from ..training.once import EXAMPLES
 
@@ -103,13 +107,8 @@ class RunDirectory:
                     "is not a run of gapbridge. Choose another output_dir"
                 )
             return "new"
-        try:
-            record = json.loads(self.run_file.read_text(encoding="utf-8"))
-            before, state = dict(record["settings"]), record["state"]
-            if state not in ("running", "complete"):
-                raise ValueError(f"its state is {state!r}")
-        except (ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{self.run_file}: is damaged ({error}); choose another output_dir") from error
+        record = read_run(self.path)
+        before, state = record["settings"], record["state"]
         changed = [key for key in sorted({*before, *self.settings}) if before.get(key) != self.settings.get(key)]
         if changed:
             faults = [
@@ -133,6 +132,14 @@ class RunDirectory:
         if not os.access(existing, os.W_OK | os.X_OK):
             raise RunError(f"output_dir {self.path}: {existing} cannot be written; choose another output_dir")
 
+    def used_alone(self) -> AbstractContextManager[None]:
+        """Within it no other command trains or generates in the directory; of several processes, the main one asks.
+
+        Raises:
+            RunError: another one does.
+        """
+        return sole_user(self.path) if PartialState().is_main_process else nullcontext()
+
     def check_inputs(self, inputs: dict[str, str]) -> None:
         """Compare the fingerprints of what the run starts from with those it was started with.
 
@@ -152,9 +159,7 @@ class RunDirectory:
         return run_date(self.path) or datetime.date.today().isoformat()
 
     def _recorded_inputs(self) -> dict[str, str]:
-        if not self.run_file.exists():
-            return {}
-        return dict(json.loads(self.run_file.read_text(encoding="utf-8")).get("inputs", {}))
+        return read_run(self.path)["inputs"] if self.run_file.exists() else {}
 
     def enter(self, recipe: Recipe, inputs: dict[str, str] | None = None) -> None:
         """Record the run as `running`, with its resolved recipe, its environment and what it starts from.
@@ -183,12 +188,48 @@ class RunDirectory:
 
 
 def run_date(directory: Path) -> str | None:
-    """The day on which the run in a directory began; None where there is no run."""
+    """The day on which the run in a directory began; None where there is no run.
+
+    Raises:
+        RunError: its `run.json` is damaged.
+    """
+    return read_run(directory)["date"] if (directory / RUN_FILE).is_file() else None
+
+
+def read_run(directory: Path) -> dict[str, Any]:
+    """A run's record: its settings, state, inputs by name, and the date (None with older versions).
+
+    Raises:
+        RunError: it is damaged, or not there.
+    """
+    path = directory / RUN_FILE
+    record = read_record(path)
+    record = {"inputs": {}, "date": None, **record}
+    faults = [
+        f"{key}: got {shown_value(record.get(key))}, expected {wanted}"
+        for key, wanted, right in (
+            ("settings", "an object", isinstance(record.get("settings"), dict)),
+            ("state", "running or complete", record.get("state") in ("running", "complete")),
+            ("inputs", "fingerprints by name", _all_text(record["inputs"])),
+            ("date", "a date", record["date"] is None or _is_date(record["date"])),
+        )
+        if not right
+    ]
+    if faults:
+        raise RunError(f"{path}: is damaged ({'; '.join(faults)}). Put it back, or choose another output_dir")
+    return record
+
+
+def _all_text(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(entry, str) for entry in value.values())
+
+
+def _is_date(value: Any) -> bool:
     try:
-        record = json.loads((directory / RUN_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return str(record["date"]) if "date" in record else None
+        datetime.date.fromisoformat(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def resolved_recipe(method: str, recipe: Recipe) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..examples.example import ExampleSet
 from ..files import write_json_atomic, write_text_atomic
+from ..records import read_note, read_record, read_seconds
 from ..training.metrics import read_metrics
 from .directory import RUN_FILE
 from .figures import LOSSES, draw_losses, save
@@ -52,10 +53,10 @@ def _prompts(examples: ExampleSet) -> Iterator[int]:
 
 def write_report(run: Path) -> Path:
     """Write `report.md` (and `loss.png`) from the files of a run."""
-    lines = [f"# {run.name}", "", *table("setting", {"value": flat(read_json(run / RUN_FILE).get("settings", {}))})]
-    data = read_json(run / "data.json")
+    lines = [f"# {run.name}", "", *table("setting", {"value": flat(read_record(run / RUN_FILE).get("settings", {}))})]
+    data = {name: _data(part) for name, part in read_note(run / "data.json").items() if isinstance(part, dict)}
     if data:
-        lines += ["## Data", "", *table("part", {name: _data(part) for name, part in data.items()})]
+        lines += ["## Data", "", *table("part", data)]
     rounds = {stage.name.replace("_", " "): stage for stage in stages(run)}
     lines += ["## Rounds", "", *table("", {name: _round(stage) for name, stage in rounds.items()})]
     figure = draw_losses({run.name: [read_metrics(stage) for stage in rounds.values()]})
@@ -90,7 +91,7 @@ def seconds(rounds: Sequence[Path]) -> dict[str, float | None]:
     """Wall seconds that rounds took together, over all starts of the run; None of what did not happen."""
     found = {}
     for name, file in (("generation, s", "_contexts/seconds.json"), ("training, s", "training_seconds.json")):
-        values = [read_json(path)["seconds"] for path in (stage / file for stage in rounds) if path.exists()]
+        values = [value for stage in rounds if (value := read_seconds(stage / file)) is not None]
         found[name] = sum(values) if values else None
     return found
 
@@ -127,24 +128,21 @@ def fenced(text: str) -> list[str]:
     return [f"{fence}text", text.rstrip(), fence, ""]
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A file's object, or nothing where there is no file."""
-    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return value
-
-
 def _data(part: dict[str, Any]) -> dict[str, Any]:
-    bad = len(part["bad_rows"])
+    found = {name: part.get(name) for name in ("examples", "truncated")}
+    examples, truncated = (value if isinstance(value, int) else 0 for value in found.values())
+    bad = len(part.get("bad_rows") or ())
     return {
-        "source": part["source"],
-        "examples": part["examples"],
-        "bad rows skipped": f"{bad} ({share(bad, part['examples'] + bad)})" if bad else 0,
-        "truncated": share(part["truncated"], part["examples"]),
+        "source": part.get("source"),
+        "examples": examples,
+        "bad rows skipped": f"{bad} ({share(bad, examples + bad)})" if bad else 0,
+        "truncated": share(truncated, examples),
         "prompts also trained": part.get("prompts_also_trained") or None,
     }
 
 
 def _round(stage: Path) -> dict[str, Any]:
     steps = [entry["step"] for entry in read_metrics(stage) if "step" in entry]
-    counts = count_rows(read_json(stage / "counts.json"))
+    counts = read_note(stage / "counts.json")
+    counts = count_rows({name: count for name, count in counts.items() if isinstance(count, int)})
     return {**seconds([stage]), "steps": max(steps, default=None), **loss_rows(stage), **counts}

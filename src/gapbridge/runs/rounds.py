@@ -11,7 +11,6 @@ Optimizer and schedule start afresh each round.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shutil
 import time
@@ -21,8 +20,10 @@ from typing import Any
 
 from accelerate import PartialState
 
-from ..files import sync_directory, sync_file, write_json_atomic, writing
-from ..training.checkpoints import SaveAndStop, last_complete_checkpoint
+from ..files import sync_directory, sync_file, writing
+from ..records import add_seconds
+from ..training.checkpoints import SaveAndStop, agreed_checkpoint
+from ..training.companions import copy_companions
 from ..training.config import RoundFields
 from ..training.guards import Guards
 from ..training.interruption import Interrupted, stop_after_step
@@ -102,7 +103,7 @@ def train_stage(trainer: Guards) -> None:
         Interrupted: SIGTERM or Ctrl-C came; a checkpoint of the step it came in is saved.
     """
     directory = Path(trainer.args.output_dir)
-    checkpoint = last_complete_checkpoint(directory)
+    checkpoint = agreed_checkpoint(directory)
     started = time.perf_counter()
     try:
         with stop_after_step(announce=trainer.is_world_process_zero()) as request:
@@ -112,9 +113,7 @@ def train_stage(trainer: Guards) -> None:
             raise Interrupted(request.signal_number)
     finally:
         if trainer.is_world_process_zero():
-            path = directory / "training_seconds.json"
-            before = json.loads(path.read_text())["seconds"] if path.exists() else 0.0
-            write_json_atomic(path, {"seconds": round(before + time.perf_counter() - started, 3)})
+            add_seconds(directory / "training_seconds.json", time.perf_counter() - started)
 
 
 def save_model(trainer: Guards, directory: Path) -> None:
@@ -130,6 +129,7 @@ def save_model(trainer: Guards, directory: Path) -> None:
         if trainer.is_world_process_zero():
             trainer.create_model_card(model_name=Path(trainer.args.output_dir).absolute().parent.name)
             shutil.copy2(Path(trainer.args.output_dir) / "README.md", temporary / "README.md")
+            copy_companions(Path(trainer.model.config._name_or_path), temporary)
             for path in temporary.rglob("*"):
                 if path.is_file():
                     sync_file(path)
@@ -139,14 +139,17 @@ def save_model(trainer: Guards, directory: Path) -> None:
 
 
 def publish(model: Path, output_dir: Path) -> None:
-    """Make the files of `model` appear in `output_dir` as well: linked where the file system can, else copied."""
-    for source in sorted(path for path in model.iterdir() if path.is_file()):
-        with writing(output_dir / source.name):
-            temporary = output_dir / f".{source.name}.tmp"
+    """Make the files and folders of `model` appear in `output_dir` as well: linked where the file system can, else
+    copied."""
+    for source in sorted(path for path in model.rglob("*") if path.is_file()):
+        target = output_dir / source.relative_to(model)
+        with writing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(f".{source.name}.tmp")
             temporary.unlink(missing_ok=True)
             try:
                 os.link(source, temporary)
             except OSError:  # another file system, or one without links
                 shutil.copy2(source, temporary)
-            os.replace(temporary, output_dir / source.name)
+            os.replace(temporary, target)
     sync_directory(output_dir)

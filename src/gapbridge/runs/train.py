@@ -63,22 +63,24 @@ def train(job: Job) -> Path:
         return run.path
     # The run pushes its model and nothing else; the trainers would push what else lies in their directories.
     job.args.push_to_hub, push = False, job.args.push_to_hub
-    with _prepared(run) as prepared:
-        found = _open(job, run)
-        opened = [found] if found else []  # emptied when a trainer takes it: a model ends with its round
-        del found
+    with run.used_alone():
+        run.check(job.resume)  # another one may have written to it meanwhile
+        with _prepared(run) as prepared:
+            found = _open(job, run)
+            opened = [found] if found else []  # emptied when a trainer takes it: a model ends with its round
+            del found
 
-        def make_trainer(start: Path | None, round_args: Any) -> Method:
-            return _trainer(job, run, round_args, opened.pop() if opened else None, start, prepared)
+            def make_trainer(start: Path | None, round_args: Any) -> Method:
+                return _trainer(job, run, round_args, opened.pop() if opened else None, start, prepared)
 
-        run_rounds(job.args, make_trainer)
-    if PartialState().is_main_process:
-        report = write_report(run.path)
-        if push:
-            _push(last_model(job.args), job.args)
-        run.complete()
-        _say(f"model: {run.path}   report: {report}")
-    PartialState().wait_for_everyone()
+            run_rounds(job.args, make_trainer)
+        if PartialState().is_main_process:
+            report = write_report(run.path)
+            if push:
+                _push(last_model(job.args), job.args)
+            run.complete()
+            _say(f"model: {run.path}   report: {report}")
+        PartialState().wait_for_everyone()
     return run.path
 
 
@@ -89,7 +91,7 @@ def generate(job: Job) -> Path:
         raise ConfigError(f"{job.recipe.path}: method {job.name} generates nothing before training")
     run = job.run_directory()
     state = run.check()
-    with _prepared(run) as prepared:
+    with run.used_alone(), _prepared(run) as prepared:
         opened = None if state == "complete" else _open(job, run)
         if opened is None:
             _say(f"{run.path}: every round is trained, nothing to generate")

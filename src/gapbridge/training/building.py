@@ -17,7 +17,7 @@ from ..contexts.fill import Contexts, fill_store, open_store
 from ..contexts.fingerprint import weights_fingerprint
 from ..contexts.store import ContextStore
 from ..examples.example import IGNORE, Example, ExampleSet
-from ..examples.tables import in_parts, open_table, write_table
+from ..examples.tables import damaged_record, in_parts, open_table, write_table
 from ..files import sha256
 from .account import Counts
 from .arguments import EVAL, TRAIN, is_held_out
@@ -154,7 +154,10 @@ def keep_rows(
         write_table(path, in_parts(making.rows(), method.row_features), method.row_features, making.record)
 
     table, record = make_once(path, args, make, lambda: open_table(path, check=args.process_index == 0))
-    return Rows(table, dict(record["counts"]), int(record["without_loss"]))
+    try:
+        return Rows(table, dict(record["counts"]), int(record["without_loss"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged_record(path, error) from error
 
 
 class _Making:

@@ -54,7 +54,8 @@ def _metrics_path(args: TrainingArguments) -> Path:
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:
-    """The log entries of a round, oldest first; a torn last line is left out."""
+    """The numbers in the log entries of a round, oldest first; a torn or damaged line is left out."""
     path = directory / "metrics.jsonl"
     lines = read_json_lines(path, finite=False) if path.exists() else ()
-    return [entry for _, entry in lines if isinstance(entry, dict)]
+    entries = [entry for _, entry in lines if isinstance(entry, dict)]
+    return [{key: value for key, value in entry.items() if isinstance(value, (int, float))} for entry in entries]

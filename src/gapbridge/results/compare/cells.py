@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...evaluation.summaries import MEANS, read_samples
-from ...runs.report import read_json, seconds, stages
+from ...records import read_record
+from ...runs.report import seconds, stages
 from ...tasks.task import EvalTask
 from ...training.metrics import read_metrics
 from .matching import Load
@@ -92,4 +93,4 @@ def read_cost(run: Path, load: Load) -> dict[str, float | None]:
 def read_cells(directory: Path) -> list[Record]:
     """All finished (seed, arm) of a comparison's directory, by seed and in the order they were made."""
     paths = sorted(directory.glob("seed_*/_results/*.json"))
-    return sorted(map(read_json, paths), key=lambda cell: (cell["seed"], cell["order"], cell["arm"]))
+    return sorted(map(read_record, paths), key=lambda cell: (cell["seed"], cell["order"], cell["arm"]))

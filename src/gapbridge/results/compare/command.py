@@ -20,9 +20,9 @@ from ...answers.session import OUTPUTS
 from ...errors import ConfigError, RunError
 from ...files import write_json_atomic, write_text_atomic
 from ...recipe.secrets import without_secrets
+from ...records import read_record
 from ...runs.directory import FREE_SETTINGS, environment
 from ...runs.figures import save
-from ...runs.report import read_json
 from ...runs.tables import table
 from ...tasks.task import EvalTask
 from .cells import read_cells
@@ -106,7 +106,7 @@ def merged_settings(directory: Path, settings: dict[str, Any]) -> dict[str, Any]
             raise RunError(f"{directory}: holds files but no {SUITE_FILE}: choose another --output_dir")
         return settings
     try:
-        before = read_json(path)
+        before = read_record(path)
         arms = dict(before["arms"])
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: is damaged ({error}); choose another --output_dir") from error

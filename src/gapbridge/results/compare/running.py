@@ -24,8 +24,9 @@ import torch
 
 from ... import methods
 from ...files import write_json_atomic, write_text_atomic
+from ...records import read_record
 from ...runs.inputs import load_start
-from ...runs.report import read_json, stages
+from ...runs.report import stages
 from ...tasks.task import EvalTask
 from ...training.interruption import EXIT_INTERRUPTED, Interrupted, stop_at_once
 from ...training.metrics import read_metrics
@@ -141,13 +142,13 @@ def _gap(comparison: Comparison, run: Run, seed: int, asked: list[str], own: Pat
     slips = ["--slips", *places]
     source = ["--slips_from", comparison.start_of(comparison.suite.control, seed)]
     path = run(["gap", *asked, *(slips + source if places else []), "--output_dir", str(own)])
-    figures = read_figures(read_json(Path(path))["models"][0])
+    figures = read_figures(read_record(Path(path))["models"][0])
     if places:
         second = own / "own_slips"
         _take_answers(own / "gap" / "answers", second / "gap" / "answers")
         again = ["--slips_from", "each", "--prefix_lengths", "1", "--output_dir", str(second)]
         path = run(["gap", *asked, *slips, *again])
-        figures |= read_figures({"own_slips": read_json(Path(path))["models"][0]["slips"]})
+        figures |= read_figures({"own_slips": read_record(Path(path))["models"][0]["slips"]})
     return figures
 
 
@@ -170,14 +171,14 @@ def _plan(comparison: Comparison, seed: int, arm: Arm) -> Record:
     """The arm's load and its steps, measured the first time and kept."""
     path = comparison.place(seed) / "_plans" / f"{arm.name}.json"
     if path.exists():
-        return read_json(path)
+        return read_record(path)
     job = job_of(arm_recipe(comparison, arm, seed), f"arm {arm.name}")
     model, tokenizer = load_start(job)
     load = take_sample(job, model, tokenizer).load
     plan: Record = {"load": asdict(load), "match": "own length", "steps": None, "max_steps": None}
     if is_matched(comparison, arm):
         control = comparison.place(seed) / methods.CONTROL
-        control_load = Load(**read_json(control.parent / "_plans" / f"{control.name}.json")["load"])
+        control_load = Load(**read_record(control.parent / "_plans" / f"{control.name}.json")["load"])
         made = sum(max(entry["step"] for entry in read_metrics(stage)) for stage in stages(control))
         steps = matched_steps(comparison.suite.match, control_load, made, load)
         plan |= {"match": comparison.suite.match, "steps": steps, "max_steps": steps // load.rounds}
