@@ -14,7 +14,7 @@ from conftest import ROOT
 SOURCE = ROOT / "src" / "gapbridge"
 # A box imports only boxes before it. The modules from `display` to `compat` stand below all, the command line above.
 ORDER = (
-    "display", "errors", "files", "jsonl", "records", "compat", "recipe", "decoding", "examples", "contexts",
+    "display", "errors", "files", "jsonl", "compat", "recipe", "decoding", "examples", "contexts",
     "training", "methods", "runs", "tasks", "answers", "evaluation", "gap", "results", "planning", "handbook",
     "options", "launcher", "cli", "__main__", "scripts",
 )  # fmt: skip
@@ -46,7 +46,7 @@ def imports() -> list[tuple[Path, str, str]]:
 
 # Modules beside the folders are drawn as two boxes.
 DRAWN = {
-    **dict.fromkeys(("display", "errors", "files", "jsonl", "records", "compat"), "base"),
+    **dict.fromkeys(("display", "errors", "files", "jsonl", "compat"), "base"),
     **dict.fromkeys(("options", "launcher", "cli", "__main__", "scripts"), "command line"),
 }
 

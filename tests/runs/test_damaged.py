@@ -13,10 +13,10 @@ import pytest
 from helpers import recipe, refused
 
 from gapbridge import cli, files
+from gapbridge.contexts.records import add_seconds, read_note, read_record, read_seconds
 from gapbridge.errors import RunError, StoreError
 from gapbridge.examples.example import ExampleSet
 from gapbridge.examples.kept import open_examples
-from gapbridge.records import add_seconds, read_note, read_record, read_seconds
 from gapbridge.runs.directory import read_run
 from gapbridge.runs.report import write_report
 from gapbridge.training.checkpoints import MARK, last_complete_checkpoint, why_incomplete
@@ -61,7 +61,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def stopped(made: Path, tmp_path: Path) -> Path:
-    """The run as if it had been stopped before its model was saved. It is bound to its recipe's paths but one."""
+    """The run as if it had been stopped before its model was saved."""
     run = shutil.copytree(made / "run", tmp_path / "run")
     shutil.rmtree(run / "round_1" / "model")
     record = json.loads((run / "run.json").read_text())
@@ -70,9 +70,6 @@ def stopped(made: Path, tmp_path: Path) -> Path:
 
 
 def again(made: Path, run: Path) -> list[str]:
-    record = json.loads((run / "run.json").read_text())
-    record["settings"]["output_dir"] = str(run)
-    (run / "run.json").write_text(json.dumps(record))
     return ["--config", str(made / "recipe.yaml"), "--output_dir", str(run)]
 
 

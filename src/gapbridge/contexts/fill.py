@@ -15,10 +15,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 from ..decoding import DrawOptions
 from ..decoding.mode import precision_name
 from ..examples.example import Example, ExampleSet
-from ..records import add_seconds
 from .claims import Claims, in_turn, shard_size_for
 from .fingerprint import tokenizer_fingerprint, weights_fingerprint
 from .peers import Peers
+from .records import add_seconds
 from .store import ContextStore, recorded_shard_size
 
 

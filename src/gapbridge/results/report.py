@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ..answers.intervals import Interval
+from ..contexts.records import read_record
 from ..errors import ConfigError, RunError
 from ..evaluation.summaries import cells, columns, edit_figures, prompt_text, read_samples
 from ..files import write_text_atomic
 from ..gap.command import caption, summary
 from ..gap.plot import draw_gaps
-from ..records import read_record
 from ..runs.directory import RUN_FILE, read_run
 from ..runs.figures import draw_losses, save
 from ..runs.report import fenced, flat, loss_rows, seconds, stages

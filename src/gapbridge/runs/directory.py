@@ -27,12 +27,12 @@ import torch
 import yaml
 from accelerate import PartialState
 
+from ..contexts.records import read_record
 from ..errors import ConfigError, RunError
 from ..files import remove_leftovers, sole_user, write_json_atomic, write_text_atomic, writing
 from ..jsonl import shown_value
 from ..recipe.parser import Recipe
 from ..recipe.secrets import redacted_command, secrets_in, without_secrets
-from ..records import read_record
 from ..training.config import FREE_SETTINGS
 from ..training.once import EXAMPLES
 

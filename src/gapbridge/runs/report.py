@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..contexts.records import read_note, read_record, read_seconds
 from ..examples.example import ExampleSet
 from ..files import write_json_atomic, write_text_atomic
-from ..records import read_note, read_record, read_seconds
 from ..training.metrics import read_metrics
 from .directory import RUN_FILE
 from .figures import LOSSES, draw_losses, save

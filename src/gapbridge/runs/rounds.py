@@ -20,8 +20,8 @@ from typing import Any
 
 from accelerate import PartialState
 
+from ..contexts.records import add_seconds
 from ..files import sync_directory, sync_file, writing
-from ..records import add_seconds
 from ..training.checkpoints import SaveAndStop, agreed_checkpoint
 from ..training.companions import copy_companions
 from ..training.config import RoundFields

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ...contexts.records import read_record
 from ...evaluation.summaries import MEANS, read_samples
-from ...records import read_record
 from ...runs.report import seconds, stages
 from ...tasks.task import EvalTask
 from ...training.metrics import read_metrics

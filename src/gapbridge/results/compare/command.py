@@ -17,10 +17,10 @@ from typing import Any
 
 from ... import methods
 from ...answers.session import OUTPUTS
+from ...contexts.records import read_record
 from ...errors import ConfigError, RunError
 from ...files import write_json_atomic, write_text_atomic
 from ...recipe.secrets import without_secrets
-from ...records import read_record
 from ...runs.directory import FREE_SETTINGS, environment
 from ...runs.figures import save
 from ...runs.tables import table

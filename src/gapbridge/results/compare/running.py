@@ -23,8 +23,8 @@ from typing import Any
 import torch
 
 from ... import methods
+from ...contexts.records import read_record
 from ...files import write_json_atomic, write_text_atomic
-from ...records import read_record
 from ...runs.inputs import load_start
 from ...runs.report import stages
 from ...tasks.task import EvalTask

@@ -7,9 +7,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from .errors import RunError
-from .files import write_json_atomic
-from .jsonl import parse_json
+from ..errors import RunError
+from ..files import write_json_atomic
+from ..jsonl import parse_json
 
 
 logger = logging.getLogger(__name__)
