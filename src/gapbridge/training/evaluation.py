@@ -31,6 +31,8 @@ class EvaluationByTokens(_Behind):
     def evaluation_weights(self, inputs: dict[str, Tensor | Any]) -> dict[str, Tensor]:
         """What the figures of a batch are means over, as counts, by the name that TRL gives a figure; `loss` holds for
         the loss and all that are not named."""
+        if "labels" not in inputs:  # of a collator of one's own
+            return {LOSS: torch.tensor(len(inputs["input_ids"]), device=inputs["input_ids"].device)}
         return {LOSS: (inputs["labels"][..., 1:] != IGNORE).sum()}
 
     def compute_loss(
