@@ -18,13 +18,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from datasets import Dataset, Features, Value
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import ConfigError, DataError
 from ..files import writing
+from .conversation import WithoutPadding, read_conversation
 from .example import EXAMPLE_FEATURES, BadRow, ExampleSet
 from .pauses import pauses_after_prompt, with_pauses
+from .rendering import RENDER_ERRORS
 from .tables import PART
 from .template import ChatTemplate
 from .text import TextEncoder
@@ -129,7 +130,7 @@ def tokenise_rows(
     # file is mapped into memory, and gone when nobody uses it any more.
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder, writing(Path(folder) / "rows.arrow"):
         table = dataset.map(
-            tokenise,
+            _Unpadded(tokenise, dataset.features),
             remove_columns=dataset.column_names,
             features=Features({**features, **flags}),
             num_proc=num_proc,
@@ -175,6 +176,16 @@ def _form(columns: set[str], source: str) -> str:
     )
 
 
+class _Unpadded:
+    """`tokenise` for rows without the nulls that Arrow pads them with."""
+
+    def __init__(self, tokenise: Callable[[dict[str, Any]], dict[str, Any]], features: Features) -> None:
+        self._tokenise, self._without_padding = tokenise, WithoutPadding(features)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return self._tokenise(self._without_padding(row))
+
+
 class RowTokeniser:
     """Row → token ids and fault. A class, so that `datasets` can send it to worker processes.
 
@@ -203,7 +214,7 @@ class RowTokeniser:
             self.splitter = ChatSplitter(template, stops, self.fillers)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        split = self._split(row)
+        split = self._read(row)
         fault, prompt, answer = split.fault, split.prompt, split.answer
         trained = split.trained or [True] * len(answer)
         if not fault:
@@ -221,17 +232,16 @@ class RowTokeniser:
             fault = f"over-length: the prompt alone has {asks} tokens, max_length is {self.max_length}"
         elif truncated and not self.truncate_long_rows:
             fault = f"over-length: {asks} + {len(answer)} tokens, max_length is {self.max_length}"
-        given = row.get("id")
         content = hashlib.blake2b(json.dumps([prompt, answer]).encode(), digest_size=8).hexdigest()
         kept = min(room, end)
         return {
-            "id": content if given is None else str(given),
+            "id": given_id(row) or content,
             "prompt": prompt,
             "reference": answer[:kept],
             "trailer": [token for token, loss in zip(answer[end:room], trained[end:room], strict=True) if loss],
             "trained": None if all(trained[:kept]) else trained[:kept],
             "asked": split.asked,
-            "arguments": json.dumps(own, sort_keys=True) if (own := row.get("chat_template_kwargs")) else None,
+            "arguments": None if fault else arguments_of(row),
             "fault": fault,
             "cut_prompt": split.asked is not None and not fault,
             "truncated": truncated and not fault,
@@ -247,41 +257,43 @@ class RowTokeniser:
             )
         return "the answer is empty: it holds nothing but EOS" if end == 1 else ""
 
+    def _read(self, row: dict[str, Any]) -> Split:
+        try:
+            arguments_of(row)
+            return self._split(row)
+        except ConfigError:
+            raise
+        except DataError as error:
+            return Split(fault=str(error))
+        except RENDER_ERRORS as error:  # what JSON can hold and no text: large numbers, deep nesting, half surrogates
+            return Split(fault=f"cannot be read: {type(error).__name__} {error}".strip())
+
     def _split(self, row: dict[str, Any]) -> Split:
         if self.form == "ids":
             return self._split_ids(row)
         if self.form == "messages":
             messages = row["messages"]
             fault = messages_fault("messages", messages)
-            if not fault and messages[-1]["role"] != "assistant":
-                fault = f"messages ends with a {messages[-1]['role']} turn: there is no answer to learn"
-            if not fault and len(messages) < 2:
-                fault = "messages has no turn before the answer"
-            return Split(fault=fault) if fault else self._chat(row, messages[:-1], messages[-1:])
+            return Split(fault=fault) if fault else self._chat(row, [], messages, ("messages", "messages"))
         prompt, completion = row["prompt"], row[self.answer]
         if isinstance(prompt, list) and isinstance(completion, list):
             fault = messages_fault("prompt", prompt) or messages_fault(self.answer, completion)
-            return Split(fault=fault) if fault else self._chat(row, prompt, completion)
+            return Split(fault=fault) if fault else self._chat(row, prompt, completion, ("prompt", self.answer))
         fault = text_fault("prompt", prompt) or text_fault(self.answer, completion)
         return Split(fault=fault) if fault else self._text(prompt, completion)
 
-    def _chat(self, row: dict[str, Any], prompt: list[Any], completion: list[Any]) -> Split:
+    def _chat(self, row: dict[str, Any], before: list[Any], answers: list[Any], names: tuple[str, str]) -> Split:
         if self.splitter is None:
             return Split(fault="it is a conversation, and the tokenizer has no chat template")
+        conversation = read_conversation(before, answers, names, all_turns=self.all_turns)
+        if isinstance(conversation, str):
+            return Split(fault=conversation)
         tools, options = row.get("tools"), row.get("chat_template_kwargs") or {}
         try:
             options = {"tools": json.loads(tools) if isinstance(tools, str) else tools, **options}
-        except (json.JSONDecodeError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             return Split(fault=f"tools is no JSON, or chat_template_kwargs no mapping: {error}")
-        several = self.form == "messages" and any(message["role"] == "assistant" for message in prompt)
-        try:
-            if several and self.all_turns:
-                return self.splitter.all(prompt + completion, **options)
-            return self.splitter.one(prompt, completion, **options)
-        except ConfigError:
-            raise
-        except (TemplateError, ValueError, TypeError) as error:
-            return Split(fault=f"the chat template refuses it: {error}")
+        return self.splitter.split(conversation, **options)
 
     def _text(self, prompt: str, completion: str) -> Split:
         return split_pair(self.text.ids(prompt), self.text.ids(prompt + self.text.closed(completion)))
@@ -308,6 +320,21 @@ class RowTokeniser:
         return Split(ids[:start], ids[start:])
 
 
+def given_id(row: Mapping[str, Any]) -> str:
+    """The id that a row brings, without what no file can hold; empty where it brings none."""
+    given = row.get("id")
+    try:
+        return "" if given is None else str(given).encode(errors="backslashreplace").decode()
+    except ValueError:  # a number with more digits than Python writes
+        return ""
+
+
+def arguments_of(row: Mapping[str, Any]) -> str | None:
+    """The arguments of the chat template that a row brings, as JSON."""
+    own = row.get("chat_template_kwargs")
+    return json.dumps(own, sort_keys=True) if own else None
+
+
 def text_fault(name: str, value: Any) -> str:
     if value is None:
         return f"{name} is null"
@@ -324,6 +351,8 @@ def messages_fault(name: str, messages: Any) -> str:
     for turn, message in enumerate(messages):
         if not isinstance(message, dict) or not message.get("role"):
             return f"{name}, turn {turn}: no role"
+        if not isinstance(message["role"], str):
+            return f"{name}, turn {turn}: role is {type(message['role']).__name__}, not a string"
         if message.get("tool_calls"):
             continue
         fault = text_fault(f"{name}, turn {turn} ({message['role']}): content", message.get("content"))

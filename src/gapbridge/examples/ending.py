@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import yaml
-from jinja2 import TemplateError
 
+from ..errors import ConfigError, DataError
+from .conversation import Conversation
 from .template import ChatTemplate
 from .tokens import Fillers, answer_end
 from .turns import ChatSplitter
@@ -34,13 +35,12 @@ def open_end(template: ChatTemplate, stops: Sequence[int]) -> OpenEnd | None:
         stops: token ids that end an answer, from `stop_tokens`.
     """
     tokenizer = template.tokenizer
-    prompt = [{"role": "user", "content": _QUESTION}]
-    answer = [{"role": "assistant", "content": _ANSWER}]
+    turns = [{"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _ANSWER}]
     fillers = Fillers(tokenizer, stops)
     try:
-        split = ChatSplitter(template, stops, fillers).one(prompt, answer)
-        tail = template.text(prompt + answer).rpartition(_ANSWER)[2]
-    except (TemplateError, ValueError, TypeError):
+        split = ChatSplitter(template, stops, fillers).split(Conversation(turns, (1,)))
+        tail = template.text(turns).rpartition(_ANSWER)[2]
+    except (DataError, ConfigError):
         return None
     if split.fault or answer_end(split.answer, stops, fillers):
         return None

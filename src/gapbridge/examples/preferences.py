@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from trl import extract_prompt
 
 from ..errors import DataError
-from .build import RowTokeniser, messages_fault, require_template, text_fault, tokenise_rows
+from .build import RowTokeniser, given_id, messages_fault, require_template, text_fault, tokenise_rows
 from .example import EXAMPLE_FEATURES, Example, ExampleSet, as_json
 from .pauses import pauses_after_prompt, with_pauses
 from .tables import parts_of
@@ -123,7 +123,7 @@ class _TokenisePair:
             row = _with_prompt(row)
             fault = _turn_fault(row)
         if fault:
-            return {**dict.fromkeys(PREFERENCE_FEATURES), "id": str(row.get("id") or ""), **_flags(fault)}
+            return {**dict.fromkeys(PREFERENCE_FEATURES), "id": given_id(row), **_flags(fault)}
         chosen, rejected = (side(row) for side in self._sides)
         for name, answer in (("chosen", chosen), ("rejected", rejected)):
             if answer["fault"]:
@@ -138,7 +138,7 @@ class _TokenisePair:
         cut = common < len(chosen["prompt"]) or chosen["cut_prompt"] or rejected["cut_prompt"]
         content = hashlib.blake2b(f"{chosen['id']}/{rejected['id']}".encode(), digest_size=8).hexdigest()
         return {
-            "id": content if row.get("id") is None else str(row["id"]),
+            "id": given_id(row) or content,
             "prompt": chosen["prompt"][:common],
             "reference": first,
             "trailer": chosen["trailer"],
@@ -176,9 +176,12 @@ def _with_prompt(row: dict[str, Any]) -> dict[str, Any]:
 def _turn_fault(row: dict[str, Any]) -> str:
     """A conversation's answer is what the assistant wrote."""
     for name in ("chosen", "rejected"):
-        if isinstance(row[name], list) and any(turn["role"] == "user" for turn in row[name]):
+        roles = [turn["role"] for turn in row[name]] if isinstance(row[name], list) else ["assistant"]
+        foreign = next((role for role in roles if role != "assistant"), None)
+        if foreign is not None or len(roles) > 1:
+            held = f"a {foreign} turn" if foreign is not None else f"{len(roles)} assistant turns"
             return (
-                f"{name} holds a user turn behind the prompt, and the loss would fall on it: chosen and rejected may "
+                f"{name} holds {held} behind the prompt, and the loss would fall on it: chosen and rejected may "
                 "differ in the last answer only"
             )
     return ""

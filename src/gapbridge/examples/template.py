@@ -11,18 +11,19 @@ from datetime import datetime
 from typing import Any
 
 import jinja2
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 from transformers.tokenization_utils_base import BatchEncoding
 
 from ..compat import training_chat_template
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, GapbridgeError
+from .rendering import MAX_CHARACTERS, RENDER_ERRORS, bounded_rendering, try_once
 from .text import text_ids
 
 
 Messages = list[dict[str, Any]]
 
 _MARKER = re.compile(r"{%[-+]?\s*generation\s*[-+]?%}")
+_PLACEHOLDER: Messages = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
 _DATE = re.compile(r"""strftime_now\(\s*("[^"]*"|'[^']*')\s*\)""")
 
 
@@ -44,19 +45,37 @@ class ChatTemplate:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def text(self, messages: Messages, *, ask: bool = False, **options: Any) -> str:
-        """The conversation as text; with `ask` the template's generation prompt follows it."""
-        return str(self._apply(messages, add_generation_prompt=ask, tokenize=False, **options))
+        """The conversation as text; with `ask` the template's generation prompt follows it.
+
+        Raises:
+            DataError: the template refuses it, whatever it raises, or the text holds half of a surrogate pair.
+            ConfigError: the template is no Jinja, or a rendering takes too many seconds, bytes or characters.
+        """
+        text = str(self._apply(messages, add_generation_prompt=ask, tokenize=False, **options))
+        if len(text) > MAX_CHARACTERS:
+            raise DataError(f"the chat template renders {len(text):,} characters, expected up to {MAX_CHARACTERS:,}")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"character {error.start} of the rendering is half of a surrogate pair: mend it"
+            ) from error
+        return text
 
     def ids(self, messages: Messages, *, ask: bool = False, **options: Any) -> list[int]:
-        """The conversation as token ids; with `ask` the template's generation prompt follows it."""
-        return list(self._apply(messages, add_generation_prompt=ask, return_dict=True, **options)["input_ids"])
+        """`text` as token ids; errors are the same."""
+        return self.tokens(self.text(messages, ask=ask, **options))
+
+    def tokens(self, rendered: str) -> list[int]:
+        """A rendered text, or a piece of one, as token ids: the template writes the special tokens itself."""
+        return list(self.tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
     def prompt_ids(self, prompt: str | Messages | list[int]) -> list[int]:
         """What a model is asked: the ids of a conversation with the template's generation prompt, of a text, or those
         that are given.
 
         Raises:
-            DataError: the prompt is empty.
+            DataError: the prompt is empty, or the template refuses it. ConfigError: as in `text`.
         """
         if not prompt:
             raise DataError("a prompt is empty")
@@ -85,9 +104,17 @@ class ChatTemplate:
 
         It marks what the assistant wrote, and mostly renders earlier turns as they were written.
         """
+        if self.source is not None:
+            return None
         try:
-            source = training_chat_template(self.tokenizer) if self.source is None else None
-        except (ValueError, TypeError, TemplateError):  # TRL has none, or its probe is more than the template takes
+            self.text(_PLACEHOLDER)  # before TRL renders with it: it may never end
+        except DataError:
+            pass
+        except ConfigError:  # told when a row is rendered
+            return None
+        try:
+            source = training_chat_template(self.tokenizer)
+        except RENDER_ERRORS:  # TRL has none, or its probe is more than the template takes
             return None
         return None if source is None else ChatTemplate(self.tokenizer, source, self.date, self.arguments)
 
@@ -98,10 +125,21 @@ class ChatTemplate:
         options = {**self.arguments, **options}
         if self.source is not None or self.date is not None:
             options.setdefault("chat_template", on_date(self._source(options.get("tools")), self.date))
+        source = options.get("chat_template") or self._source(options.get("tools"))
+        as_text = {**options, "tokenize": False, "return_dict": False, "return_assistant_tokens_mask": False}
+        render = self.tokenizer.apply_chat_template
+        try_once(source, lambda: str(render(messages, **as_text)))
         try:
-            return self.tokenizer.apply_chat_template(messages, **options)
+            with bounded_rendering():
+                return render(messages, **options)
+        except GapbridgeError:
+            raise
         except jinja2.TemplateSyntaxError as error:
             raise ConfigError(f"the chat template, line {error.lineno}: {error}; mend chat_template") from error
+        except RENDER_ERRORS as error:
+            said = isinstance(error, (jinja2.TemplateError, ValueError, TypeError)) and str(error)
+            reason = said or f"{type(error).__name__} {error}".strip()
+            raise DataError(f"the chat template refuses it: {reason}") from error
 
 
 @functools.lru_cache(maxsize=64)

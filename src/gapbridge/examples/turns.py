@@ -3,6 +3,7 @@
 The prompt is what the template asks with: the turns before, and its generation prompt. It never depends on the answer.
 So a conversation is taken only if its rendering goes on exactly where the prompt ends; what a template renders
 otherwise is a fault with its reason, and never cut where the two happen to part.
+So is what it leaves out (`words.py`).
 
 With several assistant turns, the tokens that carry loss are those of TRL's `assistant_only_loss`: the template's
 `{% generation %}` marks, or those of TRL's training variant of it. Only a role header that a template's marks take in
@@ -20,8 +21,10 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from transformers.tokenization_utils_base import BatchEncoding
 
-from .template import ChatTemplate, Messages
+from .conversation import Conversation
+from .template import ChatTemplate
 from .tokens import Fillers, answer_end, control_tokens
+from .words import RenderedWords
 
 
 @dataclass(frozen=True)
@@ -56,32 +59,31 @@ class ChatSplitter:
     """Splits conversations for one tokenizer. Tries the template as it is, then TRL's training variant of it."""
 
     def __init__(self, template: ChatTemplate, stops: Collection[int], fillers: Fillers) -> None:
-        self._templates = [template]
-        if variant := template.training_variant():
-            self._templates.append(variant)
+        templates = [template, template.training_variant()]
+        self._ways = [(way, RenderedWords(way)) for way in templates if way is not None]
         self._stops, self._fillers = stops, fillers
         self._control = set(control_tokens(template.tokenizer)) | set(stops)
 
-    def one(self, prompt: Messages, completion: Messages, **options: Any) -> Split:
-        """The completion as the answer to the prompt, all of it trained."""
-        splits = (_one_answer(template, prompt, completion, options) for template in self._templates)
-        return self._first_good(splits)
+    def split(self, conversation: Conversation, **options: Any) -> Split:
+        """The turns that carry loss as the answer; it runs from the first of them to the end of the last.
 
-    def all(self, messages: Messages, **options: Any) -> Split:
-        """Every assistant turn. The answer runs from the first of them to the end of the row."""
-        if messages[0]["role"] == "assistant":
-            fault = "messages starts with an assistant turn, and nothing asks for it: leave it out, or train the last "
-            return Split(fault=f"{fault}turn alone (assistant_turns: last)")
-        if not self._templates[0].tokenizer.is_fast:
+        Args:
+            options: arguments of the chat template, `tools` among them.
+
+        Raises:
+            DataError: the chat template refuses the conversation. ConfigError: it never ends, or is no Jinja.
+        """
+        if len(conversation.trained) == 1:
+            return self._first_good(_one_answer(way, words, conversation, options) for way, words in self._ways)
+        if not self._ways[0][0].tokenizer.is_fast:
             return Split(
                 fault="several assistant turns are trained, but the tokenizer does not tell which token holds a "
                 "character: use a fast tokenizer, or train the last turn alone (assistant_turns: last)"
             )
-        marked = [template for template in self._templates if template.has_markers(**options)]
-        if marked[:1] == self._templates[:1]:
-            return self._first_good(self._all_answers(template, messages, options, True) for template in marked)
-        splits = [(template, True) for template in marked] + [(self._templates[0], False)]
-        return self._first_good(self._all_answers(template, messages, options, marks) for template, marks in splits)
+        marked = [(way, words, True) for way, words in self._ways if way.has_markers(**options)]
+        own = self._ways[0]
+        ways = marked if marked and marked[0][0] is own[0] else [*marked, (*own, False)]
+        return self._first_good(self._all_answers(*way, conversation, options) for way in ways)
 
     def _first_good(self, splits: Any) -> Split:
         first: Split | None = None
@@ -92,26 +94,33 @@ class ChatSplitter:
         assert first is not None
         return first
 
-    def _all_answers(self, template: ChatTemplate, messages: Messages, options: dict[str, Any], marks: bool) -> Split:
+    def _all_answers(
+        self,
+        template: ChatTemplate,
+        words: RenderedWords,
+        marks: bool,
+        conversation: Conversation,
+        options: dict[str, Any],
+    ) -> Split:
+        messages, turns, place = conversation.messages, conversation.trained, conversation.place
         text = template.text(messages, **options)
-        turns = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
         starts, ends = [], []
         for turn in turns:
             asked = template.text(messages[:turn], ask=True, **options)
             if not text.startswith(asked):
-                return Split(fault=f"messages, turn {turn}: {_parting(template, asked, text, options)}")
+                return Split(fault=f"{place(turn)}: {_parting(template, asked, text, options)}")
             starts.append(len(asked))
         for turn, start in zip(turns, starts, strict=True):
             end = self._turn_end(template, text, template.text(messages[: turn + 1], **options), start)
             if end is None:
-                return Split(fault=f"messages, turn {turn}: {_changing(template, options)}")
+                return Split(fault=f"{place(turn)}: {_changing(template, options)}")
             ends.append(end)
         ends[-1] = len(text)
         spans = [(start, end) for start, end in zip(starts, ends, strict=True)]
         if marks:
             spans = _marked_spans(template.marked(messages, **options), starts, len(text))
         encoded = _Encoded(template.tokenizer, text, starts)
-        prompt = template.ids(messages[: turns[0]], ask=True, **options)
+        prompt = template.tokens(text[: starts[0]])
         first = encoded.token_at(starts[0])
         trained = [False] * (len(encoded.ids) - first)
         for turn, start, end in zip(turns, starts, [*starts[1:], len(text) + 1], strict=True):
@@ -122,9 +131,11 @@ class ChatSplitter:
                 for at in range(encoded.token_at(a), encoded.token_after(b - 1))
             ]
             if all(encoded.ids[at] in self._fillers for at in tokens):
-                return Split(fault=f"messages, turn {turn}: the chat template renders no word of it")
+                return Split(fault=f"{place(turn)}: the chat template renders no word of it")
             for at in tokens:
                 trained[at - first] = True
+        if fault := words.fault(conversation, text, options):
+            return Split(fault=fault)
         known = encoded.ids[:first]
         return Split(known, encoded.ids[first:], trained, None if known == prompt else prompt)
 
@@ -138,7 +149,7 @@ class ChatSplitter:
         if text.startswith(own):
             return len(own)
         whole = template.tokenizer(text, add_special_tokens=False)
-        ids, own_ids = whole["input_ids"], template.tokenizer(own, add_special_tokens=False)["input_ids"]
+        ids, own_ids = whole["input_ids"], template.tokens(own)
         common = common_length(own_ids, ids)
         if any(token not in self._fillers for token in own_ids[common:]):
             return None
@@ -153,17 +164,21 @@ class ChatSplitter:
         return end if end > start else None
 
 
-def _one_answer(template: ChatTemplate, prompt: Messages, completion: Messages, options: dict[str, Any]) -> Split:
-    before = template.ids(prompt, ask=True, **options)
-    whole = template.ids(prompt + completion, **options)
-    if whole[: len(before)] == before:
-        return Split(before, whole[len(before) :])
-    asked = template.text(prompt, ask=True, **options)
-    rendered = template.text(prompt + completion, **options)
-    if not rendered.startswith(asked):
+def _one_answer(
+    template: ChatTemplate, words: RenderedWords, conversation: Conversation, options: dict[str, Any]
+) -> Split:
+    asked = template.text(conversation.messages[:-1], ask=True, **options)
+    rendered = template.text(conversation.messages, **options)
+    before, whole = template.tokens(asked), template.tokens(rendered)
+    fits = whole[: len(before)] == before
+    if not fits and not rendered.startswith(asked):
         return Split(fault=_parting(template, asked, rendered, options))
+    if fault := words.fault(conversation, rendered, options):
+        return Split(fault=fault)
+    if fits:
+        return Split(before, whole[len(before) :])
     # Tokens merge across the border. A model that is asked writes its answer after the prompt's own tokens.
-    answer = list(template.tokenizer(rendered[len(asked) :], add_special_tokens=False)["input_ids"])
+    answer = template.tokens(rendered[len(asked) :])
     if template.tokenizer.decode([*before, *answer]) == template.tokenizer.decode(whole):
         return Split(before, answer)
     return split_pair(before, whole)  # pieces of text get another first token here (SentencePiece's space)

@@ -7,7 +7,6 @@ import logging
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from peft import PeftConfig, PeftModel
 from tokenizers import AddedToken
 from torch import Tensor
@@ -15,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...compat import vocabulary_size
 from ...decoding.mode import is_sharded
-from ...errors import ConfigError
+from ...errors import ConfigError, DataError
 from ...examples.pauses import Pauses, pause_id, record_pauses, recorded_pauses
 from ...examples.template import ChatTemplate
 from ...training.loading import grow_vocabulary
@@ -107,7 +106,7 @@ def _in_chats(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
     turns = [{"role": role, "content": "a"} for role in ("user", "assistant", "user")]
     try:
         rendered = ChatTemplate(tokenizer).text(turns, ask=True)
-    except (TemplateError, ValueError, TypeError):  # it takes no such conversation
+    except (DataError, ConfigError):  # it takes no such conversation
         rendered = ""
     return token in rendered or token in str(tokenizer.chat_template)
 

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from ...decoding import Draft
-from ...errors import ConfigError
+from ...errors import ConfigError, DataError
 from ...examples.pauses import pauses_after_prompt
 from ...examples.template import ChatTemplate
 from ...examples.tokens import Fillers, answer_end, control_tokens
@@ -51,8 +50,8 @@ def _after_draft(
         try:
             first = candidate.ids(turns)
             both = candidate.ids([*turns, {"role": "user", "content": request}], ask=True)
-        except (TemplateError, ValueError, TypeError) as error:
-            faults.append(f"the chat template refuses a correction: {error}")
+        except DataError as error:
+            faults.append(f"a correction cannot be asked for: {error}")
             continue
         end = answer_end(first, stops, fillers)
         if not end:
