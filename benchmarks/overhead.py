@@ -28,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,9 @@ def measure(way: str, args: argparse.Namespace) -> dict[str, Any]:
         }  # fmt: skip
         peak = Peak(args.device)
         started = time.perf_counter()
-        trainer = make_trainer(way, args.model, model, tokenizer, data, common)
+        trainer = make_trainer(
+            way, model, tokenizer, data, common, new_model=lambda: load_model(args.model, args.device)
+        )
         constructed = time.perf_counter() - started
         drawn_peak = peak.mebibytes()
         started = time.perf_counter()
@@ -140,23 +143,38 @@ def tokens_of(trainer: Any) -> tuple[int, int]:
 
 
 def make_trainer(
-    way: str, model_name: str, model: PreTrainedModel, tokenizer: Any, data: Dataset, common: dict[str, Any]
+    way: str,
+    model: PreTrainedModel,
+    tokenizer: Any,
+    data: Dataset,
+    common: dict[str, Any],
+    *,
+    new_model: Callable[[], PreTrainedModel],
+    max_length: int = 512,
+    limit: int = 128,
 ) -> Any:
+    """A way's trainer of conversational `data`.
+
+    Args:
+        new_model: makes a teacher.
+        limit: the most tokens of what it draws.
+    """
     if way in OURS:
         from gapbridge import methods
 
         name, options = OURS[way]
         method = methods.find(name)
-        config = method.config_class(**common, max_length=512, **options)
+        drafts = {"max_draft_length": limit} if "max_draft_length" in options else {}
+        config = method.config_class(**common, max_length=max_length, **{**options, **drafts})
         return method(model, args=config, train_dataset=data, processing_class=tokenizer)
     if way == "GKD":
         from trl.experimental.gkd import GKDConfig, GKDTrainer
 
-        config = GKDConfig(**common, max_length=512, max_new_tokens=128, lmbda=1.0)
+        config = GKDConfig(**common, max_length=max_length, max_new_tokens=limit, lmbda=1.0)
         rows = data.map(lambda row: {"messages": row["prompt"] + row["completion"]}, remove_columns=data.column_names)
         return GKDTrainer(
             model,
-            teacher_model=load_model(model_name, str(model.device)),
+            teacher_model=new_model(),
             args=config,
             train_dataset=rows,
             processing_class=tokenizer,
@@ -166,7 +184,7 @@ def make_trainer(
     if not model.name_or_path:  # its teacher is loaded from where the model is from
         model.save_pretrained(Path(common["output_dir"]) / "start")
         model.config._name_or_path = str(Path(common["output_dir"]) / "start")
-    config = SDFTConfig(**common, max_completion_length=128, num_generations=1, num_iterations=1)
+    config = SDFTConfig(**common, max_completion_length=limit, num_generations=1, num_iterations=1)
     rows = data.map(
         lambda row: {"prompt": row["prompt"], "privileged_context": row["completion"][0]["content"]},
         remove_columns=data.column_names,

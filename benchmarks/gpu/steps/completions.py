@@ -1,0 +1,64 @@
+"""Free-running answers: `draft_answers`, plain and compiled, against `generate`, plain and with a static cache."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from common import Setup, host_waits, seconds_of
+
+from gapbridge.decoding import compiled, draft_answers
+from gapbridge.decoding.compiled import CompiledSteps
+from gapbridge.decoding.mode import generation_mode
+
+
+def run(setup: Setup) -> None:
+    if setup.is_tiny:
+        compiled.BACKEND = "aot_eager"  # traces as any compiler does, and compiles no kernels
+    for shape in setup.shapes("135m", "1b"):
+        measure(setup, shape)
+
+
+def measure(setup: Setup, shape: str) -> None:
+    count, prompt, limit = setup.choose(64, 4), setup.choose(64, 8), setup.choose(128, 12)
+    model = setup.model(shape)
+    prompts = torch.randint(2, 500, (count, prompt), generator=torch.Generator().manual_seed(0))
+    steps = CompiledSteps()
+
+    def ours(**options: Any) -> list[list[int]]:
+        drafts = draft_answers(
+            model, prompts.tolist(), ids=list(range(count)), max_completion_length=limit, stop_tokens=[],
+            temperature=0.0, batch_size=count, **options,
+        )  # fmt: skip
+        return [draft.tokens for draft in drafts]
+
+    def theirs(**options: Any) -> list[list[int]]:
+        given = prompts.to(setup.device)
+        with generation_mode(model):
+            output = model.generate(
+                input_ids=given, attention_mask=torch.ones_like(given), max_new_tokens=limit, min_new_tokens=limit,
+                do_sample=False, pad_token_id=0, **options,
+            )  # fmt: skip
+        tokens: list[list[int]] = output[:, prompt:].tolist()
+        return tokens
+
+    ways: dict[str, Any] = {
+        "generate": theirs,
+        "generate, static cache, compiled": lambda: theirs(cache_implementation="static"),
+        "draft_answers": ours,
+        "draft_answers, compiled": lambda: ours(compile_decoding=True, steps=steps),
+    }
+    expected, slow = ours(), 1.0
+    for name, way in ways.items():
+        with setup.case(f"{shape}: {name}") as found:
+            started = time.perf_counter()
+            tokens = way()
+            found["first_call_seconds"] = time.perf_counter() - started
+            found |= seconds_of(setup, way)
+            slow = found["seconds"] if name == "generate" else slow
+            equal = sum(a == b for row, other in zip(tokens, expected, strict=True) for a, b in zip(row, other))
+            found |= {
+                "tokens_per_second": count * limit / found["seconds"], "times_generate": found["seconds"] / slow,
+                "equal_tokens_share": equal / (count * limit), "host_waits": host_waits(setup, way), "passes": limit,
+            }  # fmt: skip
