@@ -24,7 +24,7 @@ extras["dev"] = [
 
 setup(
     name="gapbridge",
-    version="0.1.0",
+    version="0.2.0",
     description="Close the training-inference gap in LLM fine-tuning: methods as TRL trainers and recipes.",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
