@@ -65,7 +65,7 @@ EVAL = {
     "seed": 0, "batch_size": 64, "mode": ["direct"], "max_completion_length": None, "temperature": None, "top_p": 1.0,
     "top_k": 0, "correction_prompt": None, "grading_timeout": 10.0, "grading_workers": 2, "judge": None,
     "judge_url": None, "judge_prompt": None, "judge_api_key_env": "OPENAI_API_KEY", "judge_temperature": 0.01,
-    "judge_max_tokens": 512, "judge_timeout": 120.0, "judge_concurrency": 8,
+    "judge_max_tokens": 512, "judge_token_limit_field": "max_tokens", "judge_timeout": 120.0, "judge_concurrency": 8,
 }  # fmt: skip
 GAP = {
     "model": [], "config": None, "limit": None, "output_dir": None, "seed": 0, "batch_size": 64,

@@ -27,6 +27,8 @@ from .recipe.command_line import (
     amount,
     count,
     number,
+    number_or_none,
+    one_of,
     several,
     whole,
 )
@@ -211,10 +213,15 @@ def _add_judging(parser: Parser) -> None:
     add("--judge_prompt", metavar="NAME|FILE", help="tldr, general_qa or a file; default: the task's")
     add("--judge_api_key_env", default="OPENAI_API_KEY", metavar="NAME",
         help="the environment variable that holds the endpoint's key (default: %(default)s)")  # fmt: skip
-    add("--judge_temperature", type=number, default=0.01, metavar="T", help="default: %(default)s, the paper's")
+    add("--judge_temperature", type=number_or_none, default=0.01, metavar="T",
+        help="default: %(default)s, the paper's; none sends none, as some endpoints demand")  # fmt: skip
     add("--judge_max_tokens", type=whole, default=512, metavar="N",
-        help="longest reply of the judge (default: %(default)s)")  # fmt: skip
-    add("--judge_timeout", type=number, default=120.0, metavar="SECONDS", help="of one request (default: %(default)s)")
+        help="longest reply of the judge, its thoughts included (default: %(default)s)")  # fmt: skip
+    add("--judge_token_limit_field", type=one_of("max_tokens", "max_completion_tokens"), default="max_tokens",
+        metavar="NAME",
+        help="what the endpoint calls that limit (default: %(default)s, else what it asks for)")  # fmt: skip
+    add("--judge_timeout", type=number, default=120.0, metavar="SECONDS",
+        help="for one whole request (default: %(default)s)")  # fmt: skip
     add("--judge_concurrency", type=whole, default=8, metavar="N",
         help="requests at the same time (default: %(default)s)")  # fmt: skip
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import signal
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
@@ -151,6 +153,69 @@ def test_hosted_models_get_their_own_spelling(serve: Serve, tmp_path: Path) -> N
     judge = endpoint(server, temperature=None, token_limit_field="max_completion_tokens")
     judge_pairs(some_pairs(1), judge, cache=tmp_path)
     assert set(server.requests[0]) == {"model", "messages", "max_completion_tokens"}
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_server_that_calls_the_token_limit_otherwise_is_followed(serve: Serve, tmp_path: Path, status: int) -> None:
+    def respond(prompt: str, attempt: int) -> Reply:
+        if "max_tokens" in server.requests[-1]:
+            return Reply(status=status, body='{"error": {"message": "Use \'max_completion_tokens\' instead."}}')
+        return better(prompt)
+
+    server = serve(respond)
+    result = judge_pairs(some_pairs(4), endpoint(server, concurrency=1), cache=tmp_path)
+    assert counts(result) == (2, 1, 1, 0, 0, 0)
+    assert ["max_tokens" in body for body in server.requests] == [True, *[False] * 8]
+
+
+@pytest.mark.parametrize(
+    ("body", "hint"),
+    [
+        ("'temperature' does not support 0.01 with this model", "--judge_temperature none"),
+        ("max_tokens is too large", "--judge_token_limit_field"),
+    ],
+)
+def test_a_refused_setting_names_its_option(serve: Serve, tmp_path: Path, body: str, hint: str) -> None:
+    server = serve(lambda prompt, attempt: Reply(status=400, body=body))
+    with pytest.raises(ConfigError, match=hint):
+        judge_pairs(some_pairs(1), endpoint(server, concurrency=1), cache=tmp_path)
+
+
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"], ids=["header", "body"])
+def test_a_server_that_drips_is_a_timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: bytes) -> None:
+    """Every byte comes in time, and the whole reply never does."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+    class Drip(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.wfile.write(head)
+            try:
+                for byte in b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200:
+                    self.wfile.write(bytes([byte]))
+                    time.sleep(0.1)
+            except OSError:
+                pass  # the client has left
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Drip) as server:
+        server.daemon_threads, server.block_on_close = True, False
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        judge = EndpointJudge(
+            f"http://127.0.0.1:{server.server_address[1]}/v1", "m", timeout=0.4, max_retries=1, backoff=0.01
+        )
+        start = time.monotonic()
+        with pytest.raises(RunError, match="timeout .*no whole reply within 0.4 s"):
+            judge_pairs(some_pairs(1), judge, cache=tmp_path)
+        assert time.monotonic() - start < 5
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "content", ["<think>Verdict: A</think>", "<think>Verdict: A", "<thinking>Verdict: A", "", "Verdict: A or B"]
+)
+def test_what_a_judge_thinks_is_no_verdict(serve: Serve, tmp_path: Path, content: str) -> None:
+    server = serve(lambda prompt, attempt: Reply(content))
+    result = judge_pairs(some_pairs(1), endpoint(server), cache=tmp_path)
+    assert counts(result) == (0, 0, 0, 0, 0, 1)
 
 
 # The cache

@@ -30,7 +30,7 @@ OUTPUTS = Path("outputs")
 FREE_OPTIONS = frozenset(
     """
     command accelerate_config output_dir batch_size compile_decoding grading_workers
-    judge_url judge_api_key_env judge_timeout judge_concurrency
+    judge_url judge_api_key_env judge_token_limit_field judge_timeout judge_concurrency
     """.split()
 )
 

@@ -75,6 +75,15 @@ def number(text: str) -> float | Refused:
     return value if math.isfinite(value) else Refused(text, "it must be a number")
 
 
+def number_or_none(text: str) -> float | Refused | None:
+    return None if text.casefold() == "none" else number(text)
+
+
+def one_of(*names: str) -> Callable[[str], str | Refused]:
+    """One of these words."""
+    return lambda text: text if text in names else Refused(text, f"choose {' or '.join(names)}")
+
+
 def several(kind: Callable[[str], Any]) -> Callable[[str], Any]:
     """Values with commas between them."""
 

@@ -18,8 +18,12 @@ from .winrate import Pair, judge_pairs
 def make_judge(args: argparse.Namespace) -> Judge:
     """The judge that the options name. Raises ConfigError with all faults of the options."""
     if args.judge_url:
-        names = ("api_key_env", "temperature", "max_tokens", "timeout", "concurrency")
+        names = ("api_key_env", "temperature", "max_tokens", "token_limit_field", "timeout", "concurrency")
         return EndpointJudge(args.judge_url, args.judge, **{name: vars(args)[f"judge_{name}"] for name in names})
+    if args.judge_temperature is None:
+        raise ConfigError(
+            "command line: --judge_temperature none needs --judge_url: a local judge has no other default"
+        )
     from trl import ModelConfig, SFTConfig
 
     from ...compat import take_trust

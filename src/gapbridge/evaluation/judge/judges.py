@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
+import math
 import os
+import queue
 import random
 import threading
 import time
@@ -11,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from ...compat import http_client
 from ...errors import ConfigError, DataError, RunError
@@ -24,7 +28,10 @@ else:
     httpx = http_client()
 
 
+logger = logging.getLogger(__name__)
+
 TEMPERATURE = 0.01  # the paper's
+TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")  # what servers call the longest reply
 MAX_TOKENS = 512
 _QUOTED = 500  # characters of a server's message
 _TRANSIENT = (408, 429)  # and every 5xx
@@ -67,8 +74,8 @@ class EndpointJudge:
             local servers. None sends no key.
         temperature: None leaves it to the server, as some hosted models demand.
         max_tokens: the longest reply; a reply cut before its verdict is unparsable.
-        token_limit_field: how the server calls that limit; OpenAI's newer models want `max_completion_tokens`.
-        timeout: seconds without a byte after which an attempt has failed.
+        token_limit_field: how the server calls that limit; where it asks for the other name, that is used.
+        timeout: seconds for one attempt, from the connection to the reply's last byte.
         max_retries: attempts after the first.
         backoff: seconds before the first retry, doubled for each further one.
         max_wait: seconds; the longest wait. A server that asks for a longer one ends the run.
@@ -109,7 +116,7 @@ class EndpointJudge:
             faults.append("model is empty: name the model as the server does")
         if self.temperature is not None and not self.temperature >= 0:
             faults.append(f"temperature is {self.temperature}: it must be 0 or larger, or None")
-        if self.token_limit_field not in ("max_tokens", "max_completion_tokens"):
+        if self.token_limit_field not in TOKEN_LIMITS:
             faults.append(
                 f"token_limit_field is {self.token_limit_field!r}: choose max_tokens or max_completion_tokens"
             )
@@ -147,7 +154,8 @@ class EndpointJudge:
             return
         key = self._key()
         stop = threading.Event()
-        limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=self.concurrency)
+        limit_field = _LimitField(self.token_limit_field)
         with (
             httpx.Client(timeout=self.timeout, limits=limits) as client,
             ThreadPoolExecutor(max_workers=min(self.concurrency, len(prompts))) as pool,
@@ -155,7 +163,7 @@ class EndpointJudge:
 
             def answer(index: int) -> None:
                 try:
-                    reply = None if stop.is_set() else self._reply(client, key, prompts[index], stop)
+                    reply = None if stop.is_set() else self._reply(client, key, prompts[index], stop, limit_field)
                 except (ConfigError, RunError):
                     stop.set()  # here too: the pool may start the next request before the fault is seen below
                     raise
@@ -177,11 +185,13 @@ class EndpointJudge:
             raise ConfigError(f"{self.api_key_env}: the API key in this environment variable is not printable ASCII")
         return key or None
 
-    def _reply(self, client: httpx.Client, key: str | None, prompt: str, stop: threading.Event) -> str | None:
+    def _reply(
+        self, client: httpx.Client, key: str | None, prompt: str, stop: threading.Event, limit_field: _LimitField
+    ) -> str | None:
         """The reply; None if `stop` was set while this waited to try again."""
         fault = ""
         for attempt in range(self.max_retries + 1):
-            attempted = self._attempt(client, key, prompt)
+            attempted = self._attempt(client, key, prompt, limit_field)
             if isinstance(attempted, str):
                 return attempted
             fault = attempted.fault
@@ -195,36 +205,100 @@ class EndpointJudge:
                 return None
         raise RunError(f"{self.url}: no reply in {self.max_retries + 1} attempts, the last one: {fault}")
 
-    def _attempt(self, client: httpx.Client, key: str | None, prompt: str) -> str | _Transient:
+    def _attempt(
+        self, client: httpx.Client, key: str | None, prompt: str, limit_field: _LimitField
+    ) -> str | _Transient:
         """The reply, or why there is none yet. A refusal that will not pass raises ConfigError."""
-        body: dict[str, Any] = {
-            "model": self.model,
-            "messages": [{"role": "user", "content": prompt}],
-            self.token_limit_field: self.max_tokens,
-        }
-        if self.temperature is not None:
-            body["temperature"] = self.temperature
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         try:
-            response = client.post(self.url, json=body, headers=headers)
-        except (httpx.TransportError, httpx.DecodingError) as error:
+            field = limit_field.name
+            response = self._post(client, key, prompt, field)
+            if other := _wanted_field(response, field):
+                response = self._post(client, key, prompt, other)
+                if response.status < 400:
+                    limit_field.change(other, self.url)
+        except httpx.RequestError as error:
             what = "timeout" if isinstance(error, httpx.TimeoutException) else "connection failed"
             return _Transient(f"{what} ({type(error).__name__}: {error})")
         # Some servers repeat the key that they refuse.
         message = " ".join(response.text.split()).replace(key or "\0", "<the API key>")[:_QUOTED]
-        said = f"status {response.status_code}: {message}"
-        if response.status_code in _TRANSIENT or response.is_server_error:
-            return _Transient(said, _retry_after(response))
-        if not response.is_success:
-            unset = (
-                f". The environment variable {self.api_key_env} holds no key" if self.api_key_env and not key else ""
-            )
+        said = f"status {response.status}: {message}"
+        if response.status in _TRANSIENT or response.status >= 500:
+            return _Transient(said, _retry_after(response.headers.get("retry-after", "")))
+        if not 200 <= response.status < 300:
+            hint = ""
+            if "temperature" in message:
+                hint = ". Leave the temperature to the server with --judge_temperature none"
+            elif any(name in message for name in TOKEN_LIMITS):
+                hint = f". Choose {' or '.join(TOKEN_LIMITS)} with --judge_token_limit_field"
+            elif self.api_key_env and not key:
+                hint = f". The environment variable {self.api_key_env} holds no key"
             raise ConfigError(
                 f"{self.url} refuses a request for model {self.model!r} with a prompt of {len(prompt)} characters: "
-                f"{said}{unset}"
+                f"{said}{hint}"
             )
-        content = _content(response)
+        content = _content(response.body)
         return _Transient(f"no chat completion, {said}") if content is None else content
+
+    def _post(self, client: httpx.Client, key: str | None, prompt: str, limit_field: str) -> _Response:
+        """The response, if it is whole within the timeout.
+
+        The client's own timeout begins anew with each byte. A server that sends its header byte by byte is left to a
+        thread that ends with the process.
+        """
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": prompt}],
+            limit_field: self.max_tokens,
+        }
+        if self.temperature is not None:
+            body["temperature"] = self.temperature
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        deadline = time.monotonic() + self.timeout
+        late = f"no whole reply within {self.timeout:g} s"
+        outcome: queue.SimpleQueue[_Response | httpx.RequestError] = queue.SimpleQueue()
+
+        def send() -> None:
+            try:
+                with client.stream("POST", self.url, json=body, headers=headers) as response:
+                    chunks = []
+                    for chunk in response.iter_bytes():
+                        chunks.append(chunk)
+                        if time.monotonic() > deadline:
+                            raise httpx.ReadTimeout(late)
+                    outcome.put(_Response(response.status_code, response.headers, b"".join(chunks)))
+            except httpx.RequestError as error:
+                outcome.put(error)
+
+        threading.Thread(target=send, daemon=True).start()
+        try:
+            found = outcome.get(timeout=self.timeout)
+        except queue.Empty:
+            raise httpx.ReadTimeout(late) from None
+        if isinstance(found, httpx.RequestError):
+            raise found
+        return found
+
+
+class _LimitField:
+    """The name of the token limit that the server takes, for all requests of one `ask`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def change(self, name: str, url: str) -> None:
+        if self.name != name:
+            logger.warning("%s takes %s in place of %s", url, name, self.name)
+            self.name = name
+
+
+class _Response(NamedTuple):
+    status: int
+    headers: httpx.Headers
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode(errors="replace")
 
 
 @dataclass(frozen=True)
@@ -235,23 +309,31 @@ class _Transient:
     wait: float = 0.0
 
 
-def _retry_after(response: httpx.Response) -> float:
+def _wanted_field(response: _Response, field: str) -> str | None:
+    """The other name of the token limit, where a refusal names either; else None."""
+    if response.status not in (400, 422) or not any(name in response.text for name in TOKEN_LIMITS):
+        return None
+    return next(name for name in TOKEN_LIMITS if name != field)
+
+
+def _retry_after(value: str) -> float:
     """Seconds from Retry-After, which holds seconds or a date (RFC 9110, 10.2.3); 0 where there is none."""
-    value = response.headers.get("retry-after", "")
     try:
-        return max(0.0, float(value))
+        seconds = float(value)
     except ValueError:
-        pass
+        seconds = math.nan
+    if math.isfinite(seconds):
+        return max(0.0, seconds)
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return 0.0
 
 
-def _content(response: httpx.Response) -> str | None:
+def _content(body: bytes) -> str | None:
     """The text of a chat completion; None if the body is none. A message without text (a refusal) is empty."""
     try:
-        message = response.json()["choices"][0]["message"]
+        message = json.loads(body)["choices"][0]["message"]
     except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         return None
     if not isinstance(message, dict):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...errors import ConfigError
+from ..counted import without_thoughts
 
 
 Verdict = Literal["A", "B", "tie"]
@@ -37,9 +38,10 @@ class Template:
         """What follows the last `marker:` up to the end of its line, or on the next line: A, B or tie, in any case.
 
         Quotes, brackets, stars and full stops around it, and a word such as Summary or Answer before it, are left
-        out. Anything else on that line makes the reply unparsable: None.
+        out. Anything else on that line makes the reply unparsable: None. What a judge thinks is no verdict.
         """
-        pieces = re.split(rf"\b{re.escape(self.marker)}\b[\s*_\"'`]*:", reply, flags=re.IGNORECASE)
+        marker = rf"\b{re.escape(self.marker)}\b[\s*_\"'`]*:"
+        pieces = re.split(marker, without_thoughts(reply), flags=re.IGNORECASE)
         if len(pieces) < 2:
             return None
         lines = (line.strip(_DECORATION) for line in pieces[-1].splitlines())

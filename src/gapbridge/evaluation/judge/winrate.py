@@ -197,6 +197,9 @@ def judge_pairs(
             "judge %s: %d of %d pairs have a verdict that cannot be read and enter no rate; their replies are in %s",
             judge.name, result.unparsable, result.pairs, cache,
         )  # fmt: skip
+        empty = sum(not reply.strip() for judgement in judgements for reply in judgement.replies)
+        if empty:
+            logger.warning("%d replies are empty: a judge that thinks needs a larger --judge_max_tokens", empty)
     return result
 
 
