@@ -45,6 +45,7 @@ class TrainingError(GapbridgeError):
 
 # What transformers, TRL, accelerate and PEFT raise for options that they cannot take, that do not go together, or
 # whose package is missing.
+_SAID = 1000  # characters of a library's message
 _REFUSALS = (
     ValueError,
     TypeError,
@@ -70,6 +71,25 @@ def refusals(where: str = "") -> Iterator[None]:
         says_enough = str(error) and isinstance(error, (ValueError, TypeError, ImportError, OSError, RuntimeError))
         name = type(error).__name__
         raise ConfigError(f"{where}{error}" if says_enough else f"{where}{name}: {error}") from error
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Around a library that reads a model's or a tokenizer's files: whatever it raises becomes a ConfigError that says
+    that `what` cannot be loaded; what code of this package raises passes through.
+
+    Files can hold anything, and the libraries check little of it. Those in Rust raise plain `Exception`, others
+    classes of their own.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, GapbridgeError) or _origin(error) == "gapbridge":
+            raise
+        said = " ".join(str(error).split())
+        said = said if len(said) <= _SAID else f"{said[:_SAID]} …"
+        plain = isinstance(error, (OSError, ValueError)) or type(error) is Exception
+        raise ConfigError(f"{what} cannot be loaded: {'' if plain else f'{type(error).__name__}: '}{said}") from error
 
 
 def _origin(error: BaseException) -> str:

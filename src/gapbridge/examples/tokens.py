@@ -26,7 +26,13 @@ def stops_of(tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig | 
     stops = set() if tokenizer.eos_token_id is None else {int(tokenizer.eos_token_id)}
     if generation is not None and tokenizer.eos_token_id is not None:
         configured = generation.eos_token_id
-        stops |= set(configured if isinstance(configured, list) else [] if configured is None else [configured])
+        ends = configured if isinstance(configured, list) else [] if configured is None else [configured]
+        if not all(type(end) is int for end in ends):
+            raise ConfigError(
+                f"{tokenizer.name_or_path}, generation_config.json, eos_token_id: got {configured!r:.80}, expected "
+                "the id of a token or a list of ids. Correct the file"
+            )
+        stops |= set(ends)
     if not stops:
         raise ConfigError(
             f"the tokenizer {tokenizer.name_or_path!r} has no EOS token: an answer could never end. Set eos_token to "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -10,7 +11,6 @@ from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -24,11 +24,12 @@ from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_h
 from trl import ModelConfig, clone_chat_template, get_quantization_config
 
 from ..compat import model_faults, tokenizer_faults, vocabulary_size
-from ..errors import ConfigError, refusals
+from ..errors import ConfigError, reading
 
 
 logger = logging.getLogger(__name__)
 
+_MOST_LAYERS = 10_000
 _OURS = ("outputs", "recipes")  # where the recipes and models of this package lie
 
 
@@ -82,20 +83,17 @@ def load_model(path: str | Path, args: Any, *, whole: bool = True, **options: An
     if options.get("quantization_config") is not None:
         options.setdefault("device_map", {"": args.device})
     adapter = Path(path) if (Path(path) / "adapter_config.json").is_file() else None
-    try:
-        with whole_weights(args) if whole else nullcontext():
-            if adapter is None:
-                _require_readable(model_faults(str(path), options.get("revision")))
-                return AutoModelForCausalLM.from_pretrained(str(path), **options)
-            base, revision = _base_of(adapter, options.pop("revision", None))
-            _require_readable(model_faults(base, revision))
-            model = AutoModelForCausalLM.from_pretrained(base, revision=revision or "main", **options)
-            _grow_for_adapter(model, adapter)
-            model = PeftModel.from_pretrained(model, str(adapter), is_trainable=True)
-            record_revision(model.active_peft_config, revision)
-            return model
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ConfigError(f"model {path!s} cannot be loaded: {error}") from error
+    with reading(f"model {path!s}"), whole_weights(args) if whole else nullcontext():
+        if adapter is None:
+            _require_readable([*_size_faults(Path(path)), *model_faults(str(path), options.get("revision"))])
+            return AutoModelForCausalLM.from_pretrained(str(path), **options)
+        base, revision = _base_of(adapter, options.pop("revision", None))
+        _require_readable([*_size_faults(Path(base)), *model_faults(base, revision)])
+        model = AutoModelForCausalLM.from_pretrained(base, revision=revision or "main", **options)
+        _grow_for_adapter(model, adapter)
+        model = PeftModel.from_pretrained(model, str(adapter), is_trainable=True)
+        record_revision(model.active_peft_config, revision)
+        return model
 
 
 def grow_vocabulary(model: PreTrainedModel, size: int) -> None:
@@ -114,6 +112,19 @@ def _grow_for_adapter(model: PreTrainedModel, adapter: Path) -> None:
     rows = vars(PeftConfig.from_pretrained(str(adapter))).get("trainable_token_indices") or []
     indices = [index for own in rows.values() for index in own] if isinstance(rows, dict) else rows
     grow_vocabulary(model, max(indices, default=-1) + 1)
+
+
+def _size_faults(folder: Path) -> list[str]:
+    """A number of layers that no model has would keep transformers building for hours, before it looks at weights."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    parts = [config, *config.values()] if isinstance(config, dict) else []
+    counts = [part.get("num_hidden_layers") for part in parts if isinstance(part, dict)]
+    return [
+        f"{path}, num_hidden_layers: got {count}, expected at most {_MOST_LAYERS}. Correct the file"
+        for count in counts
+        if isinstance(count, (int, float)) and count > _MOST_LAYERS
+    ]
 
 
 def _require_readable(faults: list[str]) -> None:
@@ -174,11 +185,11 @@ def load_skeleton(path: Path, args: Any) -> PreTrainedModel | PeftModel | None:
         ConfigError: the directory holds no model's configuration, or one that is unknown.
     """
     adapter = path if (path / "adapter_config.json").is_file() else None
-    source = Path(_base_of(adapter, None)[0]) if adapter else path
-    if not source.is_dir():
-        return None
-    with refusals(f"model {source} cannot be loaded: "):
-        _require_readable(model_faults(str(source), None))
+    with reading(f"model {path}"):
+        source = Path(_base_of(adapter, None)[0]) if adapter else path
+        if not source.is_dir():
+            return None
+        _require_readable([*_size_faults(source), *model_faults(str(source), None)])
         config = AutoConfig.from_pretrained(source, trust_remote_code=args.trust_remote_code)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=args.trust_remote_code)
@@ -194,26 +205,26 @@ def load_generation_config(path: str | Path, args: Any, revision: str | None = N
     """What a model will generate with, without the model; None where it cannot be had (an adapter has none)."""
     options = {"revision": revision or "main"}
     try:
-        return GenerationConfig.from_pretrained(str(path), **options)
-    except (OSError, ValueError):
+        with reading("generation_config.json"):
+            return GenerationConfig.from_pretrained(str(path), **options)
+    except ConfigError:
         pass
     try:
-        config = AutoConfig.from_pretrained(str(path), trust_remote_code=args.trust_remote_code, **options)
-    except (OSError, ValueError):
+        with reading("config.json"):
+            config = AutoConfig.from_pretrained(str(path), trust_remote_code=args.trust_remote_code, **options)
+            return GenerationConfig.from_model_config(config)
+    except ConfigError:
         return None
-    return GenerationConfig.from_model_config(config)
 
 
 def load_tokenizer(path: str | Path, args: Any, revision: str | None = None) -> PreTrainedTokenizerBase:
     """Load a tokenizer. Raises ConfigError if there is none."""
     require_local(path, "tokenizer")
-    try:
+    with reading(f"tokenizer {path!s}"):
         _require_readable(tokenizer_faults(str(path), revision))
         return AutoTokenizer.from_pretrained(
             str(path), revision=revision or "main", trust_remote_code=args.trust_remote_code
         )
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"tokenizer {path!s} cannot be loaded: {error}") from error
 
 
 def prepare_tokenizer(
