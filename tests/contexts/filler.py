@@ -27,6 +27,7 @@ def examples(count: int) -> ExampleSet:
         "trained": [None] * count,
         "asked": [None] * count,
         "arguments": [None] * count,
+        "has_prompt": [None] * count,
     }
     return ExampleSet(Dataset.from_dict(columns, EXAMPLE_FEATURES), [], "test", 0, 0, False)
 

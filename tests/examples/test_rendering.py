@@ -102,8 +102,9 @@ def test_halves_of_surrogates_large_numbers_and_deep_nesting_are_bad_rows() -> N
         [user("a"), assistant("b", weight=10**5000)],
     ]
     from gapbridge.examples.build import RowTokeniser
+    from gapbridge.examples.loss import Loss
 
-    tokenise = RowTokeniser(ChatTemplate(tokenizer), "messages", frozenset(stops), None, False, True)
+    tokenise = RowTokeniser(ChatTemplate(tokenizer), "messages", frozenset(stops), None, False, Loss())
     for messages in odd:
         told = tokenise({"messages": messages, "id": 10**5000})
         assert told["fault"] or told["prompt"], messages

@@ -44,6 +44,7 @@ def examples_of(prompt: Sequence[int], reference: Sequence[int], count: int) -> 
         "trained": [None] * count,
         "asked": [None] * count,
         "arguments": [None] * count,
+        "has_prompt": [None] * count,
     }
     return ExampleSet(Dataset.from_dict(rows, EXAMPLE_FEATURES), [], "test", 0, 0, False, (EOS,))
 

@@ -23,15 +23,12 @@ from gapbridge.training.loading import require_local
 
 # Options of TRL's and transformers' configurations, and words of the refusal.
 OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
-    "loss on prompts": ({"completion_only_loss": False}, "completion_only_loss: false is not supported"),
-    "all turns and one": (
-        {"assistant_only_loss": True, "assistant_turns": "last"}, "assistant_only_loss trains all assistant turns",
+    "all of a conversation and one turn": (
+        {"assistant_only_loss": False, "assistant_turns": "last"}, "assistant_only_loss: false trains whole",
     ),
-    "text without prompt": ({"dataset_text_field": "body"}, "dataset_text_field is 'body'"),
     "no preparation": ({"dataset_kwargs": {"skip_prepare_dataset": True}}, "skip_prepare_dataset is not supported"),
     "unknown preparation": ({"dataset_kwargs": {"no_such_key": False}}, "no_such_key: TRL knows no such key"),
     "cut prompts": ({"truncation_mode": "keep_end"}, "truncation_mode is 'keep_end'"),
-    "cut documents": ({"packing": True, "packing_strategy": "wrapped"}, "use bfd"),
     "padding-free": ({"padding_free": True}, "padding_free with max_length 256"),
     "offloading to itself": ({"activation_offloading": True}, "this run is on the CPU"),
     "missing kernels": ({"use_liger_kernel": True}, "liger-kernel, which is not installed"),
@@ -128,7 +125,7 @@ def test_other_methods(method: str, tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_a_refused_recipe_is_mended_in_place(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], passes: list[int]
 ) -> None:
-    refused(capsys, "generate", *recipe(tmp_path, packing_strategy="wrapped", packing=True))
+    refused(capsys, "generate", *recipe(tmp_path, truncation_mode="keep_end"))
     refused(capsys, "generate", *recipe(tmp_path, report_to="comet_ml", seed=1))
     assert not passes
     (tmp_path / "run" / "round_1").mkdir(parents=True)  # as a process leaves it that is killed while it checks

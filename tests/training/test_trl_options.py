@@ -34,20 +34,20 @@ OWN: dict[str, tuple[str, str]] = {
     "trust_remote_code": (SUPPORTED, ""),
     "router_aux_loss_coef": (SUPPORTED, "TRL refuses it for a model without a mixture of experts"),
     "chat_template_path": (SUPPORTED, "applied before any text is tokenised; not together with `chat_template`"),
-    "dataset_text_field": (REFUSED, "other than `text`: text without a prompt has no answer to learn"),
+    "dataset_text_field": (SUPPORTED, "plain text, trained from its first token on; RAC and SPIN refuse it"),
     "dataset_kwargs": (REFUSED, "`skip_prepare_dataset: true` and unknown keys: preparing the data is the method"),
     "dataset_num_proc": (SUPPORTED, ""),
     "eos_token": (SUPPORTED, ""),
-    "max_length": (SUPPORTED, "rows that are longer are bad rows, or cut with `truncate_long_rows`"),
+    "max_length": (SUPPORTED, "rows that are longer are cut; bad rows with `truncate_long_rows: false`"),
     "truncation_mode": (REFUSED, "`keep_end`: rows lose the end of their answer or nothing, never their prompt"),
     "shuffle_dataset": (SUPPORTED, "after the contexts are drawn: they do not depend on the order"),
     "packing": (SUPPORTED, "refused without `max_length`"),
-    "packing_strategy": (SUPPORTED, "`bfd`; `bfd_split` is the same, as no row is longer; `wrapped` is refused"),
+    "packing_strategy": (SUPPORTED, "RAC and scheduled sampling refuse `wrapped`"),
     "padding_free": (SUPPORTED, "with `packing`, or with `max_length` unset; else TRL refuses it"),
     "pad_to_multiple_of": (SUPPORTED, ""),
     "eval_packing": (SUPPORTED, "of reference rows and of own contexts alike"),
-    "completion_only_loss": (IMPLIED, "the loss falls on answers; `false` is refused"),
-    "assistant_only_loss": (IMPLIED, "all assistant turns are trained; refused with `assistant_turns: last`"),
+    "completion_only_loss": (SUPPORTED, "default `true`; `false` trains prompts as well, which RAC refuses"),
+    "assistant_only_loss": (SUPPORTED, "default `true`; `false` trains whole conversations, which RAC refuses"),
     "loss_type": (SUPPORTED, "`nll` and `dft`, on the labels of the rows"),
     "activation_offloading": (SUPPORTED, "refused on the CPU"),
     "pad_token": (SUPPORTED, "deprecated in TRL"),
@@ -99,7 +99,7 @@ INHERITED: list[tuple[str, str, str]] = [
 # What is given to the trainer rather than to its configuration.
 ARGUMENTS = {
     "compute_loss_func, compute_metrics, data_collator, optimizers, callbacks": (SUPPORTED, "as in TRL"),
-    "formatting_func": (REFUSED, "bring the data to `prompt` and `completion` first"),
+    "formatting_func": (SUPPORTED, "its text is trained as plain text; rows of ids stay as they are"),
     "train_dataset": (SUPPORTED, "a `Dataset`; streaming (`IterableDataset`) is refused"),
     "eval_dataset": (
         SUPPORTED,
@@ -200,7 +200,6 @@ def test_implied_options_change_nothing(rows: list[Any], options: dict[str, Any]
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
-        ({"formatting_func": str}, ConfigError, "formatting_func is not supported"),
         ({"eval_dataset": {"a": ROWS}}, DataError, r"eval_dataset\['a'\]: got a list, expected a datasets.Dataset"),
         ({"train_dataset": Dataset.from_list(ROWS).to_iterable_dataset()}, DataError, "train_dataset is Iterable"),
     ],

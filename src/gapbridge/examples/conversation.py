@@ -92,6 +92,17 @@ def read_conversation(
     return Conversation(whole.messages[: chosen[-1] + 1], tuple(chosen), names, border)
 
 
+def excluded_fault(turns: Sequence[Mapping[str, Any]], name: str) -> str:
+    """What is wrong with turns that are all trained: one of them says that it is not to be learnt."""
+    for at, turn in enumerate(turns):
+        learnt, fault = _learnt(turn)
+        if not fault and learnt is False:
+            fault = "it is excluded from the loss, and assistant_only_loss: false trains whole rows. Drop the key"
+        if fault:
+            return f"{name}, turn {at} ({turn['role']}): {fault}"
+    return ""
+
+
 def turn_as_rendered(turn: Mapping[str, Any]) -> dict[str, Any]:
     """A turn without nulls, without empty tool calls and without the keys of the loss."""
     hidden = (*LOSS_KEYS, *PARTIAL_LOSS_KEYS)

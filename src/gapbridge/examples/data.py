@@ -17,6 +17,7 @@ from trl.scripts.utils import DatasetConfig
 from ..errors import ConfigError, DataError
 from ..files import writing
 from ..recipe.values import type_fault
+from .forms import TEXT_FIELD, as_messages
 from .mixture import MixtureKeys, as_mapping, cannot_be_loaded, load_mixture, read_mixture, split_off
 
 
@@ -29,10 +30,11 @@ class DataConfig(DatasetMixtureConfig):
     mapping of columns.
 
     `prompt_column` and `completion_column` name the columns that hold question and answer; with `as_chat` plain
-    strings become one user and one assistant turn. Without a completion column a `messages` column is the
-    conversation. `system_prompt` goes before every conversation that has no system turn of its own. `id_column` names
-    a column of stable ids. Preference data keep `chosen` and `rejected`, with or without a `prompt`. `leave_out_fold`
-    [k, K] takes the examples of one fold out of the training data, for a model that draws their contexts later.
+    strings become one user and one assistant turn. Without a completion column a `messages` or `conversations` column
+    is the conversation, and without any of these `dataset_text_field` names plain text. `system_prompt` goes before
+    every conversation that has no system turn of its own. `id_column` names a column of stable ids. Preference data
+    keep `chosen` and `rejected`, with or without a `prompt`. `leave_out_fold` [k, K] takes the examples of one fold
+    out of the training data, for a model that draws their contexts later.
     """
 
     READ_AS: ClassVar[dict[str, Any]] = {"dataset_mixture": MixtureKeys}
@@ -147,30 +149,34 @@ def check_data_config(config: DataConfig, script: ScriptArguments) -> list[str]:
         files = entry.data_files
         names = [files] if isinstance(files, str) else list(files.values()) if isinstance(files, dict) else files or []
         for name in names:
-            if "://" not in name and not any(mark in name for mark in "*?[") and entry.path in _FILE_BUILDERS:
+            if "://" not in name and not any(mark in name for mark in "*?[") and entry.path in FILE_BUILDERS:
                 if not Path(name).is_file():
                     faults.append(f"data file {name}: no such file (looked from {Path.cwd()})")
                 elif not Path(name).stat().st_size:
                     faults.append(f"data file {name}: is empty")
-        if entry.data_dir is not None and entry.path in _FILE_BUILDERS and not Path(entry.data_dir).is_dir():
+        if entry.data_dir is not None and entry.path in FILE_BUILDERS and not Path(entry.data_dir).is_dir():
             faults.append(f"data_dir {entry.data_dir}: no such directory (looked from {Path.cwd()})")
     return faults
 
 
 _ENTRY_TYPES = get_type_hints(DatasetConfig)
-_FILE_BUILDERS = ("json", "csv", "parquet", "text", "arrow")
+FILE_BUILDERS = ("json", "csv", "parquet", "text", "arrow")
 
 
-def load_data(config: DataConfig, script: ScriptArguments, *, seed: int, needs_eval: bool) -> LoadedData:
-    """Load training and held-out data and bring them to TRL's columns.
+def load_data(
+    config: DataConfig, script: ScriptArguments, *, seed: int, needs_eval: bool, text_field: str = TEXT_FIELD
+) -> LoadedData:
+    """Load training and held-out data and bring them to TRL's columns; `text_field`: the column of plain text.
 
     Raises:
         ConfigError: the data keys contradict each other or name missing files. DataError: a data set is empty, cannot
         be loaded, or lacks a column.
     """
     found = find_data(config, script, seed=seed, needs_eval=needs_eval)
-    train = standard_columns(found.train, config, found.source)
-    evaluation = None if found.eval is None else standard_columns(found.eval, config, found.eval_source)
+    train = standard_columns(found.train, config, found.source, text_field=text_field)
+    evaluation = found.eval
+    if evaluation is not None:
+        evaluation = standard_columns(evaluation, config, found.eval_source, text_field=text_field)
     return replace(found, train=train, eval=evaluation)
 
 
@@ -230,11 +236,18 @@ def _first(dataset: Dataset, count: int | None) -> Dataset:
     return dataset if count is None else dataset.select(range(min(count, len(dataset))))
 
 
-def standard_columns(dataset: Dataset, config: DataConfig, source: str, scratch: Path | None = None) -> Dataset:
+def standard_columns(
+    dataset: Dataset,
+    config: DataConfig,
+    source: str,
+    scratch: Path | None = None,
+    text_field: str = TEXT_FIELD,
+) -> Dataset:
     """A data set in TRL's columns.
 
     Args:
         scratch: a directory for what is written anew; None keeps it in memory.
+        text_field: the column of plain text.
     """
     columns = dataset.column_names
     if "input_ids" in columns:
@@ -247,12 +260,36 @@ def standard_columns(dataset: Dataset, config: DataConfig, source: str, scratch:
         # UltraChat's `prompt` repeats the first user turn.
         dataset = dataset.remove_columns([name for name in (config.prompt_column, "completion") if name in columns])
         return _with_system_turn(_named(dataset, {config.id_column: "id"}), "messages", config, source, scratch)
-    missing = [name for name in (config.prompt_column, config.completion_column) if name not in columns]
+    wanted = (config.prompt_column, config.completion_column)
+    if "conversations" in columns and config.completion_column not in columns:
+        dataset = _named(
+            dataset.remove_columns([name for name in wanted if name in columns]), {config.id_column: "id"}
+        )
+        if not config.system_prompt:
+            return dataset
+
+        def rename(row: dict[str, Any]) -> dict[str, Any]:
+            return {"messages": as_messages(row["conversations"])}
+
+        dataset = _mapped(dataset, rename, "As messages", scratch).remove_columns("conversations")
+        return _with_system_turn(dataset, "messages", config, source, scratch)
+    if text_field in columns and not set(wanted) & set(columns):
+        faults = [
+            f"{source}, column {text_field}: got plain text, expected prompts and answers for {key}. Leave {key} out, "
+            "or name the columns with prompt_column and completion_column"
+            for key, value in (("as_chat", config.as_chat), ("system_prompt", config.system_prompt))
+            if value
+        ]
+        if faults:
+            raise ConfigError(faults)
+        return _named(dataset, {config.id_column: "id"})
+    missing = [name for name in wanted if name not in columns]
     if missing:
         raise DataError(
             f"{source}: no column {' and no column '.join(map(repr, missing))}; it has "
             f"{', '.join(map(repr, columns))}. "
-            "Say which hold question and answer with prompt_column and completion_column"
+            "Say which hold question and answer with prompt_column and completion_column, or which holds plain text "
+            "with dataset_text_field"
         )
     mapping = {config.prompt_column: "prompt", config.completion_column: "completion", config.id_column: "id"}
     dataset = _named(dataset, mapping)

@@ -29,6 +29,7 @@ EXAMPLE_FEATURES = Features(
         "trained": List(Value("bool")),
         "asked": List(Value("int32")),
         "arguments": Value("string"),
+        "has_prompt": Value("bool"),
     }
 )
 
@@ -47,6 +48,8 @@ class Example:
         asked: what a model is asked when it answers freely. It is `prompt`, but for tokens that merge across the
             border of prompt and reference: there `prompt` lacks the end that `asked` has.
         arguments: the row's own arguments of the chat template, as JSON; empty for most.
+        has_prompt: False where the row's first token is trained, as in plain text: nothing asks for it. That token
+            stands for the prompt, since no model predicts it, and its row has a label there as TRL's has.
     """
 
     id: str
@@ -56,6 +59,7 @@ class Example:
     trained: list[bool] = field(default_factory=list)
     asked: list[int] = field(default_factory=list)
     arguments: str = ""
+    has_prompt: bool = True
 
     def __post_init__(self) -> None:
         if not self.trained:
@@ -68,8 +72,17 @@ class Example:
         labels = [token if loss else IGNORE for token, loss in zip(self.reference, self.trained, strict=True)]
         return {
             "input_ids": [*self.prompt, *self.reference, *self.trailer],
-            "labels": [*([IGNORE] * len(self.prompt)), *labels, *self.trailer],
+            "labels": [*self.prompt_labels(), *labels, *self.trailer],
         }
+
+    def prompt_labels(self) -> list[int]:
+        """One label for each token of the prompt: none carries loss, but the first of a row without a prompt.
+
+        A row by itself never predicts that token. It counts in the mean of transformers 4, and is predicted where
+        packing lets a row follow another (`wrapped`).
+        """
+        first = [] if self.has_prompt else self.prompt[:1]
+        return [*first, *([IGNORE] * (len(self.prompt) - len(first)))]
 
 
 def turns_of(example: Example, stops: Collection[int]) -> list[Example]:
@@ -97,7 +110,9 @@ def turns_of(example: Example, stops: Collection[int]) -> list[Example]:
         before = example.reference[:start]
         asked = [*example.asked, *before] if number == 1 else []
         prompt, arguments = [*example.prompt, *before], example.arguments
-        turns.append(Example(f"{example.id}#{number}", prompt, words, trailer, asked=asked, arguments=arguments))
+        has_prompt = example.has_prompt or number > 1
+        turn_id = f"{example.id}#{number}"
+        turns.append(Example(turn_id, prompt, words, trailer, [], asked, arguments, has_prompt))
     return turns
 
 
@@ -115,9 +130,11 @@ class ExampleSet:
     """Examples in an Arrow table with the columns of `EXAMPLE_FEATURES`, and the rows that could not become one.
 
     In the table `trained` is null where all tokens are trained, `asked` where it is the prompt, `arguments` where the
-    row has none. `cut_prompts` counts
+    row has none, `has_prompt` where it has one. `cut_prompts` counts
     prompts that lost their end to the answer, `truncated` answers that lost theirs; `conversational` says that the
     rows came through a chat template, `stops`, `date` and `chat_template_kwargs` with what `build_examples` was given.
+    `loss_on` says in words which tokens carry loss, `left_out` how many rows had nothing left to learn within
+    `max_length`.
     """
 
     table: Dataset
@@ -129,6 +146,8 @@ class ExampleSet:
     stops: tuple[int, ...] = ()
     date: str | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    loss_on: str = ""
+    left_out: int = 0
 
     def __len__(self) -> int:
         return len(self.table)
@@ -136,8 +155,17 @@ class ExampleSet:
     def part(self, start: int, end: int) -> list[Example]:
         columns = self.table[start:end]
         return [
-            Example(example_id, prompt, reference, trailer, trained or [], asked or [], arguments or "")
-            for example_id, prompt, reference, trailer, trained, asked, arguments in zip(
+            Example(
+                example_id,
+                prompt,
+                reference,
+                trailer,
+                trained or [],
+                asked or [],
+                arguments or "",
+                has_prompt is not False,
+            )
+            for example_id, prompt, reference, trailer, trained, asked, arguments, has_prompt in zip(
                 *(columns[name] for name in EXAMPLE_FEATURES), strict=True
             )
         ]
@@ -145,6 +173,10 @@ class ExampleSet:
     def arguments_of(self, row: str | None) -> dict[str, Any]:
         """The arguments of the chat template for a row whose own `arguments` are these; its own win."""
         return {**self.chat_template_kwargs, **json.loads(row or "{}")}
+
+    def without_prompt(self) -> list[int]:
+        """The numbers of the rows that nothing can be asked with, counted from 0."""
+        return [row for row, has_prompt in enumerate(self.table["has_prompt"][:]) if has_prompt is False]
 
     def __iter__(self) -> Iterator[Example]:
         for start in range(0, len(self), PART):
@@ -190,12 +222,14 @@ class ExampleSet:
                 as_json(part[name]) for name in ("prompt", "reference", "trailer", "asked", "trained")
             )
             arguments = part["arguments"].to_pylist()
+            has_prompt = part["has_prompt"].to_pylist()
             for at, example_id in enumerate(part["id"].to_pylist()):
                 words = [json.dumps(example_id), prompts[at], references[at], trailers[at]]
                 # Only where they say something, so that examples of one turn keep their fingerprint.
                 words += [trained[at]] if "false" in trained[at] else []
                 words += [asked[at]] if asked[at] not in ("[]", prompts[at]) else []
                 words += [json.dumps(arguments[at])] if arguments[at] else []
+                words += ["no prompt"] if has_prompt[at] is False else []
                 digest.update(f"[{', '.join(words)}]".encode())
         return digest.hexdigest()
 
@@ -213,4 +247,5 @@ def as_columns(example: Example) -> dict[str, Any]:
         "trained": None if all(example.trained) else example.trained,
         "asked": None if example.asked == example.prompt else example.asked,
         "arguments": example.arguments or None,
+        "has_prompt": None if example.has_prompt else False,
     }

@@ -16,9 +16,12 @@ from transformers import PreTrainedTokenizerBase
 from trl import extract_prompt
 
 from ..errors import DataError
-from .build import RowTokeniser, given_id, messages_fault, require_template, text_fault, tokenise_rows
+from .build import RowTokeniser, given_id, messages_fault, require_template, text_fault
 from .example import EXAMPLE_FEATURES, Example, ExampleSet, as_json
+from .forms import readable
+from .loss import Loss
 from .pauses import pauses_after_prompt, with_pauses
+from .row_table import FLAGS, tokenise_rows
 from .tables import parts_of
 from .template import ChatTemplate
 from .turns import common_length
@@ -86,6 +89,7 @@ def build_preferences(
     """
     if not len(dataset):
         raise DataError(f"{source}: the data set is empty")
+    dataset = readable(dataset, source)
     columns = dataset.column_names
     if not {"chosen", "rejected"} <= set(columns):
         raise DataError(
@@ -97,12 +101,13 @@ def build_preferences(
         require_template(tokenizer, source)
     template = ChatTemplate(tokenizer, date=date, arguments=chat_template_kwargs or {})
     tokenise = _TokenisePair(template, frozenset(stops), max_length, truncate_long_rows)
-    table, bad_rows, cut, truncated = tokenise_rows(
+    made = tokenise_rows(
         dataset, tokenise, PREFERENCE_FEATURES, num_proc=num_proc, source=source, on_bad_rows=on_bad_rows
     )
     examples = PreferenceSet(
-        table, bad_rows, source, cut, truncated, conversational, tuple(stops), date, dict(chat_template_kwargs or {})
-    )
+        made.table, made.bad_rows, source, made.cut, made.truncated, conversational, tuple(stops), date,
+        dict(chat_template_kwargs or {}), left_out=made.left_out,
+    )  # fmt: skip
     return with_pauses(examples, pauses_after_prompt(tokenizer))
 
 
@@ -113,7 +118,7 @@ class _TokenisePair:
         self, template: ChatTemplate, stops: frozenset[int], max_length: int | None, truncate_long_rows: bool
     ) -> None:
         self._sides = [
-            RowTokeniser(template, "pair", stops, max_length, truncate_long_rows, all_turns=False, answer=answer)
+            RowTokeniser(template, "pair", stops, max_length, truncate_long_rows, Loss(), answer=answer)
             for answer in ("chosen", "rejected")
         ]
 
@@ -123,7 +128,8 @@ class _TokenisePair:
             row = _with_prompt(row)
             fault = _turn_fault(row)
         if fault:
-            return {**dict.fromkeys(PREFERENCE_FEATURES), "id": given_id(row), **_flags(fault)}
+            nothing = {**dict.fromkeys(PREFERENCE_FEATURES), **dict.fromkeys(FLAGS, False)}
+            return {**nothing, "id": given_id(row), "fault": fault}
         chosen, rejected = (side(row) for side in self._sides)
         for name, answer in (("chosen", chosen), ("rejected", rejected)):
             if answer["fault"]:
@@ -133,7 +139,9 @@ class _TokenisePair:
         first, second = (
             [*answer["prompt"][common:], *answer["reference"]] for answer in (chosen, rejected)
         )  # both after the shared prompt
-        if not fault and first == second:
+        too_long = chosen["truncated"] or rejected["truncated"]
+        left_out = not fault and (chosen["left_out"] or rejected["left_out"] or (too_long and first == second))
+        if not fault and first == second and not left_out:
             fault = "chosen and rejected are the same tokens: there is nothing to prefer"
         cut = common < len(chosen["prompt"]) or chosen["cut_prompt"] or rejected["cut_prompt"]
         content = hashlib.blake2b(f"{chosen['id']}/{rejected['id']}".encode(), digest_size=8).hexdigest()
@@ -145,13 +153,14 @@ class _TokenisePair:
             "trained": None,
             "asked": chosen["asked"] or rejected["asked"] or (chosen["prompt"] if cut else None),
             "arguments": chosen["arguments"],
+            "has_prompt": None,
             "rejected": [*second, *rejected["trailer"]],
-            **_flags(fault, cut=cut, truncated=chosen["truncated"] or rejected["truncated"]),
+            "fault": fault,
+            "cut_prompt": bool(cut and not fault),
+            "truncated": bool(too_long and not fault and not left_out),
+            "endless": bool((chosen["endless"] or rejected["endless"]) and not fault and not left_out),
+            "left_out": bool(left_out),
         }
-
-
-def _flags(fault: str, *, cut: bool = False, truncated: bool = False) -> dict[str, Any]:
-    return {"fault": fault, "cut_prompt": bool(cut and not fault), "truncated": bool(truncated and not fault)}
 
 
 def _fault(row: dict[str, Any]) -> str:

@@ -34,6 +34,7 @@ class Split:
     Attributes:
         trained: one flag for each token of the answer; None when all are trained.
         asked: the tokenised prompt where `prompt` is cut before its end; None where they are the same.
+        has_prompt: False where the row's first token, which then is `prompt`, is trained.
     """
 
     prompt: list[int] = field(default_factory=list)
@@ -41,6 +42,7 @@ class Split:
     trained: list[bool] | None = None
     asked: list[int] | None = None
     fault: str = ""
+    has_prompt: bool = True
 
 
 def common_length(first: Sequence[Any], second: Sequence[Any]) -> int:

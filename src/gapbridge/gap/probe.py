@@ -19,6 +19,7 @@ from ..evaluation.edits import token_f1
 from ..evaluation.marks import marked_answer
 from ..evaluation.math import is_correct
 from ..examples.example import Example
+from ..examples.forms import require_prompts
 from ..examples.tokens import stop_tokens, unnamed_tokens
 from ..runs.job import Job
 from ..runs.preview import FirstRows
@@ -39,6 +40,7 @@ def run_probe(job: Job, first: FirstRows, count: int) -> Findings:
     Args:
         first: what `take_first` took, with a model in place.
     """
+    require_prompts(first.examples, "The probe asks each prompt")
     examples = list(islice(first.examples.by_turn(first.examples.stops), count))
     longest = _LONGER * max(len(example.reference) for example in examples)
     drafts = _drafts(first, examples, longest)

@@ -42,7 +42,7 @@ HANDBOOK_KEYS: dict[str, HandbookKey] = {
     "dataset_mixer": HandbookKey("translated", "datasets"),
     "dataset_splits": HandbookKey("translated", "eval_datasets"),
     "packing_strategy": HandbookKey("translated", "packing_strategy"),
-    "assistant_only_loss": HandbookKey("no effect", "answers alone carry loss; assistant_turns says which"),
+    "assistant_only_loss": HandbookKey("taken"),
     "dataset_kwargs": HandbookKey("no effect", "a chat is tokenised as its template writes it"),
     "do_eval": HandbookKey("no effect", "eval_strategy says when is evaluated"),
     "do_train": HandbookKey("no effect", "a recipe always trains"),

@@ -15,6 +15,7 @@ from ..errors import ConfigError
 from ..examples.data import find_data, load_data, standard_columns
 from ..examples.ending import open_end
 from ..examples.example import ExampleSet
+from ..examples.forms import require_prompts
 from ..examples.template import ChatTemplate
 from ..examples.tokens import stops_of
 from ..training.loading import (
@@ -92,8 +93,9 @@ def load_examples(
     def read(part: str) -> ExampleSet:
         dataset, source = parts[part]
         with TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-            dataset = standard_columns(dataset, job.data, source, None if directory is None else Path(scratch))
-            examples = _read(job, dataset, tokenizer, model, source, job.args.max_length)
+            folder = None if directory is None else Path(scratch)
+            dataset = standard_columns(dataset, job.data, source, folder, job.args.dataset_text_field)
+            examples = _read(job, dataset, tokenizer, model, source, job.args.row_limit(part))
         if part == "train" and job.data.leave_out_fold is not None:
             fold, folds = job.data.leave_out_fold
             examples = examples.outside_fold(fold, folds)
@@ -123,12 +125,15 @@ def load_held_out(
         data = replace(data, eval_datasets=[], max_train_examples=data.max_eval_examples)
         data.datasets, data.dataset_mixture = job.data.eval_datasets, None
         script, needs_eval = replace(script, dataset_name=None), False
-    loaded = load_data(data, script, seed=job.args.seed, needs_eval=needs_eval)
+    text_field = job.args.dataset_text_field
+    loaded = load_data(data, script, seed=job.args.seed, needs_eval=needs_eval, text_field=text_field)
     dataset, source = (loaded.train, loaded.source) if loaded.eval is None else (loaded.eval, loaded.eval_source)
     if limit is not None:
         dataset = dataset.select(range(min(limit, len(dataset))))
     # An evaluation asks once a row.
-    return _read(job, dataset, tokenizer, model, source, None, assistant_turns="last")
+    examples = _read(job, dataset, tokenizer, model, source, None, assistant_turns="last")
+    require_prompts(examples, "An evaluation asks each prompt")
+    return examples
 
 
 def _read(

@@ -94,7 +94,7 @@ def preview(
     args.check()
     model, tokenizer = method.start(model, args, processing_class)
     part = train_dataset.select(range(min(count, len(train_dataset))))
-    examples = method.read(part, tokenizer, model, args, "train_dataset", max_length=args.max_length)
+    examples = method.read(part, tokenizer, model, args, "train_dataset", max_length=args.row_limit())
     contexts = method.contexts(model, tokenizer, examples, args)
     rows, _ = first_rows(method, examples, tokenizer, args, contexts, count)
     return [method.show(row, tokenizer) for row in rows]

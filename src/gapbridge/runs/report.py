@@ -27,6 +27,7 @@ def write_data_record(directory: Path, examples: dict[str, ExampleSet]) -> None:
             "source": part.source,
             "examples": len(part),
             "truncated": part.truncated,
+            "left_out_for_their_length": part.left_out,
             "prompts_cut_at_the_border": part.cut_prompts,
             "bad_rows": [{"row": bad.row, "id": bad.id, "reason": bad.reason} for bad in part.bad_rows],
         }
@@ -47,8 +48,10 @@ def write_data_record(directory: Path, examples: dict[str, ExampleSet]) -> None:
 
 def _prompts(examples: ExampleSet) -> Iterator[int]:
     """A hash of each prompt."""
-    for rows in examples.table.select_columns(["prompt"]).iter(batch_size=1000):
-        yield from (hash(tuple(prompt)) for prompt in rows["prompt"])
+    for rows in examples.table.select_columns(["prompt", "has_prompt"]).iter(batch_size=1000):
+        for prompt, has_prompt in zip(rows["prompt"], rows["has_prompt"], strict=True):
+            if has_prompt is not False:
+                yield hash(tuple(prompt))
 
 
 def write_report(run: Path) -> Path:

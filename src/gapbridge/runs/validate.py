@@ -14,7 +14,7 @@ from trl import get_peft_config
 
 from .. import methods
 from ..errors import ConfigError, GapbridgeError
-from ..examples.data import check_data_config
+from ..examples.data import FILE_BUILDERS, check_data_config
 from ..examples.example import ExampleSet
 from ..training.building import open_drawings
 from ..training.config import RoundFields
@@ -74,6 +74,7 @@ def validate(job: Job, *, all_rows: bool = False) -> tuple[list[str], list[str]]
                 notes.append(
                     f"{name}: {'all' if all_rows else 'the first'} {len(part)} rows of {part.source} are good"
                 )
+                notes += [f"{name}: loss on {part.loss_on}"] if part.loss_on else []
             notes += _construct(job, model, tokenizer, examples)
         except GapbridgeError as error:
             faults += error.faults
@@ -98,7 +99,7 @@ def key_faults(job: Job) -> list[str]:
 
 
 def is_local(path: str) -> bool:
-    return path in ("json", "csv", "parquet", "arrow") or Path(path).exists()
+    return path in FILE_BUILDERS or Path(path).exists()
 
 
 class _Checked(Exception):

@@ -120,6 +120,10 @@ class Problem:
             "completion": [{"role": "assistant", "content": self.answer}],
         }
 
+    def text_row(self) -> dict[str, Any]:
+        """The problem as plain text, which has no prompt, with its id."""
+        return {"id": self.id, "text": f"{self.question}\n\n{self.answer}"}
+
     def preference_row(self) -> dict[str, Any]:
         """The problem in TRL's conversational preference form: the right answer, and one with a wrong step."""
         return {
@@ -269,13 +273,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[4], help="operations in a problem, 1 to 6")
     parser.add_argument("--order", choices=ORDERS, default="working_first", help="where the result stands")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--preferences", action="store_true", help="pairs: the right answer, and one with a wrong step"
-    )
+    forms = parser.add_mutually_exclusive_group()
+    forms.add_argument("--preferences", action="store_true", help="pairs: the right answer, and one with a wrong step")
+    forms.add_argument("--plain_text", action="store_true", help="question and answer as one text")
     parser.add_argument("--output", type=Path, required=True, help="the JSONL file to write")
     args = parser.parse_args(argv)
     found = problems(args.split, count=args.count, steps=args.steps, seed=args.seed, order=args.order)
-    rows = [problem.preference_row() if args.preferences else problem.row() for problem in found]
+    make = Problem.preference_row if args.preferences else Problem.text_row if args.plain_text else Problem.row
+    rows = [make(problem) for problem in found]
     write_text_atomic(args.output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     print(f"{args.output}: {len(rows)} problems")
 

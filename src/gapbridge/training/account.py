@@ -53,6 +53,11 @@ class Account(_Behind):
             round_index = self.args.round_index if isinstance(self.args, RoundFields) else 1
             described = f", {self.describe(counts)}" if counts else ""
             logger.info("round %d: %d rows%s", round_index, row_count, described)
+            if self.examples.loss_on:
+                # Louder where TRL would train more under its own defaults.
+                unlike = self.examples.conversational and self.args.assistant_only_loss
+                level = logging.WARNING if unlike else logging.INFO
+                logger.log(level, "round %d: loss on %s", round_index, self.examples.loss_on)
             for warning in self.warnings(counts, self.args):
                 logger.warning("round %d: %s", round_index, warning)
         self.add_callback(LogAtStart(self.log, self.logged(counts)))

@@ -77,7 +77,11 @@ def _section(args: Any, examples: ExampleSet, described: str, log_history: Seque
     if examples.bad_rows:
         yield f"{len(examples.bad_rows):,} rows could not be used and were left out."
     if examples.truncated:
-        yield f"{examples.truncated:,} answers were cut to `max_length`."
+        yield f"{examples.truncated:,} rows were cut to `max_length`."
+    if examples.left_out:
+        yield f"{examples.left_out:,} rows had nothing to learn within `max_length` and were left out."
+    if examples.loss_on:
+        yield f"Loss on {examples.loss_on}."
     if isinstance(args, RoundFields):
         rounds = "1 round" if args.round_index == 1 else f"{args.round_index} rounds"
         yield f"{rounds} of drawing contexts and training on them{f', at last {described}' if described else ''}."

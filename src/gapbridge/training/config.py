@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -80,8 +82,10 @@ class Fields(Defaults, _Behind):
             )
         return faults
 
-    def imply(self) -> None:
-        """Take back what the method does by itself, before the trainer behind reads it."""
+    @contextmanager
+    def implied(self) -> Iterator[None]:
+        """While the trainer behind is constructed: what the method does by itself is taken back."""
+        yield
 
     @classmethod
     def free_settings(cls) -> set[str]:
@@ -103,9 +107,9 @@ class TextFields(Fields):
         on_bad_rows (`str`, *optional*, defaults to `"raise"`):
             What to do with rows that cannot be used: `"raise"` stops with a list of them, `"skip"` leaves them out and
             lists them.
-        truncate_long_rows (`bool`, *optional*, defaults to `False`):
-            Cut answers that do not fit into `max_length`, as TRL does (they lose their EOS), instead of counting them
-            as bad rows.
+        truncate_long_rows (`bool`, *optional*, defaults to `True`):
+            Cut rows that do not fit into `max_length`, as TRL does, and leave out those that have nothing left to
+            learn; a warning counts both. `False` counts them as bad rows.
         chat_template (`str`, *optional*):
             A chat template in Jinja, set on the tokenizer. For a file use `chat_template_path`.
         chat_template_kwargs (`dict[str, Any]`, *optional*):
@@ -120,7 +124,7 @@ class TextFields(Fields):
         default="raise", metadata={"help": "Rows that cannot be used: raise or skip.", "choices": ["raise", "skip"]}
     )
     truncate_long_rows: bool = field(
-        default=False, metadata={"help": "Cut answers that do not fit into max_length instead of refusing the row."}
+        default=True, metadata={"help": "Cut rows to max_length, as TRL does; false refuses them."}
     )
     chat_template: str | None = field(
         default=None, metadata={"help": "Chat template (Jinja) to set on the tokenizer."}
@@ -136,6 +140,10 @@ class TextFields(Fields):
         default=None,
         metadata={"help": "Day (YYYY-MM-DD) for templates that write the date; default: the run's first."},
     )
+
+    def row_limit(self, part: str = "train") -> int | None:
+        """The most tokens of a row in a part, `train` or `eval`: packing may split longer ones, and loses nothing."""
+        return self.max_length
 
     def faults(self) -> list[str]:
         faults = super().faults()
@@ -153,22 +161,56 @@ class TextFields(Fields):
 
 
 @dataclass
-class ExampleFields(TextFields):
-    """How rows of data become examples, before TRL's `SFTConfig`: [`TextFields`], and what of TRL's is taken."""
+class LossFields(TextFields):
+    """Which tokens carry loss, under TRL's names and with this package's defaults.
+
+    Args:
+        assistant_only_loss (`bool`, *optional*, defaults to `True`):
+            Of conversations train the assistant's turns. `False`, TRL's default, trains whole rows.
+        completion_only_loss (`bool`, *optional*, defaults to `True`):
+            Of prompts and completions train the completions, and of rows of ids what `completion_mask` marks. `False`
+            trains whole rows.
+    """
+
+    assistant_only_loss: bool = field(
+        default=True, metadata={"help": "Train the assistant's turns alone; false: whole conversations."}
+    )
+    completion_only_loss: bool = field(
+        default=True, metadata={"help": "Train completions alone; false: prompts as well."}
+    )
+
+    @property
+    def trains_whole_rows(self) -> bool:
+        """Whether some form of data is trained from the first token of a row on, for it was asked for."""
+        return not self.assistant_only_loss or not self.completion_only_loss
+
+    @contextmanager
+    def implied(self) -> Iterator[None]:
+        # Rows have their labels: TRL would look for turns in rows of ids.
+        asked = self.assistant_only_loss, self.completion_only_loss
+        self.assistant_only_loss = self.completion_only_loss = False
+        try:
+            yield
+        finally:
+            self.assistant_only_loss, self.completion_only_loss = asked
+
+
+@dataclass
+class ExampleFields(LossFields):
+    """How rows of data become examples, before TRL's `SFTConfig`: [`LossFields`], and what of TRL's is taken."""
+
+    wraps_rows: ClassVar[bool] = True  # whether rows may be cut anywhere, as `packing_strategy: wrapped` does
+
+    def row_limit(self, part: str = "train") -> int | None:
+        packs = self.packing if part == "train" or self.eval_packing is None else self.eval_packing
+        return None if packs and self.packing_strategy in ("wrapped", "bfd_split") else self.max_length
 
     def faults(self) -> list[str]:
         faults = super().faults()
         # What rows of ids would leave without effect, and what goes wrong in TRL's preparation of them.
-        if self.completion_only_loss is False:
+        if not self.assistant_only_loss and self.assistant_turns == "last":
             faults.append(
-                "completion_only_loss: false is not supported: the loss falls on answers alone, prompts carry none"
-            )
-        if self.assistant_only_loss and self.assistant_turns == "last":
-            faults.append("assistant_only_loss trains all assistant turns, assistant_turns: last the last: keep one")
-        if self.dataset_text_field != "text":
-            faults.append(
-                f"dataset_text_field is {self.dataset_text_field!r}: text without a prompt has no answer to learn; "
-                "bring the data to `prompt` and `completion`, or to `messages`"
+                "assistant_only_loss: false trains whole conversations, assistant_turns: last the last turn: keep one"
             )
         for key, value in (self.dataset_kwargs or {}).items():
             if key != "skip_prepare_dataset":
@@ -182,10 +224,8 @@ class ExampleFields(TextFields):
                 f"truncation_mode is {self.truncation_mode!r}: rows lose the end of their answer or nothing "
                 "(truncate_long_rows), never their prompt; use keep_start"
             )
-        if self.packing and self.packing_strategy == "wrapped":
-            faults.append(
-                "packing_strategy: wrapped lets documents attend to each other and cuts them anywhere; use bfd"
-            )
+        if (self.packing or self.eval_packing) and self.packing_strategy == "wrapped" and not self.wraps_rows:
+            faults.append("packing_strategy: wrapped cuts rows anywhere, and a correction from its draft; use bfd")
         if self.packing and self.max_length is None:
             faults.append("packing needs max_length: it is the length of a packed row")
         if self.padding_free and not self.packing and self.max_length is not None:
@@ -196,10 +236,6 @@ class ExampleFields(TextFields):
         if self.activation_offloading and self.device.type == "cpu":
             faults.append("activation_offloading moves activations to the CPU, and this run is on the CPU")
         return faults
-
-    def imply(self) -> None:
-        # Answers alone carry loss: TRL would look for turns in rows of ids.
-        self.assistant_only_loss = False
 
 
 @dataclass
@@ -212,6 +248,10 @@ class PairFields(TextFields):
         chat_template_path (`str`, *optional*):
             A model whose chat template is cloned, or a `.jinja` file; as in [`~trl.SFTConfig`].
     """
+
+    dataset_text_field: ClassVar[str] = "text"
+    assistant_only_loss: ClassVar[bool] = True
+    completion_only_loss: ClassVar[bool] = True
 
     eos_token: str | None = field(default=None, metadata={"help": "Token that ends an answer."})
     chat_template_path: str | None = field(

@@ -27,6 +27,7 @@ from ..decoding.sampling import KeyedSampler, rows_at_a_time
 from ..errors import ConfigError, DataError
 from ..examples.build import build_examples
 from ..examples.example import Example, ExampleSet
+from ..examples.forms import require_prompts
 from ..examples.tokens import stop_tokens, unnamed_tokens
 from .parallel import anywhere
 
@@ -110,6 +111,7 @@ class GapCallback(TrainerCallback):
         if not isinstance(eval_examples, ExampleSet):
             options: dict[str, Any] = {"source": "eval_examples", "assistant_turns": "last", "max_length": None}
             eval_examples = build_examples(eval_examples, tokenizer, stops=sorted(self._stops), **options)
+        require_prompts(eval_examples, "GapCallback asks each prompt")
         examples = list(eval_examples.by_turn(self._stops))
         ids, prompts = [example.id for example in examples], [example.prompt for example in examples]
         check_examples(model, ids, {"prompt": prompts, "reference": [example.reference for example in examples]})

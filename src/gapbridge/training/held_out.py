@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from datasets import Dataset
 
 from ..errors import DataError
 from ..examples.example import ExampleSet
+from ..examples.forms import formatted, readable
 from .arguments import EVAL, as_data_set, source_of
 from .building import Rows, build_rows, trainable
 from .vocabulary import check_vocabulary
@@ -36,6 +37,7 @@ class HeldOut(_Behind):
     _own_eval_dataset: Dataset | dict[str, Dataset] | None = None
     _own_prefix: str | None = None  # of the metrics, while own contexts are evaluated
     _reading_args: Any = None  # the configuration as it was given: constructors write into theirs
+    _text_of_row: Callable[[dict[str, Any]], str] | None = None  # TRL's `formatting_func`
 
     @classmethod
     def evaluates_own_contexts(cls, args: Any) -> bool:
@@ -83,7 +85,8 @@ class HeldOut(_Behind):
             )
         found = as_data_set(dataset, source)
         if not isinstance(found, ExampleSet):
-            found = method.read(found, tokenizer, self.model, args, source, max_length=args.max_length)
+            found = formatted(readable(found, source), self._text_of_row, args.dataset_text_field)
+            found = method.read(found, tokenizer, self.model, args, source, max_length=args.row_limit(EVAL))
         check_vocabulary(self.model, tokenizer, {EVAL: found}, args.pad_token)
         method.check(tokenizer, found, args)
         return self._prepare(build_rows(method, EVAL, found, tokenizer, args), EVAL)

@@ -14,7 +14,6 @@ import copy
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -26,13 +25,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 
 from ..compat import show_head_bias
 from ..contexts.fill import Contexts
-from ..decoding import Draft
 from ..decoding.mode import place_for_generation
 from ..errors import ConfigError
 from ..examples.build import build_examples
 from ..examples.example import ExampleSet
+from ..examples.forms import formatted, readable
 from ..examples.tokens import stop_tokens
 from .account import Account, Counts
+from .answer_mode import AnswerMode
 from .arguments import (
     EVAL,
     EVAL_OWN,
@@ -68,26 +68,6 @@ from .vocabulary import check_vocabulary
 
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class AnswerMode:
-    """A way of answering that a method brings, besides the direct one.
-
-    help: what it does.
-    options: what it can be told on the command line, each with its help.
-    settings: from a recipe's configuration, of whatever method, to the mode's settings as JSON values.
-    answer: `answer(model, tokenizer, prompts, first, ids=, conversational=, date=, chat_template_kwargs=, settings=,
-        max_completion_length=, options=, on_finished=)` → drafts; `first` are the direct answers to the same prompts,
-        `chat_template_kwargs` the arguments of the chat template for each of them.
-    any_model: whether every model can answer so. `--mode both` leaves out what only the method's own models can.
-    """
-
-    help: str
-    options: dict[str, str]
-    settings: Callable[[Any], dict[str, Any]]
-    answer: Callable[..., list[Draft]]
-    any_model: bool = True
 
 
 class Method(HeldOut, Account, Guards):
@@ -142,7 +122,12 @@ class Method(HeldOut, Account, Guards):
         max_length: int | None,
         assistant_turns: str | None = None,
     ) -> ExampleSet:
-        """The examples of a data set; `assistant_turns` as the configuration says where it is None."""
+        """The examples of a data set.
+
+        Args:
+            assistant_turns: as the configuration says where it is None. Else rows are asked rather than trained, and
+                have a prompt wherever their form has one.
+        """
         return build_examples(
             dataset,
             tokenizer,
@@ -155,6 +140,9 @@ class Method(HeldOut, Account, Guards):
             assistant_turns=args.assistant_turns if assistant_turns is None else assistant_turns,
             date=args.template_date,
             chat_template_kwargs=args.chat_template_kwargs,
+            text_field=args.dataset_text_field,
+            assistant_only_loss=args.assistant_only_loss or assistant_turns is not None,
+            completion_only_loss=args.completion_only_loss or assistant_turns is not None,
         )
 
     @classmethod
@@ -225,9 +213,7 @@ class Method(HeldOut, Account, Guards):
     def argument_faults(cls, args: Any, given: dict[str, Any]) -> list[str]:
         """What the trainer behind would take and this package does not, of a configuration and of what is `given` to
         the constructor besides."""
-        if given.get("formatting_func") is None:
-            return []
-        return ["formatting_func is not supported: bring the data to `prompt` and `completion` first"]
+        return []
 
     @classmethod
     def trainer_arguments(cls, model: PreTrainedModel | PeftModel, args: Any, *, uses_peft: bool) -> dict[str, Any]:
@@ -266,7 +252,6 @@ class Method(HeldOut, Account, Guards):
             "compute_metrics": compute_metrics,
             "optimizer_cls_and_kwargs": optimizer_cls_and_kwargs,
             "preprocess_logits_for_metrics": preprocess_logits_for_metrics,
-            "formatting_func": formatting_func,
         }
         kwargs |= {name: value for name, value in behind.items() if value is not None}
         method = type(self)
@@ -284,7 +269,7 @@ class Method(HeldOut, Account, Guards):
         if args.merge_adapter:
             check_mergeable(model, peft_config)
         with TakenBack(Path(args.output_dir) / EXAMPLES, active=args.process_index == 0) as prepared:
-            parts = method._examples(given, tokenizer, model, args)
+            parts = method._examples(given, tokenizer, model, args, formatting_func)
             if len(parts) == 1:
                 args.eval_on_start = False  # transformers would stop at the start of training
             check_vocabulary(model, tokenizer, parts, args.pad_token)
@@ -299,20 +284,20 @@ class Method(HeldOut, Account, Guards):
             }
             kwargs = {**method.trainer_arguments(model, args, uses_peft=peft_config is not None), **kwargs}
             set_seed(args.seed)
-            self._reading_args = copy.copy(args)
-            args.imply()
-            super().__init__(
-                model=model,
-                args=args,
-                data_collator=data_collator,
-                train_dataset=first[TRAIN],
-                eval_dataset=by_name(first),
-                processing_class=tokenizer,
-                callbacks=callbacks,
-                optimizers=optimizers,
-                peft_config=peft_config,
-                **kwargs,
-            )
+            self._reading_args, self._text_of_row = copy.copy(args), formatting_func
+            with args.implied():
+                super().__init__(
+                    model=model,
+                    args=args,
+                    data_collator=data_collator,
+                    train_dataset=first[TRAIN],
+                    eval_dataset=by_name(first),
+                    processing_class=tokenizer,
+                    callbacks=callbacks,
+                    optimizers=optimizers,
+                    peft_config=peft_config,
+                    **kwargs,
+                )
             show_head_bias(self.model)
             if on_checked is not None:
                 on_checked()
@@ -336,6 +321,7 @@ class Method(HeldOut, Account, Guards):
         tokenizer: PreTrainedTokenizerBase,
         model: PreTrainedModel | PeftModel,
         args: Any,
+        formatting_func: Callable[[dict[str, Any]], str] | None,
     ) -> dict[str, ExampleSet]:
         """The examples of what the constructor was given, kept in `args.output_dir` where it read them itself."""
         parts: dict[str, ExampleSet] = {}
@@ -346,7 +332,9 @@ class Method(HeldOut, Account, Guards):
                 continue
             identity = identity or reading_identity(cls, tokenizer, model, args)
             source = "train_dataset" if part == TRAIN else source_of(name_of(part))
-            read = partial(cls.read, dataset, tokenizer, model, args, source, max_length=args.max_length)
+            dataset = formatted(readable(dataset, source), formatting_func, args.dataset_text_field)
+            limit = args.row_limit(part)
+            read = partial(cls.read, dataset, tokenizer, model, args, source, max_length=limit)
             parts[part] = read_once(cls, Path(args.output_dir) / EXAMPLES, part, dataset, identity, args, read)
         return parts
 

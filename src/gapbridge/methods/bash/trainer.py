@@ -86,6 +86,7 @@ class BASHTrainer(Method, SFTTrainer):
             counts["sampled"] += sum(sampled)
             counts["differing"] += sum(a != b for a, b in zip(tokens, example.reference, strict=True))
             row = bash_row(example.prompt, tokens, example.reference, example.trailer, example.trained)
+            row["labels"][: len(example.prompt)] = example.prompt_labels()
             if not evaluation:
                 counts["masked"] += mask_after_replaced(row, args.mask_after_replaced)
             drawn = [*[False] * len(example.prompt), *sampled, *[False] * len(example.trailer)]

@@ -56,6 +56,11 @@ class PauseFields(ExampleFields):
             faults.append(f"pause_placement is {self.pause_placement!r}: choose {' or '.join(PLACEMENTS)}")
         if not 0 <= self.pause_fraction < 1:
             faults.append(f"pause_fraction is {self.pause_fraction}: it must lie in [0, 1)")
+        if self.trains_whole_rows and self.pauses_after_prompt:
+            faults.append(
+                "assistant_only_loss and completion_only_loss: false trains whole rows, which have no end of a prompt "
+                "for pauses; set pause_placement: random, or leave them out"
+            )
         if not self.pause_token.strip():
             faults.append("pause_token is empty: give the text of a token, such as <|pause|>")
         return faults

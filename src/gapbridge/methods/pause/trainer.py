@@ -91,7 +91,8 @@ class PauseTrainer(Method, SFTTrainer):
             if pause is not None:
                 if args.at_random:
                     wanted = round(args.pause_fraction * len(row["input_ids"]))
-                    room = wanted if args.max_length is None else args.max_length - len(row["input_ids"])
+                    limit = args.row_limit("eval" if evaluation else "train")
+                    room = wanted if limit is None else limit - len(row["input_ids"])
                     counts["short"] += room < wanted
                     row = with_random_pauses(row, pause, min(wanted, room), args.seed)
                 mask_pauses(row, pause)

@@ -24,6 +24,8 @@ class RACFields(DraftFields, ExampleFields):
             decaying. 1 is SFT.
     """
 
+    wraps_rows = False
+
     correction_prompt: str = field(
         default=CORRECTION_PROMPT, metadata={"help": "The request that stands between draft and reference."}
     )
@@ -33,6 +35,11 @@ class RACFields(DraftFields, ExampleFields):
 
     def faults(self) -> list[str]:
         faults = super().faults()
+        for name in ("assistant_only_loss", "completion_only_loss"):
+            if not vars(self)[name]:
+                faults.append(
+                    f"{name} is false: RAC learns to correct an answer, and a whole row has none; leave it out"
+                )
         if not 0 <= self.reference_rows <= 1:
             faults.append(f"reference_rows is {self.reference_rows}: it must lie in [0, 1]")
         if not self.correction_prompt.strip():

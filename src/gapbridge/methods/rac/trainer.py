@@ -15,6 +15,7 @@ from ...contexts.fill import Contexts
 from ...decoding import Draft
 from ...errors import DataError
 from ...examples.example import ExampleSet
+from ...examples.forms import require_prompts
 from ...examples.lots import lot
 from ...training.building import Pairs
 from ...training.citations import CEN_2025
@@ -66,6 +67,7 @@ class RACTrainer(Method, SFTTrainer):
     def read(cls, dataset: Dataset, *args: Any, **kwargs: Any) -> ExampleSet:
         """As in `Method`, one example a trained turn: each is answered, and corrected, by itself."""
         examples = super().read(dataset, *args, **kwargs)
+        require_prompts(examples, "RAC drafts an answer to each prompt")
         return examples.by_turn(examples.stops)
 
     @classmethod

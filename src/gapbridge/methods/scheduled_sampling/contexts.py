@@ -60,8 +60,9 @@ class CoinPlaces:
         coins = torch.zeros(input_ids.shape, dtype=torch.bool)
         starts, tokens = [], 0
         for row, ids in enumerate(rows):
-            # A prompt has at least one token, and a row at least one label: the first label opens the reference.
-            start = trained[row].index(True)
+            # A row has at least one label. The first one opens the reference, or stands on the first token, which no
+            # model predicts.
+            start = max(1, trained[row].index(True))
             end = start + self._reference_length(ids[start:], trained[row][start : len(ids)])
             stays = fixed_positions(ids[start:end], trained[row][start:end], self._control)
             flips = coin_flips(keys[row].expand(end - start, 2), torch.arange(end - start), mixture_coefficient)

@@ -17,6 +17,7 @@ from ...contexts.store import ContextStore
 from ...decoding import Draft
 from ...errors import DataError, StoreError
 from ...examples.example import Example, ExampleSet
+from ...examples.forms import require_prompts
 from ...training.account import Counts
 from ...training.building import Pairs
 from ...training.preferences import PreferenceMethod
@@ -56,6 +57,7 @@ class SPINTrainer(PreferenceMethod, DPOTrainer):
     def read(cls, *args: Any, **kwargs: Any) -> ExampleSet:
         """As in `Method`, one example a trained turn: each is answered by itself."""
         examples = super().read(*args, **kwargs)
+        require_prompts(examples, "SPIN drafts an answer to each prompt")
         return examples.by_turn(examples.stops)
 
     @classmethod
