@@ -188,6 +188,16 @@ def test_evaluate_refuses_what_the_constructor_refuses(make: Make) -> None:
         make("spin").evaluate(CHATS)
 
 
+def test_streams_have_no_numbers_for_precomputed_references(make: Make, tmp_path: Path) -> None:
+    stream = PAIRS.to_iterable_dataset()
+    for given in ({"train": stream}, {"eval_dataset": stream}, {"eval_dataset": {"a": stream}}):
+        with pytest.raises(DataError, match="precompute_ref_log_probs is not supported with IterableDataset"):
+            make("dpo", precompute_ref_log_probs=True, **given)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(DataError, match=r"eval_dataset\['a'\]: got a stream, expected"):
+        make("dpo", precompute_ref_log_probs=True).evaluate({"a": stream})
+
+
 def test_faults_of_both_data_sets_are_told_at_once(make: Make) -> None:
     with pytest.raises(GapbridgeError) as raised:
         make("sft", train=CHATS.to_iterable_dataset(), eval_dataset={"a": 1})

@@ -17,6 +17,7 @@ from ..examples.example import ExampleSet
 
 TRAIN, EVAL, EVAL_OWN = "train", "eval", "eval_own"  # the parts of a trainer's data
 
+_BY_INDEX = ": precompute_ref_log_probs is not supported with IterableDataset"
 _WANTED = "expected a datasets.Dataset or an ExampleSet"
 
 
@@ -83,10 +84,13 @@ def own_configuration(kind: type[Any], args: Any, trainer: str) -> Any:
         return kind(**{key: value for key, value in values.items() if value is not None or not key.endswith("_token")})
 
 
-def given_data(train_dataset: Any, eval_dataset: Any) -> dict[str, Dataset | ExampleSet]:
+def given_data(train_dataset: Any, eval_dataset: Any, *, by_index: bool) -> dict[str, Dataset | ExampleSet]:
     """The data sets by part.
 
     An evaluation reads all of a stream anyway, so that one among the held-out data sets is read into memory here.
+
+    Args:
+        by_index: whether something is kept for each row by its number, so that streams are refused, as in TRL.
 
     Raises:
         DataError: listing every one that is no data set.
@@ -95,7 +99,7 @@ def given_data(train_dataset: Any, eval_dataset: Any) -> dict[str, Dataset | Exa
     if not isinstance(train_dataset, (Dataset, ExampleSet)):
         faults.append(
             f"train_dataset is {type(train_dataset).__name__}, {_WANTED}: `train_dataset` is required, and contexts "
-            "are made of all its rows before training. Load one split, without streaming"
+            f"are made of all its rows before training. Load one split, without streaming{_BY_INDEX * by_index}"
         )
     several = isinstance(eval_dataset, dict)
     held_out: dict[Any, Any] = eval_dataset if several else {} if eval_dataset is None else {None: eval_dataset}
@@ -110,7 +114,9 @@ def given_data(train_dataset: Any, eval_dataset: Any) -> dict[str, Dataset | Exa
     parts: dict[str, Dataset | ExampleSet] = {}
     for name, value in held_out.items():
         try:
-            parts[part_of(None if name is None else str(name))] = as_data_set(value, source_of(name))
+            parts[part_of(None if name is None else str(name))] = as_data_set(
+                value, source_of(name), by_index=by_index
+            )
         except DataError as error:
             faults += error.faults
     if faults:
@@ -123,12 +129,14 @@ def source_of(name: str | None) -> str:
     return "eval_dataset" if name is None else f"eval_dataset[{name!r}]"
 
 
-def as_data_set(value: Any, source: str) -> Dataset | ExampleSet:
+def as_data_set(value: Any, source: str, *, by_index: bool) -> Dataset | ExampleSet:
     """A held-out data set, of a stream all its rows.
 
     Raises:
-        DataError: it is none.
+        DataError: it is none, or a stream where rows have numbers.
     """
+    if isinstance(value, IterableDataset) and by_index:
+        raise DataError(f"{source}: got a stream, {_WANTED}. Load it without streaming{_BY_INDEX}")
     if isinstance(value, IterableDataset):
         return Dataset.from_list(list(value), features=value.features)
     if not isinstance(value, (Dataset, ExampleSet)):

@@ -83,7 +83,7 @@ class HeldOut(_Behind):
                 f"{source}: got a data set after the drafts were drawn, expected one that the constructor was given. "
                 f"Give it to {method.__name__} as eval_dataset"
             )
-        found = as_data_set(dataset, source)
+        found = as_data_set(dataset, source, by_index=method.reads_rows_at_once(args))
         if not isinstance(found, ExampleSet):
             found = formatted(readable(found, source), self._text_of_row, args.dataset_text_field)
             found = method.read(found, tokenizer, self.model, args, source, max_length=args.row_limit(EVAL))

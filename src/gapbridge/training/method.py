@@ -260,7 +260,7 @@ class Method(HeldOut, Account, Guards):
             args = self.config_class(f"{name.rstrip('/').split('/')[-1]}-{self._name}")
         args = own_configuration(self.config_class, args, method.__name__)
         method._check_arguments(args, kwargs)
-        given = given_data(train_dataset, eval_dataset)
+        given = given_data(train_dataset, eval_dataset, by_index=method.reads_rows_at_once(args))
         check_processes(args)
         settings = settings_of(args)  # before any trainer writes into them
         model, tokenizer = method.start(model, args, processing_class, quantization_config, peft_config)
