@@ -22,7 +22,7 @@ from ...runs.job import Job
 from ...runs.rounds import rounds_of
 from ...runs.tables import number
 from ...tasks.task import EvalTask
-from .matching import matched_steps
+from .matching import Load, matched_steps
 from .recipes import Comparison, arm_recipe, job_of
 from .running import is_matched
 from .sampling import Sample, sequences_of, take_sample
@@ -67,7 +67,9 @@ def run_dry(comparison: Comparison, task: EvalTask, workers: int) -> list[Estima
         elif is_matched(comparison, arm):
             steps = matched_steps(suite.match, control[0].load, control[1], sample.load)
         seconds = steps * step_seconds + sample.drawing_seconds * sample.examples * rounds_of(job.args)
-        seconds += held_out * _asked(comparison, arm, answer_seconds, step_seconds / sample.load.rows_per_step)
+        sequences = [tokens for row in sample.rows for tokens in sequences_of(job, row)]
+        row_seconds = step_seconds / sequences_per_step(sample.load, sequences)
+        seconds += held_out * _asked(comparison, arm, answer_seconds, row_seconds)
         left = [s for s in suite.seeds if not (comparison.place(s) / "_results" / f"{arm.name}.json").exists()]
         estimates.append(Estimate(arm.name, len(left), steps, sample.load.tokens(steps), seconds))
         del model
@@ -149,8 +151,12 @@ def seconds_of_step(job: Job, model: PreTrainedModel, sample: Sample) -> float:
         optimizer.zero_grad(set_to_none=True)
         taken.append(time.perf_counter() - started)
     model.eval()
-    sequences_per_step = sample.load.rows_per_step * len(sequences) / len(sample.rows)
-    return min(taken[1:]) * sequences_per_step / size * sample.load.passes / 3
+    return min(taken[1:]) * sequences_per_step(sample.load, sequences) / size * sample.load.passes / 3
+
+
+def sequences_per_step(load: Load, sequences: Sequence[Sequence[int]]) -> float:
+    """How many sequences as long as these an optimizer step holds: of a pair both, of a packed row all."""
+    return load.tokens(1) / (sum(map(len, sequences)) / len(sequences))
 
 
 def _show(comparison: Comparison, task: EvalTask, estimates: Sequence[Estimate], workers: int) -> None:

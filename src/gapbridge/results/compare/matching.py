@@ -16,7 +16,7 @@ from ...errors import ConfigError
 class Load:
     """What an arm's training costs, measured on a few of its rows.
 
-    rows_per_step: rows of one optimizer step.
+    rows_per_step: rows of one optimizer step; with packing these, and all others here, are packed rows.
     row_tokens: mean tokens of a row in the training forward pass.
     passes: forward passes that one of its tokens costs in a step.
     drawn_tokens: tokens fed before training, all rounds together.

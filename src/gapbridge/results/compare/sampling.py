@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -15,6 +17,7 @@ from ...runs.inputs import load_examples
 from ...runs.job import Job
 from ...runs.rounds import round_arguments, rounds_of
 from ...training.building import first_rows
+from ...training.packing import is_packed, packed_lengths
 from ...training.rows import Row
 from .matching import Load
 
@@ -25,7 +28,7 @@ _ALL = 10**9  # rows
 
 @dataclass(frozen=True)
 class Sample:
-    """An arm's load, the rows that it was measured on, and how long their contexts took."""
+    """An arm's load, the rows that it was measured on before they are packed, and how long their contexts took."""
 
     load: Load
     rows: list[Row]
@@ -47,17 +50,29 @@ def take_sample(job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizer
     started = time.perf_counter()
     rows, _ = first_rows(job.method, some, tokenizer, args, contexts and _counted(contexts, drawn), _ALL)
     seconds = time.perf_counter() - started
-    lengths = [sum(map(len, sequences_of(job, row))) for row in rows]
     rounds = rounds_of(args) if contexts is None else rounds_of(job.args)
     load = Load(
         rows_per_step=args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
-        row_tokens=sum(lengths) / max(1, len(lengths)),
+        row_tokens=sum(len(tokens) for row in rows for tokens in sequences_of(job, row)) / max(1, len(rows)),
         passes=job.method.step_passes(args),
         drawn_tokens=rounds * sum(drawn) / count * len(examples),
         rows=len(rows) / count * len(examples),
         rounds=rounds_of(job.args),
     )
+    if is_packed(args):
+        load = _packed(load, [len(row["input_ids"]) for row in rows], args)
     return Sample(load, rows, len(examples), seconds / count if contexts else 0.0)
+
+
+def _packed(load: Load, lengths: list[int], args: Any) -> Load:
+    """The load of packed rows, were all rows as long as these.
+
+    There are few of them, so that the last step of an epoch, which may have fewer, counts: `row_tokens` is the mean
+    over all places in an epoch's steps.
+    """
+    packed = packed_lengths([*islice(cycle(lengths), round(load.rows))], args)
+    places = math.ceil(len(packed) / load.rows_per_step) * load.rows_per_step
+    return replace(load, row_tokens=sum(packed) / max(1, places), rows=len(packed))
 
 
 def sequences_of(job: Job, row: Row) -> list[list[int]]:
