@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from gapbridge.display import printable
+import logging
+
+import pytest
+from conftest import BASE
+from transformers import AutoTokenizer
+
+from gapbridge.answers.session import print_table
+from gapbridge.cli import run_guarded
+from gapbridge.display import printable, say
+from gapbridge.errors import DataError
+from gapbridge.evaluation.command import print_lines
+from gapbridge.training.rows import print_rows, show_row
 
 
 def test_control_characters_are_shown() -> None:
@@ -11,3 +22,28 @@ def test_control_characters_are_shown() -> None:
     assert printable("\x1b]0;x\x1b\\\x07\r\x7f\x9b2J\ud800") == r"\x1b]0;x\x1b\\x07\x0d\x7f\x9b2J\ud800"
     controls = {chr(code) for code in (*range(32), *range(127, 160))} - {"\n", "\t"}
     assert not controls & set(printable("".join(map(chr, range(0x300)))))
+
+
+def test_nothing_of_data_reaches_a_terminal_as_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """Log messages, refusals, rows, tables and lines of figures."""
+    evil = "\x1b]0;pwned\x07\x1b[2J\x9b31m\u202e[red]"
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    tokenizer.decode = lambda ids: evil * len(ids)
+
+    def show() -> None:
+        logging.getLogger("gapbridge.data").warning("row %s", evil)
+        row = {"id": evil, "input_ids": [1, 2, 3], "labels": [-100, 5, 3], "drawn": [False, True, True]}
+        print_rows([show_row(row, tokenizer)])
+        print_table(evil, (evil, "figure"), [(evil, f"1 [{evil}")])
+        sample = {"id": evil, "label": True, "correct": False, "answer": evil, "reference": evil}
+        labels = {"model": evil, "label": evil, "count": 1, "agreement": 0.0, "disagreements": [sample]}
+        record = {"task": evil, "results": [], "corrections": [], "differences": [], "labels": [labels]}
+        print_lines(record)
+        say(evil)
+        raise DataError(["one", f"data.jsonl, row {evil}: got {evil}"])
+
+    with pytest.raises(SystemExit, match="2"):
+        run_guarded(show)
+    shown = "".join(capsys.readouterr())
+    assert not set("\x1b\x07\x9b\u202e") & set(shown)
+    assert shown.count(r"\x1b]0;pwned\x07") >= 14 and shown.count("[red]") >= 14

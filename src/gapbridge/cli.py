@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .display import PrintableFormatter, printable, say
 from .errors import ConfigError, GapbridgeError
 from .methods import names
 from .options import LAUNCHED, command_tree, launch_parser
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run_guarded(action: Callable[[], object]) -> None:
     """Run `action`; turn our errors and signals into a message without a traceback and an exit code."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
     ours = logging.getLogger("gapbridge")  # the libraries keep their own loggers
     ours.setLevel(logging.INFO)
     ours.handlers = [handler]
@@ -56,7 +57,7 @@ def run_guarded(action: Callable[[], object]) -> None:
         with stop_at_once():
             action()
     except GapbridgeError as error:
-        print(f"gapbridge: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        print(printable(f"gapbridge: {type(error).__name__}: {error}"), file=sys.stderr, flush=True)
         raise SystemExit(EXIT_USER_ERROR) from None
     except Interrupted as stop:
         print(f"gapbridge: stopped by {stop}: start the same command again to continue", file=sys.stderr, flush=True)
@@ -99,7 +100,7 @@ def perform(call: Call) -> Any:
         # What evaluates may be given options that are no keys of the recipe; the others' are all the recipe's.
         own = [] if "model" in options else overrides
         found, notes = tiny_recipe(options.config, own, command if command in names() else None)
-        print(*notes, f"{options.config}: at tiny scale {found}", sep="\n", flush=True)
+        say(*notes, f"{options.config}: at tiny scale {found}")
         options.config, overrides = str(found), [] if own else overrides
     if command == "report":
         from .results.report import run_report

@@ -2,16 +2,30 @@ r"""Text from data as a terminal may show it: control characters as `\x1b`, so t
 
 from __future__ import annotations
 
+import logging
 import re
 
 
-# C0 but the tab and the line break, DEL, C1, and halves of surrogate pairs, which no stream can encode.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+# C0 but the tab and the line break, DEL, C1, what turns the direction of writing, and halves of surrogate pairs, which
+# no stream can encode.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: object) -> str:
     r"""The text with `\x1b` for an escape character, and so on for every control character but "\n" and "\t"."""
     return _CONTROL.sub(lambda found: _escaped(ord(found[0])), str(text))
+
+
+def say(*lines: object) -> None:
+    """Print lines that may hold text from data."""
+    print(*map(printable, lines), sep="\n", flush=True)
+
+
+class PrintableFormatter(logging.Formatter):
+    """Log messages that may hold text from data."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def _escaped(code: int) -> str:

@@ -219,7 +219,7 @@ def _add_judging(parser: Parser) -> None:
         help="longest reply of the judge, its thoughts included (default: %(default)s)")  # fmt: skip
     add("--judge_token_limit_field", type=one_of("max_tokens", "max_completion_tokens"), default="max_tokens",
         metavar="NAME",
-        help="what the endpoint calls that limit (default: %(default)s, else what it asks for)")  # fmt: skip
+        help="max_tokens or max_completion_tokens: its name there (default: what is taken)")  # fmt: skip
     add("--judge_timeout", type=number, default=120.0, metavar="SECONDS",
         help="for one whole request (default: %(default)s)")  # fmt: skip
     add("--judge_concurrency", type=whole, default=8, metavar="N",

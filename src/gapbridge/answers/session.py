@@ -12,10 +12,12 @@ from peft import PeftModel
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..contexts.fingerprint import path_sketch
 from ..decoding.mode import place_for_generation
+from ..display import printable
 from ..errors import ConfigError
 from ..examples.example import ExampleSet
 from ..recipe.secrets import redacted_command
@@ -57,14 +59,15 @@ def console() -> Console:
 
 def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]], *, texts: int = 1) -> None:
     """Print a table; the first `texts` columns are text, which may be folded, the others figures, which are not."""
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0)
+    table = Table(title=Text(printable(title)), title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0)
     for name in head[:texts]:
-        table.add_column(name, overflow="fold")
+        table.add_column(Text(printable(name)), overflow="fold")
     for name in head[texts:]:
         table.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
     for row in rows:
         # Side by side, several means with their intervals are wider than a page.
-        table.add_row(*map(str, row[:texts]), *(str(cell).replace(" [", "\n[") for cell in row[texts:]))
+        cells = [*map(str, row[:texts]), *(str(cell).replace(" [", "\n[") for cell in row[texts:])]
+        table.add_row(*(Text(printable(cell)) for cell in cells))
     console().print(table)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from ..answers.session import (
     recorded_settings,
     short_name,
 )
+from ..display import printable
 from ..errors import ConfigError
 from ..files import write_json_atomic, write_text_atomic
 from ..runs.directory import environment
@@ -174,13 +175,19 @@ def _sample(answer: Answer, mode: str) -> Sample:
 def show(record: dict[str, Any], grader: str) -> None:
     """Print an evaluation's tables."""
     results = record["results"]
-    names = [result["model"] for result in results]
-    labels = [Group(short_name(result["model"], names), result["mode"], []).name for result in results]
+    labels = _labels(results)
     print_table(
         f"{record['task']}: {results[0]['count']} examples, 95 % intervals",
         ("answers of", *columns(grader)),
         [(label, *cells(result, grader)) for label, result in zip(labels, results, strict=True)],
     )
+    print_lines(record)
+
+
+def print_lines(record: dict[str, Any]) -> None:
+    """Print what stands below the table of an evaluation."""
+    results = record["results"]
+    labels = _labels(results)
     lines = [
         f"{label}: {', '.join(f'{name} {figure}' for name, figure in figures.items())}"
         for label, result in zip(labels, results, strict=True)
@@ -200,7 +207,12 @@ def show(record: dict[str, Any], grader: str) -> None:
     lines += [line for row in record.get("labels", ()) for line in _label_lines(row)]
     lines += [row["text"] for row in record.get("win_rates", ())]
     for line in lines:
-        console().print(line, highlight=False, markup=False, soft_wrap=True)
+        console().print(printable(line), highlight=False, markup=False, soft_wrap=True)
+
+
+def _labels(results: Sequence[dict[str, Any]]) -> list[str]:
+    names = [result["model"] for result in results]
+    return [Group(short_name(result["model"], names), result["mode"], []).name for result in results]
 
 
 def _label_lines(row: dict[str, Any]) -> list[str]:

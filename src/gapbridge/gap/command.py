@@ -25,6 +25,7 @@ from ..answers.session import (
     recorded_settings,
     short_name,
 )
+from ..display import say
 from ..errors import ConfigError
 from ..examples.example import ExampleSet
 from ..files import write_json_atomic
@@ -249,8 +250,8 @@ def _slip_rows(
 def show(record: dict[str, Any]) -> None:
     """Print the measures' summary."""
     found = summary(record)
-    print(f"The gap. {caption(record)}", end="\n\n")
-    print("\n".join(table("", {short_name(name, list(found)): rows for name, rows in found.items()})))
+    say(f"The gap. {caption(record)}", "")
+    say("\n".join(table("", {short_name(name, list(found)): rows for name, rows in found.items()})))
 
 
 def _signed(interval: Mapping[str, float], digits: int = 3) -> str:

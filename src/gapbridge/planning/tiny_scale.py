@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from ..display import say
 from ..errors import ConfigError, GapbridgeError
 from ..files import write_text_atomic
 from ..recipe.values import read_yaml
@@ -136,14 +137,14 @@ def run_offline(
                 continue
             named = [note.removeprefix(f"{path}: ") for note in notes]
             for note in [*named, *(note for note in checked if note.startswith("not checked"))]:
-                print(f"  {note}")
+                say(f"  {note}")
             failed += [fault if fault.startswith(path) else f"{path}: {fault}" for fault in faults]
             if faults:
                 continue
             if steps:
                 train(read_job(["--config", str(written)]))
             done = f"; {STEPS} steps a round in {time.perf_counter() - started:.1f} s" if steps else ""
-            print(f"{path}: good. {describe(whole)}{done}")
+            say(f"{path}: good. {describe(whole)}{done}")
     if failed:
         raise ConfigError(failed)
 

@@ -16,6 +16,7 @@ from trl import get_peft_config
 
 from ..contexts.fingerprint import tokenizer_fingerprint, weights_sketch
 from ..decoding.mode import is_sharded, place_for_generation
+from ..display import say
 from ..errors import ConfigError
 from ..examples.example import ExampleSet
 from ..files import write_text_atomic
@@ -197,4 +198,4 @@ def _push(model: Path, args: Any) -> None:
 
 def _say(text: str) -> None:
     if PartialState().is_main_process:
-        print(text, flush=True)
+        say(text)

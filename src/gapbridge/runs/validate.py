@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import get_peft_config
 
 from .. import methods
+from ..display import say
 from ..errors import ConfigError, GapbridgeError
 from ..examples.data import FILE_BUILDERS, check_data_config
 from ..examples.example import ExampleSet
@@ -201,8 +202,8 @@ def run_validate(
             continue
         failed += [fault if fault.startswith(path) else f"{path}: {fault}" for fault in faults]
         for note in notes:
-            print(f"  {note}")
+            say(f"  {note}")
         if not faults:
-            print(f"{path}: good. {describe(job)}")
+            say(f"{path}: good. {describe(job)}")
     if failed:
         raise ConfigError(failed)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
+from ..display import printable
 from ..examples.example import IGNORE, Example
 from ..examples.tables import in_memory, in_parts
 
@@ -59,7 +60,7 @@ def show_row(row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:
     trained = [label != IGNORE for label in labels]
     replaced = [label not in (IGNORE, token) for token, label in zip(ids, labels, strict=True)]
     text = Text()
-    text.append(f"id {row['id']}", style="bold")
+    text.append(f"id {printable(row['id'])}", style="bold")
     text.append(f"   {len(ids)} tokens, {sum(trained)} with loss ({_share(sum(trained), len(ids))})")
     if any(drawn) or any(replaced):
         own = sum(drawn)
@@ -97,13 +98,13 @@ def _piece(
             for at in run:
                 text.append(f"⟦{_visible(tokenizer, labels[at])}→{_visible(tokenizer, ids[at])}⟧", style="bold red")
         else:
-            words = str(tokenizer.decode([ids[at] for at in run]))
+            words = printable(tokenizer.decode([ids[at] for at in run]))
             text.append(f"⟦{words}⟧" if is_drawn else words, style="green" if is_drawn else "")
     return text
 
 
 def _visible(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
-    return str(tokenizer.decode([token])).replace("\n", "\\n") or str(tokenizer.convert_ids_to_tokens(token))
+    return printable(tokenizer.decode([token]) or tokenizer.convert_ids_to_tokens(token)).replace("\n", "\\n")
 
 
 def _share(count: int, total: int) -> str:

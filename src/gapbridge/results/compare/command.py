@@ -18,6 +18,7 @@ from typing import Any
 from ... import methods
 from ...answers.session import OUTPUTS
 from ...contexts.records import read_record
+from ...display import say
 from ...errors import ConfigError, RunError
 from ...files import write_json_atomic, write_text_atomic
 from ...recipe.secrets import without_secrets
@@ -164,5 +165,5 @@ def write_page(directory: Path, settings: dict[str, Any], task: EvalTask) -> Pat
 def _show(rows: list[Row], words: str) -> None:
     head, lines = score_table(rows)
     columns = {name: {line[0]: line[at] for line in lines} for at, name in enumerate(head) if at}
-    print("\n".join(table("arm", columns)))
-    print(words.replace("**", ""))
+    say("\n".join(table("arm", columns)))
+    say(words.replace("**", ""))
