@@ -20,6 +20,7 @@ from .methods import names
 from .options import LAUNCHED, command_tree, launch_parser
 from .recipe.command_line import Refused
 from .recipe.values import nearest
+from .recipe.variables import set_early
 from .training.interruption import EXIT_INTERRUPTED, Interrupted, stop_at_once
 
 
@@ -88,6 +89,8 @@ def run(arguments: Sequence[str]) -> Any:
 def perform(call: Call) -> Any:
     """Import what the command needs, and run it."""
     command, options, overrides = call.command, call.options, call.overrides
+    recipes = vars(options).get("config") or []
+    set_early(recipes if isinstance(recipes, str) else recipes[0] if len(recipes) == 1 else None)
     if command == "validate" and (call.scale or options.offline):
         from .planning.tiny_scale import run_offline
 

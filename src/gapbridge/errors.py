@@ -1,20 +1,35 @@
 """The exceptions that Gapbridge raises for faults a user can mend. Each says where, what, and the way out.
 
 `GapbridgeError` is the base class: `except GapbridgeError` catches every refusal and nothing else. The command line
-turns it into a message without a traceback and exit code 2.
+turns it into a message without a traceback and exit code 2. No message holds a secret: see `public`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 
+REDACTED = "<redacted>"
+# The forms of services' tokens, wherever they stand.
+TOKEN = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{20,}|api_org_[A-Za-z0-9]{16,}|gh[opsru]_[A-Za-z0-9]{16,}|github_pat_\w{16,}"
+    r"|glpat-[\w-]{16,}|sk-(?=[\w-]{0,99}\d)(?=[\w-]{0,99}[A-Z])[\w-]{20,}|xox[a-z]-[\w-]{10,}|A(?:KIA|SIA)[A-Z0-9]{16}|AIza[\w-]{30,}"
+    r"|eyJ[\w-]{8,2000}\.[\w-]{8,4000}\.[\w-]*)"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+)
+_URL = re.compile(r"(?P<scheme>\b[a-zA-Z][a-zA-Z0-9+.-]{0,30}://)(?P<rest>[^\s\"'<>`]*)")
+
+
 class GapbridgeError(Exception):
-    """Base class. `faults` lists every fault that was found, not only the first one."""
+    """Base class. `faults` lists every fault that was found, not only the first one.
+
+    What libraries say may hold the URL that they were given: it loses user, password and query.
+    """
 
     def __init__(self, faults: str | Sequence[str]) -> None:
-        self.faults: list[str] = [faults] if isinstance(faults, str) else list(faults)
+        self.faults: list[str] = [public(fault) for fault in ([faults] if isinstance(faults, str) else faults)]
         super().__init__(self.faults)
 
     def __str__(self) -> str:
@@ -98,3 +113,22 @@ def _origin(error: BaseException) -> str:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     return "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", "")).split(".")[0]
+
+
+def public(text: str) -> str:
+    """A text whose URLs have lost user, password and query, and in which services' tokens are replaced.
+
+    A signed URL's query is its key, and what stands before the @ a password.
+    """
+    return TOKEN.sub(REDACTED, _URL.sub(lambda found: found["scheme"] + _bare(found["rest"]), text))
+
+
+def _bare(rest: str) -> str:
+    """What follows `://`, without user and query. A password may hold the signs that end a host."""
+    host = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    port = host.partition(":")[2]
+    if "@" in host:
+        rest = rest[host.rfind("@") + 1 :]
+    elif port and not port.isdigit():
+        rest = rest[rest.rfind("@") + 1 :]
+    return rest.partition("?")[0]

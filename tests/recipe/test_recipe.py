@@ -68,7 +68,7 @@ def test_command_line_wins(tmp_path: Path) -> None:
         ({"method": "bsh"}, "method is 'bsh'"),
         ({"model_name_or_path": "absent"}, "model_name_or_path is not set"),
         ({"output_dir": "absent"}, "output_dir is not set"),
-        ({"env": "A=1"}, "env is 'A=1'"),
+        ({"env": "A=1"}, "env: got str, expected a mapping"),
         ({"lr_scheduler_type": "cosin"}, "lr_scheduler_type"),
         ({"eval_strategy": "sometimes"}, "eval_strategy"),
     ],

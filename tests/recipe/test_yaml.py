@@ -98,13 +98,15 @@ def test_data_sets_may_be_called_no(tmp_path: Path) -> None:
 
 
 def test_environment_variables_are_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = {"GB_A": "no", "GB_B": "010", "GB_C": "1:30", "GB_D": "true", "GB_E": "1e3", "GB_F": "2024-05-01"}
+    names = {"GB_A": "no", "GB_B": "010", "GB_C": "1:30", "GB_E": "1e3", "GB_F": "2024-05-01"}
     for name in names:
         monkeypatch.setenv(name, "before")
     parsed(tmp_path, "env:", *(f"  {name}: {value}" for name, value in names.items()))
     import os
 
     assert {name: os.environ[name] for name in names} == names
+    parsed(tmp_path, "env: {GB_A: true, GB_B: 'true', GB_C: 3}")
+    assert [os.environ[name] for name in ("GB_A", "GB_B", "GB_C")] == ["True", "true", "3"]  # as TRL
 
 
 @pytest.mark.parametrize(

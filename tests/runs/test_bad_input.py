@@ -104,7 +104,7 @@ RECIPES: dict[str, tuple[Change, str, str]] = {
     "streaming": (keys(streaming=True), "ConfigError", "streaming is not supported"),
     "no rows wanted": (keys(max_train_examples=0), "ConfigError", "max_train_examples is 0"),
     "evaluation without data": (keys(eval_strategy="epoch"), "ConfigError", "give `eval_datasets`"),
-    "environment no mapping": (keys(env="A=1"), "ConfigError", "env is 'A=1'"),
+    "environment no mapping": (keys(env="A=1"), "ConfigError", "env: got str, expected a mapping"),
     "environment no text": (keys(env={"A": [1]}), "ConfigError", "is no environment variable"),
     "old and new key": (keys(max_seq_length=64, max_length=64), "ConfigError", "are the same setting"),
     "no reference rows": (keys(method="rac", reference_rows=1.1), "ConfigError", "reference_rows"),

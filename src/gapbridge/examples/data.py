@@ -14,7 +14,7 @@ from datasets import Dataset, DatasetDict
 from trl import DatasetMixtureConfig, ScriptArguments, get_dataset
 from trl.scripts.utils import DatasetConfig
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, public
 from ..files import writing
 from ..recipe.values import type_fault
 from .forms import TEXT_FIELD, as_messages
@@ -225,11 +225,12 @@ def _load(entries: list[DatasetConfig]) -> Dataset:
 
 
 def _describe(entries: list[DatasetConfig]) -> str:
+    """Where data come from, for messages, records and model cards: without what a URL holds of secrets."""
     parts = []
     for entry in entries:
         files = entry.data_files or entry.data_dir
         parts.append(f"{files if files else entry.path}{f' ({entry.name})' if entry.name else ''} [{entry.split}]")
-    return ", ".join(parts)
+    return public(", ".join(parts))
 
 
 def _first(dataset: Dataset, count: int | None) -> Dataset:

@@ -17,7 +17,7 @@ from typing import Any, get_type_hints
 from datasets import Dataset, concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetsError
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, public
 from ..recipe.values import nearest, type_fault
 
 
@@ -161,7 +161,7 @@ def _take(part: MixturePart, seed: int) -> Dataset:
 
 
 def _described(part: MixturePart) -> str:
-    return f"{part.id}{f' ({part.config})' if part.config else ''} [{part.split}]"
+    return public(f"{part.id}{f' ({part.config})' if part.config else ''} [{part.split}]")
 
 
 def _faults(given: Mapping[Any, Any], kind: type[Any], where: str, others: set[str]) -> list[str]:

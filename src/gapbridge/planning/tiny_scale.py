@@ -18,6 +18,7 @@ import yaml
 from ..display import say
 from ..errors import ConfigError, GapbridgeError
 from ..files import write_text_atomic
+from ..recipe.secrets import without_secrets
 from ..recipe.values import read_yaml
 from ..runs.job import Job, read_job
 from ..runs.train import train
@@ -91,7 +92,7 @@ def tiny_recipe(
         ConfigError: the recipe has faults, all of them listed.
     """
     job = read_job(["--config", path, *overrides, *cpu_option(overrides)], method)
-    keys = {"method": job.name, **job.recipe.keys}
+    keys = {"method": job.name, **without_secrets(job.recipe.keys)}
     notes: list[str] = []
     keys |= _data_keys(job, keys, notes) | _model_keys(job, Path(path), folder, notes)
     for name, value in _LEFT_OUT.items():

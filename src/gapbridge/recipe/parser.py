@@ -22,7 +22,10 @@ from trl import TrlParser
 from ..errors import ConfigError, refusals
 from .handbook_keys import preference_marks, without_effect
 from .old_keys import RENAMED, TRACKING, translate, translate_options
+from .secrets import redacted
 from .values import as_list, nearest, plain, read_yaml, value_fault
+from .variables import environment_faults, too_late
+from .yaml_nodes import ENVIRONMENT_VALUE
 
 
 logger = logging.getLogger(__name__)
@@ -89,16 +92,9 @@ class RecipeParser(TrlParser):
         if method is not None and method not in self._methods:
             faults.append(f"{path}: method is {method!r}: choose one of {', '.join(self._methods)}")
         environment = values.pop("env", None) or {}
+        faults += [f"{path}: {fault}" for fault in environment_faults(environment)]
         if not isinstance(environment, dict):
-            faults.append(f"{path}: env is {environment!r}: it must map names to values")
             environment = {}
-        for name, value in environment.items():
-            if (
-                not (isinstance(name, str) and name.isidentifier())
-                or isinstance(value, (list, dict))
-                or "\0" in str(value)
-            ):
-                faults.append(f"{path}: env: {name!r}: {value!r} is no environment variable")
         surroundings = {"env": dict(environment)} if environment else {}
         actions = {action.dest: action for action in self._actions}
         marks = [] if self._preferences or method is not None else preference_marks(values, set(actions))
@@ -118,7 +114,7 @@ class RecipeParser(TrlParser):
                 continue
             fault = value_fault(value, hints[key], actions[key])
             if fault:
-                faults.append(f"{path}: {key} is {value!r}: {fault}")
+                faults.append(f"{path}: {key} is {redacted(key, value)!r}: {fault}")
             elif why := without_effect(key):
                 notes.append(f"{path}: {key} has no effect here: {why}")
         arguments, tracked = translate_options(arguments, set(actions), notes, faults, environment)
@@ -129,6 +125,8 @@ class RecipeParser(TrlParser):
             raise ConfigError(faults)
         for note in notes:
             logger.info(note)
+        for late in too_late(environment):
+            logger.warning("%s: %s", path, late)
         os.environ.update({name: str(value) for name, value in environment.items()})
         # The dataclasses change the lists and mappings that they are given.
         written = copy.deepcopy({key: value for key, value in values.items() if key not in given})
@@ -147,7 +145,11 @@ class RecipeParser(TrlParser):
     def _read_as(self, hints: dict[str, Any]) -> dict[str, Any]:
         """The types as which the keys of a file are read, old ones among them."""
         old = {key: hints[todays] for key, todays in RENAMED.items() if todays in hints}
-        surroundings = {"env": dict[str, str], "dataset_splits": list[str], **dict.fromkeys(TRACKING, str)}
+        surroundings = {
+            "env": dict[str, ENVIRONMENT_VALUE],
+            "dataset_splits": list[str],
+            **dict.fromkeys(TRACKING, str),
+        }
         own = [kind.READ_AS for kind in self.dataclass_types if "READ_AS" in vars(kind)]
         return {**surroundings, **old, **hints, **{key: kind for keys in own for key, kind in keys.items()}}
 

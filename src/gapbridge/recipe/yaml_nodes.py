@@ -16,6 +16,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 
 
+# TRL gives the environment `True` for `true`; what YAML 1.1 alone takes for a truth value is text there.
+ENVIRONMENT_VALUE = str | int | bool
 MOST_VALUES = 100_000  # of a recipe, each alias counted as what it stands for
 
 _TAG = "tag:yaml.org,2002:"
@@ -130,6 +132,9 @@ class _Reading:
         meaning = _meaning(node)
         if meaning is None or isinstance(meaning, str):
             return meaning
+        old_word = isinstance(meaning, bool) and node.value.lower() not in ("true", "false")
+        if hint == ENVIRONMENT_VALUE and old_word:
+            return node.value
         if _takes_text(hint) and type(meaning) not in alternatives(hint):
             return node.value
         if isinstance(meaning, _TwoMeanings):

@@ -32,7 +32,7 @@ from ..errors import ConfigError, RunError
 from ..files import remove_leftovers, sole_user, write_json_atomic, write_text_atomic, writing
 from ..jsonl import shown_value
 from ..recipe.parser import Recipe
-from ..recipe.secrets import redacted_command, secrets_in, without_secrets
+from ..recipe.secrets import cut_in, redacted_command, secrets_in, without_secrets
 from ..training.config import FREE_SETTINGS
 from ..training.once import EXAMPLES
 
@@ -233,11 +233,14 @@ def _is_date(value: Any) -> bool:
 
 
 def resolved_recipe(method: str, recipe: Recipe) -> str:
-    """The recipe as YAML with command-line options applied and old keys translated. Secrets are named, not kept."""
+    """The recipe as YAML with command-line options applied and old keys translated. Secrets are named, not kept, and
+    so is what a URL has lost."""
     keys = {"method": method, **without_secrets(recipe.keys)}
     text = yaml.safe_dump(keys, sort_keys=False, allow_unicode=True)
-    secrets = ", ".join(secrets_in(recipe.keys))
-    return f"# Left out, for they are secrets: {secrets}\n{text}" if secrets else text
+    secrets, cut = ", ".join(secrets_in(recipe.keys)), ", ".join(cut_in(recipe.keys))
+    head = f"# Left out, for they are secrets: {secrets}\n" if secrets else ""
+    head += f"# Without a user, password, query or token that may be a secret: {cut}\n" if cut else ""
+    return head + text
 
 
 def environment() -> dict[str, Any]:

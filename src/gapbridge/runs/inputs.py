@@ -18,6 +18,7 @@ from ..examples.example import ExampleSet
 from ..examples.forms import require_prompts
 from ..examples.template import ChatTemplate
 from ..examples.tokens import stops_of
+from ..recipe.secrets import without_secrets
 from ..training.loading import (
     load_generation_config,
     load_model,
@@ -103,7 +104,10 @@ def load_examples(
 
     if directory is None:
         return {part: read(part) for part in parts}
-    shared = {**reading_identity(job.method, tokenizer, model, job.args), "keys": asdict(job.data)}
+    shared = {
+        **reading_identity(job.method, tokenizer, model, job.args),
+        "keys": without_secrets(asdict(job.data)),
+    }  # a URL may be signed anew
     return {
         part: read_once(
             job.method, directory, part, dataset, {**shared, "source": source}, job.args, partial(read, part)
