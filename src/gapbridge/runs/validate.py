@@ -80,7 +80,7 @@ def validate(job: Job, *, all_rows: bool = False) -> tuple[list[str], list[str]]
         except GapbridgeError as error:
             faults += error.faults
     if model is None:
-        faults += starting_faults(job.args, metrics=[*job.method.evaluated_names(job.args), "aux_loss"])
+        faults += starting_faults(job.args, metrics=job.method.evaluated_names(job.args, experts=True))
     return list(dict.fromkeys(faults)), notes
 
 

@@ -153,13 +153,14 @@ class HeldOut(_Behind):
         super().log(logs, start_time)
 
     @classmethod
-    def evaluated_names(cls, args: Any, names: Iterable[str] | None = None) -> list[str]:
+    def evaluated_names(cls, args: Any, names: Iterable[str] | None = None, *, experts: bool = False) -> list[str]:
         """The metrics that `evaluate()` returns for the constructor's data sets, without their `eval_`.
 
         Args:
             names: of the held-out data sets, where they have names.
+            experts: whether the model has a loss that balances its experts.
         """
-        figures = cls.figures_of(args)
+        figures = (*cls.figures_of(args), "aux_loss") if experts else cls.figures_of(args)
         found = [*figures]  # which TRL names alike for each data set
         for prefix in [""] if names is None else [f"{name}_" for name in names]:
             found += [f"{prefix}{name}" for name in ("loss", *_TIMES)]
@@ -173,8 +174,8 @@ class HeldOut(_Behind):
         return cls.evaluated_figures
 
     def own_metrics(self) -> list[str] | None:
-        found = self.evaluated_names(self.args, self.eval_dataset if isinstance(self.eval_dataset, dict) else None)
-        return [*found, "aux_loss"] if self.aux_loss_enabled else found
+        names = self.eval_dataset if isinstance(self.eval_dataset, dict) else None
+        return self.evaluated_names(self.args, names, experts=self.aux_loss_enabled)
 
 
 def mark_prepared(dataset: Dataset) -> Dataset:
