@@ -157,6 +157,22 @@ def model_faults(path: str, revision: str | None) -> list[str]:
     return []
 
 
+def mend_generation_config(model: PreTrainedModel) -> None:
+    """Have a generation config that transformers 4 reads, and would not save: one that samples in all but `do_sample`.
+
+    Raises:
+        ValueError: it is invalid otherwise.
+    """
+    generation = model.generation_config
+    if TRANSFORMERS.major >= 5 or generation is None:
+        return
+    try:
+        generation.validate(strict=True)
+    except ValueError:
+        generation.do_sample = True
+        generation.validate(strict=True)
+
+
 def tokenizer_faults(path: str, revision: str | None) -> list[str]:
     """What transformers 4 could not read of a tokenizer that transformers 5 saved."""
     if TRANSFORMERS.major >= 5:

@@ -78,3 +78,14 @@ def test_the_number_of_examples_that_are_not_shown(tmp_path: Path, capsys: pytes
         cli.main(["sft", *options])
     said = capsys.readouterr().err
     assert "11 faults" in said and "5 more examples" in said and "example 9 " in said and "example 10 " not in said
+
+
+def test_references_without_a_row_are_refused_before_the_gap_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"prompt": "one\n", "completion": "two <tool>"}]
+    data = [{"path": "json", "data_files": write_rows(tmp_path / "rows.jsonl", rows)}]
+    model = larger(tmp_path)
+    options = recipe(tmp_path, method="sft", model_name_or_path=model, datasets=data, max_length=64)
+    said = refused(capsys, "gap", *options, "--model", model, "--output_dir", str(tmp_path / "gap"))
+    assert "rows.jsonl [train], example 0 (id" in said and "expected one below 512" in said

@@ -33,6 +33,7 @@ from ..runs.directory import environment
 from ..runs.figures import save
 from ..runs.job import Job
 from ..runs.tables import share, table
+from ..training.vocabulary import check_vocabulary
 from .measure import Gap, measure_gap
 from .plot import draw_gaps
 from .slip_scores import score_slips
@@ -126,6 +127,7 @@ def _measure(
     """A model's gap, and the slips that it was given, or its own where it was given none."""
     job = job_for(model_path, args.config, others)
     model, tokenizer, examples = load_evaluated(job, model_path, args.limit)
+    check_vocabulary(model, tokenizer, {"held out": examples})  # references are fed to it
     if slips is not None:
         slips.check(examples, model_path)
     elif args.slips:

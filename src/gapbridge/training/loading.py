@@ -23,7 +23,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 from trl import ModelConfig, clone_chat_template, get_quantization_config
 
-from ..compat import model_faults, tokenizer_faults, vocabulary_size
+from ..compat import mend_generation_config, model_faults, tokenizer_faults, vocabulary_size
 from ..errors import ConfigError, reading
 
 
@@ -86,10 +86,13 @@ def load_model(path: str | Path, args: Any, *, whole: bool = True, **options: An
     with reading(f"model {path!s}"), whole_weights(args) if whole else nullcontext():
         if adapter is None:
             _require_readable([*_size_faults(Path(path)), *model_faults(str(path), options.get("revision"))])
-            return AutoModelForCausalLM.from_pretrained(str(path), **options)
+            model = AutoModelForCausalLM.from_pretrained(str(path), **options)
+            mend_generation_config(model)
+            return model
         base, revision = _base_of(adapter, options.pop("revision", None))
         _require_readable([*_size_faults(Path(base)), *model_faults(base, revision)])
         model = AutoModelForCausalLM.from_pretrained(base, revision=revision or "main", **options)
+        mend_generation_config(model)
         _grow_for_adapter(model, adapter)
         model = PeftModel.from_pretrained(model, str(adapter), is_trainable=True)
         record_revision(model.active_peft_config, revision)
