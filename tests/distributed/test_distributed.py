@@ -155,6 +155,20 @@ def test_every_configuration_makes_the_same_run(config: str, model: Path, one_pr
     assert contents(again, "*.safetensors") == contents(first, "*.safetensors") != {}
 
 
+@pytest.mark.nightly
+@pytest.mark.parametrize("config", ["ddp", "fsdp", "zero2", "zero3"])
+def test_rows_that_fill_up_a_batch_do_not_count(config: str, model: Path, tmp_path: Path) -> None:
+    """Seven held-out rows in batches of two, four in each process at a time: one row is evaluated twice."""
+    found = []
+    for name, processes in (("single", 1), (config, 2)):
+        (tmp_path / name).mkdir()
+        options = ("--max_eval_examples", "7", "--per_device_eval_batch_size", "2", "--max_train_examples", "16")
+        jobs = [job("sft", model, tmp_path / name, processes, *options)]
+        assert launch(name, jobs, tmp_path / name, processes) == ["done"]
+        found.append(metrics(tmp_path / name / "sft" / "round_1", "eval_loss"))
+    assert found[0] == pytest.approx(found[1], rel=1e-5) and found[0]
+
+
 def check_whole(run: Path, reference: Path, start: Path, *, adapter: bool) -> None:
     """A published model loads by `from_pretrained`, has every weight, and is the one of the run in one process."""
     if adapter:
