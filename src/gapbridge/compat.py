@@ -143,6 +143,20 @@ def http_client() -> ModuleType:
     return client
 
 
+def http_errors() -> tuple[type[Exception], ...]:
+    """What huggingface_hub raises for a hub that cannot be reached, that refuses, or that must not be asked."""
+    utilities = import_module("huggingface_hub.utils")
+    # The client's own errors are no OSError where that is httpx.
+    return (OSError, utilities.HfHubHTTPError, utilities.HFValidationError, *_client_errors())
+
+
+def _client_errors() -> tuple[type[Exception], ...]:
+    try:
+        return (http_client().HTTPError,)
+    except ImportError:  # requests, whose errors are OSError
+        return ()
+
+
 def model_faults(path: str, revision: str | None) -> list[str]:
     """What transformers 4 would read wrongly, and without a word, of a model that transformers 5 saved.
 

@@ -154,9 +154,8 @@ def test_variables_that_say_which_code_is_loaded(
 
 
 def test_other_variables_are_taken() -> None:
-    names = (
-        "HF_HOME PYTHONHASHSEED PYTHONUNBUFFERED NCCL_DEBUG CUDA_VISIBLE_DEVICES WANDB_PROJECT OMP_NUM_THREADS".split()
-    )
+    names = "HF_HOME SSH_PASSPHRASE GIT_TOKEN".split()
+    names += "PYTHONHASHSEED PYTHONUNBUFFERED NCCL_DEBUG CUDA_VISIBLE_DEVICES WANDB_PROJECT OMP_NUM_THREADS".split()
     assert environment_faults(dict.fromkeys(names, "1")) == []
     assert environment_faults({"A": None})[0].startswith("env: 'A': got nothing, expected text")
 

@@ -28,6 +28,7 @@ from ..training.once import EXAMPLES, TakenBack, drop_others
 from ..training.parallel import check_processes
 from ..training.rows import LEGEND
 from .directory import RunDirectory
+from .hub import name_faults, open_repository, upload
 from .inputs import load_examples, load_start
 from .job import Job
 from .report import write_data_record, write_report
@@ -58,6 +59,8 @@ def train(job: Job) -> Path:
         TrainingError: the loss is not finite. Interrupted: SIGTERM or Ctrl-C; the same command continues.
     """
     check_processes(job.args)
+    if faults := name_faults(job.args):
+        raise ConfigError([f"{job.recipe.path}: {fault}" for fault in faults])
     run = job.run_directory()
     if run.check(job.resume) == "complete":
         _say(f"{run.path}: this run is complete, nothing to do")
@@ -68,6 +71,8 @@ def train(job: Job) -> Path:
         run.check(job.resume)  # another one may have written to it meanwhile
         with _prepared(run) as prepared:
             found = _open(job, run)
+            if found and push and PartialState().is_main_process:
+                open_repository(job.args)
             opened = [found] if found else []  # emptied when a trainer takes it: a model ends with its round
             del found
 
@@ -78,7 +83,7 @@ def train(job: Job) -> Path:
         if PartialState().is_main_process:
             report = write_report(run.path)
             if push:
-                _push(last_model(job.args), job.args)
+                upload(last_model(job.args), job.args)
             run.complete()
             _say(f"model: {run.path}   report: {report}")
         PartialState().wait_for_everyone()
@@ -183,17 +188,6 @@ def _new_adapter(job: Job) -> PeftConfig | None:
     if config is not None:
         record_revision(config, job.model.model_revision)
     return config
-
-
-def _push(model: Path, args: Any) -> None:
-    """Upload the final model, and nothing else of the run."""
-    from huggingface_hub import HfApi
-
-    api = HfApi(token=args.hub_token)
-    repo = api.create_repo(
-        args.hub_model_id or Path(args.output_dir).name, private=args.hub_private_repo, exist_ok=True
-    )
-    api.upload_folder(repo_id=repo.repo_id, folder_path=model, revision=args.hub_revision)
 
 
 def _say(text: str) -> None:

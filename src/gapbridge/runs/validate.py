@@ -22,6 +22,7 @@ from ..training.config import RoundFields
 from ..training.loading import load_skeleton, load_tokenizer, prepare_tokenizer, require_local
 from ..training.saving import QUANTISED
 from ..training.starting import starting_faults
+from .hub import access_faults, name_faults, repository_name
 from .inputs import load_examples, require_ending
 from .job import Job, read_job
 from .rounds import round_arguments
@@ -40,7 +41,10 @@ def validate(job: Job, *, all_rows: bool = False) -> tuple[list[str], list[str]]
     Returns:
         (faults, notes): empty faults mean that the run can start.
     """
-    faults, notes = [*key_faults(job), *_output_dir_faults(job)], list(job.recipe.notes)
+    faults = [*key_faults(job), *access_faults(job.args), *_output_dir_faults(job)]
+    notes = list(job.recipe.notes)
+    if job.args.push_to_hub and not name_faults(job.args):
+        notes.append(f"not checked: whether a hub takes the model as {repository_name(job.args)}")
     data_faults = check_data_config(job.data, job.script)
     model: PreTrainedModel | PeftModel | None = None
     tokenizer: PreTrainedTokenizerBase | None = None
@@ -86,7 +90,7 @@ def validate(job: Job, *, all_rows: bool = False) -> tuple[list[str], list[str]]
 
 def key_faults(job: Job) -> list[str]:
     """What of the keys does not go together, with nothing looked at but the recipe and whether its files are there."""
-    faults = [*job.args.faults(), *check_data_config(job.data, job.script)]
+    faults = [*job.args.faults(), *check_data_config(job.data, job.script), *name_faults(job.args)]
     if str(job.args.eval_strategy.value) != "no":
         if not (job.data.eval_datasets or job.data.splits_off or job.script.dataset_name):
             faults.append(

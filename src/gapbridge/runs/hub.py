@@ -1,0 +1,93 @@
+"""The model that a run uploads when it is complete: whether that can work is asked before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..compat import http_errors
+from ..errors import ConfigError, RunError
+
+
+def repository_name(args: Any) -> str:
+    """The repository that a run uploads to: `hub_model_id`, or the name of `output_dir`."""
+    return str(args.hub_model_id or Path(args.output_dir).name)
+
+
+def name_faults(args: Any) -> list[str]:
+    """What a hub would refuse of the repository's name, without being asked."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    if not args.push_to_hub:
+        return []
+    try:
+        validate_repo_id(repository_name(args))
+    except HFValidationError:
+        return [
+            f"hub_model_id: got {repository_name(args)!r}, expected NAME or OWNER/NAME of letters, digits, '-', '_' "
+            "and '.'. Give a name that a hub takes"
+        ]
+    return []
+
+
+def access_faults(args: Any) -> list[str]:
+    """Why nothing can be uploaded from here, as far as it shows without asking a hub."""
+    from huggingface_hub import constants, get_token
+
+    if not args.push_to_hub:
+        return []
+    if constants.HF_HUB_OFFLINE:
+        return [
+            "push_to_hub: got HF_HUB_OFFLINE in the environment, expected a hub. Unset it, or leave push_to_hub out"
+        ]
+    if not (args.hub_token or get_token()):
+        return ["push_to_hub: got no token, expected one that may write. Run `hf auth login`, or set HF_TOKEN"]
+    return []
+
+
+def open_repository(args: Any) -> str:
+    """Make the repository and branch that a run uploads to, where they are not there.
+
+    Returns:
+        The repository's id, with its owner.
+
+    Raises:
+        ConfigError: the hub cannot be reached, or refuses token or name.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=args.hub_token)
+    name = repository_name(args)
+    try:
+        found: str = api.create_repo(name, private=args.hub_private_repo, exist_ok=True).repo_id
+        if args.hub_revision:
+            api.create_branch(found, branch=args.hub_revision, exist_ok=True)
+    except http_errors() as error:
+        raise ConfigError(
+            f"push_to_hub: got a refusal for {name}, expected a hub that takes the model: {_first_line(error)}. "
+            "See to token and name, or leave push_to_hub out"
+        ) from error
+    return found
+
+
+def upload(model: Path, args: Any) -> None:
+    """Upload the final model, and nothing else of the run.
+
+    Raises:
+        RunError: it cannot be uploaded; where it lies, for the same command tries again.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        name = open_repository(args)
+        HfApi(token=args.hub_token).upload_folder(repo_id=name, folder_path=model, revision=args.hub_revision)
+    except (ConfigError, *http_errors()) as error:
+        raise RunError(
+            f"{model}: got a model that is trained but not uploaded: {_first_line(error)}. Start the same command "
+            "again to upload it"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return (text.splitlines() or [type(error).__name__])[0].rstrip(".")
