@@ -13,6 +13,7 @@ from gapbridge.evaluation.command import run_eval
 JUDGE = {
     "judge": None, "judge_url": None, "judge_prompt": None, "judge_api_key_env": "OPENAI_API_KEY",
     "judge_temperature": 0.01, "judge_max_tokens": 512, "judge_timeout": 120.0, "judge_concurrency": 8,
+    "judge_token_limit_field": "max_tokens",
 }  # fmt: skip
 SHARED = {"config": None, "limit": None, "seed": 0, "batch_size": 64, "mode": []}
 EVAL = {

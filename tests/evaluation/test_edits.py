@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -16,11 +18,31 @@ def _by_definition(a: list[int], b: list[int]) -> int:
     )
 
 
+def _by_rows(a: list[int], b: list[int]) -> int:
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, start=1):
+        before, row = row, [i]
+        for j, y in enumerate(b):
+            row.append(min(before[j + 1] + 1, row[j] + 1, before[j] + (x != y)))
+    return row[-1]
+
+
+def test_long_texts_take_bounded_work() -> None:
+    start = time.perf_counter()
+    assert character_error_rate("ab" * 500_000, "ba" * 500) == pytest.approx(999)
+    assert character_error_rate("漢字" * 40_000, "字漢x" * 10_000) > 1
+    assert edit_distance([1] * 50_010, [1] * 50_000) == 10
+    assert time.perf_counter() - start < 20
+
+
 def test_distances() -> None:
     rng = np.random.default_rng(0)
     for _ in range(60):
         a, b = (rng.integers(0, 3, rng.integers(0, 6)).tolist() for _ in range(2))
         assert edit_distance(a, b) == edit_distance(b, a) == _by_definition(a, b)
+    for _ in range(20):  # more entries than a machine word has bits
+        a, b = (rng.integers(0, 4, rng.integers(60, 200)).tolist() for _ in range(2))
+        assert edit_distance(a, b) == _by_rows(a, b)
     assert edit_distance([*map(ord, "kitten")], [*map(ord, "sitting")]) == 3
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gapbridge.errors import DataError
 from gapbridge.evaluation.rouge import METRICS, RougeScores, score_rouge, sentence_lines
-from gapbridge.evaluation.summaries import Group, grade_rouge, summarise
+from gapbridge.evaluation.summaries import Group, grade_edits, grade_rouge, summarise
+from gapbridge.evaluation.words import UnicodeTokenizer, is_dropped
 
 
 rouge_scorer = pytest.importorskip("rouge_score.rouge_scorer")
@@ -24,9 +27,7 @@ TEXTS = [
     ("...", REFERENCE),
     ("", REFERENCE),
 ]
-WORDS = st.sampled_from(
-    "the police killed killing a gunman relations relational. hurt! 12.5 Dr. (no.) é \n".split(" ")
-)
+WORDS = st.sampled_from("the police killed killing a gunman relations relational. hurt! 12.5 Dr. (no.) \n".split(" "))
 SUMMARIES = st.lists(WORDS, max_size=25).map(" ".join)
 
 
@@ -70,6 +71,53 @@ def test_stemming_is_an_option() -> None:
     assert (stemmed.rouge1, plain.rouge1) == (1.0, 0.0)
 
 
+SCRIPTS = {
+    "hindi": ("पूर्व प्रधानमन्त्री शिंजो आबेको हत्याले जापान स्तब्ध छ।", "शिंजो आबेको"),
+    "chinese": ("猫坐在垫子上。", "猫在垫子"),
+    "japanese": ("東京は日本の首都です。", "東京は"),
+    "thai": ("สวัสดีชาวโลก", "สวัสดี"),
+    "cyrillic": ("Москва, столица России, 2024", "столица России"),
+    "arabic": ("القاهرة عاصمة مصر", "عاصمة مصر"),
+    "hebrew": ("ירושלים היא עיר", "היא עיר"),
+    "greek": ("Η Αθήνα είναι πρωτεύουσα", "η αθήνα"),
+    "korean": ("서울은 대한민국의 수도이다", "서울은 수도이다"),
+    "vietnamese": ("Hà Nội là thủ đô của Việt Nam", "thủ đô"),
+    "mixed": ("iPhone 手机 很 好", "手机"),
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_script_has_words(script: str) -> None:
+    """A text equals itself, a part of it is near, and the figures of another text are nothing."""
+    whole, part = SCRIPTS[script]
+    itself, near, other = score_rouge([whole, part, "2025 qq"], [whole] * 3)
+    assert {vars(itself)[name] for name in METRICS} == {1.0} and itself.unicode_words
+    assert 0 < near.rouge1 < 1 and 0 < near.rougeL < 1 and 0 < near.rougeLsum < 1
+    assert {vars(other)[name] for name in METRICS} == {0.0}
+
+
+def test_unicode_words() -> None:
+    tokenizer = UnicodeTokenizer(None)
+    assert tokenizer.tokenize("Straße, ÉTÉ e\u0301te\u0301 ２０") == ["strasse", "été", "été", "20"]
+    assert tokenizer.tokenize("हत्याले छ।") == ["हत्याले", "छ"]
+    assert tokenizer.tokenize("猫abc垫 กำ_x") == ["猫", "abc", "垫", *tokenizer.tokenize("กำ"), "x"]
+    assert not is_dropped("An English text with one β in it") and is_dropped("Один")
+
+
+@pytest.mark.parametrize("reference", ["!!! ???", "…", "😀", "_"])
+def test_a_reference_without_a_word_is_named(reference: str) -> None:
+    with pytest.raises(DataError, match="row 1: the reference"):
+        score_rouge(["a", "a"], ["a", reference])
+
+
+def test_long_texts_take_bounded_work() -> None:
+    start = time.perf_counter()
+    for answer, reference in (("a b c " * 150_000, "b c a " * 3_000), ("a\nb\n" * 20_000, "b\na\n" * 20_000)):
+        (score,) = score_rouge([answer], [reference])
+        assert 0 < score.rougeLsum <= 1
+    assert time.perf_counter() - start < 30
+
+
 @pytest.mark.parametrize(
     ("text", "lines"),
     [
@@ -102,6 +150,17 @@ def test_empty_answers_score_nothing_and_count() -> None:
     assert (record["count"], record["empty"]) == (3, 2)
     assert record["rouge1"]["mean"] == pytest.approx(1 / 3) and 0 < record["rouge1"]["low"] < 1 / 3
     assert record["answer_words"] == pytest.approx(2 / 3) and record["reference_words"] == 2.0
+
+
+def test_thoughts_are_no_part_of_a_summary() -> None:
+    answers = ["<think>police came</think>", "<think>no</think>police came", "police came"]
+    group = Group("m", "direct", [{"answer": text, "reference": "police came"} for text in answers])
+    grade_rouge([group])
+    grade_edits([group])
+    assert group.values("rougeL") == [0.0, 1.0, 1.0] and group.values("cer") == [1.0, 0.0, 0.0]
+    thinking = Group("m", "direct", [{"answer": "<think>a b</think>c", "reference": "<think>a b</think>c"}])
+    grade_edits([thinking])
+    assert thinking.values("cer") == [0.0]
 
 
 def test_data_faults_are_listed_at_once() -> None:

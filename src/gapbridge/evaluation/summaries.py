@@ -15,6 +15,7 @@ from ..answers.modes import DIRECT
 from ..errors import DataError
 from ..jsonl import read_json_lines, shown_value
 from ..tasks.task import PROCEDURAL
+from .counted import without_thoughts
 from .edits import METRICS as EDITS
 from .edits import score_edits
 from .grading import grade_answers
@@ -79,7 +80,7 @@ def grade_math(groups: Sequence[Group], *, timeout: float, workers: int) -> None
 def grade_rouge(groups: Sequence[Group]) -> None:
     """Add the fields of `RougeScores` to every sample, in place."""
     for group in groups:
-        scores = score_rouge(group.values("answer"), group.values("reference"))
+        scores = score_rouge([said(sample) for sample in group.samples], group.values("reference"))
         for sample, score in zip(group.samples, scores, strict=True):
             sample.update(asdict(score))
 
@@ -88,10 +89,16 @@ def grade_oracle(groups: Sequence[Group], name: str) -> None:
     """Add the scores of a procedural task to every sample, in place, and those of ROUGE where the task asks for it."""
     task = PROCEDURAL[name]
     for sample in (sample for group in groups for sample in group.samples):
-        scores = task.score(prompt_text(sample.get("prompt", "")), sample["reference"], sample["answer"])
+        scores = task.score(prompt_text(sample.get("prompt", "")), sample["reference"], said(sample))
         sample.update(scores, correct=bool(scores["correct"]))
     if task.rouge:
         grade_rouge(groups)
+
+
+def said(sample: Sample) -> str:
+    """The answer without the model's thoughts; with them where the reference has its own."""
+    thinks = without_thoughts(sample["reference"]) != sample["reference"]
+    return str(sample["answer"]) if thinks else without_thoughts(sample["answer"])
 
 
 def prompt_text(prompt: str | list[dict[str, Any]]) -> str:
@@ -107,7 +114,7 @@ def has_right_answers(grader: str) -> bool:
 def grade_edits(groups: Sequence[Group]) -> None:
     """Add the fields of `EditScores` to every sample, in place; for every grader."""
     for group in groups:
-        scores = score_edits(group.values("answer"), group.values("reference"))
+        scores = score_edits([said(sample) for sample in group.samples], group.values("reference"))
         for sample, score in zip(group.samples, scores, strict=True):
             sample.update(asdict(score))
 
@@ -141,6 +148,7 @@ def summarise(group: Group, grader: str) -> dict[str, Any]:
     elif grader == "rouge":
         record |= {key: float(np.mean(group.values(key))) for key in ("answer_words", "reference_words")}
         record["empty"] = group.values("answer_words").count(0)
+        record["unicode_words"] = sum(group.values("unicode_words"))
     if "tokens" in group.samples[0]:
         record["answer_tokens"] = float(np.mean(group.values("tokens")))
         record["capped"] = sum(group.values("capped"))

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...errors import ConfigError
 from ...tasks.task import task_named
-from ..summaries import Group, prompt_text
+from ..summaries import Group, prompt_text, said
 from .judges import EndpointJudge, Judge, LocalJudge
 from .winrate import Pair, judge_pairs
 
@@ -55,10 +55,10 @@ def judge_groups(groups: Sequence[Group], args: argparse.Namespace, cache: Path)
     for at, group in enumerate(groups):
         rivals = {"the reference": {s["id"]: s["reference"] for s in group.samples}}
         if at:
-            rivals[groups[0].name] = {s["id"]: s["answer"] for s in groups[0].samples}
+            rivals[groups[0].name] = {s["id"]: said(s) for s in groups[0].samples}
         for rival, texts in rivals.items():
             pairs = [
-                Pair(str(s["id"]), prompt_text(s["prompt"]), s["answer"].strip(), texts[s["id"]].strip())
+                Pair(str(s["id"]), prompt_text(s["prompt"]), said(s).strip(), texts[s["id"]].strip())
                 for s in group.samples
                 if s["id"] in texts
             ]
