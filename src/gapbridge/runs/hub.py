@@ -78,10 +78,11 @@ def upload(model: Path, args: Any) -> None:
     """
     from huggingface_hub import HfApi
 
+    refusals: tuple[type[BaseException], ...] = (ConfigError, *http_errors())
     try:
         name = open_repository(args)
         HfApi(token=args.hub_token).upload_folder(repo_id=name, folder_path=model, revision=args.hub_revision)
-    except (ConfigError, *http_errors()) as error:
+    except refusals as error:
         raise RunError(
             f"{model}: got a model that is trained but not uploaded: {_first_line(error)}. Start the same command "
             "again to upload it"
