@@ -333,9 +333,14 @@ def _add_plan(commands: Any) -> None:
     add = parser.add_argument
     parser.add_argument("--config", action="append", default=[], metavar="RECIPE.yaml",
         help="the recipe; its name without --config is the same")  # fmt: skip
-    add("--gpus", type=count, default=8, metavar="N", help="devices, one process each (default: %(default)s)")
-    add("--gpu_memory", "--gpu-memory", type=number, default=80.0, metavar="GIB",
-        help="memory of a device (default: %(default)s)")  # fmt: skip
+    add(
+        "--gpus",
+        type=count,
+        metavar="N",
+        help="devices, one process each (default: 8; for a recipe with use_cpu: true this machine's CPU)",
+    )
+    add("--gpu_memory", "--gpu-memory", type=number, metavar="GIB",
+        help="memory of a device (default: 80, or what this machine has)")  # fmt: skip
     add("--tflops", type=number, metavar="T", help="what a device computes in a second, for the time it takes")
     add("--rows", type=count, metavar="N", help="rows of the training data, where they are not here")
     add("--row_tokens", type=number, metavar="N", help="their mean length in tokens; default: max_length")

@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from gapbridge import cli
 from gapbridge.errors import ConfigError
+from gapbridge.methods.pause.pause_token import add_pauses
 from gapbridge.planning.command import Plan, added_parameters, plan
 from gapbridge.planning.live_bytes import LiveBytes
 from gapbridge.planning.memory import memory
@@ -47,15 +48,17 @@ def data_in(folder: Path, count: int) -> list[dict[str, Any]]:
         ({"hidden_size": 128, "num_hidden_layers": 3, "intermediate_size": 512},
          {"per_device_train_batch_size": 4, "gradient_checkpointing": True, "gradient_accumulation_steps": 2,
           "gradient_checkpointing_kwargs": {"use_reentrant": False}}),
+        ({}, {"per_device_train_batch_size": 8, "packing": True, "max_length": 400}),
+        ({}, {"per_device_train_batch_size": 4, "method": "pause", "num_pause_tokens": 50, "max_length": 400}),
     ],
-    ids=["small", "larger, checkpointing"],
+    ids=["small", "larger, checkpointing", "packing", "pauses"],
 )  # fmt: skip
 def test_peak_memory_within_15_per_cent(shape: dict[str, Any], keys: dict[str, Any], tmp_path: Path) -> None:
     model = model_in(tmp_path / "model", **shape)
     settings: dict[str, Any] = {"gradient_checkpointing": False, **keys}
     line = recipe(
-        tmp_path, method="sft", model_name_or_path=model, datasets=data_in(tmp_path, 32), max_steps=None,
-        num_train_epochs=1, **settings,
+        tmp_path, model_name_or_path=model, datasets=data_in(tmp_path, 24), max_steps=None, num_train_epochs=1,
+        **{"method": "sft", **settings},
     )  # fmt: skip
     job = read_job(line)
     predicted = plan(job, workload(job, 1), gpus=1, usable=2**40, on_cpu=True).memories["single"].peak
@@ -104,8 +107,10 @@ def test_drawing_takes_no_more_than_is_said(
         {"method": "bash", "num_rounds": 2, "round_epochs": [1, 2]},
         {"method": "rac", "reference_rows": 0.3, "max_draft_length": 4, "temperature": 0.0},
         {"method": "sft", "max_length": 130, "on_bad_rows": "skip", "dataloader_drop_last": True},
+        {"method": "sft", "max_length": 300, "packing": True},
+        {"method": "pause", "num_pause_tokens": 60, "max_length": 240, "on_bad_rows": "skip"},
     ],
-    ids=["sft", "rounds", "rac", "bad rows"],
+    ids=["sft", "rounds", "rac", "bad rows", "packing", "pauses"],
 )
 def test_steps_are_exact(keys: dict[str, Any], tmp_path: Path) -> None:
     line = recipe(
@@ -267,3 +272,94 @@ def test_a_machine_without_gpus_plans_for_gpus(tmp_path: Path) -> None:
         for more in ([], ["--use_cpu", "true"])
     )
     assert gpu - cpu == 20 * (128 * 32 * 512 - 2**20)
+
+
+def test_a_recipe_for_a_cpu_is_planned_for_this_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = recipe(tmp_path, model_name_or_path=model_in(tmp_path / "model"), datasets=data_in(tmp_path, 8))
+    found = cli.run(["plan", *line])
+    said = capsys.readouterr().out
+    assert list(found.memories) == ["single"] and "GiB of this machine" in said and "GPU" not in said
+    assert "4 rows a step" in said and "use one process on this machine's CPU, per_device_train_batch_size 4" in said
+    assert cli.run(["plan", *line, "--gpu_memory", "0.0001"]).best is None
+    assert "nothing fits this machine's 0.0001 GiB" in capsys.readouterr().out
+    _, path = recipe(tmp_path, model_name_or_path=str(tmp_path / "model"), use_cpu=None)
+    assert "ddp" in cli.run(["plan", path]).memories, "a machine without GPUs plans for them where nothing is said"
+
+
+@pytest.mark.parametrize("placement", ["after_prompt", "random"])
+def test_pauses_are_counted(placement: str, tmp_path: Path) -> None:
+    base = {"model_name_or_path": model_in(tmp_path / "model"), "datasets": data_in(tmp_path, 8), "max_steps": None}
+    keys = {"method": "pause", "num_train_epochs": 1, "pause_placement": placement, "max_length": 400}
+    plain = workload(read_job(recipe(tmp_path, **base, **keys, num_pause_tokens=0, pause_fraction=0.0)), 1)
+    some = {"after_prompt": {"num_pause_tokens": 40}, "random": {"pause_fraction": 0.5}}[placement]
+    paused = workload(read_job(recipe(tmp_path, **base, **keys, **some)), 1)
+    tokens = paused.rounds[0].tokens - plain.rounds[0].tokens
+    if placement == "after_prompt":
+        assert tokens == 8 * 40 and paused.longest == plain.longest + 40
+        assert paused.longest_prompt == plain.longest_prompt + 40
+    else:
+        assert tokens == pytest.approx(plain.rounds[0].tokens / 2, rel=0.02)
+        assert paused.longest == plain.longest + round(plain.longest / 2)
+
+
+@pytest.mark.parametrize(
+    ("keys", "refused_ones"),
+    [
+        ({"method": "mtp", "num_future_tokens": 4}, {"zero3", "fsdp"}),
+        ({"method": "pause"}, {"zero3"}),
+        ({"method": "sft"}, set()),
+    ],
+)
+def test_what_a_method_refuses_is_not_advised(
+    keys: dict[str, Any], refused_ones: set[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = recipe(tmp_path, model_name_or_path=model_in(tmp_path / "model"), datasets=data_in(tmp_path, 4), **keys)
+    found = cli.run(["plan", *line, "--gpus", "8"])
+    assert set(found.memories) == {"ddp", "zero2", "zero3", "fsdp"} - refused_ones
+    said = capsys.readouterr().out
+    assert ("refuses to train under them" in said) == bool(refused_ones)
+
+
+@pytest.mark.parametrize(
+    "keys", [{"method": "mtp", "num_future_tokens": 1}, {"method": "pause", "num_pause_tokens": 0}]
+)
+def test_a_method_that_adds_nothing_refuses_nothing(keys: dict[str, Any], tmp_path: Path) -> None:
+    job = read_job(recipe(tmp_path, **keys))
+    assert job.method.refused_configs(job.args, None) == ()
+
+
+def test_a_model_that_knows_the_pause_may_be_sharded(tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    add_pauses(None, tokenizer, token="<|pause|>", count=3, init="mean", seed=0)
+    job = read_job(recipe(tmp_path, method="pause"))
+    assert job.method.refused_configs(job.args, tokenizer) == ()
+
+
+def test_many_rows_are_counted_on_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The longest row is looked at wherever it stands; bad rows that are skipped go by their share."""
+    rows = [{"prompt": f"{at} apples\n", "completion": "word " * (5 + at % 7)} for at in range(400)]
+    rows[171] = {"prompt": "many\n", "completion": "apple tree " * 25}
+    data = [{"path": "json", "data_files": write_rows(tmp_path / "many.jsonl", rows)}]
+    keys = {"method": "sft", "datasets": data, "max_steps": None, "num_train_epochs": 2}
+    job = read_job(recipe(tmp_path, model_name_or_path=model_in(tmp_path / "model"), **keys))
+    exact = workload(job, 1)
+    monkeypatch.setattr("gapbridge.planning.workload._PROBED", 60)
+    sampled = workload(job, 1)
+    assert (exact.sampled, sampled.sampled) == (None, 60)
+    assert sampled.examples == exact.examples == 400 and sampled.rounds[0].steps == exact.rounds[0].steps
+    assert sampled.longest == exact.longest and sampled.longest_prompt >= exact.longest_prompt - 2
+    assert sampled.rounds[0].tokens == pytest.approx(exact.rounds[0].tokens, rel=0.05)
+
+
+def test_the_time_of_heads_counts_the_unembedding_they_share(tmp_path: Path) -> None:
+    model = model_in(tmp_path / "model")
+    seconds = {}
+    for kind in ("layer", "linear"):
+        keys = {"method": "mtp", "num_future_tokens": 3, "future_head": kind, "gradient_checkpointing": False}
+        job = read_job(recipe(tmp_path, model_name_or_path=model, datasets=data_in(tmp_path, 4), **keys))
+        found = plan(job, workload(job, 1), gpus=1, usable=2**40, tflops=1.0)
+        assert found.seconds[0]
+        tokens = sum(part.tokens for part in found.work.rounds)
+        seconds[kind] = found.seconds[0] * 1e12 / (2 * 3 * tokens)  # the parameters that a token meets
+        shared = 2 * 32 * 512 if kind == "layer" else 0
+        assert seconds[kind] == pytest.approx(found.step.parameters + shared)

@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import psutil
 import torch
 from peft import PeftConfig
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from trl import get_peft_config
 
 from ..decoding.drafting import PROMPT_COLUMNS
+from ..decoding.future_heads import heads_of
 from ..decoding.limits import PassLimits
 from ..decoding.mode import caps_scores, place_for_generation
 from ..errors import ConfigError
@@ -26,6 +29,7 @@ from ..runs.tables import number, table
 from ..runs.validate import cpu_option
 from ..tasks.published import MODELS
 from ..training.draft_config import DraftFields
+from ..training.loading import load_tokenizer
 from ..training.preferences import PreferenceMethod
 from .memory import CONFIGS, PARTS, SHARDED, Memory, drawing_parts, memory
 from .simulation import Step, simulate
@@ -34,6 +38,7 @@ from .tiny_scale import origin_of
 from .workload import Workload, rows_per_step, workload
 
 
+_DEVICES, _DEVICE_MEMORY = 8, 80.0  # and GiB, where the command line says nothing of them
 USABLE = 0.9  # of a device: the rest is the driver's, and gaps between tensors
 _GIB = 2**30
 _QUANTISED = {4: 0.5 + 4 / 64, 8: 1.0}  # bytes of a weight, by its bits; of 4 bits with a scale for each 64 weights
@@ -55,6 +60,18 @@ class Plan:
     seconds: tuple[float | None, float | None]
 
 
+@dataclass(frozen=True)
+class Machine:
+    """devices: one process each. memory: of each, in GiB. is_here: it is this machine's CPU."""
+
+    devices: int
+    memory: float
+    is_here: bool
+
+    def __str__(self) -> str:
+        return f"this machine's {self.memory:.3g} GiB" if self.is_here else f"{self.devices} × {self.memory:g} GiB"
+
+
 def run_plan(args: argparse.Namespace, overrides: list[str]) -> Plan:
     """Print what a recipe takes.
 
@@ -70,21 +87,31 @@ def run_plan(args: argparse.Namespace, overrides: list[str]) -> Plan:
         raise ConfigError(faults)
     added = cpu_option(overrides)
     job = read_job(["--config", args.config, *overrides, *added])
-    work = workload(job, args.gpus, rows=args.rows, row_tokens=args.row_tokens)
     # A recipe that is planned on a machine without GPUs is not one for its CPU.
-    asked = args.measure or not added or bool(read_yaml(Path(args.config)).get("use_cpu"))
+    asked = not added or bool(read_yaml(Path(args.config)).get("use_cpu"))
+    machine = _machine(args, is_cpu=asked and job.args.use_cpu)
+    work = workload(job, machine.devices, rows=args.rows, row_tokens=args.row_tokens)
     found = plan(
         job,
         work,
-        gpus=args.gpus,
-        usable=args.gpu_memory * _GIB * USABLE,
+        gpus=machine.devices,
+        usable=machine.memory * _GIB * USABLE,
         tflops=args.tflops,
-        on_cpu=asked and job.args.use_cpu,
+        on_cpu=(asked or args.measure) and job.args.use_cpu,
     )
     if args.measure:
         found = replace(found, seconds=_measured(job, work))
-    _show(job, found, args, measured=args.measure)
+    _show(job, found, args, machine)
     return found
+
+
+def _machine(args: argparse.Namespace, *, is_cpu: bool) -> Machine:
+    """The devices that the command line describes; of a recipe for a CPU this machine, where it describes none."""
+    here = is_cpu and args.gpus is None
+    devices = args.gpus or (1 if here else _DEVICES)
+    if args.gpu_memory is not None:
+        return Machine(devices, args.gpu_memory, here)
+    return Machine(devices, psutil.virtual_memory().total / _GIB if here else _DEVICE_MEMORY, here)
 
 
 def plan(
@@ -93,21 +120,23 @@ def plan(
     """What a recipe takes on `gpus` devices with `usable` bytes each, or `on_cpu`."""
     config = architecture(job)
     micro = job.args.per_device_train_batch_size
-    plain = _steps(job, config, work, cast=False)
+    simulated, plain = _steps(job, config, work, cast=False)
     # DeepSpeed casts weights to bf16, where the others keep float32 and cast as they go.
     casts = gpus > 1 and job.args.bf16 and _dtype(job) == torch.float32
-    cast = _steps(job, config, work, cast=True) if casts else plain
+    cast = _steps(job, config, work, cast=True)[1] if casts else plain
     pairs = issubclass(job.method, PreferenceMethod)
     reference = pairs and not job.uses_peft and not job.args.precompute_ref_log_probs
     drawing = _drawing(job, config, work, plain[0].weights, on_cpu)
 
     def memory_of(name: str, batch: int) -> Memory:
-        one, two = cast if name.startswith("zero") else plain
-        activations = one.activations + (two.activations - one.activations) * (batch - micro) / micro
-        step = replace(one, activations=max(0, round(activations)))
+        steps = cast if name.startswith("zero") else plain
+        curve = np.polyfit(simulated, [step.activations for step in steps], len(simulated) - 1)
+        size = work.packed_tokens(batch) if work.packed else batch
+        step = replace(steps[0], activations=max(0, round(float(np.polyval(curve, size)))))
         return memory(step, job.args, name, gpus, reference=reference, drawing=drawing, on_cpu=on_cpu)
 
-    names = [name for name in CONFIGS if (name == "single") == (gpus == 1)]
+    refused = _refused_configs(job)
+    names = [name for name in CONFIGS if (name == "single") == (gpus == 1) and name not in refused]
     if job.model.load_in_4bit or job.model.load_in_8bit:  # their weights cannot be divided
         names = [name for name in names if name not in ("zero3", "fsdp")]
     memories = {name: memory_of(name, micro) for name in names}
@@ -123,7 +152,15 @@ def plan(
         name = next((name for name in names if (name, micro) in fitting), fitting[0][0])
         best = (name, micro if (name, micro) in fitting else max(size for other, size in fitting if other == name))
     step = plain[0]
-    return Plan(work, step, memories, best, _estimated(job, work, step, gpus, tflops))
+    reused = _reused_parameters(job, config)
+    return Plan(work, step, memories, best, _estimated(job, work, step.parameters + reused, gpus, tflops))
+
+
+def _refused_configs(job: Job) -> tuple[str, ...]:
+    """The accelerate configurations that the method refuses."""
+    place = Path(origin_of(str(job.model.model_name_or_path), job.recipe.path).name)
+    tokenizer = load_tokenizer(place, job.args) if place.is_dir() else None
+    return job.method.refused_configs(job.args, tokenizer)
 
 
 def architecture(job: Job) -> PretrainedConfig:
@@ -144,17 +181,30 @@ def architecture(job: Job) -> PretrainedConfig:
         raise ConfigError(f"{job.recipe.path}: the configuration of {name} cannot be had: {error}") from error
 
 
-def _steps(job: Job, config: PretrainedConfig, work: Workload, *, cast: bool) -> tuple[Step, Step]:
-    """A step with the recipe's micro-batch, and one with twice as many rows; `cast`: with weights in bf16."""
+def _steps(job: Job, config: PretrainedConfig, work: Workload, *, cast: bool) -> tuple[list[int], list[Step]]:
+    """A step with the recipe's micro-batch, and one with twice as many rows; `cast`: with weights in bf16.
+
+    Packed rows are one row, whose mask grows with the square of its length: then of one, two and four times as many
+    tokens.
+
+    Returns:
+        The sizes, rows or with packing tokens, and a step for each.
+    """
     model, args = job.model, job.args
     dtype = torch.bfloat16 if cast else _dtype(job)
-    rows = args.per_device_train_batch_size * work.sequences
+    micro = args.per_device_train_batch_size
     options: dict[str, Any] = {
-        "length": work.longest, "checkpointing": bool(args.gradient_checkpointing), "adapter": get_peft_config(model),
+        "checkpointing": bool(args.gradient_checkpointing), "adapter": get_peft_config(model),
         "autocast": bool(args.bf16) and not cast,
     }  # fmt: skip
-    sizes = (rows, 2 * rows)
-    found = [simulate(config, dtype, rows=size, **options) for size in sizes]
+    if work.packed:
+        sizes = [work.packed_tokens(micro) * times for times in (1, 2, 4)]
+        options["masked"] = not str(model.attn_implementation).startswith("flash")
+        found = [simulate(config, dtype, rows=1, length=size, **options) for size in sizes]
+    else:
+        sizes = [micro, 2 * micro]
+        options["length"] = work.longest
+        found = [simulate(config, dtype, rows=size * work.sequences, **options) for size in sizes]
     added = added_parameters(job, config)
     found = [
         replace(step, parameters=step.parameters + added, trained=step.trained + added,
@@ -165,24 +215,40 @@ def _steps(job: Job, config: PretrainedConfig, work: Workload, *, cast: bool) ->
     # Scheduled draws look at the logits of whole rows.
     passes = job.method.step_passes(args) - 3 - issubclass(job.method, PreferenceMethod)
     logits = work.longest * config.get_text_config().vocab_size * (2 if args.bf16 else 4) if passes > 0 else 0
-    one, two = (
-        replace(step, activations=step.activations + logits * size) for step, size in zip(found, sizes, strict=True)
-    )
+    found = [
+        replace(step, activations=step.activations + logits * size * work.sequences)
+        for step, size in zip(found, sizes, strict=True)
+    ]
     if bits is None:
-        return one, two
-    linear = one.parameters - one.trained - one.embedded
-    weights = round(one.weights - linear * (dtype.itemsize - _QUANTISED[bits]))
-    return replace(one, weights=weights), replace(two, weights=weights)
+        return sizes, found
+    linear = found[0].parameters - found[0].trained - found[0].embedded
+    weights = round(found[0].weights - linear * (dtype.itemsize - _QUANTISED[bits]))
+    return sizes, [replace(step, weights=weights) for step in found]
 
 
 def added_parameters(job: Job, config: PretrainedConfig) -> int:
     """The parameters that the method adds to a model, all of them trained."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-        before = model.num_parameters()
+        before = AutoModelForCausalLM.from_config(config).num_parameters()
+    return max(0, int(_prepared(job, config).num_parameters()) - int(before))
+
+
+def _reused_parameters(job: Job, config: PretrainedConfig) -> int:
+    """The parameters that a token meets once more: heads that are layers share the model's unembedding."""
+    model = _prepared(job, config)
+    heads = heads_of(model)
+    if heads is None or heads.kind != "layer":
+        return 0
+    return len(heads) * int(model.get_output_embeddings().weight.numel())
+
+
+def _prepared(job: Job, config: PretrainedConfig) -> PreTrainedModel:
+    """The model, without weights, with what the method adds to it."""
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
         # A token more or less is nothing: any tokenizer of the model's size will do.
         job.method.prepare(model, byte_tokenizer("<s>", "</s>"), job.args)
-    return max(0, int(model.num_parameters()) - int(before))
+    return model
 
 
 def _dtype(job: Job) -> torch.dtype:
@@ -208,12 +274,12 @@ def _drawing(job: Job, config: PretrainedConfig, work: Workload, weights: float,
 
 
 def _estimated(
-    job: Job, work: Workload, step: Step, gpus: int, tflops: float | None
+    job: Job, work: Workload, parameters: int, gpus: int, tflops: float | None
 ) -> tuple[float | None, float | None]:
-    """Seconds from a stated speed: two operations a parameter and token in a forward pass."""
+    """Seconds from a stated speed: two operations a parameter that a token meets, in a forward pass."""
     if tflops is None:
         return None, None
-    a_pass = 2 * step.parameters / (tflops * 1e12 * gpus)
+    a_pass = 2 * parameters / (tflops * 1e12 * gpus)
     passes = job.method.step_passes(job.args) + bool(job.args.gradient_checkpointing)
     training = sum(part.tokens for part in work.rounds) * passes * a_pass
     if isinstance(job.args, DraftFields):
@@ -239,18 +305,21 @@ def _column(parts: Memory, usable: float) -> dict[str, str | None]:
     return {**rows, "fits": "yes" if parts.peak <= usable else "no"}
 
 
-def _show(job: Job, found: Plan, args: argparse.Namespace, *, measured: bool) -> None:
+def _show(job: Job, found: Plan, args: argparse.Namespace, machine: Machine) -> None:
     work, step, training = found.work, found.step, job.args
-    usable = args.gpu_memory * _GIB * USABLE
+    usable = machine.memory * _GIB * USABLE
     trained = "" if step.trained == step.parameters else f", {number(step.trained)} of them trained"
     counted = "counted here" if work.exact else "as published, each taken for as long as it may be"
+    if work.sampled:
+        counted = f"counted here on {work.sampled:,} of them"
     if not work.exact and args.row_tokens:
         counted = f"as published, {number(args.row_tokens)} tokens each"
     print(f"{args.config}: {job.name.upper()}, {number(step.parameters)} parameters{trained}")
-    print(f"{work.examples:,} examples ({counted}); {rows_per_step(training, args.gpus)} rows a step\n")
+    rows = "packed rows" if work.packed else "rows"
+    print(f"{work.examples:,} examples ({counted}); {rows_per_step(training, machine.devices)} {rows} a step\n")
     rounds = {
         f"round {index}": {
-            "rows": part.rows,
+            rows: part.rows,
             "steps": part.steps,
             "trained tokens": part.tokens,
             "drawn tokens": part.drawn or None,
@@ -259,25 +328,27 @@ def _show(job: Job, found: Plan, args: argparse.Namespace, *, measured: bool) ->
     }
     print("\n".join(table("", rounds)))
     columns = {name: _column(parts, usable) for name, parts in found.memories.items()}
-    print("\n".join(table("GiB on each device", columns)))
+    print("\n".join(table("GiB of this machine" if machine.is_here else "GiB on each device", columns)))
+    if machine.devices > 1 and (refused := _refused_configs(job)):
+        print(f"left out, because {job.name} refuses to train under them: {', '.join(refused)}")
     if found.best is None:
         drawing = all(sum(parts.drawing.values()) > usable for parts in found.memories.values())
         way = "lower generation_batch_tokens" if drawing else "take an adapter, more devices or a lower max_length"
-        print(f"nothing fits {args.gpus} × {args.gpu_memory:g} GiB: {way}")
+        print(f"nothing fits {machine}: {way}")
     else:
         name, micro = found.best
+        start = f"--accelerate_config {name} --num_processes {machine.devices}"
+        if machine.is_here:
+            start = "one process on this machine's CPU"
         whole = training.per_device_train_batch_size * training.gradient_accumulation_steps
-        print(
-            f"use --accelerate_config {name} --num_processes {args.gpus}, per_device_train_batch_size {micro}, "
-            f"gradient_accumulation_steps {whole // micro}"
-        )
+        print(f"use {start}, per_device_train_batch_size {micro}, gradient_accumulation_steps {whole // micro}")
     stored = sum(part.drawn for part in work.rounds) * 9  # an id of eight bytes and a flag, before compression
     kept = training.save_total_limit or sum(part.steps for part in work.rounds)
     used = found.best[0] if found.best else next(iter(found.memories))
-    parts_of_all = args.gpus if used in SHARDED else 1
+    parts_of_all = machine.devices if used in SHARDED else 1
     saved = step.weights + found.memories[used].training.get("optimizer", 0) * parts_of_all
     print(f"disk: contexts {stored / _GIB:.2f} GiB at most, a checkpoint about {saved / _GIB:.2f} GiB, {kept} kept")
     for what, seconds in zip(("training", "drawing"), found.seconds, strict=True):
         if seconds:
-            source = "measured here" if measured else f"at {args.tflops:g} TFLOP/s a device"
+            source = "measured here" if args.measure else f"at {args.tflops:g} TFLOP/s a device"
             print(f"{what}: {seconds / 3600:.2f} hours, {source}")

@@ -49,10 +49,12 @@ def simulate(
     checkpointing: bool,
     autocast: bool = False,
     adapter: PeftConfig | None = None,
+    masked: bool = True,
 ) -> Step:
-    """A step on `rows` rows of `length` tokens, with the padding mask that rows of several lengths have.
+    """A step on `rows` rows of `length` tokens, with the mask that rows of several lengths, or packed ones, have.
 
     Args:
+        masked: False for an attention that needs no mask for packed rows.
         autocast: mixed precision, bf16 over weights of `dtype`.
         adapter: train this adapter instead of the model.
     """
@@ -69,9 +71,9 @@ def simulate(
         _materialise(model)
         live.track([*model.parameters(), *model.buffers()])
         weights = live.now
-        _pass(model, rows, length, autocast)  # its gradients stay, as between two micro-batches
+        _pass(model, rows, length, autocast, masked)  # its gradients stay, as between two micro-batches
         gradients = live.now - weights
-        _pass(model, rows, length, autocast)
+        _pass(model, rows, length, autocast, masked)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         return Step(
             layers=config.get_text_config().num_hidden_layers,
@@ -100,10 +102,10 @@ def _materialise(model: nn.Module) -> None:
                 tensors[name] = made[id(tensor)]  # type: ignore[assignment]
 
 
-def _pass(model: Any, rows: int, length: int, autocast: bool) -> None:
+def _pass(model: Any, rows: int, length: int, autocast: bool, masked: bool) -> None:
     """A forward and a backward pass."""
     tokens = torch.zeros(rows, length, dtype=torch.int64)
-    mask = torch.ones(rows, 1, length, length, dtype=torch.bool)
+    mask = torch.ones(rows, 1, length, length, dtype=torch.bool) if masked else None
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         loss = model(input_ids=tokens, attention_mask=mask, labels=tokens, fused_lm_head=True).loss
     loss.backward()

@@ -6,18 +6,22 @@ rows are taken, each row as long as `max_length` or as it is said to be.
 
 from __future__ import annotations
 
+import json
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import ConfigError, StoreError
 from ..examples.example import Example, ExampleSet
 from ..examples.mixture import read_mixture
+from ..examples.tables import PART
 from ..results.compare.sampling import sequences_of
 from ..runs.inputs import load_examples
 from ..runs.job import Job, read_job
@@ -26,17 +30,20 @@ from ..runs.validate import is_local
 from ..tasks.published import DATA
 from ..training.draft_config import DraftFields
 from ..training.loading import load_skeleton, load_tokenizer, prepare_tokenizer
+from ..training.packing import is_packed, packed_lengths
 from .tiny_scale import Origin, origin_of, tiny_recipe
 
 
 _Source = tuple[ExampleSet, PreTrainedTokenizerBase]
-_PROBED = 4000  # examples that stand for data that are not here
+_PROBED = 4000  # examples that stand for more, or for data that are not here
+_LONGEST = 64  # rows that are looked at besides, for the memory that they take
 
 
 @dataclass(frozen=True)
 class Round:
-    """rows: that are trained on. steps: of the optimizer. tokens: that go through the model in training, of all
-    sequences and epochs. drawn: tokens that are fed to draw contexts, prompts and answers together."""
+    """rows: that are trained on, packed ones with packing. steps: of the optimizer. tokens: that go through the model
+    in training, of all sequences and epochs. drawn: tokens that are fed to draw contexts, prompts and answers
+    together."""
 
     rows: int
     steps: int
@@ -48,7 +55,8 @@ class Round:
 class Workload:
     """examples: of the training data. rounds: what each does. sequences: how many a row is in a step. longest,
     longest_prompt: tokens of the longest sequence, and of the longest prompt that is answered, at most. exact: whether
-    the data were counted here."""
+    the data were counted here. packed: tokens of the packed rows, the longest first; empty without packing. sampled:
+    of how many examples the counts are, where not of all."""
 
     examples: int
     rounds: list[Round]
@@ -56,6 +64,12 @@ class Workload:
     longest: int
     longest_prompt: int
     exact: bool
+    packed: tuple[int, ...] = ()
+    sampled: int | None = None
+
+    def packed_tokens(self, rows: int) -> int:
+        """Tokens of the largest batch of so many packed rows, which a step sees as one row."""
+        return sum(self.packed[:rows])
 
 
 def workload(job: Job, gpus: int, *, rows: int | None = None, row_tokens: float | None = None) -> Workload:
@@ -73,8 +87,7 @@ def workload(job: Job, gpus: int, *, rows: int | None = None, row_tokens: float 
     if Path(origin.name).is_dir() and all(
         map(is_local, [*job.data.sources(), *filter(None, [job.script.dataset_name])])
     ):
-        source, tokenizer = _examples(job, origin)
-        return _counted(job, gpus, (source, tokenizer), source.part(0, len(source)), len(source), None)
+        return _counted_here(job, gpus, origin)
     length = job.args.max_length
     if length is None:
         raise ConfigError(f"{job.recipe.path}: max_length is not set, and rows that are not here may have any length")
@@ -88,10 +101,43 @@ def workload(job: Job, gpus: int, *, rows: int | None = None, row_tokens: float 
     return _counted(job, gpus, (source, tokenizer), made, count, row_tokens or float(length))
 
 
-def _examples(job: Job, origin: Origin, **changes: Any) -> tuple[ExampleSet, PreTrainedTokenizerBase]:
-    """The training examples of a job whose data and first model are here, and the tokenizer.
+def _counted_here(job: Job, gpus: int, origin: Origin) -> Workload:
+    """Count all rows, or so many of them that the rest are like them; then also those with the longest text."""
+    rows: list[int] = []
 
-    `changes` are of its keys.
+    def spread(dataset: Dataset) -> Sequence[int]:
+        rows.append(len(dataset))
+        return np.linspace(0, len(dataset) - 1, min(_PROBED, len(dataset)), dtype=int).tolist()
+
+    source, tokenizer = _examples(job, origin, choose=spread)
+    made = source.part(0, len(source))
+    if rows[0] <= _PROBED:
+        return _counted(job, gpus, (source, tokenizer), made, len(source), None)
+    longest, _ = _examples(job, origin, choose=_longest_rows)
+    count = round(len(source) / _PROBED * rows[0])
+    found = _counted(job, gpus, (source, tokenizer), made, count, None, longest=longest.part(0, len(longest)))
+    return replace(found, sampled=len(made))
+
+
+def _longest_rows(dataset: Dataset) -> list[int]:
+    """The rows with the most text."""
+    sizes = [
+        len(json.dumps(row, default=str, ensure_ascii=False))
+        for part in dataset.with_format("arrow").iter(PART)
+        for row in part.to_pylist()
+    ]
+    return sorted(np.argsort(sizes)[-_LONGEST:].tolist())
+
+
+def _examples(
+    job: Job, origin: Origin, choose: Callable[[Dataset], Sequence[int]] | None = None, **changes: Any
+) -> tuple[ExampleSet, PreTrainedTokenizerBase]:
+    """The training examples of a job whose data and first model are here, and the tokenizer, which the method has
+    prepared.
+
+    Args:
+        choose: which rows are read.
+        changes: of the job's keys.
     """
     place = Path(origin.name)
     own = {name: value for name, value in origin.template.items() if name not in job.recipe.settings}
@@ -99,15 +145,27 @@ def _examples(job: Job, origin: Origin, **changes: Any) -> tuple[ExampleSet, Pre
     quiet = replace(job, args=replace(job.args, eval_strategy=never, **own, **changes))
     tokenizer = load_tokenizer(place, quiet.args)
     prepare_tokenizer(None, tokenizer, quiet.args, uses_peft=job.uses_peft)
-    return load_examples(quiet, tokenizer, load_skeleton(place, job.args))["train"], tokenizer
+    job.method.prepare(None, tokenizer, quiet.args)
+    return load_examples(quiet, tokenizer, load_skeleton(place, job.args), choose=choose)["train"], tokenizer
 
 
 def _counted(
-    job: Job, gpus: int, source: _Source, made: Sequence[Example], count: int, row_tokens: float | None
+    job: Job,
+    gpus: int,
+    source: _Source,
+    made: Sequence[Example],
+    count: int,
+    row_tokens: float | None,
+    longest: Sequence[Example] = (),
 ) -> Workload:
-    """Count the rows that the method makes of `made`, which stand for `count` examples."""
+    """Count the rows that the method makes of `made`, which stand for `count` examples.
+
+    Args:
+        longest: further examples, none of the others is longer.
+    """
     found: list[Round] = []
-    longest, sequences = 0, 1
+    widest, sequences = 0, 1
+    packed: list[int] = []
     for index in range(1, rounds_of(job.args) + 1):
         args = round_arguments(job.args, index)
         if row_tokens is not None:
@@ -115,21 +173,36 @@ def _counted(
         rows = _rows(job, source, made, args)
         lengths = [[len(tokens) for tokens in sequences_of(job, row)] for row in rows]
         sequences = max(sequences, *map(len, lengths))
-        longest = max(longest, *(max(pair) for pair in lengths))
+        long_rows = _rows(job, source, longest, args) if longest else []
+        more = [len(tokens) for row in long_rows for tokens in sequences_of(job, row)]
+        widest = max([widest, *more, *(max(pair) for pair in lengths)])
         number = round(len(rows) / len(made) * count)
         mean = sum(map(sum, lengths)) / len(rows) if row_tokens is None else sequences * row_tokens
+        row = mean / sequences
+        if is_packed(args):
+            packs = _packs(job, [sum(pair) for pair in lengths], number, row_tokens)
+            number = round(len(packs) / len(rows) * number) if row_tokens is None else len(packs)
+            mean = sum(packs) / len(packs)
+            packed = max(packed, sorted(packs, reverse=True), key=lambda lengths: sum(lengths[:_PROBED]))
         steps = steps_of(args, number, gpus)
         seen = min(float(steps * rows_per_step(args, gpus)), args.num_train_epochs * number)
         if args.max_steps > 0:
             seen = float(steps * rows_per_step(args, gpus))
         prompt = row_tokens or sum(len(example.asked) for example in made) / len(made)
-        found.append(Round(number, steps, seen * mean, _drawn(job, args, count, prompt, mean / sequences)))
-    longest_prompt = max(len(example.asked) for example in made)
+        found.append(Round(number, steps, seen * mean, _drawn(job, args, count, prompt, row)))
+    longest_prompt = max(len(example.asked) for example in [*made, *longest])
     if row_tokens is not None:
-        longest = longest_prompt = int(job.args.max_length)
+        widest = longest_prompt = int(job.args.max_length)
     elif isinstance(job.args, DraftFields):  # drafts may be longer than the references that stand for them
-        longest = min(job.args.max_length or longest + job.args.max_draft_length, longest + job.args.max_draft_length)
-    return Workload(count, found, sequences, longest, longest_prompt, row_tokens is None)
+        widest = min(job.args.max_length or widest + job.args.max_draft_length, widest + job.args.max_draft_length)
+    return Workload(count, found, sequences, widest, longest_prompt, row_tokens is None, tuple(packed))
+
+
+def _packs(job: Job, lengths: list[int], number: int, row_tokens: float | None) -> list[int]:
+    """Tokens of each packed row; of data that are not here all are full."""
+    if row_tokens is None:
+        return packed_lengths(lengths, job.args)
+    return [int(job.args.max_length)] * math.ceil(number * row_tokens / job.args.max_length)
 
 
 def _rows(job: Job, source: _Source, made: Sequence[Example], args: Any) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -79,10 +80,13 @@ def load_examples(
     tokenizer: PreTrainedTokenizerBase,
     model: PreTrainedModel | None,
     directory: Path | None = None,
+    *,
+    choose: Callable[[Dataset], Sequence[int]] | None = None,
 ) -> dict[str, ExampleSet]:
     """`train`, and `eval` where the recipe evaluates.
 
     Args:
+        choose: which rows of the training data are read, where not all are.
         directory: where they are kept, so that one process reads them, and once; None reads them here and keeps
             nothing.
     """
@@ -93,6 +97,8 @@ def load_examples(
 
     def read(part: str) -> ExampleSet:
         dataset, source = parts[part]
+        if part == "train" and choose is not None:
+            dataset = dataset.select(choose(dataset))
         with TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
             folder = None if directory is None else Path(scratch)
             dataset = standard_columns(dataset, job.data, source, folder, job.args.dataset_text_field)

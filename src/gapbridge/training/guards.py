@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import TrainerCallback
+from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from ..compat import rotate_checkpoints
 from ..errors import ConfigError, RunError, refusals
@@ -50,6 +50,15 @@ class Guards(FiniteUpdates, EvaluationByTokens, OrderedByEpoch):
             )
             if faults:
                 raise ConfigError(faults)
+
+    @classmethod
+    def refused_configs(cls, args: Any, tokenizer: PreTrainedTokenizerBase | None) -> tuple[str, ...]:
+        """Names of the accelerate configurations under which this refuses to train.
+
+        Args:
+            tokenizer: the model's own, as it is loaded; None where it is not at hand.
+        """
+        return ()
 
     def own_metrics(self) -> list[str] | None:
         """The metrics that evaluations return without `compute_metrics`, without their `eval_`; None: not known."""

@@ -205,6 +205,11 @@ class MTPTrainer(Method, FutureSFTTrainer):
         return (*super().figures_of(args), *own)
 
     @classmethod
+    def refused_configs(cls, args: MTPConfig, tokenizer: PreTrainedTokenizerBase | None) -> tuple[str, ...]:
+        """A head's gradients are taken from whole weights."""
+        return ("zero3", "fsdp") if args.num_future_tokens > 1 else ()
+
+    @classmethod
     def prepare(cls, model: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase, args: MTPConfig) -> None:
         """Heads 2 to n: those that lie beside the model, or new ones."""
         if model is None or isinstance(model, PeftModel) or args.num_future_tokens == 1:

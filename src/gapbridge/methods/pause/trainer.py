@@ -64,6 +64,12 @@ class PauseTrainer(Method, SFTTrainer):
             record_pauses(tokenizer, Pauses(known.token, 0))
 
     @classmethod
+    def refused_configs(cls, args: PauseConfig, tokenizer: PreTrainedTokenizerBase | None) -> tuple[str, ...]:
+        """A new token gets its rows before the weights are divided."""
+        known = tokenizer is not None and recorded_pauses(tokenizer) is not None
+        return ("zero3",) if args.has_pauses and not known else ()
+
+    @classmethod
     def new_adapter(
         cls,
         config: PeftConfig,
