@@ -31,6 +31,7 @@ from .directory import RunDirectory
 from .hub import name_faults, open_repository, upload
 from .inputs import load_examples, load_start
 from .job import Job
+from .packages import package_faults
 from .report import write_data_record, write_report
 from .rounds import last_model, round_arguments, run_rounds, unfinished_rounds
 
@@ -59,7 +60,7 @@ def train(job: Job) -> Path:
         TrainingError: the loss is not finite. Interrupted: SIGTERM or Ctrl-C; the same command continues.
     """
     check_processes(job.args)
-    if faults := name_faults(job.args):
+    if faults := [*name_faults(job.args), *package_faults(job)]:
         raise ConfigError([f"{job.recipe.path}: {fault}" for fault in faults])
     run = job.run_directory()
     if run.check(job.resume) == "complete":

@@ -15,16 +15,18 @@ from trl import get_peft_config
 from .. import methods
 from ..display import say
 from ..errors import ConfigError, GapbridgeError
-from ..examples.data import FILE_BUILDERS, check_data_config
+from ..examples.data import FILE_BUILDERS, check_data_config, find_data
 from ..examples.example import ExampleSet
+from ..training.arguments import TRAIN
 from ..training.building import open_drawings
 from ..training.config import RoundFields
 from ..training.loading import load_skeleton, load_tokenizer, prepare_tokenizer, require_local
 from ..training.saving import QUANTISED
-from ..training.starting import starting_faults
+from ..training.starting import batch_faults, starting_faults
 from .hub import access_faults, name_faults, repository_name
 from .inputs import load_examples, require_ending
 from .job import Job, read_job
+from .packages import package_faults
 from .rounds import round_arguments
 
 
@@ -41,7 +43,7 @@ def validate(job: Job, *, all_rows: bool = False) -> tuple[list[str], list[str]]
     Returns:
         (faults, notes): empty faults mean that the run can start.
     """
-    faults = [*key_faults(job), *access_faults(job.args), *_output_dir_faults(job)]
+    faults = [*key_faults(job), *access_faults(job.args), *package_faults(job), *_output_dir_faults(job)]
     notes = list(job.recipe.notes)
     if job.args.push_to_hub and not name_faults(job.args):
         notes.append(f"not checked: whether a hub takes the model as {repository_name(job.args)}")
@@ -69,6 +71,10 @@ def validate(job: Job, *, all_rows: bool = False) -> tuple[list[str], list[str]]
     elif any(not is_local(path) for path in job.data.sources()) or job.script.dataset_name:
         notes.append("not checked: data sets on a hub")
     elif tokenizer is not None and model is not None:
+        try:
+            faults += _batch_faults(job)
+        except GapbridgeError:  # told below
+            pass
         if not all_rows:
             job.data.max_train_examples = min(DRY_ROWS, job.data.max_train_examples or DRY_ROWS)
             job.data.max_eval_examples = min(DRY_ROWS, job.data.max_eval_examples or DRY_ROWS)
@@ -128,6 +134,7 @@ def _construct(
 
     with tempfile.TemporaryDirectory() as folder:
         args = replace(round_arguments(job.args, 1), output_dir=folder, push_to_hub=False, model_init_kwargs=None)
+        args.dataloader_drop_last = False  # here are the first rows alone
         try:
             job.method(
                 model=model,
@@ -146,6 +153,16 @@ def _construct(
                 raise
             return [f"not checked: TRL's trainer, whose constructor reads this model's weights ({error})"]
     return []
+
+
+def _batch_faults(job: Job) -> list[str]:
+    """Whether all rows, rather than the first ones, make a batch."""
+    if not job.args.dataloader_drop_last:
+        return []
+    evaluates = str(job.args.eval_strategy.value) != "no"
+    found = find_data(job.data, job.script, seed=job.args.seed, needs_eval=evaluates)
+    rows = {TRAIN: len(found.train), **({} if found.eval is None else {"eval": len(found.eval)})}
+    return batch_faults(job.args, rows)
 
 
 def _check_positions(job: Job, model: PreTrainedModel, faults: list[str]) -> None:

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..contexts.fill import Contexts, fill_store, open_store
 from ..contexts.fingerprint import weights_fingerprint
 from ..contexts.store import ContextStore
+from ..errors import ConfigError
 from ..examples.example import IGNORE, Example, ExampleSet
 from ..examples.tables import damaged_record, in_parts, open_table, write_table
 from ..files import sha256
@@ -23,6 +24,7 @@ from .account import Counts
 from .arguments import EVAL, TRAIN, is_held_out
 from .once import ROWS, make_once, table_path
 from .rows import Row, rows_of, rows_to_dataset
+from .starting import batch_faults
 
 
 if TYPE_CHECKING:
@@ -67,10 +69,13 @@ def open_drawings(
 
     Raises:
         StoreError: a store holds contexts that were made with other options, or a damaged shard.
+        ConfigError: there is not one batch.
     """
     drawings: dict[str, Drawing] = {}
     for part, examples in parts.items():
         method.check(tokenizer, examples, args)
+        if faults := batch_faults(args, {part: len(examples)}):
+            raise ConfigError([f"{examples.source}, {fault}" for fault in faults])
         if is_held_out(part) and not method.evaluates_own_contexts(args):
             continue
         contexts = method.contexts(model, tokenizer, examples, args)

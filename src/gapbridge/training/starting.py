@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, Trainer, get_scheduler
 from transformers.utils import is_liger_kernel_available
 
 from ..errors import ConfigError, refusals
+from .arguments import TRAIN
 
 
 _STEPS = 1000  # of the schedule that is tried where the run's own length is not known yet
@@ -44,6 +45,23 @@ def starting_faults(
     metric = args.metric_for_best_model
     if metric is not None and metrics is not None and metric.removeprefix("eval_") not in metrics:
         faults.append(f"metric_for_best_model is {metric!r}: evaluations here give {', '.join(metrics)}")
+    return faults
+
+
+def batch_faults(args: Any, rows: Mapping[str, int]) -> list[str]:
+    """Parts with fewer rows than one batch of all processes, where `dataloader_drop_last` drops it.
+
+    Args:
+        rows: how many rows each part has, `train` or another; packed rows are fewer than that.
+    """
+    faults = []
+    for part, count in rows.items():
+        batch = (args.train_batch_size if part == TRAIN else args.eval_batch_size) * args.world_size
+        if args.dataloader_drop_last and count < batch:
+            faults.append(
+                f"{part}: got {count} rows, expected at least {batch}, one batch of all processes: "
+                "dataloader_drop_last drops what fills none. Leave it out, or make batches smaller"
+            )
     return faults
 
 
