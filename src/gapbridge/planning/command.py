@@ -333,7 +333,11 @@ def _show(job: Job, found: Plan, args: argparse.Namespace, machine: Machine) -> 
         print(f"left out, because {job.name} refuses to train under them: {', '.join(refused)}")
     if found.best is None:
         drawing = all(sum(parts.drawing.values()) > usable for parts in found.memories.values())
-        way = "lower generation_batch_tokens" if drawing else "take an adapter, more devices or a lower max_length"
+        way = (
+            "lower generation_batch_tokens"
+            if drawing
+            else f"take an adapter{'' if machine.is_here else ', more devices'} or a lower max_length"
+        )
         print(f"nothing fits {machine}: {way}")
     else:
         name, micro = found.best
