@@ -236,3 +236,16 @@ def test_nulls_that_arrow_pads_with_are_dropped_and_those_of_json_are_kept(tmp_p
             for example in build_examples(dataset, tokenizer, stops=stops, max_length=None)
         ]
         assert '"expr": null' in texts[0]
+
+
+def test_rows_that_are_trained_whole_lose_no_turn() -> None:
+    options = {"assistant_only_loss": False, "completion_only_loss": False}
+    for row in ({"messages": [{"role": "human", "content": "q"}, assistant("a")]},
+                {"prompt": [{"role": "human", "content": "q"}], "completion": [assistant("a")]}):  # fmt: skip
+        assert "no word of it" in refusal("qwen2_5", row, **options), row
+    rendered = whole("qwen2_5", {**CONVERSATIONS["tools"]}, **options)
+    assert "three" in rendered and "Add two numbers." in rendered
+    pair = {"prompt": CONVERSATIONS["tools"]["messages"][:1], "completion": CONVERSATIONS["tools"]["messages"][1:]}
+    (example,) = build("qwen2_5", {**pair, "tools": CONVERSATIONS["tools"]["tools"]}, assistant_only_loss=False)
+    tokenizer, _ = tokenizer_of("qwen2_5")
+    assert "Add two numbers." in tokenizer.decode(example.prompt), "asked with the tools"

@@ -18,7 +18,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import ConfigError, DataError
-from .conversation import excluded_fault, read_conversation, turn_as_rendered
+from .conversation import Conversation, excluded_fault, read_conversation, turn_as_rendered
 from .example import EXAMPLE_FEATURES, ExampleSet
 from .forms import TEXT_FIELD, as_messages, form_of, readable
 from .given_ids import split_ids
@@ -252,10 +252,12 @@ class RowTokeniser:
             return Split(fault=f"tools is no JSON, or chat_template_kwargs no mapping: {error}")
         if conversation is None:
             turns = [turn_as_rendered(turn) for turn in [*before, *answers]]
-            whole = self.template.ids(turns, **options)
-            return (
-                _whole(whole) if self.whole else split_pair(self.template.ids(turns[: len(before)], ask=True), whole)
-            )
+            whole, fault = self.splitter.whole(Conversation(turns, (), names, len(before)), **options)
+            if fault:
+                return Split(fault=fault)
+            if self.whole:
+                return _whole(whole)
+            return split_pair(self.template.ids(turns[: len(before)], ask=True, **options), whole)
         return self.splitter.split(conversation, **options)
 
     def _text(self, prompt: str, completion: str) -> Split:
@@ -288,7 +290,13 @@ def text_fault(name: str, value: Any) -> str:
         return f"{name} is null"
     if not isinstance(value, str):
         return f"{name} is {type(value).__name__}, not a string"
-    return "" if value.strip() else f"{name} is empty"
+    if not value.strip():
+        return f"{name} is empty"
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        return f"{name}, character {error.start}: got half of a surrogate pair, expected text. Mend it"
+    return ""
 
 
 def messages_fault(name: str, messages: Any) -> str:

@@ -18,6 +18,7 @@ from ..errors import ConfigError, DataError, public
 from ..files import writing
 from ..recipe.values import type_fault
 from .forms import TEXT_FIELD, as_messages
+from .json_files import unreadable_lines
 from .mixture import MixtureKeys, as_mapping, cannot_be_loaded, load_mixture, read_mixture, split_off
 
 
@@ -146,9 +147,7 @@ def check_data_config(config: DataConfig, script: ScriptArguments) -> list[str]:
         faults += wrong
         if wrong:
             continue
-        files = entry.data_files
-        names = [files] if isinstance(files, str) else list(files.values()) if isinstance(files, dict) else files or []
-        for name in names:
+        for name in _file_names(entry):
             if "://" not in name and not any(mark in name for mark in "*?[") and entry.path in FILE_BUILDERS:
                 if not Path(name).is_file():
                     faults.append(f"data file {name}: no such file (looked from {Path.cwd()})")
@@ -216,12 +215,20 @@ def find_data(config: DataConfig, script: ScriptArguments, *, seed: int, needs_e
 
 
 def _load(entries: list[DatasetConfig]) -> Dataset:
+    names = [name for entry in entries if entry.path == "json" for name in _file_names(entry)]
+    if faults := unreadable_lines(names):
+        raise DataError(faults)
     with cannot_be_loaded(_describe(entries)):
         loaded: DatasetDict = get_dataset(DatasetMixtureConfig(datasets=entries))
     dataset = loaded["train"]
     if not len(dataset):
         raise DataError(f"{_describe(entries)}: the data set is empty")
     return dataset
+
+
+def _file_names(entry: DatasetConfig) -> list[str]:
+    files = entry.data_files
+    return [files] if isinstance(files, str) else list(files.values()) if isinstance(files, dict) else files or []
 
 
 def _describe(entries: list[DatasetConfig]) -> str:
@@ -272,7 +279,7 @@ def standard_columns(
         def rename(row: dict[str, Any]) -> dict[str, Any]:
             return {"messages": as_messages(row["conversations"])}
 
-        dataset = _mapped(dataset, rename, "As messages", scratch).remove_columns("conversations")
+        dataset = _mapped(dataset, rename, "As messages", source, scratch).remove_columns("conversations")
         return _with_system_turn(dataset, "messages", config, source, scratch)
     if text_field in columns and not set(wanted) & set(columns):
         faults = [
@@ -303,7 +310,7 @@ def standard_columns(
             "completion": [{"role": "assistant", "content": row["completion"]}],
         }
 
-    dataset = _mapped(dataset, chat, "As chat", scratch)
+    dataset = _mapped(dataset, chat, "As chat", source, scratch)
     return _with_system_turn(dataset, "prompt", config, source, scratch)
 
 
@@ -322,7 +329,7 @@ def _preference_columns(dataset: Dataset, config: DataConfig, source: str, scrat
             answers = {name: [{"role": "assistant", "content": row[name]}] for name in ("chosen", "rejected")}
             return {"prompt": [{"role": "user", "content": row["prompt"]}], **answers}
 
-        dataset = _mapped(dataset, chat, "As chat", scratch)
+        dataset = _mapped(dataset, chat, "As chat", source, scratch)
     if not text and "prompt" in dataset.column_names and isinstance(dataset[0]["prompt"], str):
         dataset = dataset.remove_columns("prompt")  # UltraFeedback's repeats the first user turn
     if config.system_prompt:
@@ -345,25 +352,30 @@ def _with_system_turn(dataset: Dataset, column: str, config: DataConfig, source:
     def put(row: dict[str, Any]) -> dict[str, Any]:
         nonlocal own
         turns = row[column]
-        if not turns:  # told with its row when it becomes an example
-            return {column: turns}
+        if not isinstance(turns, list) or not turns or not isinstance(turns[0], dict):
+            return {column: turns}  # told with its row when it becomes an example
         has_one = turns[0].get("role") == "system"
         own += has_one
         return {column: turns if has_one else [turn, *turns]}
 
-    dataset = _mapped(dataset, put, "System turn", scratch)
+    dataset = _mapped(dataset, put, "System turn", source, scratch)
     if own:
         logger.warning("%s: %d of %d rows keep a system turn of their own", source, own, len(dataset))
     return dataset
 
 
 def _mapped(
-    dataset: Dataset, function: Callable[[dict[str, Any]], dict[str, Any]], what: str, scratch: Path | None
+    dataset: Dataset,
+    function: Callable[[dict[str, Any]], dict[str, Any]],
+    what: str,
+    source: str,
+    scratch: Path | None,
 ) -> Dataset:
     if scratch is None:
-        return dataset.map(function, desc=what, load_from_cache_file=False, keep_in_memory=True)
+        with cannot_be_loaded(source):  # values that have no common type
+            return dataset.map(function, desc=what, load_from_cache_file=False, keep_in_memory=True)
     path = scratch / f"{uuid4().hex}.arrow"
-    with writing(path):
+    with writing(path), cannot_be_loaded(source):
         return dataset.map(function, desc=what, load_from_cache_file=False, cache_file_name=str(path))
 
 

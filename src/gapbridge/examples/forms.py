@@ -97,7 +97,11 @@ def _as_message(turn: Any) -> Any:
         return turn
     message = {key: value for key, value in turn.items() if key not in ("from", "value", "role", "content")}
     speaker = turn["from"]
-    return {"role": _SPEAKERS.get(speaker, speaker), "content": turn.get("value"), **message}
+    return {
+        "role": _SPEAKERS.get(speaker, speaker) if isinstance(speaker, str) else speaker,
+        "content": turn.get("value"),
+        **message,
+    }
 
 
 def require_prompts(examples: ExampleSet, why: str) -> None:

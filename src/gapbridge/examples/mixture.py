@@ -142,7 +142,7 @@ def cannot_be_loaded(source: str) -> Iterator[None]:
     """What `datasets` refuses inside becomes a DataError that names `source`."""
     try:
         yield
-    except (DatasetsError, ConnectionError, ValueError, OSError, StopIteration) as error:
+    except (DatasetsError, ConnectionError, ValueError, TypeError, OSError, StopIteration, RuntimeError) as error:
         reason = str(error.__cause__ or error) or "it holds no row"  # the cause says more than "an error occurred"
         raise DataError(f"{source}: cannot be loaded: {reason}") from error
 

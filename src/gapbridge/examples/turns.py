@@ -87,6 +87,12 @@ class ChatSplitter:
         ways = marked if marked and marked[0][0] is own[0] else [*marked, (*own, False)]
         return self._first_good(self._all_answers(*way, conversation, options) for way in ways)
 
+    def whole(self, conversation: Conversation, **options: Any) -> tuple[list[int], str]:
+        """The ids of all turns, and what the chat template left out of them; options and errors as in `split`."""
+        way, words = self._ways[0]
+        text = way.text(conversation.messages, **options)
+        return way.tokens(text), words.fault(conversation, text, options)
+
     def _first_good(self, splits: Any) -> Split:
         first: Split | None = None
         for split in splits:
