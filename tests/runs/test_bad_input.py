@@ -84,7 +84,6 @@ RECIPES: dict[str, tuple[Change, str, str]] = {
     "top_p above 1": (keys(top_p=1.5), "ConfigError", "top_p"),
     "negative top_k": (keys(top_k=-3), "ConfigError", "top_k"),
     "short rows": (keys(max_length=1), "ConfigError", "max_length is 1"),
-    "wrapped packing": (keys(packing=True, packing_strategy="wrapped"), "ConfigError", "use bfd"),
     "two templates": (keys(chat_template="a", chat_template_path="b"), "ConfigError", "keep one"),
     "missing template": (keys(chat_template_path="no.jinja"), "ConfigError", "no.jinja: no such file"),
     "broken template": (keys(chat_template="{% if %}"), "ConfigError", "chat_template"),

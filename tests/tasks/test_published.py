@@ -107,7 +107,7 @@ def test_the_last_answer_of_a_conversation(tmp_path: Path) -> None:
     examples = load_examples(job, tokenizer, None)["train"]
     prompt = "<|user|>\nQ1</s>\n<|assistant|>\nA1</s>\n<|user|>\nQ2</s>\n<|assistant|>\n"
     assert texts(examples, tokenizer) == [(prompt, "A" * (560 - len(tokenizer(prompt)["input_ids"])))]
-    assert examples.truncated == 1 and len(examples.bad_rows) == 1
+    assert examples.truncated == 1 and examples.left_out == 1 and not examples.bad_rows
 
 
 def test_the_conversations_are_drawn_with_a_seed(tmp_path: Path) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+LESS_THAN_TRL = "TRL's default"  # in the words for what TRL's own defaults train more of
+
+
 @dataclass(frozen=True)
 class Loss:
     """Which tokens of a row are trained; `build_examples` says what the flags are."""
@@ -27,4 +30,4 @@ class Loss:
         if form == "pair":
             return "completions; prompts carry none (completion_only_loss: false trains them, too)"
         turns = "assistant turns" if self.all_turns else "the last assistant turn"
-        return f"{turns}; nothing else carries any (assistant_only_loss: false, TRL's default, trains whole rows)"
+        return f"{turns}; nothing else carries any (assistant_only_loss: false, {LESS_THAN_TRL}, trains whole rows)"

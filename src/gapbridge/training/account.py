@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..examples.example import ExampleSet
+from ..examples.loss import LESS_THAN_TRL
 from .card import complete_card
 from .config import RoundFields
 from .metrics import LogAtStart
@@ -54,9 +55,7 @@ class Account(_Behind):
             described = f", {self.describe(counts)}" if counts else ""
             logger.info("round %d: %d rows%s", round_index, row_count, described)
             if self.examples.loss_on:
-                # Louder where TRL would train more under its own defaults.
-                unlike = self.examples.conversational and self.args.assistant_only_loss
-                level = logging.WARNING if unlike else logging.INFO
+                level = logging.WARNING if LESS_THAN_TRL in self.examples.loss_on else logging.INFO
                 logger.log(level, "round %d: loss on %s", round_index, self.examples.loss_on)
             for warning in self.warnings(counts, self.args):
                 logger.warning("round %d: %s", round_index, warning)
