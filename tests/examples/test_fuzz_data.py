@@ -101,7 +101,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 FILES = {
     "null row": ('{"prompt": "a", "completion": "b"}\nnull\n', "line 2: got null"),
     "null alone": ("\nnull\n", "line 2: got null"),
-    "deep": ('{"prompt": "a", "completion": "b", "x": ' + "[" * 3000 + "]" * 3000 + "}\n", "line 1: .*deeper than 200"),
+    "deep": (
+        '{"prompt": "a", "completion": "b", "x": ' + "[" * 3000 + "]" * 3000 + "}\n", "line 1: .*deeper than 200",
+    ),
     "half a surrogate": ('{"prompt": "a\\ud800", "completion": "b"}\n', "cannot be loaded.*surrogate"),
     "turn that is no mapping": ('{"messages": [[1, "user"]]}\n', "turn 0: no role"),
     "turns that are numbers": ('{"messages": 5}\n', "messages is int"),
