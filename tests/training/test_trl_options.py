@@ -56,7 +56,8 @@ OWN: dict[str, tuple[str, str]] = {
 # The other keys, which transformers has as well, in groups.
 INHERITED: list[tuple[str, str, str]] = [
     ("output_dir", SUPPORTED, "of a recipe: the run's directory, whose rounds have one each"),
-    ("per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps", SUPPORTED, "at least 1"),
+    ("per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps", SUPPORTED,
+     "at least 1; `eval_loss` is a mean over tokens whatever the batch size"),
     ("num_train_epochs max_steps", SUPPORTED, "of each round; 0 is refused"),
     ("learning_rate weight_decay adam_beta1 adam_beta2 adam_epsilon optim optim_args optim_target_modules "
      "lr_scheduler_type lr_scheduler_kwargs warmup_steps max_grad_norm", SUPPORTED,
