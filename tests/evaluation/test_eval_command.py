@@ -43,11 +43,10 @@ def test_ready_answers_against_published_marks(tmp_path: Path, capsys: pytest.Ca
     before = figures.read_bytes()
     evaluate("gsm8k", **options)
     assert figures.read_bytes() == before and "is complete" in capsys.readouterr().out
-    with pytest.raises(ConfigError, match="holds another evaluation") as error:
+    with pytest.raises(ConfigError, match=r"gsm8k.json, limit: got nothing, expected 5\. Choose another --output_dir"):
         evaluate("gsm8k", **options, limit=5)
-    assert "limit: there None, now 5" in error.value.faults
     write(path, rows[:10])
-    with pytest.raises(ConfigError, match="contents: there"):
+    with pytest.raises(ConfigError, match=r"contents\..*answers.jsonl: got"):
         evaluate("gsm8k", **options)
     assert figures.read_bytes() == before
 

@@ -279,7 +279,7 @@ def test_what_is_complete_is_not_run_again(
     written = path.stat().st_mtime_ns
     evaluate("lm_eval", **options)
     assert path.stat().st_mtime_ns == written and "this evaluation is complete" in capsys.readouterr().out
-    with pytest.raises(ConfigError, match="limit: there None, now 2"):
+    with pytest.raises(ConfigError, match="limit: got nothing, expected 2"):
         evaluate("lm_eval", **options, limit=2)
     path.unlink()
     both = json.loads(evaluate("lm_eval", **{**options, "model": models}).read_text())["results"]

@@ -63,7 +63,7 @@ def test_a_model_and_its_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     before = path.read_bytes()
     run_gap(options, ["--use_cpu", "true"])
     assert path.read_bytes() == before and "this measurement is complete" in capsys.readouterr().out
-    with pytest.raises(ConfigError, match="holds another measurement"):
+    with pytest.raises(ConfigError, match="gap.json, seed: got 0, expected 1"):
         run_gap(Namespace(**{**vars(options), "seed": 1}), ["--use_cpu", "true"])
 
 

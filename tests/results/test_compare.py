@@ -87,8 +87,9 @@ def test_other_settings_are_refused_and_arms_are_added(place: Path, capsys: pyte
     before = record(place / "whole")
     changes = ["--learning_rate", "1e-3", "--match", "tokens"]
     said = refused(capsys, *command(place, place / "whole", *changes, "--limit", "5"))
-    assert "keys: learning_rate: there None, now 0.001" in said and "match: there 'steps', now 'tokens'" in said
-    assert "evaluation: limit: there 6, now 5" in said and record(place / "whole") == before
+    assert "suite.json, keys: learning_rate: got None, expected 0.001. Set it back, or choose" in said
+    assert "match: got 'steps', expected 'tokens'" in said
+    assert "evaluation: limit: got 6, expected 5" in said and record(place / "whole") == before
     words = [word.replace("bash", "scheduled_sampling") for word in command(place, place / "whole")]
     words[words.index("1,2")] = "1"
     cli.run(words)

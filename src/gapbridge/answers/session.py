@@ -1,9 +1,8 @@
-"""What the commands share that ask finished models: where files go, the recipe, the model, and records on disk."""
+"""What the commands share that ask finished models: where files go, the recipe, the model."""
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,26 +14,15 @@ from rich.table import Table
 from rich.text import Text
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..contexts.fingerprint import path_sketch
 from ..decoding.mode import place_for_generation
 from ..display import printable
-from ..errors import ConfigError
 from ..examples.example import ExampleSet
-from ..recipe.secrets import redacted_command
 from ..runs.directory import RUN_FILE, run_date
 from ..runs.inputs import load_held_out, load_start
 from ..runs.job import Job, read_job
 
 
 OUTPUTS = Path("outputs")
-
-# Options that change no figure; a record is the same with other values.
-FREE_OPTIONS = frozenset(
-    """
-    command accelerate_config output_dir batch_size compile_decoding grading_workers
-    judge_url judge_api_key_env judge_token_limit_field judge_timeout judge_concurrency
-    """.split()
-)
 
 
 def output_directory(args: argparse.Namespace) -> Path:
@@ -79,36 +67,6 @@ def count_faults(args: argparse.Namespace, *names: str) -> list[str]:
         for name, value in values.items()
         if value is not None and value < 1
     ]
-
-
-def recorded_settings(args: argparse.Namespace, others: list[str], inputs: Sequence[str | Path]) -> dict[str, Any]:
-    """Everything that can change a figure, as JSON values; `inputs` are the files and models that enter."""
-    settings = {key: value for key, value in vars(args).items() if key not in FREE_OPTIONS}
-    settings["recipe_options"] = redacted_command(others)
-    # The same names can come to hold other answers and other weights.
-    settings["contents"] = {str(path): path_sketch(path) for path in inputs}
-    decoded: dict[str, Any] = json.loads(json.dumps(settings, default=str))
-    return decoded
-
-
-def finished_record(path: Path, settings: dict[str, Any], what: str) -> dict[str, Any]:
-    """What a finished evaluation or measurement left.
-
-    Raises:
-        ConfigError: it was made with other settings, which are named, or the file is damaged.
-    """
-    try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        before = dict(record["settings"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: is damaged ({error}); move it away, and it is made again") from error
-    changed = [key for key in sorted({*before, *settings}) if before.get(key) != settings.get(key)]
-    if changed:
-        raise ConfigError(
-            [f"{path}: holds another {what}; choose another --output_dir, or move it away"]
-            + [f"{key}: there {before.get(key)!r}, now {settings.get(key)!r}" for key in changed]
-        )
-    return record
 
 
 def job_for(model_path: str, recipe: str | Path, others: Sequence[str]) -> Job:

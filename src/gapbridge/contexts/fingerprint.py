@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,13 +14,6 @@ from ..examples.pauses import recorded_pauses
 
 _CHUNK = 2**20
 _MULTIPLIER = 0x5851F42D4C957F2D
-_MODEL_SUFFIXES = frozenset({".safetensors", ".bin", ".model", ".jinja"})
-_MODEL_FILES = frozenset(
-    """
-    config.json generation_config.json adapter_config.json tokenizer.json tokenizer_config.json vocab.json merges.txt
-    special_tokens_map.json added_tokens.json
-    """.split()
-)
 
 
 def weights_fingerprint(model: PreTrainedModel) -> str:
@@ -53,44 +45,6 @@ def _checksum(tensor: Tensor) -> int:
         shifted = part.to(torch.int64).add_(2**31)
         total = total * _MULTIPLIER + shifted.mul_(odd[: len(part)]).sum()
     return int(total) % 2**64
-
-
-def weights_sketch(model: PreTrainedModel) -> str:
-    """A hash of every parameter's name, shape, type and up to 4,096 evenly spaced elements: cheap at any size.
-
-    It tells one training run's weights from another's; a change of single elements takes `weights_fingerprint`.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(model.state_dict().items()):
-        flat = tensor.detach().flatten()
-        sample = flat[:: max(1, flat.numel() // 4096)].contiguous().view(torch.uint8)
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode() + sample.cpu().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def model_files(directory: Path) -> list[Path]:
-    """The files of a directory that make the model. A run's directory also holds reports, which change."""
-    return sorted(p for p in directory.iterdir() if p.suffix in _MODEL_SUFFIXES or p.name in _MODEL_FILES)
-
-
-def path_sketch(path: str | Path) -> str | None:
-    """A hash of a file, or of a model directory's files: each one's name, size, first and last mebibyte.
-
-    It tells whether something else lies under the same name. None where there is nothing: a hub id.
-    """
-    path = Path(path)
-    if not path.exists():
-        return None
-    files = [path] if path.is_file() else model_files(path)
-    digest = hashlib.blake2b(digest_size=16)
-    for file in files:
-        size = file.stat().st_size
-        digest.update(f"{file.name if path.is_dir() else ''} {size}\n".encode())
-        with open(file, "rb") as content:
-            digest.update(content.read(2**20))
-            content.seek(max(0, size - 2**20))
-            digest.update(content.read())
-    return digest.hexdigest()
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -19,23 +19,24 @@ from accelerate import PartialState
 
 from ..answers.answering import Answer, answer_examples, answer_options
 from ..answers.files import read_answers
+from ..answers.identity import asked_identity, finished_record, recorded_settings, shown_recipe
 from ..answers.intervals import Interval
 from ..answers.modes import DIRECT, mode_settings, read_modes
 from ..answers.session import (
     console,
     count_faults,
-    finished_record,
     job_for,
     load_evaluated,
     output_directory,
     print_table,
-    recorded_settings,
     short_name,
 )
+from ..contexts.hashes import FileHashes
 from ..display import printable
 from ..errors import ConfigError
-from ..files import write_json_atomic, write_text_atomic
+from ..files import sha256, write_json_atomic, write_text_atomic
 from ..runs.directory import environment
+from ..runs.job import Job
 from ..tasks.task import EvalTask, task_named, task_recipe
 from ..training.parallel import check_processes
 from .judge.command import judge_groups
@@ -80,10 +81,14 @@ def run_eval(args: argparse.Namespace, others: list[str]) -> Path:
     args.temperature = task.temperature if args.temperature is None else args.temperature
     args.max_completion_length = args.max_completion_length or task.max_completion_length
     directory = output_directory(args) / "eval"
-    settings = recorded_settings(args, others, [*args.answers, *args.model])
     path = directory / f"{args.task}.json"
+    hashes = FileHashes.of_record(path)
+    jobs = {model: job_for(model, args.config or task_recipe(task, directory), rest) for model in args.model}
+    settings = _settings(args, others, jobs, told, hashes)
+    recipe = {model: shown_recipe(job) for model, job in jobs.items()}
     if path.exists():
-        record = finished_record(path, settings, "evaluation")
+        record = finished_record(path, settings, recipe)
+        _check_samples(path, record)
         if PartialState().is_main_process:
             show(record, task.grader)
             print(f"{path}: this evaluation is complete; remove the file to do it again")
@@ -92,7 +97,7 @@ def run_eval(args: argparse.Namespace, others: list[str]) -> Path:
         samples = {file: read_answers(file, label=args.labels, limit=args.limit) for file in args.answers}
         groups = [Group(str(file), DIRECT, rows) for file, rows in samples.items()]
     else:
-        groups = [group for model in args.model for group in _model_groups(model, args, rest, task, told, directory)]
+        groups = [group for model, job in jobs.items() for group in _model_groups(model, job, args, told, directory)]
     if not PartialState().is_main_process:
         return path
     if task.grader == "math":
@@ -105,6 +110,7 @@ def run_eval(args: argparse.Namespace, others: list[str]) -> Path:
     record = {
         "task": args.task,
         "settings": settings,
+        "recipe": recipe,
         "environment": environment(),
         "results": [summarise(group, task.grader) for group in groups],
         "corrections": corrections(groups) if has_right_answers(task.grader) else [],
@@ -116,10 +122,11 @@ def run_eval(args: argparse.Namespace, others: list[str]) -> Path:
         record["win_rates"] = judge_groups(groups, args, directory / "verdicts")
     rows = [{"model": group.model, "mode": group.mode, **sample} for group in groups for sample in group.samples]
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-    write_text_atomic(path.with_suffix(".samples.jsonl"), "".join(lines))
-    write_json_atomic(path, record)
+    samples_path = _samples_of(path)
+    write_text_atomic(samples_path, "".join(lines))
+    write_json_atomic(path, {**record, "samples": sha256(samples_path), "files": hashes.record()})
     show(record, task.grader)
-    print(f"figures: {path}   answers: {path.with_suffix('.samples.jsonl')}")
+    print(f"figures: {path}   answers: {samples_path}")
     return path
 
 
@@ -147,15 +154,44 @@ def _check(args: argparse.Namespace, task: EvalTask, others: list[str]) -> None:
         raise ConfigError([f"command line: {fault}" for fault in faults])
 
 
-def _model_groups(
-    model_path: str,
+def _settings(
     args: argparse.Namespace,
     others: list[str],
-    task: EvalTask,
+    jobs: Mapping[str, Job],
+    told: Mapping[str, Mapping[str, str]],
+    hashes: FileHashes,
+) -> dict[str, Any]:
+    """All that enters the figures."""
+    judge = [args.judge] if args.judge and not args.judge_url else []
+    prompt = [args.judge_prompt] if args.judge_prompt and Path(args.judge_prompt).is_file() else []
+    asked = {
+        model: asked_identity(job, model, args.limit, mode_settings(told, job.args)) for model, job in jobs.items()
+    }
+    # Behind what is asked: by then a hub's model has a copy here.
+    return {**recorded_settings(args, others, [*args.answers, *args.model, *judge, *prompt], hashes), "asked": asked}
+
+
+def _samples_of(path: Path) -> Path:
+    return path.with_suffix(".samples.jsonl")
+
+
+def _check_samples(path: Path, record: Mapping[str, Any]) -> None:
+    """Raise a ConfigError where the answers beside a record are not those that its figures were made from."""
+    samples = _samples_of(path)
+    if not samples.is_file() or sha256(samples) != record.get("samples"):
+        raise ConfigError(
+            f"{samples}, content: got {'other answers' if samples.is_file() else 'no file'}, expected the answers "
+            f"behind {path.name}. Put the file back, or move both away to measure again"
+        )
+
+
+def _model_groups(
+    model_path: str,
+    job: Job,
+    args: argparse.Namespace,
     told: Mapping[str, Mapping[str, str]],
     directory: Path,
 ) -> list[Group]:
-    job = job_for(model_path, args.config or task_recipe(task, directory), others)
     check_processes(job.args)
     model, tokenizer, examples = load_evaluated(job, model_path, args.limit)
     options = answer_options(args, mode_settings(told, job.args))

@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from ..answers.answering import answer_examples, answer_options
+from ..answers.identity import asked_identity, finished_record, recorded_settings, shown_recipe
 from ..answers.intervals import Interval, paired_difference
 from ..answers.session import (
     count_faults,
-    finished_record,
     job_for,
     load_evaluated,
     output_directory,
-    recorded_settings,
     short_name,
 )
+from ..contexts.hashes import FileHashes
 from ..display import say
 from ..errors import ConfigError
 from ..examples.example import ExampleSet
@@ -62,15 +62,20 @@ def run_gap(args: argparse.Namespace, others: list[str]) -> Path:
     _check(args)
     directory = output_directory(args) / "gap"
     further = [args.slips_from] if args.slips and args.slips_from not in (None, EACH, *args.model) else []
-    settings = recorded_settings(args, others, [*args.model, *further])
     path = directory / "gap.json"
+    hashes = FileHashes.of_record(path)
+    jobs = {model: job_for(model, args.config, others) for model in [*args.model, *further]}
+    asked = {model: asked_identity(job, model, args.limit) for model, job in jobs.items()}
+    settings = {**recorded_settings(args, others, [*jobs], hashes), "asked": asked}
+    recipe = {model: shown_recipe(job) for model, job in jobs.items()}
     if path.exists():
-        show(finished_record(path, settings, "measurement"))
+        show(finished_record(path, settings, recipe))
         print(f"{path}: this measurement is complete; remove the file to do it again")
         return path
-    gaps = _measure_all(args, others, directory)
+    gaps = _measure_all(args, jobs, directory)
     record: dict[str, Any] = {
         "settings": settings,
+        "recipe": recipe,
         "environment": environment(),
         "models": [{"model": name, **asdict(gap)} for name, gap in gaps.items()],
         "differences": _differences({name: gap.recovery.by_example for name, gap in gaps.items()}),
@@ -78,7 +83,7 @@ def run_gap(args: argparse.Namespace, others: list[str]) -> Path:
     }
     models = {short_name(gap["model"], args.model): gap for gap in record["models"]}
     save(draw_gaps(models, caption(record)), directory / "gap.png")
-    write_json_atomic(path, record)
+    write_json_atomic(path, {**record, "files": hashes.record()})
     show(record)
     print(f"measures: {path}   picture: {directory / 'gap.png'}")
     return path
@@ -105,27 +110,25 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError([f"command line: {fault}" for fault in faults])
 
 
-def _measure_all(args: argparse.Namespace, others: list[str], directory: Path) -> dict[str, Gap]:
+def _measure_all(args: argparse.Namespace, jobs: Mapping[str, Job], directory: Path) -> dict[str, Gap]:
     """The gap of each model. The one whose slips all are given is measured first."""
     source = args.slips_from or args.model[0]
     shared = None
     if args.slips and source not in (EACH, *args.model):
-        job = job_for(source, args.config, others)
-        shared = _draw(source, job, *load_evaluated(job, source, args.limit), args)
+        shared = _draw(source, jobs[source], *load_evaluated(jobs[source], source, args.limit), args)
         gc.collect()  # the models that are measured need the room
     gaps = {}
     for model in sorted(args.model, key=lambda model: model != source):
-        gaps[model], slips = _measure(model, args, others, directory, shared)
+        gaps[model], slips = _measure(model, args, jobs[model], directory, shared)
         shared = None if source == EACH else slips
         gc.collect()
     return {model: gaps[model] for model in args.model}
 
 
 def _measure(
-    model_path: str, args: argparse.Namespace, others: list[str], directory: Path, slips: Slips | None
+    model_path: str, args: argparse.Namespace, job: Job, directory: Path, slips: Slips | None
 ) -> tuple[Gap, Slips | None]:
     """A model's gap, and the slips that it was given, or its own where it was given none."""
-    job = job_for(model_path, args.config, others)
     model, tokenizer, examples = load_evaluated(job, model_path, args.limit)
     check_vocabulary(model, tokenizer, {"held out": examples})  # references are fed to it
     if slips is not None:

@@ -27,6 +27,7 @@ import torch
 import yaml
 from accelerate import PartialState
 
+from ..contexts.hashes import FileHashes
 from ..contexts.records import read_record
 from ..errors import ConfigError, RunError
 from ..files import remove_leftovers, sole_user, write_json_atomic, write_text_atomic, writing
@@ -56,6 +57,7 @@ class RunDirectory:
         kept = {key: value for key, value in settings.items() if key not in FREE_SETTINGS and key not in free}
         kept = without_secrets(kept)
         self.settings: dict[str, Any] = json.loads(json.dumps({"method": method, **kept}))
+        self.hashes = FileHashes.of_record(self.run_file)
 
     @property
     def run_file(self) -> Path:
@@ -141,18 +143,39 @@ class RunDirectory:
         return sole_user(self.path) if PartialState().is_main_process else nullcontext()
 
     def check_inputs(self, inputs: dict[str, str]) -> None:
-        """Compare the fingerprints of what the run starts from with those it was started with.
+        """Compare the fingerprints of what the run starts from, or goes on from, with those in its record.
 
         Raises:
-            RunError: data, tokenizer or weights changed under the same names.
+            RunError: data, tokenizer, model or a finished round changed under the same names, or the run is of a
+            version that did not record them.
         """
+        if not self.run_file.exists():
+            return
         before = self._recorded_inputs()
-        changed = [name for name, fingerprint in inputs.items() if before.get(name, fingerprint) != fingerprint]
-        if changed:
-            raise RunError(
-                f"output_dir {self.path}: the run there was started with other {', '.join(changed)} under the same "
-                "names. Put them back, or choose another output_dir"
-            )
+        faults = [
+            f"{self.run_file}, inputs: {name}: got {before.get(name, 'nothing')}, expected {fingerprint}. Put back "
+            "what the run was started with, or choose another output_dir"
+            for name, fingerprint in inputs.items()
+            if before.get(name) != fingerprint
+        ]
+        if faults:
+            raise RunError(faults)
+
+    def round_inputs(self, directory: Path, model: Path | None = None) -> dict[str, str]:
+        """The fingerprints of a finished round that the next one goes on from: its model, and its contexts if it drew.
+
+        Args:
+            directory: the round's. model: where its model lies before it has its name.
+        """
+        inputs = {f"{directory.name}/model": str(self.hashes.model(model or directory / "model"))}
+        manifest = directory / "_contexts" / "manifest.json"
+        if manifest.is_file():
+            inputs[f"{directory.name}/_contexts"] = self.hashes.file(manifest)
+        return inputs
+
+    def finish_round(self, directory: Path, model: Path) -> None:
+        """Record a round's model, as it lies in `model`, before it gets its name: one without a record is no round."""
+        self._record("running", {**self._recorded_inputs(), **self.round_inputs(directory, model)})
 
     def date(self) -> str:
         """The day on which the run began: its chat template goes on writing that day."""
@@ -179,6 +202,7 @@ class RunDirectory:
 
     def _record(self, state: str, inputs: dict[str, str]) -> None:
         record = {"settings": self.settings, "state": state, "inputs": inputs, "date": self.date()}
+        record["files"] = self.hashes.record()
         write_json_atomic(self.run_file, record)
 
     def _directories(self) -> list[Path]:

@@ -15,6 +15,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from ..training.interruption import Interrupted, stop_after_step
 
 
 MakeTrainer = Callable[[Path | None, Any], Guards]
+OnSaved = Callable[[Path, Path], None]  # given a round's directory and where its whole model lies before it is renamed
 
 
 def round_directory(output_dir: str | Path, round_index: int) -> Path:
@@ -72,13 +74,14 @@ def unfinished_rounds(args: Any) -> Iterator[tuple[int, Path | None]]:
             yield index, None if index == 1 else round_directory(args.output_dir, index - 1) / "model"
 
 
-def run_rounds(args: Any, make_trainer: MakeTrainer) -> Path:
+def run_rounds(args: Any, make_trainer: MakeTrainer, on_saved: OnSaved | None = None) -> Path:
     """Run all rounds that are not finished and put the last model into `args.output_dir` as well.
 
     Args:
         args: the configuration of the whole run.
         make_trainer: given the directory of the model to start from (None: the first one) and the round's
         configuration, a new trainer.
+        on_saved: called in the main process before a round counts as finished.
 
     Returns:
         `args.output_dir`, from which the final model loads.
@@ -88,7 +91,8 @@ def run_rounds(args: Any, make_trainer: MakeTrainer) -> Path:
         train_stage(trainer)
         if index < rounds_of(args):
             trainer.args.merge_adapter = False  # the next round trains the adapter on
-        save_model(trainer, Path(trainer.args.output_dir) / "model")
+        directory = Path(trainer.args.output_dir)
+        save_model(trainer, directory / "model", on_saved and partial(on_saved, directory))
         del trainer
     if PartialState().is_main_process:
         publish(last_model(args), Path(args.output_dir))
@@ -116,8 +120,12 @@ def train_stage(trainer: Guards) -> None:
             add_seconds(directory / "training_seconds.json", time.perf_counter() - started)
 
 
-def save_model(trainer: Guards, directory: Path) -> None:
-    """Save model, tokenizer and card under a temporary name, then rename: `directory` is whole or not there."""
+def save_model(trainer: Guards, directory: Path, on_saved: Callable[[Path], None] | None = None) -> None:
+    """Save model, tokenizer and card under a temporary name, then rename: `directory` is whole or not there.
+
+    Args:
+        on_saved: called in the main process with the temporary name, when all is on the disk.
+    """
     temporary = directory.with_name(f".{directory.name}.tmp")
     with writing(directory):
         if trainer.is_world_process_zero() and temporary.exists():
@@ -133,6 +141,8 @@ def save_model(trainer: Guards, directory: Path) -> None:
             for path in temporary.rglob("*"):
                 if path.is_file():
                     sync_file(path)
+            if on_saved is not None:
+                on_saved(temporary)
             os.replace(temporary, directory)
             sync_directory(directory.parent)
     PartialState().wait_for_everyone()

@@ -14,8 +14,8 @@ from rich.console import Console
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import get_peft_config
 
-from ..contexts.fingerprint import tokenizer_fingerprint, weights_sketch
-from ..decoding.mode import is_sharded, place_for_generation
+from ..contexts.fingerprint import tokenizer_fingerprint
+from ..decoding.mode import place_for_generation
 from ..display import say
 from ..errors import ConfigError
 from ..examples.example import ExampleSet
@@ -80,7 +80,7 @@ def train(job: Job) -> Path:
             def make_trainer(start: Path | None, round_args: Any) -> Method:
                 return _trainer(job, run, round_args, opened.pop() if opened else None, start, prepared)
 
-            run_rounds(job.args, make_trainer)
+            run_rounds(job.args, make_trainer, run.finish_round)
         if PartialState().is_main_process:
             report = write_report(run.path)
             if push:
@@ -119,6 +119,11 @@ def _prepared(run: RunDirectory) -> TakenBack:
 def _open(job: Job, run: RunDirectory) -> _Opened | None:
     """Load the first unfinished round and compare everything with what the run has."""
     index, start = next(unfinished_rounds(job.args), (None, None))
+    before = last_model(job.args).parent if index is None else start and start.parent
+    inputs: dict[str, str] = {}
+    if before and PartialState().is_main_process:
+        inputs = run.round_inputs(before)
+        run.check_inputs(inputs)
     if index is None:
         return None
     job.args.template_date = job.args.template_date or run.date()
@@ -126,12 +131,12 @@ def _open(job: Job, run: RunDirectory) -> _Opened | None:
     if job.method.draws:
         place_for_generation(model, job.args)
     examples = load_examples(job, tokenizer, model, run.path / EXAMPLES)
-    inputs = {f"{name} examples": part.fingerprint() for name, part in examples.items()}
-    if start is None:
-        inputs["tokenizer"] = tokenizer_fingerprint(tokenizer)
-        if not job.method.draws and not is_sharded(model):  # where contexts are drawn, their store has the weights
-            inputs["weights"] = weights_sketch(model)
+    inputs |= {f"{name} examples": part.fingerprint() for name, part in examples.items()}
     if PartialState().is_main_process:
+        if start is None:
+            inputs["tokenizer"] = tokenizer_fingerprint(tokenizer)
+            model_hash = run.hashes.model(str(job.model.model_name_or_path), job.model.model_revision)
+            inputs |= {"model": model_hash} if model_hash else {}
         run.check_inputs(inputs)
     drawings = open_drawings(job.method, model, tokenizer, examples, round_arguments(job.args, index))
     for drawing in drawings.values():

@@ -82,8 +82,14 @@ def task_recipe(task: EvalTask, directory: Path) -> Path:
         return recipes / f"{task.name}.yaml"
     data = directory / f"{task.name}.data.jsonl"
     made = PROCEDURAL[task.name].problems("test", count=PROBLEMS)
-    write_text_atomic(data, "".join(json.dumps(problem.row(), ensure_ascii=False) + "\n" for problem in made))
+    _keep(data, "".join(json.dumps(problem.row(), ensure_ascii=False) + "\n" for problem in made))
     settings = yaml.safe_load((recipes / "procedural.yaml").read_text(encoding="utf-8"))
     settings["datasets"][0]["data_files"] = str(data)
-    write_text_atomic(data.with_suffix(".yaml"), yaml.safe_dump(settings, sort_keys=False))
+    _keep(data.with_suffix(".yaml"), yaml.safe_dump(settings, sort_keys=False))
     return data.with_suffix(".yaml")
+
+
+def _keep(path: Path, text: str) -> None:
+    """Write a file, unless it holds the text already: a start that is refused leaves the directory as it is."""
+    if not path.is_file() or path.read_bytes() != text.encode():
+        write_text_atomic(path, text)

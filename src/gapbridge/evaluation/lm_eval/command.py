@@ -7,12 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ...answers.identity import finished_record, recorded_settings
 from ...answers.intervals import Interval
-from ...answers.session import finished_record, output_directory, print_table, recorded_settings, short_name
+from ...answers.session import output_directory, print_table, short_name
+from ...contexts.hashes import FileHashes
 from ...errors import ConfigError
 from ...files import write_json_atomic
 from ...runs.directory import environment
-from .harness import evaluate_model, harness_model_args
+from .harness import evaluate_model, harness_model_args, task_files
 from .recipe import read_lm_eval_recipe
 
 
@@ -31,19 +33,20 @@ def run_lm_eval(args: argparse.Namespace, others: list[str]) -> Path:
         raise ConfigError([f"command line: {fault}" for fault in faults])
     recipe = read_lm_eval_recipe(args.config, limit=args.limit)
     path = output_directory(args) / "eval" / "lm_eval.json"
-    settings = recorded_settings(args, others, args.model) | {"recipe": asdict(recipe)}
+    hashes = FileHashes.of_record(path)
+    settings = recorded_settings(args, others, [*args.model, *task_files(recipe)], hashes) | {"recipe": asdict(recipe)}
     if path.exists():
-        show(finished_record(path, settings, "evaluation"))
+        show(finished_record(path, settings))
         print(f"{path}: this evaluation is complete; remove the file to do it again")
         return path
     model_args = {model: harness_model_args(model, recipe.model_args) for model in args.model}
     results = [
         {"model": model, **row}
         for model in args.model
-        for row in evaluate_model(recipe, model_args[model], path.parent)
+        for row in evaluate_model(recipe, model_args[model], path.parent, hashes)
     ]
     record = {"task": "lm_eval", "settings": settings, "environment": environment(), "results": results}
-    write_json_atomic(path, record)
+    write_json_atomic(path, {**record, "files": hashes.record()})
     show(record)
     print(f"figures: {path}")
     return path

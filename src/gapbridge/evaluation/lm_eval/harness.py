@@ -15,6 +15,7 @@ import json
 import logging
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,16 +23,22 @@ from pathlib import Path
 from typing import Any
 
 from ...answers.intervals import NORMAL, Interval, share_interval
-from ...contexts.fingerprint import path_sketch
+from ...contexts.hashes import FileHashes
 from ...errors import ConfigError, RunError
 from .recipe import HarnessTask, LmEvalRecipe
 
 
 logger = logging.getLogger(__name__)
 
+_WORD = re.compile(r"""[^\s\0"',:\[\]{}]+""")  # of a YAML file: what could be the name of a file
+_LONGEST_NAME = 255  # characters
 
-def evaluate_model(recipe: LmEvalRecipe, model_args: Mapping[str, Any], directory: Path) -> list[dict[str, Any]]:
-    """One row a task, in the recipe's order; `model_args` as `harness_model_args` gives them.
+
+def evaluate_model(
+    recipe: LmEvalRecipe, model_args: Mapping[str, Any], directory: Path, hashes: FileHashes | None = None
+) -> list[dict[str, Any]]:
+    """One row a task, in the recipe's order; `model_args` as `harness_model_args` gives them, `hashes` those of files
+    that were read before.
 
     Raises:
         ConfigError: lm-eval is not installed. RunError: the harness failed, or tasks or metrics are missing.
@@ -40,7 +47,8 @@ def evaluate_model(recipe: LmEvalRecipe, model_args: Mapping[str, Any], director
     for task in recipe.tasks:
         group = names.setdefault(task.num_fewshot, [])
         group += [task.name] * (task.name not in group)  # two metrics of a task are one evaluation
-    results = {shots: _results(recipe, model_args, shots, group, directory) for shots, group in names.items()}
+    hashes = hashes or FileHashes()
+    results = {shots: _results(recipe, model_args, shots, group, directory, hashes) for shots, group in names.items()}
     rows = [row_of(task, results[task.num_fewshot]) for task in recipe.tasks]
     faults = [row for row in rows if isinstance(row, str)]
     if faults:
@@ -69,16 +77,30 @@ def harness_model_args(model: str, extra: Mapping[str, Any]) -> dict[str, Any]:
     return {"pretrained": base, "peft": model, **own_tokenizer, **extra}
 
 
+def task_files(recipe: LmEvalRecipe) -> list[Path]:
+    """The files of the recipe's own tasks, and those that their YAML files name."""
+    if recipe.include_path is None:
+        return []
+    own = [path for path in Path(recipe.include_path).rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in own if path.suffix in (".yaml", ".yml")]
+    named = {Path(word) for text in texts for word in _WORD.findall(text) if len(word) < _LONGEST_NAME}
+    return sorted({*own, *(path for path in named if path.is_file())})
+
+
 def _results(
-    recipe: LmEvalRecipe, model_args: Mapping[str, Any], shots: int, names: Sequence[str], directory: Path
+    recipe: LmEvalRecipe,
+    model_args: Mapping[str, Any],
+    shots: int,
+    names: Sequence[str],
+    directory: Path,
+    hashes: FileHashes,
 ) -> Path:
     """The results file of the tasks that share a number of examples in the prompt; the harness makes it if need be."""
     options = harness_options(recipe, names, shots, model_args)
     # The same names can come to hold other weights and other tasks.
-    inputs = [Path(str(model_args[key])) for key in ("pretrained", "peft") if key in model_args]
-    own = Path(recipe.include_path).rglob("*.*") if recipe.include_path else []
-    inputs += sorted(path for path in own if path.suffix != ".pyc")
-    state = json.dumps([options, [(str(path), path_sketch(path)) for path in inputs]])
+    inputs = [str(model_args[key]) for key in ("pretrained", "peft") if key in model_args]
+    inputs += map(str, task_files(recipe))
+    state = json.dumps([options, [(path, hashes.of(path)) for path in inputs]])
     folder = directory / "lm_eval" / f"{shots}_shot-{hashlib.blake2b(state.encode(), digest_size=6).hexdigest()}"
     if any(folder.glob("results_*.json")):
         logger.info("%s is complete and not run again", folder)

@@ -17,17 +17,19 @@ from typing import Any
 
 from ... import methods
 from ...answers.session import OUTPUTS
+from ...contexts.hashes import FileHashes
 from ...contexts.records import read_record
 from ...display import say
 from ...errors import ConfigError, RunError
 from ...files import write_json_atomic, write_text_atomic
 from ...recipe.secrets import without_secrets
-from ...runs.directory import FREE_SETTINGS, environment
+from ...runs.directory import environment
 from ...runs.figures import save
 from ...runs.tables import table
 from ...tasks.task import EvalTask
 from .cells import read_cells
 from .dry import run_dry
+from .inputs import comparison_inputs, finished_models, free_keys
 from .page import differing, page, score_table, verdict
 from .plot import draw_differences
 from .recipes import Comparison, read_comparison, task_of
@@ -56,11 +58,13 @@ def run_compare(args: argparse.Namespace, options: list[str], run: Run) -> Path:
     directory = Path(args.output_dir or OUTPUTS / suite.name)
     comparison = read_comparison(suite, directory, options)
     task = task_of(comparison)
-    settings = merged_settings(directory, recorded(comparison, task))
+    hashes = FileHashes.of_record(directory / SUITE_FILE)
+    settings = merged_settings(directory, recorded(comparison, task, hashes))
+    check_models(directory, hashes)
     if args.dry_run:
         run_dry(comparison, task, args.workers)
         return directory
-    write_json_atomic(directory / SUITE_FILE, settings)
+    write_json_atomic(directory / SUITE_FILE, {**settings, "files": hashes.record()})
     run_seeds(comparison, task, run, args.workers)
     return write_page(directory, settings, task)
 
@@ -76,30 +80,35 @@ def _suite(args: argparse.Namespace) -> Suite:
     return suite if args.seeds is None else with_seeds(suite, args.seeds)
 
 
-def recorded(comparison: Comparison, task: EvalTask) -> dict[str, Any]:
+def recorded(comparison: Comparison, task: EvalTask, hashes: FileHashes) -> dict[str, Any]:
     """Everything that can change a figure, as JSON values; the arms by name."""
-    suite = comparison.suite
-    keys = {key: value for key, value in comparison.keys.items() if key not in FREE_SETTINGS}
+    suite, free = comparison.suite, free_keys(comparison.suite)
+
+    def kept(keys: Mapping[str, Any]) -> dict[str, Any]:
+        return without_secrets({key: value for key, value in keys.items() if key not in free})
+
     settings = {
         "name": suite.name,
         "recipe": suite.recipe,
         "method": comparison.method,
-        "keys": without_secrets(keys),
-        "overrides": suite.overrides,
+        "keys": kept(comparison.keys),
+        "overrides": kept(suite.overrides),
         "base": suite.base and asdict(suite.base),
         "match": suite.match,
         "evaluation": {**asdict(suite.evaluation), "task": task.name},
-        "arms": {name: asdict(arm) for name, arm in suite.arms.items()},
+        "arms": {name: {**asdict(arm), "overrides": kept(arm.overrides)} for name, arm in suite.arms.items()},
+        "inputs": comparison_inputs(comparison, hashes),
     }
     decoded: dict[str, Any] = json.loads(json.dumps(settings))
     return decoded
 
 
 def merged_settings(directory: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings with the arms that the directory has besides.
+    """The settings with the arms and inputs that the directory has besides.
 
     Raises:
-        RunError: the directory holds a comparison with other settings, which are named, or something else.
+        RunError: the directory holds a comparison with other settings, rows or models, which are named, or something
+        else.
     """
     path = directory / SUITE_FILE
     if not path.exists():
@@ -108,16 +117,31 @@ def merged_settings(directory: Path, settings: dict[str, Any]) -> dict[str, Any]
         return settings
     try:
         before = read_record(path)
-        arms = dict(before["arms"])
+        arms, inputs = dict(before["arms"]), dict(before.get("inputs", {}))
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: is damaged ({error}); choose another --output_dir") from error
-    faults = _changed({**before, "arms": {}}, {**settings, "arms": {}})
-    faults += _changed(arms, {name: arm for name, arm in settings["arms"].items() if name in arms}, "arm ")
+    merged = {name: {**inputs.get(name, {}), **found} for name, found in settings["inputs"].items()}
+    alone: dict[str, Any] = {"arms": {}, "inputs": {}}
+    changed = _changed({**before, **alone}, {**settings, **alone})
+    changed += _changed(arms, {name: arm for name, arm in settings["arms"].items() if name in arms}, "arm ")
+    for name, found in merged.items():  # of other seeds and arms there may be more, or none of what is there
+        old = inputs.get(name, dict.fromkeys(found, "nothing"))
+        changed += _changed(old, {key: value for key, value in found.items() if key in old})
+    if changed:
+        raise RunError([f"{path}, {fault}. Set it back, or choose another --output_dir" for fault in changed])
+    return {**settings, "arms": {**arms, **settings["arms"]}, "inputs": merged}
+
+
+def check_models(directory: Path, hashes: FileHashes) -> None:
+    """Raise a RunError where finished arms have other models than those that were evaluated."""
+    faults = [
+        f"{path}, model: got {before or 'nothing'}, expected {now}, the hash of {path.parents[1] / path.stem}. Put "
+        "its files back, or choose another --output_dir"
+        for path, (before, now) in finished_models(directory, hashes).items()
+        if before != now
+    ]
     if faults:
-        raise RunError(
-            [f"{directory}: holds another comparison; choose another --output_dir, or set these back", *faults]
-        )
-    return {**settings, "arms": {**arms, **settings["arms"]}}
+        raise RunError(faults)
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -131,7 +155,7 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = ""
             every = {**dict.fromkeys(old), **value}
             faults += _changed(old, every, f"{prefix}{key}: ")
         else:
-            faults.append(f"{prefix}{key}: there {old!r}, now {value!r}")
+            faults.append(f"{prefix}{key}: got {old!r}, expected {value!r}")
     return faults
 
 

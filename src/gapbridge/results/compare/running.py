@@ -14,16 +14,22 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ... import methods
+from ...contexts.hashes import FileHashes
 from ...contexts.records import read_record
+from ...errors import RunError
 from ...files import write_json_atomic, write_text_atomic
 from ...runs.inputs import load_start
 from ...runs.report import stages
@@ -37,6 +43,7 @@ from .sampling import take_sample
 from .suite import START, Arm
 
 
+PATIENCE = 300.0  # seconds for a worker to save a checkpoint when the others are to stop, too
 Run = Callable[[list[str]], Any]  # a command line in this process, as `gapbridge.cli.run`
 
 
@@ -44,7 +51,8 @@ def run_seeds(comparison: Comparison, task: EvalTask, run: Run, workers: int) ->
     """All arms with all seeds that are not finished, `workers` seeds at once in processes of their own.
 
     Raises:
-        GapbridgeError: what a command refuses. Interrupted: a signal came; what is whole on disk is kept.
+        GapbridgeError: what a command refuses; a worker was killed. Interrupted: a signal came; what is whole on disk
+        is kept.
     """
     seeds = comparison.suite.seeds
     if workers == 1 or len(seeds) == 1:
@@ -53,20 +61,52 @@ def run_seeds(comparison: Comparison, task: EvalTask, run: Run, workers: int) ->
         return
     threads = max(1, torch.get_num_threads() // workers)
     context = multiprocessing.get_context("spawn")
+    before = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_enter_worker, initargs=(threads,))
+    processes: set[BaseProcess] = set()
     try:
         waiting = [pool.submit(_run_seed, comparison, task, run, seed) for seed in seeds]
+        processes = set(multiprocessing.active_children()) - before
         for done in as_completed(waiting):
             if number := done.result():
                 raise Interrupted(number)
+    except BrokenProcessPool as error:
+        _await_end(processes)  # the pool has told them to stop
+        raise RunError(
+            f"{comparison.directory}, worker: got {_death_of(processes)}, expected an exit of its own. Give it more "
+            "memory or fewer --workers; what is whole on disk is kept, and the same command continues"
+        ) from error
     except BaseException:
         for future in waiting:
             future.cancel()
-        for process in multiprocessing.active_children():
+        processes |= set(multiprocessing.active_children()) - before  # a signal may come while they are started
+        for process in processes:
             process.terminate()  # a run saves a checkpoint and stops
+        _await_end(processes)
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _await_end(processes: Collection[BaseProcess]) -> None:
+    """Wait for workers that were told to stop; those that do not are killed."""
+    deadline = time.monotonic() + PATIENCE
+    running = {process.sentinel for process in processes}
+    while running and time.monotonic() < deadline:
+        running -= set(wait(list(running), timeout=max(0.0, deadline - time.monotonic())))
+    for process in processes:
+        if process.sentinel in running:
+            process.kill()
+
+
+def _death_of(processes: Collection[BaseProcess]) -> str:
+    """How the first worker ended: those beside it were stopped with SIGTERM, which they answer with a code."""
+    for process in processes:
+        process.join(1)
+    codes = [process.exitcode for process in processes if process.exitcode]
+    stops = (EXIT_INTERRUPTED, -signal.SIGTERM)
+    found = next((code for code in codes if code not in stops), next(iter(codes), 0))
+    return signal.Signals(-found).name if -found in set(signal.Signals) else f"exit code {found}"
 
 
 def _enter_worker(threads: int) -> None:
@@ -126,6 +166,7 @@ def _run_arm(comparison: Comparison, task: EvalTask, run: Run, seed: int, arm: A
         "seed": seed,
         "arm": arm.name,
         "method": arm.method,
+        "model": FileHashes().model(own),
         "scores": scores,
         "figures": gap,
         "cost": read_cost(own, load),
