@@ -72,7 +72,7 @@ def strip_record(place: Place) -> None:
     path.write_text(json.dumps(record))
 
 
-TEMPLATE = "{% for m in messages %}{{ m.content }}\n{% endfor %}"
+TEMPLATE = "Hello. " + (BASE / "chat_template.jinja").read_text()
 CHANGES: dict[str, tuple[Callable[[Place], object], list[str]]] = {
     "a row": (lambda p: p.rows([ROWS[5], *ROWS[1:4]]), ["examples: got 4 rows", "expected 4 rows"]),
     "the number of rows": (

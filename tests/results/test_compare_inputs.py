@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 from conftest import BASE
-from helpers import ENVIRONMENT, SERVER, recipe, write_rows
+from helpers import ENVIRONMENT, recipe, write_rows
 
 from gapbridge.contexts.hashes import FileHashes
 from gapbridge.errors import RunError
@@ -131,7 +132,7 @@ def _sleep() -> None:
 def test_how_a_worker_died(monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that was killed is named, not those that were stopped after it; one that stays is killed, too."""
     monkeypatch.setattr(running, "PATIENCE", 0.5)
-    workers = [SERVER.Process(target=_sleep) for _ in range(3)]
+    workers = [multiprocessing.get_context("fork").Process(target=_sleep) for _ in range(3)]
     for worker in workers:
         worker.start()
     os.kill(workers[2].pid or 0, signal.SIGSTOP)  # it answers no request

@@ -19,7 +19,7 @@ from ..contexts.fill import fill_store, shared_identity
 from ..contexts.store import ContextStore
 from ..decoding import Draft, draft_answers
 from ..decoding.compiled import CompiledSteps
-from ..decoding.mode import generation_precision
+from ..decoding.mode import device_name, generation_precision
 from ..decoding.options import DrawOptions
 from ..examples.example import Example, ExampleSet
 from ..examples.tokens import stop_tokens, unnamed_tokens
@@ -105,6 +105,7 @@ def answer_examples(
     stops = stop_tokens(tokenizer, model)
     identity = {
         "method": "answers",
+        "device": device_name(model),
         "max_completion_length": options.max_completion_length,
         "stop_tokens": stops,
         **shared_identity(model, tokenizer, examples, args, draw),

@@ -126,6 +126,11 @@ def precision_name(model: PreTrainedModel, args: TrainingArguments) -> str:
     return f"{dtype}, autocast {_autocast_dtype(args)}" if _autocast_enabled(model, args) else dtype
 
 
+def device_name(model: PreTrainedModel) -> str:
+    """The text by which a store knows where its answers were measured, such as `cpu, sdpa`."""
+    return f"{model.device.type}, {model.config._attn_implementation}"
+
+
 def _autocast_dtype(args: TrainingArguments) -> str:
     return "float16" if mixed_precision(args) == "fp16" else "bfloat16"
 

@@ -25,7 +25,7 @@ from ..contexts.fill import fill_store, shared_identity
 from ..contexts.store import ContextStore
 from ..decoding import Draft, DrawOptions, draft_answers
 from ..decoding.checks import position_limit
-from ..decoding.mode import generation_mode, generation_precision
+from ..decoding.mode import device_name, generation_mode, generation_precision
 from ..decoding.noise import example_keys
 from ..decoding.passes import whole_rows
 from ..decoding.sampling import KeyedSampler
@@ -163,6 +163,7 @@ def answers_behind(
     stops = stop_tokens(tokenizer, model)
     identity = {
         "method": "slips",
+        "device": device_name(model),
         "max_completion_length": max_completion_length,
         "stop_tokens": stops,
         "slips": slips.digest(),

@@ -12,11 +12,13 @@ from datasets import Dataset
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
+from ..contexts.hashes import FileHashes
 from ..errors import ConfigError
 from ..examples.data import find_data, load_data, standard_columns
 from ..examples.ending import open_end
 from ..examples.example import ExampleSet
 from ..examples.forms import require_prompts
+from ..examples.tables import content_fingerprint
 from ..examples.template import ChatTemplate
 from ..examples.tokens import stops_of
 from ..recipe.secrets import without_secrets
@@ -120,6 +122,23 @@ def load_examples(
         )
         for part, (dataset, source) in parts.items()
     }
+
+
+def started_inputs(job: Job, hashes: FileHashes) -> dict[str, str]:
+    """Fingerprints of what a recipe names, as it lies on the disk now: rows, the first model, a template in a file.
+
+    Raises:
+        ConfigError, DataError: data cannot be loaded.
+    """
+    found = find_data(job.data, job.script, seed=job.args.seed, needs_eval=_evaluates(job))
+    inputs = {"train rows": content_fingerprint(found.train)}
+    if found.eval is not None:
+        inputs["eval rows"] = content_fingerprint(found.eval)
+    named = {
+        "model": hashes.model(str(job.model.model_name_or_path), job.model.model_revision),
+        "chat template": job.args.chat_template_path and hashes.of(job.args.chat_template_path),
+    }
+    return inputs | {name: found for name, found in named.items() if found}
 
 
 def load_held_out(

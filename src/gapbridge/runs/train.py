@@ -29,7 +29,7 @@ from ..training.parallel import check_processes
 from ..training.rows import LEGEND
 from .directory import RunDirectory
 from .hub import name_faults, open_repository, upload
-from .inputs import load_examples, load_start
+from .inputs import load_examples, load_start, started_inputs
 from .job import Job
 from .packages import package_faults
 from .report import write_data_record, write_report
@@ -64,6 +64,8 @@ def train(job: Job) -> Path:
         raise ConfigError([f"{job.recipe.path}: {fault}" for fault in faults])
     run = job.run_directory()
     if run.check(job.resume) == "complete":
+        if PartialState().is_main_process:
+            run.check_inputs(started_inputs(job, run.hashes))
         _say(f"{run.path}: this run is complete, nothing to do")
         return run.path
     # The run pushes its model and nothing else; the trainers would push what else lies in their directories.
@@ -135,8 +137,7 @@ def _open(job: Job, run: RunDirectory) -> _Opened | None:
     if PartialState().is_main_process:
         if start is None:
             inputs["tokenizer"] = tokenizer_fingerprint(tokenizer)
-            model_hash = run.hashes.model(str(job.model.model_name_or_path), job.model.model_revision)
-            inputs |= {"model": model_hash} if model_hash else {}
+        inputs |= started_inputs(job, run.hashes)
         run.check_inputs(inputs)
     drawings = open_drawings(job.method, model, tokenizer, examples, round_arguments(job.args, index))
     for drawing in drawings.values():

@@ -29,7 +29,7 @@ from ...runs.tables import table
 from ...tasks.task import EvalTask
 from .cells import read_cells
 from .dry import run_dry
-from .inputs import comparison_inputs, finished_models, free_keys
+from .inputs import comparison_inputs, device_of, finished_models, free_keys
 from .page import differing, page, score_table, verdict
 from .plot import draw_differences
 from .recipes import Comparison, read_comparison, task_of
@@ -97,6 +97,7 @@ def recorded(comparison: Comparison, task: EvalTask, hashes: FileHashes) -> dict
         "match": suite.match,
         "evaluation": {**asdict(suite.evaluation), "task": task.name},
         "arms": {name: {**asdict(arm), "overrides": kept(arm.overrides)} for name, arm in suite.arms.items()},
+        "device": device_of(comparison),
         "inputs": comparison_inputs(comparison, hashes),
     }
     decoded: dict[str, Any] = json.loads(json.dumps(settings))

@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from trl import ScriptArguments
 
 from ... import methods
@@ -30,6 +31,13 @@ def free_keys(suite: Suite) -> frozenset[str]:
     """Keys that change neither data nor weights of any arm."""
     kinds = {methods.find(arm.method) for arm in suite.arms.values()}
     return FREE_SETTINGS.union(*(kind.config_class.free_settings() for kind in kinds))
+
+
+def device_of(comparison: Comparison) -> str:
+    """The kind of device that the arms run on; no device is opened."""
+    use_cpu = {**comparison.keys, **comparison.suite.overrides}.get("use_cpu")
+    found = None if use_cpu or not torch.accelerator.is_available() else torch.accelerator.current_accelerator()
+    return found.type if found else "cpu"
 
 
 def comparison_inputs(comparison: Comparison, hashes: FileHashes) -> dict[str, dict[str, str]]:
