@@ -24,7 +24,7 @@ from ..training.loading import load_skeleton, load_tokenizer, prepare_tokenizer,
 from ..training.saving import QUANTISED
 from ..training.starting import batch_faults, starting_faults
 from .hub import access_faults, name_faults, repository_name
-from .inputs import load_examples, require_ending
+from .inputs import load_examples, require_ending, started_inputs
 from .job import Job, read_job
 from .packages import package_faults
 from .rounds import round_arguments
@@ -75,6 +75,7 @@ def validate(job: Job, *, all_rows: bool = False) -> tuple[list[str], list[str]]
             faults += _batch_faults(job)
         except GapbridgeError:  # told below
             pass
+        faults += _changed_inputs(job)
         if not all_rows:
             job.data.max_train_examples = min(DRY_ROWS, job.data.max_train_examples or DRY_ROWS)
             job.data.max_eval_examples = min(DRY_ROWS, job.data.max_eval_examples or DRY_ROWS)
@@ -169,6 +170,17 @@ def _check_positions(job: Job, model: PreTrainedModel, faults: list[str]) -> Non
     positions = model.config.get_text_config().to_dict().get("max_position_embeddings")
     if positions and job.args.max_length and job.args.max_length > positions:
         faults.append(f"max_length is {job.args.max_length}, but the model has {positions} positions")
+
+
+def _changed_inputs(job: Job) -> list[str]:
+    """What a run that is there was started with, and what lies there now."""
+    try:
+        run = job.run_directory()
+        if run.check() != "new":
+            run.check_inputs(started_inputs(job, run.hashes))
+    except GapbridgeError as error:
+        return error.faults
+    return []
 
 
 def _output_dir_faults(job: Job) -> list[str]:
