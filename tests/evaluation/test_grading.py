@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
+import psutil
 import pytest
 from conftest import ROOT
 
 from gapbridge.errors import DataError
 from gapbridge.evaluation.grading import Grade, grade_answers
 from gapbridge.evaluation.math import is_correct, marked_answer, number
-from gapbridge.evaluation.verification import verify, verify_answers
+from gapbridge.evaluation.verification import _verify_within, verify, verify_answers
 
 
 GSM8K = ROOT.parent / "shared" / "data" / "gsm8k" / "test.jsonl"
@@ -76,6 +83,38 @@ def test_an_endless_expression_costs_its_timeout_and_no_more() -> None:
     verdicts = verify_answers([hard, "7", hard, "8"], ["3", "7", "3", "8"], timeout=3)
     assert [v.timed_out for v in verdicts] == [True, False, True, False]
     assert [v.correct for v in verdicts] == [False, True, False, True]
+
+
+ENDLESS = """
+from gapbridge.evaluation.verification import verify_answers
+if __name__ == "__main__":
+    verify_answers([r"\\boxed{9^{9^{9^{9}}}}", "1"], ["3", "1"], timeout=30)
+"""
+
+
+def test_workers_end_with_their_parent(tmp_path: Path) -> None:
+    """Also one in a power that lets no other thread run."""
+    script = tmp_path / "grade.py"
+    script.write_text(ENDLESS)
+    parent = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    workers: list[psutil.Process] = []
+    while not any(worker.cpu_times().user > 1.5 for worker in workers if worker.is_running()):
+        assert parent.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+        workers = psutil.Process(parent.pid).children(recursive=True)
+    parent.kill()
+    parent.wait()
+    _, alive = psutil.wait_procs(workers, timeout=40)
+    assert alive == []
+
+
+def test_a_worker_that_nobody_kills_runs_out_of_cpu_time() -> None:
+    arguments = (r"\boxed{9^{9^{9^{9}}}}", "3", 0.5)
+    worker = multiprocessing.get_context("spawn").Process(target=_verify_within, args=arguments)
+    worker.start()
+    worker.join(120)
+    assert worker.exitcode == -signal.SIGXCPU
 
 
 @pytest.mark.parametrize(

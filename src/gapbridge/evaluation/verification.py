@@ -1,24 +1,35 @@
 """math-verify in processes of its own, so that an answer on which it hangs costs a timeout and nothing else.
 
 Its own timeouts use signals, which work in the main thread only and otherwise give wrong verdicts silently; they are
-off here, and a process that takes too long is killed.
+off here, and a process that takes too long is killed. A process ends with the one that started it, and a limit of its
+CPU time ends one that nobody is left to kill.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import logging
+import math
 import multiprocessing
+import os
+import resource
+import signal
+import sys
+import threading
 from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 
 from tqdm.auto import tqdm
 
-from ..errors import ConfigError
+from ..errors import ConfigError, RunError
 
 
 TIMEOUT_SECONDS = 10.0
+_MOST_SECONDS = 86_400.0
+_PR_SET_PDEATHSIG = 1  # of prctl(2)
 LONGEST = 20_000  # characters of an answer that are parsed, from its end
 
 
@@ -47,7 +58,7 @@ def verify_answers(
         workers: processes.
 
     Raises:
-        ConfigError: math-verify is not installed.
+        ConfigError: math-verify is not installed. RunError: the processes end as soon as they start.
     """
     missing = missing_packages()
     if missing:
@@ -57,9 +68,9 @@ def verify_answers(
     # Spawned: a fork of a process with PyTorch's threads can hang.
     context = multiprocessing.get_context("spawn")
     verdicts = []
-    with ProcessPool(max_workers=workers, initializer=_quiet, context=context) as pool:
+    with ProcessPool(max_workers=workers, initializer=_prepare, context=context) as pool:
         futures = [
-            pool.schedule(verify, args=(answer[-LONGEST:], reference[-LONGEST:]), timeout=timeout)
+            pool.schedule(_verify_within, args=(answer[-LONGEST:], reference[-LONGEST:], timeout), timeout=timeout)
             for answer, reference in zip(answers, references, strict=True)
         ]
         for future in tqdm(futures, desc="math-verify", delay=2):
@@ -67,6 +78,12 @@ def verify_answers(
                 verdicts.append(future.result())
             except (FutureTimeout, ProcessExpired):  # too slow, or the process died on it
                 verdicts.append(Verification(correct=False, parsed=False, timed_out=True))
+            except BrokenExecutor as error:
+                pool.stop()
+                raise RunError(
+                    f"math-verify: got processes that end as they start ({error}), expected {workers} that grade. "
+                    "Start the command from a script with a main guard and with enough memory"
+                ) from error
     return verdicts
 
 
@@ -85,6 +102,25 @@ def verify(answer: str, reference: str) -> Verification:
     return Verification(correct=correct, parsed=True)
 
 
-def _quiet() -> None:
-    """math-verify warns at each call that its own timeouts are off."""
+def _verify_within(answer: str, reference: str, seconds: float) -> Verification:
+    """`verify`, and the end of the process if it takes that much CPU time: it was not killed, so nobody waits."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    limit = math.ceil(used.ru_utime + used.ru_stime + min(seconds, _MOST_SECONDS)) + 2
+    resource.setrlimit(resource.RLIMIT_CPU, (limit if most == resource.RLIM_INFINITY else min(limit, most), most))
+    return verify(answer, reference)
+
+
+def _prepare() -> None:
+    """End with the parent process; and math-verify warns at each call that its own timeouts are off."""
     logging.getLogger("math_verify").setLevel(logging.ERROR)
+    parent = multiprocessing.parent_process()
+
+    def end_with_parent() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    if sys.platform == "linux":  # a power of large numbers lets no thread run
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
