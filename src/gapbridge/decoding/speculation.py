@@ -150,7 +150,7 @@ class Speculator(Drafter):
         places = length[:, None] + self._ahead  # [active, n]
         drawn = self.sampler(logits, keys.repeat_interleave(fed.shape[1], dim=0), places.flatten()).view_as(fed)
 
-        right = (drawn[:, :-1] == proposed).long().cumprod(dim=1)  # [active, n - 1]
+        right = (drawn[:, :-1] == proposed).long()  # [active, n - 1]
         going = 1 - torch.isin(drawn[:, :-1], self.stops).long()
         counted = torch.cat([torch.ones_like(length)[:, None], (right * going).cumprod(dim=1)], dim=1)
         counted *= places < self.limit  # [active, n], 1 where a draw counts
