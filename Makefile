@@ -8,11 +8,12 @@ TEST_WORKERS ?= 2
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install quickstart test test-all test-oldest test-matrix quality format bench evidence mutants tiny-base clean
+.PHONY: help install quickstart test test-nightly test-all test-oldest test-matrix quality format bench evidence mutants tiny-base clean
 
 help:
 	@echo "make quickstart   set up, then SFT, BASH and RAC on the embedded model, evaluation, gap picture, report (CPU, minutes)"
 	@echo "make test         set up, then run the tests (all but gpu)"
+	@echo "make test-nightly the long sweeps, and any recipe that hypothesis thinks of (hours)"
 	@echo "make test-oldest  the trainers, a fork's recipes and resume on the oldest TRL and transformers that are tested"
 	@echo "make test-matrix  the trainers, a fork's recipes and resume on the oldest, a middle and the newest TRL and transformers"
 	@echo "make quality      ruff and mypy"
@@ -34,6 +35,9 @@ quickstart: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "not gpu and not nightly" tests
+
+test-nightly: $(STAMP)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "nightly and not gpu" tests
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest tests

@@ -198,7 +198,8 @@ def describe(job: Job) -> str:
     rounds = f", {args.num_rounds} round(s)" if isinstance(args, RoundFields) else ""
     own = methods.fields_of(job.name)  # the keys of this method alone, not those of the mixins behind it
     off = {field.name for field in fields(own) if field.default == 0}
-    values = {name: vars(args)[name] for name in own.__annotations__ if name not in own.FREE}
+    keys = [field.name for field in fields(own) if field.name in own.__annotations__ and field.name not in own.FREE]
+    values = {name: vars(args)[name] for name in keys}
     values = {name: value for name, value in values.items() if value or name not in off}
     shown = [f"{name} {value}" for name, value in values.items() if isinstance(value, (int, float))]
     method = ", ".join([job.name.upper(), *shown]) + rounds
