@@ -259,7 +259,55 @@ def test_pause_pretraining(own_tokenizer: Any, make_base: MakeBase, tmp_path: Pa
     tight = trainer_of(
         tmp_path, make_base(), own_tokenizer, pause_placement="random", pause_fraction=0.2, max_length=longest
     )
-    assert max(len(row["input_ids"]) for row in tight.row_ids) == longest and tight.counts["short"] >= 1
+    assert max(len(row["input_ids"]) for row in tight.row_ids) == longest and tight.counts["cut"] >= 1
+
+
+def rows_at_random(tokenizer: Any, folder: Path, dataset: Dataset, **options: Any) -> tuple[list[Any], dict[str, int]]:
+    """The rows of a configuration with random pauses, and their counts."""
+    args = PauseConfig(str(folder), **{**COMMON, "pause_placement": "random", **options})
+    long = {"max_length": args.max_length, "truncate_long_rows": args.truncate_long_rows}
+    examples = examples_of(dataset, tokenizer, **long)
+    counts = dict.fromkeys(PauseTrainer.count_names, 0)
+    return list(PauseTrainer.rows(((e, {}) for e in examples), examples, tokenizer, args, counts)), counts
+
+
+@pytest.mark.parametrize("make", [texts, chats])
+@pytest.mark.parametrize("fraction", [0.1, 0.2])
+def test_pauses_push_the_end_of_full_rows_out(fraction: float, make: Any, own_tokenizer: Any, tmp_path: Path) -> None:
+    """The paper's: 0.1 N pauses into N tokens, and the first N of all are kept."""
+    index, dataset = pause(None, own_tokenizer, 0), make()
+    lengths = [len(e.reference_row()["input_ids"]) for e in examples_of(dataset, own_tokenizer)]
+    full = min(lengths)
+    options = {"max_length": full, "truncate_long_rows": True, "pause_fraction": fraction}
+    rows, counts = rows_at_random(own_tokenizer, tmp_path, dataset, **options)
+    assert {len(row["input_ids"]) for row in rows} == {full}
+    assert counts["cut"] + counts["short"] == len(rows) and counts["cut"] > len(rows) / 2
+    expected = full * fraction / (1 + fraction)
+    assert counts["pauses"] / len(rows) == pytest.approx(expected, rel=0.35)
+    for row in rows:
+        assert len(row["labels"]) == len(row["drawn"]) == full and index not in row["labels"]
+        assert any(label != -100 for label in row["labels"])
+    assert PauseTrainer.warnings(counts, PauseConfig(str(tmp_path), **COMMON)) == []
+    assert f"{counts['cut']} rows cut with them" in PauseTrainer.describe(counts)
+
+
+def test_rows_that_pauses_would_rob_of_all_loss_keep_it(own_tokenizer: Any, tmp_path: Path) -> None:
+    pause(None, own_tokenizer, 0)
+    dataset = Dataset.from_list([{"prompt": "apples and pens " * 20, "completion": "ok"}])
+    (length,) = (len(e.reference_row()["input_ids"]) for e in examples_of(dataset, own_tokenizer))
+    options = {"max_length": length, "truncate_long_rows": True, "pause_fraction": 0.5}
+    (row,), counts = rows_at_random(own_tokenizer, tmp_path, dataset, **options)
+    assert any(label != -100 for label in row["labels"]) and counts["short"] == 1 and counts["cut"] == 0
+
+
+def test_pauses_without_room_are_said(own_tokenizer: Any, make_base: MakeBase, tmp_path: Path, caplog: Any) -> None:
+    longest = max(len(e.reference_row()["input_ids"]) for e in examples_of(chats(), own_tokenizer))
+    room = {"pause_placement": "random", "pause_fraction": 0.9, "truncate_long_rows": False}
+    trainer_of(tmp_path, make_base(), own_tokenizer, **room, max_length=longest).train()
+    assert "pauses have room within max_length" in caplog.text and "truncate_long_rows: true" in caplog.text
+    caplog.clear()
+    trainer_of(tmp_path, make_base(), own_tokenizer, **room, max_length=2 * longest).train()
+    assert "have room" not in caplog.text
 
 
 @pytest.mark.parametrize("tied", [True, False])

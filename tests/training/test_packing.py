@@ -15,13 +15,14 @@ from gapbridge.training.packing import packed_lengths
 QUIET: dict[str, Any] = {"use_cpu": True, "bf16": False, "report_to": "none"}
 
 
-@pytest.mark.parametrize("strategy", ["bfd", "bfd_split"])
+@pytest.mark.parametrize("strategy", ["bfd", "bfd_split", "wrapped"])
 @pytest.mark.parametrize(
     ("rows", "processes", "shuffled"), [(1, None, False), (7, None, False), (2300, None, False), (2300, 3, True)]
 )
 def test_packed_rows_are_trls(rows: int, processes: int | None, shuffled: bool, strategy: str) -> None:
     draw = random.Random(rows)
-    lengths = [draw.choice([draw.randint(1, 64), 64, 40]) for _ in range(rows)]
+    longest = 64 if strategy == "bfd" else 200
+    lengths = [draw.choice([draw.randint(1, longest), 64, 40]) for _ in range(rows)]
     args = SFTConfig(
         "unused", packing=True, packing_strategy=strategy, max_length=64, shuffle_dataset=shuffled, seed=3,
         dataset_num_proc=processes, **QUIET,

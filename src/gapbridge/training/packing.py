@@ -1,6 +1,7 @@
 """How long the rows are that TRL packs, from the lengths of those that go in: for budgets and plans.
 
-TRL packs by best fit decreasing (Ding et al. 2024, arXiv 2404.10830), each block of rows by itself.
+TRL packs by best fit decreasing (Ding et al. 2024, arXiv 2404.10830), or one row behind the other (`wrapped`), each
+block of rows by itself.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def packed_lengths(lengths: Sequence[int], args: Any) -> list[int]:
     """The tokens of each row that is trained: those of packed rows with `packing: true`, else `lengths` themselves.
 
     Args:
-        lengths: tokens of each row, at most `max_length`, in the order of the data.
+        lengths: tokens of each row, in the order of the data.
     """
     if not is_packed(args):
         return list(lengths)
@@ -35,8 +36,19 @@ def packed_lengths(lengths: Sequence[int], args: Any) -> list[int]:
     packed: list[int] = []
     for part in np.array_split(ordered, min(args.dataset_num_proc or 1, max(1, len(ordered)))):
         for start in range(0, len(part), _BLOCK):
-            packed += _best_fit(part[start : start + _BLOCK].tolist(), args.max_length)
+            block = part[start : start + _BLOCK].tolist()
+            if args.packing_strategy == "wrapped":
+                packed += _pieces(sum(block), args.max_length)
+            else:  # what is longer than a packed row comes here with `bfd_split` alone
+                packed += _best_fit(
+                    [piece for length in block for piece in _pieces(length, args.max_length)], args.max_length
+                )
     return packed
+
+
+def _pieces(length: int, room: int) -> list[int]:
+    whole, rest = divmod(length, room)
+    return [room] * whole + [rest] * (rest > 0)
 
 
 def _best_fit(lengths: Sequence[int], room: int) -> list[int]:

@@ -39,3 +39,9 @@ def with_random_pauses(row: Row, pause: int, count: int, seed: int) -> Row:
         labels += [*[IGNORE] * pauses, label]
         drawn += [*[False] * pauses, own]
     return {**row, "input_ids": ids, "labels": labels, "drawn": drawn}
+
+
+def cut_row(row: Row, length: int) -> Row:
+    """The first `length` tokens of a row with pauses: the paper inserts 0.1 N of them into N tokens and keeps N."""
+    kept = {name: row[name][:length] for name in ("input_ids", "labels", "drawn")}
+    return {**row, **kept}

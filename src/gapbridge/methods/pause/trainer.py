@@ -13,12 +13,12 @@ from ...examples.example import ExampleSet
 from ...examples.pauses import Pauses, pause_id, record_pauses, recorded_pauses
 from ...training.building import Pairs
 from ...training.method import AnswerMode, Counts, Method
-from ...training.rows import Row, reference_row
+from ...training.rows import IGNORE, Row, reference_row
 from .answering import paused_answers
 from .config import PauseFields
 from .paper import GOYAL_2024
 from .pause_token import add_pauses, trains_pause
-from .rows import mask_pauses, with_random_pauses
+from .rows import cut_row, mask_pauses, with_random_pauses
 
 
 @dataclass
@@ -34,14 +34,15 @@ class PauseTrainer(Method, SFTTrainer):
 
     It takes what [`~trl.SFTTrainer`] takes, with a [`PauseConfig`]; see [`~gapbridge.training.method.Method`] for the
     arguments. Model and tokenizer get the token in place, and with `peft_config` the adapter trains its rows. `counts`
-    holds the `rows`, their `pauses`, and in how many there is no room for all of them (`short`, random placement).
+    holds the `rows`, their `pauses`, and for random placement in how many rows there is no room for all of them
+    (`short`), how many pauses are `missing` there, and how many rows are `cut` to `max_length` with them.
     """
 
     _tag_names = ["trl", "pause", "gapbridge"]
     _name = "Pause"
     _paper = GOYAL_2024
     config_class = PauseConfig
-    count_names = ("rows", "pauses", "short")
+    count_names = ("rows", "pauses", "short", "missing", "cut")
     degenerate = {"num_pause_tokens": 0}
     answer_modes = {
         "paused": AnswerMode(
@@ -96,20 +97,43 @@ class PauseTrainer(Method, SFTTrainer):
             row = reference_row(example)
             if pause is not None:
                 if args.at_random:
-                    wanted = round(args.pause_fraction * len(row["input_ids"]))
                     limit = args.row_limit("eval" if evaluation else "train")
-                    room = wanted if limit is None else limit - len(row["input_ids"])
-                    counts["short"] += room < wanted
-                    row = with_random_pauses(row, pause, min(wanted, room), args.seed)
+                    row = cls._at_random(row, pause, args, limit, counts)
                 mask_pauses(row, pause)
                 counts["pauses"] += row["input_ids"].count(pause)
             counts["rows"] += 1
             yield row
 
+    @staticmethod
+    def _at_random(row: Row, pause: int, args: PauseConfig, limit: int | None, counts: Counts) -> Row:
+        """The row with its share of pauses; where they leave no room it is cut, or has fewer of them."""
+        length = len(row["input_ids"])
+        wanted = round(args.pause_fraction * length)
+        room = wanted if limit is None else min(wanted, limit - length)
+        if limit is not None and room < wanted and args.truncate_long_rows:
+            cut = cut_row(with_random_pauses(row, pause, wanted, args.seed), limit)
+            if any(label != IGNORE for label in cut["labels"]):
+                counts["cut"] += 1
+                return cut
+        counts["short"] += room < wanted
+        counts["missing"] += wanted - room
+        return with_random_pauses(row, pause, room, args.seed)
+
     @classmethod
     def describe(cls, counts: Counts) -> str:
         short = f", {counts['short']} rows without room for all" if counts["short"] else ""
-        return f"{counts['pauses']} pauses in {counts['rows']} rows{short}"
+        cut = f", {counts['cut']} rows cut with them" if counts["cut"] else ""
+        return f"{counts['pauses']} pauses in {counts['rows']} rows{short}{cut}"
+
+    @classmethod
+    def warnings(cls, counts: Counts, args: PauseConfig) -> list[str]:
+        if counts["missing"] <= counts["pauses"]:
+            return []
+        return [
+            f"only {counts['pauses']} of {counts['pauses'] + counts['missing']} pauses have room within max_length "
+            f"{args.max_length}, so that this is nearly SFT. Set truncate_long_rows: true, which cuts rows as the "
+            "paper does, or raise max_length"
+        ]
 
 
 METHOD = PauseTrainer
