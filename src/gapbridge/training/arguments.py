@@ -138,7 +138,7 @@ def as_data_set(value: Any, source: str, *, by_index: bool) -> Dataset | Example
     if isinstance(value, IterableDataset) and by_index:
         raise DataError(f"{source}: got a stream, {_WANTED}. Load it without streaming{_BY_INDEX}")
     if isinstance(value, IterableDataset):
-        return Dataset.from_list(list(value), features=value.features)
+        return Dataset.from_list(list(value.with_format(None)), features=value.features)
     if not isinstance(value, (Dataset, ExampleSet)):
         raise DataError(
             f"{source}: got a {type(value).__name__}, {_WANTED}, or a dict of them. Load the rows with "
