@@ -72,8 +72,8 @@ class EvaluationByTokens(_Behind):
         return output
 
     def _weigh(self, metrics: dict[str, float], name: str, batches: list[tuple[Tensor, dict[str, Tensor]]]) -> None:
-        weights = {key: torch.stack([counts[key] for _, counts in batches]).double() for key in batches[0][1]}
-        losses = torch.stack([loss for loss, _ in batches]).double()
+        weights = {key: torch.stack([counts[key] for _, counts in batches]).float() for key in batches[0][1]}
+        losses = torch.stack([loss for loss, _ in batches]).float()
         summed = torch.stack([torch.where(weights[LOSS] > 0, losses, 0) @ weights[LOSS], weights[LOSS].sum()])
         total, count = self.accelerator.reduce(summed, reduction="sum").tolist()
         if count:
