@@ -11,7 +11,7 @@ shift 3
 env=.venv-matrix/trl-$trl-transformers-$transformers
 pins=$env/constraints.txt
 tests=(tests/test_compat.py tests/methods/test_contract.py tests/runs/test_resume.py tests/runs/test_fork_recipes.py tests/handbook/test_fork.py
-    tests/decoding/test_architectures.py tests/evaluation/test_eval_command.py tests/recipe/test_tiny_scale.py
+    tests/decoding/test_architectures.py tests/evaluation/test_eval_command.py tests/recipe/test_tiny_scale.py tests/training/test_trl_formats.py
     tests/test_project.py::test_every_module_imports)
 chosen=()
 

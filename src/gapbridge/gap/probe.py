@@ -19,7 +19,6 @@ from ..evaluation.edits import token_f1
 from ..evaluation.marks import marked_answer
 from ..evaluation.math import is_correct
 from ..examples.example import Example
-from ..examples.forms import require_prompts
 from ..examples.tokens import stop_tokens, unnamed_tokens
 from ..runs.job import Job
 from ..runs.preview import FirstRows
@@ -33,14 +32,19 @@ _LONGER = 2  # a draft may be so many times as long as the longest reference
 _BATCH = 64
 
 
-def run_probe(job: Job, first: FirstRows, count: int) -> Findings:
+def run_probe(job: Job, first: FirstRows, count: int) -> Findings | None:
     """Print what the starting model makes of `count` examples: the contexts that would be trained on, recovery behind
     forced slips, the quality of its drafts; and the advice that follows.
 
     Args:
         first: what `take_first` took, with a model in place.
+
+    Returns:
+        None where rows have no prompt: nothing can be asked then, and one line says so.
     """
-    require_prompts(first.examples, "The probe asks each prompt")
+    if first.examples.without_prompt():
+        print("not probed: the rows are plain text or trained as a whole, and have no prompt to ask with")
+        return None
     examples = list(islice(first.examples.by_turn(first.examples.stops), count))
     longest = _LONGER * max(len(example.reference) for example in examples)
     drafts = _drafts(first, examples, longest)
