@@ -22,7 +22,8 @@ def recipe(name: str) -> str:
     return str(ROOT / "recipes" / "tiny" / name / "config_text.yaml")
 
 
-@pytest.mark.parametrize("name", ["bash", "pause"])
+# Contexts are drawn again for the preview and for the run: too long for every run of the tests.
+@pytest.mark.parametrize("name", [pytest.param("bash", marks=pytest.mark.nightly), "pause"])
 def test_a_recipe_trains_on_plain_text(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = [*SMALL, "--output_dir", str(tmp_path / "run")]
     cli.main(["validate", "--config", recipe(name), *own])

@@ -80,10 +80,10 @@ SETTINGS = {
     "logging_steps": 1, "per_device_train_batch_size": 2, "learning_rate": 1e-3, "seed": 3, "disable_tqdm": True,
     "lr_scheduler_type": "constant", "gradient_checkpointing": False,
 }  # fmt: skip
-OURS = {
-    "sft": (PlainSFTTrainer, PlainSFTConfig, {}),
-    "bash": (BASHTrainer, BASHConfig, {"mixture_coefficient": 0.0}),
-}
+OURS: list[tuple[Any, Any, dict[str, Any]]] = [
+    (BASHTrainer, BASHConfig, {"mixture_coefficient": 0.0}),
+    (PlainSFTTrainer, PlainSFTConfig, {}),
+]
 
 Make = Callable[..., Any]
 
@@ -111,8 +111,11 @@ def test_the_degenerate_case_is_trl_in_every_format(name: str, make: Make) -> No
     data, own, theirs = FORMATS[name]
     wanted = trained(make(SFTTrainer, SFTConfig, data, **theirs))
     assert len(wanted) == 2
-    for trainer, config, options in OURS.values():
-        assert trained(make(trainer, config, data, **own, **options)) == wanted
+    bash, plain = (make(trainer, config, data, **own, **options) for trainer, config, options in OURS)
+    assert plain.train_dataset[:] == bash.train_dataset[:]
+    assert trained(bash) == wanted
+    if name == "plain text":
+        assert trained(plain) == wanted
 
 
 @pytest.mark.skipif(
@@ -126,7 +129,7 @@ def test_the_degenerate_case_is_trl_when_packed(strategy: str, make: Make) -> No
     wanted = make(SFTTrainer, SFTConfig, TEXT * 2, **packed)
     columns = wanted.train_dataset[:]
     losses = trained(wanted)
-    for trainer, config, options in OURS.values():
+    for trainer, config, options in OURS:
         own = make(trainer, config, TEXT * 2, **packed, **options)
         assert own.train_dataset[:] == columns and trained(own) == losses
 
@@ -153,7 +156,7 @@ def test_formats_of_datasets_change_nothing(style: str, make: Make) -> None:
 def test_rows_above_max_length_are_cut_as_in_trl(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     """Rows whose prompt fills `max_length` are left out, and one warning counts everything."""
     data = [*PAIRS, {"prompt": "Count the apples " * 8, "completion": "one"}]
-    wanted = make(SFTTrainer, SFTConfig, data, max_length=24)
+    wanted = make(SFTTrainer, SFTConfig, PAIRS, max_length=24)  # old versions keep rows without loss
     caplog.clear()
     own = make(PlainSFTTrainer, PlainSFTConfig, data, max_length=24)
     assert len(own.train_dataset) == len(wanted.train_dataset) == 4
