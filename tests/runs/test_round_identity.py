@@ -48,6 +48,12 @@ def without_rounds(record: dict[str, Any]) -> None:
     record["inputs"] = {key: value for key, value in record["inputs"].items() if not key.startswith("round")}
 
 
+def complete_on_other_rows(folder: Path) -> None:
+    edit(folder / "run", lambda record: record.update(state="complete"))
+    lines = (folder / "train.jsonl").read_text().splitlines(keepends=True)
+    (folder / "train.jsonl").write_text("".join(reversed(lines)))
+
+
 def back_to_the_start(folder: Path) -> None:
     shutil.rmtree(folder / "run" / "round_1" / "model")
 
@@ -60,6 +66,7 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "the first model": (
         lambda f: (back_to_the_start(f), flip(f / "base/model.safetensors")), "inputs: model: got",
     ),
+    "the rows of a complete run": (complete_on_other_rows, "inputs: train rows: got"),
     "no record of the first model": (
         lambda f: (back_to_the_start(f), edit(f / "run", lambda record: record["inputs"].pop("model"))),
         "inputs: model: got nothing, expected",
@@ -87,3 +94,13 @@ def test_the_record_of_a_run(stopped: Path) -> None:
     record = json.loads((stopped / "run" / "run.json").read_text())
     names = {"train examples", "tokenizer", "model", "round_1/model", "round_1/_contexts"}
     assert names <= set(record["inputs"])
+
+
+def test_validate_says_the_same(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = (stopped / "train.jsonl").read_text()
+    try:
+        (stopped / "train.jsonl").write_text("".join(reversed(rows.splitlines(keepends=True))))
+        said = refused(capsys, "validate", str(stopped / "recipe.yaml"))
+        assert "run.json, inputs: train rows: got" in said
+    finally:
+        (stopped / "train.jsonl").write_text(rows)
