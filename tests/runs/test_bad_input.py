@@ -354,10 +354,10 @@ RUNS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     ),
     "other tokenizer": (
         lambda r: edit_json(r / "run.json", lambda record: record["inputs"].update(tokenizer="abc")),
-        "RunError", "was started with other tokenizer",
+        "RunError", "run.json, inputs: tokenizer: got abc, expected",
     ),
     "other data": (
-        lambda r: write_rows(r.parent / "train.jsonl", [GOOD]), "RunError", "was started with other train examples",
+        lambda r: write_rows(r.parent / "train.jsonl", [GOOD]), "RunError", "run.json, inputs: train examples: got",
     ),
 }  # fmt: skip
 
@@ -406,7 +406,7 @@ def test_other_weights_under_the_same_name(tmp_path: Path, capsys: pytest.Captur
     shutil.rmtree(tmp_path / "run" / "round_1" / "model")
     edit_json(tmp_path / "run" / "run.json", lambda record: record.update(state="running"))
     flip(base / "model.safetensors", -3)
-    refuse(capsys, "RunError", "was started with other weights under the same names", tmp_path, *options)
+    refuse(capsys, "RunError", "run.json, inputs: model: got", tmp_path, *options)
 
 
 PLACES: dict[str, tuple[str, str]] = {
