@@ -70,8 +70,8 @@ EVAL = {
 }  # fmt: skip
 GAP = {
     "model": [], "config": None, "limit": None, "output_dir": None, "seed": 0, "batch_size": 64,
-    "compile_decoding": False, "prefix_lengths": [1, 2, 4, 8, 16, 32, 64, 128], "max_completion_length": 256, "temperature": 1.0,
-    "slips": [0.15, 0.35, 0.55, 0.75], "slips_from": None,
+    "compile_decoding": False, "prefix_lengths": [1, 2, 4, 8, 16, 32, 64, 128], "max_completion_length": 256,
+    "temperature": 1.0, "slips": [0.15, 0.35, 0.55, 0.75], "slips_from": None,
 }  # fmt: skip
 ANSWER = {
     "config": "r.yaml", "model": None, "mode": ["direct"], "output": None, "max_completion_length": 256,
