@@ -196,10 +196,15 @@ class RowTokeniser:
     def _ending_fault(self, answer: list[int], end: int, has_prompt: bool) -> str:
         if not end:
             ending = self.tokenizer.convert_ids_to_tokens(answer[-3:])
+            special = [token for token in answer[-3:] if token in self.tokenizer.added_tokens_decoder]
+            way = (
+                f"set eos_token: {self.tokenizer.convert_ids_to_tokens(special[-1])!r}"
+                if special
+                else "end answers with one of them: in the chat template, or in the data"
+            )
             return (
                 f"no EOS: the answer ends with {ending} and holds none of the stop tokens "
-                f"{self.tokenizer.convert_ids_to_tokens(sorted(self.stops))}; set eos_token to the one the "
-                "template uses"
+                f"{self.tokenizer.convert_ids_to_tokens(sorted(self.stops))}; {way}"
             )
         return "the answer is empty: it holds nothing but EOS" if end == 1 and has_prompt else ""
 
