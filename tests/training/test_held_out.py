@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def make(tmp_path: Path) -> Make:
             arguments["ref_model"] = tiny_llama(len(tokenizer), 2.0, max_position_embeddings=512)
         return method(
             model=tiny_llama(len(tokenizer), max_position_embeddings=512),
-            processing_class=tokenizer,
+            processing_class=deepcopy(tokenizer),  # some methods add tokens
             train_dataset=(train or None) if train is not None else data,
             eval_dataset=eval_dataset,
             **{"args": args, **arguments},

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,8 @@ def make(tmp_path: Path, make_base: Callable[[], PreTrainedModel], tokenizer: An
         args = config(str(tmp_path / f"{len(list(tmp_path.iterdir()))}"), **{**SETTINGS, **options})
         Path(args.output_dir).mkdir(exist_ok=True)
         data = Dataset.from_list(data) if isinstance(data, list) else data
-        return trainer(make_base(), args=args, train_dataset=data, processing_class=tokenizer, **(given or {}))
+        own = deepcopy(tokenizer)  # some methods add tokens
+        return trainer(make_base(), args=args, train_dataset=data, processing_class=own, **(given or {}))
 
     return build
 
