@@ -115,6 +115,7 @@ def test_heads_of_packed_documents_predict_nothing_of_the_next_one(
         settings = {**COMMON, "max_steps": 1, "head_warmup_ratio": 0.0, **options}
         args, model = MTPConfig(str(tmp_path / name), **settings), make_base()
         MTPTrainer.prepare(model, tokenizer, args)
+        args.assistant_only_loss = args.completion_only_loss = False  # TRL's trainer reads the rows by itself
         trainer = FutureSFTTrainer(model=model, args=args, train_dataset=data, processing_class=tokenizer)
         collate = trainer.data_collator
 

@@ -33,7 +33,7 @@ def sample_of(job: Job) -> Sample:
     return take_sample(job, model, tokenizer)
 
 
-@pytest.mark.parametrize("method", ["sft", "rac"])
+@pytest.mark.parametrize("method", ["sft", pytest.param("rac", marks=pytest.mark.nightly)])  # the same count
 def test_tokens_are_those_that_runs_count(method: str, tmp_path: Path) -> None:
     """Two epochs whose last step has fewer rows."""
     keys: dict[str, Any] = {"packing": True, "num_train_epochs": 2, "per_device_train_batch_size": 2, "examples": 13}
