@@ -118,6 +118,7 @@ def drawn(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly  # half a minute of waiting
 def test_a_slow_process_delays_the_others_little(tmp_path: Path) -> None:
     rows, seconds = 240, [0.03, 0.03, 0.06]
     processes = filler.start(tmp_path, rows, seconds)

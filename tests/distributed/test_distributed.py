@@ -123,8 +123,11 @@ def metrics(folder: Path, key: str) -> list[float]:
     return [entry[key] for entry in entries if key in entry]
 
 
-# ZeRO-3 divides what ZeRO-2 divides, in the same engine, and the weights as well.
-@pytest.mark.parametrize("config", ["ddp", "fsdp", pytest.param("zero2", marks=pytest.mark.nightly), "zero3"])
+# ZeRO-3 divides what ZeRO-2 divides, in the same engine, and the weights as well. FSDP in two processes is that of
+# tests/training/test_gap_callback.py, too.
+@pytest.mark.parametrize(
+    "config", ["ddp", "zero3", *(pytest.param(name, marks=pytest.mark.nightly) for name in ("zero2", "fsdp"))]
+)
 def test_every_configuration_makes_the_same_run(config: str, model: Path, one_process: Path, tmp_path: Path) -> None:
     """SFT, two rounds of BASH, RAC and LoRA: contexts byte for byte, losses and gradients, resume, the whole model."""
     resumed = "bash/round_2"

@@ -291,6 +291,7 @@ def test_what_is_complete_is_not_run_again(
 
 
 @pytest.mark.slow
+@pytest.mark.nightly  # the whole harness on several models: the parts have tests of their own
 def test_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Two groups on the tiny model, a second call that runs nothing, and a failure that can be read."""
     pytest.importorskip("lm_eval")

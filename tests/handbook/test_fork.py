@@ -88,6 +88,7 @@ def test_copied_into_the_fork(fork: Path) -> None:
     assert (fork / "data/tiny-bash-dpo-here/report.md").is_file()
 
 
+@pytest.mark.nightly  # half a minute each; `test_copied_into_the_fork` trains in the fork
 def test_three_names_in_its_script(fork: Path) -> None:
     """Under ddp.yaml and zero3.yaml the same contexts and losses, a card, an evaluation; fsdp.yaml needs one line."""
     three_names(fork)
@@ -109,6 +110,7 @@ def test_three_names_in_its_script(fork: Path) -> None:
     assert not (fork / "data/fsdp").exists()
 
 
+@pytest.mark.nightly
 def test_without_the_third_name_it_says_which(fork: Path) -> None:
     three_names(fork)
     script = fork / "scripts/sft.py"

@@ -143,8 +143,11 @@ def test_run_leaves_what_is_promised(name: str, tmp_path: Path) -> None:
     assert tokenizer.chat_template and next(model.parameters()).isfinite().all()
 
 
+# Kills of BASH and RAC are those of tests/reliability/test_kill.py.
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.nightly) if name in ("bash", "rac") else name for name in NAMES]
+)
 def test_killed_and_resumed(name: str, tmp_path: Path) -> None:
     """SIGKILL while it draws, where it does, and after the first checkpoint; the same command then ends with the same
     contexts and weights, byte for byte."""

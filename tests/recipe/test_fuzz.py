@@ -74,6 +74,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("fuzz")
 
 
+@pytest.mark.nightly  # half a minute
 @BOUNDED
 @given(values=recipes())
 def test_recipes(values: dict[Any, Any], folder: Path) -> None:

@@ -97,7 +97,13 @@ def test_saved_once_and_continued(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launch", [["single"], ["ddp", "--num_processes", "2"]], ids=["single", "ddp"])
+@pytest.mark.parametrize(
+    "launch",
+    [
+        pytest.param(["single"], marks=pytest.mark.nightly, id="single"),  # the easier case
+        pytest.param(["ddp", "--num_processes", "2"], id="ddp"),
+    ],
+)
 def test_through_the_launcher(launch: list[str], tmp_path: Path) -> None:
     """The launcher gets the signal; every process stops at the same step, and the code comes back."""
     run = tmp_path / "run"

@@ -32,7 +32,8 @@ def shards(run: Path, index: int) -> int:
     return len(list((run / f"round_{index}" / "_contexts").glob("shard-*")))
 
 
-@pytest.mark.parametrize("moment", ["generation", "training", "second round"])
+# Kills in the second round are among those of tests/reliability/test_kill.py.
+@pytest.mark.parametrize("moment", ["generation", "training", pytest.param("second round", marks=pytest.mark.nightly)])
 def test_killed_and_resumed_equals_undisturbed(moment: str, undisturbed: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     conditions = {
