@@ -124,9 +124,9 @@ def metrics(folder: Path, key: str) -> list[float]:
 
 
 # ZeRO-3 divides what ZeRO-2 divides, in the same engine, and the weights as well. FSDP in two processes is that of
-# tests/training/test_gap_callback.py, too.
+# tests/training/test_gap_callback.py, too, and DDP that of tests/reliability/test_signals.py.
 @pytest.mark.parametrize(
-    "config", ["ddp", "zero3", *(pytest.param(name, marks=pytest.mark.nightly) for name in ("zero2", "fsdp"))]
+    "config", ["zero3", *(pytest.param(name, marks=pytest.mark.nightly) for name in ("ddp", "zero2", "fsdp"))]
 )
 def test_every_configuration_makes_the_same_run(config: str, model: Path, one_process: Path, tmp_path: Path) -> None:
     """SFT, two rounds of BASH, RAC and LoRA: contexts byte for byte, losses and gradients, resume, the whole model."""

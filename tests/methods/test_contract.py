@@ -143,10 +143,13 @@ def test_run_leaves_what_is_promised(name: str, tmp_path: Path) -> None:
     assert tokenizer.chat_template and next(model.parameters()).isfinite().all()
 
 
-# Kills of BASH and RAC are those of tests/reliability/test_kill.py.
+# BASH and RAC are killed in tests/reliability/test_kill.py; SFT, pauses and scheduled sampling resume as they do.
+LIKE_OTHERS = ("bash", "rac", "sft", "pause", "scheduled_sampling")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.nightly) if name in ("bash", "rac") else name for name in NAMES]
+    "name", [pytest.param(name, marks=pytest.mark.nightly) if name in LIKE_OTHERS else name for name in NAMES]
 )
 def test_killed_and_resumed(name: str, tmp_path: Path) -> None:
     """SIGKILL while it draws, where it does, and after the first checkpoint; the same command then ends with the same

@@ -72,6 +72,7 @@ def test_a_comparison(place: Path) -> None:
     assert run["state"] == "complete" and run["settings"]["max_steps"] == 2 and run["settings"]["seed"] == 1
 
 
+@pytest.mark.nightly  # a minute: arms resume as runs do
 def test_killed_and_resumed_is_uninterrupted(place: Path) -> None:
     output = place / "killed"
     first = output / "seed_1" / "_results" / "sft.json"
