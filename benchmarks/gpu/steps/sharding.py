@@ -16,7 +16,7 @@ from common import BASE, ROOT, Setup, digit_rows
 
 
 def run(setup: Setup) -> None:
-    for config in ("zero2", "zero3", "fsdp") if not setup.is_tiny else ("zero3", "fsdp"):
+    for config in ("zero2", "zero3", "fsdp") if not setup.is_tiny else ("fsdp",):  # DeepSpeed compiles for a minute
         if config.startswith("zero") and importlib.util.find_spec("deepspeed") is None:
             setup.cases[config] = {"left out": "deepspeed is not installed"}
             continue
@@ -40,7 +40,8 @@ def launched(setup: Setup, config: str, keys: dict[str, Any]) -> dict[str, Any]:
         settings = {
             "method": "bash", "model_name_or_path": str(BASE), "output_dir": f"{folder}/run",
             "datasets": [{"path": "json", "data_files": str(data)}], "use_cpu": on_cpu, "bf16": not on_cpu,
-            "max_length": 256, "max_steps": 2, "report_to": "none", "per_device_train_batch_size": 4, **keys,
+            "max_length": 256, "max_steps": 2, "logging_steps": 1, "report_to": "none",
+            "per_device_train_batch_size": 4, **keys,
         }  # fmt: skip
         recipe.write_text(yaml.safe_dump(settings))
         command = [
