@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trl
 import yaml
 from conftest import BASE, ROOT
 from helpers import recipe, refused
+from packaging.version import Version
 from transformers import AutoConfig, AutoTokenizer
 
 from gapbridge import cli
@@ -49,6 +51,8 @@ def name(path: Path) -> str:
 @pytest.mark.parametrize("path", RECIPES, ids=name)
 def test_every_recipe_is_good_without_a_hub(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text, method = path.read_text(), path.parent.name
+    if "packing: true" in text and Version(trl.__version__) < Version("1.7"):
+        pytest.skip("this TRL drops the labels of packed rows, which is refused")
     assert f"gapbridge {method}" in text and f"--config {path.relative_to(ROOT)}" in text, (
         "the head says how to launch"
     )
