@@ -19,6 +19,7 @@ import argparse
 import statistics
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from mixing import SHAPES, machine_and_versions, random_rows, timed, tiny_rows, write_results
@@ -65,11 +66,12 @@ def continuous(model: PreTrainedModel, prompts: list[list[int]], limit: int, sto
 
 
 def ours(
-    model: PreTrainedModel, prompts: list[list[int]], limit: int, stops: list[int], batch_size: int
+    model: PreTrainedModel, prompts: list[list[int]], limit: int, stops: list[int], batch_size: int, **options: Any
 ) -> list[list[int]]:
+    """Greedy answers, unless `options` of `draft_answers` say otherwise."""
     drafts = draft_answers(
-        model, prompts, ids=list(range(len(prompts))), max_completion_length=limit, temperature=0.0,
-        stop_tokens=stops, batch_size=batch_size,
+        model, prompts, ids=list(range(len(prompts))), max_completion_length=limit, stop_tokens=stops,
+        batch_size=batch_size, **{"temperature": 0.0, **options},
     )  # fmt: skip
     return [draft.tokens for draft in drafts]
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 import yaml
 from conftest import BASE, ROOT
+from hypothesis import HealthCheck, Phase, settings
 
 from gapbridge import cli, methods
 from gapbridge.tasks.word_problems import problems
@@ -84,6 +85,18 @@ def accelerate_config(name: str, folder: Path) -> Path:
     text = (ROOT / "accelerate_configs" / f"{name}.yaml").read_text(encoding="utf-8")
     (folder / "accelerate.yaml").write_text(text.replace("mixed_precision: bf16", "mixed_precision: 'no'"))
     return folder / "accelerate.yaml"
+
+
+def same_draws(max_examples: int) -> settings:
+    """The same inputs in every run: a red build is about the change, not about the draw. Shrinking takes minutes."""
+    return settings(
+        max_examples=max_examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=(Phase.explicit, Phase.generate),
+        suppress_health_check=list(HealthCheck),
+    )
 
 
 def contents(folder: Path, pattern: str) -> dict[str, bytes]:

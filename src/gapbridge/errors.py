@@ -22,6 +22,12 @@ TOKEN = re.compile(
 _URL = re.compile(r"(?P<scheme>\b[a-zA-Z][a-zA-Z0-9+.-]{0,30}://)(?P<rest>[^\s\"'<>`]*)")
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says, or its type where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 class GapbridgeError(Exception):
     """Base class. `faults` lists every fault that was found, not only the first one.
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from .errors import RunError
+from .errors import RunError, first_line
 
 
 logger = logging.getLogger(__name__)
@@ -69,8 +69,7 @@ def writing(path: Path) -> Iterator[None]:
     except RuntimeError as error:
         if "PytorchStreamWriter" not in str(error) and "inline_container" not in str(error):  # of torch.save
             raise
-        reason = str(error).splitlines()[0]
-        raise RunError(f"{path}: cannot be written: {reason}; {_WAYS_OUT[errno.ENOSPC]}") from error
+        raise RunError(f"{path}: cannot be written: {first_line(error)}; {_WAYS_OUT[errno.ENOSPC]}") from error
 
 
 @contextmanager

@@ -3,7 +3,7 @@ r"""JSON lines: one value a line. A line ends at "\n" alone: U+2028, U+2029 and 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,16 @@ def parse_json(text: str, *, finite: bool = True) -> Any:
             inner = part if isinstance(part, list) else [*part, *part.values()]
             parts += [(entry, depth + 1) for entry in inner]
     return value
+
+
+def as_json_values(value: Mapping[str, Any], default: Callable[[Any], Any] | None = None) -> dict[str, Any]:
+    """An object as a JSON file gives it back: keys are text, tuples are lists.
+
+    Args:
+        default: makes a JSON value of what is none, as for `json.dumps`.
+    """
+    decoded: dict[str, Any] = json.loads(json.dumps(dict(value), default=default))
+    return decoded
 
 
 def read_json_lines(path: Path, *, finite: bool = True) -> Iterator[tuple[int, Any]]:

@@ -11,7 +11,8 @@ import pytest
 import yaml
 from conftest import BASE, ROOT
 from datasets import Dataset
-from hypothesis import HealthCheck, Phase, example, given, settings
+from helpers import same_draws
+from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
@@ -28,15 +29,7 @@ KEYS = sorted({action.dest for method in methods.names() for action in parser_fo
 KEYS += ["env", *RENAMED, *DROPPED, *TRACKING, "dataset_mixture", "dataset_mixer", "dataset_splits"]
 TOKENIZER = AutoTokenizer.from_pretrained(BASE)
 
-# The same inputs in every run: a red build is about the change, not about the draw. Shrinking would take minutes.
-BOUNDED = settings(
-    max_examples=300,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    phases=(Phase.explicit, Phase.generate),
-    suppress_health_check=list(HealthCheck),
-)
+BOUNDED = same_draws(300)
 
 NUMBERS = st.one_of(
     st.integers(-3, 3),

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from conftest import BASE
-from helpers import recipe
-from hypothesis import HealthCheck, Phase, example, given, settings
+from helpers import recipe, same_draws
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gapbridge import cli
@@ -24,14 +24,7 @@ from gapbridge.runs.validate import validate
 from gapbridge.training.checkpoints import MARK
 
 
-BOUNDED = settings(
-    max_examples=150,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    phases=(Phase.explicit, Phase.generate),
-    suppress_health_check=list(HealthCheck),
-)
+BOUNDED = same_draws(150)
 TEXTS = st.sampled_from(
     [
         "",
@@ -173,7 +166,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.nightly
-@settings(BOUNDED, max_examples=25)
+@same_draws(25)
 @given(data=st.data())
 def test_states_of_a_checkpoint(data: st.DataObject, stopped: Path) -> None:
     """The run goes on from the older checkpoint, or from its start."""

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import torch
 from common import Setup, host_waits, seconds_of
+from drafting import ours as drafted
 
-from gapbridge.decoding import compiled, draft_answers
 from gapbridge.decoding.compiled import CompiledSteps
 from gapbridge.decoding.mode import generation_mode
 
 
 def run(setup: Setup) -> None:
-    if setup.is_tiny:
-        compiled.BACKEND = "aot_eager"  # traces as any compiler does, and compiles no kernels
+    setup.trace_only_if_tiny()
     for shape in setup.shapes("135m", "1b"):
         measure(setup, shape)
 
@@ -26,12 +26,7 @@ def measure(setup: Setup, shape: str) -> None:
     prompts = torch.randint(2, 500, (count, prompt), generator=torch.Generator().manual_seed(0))
     steps = CompiledSteps()
 
-    def ours(**options: Any) -> list[list[int]]:
-        drafts = draft_answers(
-            model, prompts.tolist(), ids=list(range(count)), max_completion_length=limit, stop_tokens=[],
-            temperature=0.0, batch_size=count, **options,
-        )  # fmt: skip
-        return [draft.tokens for draft in drafts]
+    ours = partial(drafted, model, prompts.tolist(), limit, [], count)
 
     def theirs(**options: Any) -> list[list[int]]:
         given = prompts.to(setup.device)

@@ -4,33 +4,27 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from common import Setup, digit_rows, tokenizer, trainer_options
+from drafting import ours as drafted
 from torch.profiler import ProfilerActivity, profile
 
 from gapbridge import BASHConfig, BASHTrainer
-from gapbridge.decoding import compiled, draft_answers
 from gapbridge.decoding.compiled import CompiledSteps
 
 
 def run(setup: Setup) -> None:
-    if setup.is_tiny:
-        compiled.BACKEND = "aot_eager"  # traces as any compiler does, and compiles no kernels
+    setup.trace_only_if_tiny()
     (shape,) = setup.shapes("1b")
     model = setup.model(shape)
     count, limit = setup.choose(64, 4), setup.choose(32, 6)
     prompts = torch.randint(2, 500, (count, 32), generator=torch.Generator().manual_seed(0)).tolist()
     steps = CompiledSteps()
     for name, options in (("plain", {}), ("compiled", {"compile_decoding": True, "steps": steps})):
-
-        def draw(options: dict[str, Any] = options) -> None:
-            draft_answers(
-                model, prompts, ids=list(range(count)), max_completion_length=limit, stop_tokens=[], batch_size=count,
-                **options,
-            )  # fmt: skip
-
+        draw = partial(drafted, model, prompts, limit, [], count, temperature=1.0, **options)
         with setup.case(f"drafts, {name}, {limit} tokens of {count} rows") as found:
             draw()
             found |= profiled(setup, draw)

@@ -13,7 +13,7 @@ from accelerate import PartialState
 
 from ..errors import ConfigError, RunError
 from ..files import write_text_atomic
-from ..runs.directory import RUN_FILE
+from ..runs.directory import RUN_FILE, read_run
 from ..runs.job import read_job
 from ..training.parallel import check_processes
 from .answering import answer_examples, answer_options
@@ -67,7 +67,6 @@ def run_answer(args: argparse.Namespace, others: list[str]) -> Path:
 def _finished_run(recipe: str, others: list[str]) -> str:
     """The recipe's `output_dir`. Raises RunError if it holds no finished run."""
     run = Path(str(read_job(["--config", recipe, *others]).args.output_dir))
-    record = run / RUN_FILE
-    if not record.is_file() or json.loads(record.read_text(encoding="utf-8"))["state"] != "complete":
+    if not (run / RUN_FILE).is_file() or read_run(run)["state"] != "complete":
         raise RunError(f"{run}: holds no finished run; train it first, or name a model with --model")
     return str(run)

@@ -18,6 +18,7 @@ from ..contexts.hashes import FileHashes
 from ..display import printable
 from ..errors import ConfigError
 from ..examples.tokens import stop_tokens
+from ..jsonl import as_json_values
 from ..recipe.secrets import redacted_command, without_secrets
 from ..runs.directory import run_date
 from ..runs.inputs import load_held_out
@@ -45,8 +46,7 @@ def recorded_settings(
     settings["recipe_options"] = redacted_command(others)
     # The same names can come to hold other answers and other weights.
     settings["contents"] = {str(path): hashes.of(path) for path in inputs}
-    decoded: dict[str, Any] = json.loads(json.dumps(settings, default=str))
-    return decoded
+    return as_json_values(settings, str)
 
 
 def asked_identity(
@@ -77,14 +77,12 @@ def asked_identity(
         "loading": {**loading, "mixed_precision": mixed_precision(args), "device": args.device.type},
         "modes": modes or {},
     }
-    decoded: dict[str, Any] = json.loads(json.dumps(identity, default=str))
-    return decoded
+    return as_json_values(identity, str)
 
 
 def shown_recipe(job: Job) -> dict[str, Any]:
     """The recipe's keys without secrets, as JSON values: they name what changed when what is asked did."""
-    decoded: dict[str, Any] = json.loads(json.dumps(without_secrets(job.recipe.settings), default=str))
-    return decoded
+    return as_json_values(without_secrets(job.recipe.settings), str)
 
 
 def finished_record(path: Path, settings: dict[str, Any], recipe: Mapping[str, Any] | None = None) -> dict[str, Any]:

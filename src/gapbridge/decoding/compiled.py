@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..errors import first_line
 from .limits import is_out_of_memory
 from .passes import SlotRunner, relative_error, tolerance_of
 from .slot_cache import SlotCache
@@ -105,8 +106,7 @@ class CompiledStep:
         except (RuntimeError, AssertionError, TypeError, ValueError, OSError) as fault:  # compilers fail in many ways
             if is_out_of_memory(fault):
                 raise
-            line = str(fault).strip().split("\n")[0]
-            reason = f"{type(fault).__name__}: {line}"
+            reason = f"{type(fault).__name__}: {first_line(fault)}"
         else:
             error = relative_error(found, expected)
             allowed = tolerance_of(self._runner.model)

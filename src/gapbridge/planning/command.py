@@ -51,6 +51,7 @@ class Plan:
     memories: by accelerate configuration, with the recipe's micro-batch. best: the configuration to use and the
     largest micro-batch, a power of two, that fits there with as many rows a step; None where none does.
     seconds: (training, drawing) of all rounds, as far as they are known.
+    refused: the accelerate configurations under which the method refuses to train; they have no memory.
     """
 
     work: Workload
@@ -58,6 +59,7 @@ class Plan:
     memories: dict[str, Memory]
     best: tuple[str, int] | None
     seconds: tuple[float | None, float | None]
+    refused: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def plan(
         best = (name, micro if (name, micro) in fitting else max(size for other, size in fitting if other == name))
     step = plain[0]
     reused = _reused_parameters(job, config)
-    return Plan(work, step, memories, best, _estimated(job, work, step.parameters + reused, gpus, tflops))
+    return Plan(work, step, memories, best, _estimated(job, work, step.parameters + reused, gpus, tflops), refused)
 
 
 def _refused_configs(job: Job) -> tuple[str, ...]:
@@ -329,8 +331,8 @@ def _show(job: Job, found: Plan, args: argparse.Namespace, machine: Machine) -> 
     print("\n".join(table("", rounds)))
     columns = {name: _column(parts, usable) for name, parts in found.memories.items()}
     print("\n".join(table("GiB of this machine" if machine.is_here else "GiB on each device", columns)))
-    if machine.devices > 1 and (refused := _refused_configs(job)):
-        print(f"left out, because {job.name} refuses to train under them: {', '.join(refused)}")
+    if machine.devices > 1 and found.refused:
+        print(f"left out, because {job.name} refuses to train under them: {', '.join(found.refused)}")
     if found.best is None:
         drawing = all(sum(parts.drawing.values()) > usable for parts in found.memories.values())
         way = (

@@ -13,7 +13,6 @@ run is not repeated. `--resume never` refuses to continue, `--resume must` refus
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import platform
 import sys
@@ -31,7 +30,7 @@ from ..contexts.hashes import FileHashes
 from ..contexts.records import read_record
 from ..errors import ConfigError, RunError
 from ..files import remove_leftovers, sole_user, write_json_atomic, write_text_atomic, writing
-from ..jsonl import shown_value
+from ..jsonl import as_json_values, shown_value
 from ..recipe.parser import Recipe
 from ..recipe.secrets import cut_in, redacted_command, secrets_in, without_secrets
 from ..training.config import FREE_SETTINGS
@@ -56,7 +55,7 @@ class RunDirectory:
         self.path = Path(path)
         kept = {key: value for key, value in settings.items() if key not in FREE_SETTINGS and key not in free}
         kept = without_secrets(kept)
-        self.settings: dict[str, Any] = json.loads(json.dumps({"method": method, **kept}))
+        self.settings = as_json_values({"method": method, **kept})
         self.hashes = FileHashes.of_record(self.run_file)
 
     @property

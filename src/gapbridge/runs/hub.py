@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..compat import http_errors
-from ..errors import ConfigError, RunError
+from ..errors import ConfigError, RunError, first_line
 
 
 def repository_name(args: Any) -> str:
@@ -63,8 +63,9 @@ def open_repository(args: Any) -> str:
         if args.hub_revision:
             api.create_branch(found, branch=args.hub_revision, exist_ok=True)
     except http_errors() as error:
+        reason = first_line(error).rstrip(".")
         raise ConfigError(
-            f"push_to_hub: got a refusal for {name}, expected a hub that takes the model: {_first_line(error)}. "
+            f"push_to_hub: got a refusal for {name}, expected a hub that takes the model: {reason}. "
             "See to token and name, or leave push_to_hub out"
         ) from error
     return found
@@ -83,12 +84,8 @@ def upload(model: Path, args: Any) -> None:
         name = open_repository(args)
         HfApi(token=args.hub_token).upload_folder(repo_id=name, folder_path=model, revision=args.hub_revision)
     except refusals as error:
+        reason = first_line(error).rstrip(".")
         raise RunError(
-            f"{model}: got a model that is trained but not uploaded: {_first_line(error)}. Start the same command "
+            f"{model}: got a model that is trained but not uploaded: {reason}. Start the same command "
             "again to upload it"
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return (text.splitlines() or [type(error).__name__])[0].rstrip(".")

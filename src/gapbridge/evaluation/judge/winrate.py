@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from ...answers.intervals import mean_interval
 from ...errors import ConfigError, DataError, RunError
 from ...files import write_json_atomic
-from ...jsonl import parse_json
+from ...jsonl import as_json_values, parse_json
 from .judges import Judge
 from .templates import Template, Verdict, load_template
 
@@ -54,7 +54,7 @@ class ReplyCache:
 
     def __init__(self, directory: Path, identity: Mapping[str, Any]) -> None:
         self.directory: Path = Path(directory)
-        self.identity: dict[str, Any] = json.loads(json.dumps(dict(identity)))  # as a file gives it back
+        self.identity = as_json_values(identity)
 
     def path(self, prompt: str) -> Path:
         key = json.dumps([self.identity, prompt], sort_keys=True).encode()

@@ -22,6 +22,7 @@ from ...contexts.records import read_record
 from ...display import say
 from ...errors import ConfigError, RunError
 from ...files import write_json_atomic, write_text_atomic
+from ...jsonl import as_json_values
 from ...recipe.secrets import without_secrets
 from ...runs.directory import environment
 from ...runs.figures import save
@@ -100,8 +101,7 @@ def recorded(comparison: Comparison, task: EvalTask, hashes: FileHashes) -> dict
         "device": device_of(comparison),
         "inputs": comparison_inputs(comparison, hashes),
     }
-    decoded: dict[str, Any] = json.loads(json.dumps(settings))
-    return decoded
+    return as_json_values(settings)
 
 
 def merged_settings(directory: Path, settings: dict[str, Any]) -> dict[str, Any]:
