@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -255,160 +254,6 @@ def test_command_line(
     refuse(capsys, "ConfigError", words, tmp_path, *given)
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a recipe whose run has its contexts, in two shards, and no model yet."""
-    folder = tmp_path_factory.mktemp("made") / "folder"
-    folder.mkdir()
-    cli.main(["generate", *recipe(folder, shard_size=4)])
-    return folder
-
-
-@pytest.fixture
-def generated(made: Path) -> Iterator[Path]:
-    """The same folder, put back as it was after each test: a run is bound to its paths."""
-    saved = shutil.copytree(made, made.with_name("saved"))
-    yield made
-    shutil.rmtree(made)
-    saved.rename(made)
-
-
-def contexts(run: Path) -> Path:
-    return run / "round_1" / "_contexts"
-
-
-def first_shard(run: Path) -> Path:
-    return sorted(contexts(run).glob("shard-*"))[0]
-
-
-def flip(path: Path, at: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[at] ^= 0xFF
-    path.write_bytes(content)
-
-
-def edit_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    value = json.loads(path.read_text())
-    change(value)
-    path.write_text(json.dumps(value))
-
-
-def unfinished(damage: Callable[[Path], object]) -> Callable[[Path], object]:
-    """Damage a store whose manifest was not written yet."""
-
-    def both(run: Path) -> None:
-        (contexts(run) / "manifest.json").unlink()
-        damage(run)
-
-    return both
-
-
-# name: (what is done to the run, the error, words of its message)
-RUNS: dict[str, tuple[Callable[[Path], object], str, str]] = {
-    "truncated shard": (lambda r: cut(first_shard(r)), "StoreError", "its sha256 is not the manifest's; delete it"),
-    "wrong checksum": (lambda r: flip(first_shard(r), 40), "StoreError", "its sha256 is not the manifest's"),
-    "missing shard": (lambda r: first_shard(r).unlink(), "StoreError", "is in the manifest but not on disk"),
-    "empty shard": (lambda r: first_shard(r).write_bytes(b""), "StoreError", "its sha256 is not the manifest's"),
-    "truncated manifest": (lambda r: cut(contexts(r) / "manifest.json"), "StoreError", "manifest.json: is damaged"),
-    "manifest of something else": (
-        lambda r: (contexts(r) / "manifest.json").write_text("[]"), "StoreError", "is no manifest",
-    ),
-    "manifest without shards": (
-        lambda r: edit_json(contexts(r) / "manifest.json", lambda m: m.update(shards=3)), "StoreError", "manifest",
-    ),
-    "manifest of other shards": (
-        lambda r: edit_json(contexts(r) / "manifest.json", lambda m: m["shards"].pop()), "StoreError", "manifest",
-    ),
-    "manifest of an old format": (
-        lambda r: edit_json(contexts(r) / "manifest.json", lambda m: m["identity"].update(format_version=0)),
-        "StoreError", "format_version: the store has 0, this run has 2",
-    ),
-    "other weights": (
-        lambda r: edit_json(contexts(r) / "manifest.json", lambda m: m["identity"].update(weights="abc")),
-        "StoreError", "weights: the store has 'abc'",
-    ),
-    "unfinished, truncated shard": (
-        unfinished(lambda r: cut(first_shard(r))), "StoreError", "is truncated or damaged",
-    ),
-    "unfinished, flipped byte": (
-        unfinished(lambda r: flip(first_shard(r), 40)), "StoreError", "is truncated or damaged",
-    ),
-    "unfinished, no parquet": (
-        unfinished(lambda r: first_shard(r).write_text("text")), "StoreError", "is truncated or damaged",
-    ),
-    "unfinished, foreign shard": (
-        unfinished(lambda r: shutil.copy(first_shard(r), contexts(r) / "shard-00007-of-00009.parquet")),
-        "StoreError", "does not belong to a store of 2 shards",
-    ),
-    "unfinished, shards exchanged": (
-        unfinished(lambda r: shutil.copy(first_shard(r), str(first_shard(r)).replace("shard-00000", "shard-00001"))),
-        "StoreError", "shard-00001-of-00002.parquet: holds another shard",
-    ),
-    "truncated run.json": (lambda r: cut(r / "run.json"), "RunError", "run.json: is damaged"),
-    "run.json of something else": (lambda r: (r / "run.json").write_text("[1]"), "RunError", "run.json: is damaged"),
-    "run.json without settings": (
-        lambda r: (r / "run.json").write_text('{"state": "running"}'), "RunError", "run.json: is damaged",
-    ),
-    "run.json of unknown state": (
-        lambda r: edit_json(r / "run.json", lambda record: record.update(state="odd")), "RunError", "run.json",
-    ),
-    "other tokenizer": (
-        lambda r: edit_json(r / "run.json", lambda record: record["inputs"].update(tokenizer="abc")),
-        "RunError", "run.json, inputs: tokenizer: got abc, expected",
-    ),
-    "other data": (
-        lambda r: write_rows(r.parent / "train.jsonl", [GOOD]), "RunError", "run.json, inputs: train examples: got",
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("damage", "error", "words"), RUNS.values(), ids=RUNS)
-def test_store_and_run(
-    damage: Callable[[Path], object], error: str, words: str, generated: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    damage(generated / "run")
-    refuse(capsys, error, words, generated, "bash", "--config", str(generated / "recipe.yaml"))
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"learning_rate": 1e-3}, "learning_rate: the run there has None, this one 0.001"),
-        ({"mixture_coefficient": 0.4}, "mixture_coefficient: the run there has None, this one 0.4"),
-        ({"shard_size": 2}, "shard_size: the run there has 4, this one 2"),
-        ({"method": "sft", "shard_size": None}, "method: the run there has 'bash', this one 'sft'"),
-    ],
-)
-def test_changed_recipe(
-    changes: dict[str, Any], words: str, generated: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = recipe(generated, **{"shard_size": 4, **changes})
-    refuse(capsys, "RunError", words, generated, changes.get("method", "bash"), *options)
-
-
-def test_resume_options(generated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["bash", "--config", str(generated / "recipe.yaml"), "--resume"]
-    refuse(capsys, "RunError", "holds a run (running), and --resume is never", generated, *options, "never")
-    new = ["bash", *recipe(tmp_path), "--resume"]
-    refuse(capsys, "RunError", "holds no run, and --resume is must", tmp_path, *new, "must")
-    cli.main([*new, "never"])
-    refuse(capsys, "RunError", "holds a run (complete), and --resume is never", tmp_path, *new, "never")
-    cli.main([*new, "must"])
-    assert "this run is complete" in capsys.readouterr().out
-    cli.main([*options, "must"])
-
-
-def test_other_weights_under_the_same_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """SFT has no store: the run itself remembers what it started from."""
-    base = shutil.copytree(BASE, tmp_path / "base")
-    options = ["sft", *recipe(tmp_path, method="sft", model_name_or_path=str(base))]
-    cli.main(options)
-    shutil.rmtree(tmp_path / "run" / "round_1" / "model")
-    edit_json(tmp_path / "run" / "run.json", lambda record: record.update(state="running"))
-    flip(base / "model.safetensors", -3)
-    refuse(capsys, "RunError", "run.json, inputs: model: got", tmp_path, *options)
-
-
 PLACES: dict[str, tuple[str, str]] = {
     "a file": ("taken", "is a file"),
     "below a file": ("taken/run", "taken is no directory"),
@@ -449,8 +294,3 @@ def test_in_a_process_of_its_own(name: str, tmp_path: Path) -> None:
     assert process.returncode == 2 and "Traceback" not in process.stderr
     assert f"gapbridge: {error}: " in process.stderr and words in process.stderr
     assert snapshot(tmp_path) == before
-
-
-def test_the_matrix_is_large_enough() -> None:
-    tables = (RECIPES, ROWS, MODELS, TEXTS, COMMANDS, RUNS, PLACES)
-    assert sum(map(len, tables)) >= 60
