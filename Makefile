@@ -8,7 +8,7 @@ TEST_WORKERS ?= 2
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install quickstart test test-nightly test-all test-oldest test-matrix quality format bench evidence mutants tiny-base clean
+.PHONY: help install quickstart test test-nightly test-all test-oldest test-matrix quality format docs bench evidence mutants tiny-base clean
 
 help:
 	@echo "make quickstart   set up, then SFT, BASH and RAC on the embedded model, evaluation, gap picture, report (CPU, minutes)"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-oldest  the trainers, a fork's recipes and resume on the oldest TRL and transformers that are tested"
 	@echo "make test-matrix  the trainers, a fork's recipes and resume on the oldest, a middle and the newest TRL and transformers"
 	@echo "make quality      ruff and mypy"
+	@echo "make docs         the documentation site in build/site; a broken link fails"
 	@echo "make bench        the benchmarks of benchmarks/ on this machine"
 	@echo "make evidence     the comparisons of benchmarks/evidence/cpu, from nothing (about 100 minutes on two cores)"
 	@echo "make mutants FOLDER=src/gapbridge/gap TESTS=tests/gap [COUNT=20] [SEED=0]   which one-line faults no test notices"
@@ -60,6 +61,13 @@ quality: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	@touch $@
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/mixing.py --model tiny --output benchmarks/results/mixing-tiny-cpu.json

@@ -11,6 +11,7 @@ extras = {
     "lm-eval": ["lm-eval>=0.4.13,<0.5"],
     "vllm": ["vllm>=0.22,<=0.31"],  # the range that TRL 1.16 supports
     "qlora": ["bitsandbytes>=0.45"],
+    "docs": ["mkdocs-material>=9.6"],
 }
 extras["dev"] = [
     "hypothesis>=6.100",

@@ -21,8 +21,7 @@ from gapbridge.runs.job import parser_for
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
-    ROOT / "LOG.md",
-    *ROOT.glob("docs/*.md"),
+    *ROOT.glob("docs/**/*.md"),
     *ROOT.glob("recipes/*/README.md"),
 ]
 RECIPE = "recipes/tiny/bash/config_full.yaml"

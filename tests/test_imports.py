@@ -72,9 +72,9 @@ def drawing() -> str:
 
 
 def test_the_drawing_in_the_docs_is_the_code() -> None:
-    text = (ROOT / "docs" / "architecture.md").read_text()
+    text = (ROOT / "docs" / "development" / "architecture.md").read_text()
     drawn = text.partition("```mermaid\n")[2].partition("\n```")[0]
-    assert drawn == drawing(), f"docs/architecture.md must hold:\n{drawing()}"
+    assert drawn == drawing(), f"docs/development/architecture.md must hold:\n{drawing()}"
     assert sum(line.endswith("]") for line in drawn.splitlines()) <= 18
 
 

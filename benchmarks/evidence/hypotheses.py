@@ -1,4 +1,4 @@
-"""The hypotheses of docs/evidence-plan.md, tested on what the suites of `benchmarks/evidence/cpu` left.
+"""The hypotheses of docs/research/evidence-plan.md, tested on what the suites of `benchmarks/evidence/cpu` left.
 
     python benchmarks/evidence/hypotheses.py --output benchmarks/results/evidence-cpu.json
 

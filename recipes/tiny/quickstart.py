@@ -110,7 +110,7 @@ def in_words(first: Rows, worked: Rows) -> str:
         f"wrong tokens of its own choice it goes on so in {beside(own)}: a method can change which slips are made "
         f"without changing what follows them. Without a slip it is right in {beside(greedy)} greedily, and in "
         f"{beside(sampled)} at temperature 1.\n\n"
-        "One seed: other seeds move these figures by points. `docs/results.md` says what holds."
+        "One seed: other seeds move these figures by points. `docs/research/results.md` says what holds."
     )
 
 

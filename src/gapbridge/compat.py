@@ -1,6 +1,7 @@
 """What differs between the versions of TRL, transformers and huggingface_hub that this package takes, in one place.
 
-`docs/handbook.md`, section Versions, has the range and what runs where. Nothing heavy is imported before it is used.
+`docs/how-to/handbook.md`, section Versions, has the range and what runs where. Nothing heavy is imported before it is
+used.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The labels of every template that TRL ships, beside those of TRL's `assistant_only_loss`: what the template marks.
 
-Only the end of the generation prompt, which some marks take in, is not trained here. docs/templates.md lists it.
+Only the end of the generation prompt, which some marks take in, is not trained here.
+docs/reference/chat-templates.md lists it.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def test_labels_are_trls_but_for_headers(name: str) -> None:
 
 
 def test_the_page_names_every_header() -> None:
-    page = (ROOT / "docs" / "templates.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "chat-templates.md").read_text(encoding="utf-8")
     listed = page.split("| template | trained by TRL alone |")[1].split("\n\n")[0]
     assert all(name in listed for name in HEADERS)
     for family in ("DeepSeek", "gpt-oss", "Muse", "Qwen2.5", "Qwen3.5", "Qwen3.6", "Qwen3.8", "Nemotron"):

@@ -1,6 +1,7 @@
 """Every text-only chat template that TRL ships: examples, rows and evaluation prompts are what it renders.
 
-What is refused stands in docs/templates.md, which this module writes: GAPBRIDGE_WRITE_DOCS=1 python -m pytest FILE
+What is refused stands in docs/reference/chat-templates.md, which this module writes:
+GAPBRIDGE_WRITE_DOCS=1 python -m pytest FILE
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from gapbridge.methods.rac.rows import correction_layout, draft_in_context, rac_
 
 
 DAY = "2024-07-01"
-TABLE = ROOT / "docs" / "templates.md"
+TABLE = ROOT / "docs" / "reference" / "chat-templates.md"
 # How the table names a refusal, and what the refusal says.
 REASONS = {
     "no (asked)": "what is asked is not what stands before the answer",

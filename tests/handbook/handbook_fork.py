@@ -320,7 +320,7 @@ def _pairs() -> list[dict[str, object]]:
 
 
 def three_names(fork: Path) -> None:
-    """What docs/handbook.md says to change in scripts/sft.py."""
+    """What docs/how-to/handbook.md says to change in scripts/sft.py."""
     script = fork / "scripts" / "sft.py"
     text = script.read_text()
     for before, after in (

@@ -292,7 +292,7 @@ def test_rows_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_the_examples_in_the_docs_are_what_the_commands_make(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "tasks.md").read_text()
+    page = (ROOT / "docs" / "reference" / "tasks.md").read_text()
     example = r"    python -m gapbridge\.tasks ([^\n]*) --output row\.jsonl\n\n```\n(.*?)\n\n(.*?)\n```"
     shown = re.findall(example, page, re.S)
     for command, prompt, answer in shown:
@@ -303,7 +303,9 @@ def test_the_examples_in_the_docs_are_what_the_commands_make(tmp_path: Path) -> 
 
 
 def test_the_table_in_the_docs_names_every_option_and_score() -> None:
-    rows = [line for line in (ROOT / "docs" / "tasks.md").read_text().splitlines() if line.startswith("| `")]
+    rows = [
+        line for line in (ROOT / "docs" / "reference" / "tasks.md").read_text().splitlines() if line.startswith("| `")
+    ]
     for row, (name, task) in zip(rows, PROCEDURAL.items(), strict=True):
         options = {field.name: field.default for field in fields(task.options)}
         shown = {key: " ".join(map(str, v)) if isinstance(v, tuple) else v for key, v in options.items()}

@@ -190,8 +190,8 @@ def test_a_run_pushes_its_model_alone(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_rounds_in_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The snippet of docs/bash.md, as it stands there."""
-    text = (ROOT / "docs" / "bash.md").read_text()
+    """The snippet of docs/methods/bash.md, as it stands there."""
+    text = (ROOT / "docs" / "methods" / "bash.md").read_text()
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "run_rounds" in block]
     small = {**COMMON, "max_steps": 1, "num_rounds": 2, "mixture_coefficient": 0.5}
     monkeypatch.setattr(

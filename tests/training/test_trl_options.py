@@ -1,4 +1,4 @@
-"""Every key of TRL's and transformers' configurations is supported, implied or refused; docs/trl.md says which.
+"""Every key of TRL and transformers is supported, implied or refused, as docs/reference/trl-keys.md says.
 
 This module writes the page's table: GAPBRIDGE_WRITE_DOCS=1 python -m pytest FILE
 """
@@ -22,7 +22,7 @@ from gapbridge import BASHConfig, BASHTrainer, ConfigError, DataError
 from gapbridge.errors import GapbridgeError
 
 
-PAGE = ROOT / "docs" / "trl.md"
+PAGE = ROOT / "docs" / "reference" / "trl-keys.md"
 SUPPORTED, IMPLIED, REFUSED = "supported", "implied", "refused"
 
 # SFTConfig's own keys: what becomes of each, and in which form.

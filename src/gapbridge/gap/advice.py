@@ -1,7 +1,7 @@
 """What a probe of the starting model says about the methods: rules with their thresholds, from exploratory runs.
 
-The thresholds are rules of thumb, not laws: docs/gap.md says where they come from. A comparison on one's own data
-decides.
+The thresholds are rules of thumb, not laws: docs/research/gap-definitions.md says where they come from. A
+comparison on one's own data decides.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Ways into a fork of the alignment-handbook; see docs/handbook.md. Nothing of a fork's own package is imported."""
+"""Ways into a fork of the alignment-handbook (docs/how-to/handbook.md). Nothing of a fork's package is imported."""
 
 from .models import get_model
 

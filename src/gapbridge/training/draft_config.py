@@ -22,8 +22,8 @@ class DraftFields(DrawFields):
             takes up to some minutes. Where it fails a warning says why, and the passes run as they are. The same
             drafts, up to floating-point ties.
         speculative_drafts (`bool`, *optional*, defaults to `False`):
-            Let the future heads that lie beside the model propose tokens (docs/mtp.md): the same drafts in fewer
-            passes. In the first round; trained on, a model has no heads any more.
+            Let the future heads that lie beside the model propose tokens (docs/methods/mtp.md): the same drafts in
+            fewer passes. In the first round; trained on, a model has no heads any more.
 
         > Drafts through vLLM; names and defaults are those of [`~trl.GRPOConfig`]
 

@@ -25,7 +25,7 @@ from .paper import BENGIO_2015
 from .schedules import mixture_at
 
 
-EXACT_PASSES = 2  # by its cost beside SFT on the tiny base, 1.7 to 2.1 steps (docs/cost.md)
+EXACT_PASSES = 2  # by its cost beside SFT on the tiny base, 1.7 to 2.1 steps (docs/research/cost.md)
 
 
 @dataclass

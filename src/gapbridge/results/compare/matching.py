@@ -1,7 +1,7 @@
 """Equal budgets: how many optimizer steps an arm makes so that it costs what the control costs. Pure arithmetic.
 
-The unit of `compute` is one token in a forward pass, as in docs/cost.md: a backward pass counts as two, and a token
-that is drawn as one (decoding token by token costs more than that where it waits for memory).
+The unit of `compute` is one token in a forward pass, as in docs/research/cost.md: a backward pass counts as two, and
+a token that is drawn as one (decoding token by token costs more than that where it waits for memory).
 """
 
 from __future__ import annotations
