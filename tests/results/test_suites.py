@@ -92,7 +92,7 @@ def test_faults_of_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path
         assert words in said
     said = refused(capsys, "compare", "--methods", "bash,bsh", "r.yaml")
     assert "there is no 'bsh' (did you mean 'bash'?)" in said
-    assert "--seeds is x: it must be a whole number" in refused(capsys, "compare", "r.yaml", "--seeds", "1,x")
+    assert "--seeds: got 'x', expected an integer" in refused(capsys, "compare", "r.yaml", "--seeds", "1,x")
     said = refused(capsys, "compare", "r.yaml", "--suite", str(suite(tmp_path)), "--methods", "bash", "--gap")
     assert "leave out RECIPE, --methods, --gap" in said
     said = refused(capsys, "compare", "--suite", str(suite(tmp_path)), "--seeds", "3,3")

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import ConfigError
-from .training.interruption import EXIT_INTERRUPTED, Interrupted
+from ..errors import ConfigError
+from ..training.interruption import EXIT_INTERRUPTED, Interrupted
 
 
 SHUTDOWN_SECONDS = "600"  # for a step and a checkpoint after a signal; torch's launcher would kill after 30
@@ -22,7 +22,11 @@ def accelerate_config(name: str) -> Path:
         ConfigError: there is none; the names that there are are listed.
     """
     here = Path(__file__).resolve()
-    folders = [Path("accelerate_configs"), here.parent / "accelerate_configs", here.parents[2] / "accelerate_configs"]
+    folders = [
+        Path("accelerate_configs"),
+        here.parents[1] / "accelerate_configs",
+        here.parents[3] / "accelerate_configs",
+    ]
     candidates = [Path(name)] if name.endswith((".yaml", ".yml")) else []
     candidates += [folder / f"{name}.yaml" for folder in folders]
     for candidate in candidates:

@@ -1,0 +1,202 @@
+"""The `gapbridge` command: a line is parsed, then the one module that does the work is imported.
+
+Every command is a module of `commands/`; the methods share `commands/train.py`. Only the parser of the command in use
+is built. Options that are keys of a recipe (`--learning_rate 1e-4`) are not among a command's own: they are left over
+when a line is parsed, and the recipe's own parser takes them.
+
+Exit codes: 0 done, 2 refused with a message, 75 stopped by SIGTERM or Ctrl-C after saving: the same command continues.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import textwrap
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib import import_module, metadata
+from typing import Any
+
+from .. import methods
+from ..display import PrintableFormatter, printable, say
+from ..errors import ConfigError, GapbridgeError
+from ..recipe.values import nearest
+from ..recipe.variables import set_early
+from ..training.interruption import EXIT_INTERRUPTED, Interrupted, stop_at_once
+from .command import BaseCommand, Call, launch_parser
+
+
+EXIT_USER_ERROR = 2
+COMMANDS = (
+    *methods.names(), "validate", "preview", "generate", "answer", "eval", "gap", "compare", "report", "plan",
+    "copy-into", "init",
+)  # fmt: skip
+
+_OVERVIEW = """\
+usage: gapbridge COMMAND [RECIPE.yaml] [options]
+
+Close the gap between training and inference in LLM fine-tuning. A recipe is one YAML file and one run; every key of
+it is an option, too (--learning_rate 1e-4), and options win over the file.
+
+options:
+    -h, --help          show this help message and exit
+    --version           show the version and exit
+
+commands:
+{commands}
+
+examples:
+  gapbridge validate recipes/tiny/bash/config_full.yaml
+  gapbridge bash recipes/tiny/bash/config_full.yaml --learning_rate 1e-4
+  gapbridge COMMAND --help      what the command does and takes; for a method also its recipe keys
+
+Exit codes: 0 done; 2 refused with a message; 75 stopped by SIGTERM or Ctrl-C after saving: the same line continues."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the console script."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    run_guarded(lambda: run(arguments))
+
+
+def run_guarded(action: Callable[[], object]) -> None:
+    """Run `action`; turn our errors and signals into a message without a traceback and an exit code."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
+    ours = logging.getLogger("gapbridge")  # the libraries keep their own loggers
+    ours.setLevel(logging.INFO)
+    ours.handlers = [handler]
+    # The handbook's and TRL's name for it; transformers would have all recipes say activation_checkpointing.
+    warnings.filterwarnings("ignore", message="`gradient_checkpointing` is deprecated", category=FutureWarning)
+    try:
+        with stop_at_once():
+            action()
+    except GapbridgeError as error:
+        print(printable(f"gapbridge: {type(error).__name__}: {error}"), file=sys.stderr, flush=True)
+        raise SystemExit(EXIT_USER_ERROR) from None
+    except Interrupted as stop:
+        print(f"gapbridge: stopped by {stop}: start the same command again to continue", file=sys.stderr, flush=True)
+        raise SystemExit(EXIT_INTERRUPTED) from None
+
+
+def run(arguments: Sequence[str]) -> Any:
+    """One command in this process, as `gapbridge ARGUMENTS` but without the guard: errors and signals pass through.
+
+    Returns:
+        What the command returns: for most the path of what it made.
+
+    Raises:
+        GapbridgeError: the line or something it names is refused. SystemExit: help was shown, or launched processes
+        failed. Interrupted: a signal came.
+    """
+    call = parse(arguments)
+    if "accelerate_config" in call.launch:
+        from .launcher import launch
+
+        return launch(call.command, call.passed, call.launch)
+    recipes = vars(call.options).get("config") or []
+    set_early(recipes if isinstance(recipes, str) else recipes[0] if len(recipes) == 1 else None)
+    command = find(call.command)
+    try:
+        return command.run(_at_tiny_scale(call) if call.scale and command.recipes != "many" else call)
+    except ConfigError as error:
+        raise ConfigError([_hinted(fault, call.command) for fault in error.faults]) from error
+
+
+def find(name: str) -> BaseCommand:
+    """The command of that name, one of `COMMANDS`."""
+    module = "train" if name in methods.names() else name.replace("-", "_")
+    command: BaseCommand = import_module(f"{__name__}.commands.{module}").Command(name)
+    return command
+
+
+def parse(arguments: Sequence[str]) -> Call:
+    """Split a line into a command, its options, and what is meant for its recipe.
+
+    Raises:
+        ConfigError: with all faults. SystemExit: help or the version was asked for, and shown.
+    """
+    name, *rest = arguments or ["--help"]
+    if name in ("-h", "--help", "--version"):
+        print(f"gapbridge {metadata.version('gapbridge')}" if name == "--version" else _overview())
+        raise SystemExit(0)
+    if name not in COMMANDS:
+        near = nearest(name, [*COMMANDS, "--help", "--version"])
+        raise ConfigError(f"command line: unknown command {name!r}{near}; there are {', '.join(COMMANDS)}")
+    command = find(name)
+    rest, tail = (rest[: rest.index("--")], rest[rest.index("--") + 1 :]) if "--" in rest else (rest, [])
+    launch: dict[str, Any] = {}
+    faults: list[str] = []
+    if command.is_launched:
+        launcher = launch_parser()
+        given, rest = launcher.parse_known_args(rest)
+        launch, faults = vars(given), launcher.errors
+    parser = command.parser()
+    options, extras = parser.parse_known_args(rest)
+    scale = vars(options).pop("scale", None)
+    if "mode" in options:
+        options.mode = options.mode or ["direct"]
+    faults = [*faults, *parser.errors]
+    if launch and "accelerate_config" not in launch:
+        faults.append(f"--{next(iter(launch))} needs --accelerate_config NAME: it says how processes are started")
+    if command.recipes != "none":
+        recipes, extras = _split_recipes(extras, named=bool(options.config))
+        recipes = [*options.config, *recipes]
+        options.config = recipes if command.recipes == "many" else recipes[0] if recipes else None
+        if not recipes and command.recipes != "optional":
+            faults.append(f"no recipe: gapbridge {name} RECIPE.yaml, or --config RECIPE.yaml")
+        elif not recipes and scale:
+            faults.append("--scale is a recipe's: name one")
+        if len(recipes) > 1 and command.recipes != "many":
+            faults.append(f"{name} takes one recipe, not {len(recipes)}: {', '.join(recipes)}")
+    if extras and not extras[0].startswith("--"):
+        faults.append(f"{extras[0]!r} is neither an option nor a recipe, whose name ends with .yaml")
+    elif command.recipes == "none":  # there is no recipe whose keys they could be
+        faults += [f"unknown option {word}" for word in [*extras, *tail]]
+    if faults:
+        raise ConfigError([_hinted(f"command line: {fault}", name) for fault in faults])
+    return Call(name, options, [*extras, *tail], launch, scale, [*rest, *(["--", *tail] if tail else [])])
+
+
+def _overview() -> str:
+    lines = [
+        textwrap.fill(find(name).summary, 115, initial_indent=f"    {name:<20}", subsequent_indent=" " * 24)
+        for name in COMMANDS
+    ]
+    return _OVERVIEW.format(commands="\n".join(lines))
+
+
+def _at_tiny_scale(call: Call) -> Call:
+    """The call with a small recipe that stands in for its own."""
+    from ..planning.tiny_scale import tiny_recipe
+
+    # The commands that measure models take options that are no keys of the recipe; the others' are all the recipe's.
+    own = [] if "model" in call.options else call.overrides
+    recipe, notes = tiny_recipe(call.options.config, own, call.command if call.command in methods.names() else None)
+    say(*notes, f"{call.options.config}: at tiny scale {recipe}")
+    call.options.config = str(recipe)
+    return replace(call, overrides=[] if own else call.overrides)
+
+
+def _split_recipes(words: list[str], *, named: bool) -> tuple[list[str], list[str]]:
+    """The recipes that are named without `--config`, and the other words in their order.
+
+    A word after `--key` is that key's value, even if it ends with .yaml; but where no other word can be the recipe,
+    the key is a switch (`--use_cpu my.yaml`).
+    """
+    files = [at for at, word in enumerate(words) if word.endswith((".yaml", ".yml")) and not word.startswith("--")]
+    recipes = [at for at in files if at == 0 or not words[at - 1].startswith("--") or "=" in words[at - 1]]
+    if not recipes and not named and len(files) == 1:
+        recipes = files
+    return [words[at] for at in recipes], [word for at, word in enumerate(words) if at not in recipes]
+
+
+def _hinted(fault: str, command: str) -> str:
+    """With the command's own option that an unknown one may mean: the recipe's parser knows only the keys."""
+    unknown = re.fullmatch(r"command line: unknown option --(\S+)", fault)
+    if unknown is None:
+        return fault
+    options = find(command).parser()._option_string_actions
+    return fault + nearest(unknown[1], [option.lstrip("-") for option in options])

@@ -1,0 +1,124 @@
+"""What a command is, what a parsed line is, and the options that several commands have."""
+
+from __future__ import annotations
+
+from argparse import SUPPRESS, Namespace
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from .parser import Parser, integer, one_of, positive
+
+
+@dataclass(frozen=True)
+class Call:
+    """A parsed line.
+
+    Attributes:
+        command: The command's name.
+        options: Its own options. `config` is one recipe or None; of `validate` it is a list of recipes.
+        overrides: The remaining arguments, for the recipe's parser, in order and as they were written.
+        launch: The launch options that were given.
+        scale: "tiny" for a smoke test on small stand-ins.
+        passed: All arguments but the launch options: what a launched process gets.
+    """
+
+    command: str
+    options: Namespace
+    overrides: list[str] = field(default_factory=list)
+    launch: dict[str, Any] = field(default_factory=dict)
+    scale: str | None = None
+    passed: list[str] = field(default_factory=list)
+
+
+class BaseCommand:
+    """One command of `gapbridge`; each module of `commands/` has one subclass, `Command`.
+
+    Attributes:
+        name: The method's name, or that of the module.
+        takes: The arguments, for the usage line.
+        summary: What it does, in one line.
+        examples: Arguments of example lines.
+        recipes: How many recipes a line names. The command itself refuses a line without an optional one.
+        is_launched: Whether `--accelerate_config` starts it in several processes.
+    """
+
+    takes = "RECIPE.yaml [options] [--KEY VALUE …]"
+    summary: str
+    examples: tuple[str, ...]
+    recipes: Literal["none", "optional", "one", "many"] = "one"
+    is_launched = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def parser(self) -> Parser:
+        """The parser of the command's options, without those of its recipe."""
+        keys = " Every key of the recipe is an option, too: --KEY VALUE." if "KEY" in self.takes else ""
+        parser = Parser(
+            usage=f"gapbridge {self.name} {self.takes}",
+            description=f"{self.summary[:1].upper()}{self.summary[1:]}.{keys}",
+            epilog="examples:\n" + "".join(f"  gapbridge {self.name} {line}\n" for line in self.examples),
+            parents=[launch_parser()] if self.is_launched else [],
+        )
+        self.add_options(parser)
+        return parser
+
+    def add_options(self, parser: Parser) -> None:
+        """Add the command's options to its parser."""
+        add_recipe(parser)
+
+    def run(self, call: Call) -> Any:
+        """Import what does the work, and do it. With `--scale tiny` the call has a small recipe."""
+        raise NotImplementedError
+
+
+def launch_parser() -> Parser:
+    """The options that say how processes are started. An option that is not given is not in the namespace."""
+    parser = Parser(add_help=False, argument_default=SUPPRESS)
+    add = parser.add_argument_group("several processes or machines").add_argument
+    add("--accelerate_config", metavar="NAME|FILE",
+        help="start through accelerate: single, ddp, fsdp, zero2, zero3, or a configuration file")  # fmt: skip
+    add("--num_processes", type=positive, metavar="N", help="processes on all machines together")
+    add("--num_machines", type=positive, metavar="N", help="machines; start the same line on each")
+    add("--machine_rank", type=integer, metavar="N", help="this machine's number, from 0 on")
+    add("--main_process_ip", metavar="HOST", help="the machine of rank 0")
+    add("--main_process_port", type=integer, metavar="PORT", help="a free port of it; 0: any")
+    return parser
+
+
+def add_recipe(parser: Parser, help: str = "the recipe; its name without --config is the same") -> None:
+    parser.add_argument("--config", action="append", default=[], metavar="RECIPE.yaml", help=help)
+    add_scale(parser, "tiny: two steps of the recipe with a small model and data, below outputs/tiny")
+
+
+def add_scale(parser: Parser, help: str) -> None:
+    parser.add_argument("--scale", type=one_of("tiny"), metavar="tiny", help=help)
+
+
+def add_mode(parser: Parser) -> None:
+    parser.add_argument(
+        "--mode", action="append", metavar="MODE",
+        help="direct, both, or a mode that a method brings, such as corrected; can be repeated (default: direct)",
+    )  # fmt: skip
+
+
+def add_amounts(parser: Parser) -> None:
+    """How many examples, how many at a time, and with which seed."""
+    add = parser.add_argument
+    add("--limit", type=integer, metavar="N", help="the first so many examples only")
+    add("--batch_size", type=integer, default=64, metavar="N",
+        help="rows in one pass; changes the speed only (default: %(default)s)")  # fmt: skip
+    add("--compile_decoding", action="store_true",
+        help="compile the pass that draws one token a row; changes the speed only")  # fmt: skip
+    add("--seed", type=integer, default=0, metavar="N", help="of sampled answers (default: %(default)s)")
+
+
+def add_models(parser: Parser) -> None:
+    """What `eval` and `gap` share: models, data, and where the files go."""
+    add = parser.add_argument
+    add("--model", action="append", default=[], metavar="MODEL",
+        help="a path or hub id; repeat it to compare models on the same data")  # fmt: skip
+    add_recipe(parser, "a recipe whose held-out data and chat settings are used")
+    add("--output_dir", metavar="DIR", type=Path, help="where the files go; default: the one model's run, or outputs")
+    add_amounts(parser)

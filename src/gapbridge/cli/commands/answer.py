@@ -1,0 +1,30 @@
+"""`gapbridge answer`."""
+
+from pathlib import Path
+
+from ..command import BaseCommand, Call, add_amounts, add_mode, add_recipe
+from ..parser import Parser, integer, number
+
+
+class Command(BaseCommand):
+    summary = "answer a recipe's held-out prompts, as JSONL"
+    examples = (
+        "RECIPE.yaml",
+        "RECIPE.yaml --model outputs/tiny-rac --mode direct --mode corrected --output answers.jsonl",
+    )
+
+    def add_options(self, parser: Parser) -> None:
+        add = parser.add_argument
+        add_recipe(parser)
+        add("--model", metavar="MODEL", help="a path or hub id; default: the recipe's finished run")
+        add_mode(parser)
+        add("--output", type=Path, metavar="FILE.jsonl", help="where they go; default: in the recipe's output_dir")
+        add("--max_completion_length", type=integer, default=256, metavar="N",
+            help="most tokens of an answer (default: %(default)s)")  # fmt: skip
+        add("--temperature", type=number, default=0.0, metavar="T", help="0 is greedy (default: %(default)s)")
+        add_amounts(parser)
+
+    def run(self, call: Call) -> object:
+        from ...answers.command import run_answer
+
+        return run_answer(call.options, call.overrides)

@@ -1,0 +1,22 @@
+"""`gapbridge copy-into`."""
+
+from pathlib import Path
+
+from ..command import BaseCommand, Call
+from ..parser import Parser
+
+
+class Command(BaseCommand):
+    takes = "FORK [--recipe MODEL]"
+    summary = "put scripts and recipes, as new files, into an alignment-handbook fork"
+    examples = ("../my-fork --recipe zephyr-7b-beta",)
+    recipes = "none"
+
+    def add_options(self, parser: Parser) -> None:
+        parser.add_argument("fork", type=Path, metavar="FORK", help="the top directory of the fork")
+        parser.add_argument("--recipe", metavar="MODEL", help="a folder of its recipes; default: all with SFT recipes")
+
+    def run(self, call: Call) -> object:
+        from ...handbook.copying import run_copy_into
+
+        return run_copy_into(call.options.fork, call.options.recipe)

@@ -1,0 +1,31 @@
+"""`gapbridge preview`."""
+
+from ..command import BaseCommand, Call, add_recipe
+from ..parser import Parser, non_negative, positive
+
+
+class Command(BaseCommand):
+    summary = "show the first rows as the trainer sees them, and what they could teach; nothing is written"
+    examples = ("RECIPE.yaml", "RECIPE.yaml --rows 10 --mixture_coefficient 0.5")
+
+    def add_options(self, parser: Parser) -> None:
+        add_recipe(parser)
+        parser.add_argument("--rows", type=positive, default=3, metavar="N", help="how many (default: %(default)s)")
+        parser.add_argument(
+            "--probe", type=non_negative, default=32, metavar="N",
+            help="examples on which the starting model is asked what training could gain; 0: none "
+            "(default: %(default)s)",
+        )  # fmt: skip
+
+    def run(self, call: Call) -> object:
+        from ...gap.probe import run_probe
+        from ...runs.job import read_job
+        from ...runs.preview import run_preview, take_first
+
+        rows, probe = call.options.rows, call.options.probe
+        job = read_job(["--config", call.options.config, *call.overrides])
+        first = take_first(job, max(rows, probe), generates=probe > 0)
+        shown = run_preview(job, rows, first)
+        if probe:
+            run_probe(job, first, probe)
+        return shown

@@ -1,0 +1,29 @@
+"""`gapbridge report`."""
+
+from pathlib import Path
+
+from ..command import BaseCommand, Call
+from ..parser import Parser
+
+
+class Command(BaseCommand):
+    takes = "RUN [RUN …] [--results DIR …] [--output_dir DIR]"
+    summary = "put runs side by side: settings, losses, figures, cost, answers"
+    examples = (
+        "outputs/sft outputs/bash outputs/rac",
+        "outputs/sft outputs/bash --results outputs --output_dir outputs/report",
+    )
+    recipes = "none"
+
+    def add_options(self, parser: Parser) -> None:
+        add = parser.add_argument
+        add("runs", nargs="+", type=Path, metavar="RUN", help="output_dir of a run")
+        add("--results", type=Path, nargs="+", default=[], metavar="DIR",
+            help="further directories with eval/ or gap/, as of several models evaluated together")  # fmt: skip
+        add("--output_dir", type=Path, default=Path("outputs/report"), metavar="DIR",
+            help="where the page goes (default: %(default)s)")  # fmt: skip
+
+    def run(self, call: Call) -> object:
+        from ...results.report import run_report
+
+        return run_report(call.options)

@@ -1,0 +1,38 @@
+"""`gapbridge validate`."""
+
+from ...methods import names
+from ..command import BaseCommand, Call, add_scale
+from ..parser import Parser
+
+
+class Command(BaseCommand):
+    takes = "RECIPE.yaml … [options] [--KEY VALUE …]"
+    summary = "check recipes, and report every fault at once"
+    examples = ("recipes/tiny/*/config_full.yaml", "RECIPE.yaml --all")
+    recipes = "many"
+
+    def add_options(self, parser: Parser) -> None:
+        add = parser.add_argument
+        add("--config", action="extend", nargs="+", default=[], metavar="RECIPE.yaml",
+            help="recipes; their names without --config are the same")  # fmt: skip
+        add("--method", metavar="NAME", help=f"for recipes without the key method: {', '.join(names())}")
+        add("--all", action="store_true", help="check every row of the data, not only the first ones")
+        add("--offline", action="store_true", help="ask no hub: stand-ins for the models and data that are not here")
+        add_scale(parser, "train each recipe for two steps as well, on stand-ins for model and data: tiny")
+
+    def run(self, call: Call) -> None:
+        options = call.options
+        if call.scale or options.offline:
+            from ...planning.tiny_scale import run_offline
+
+            run_offline(
+                options.config,
+                call.overrides,
+                method=options.method,
+                all_rows=options.all,
+                steps=call.scale is not None,
+            )
+        else:
+            from ...runs.validate import run_validate
+
+            run_validate(options.config, call.overrides, method=options.method, all_rows=options.all)

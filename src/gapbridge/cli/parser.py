@@ -1,0 +1,128 @@
+"""The argument parser of a command, and the types of option values.
+
+Nothing here imports torch, so that help and refusals answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from typing import IO, Any, NoReturn, TypeVar
+
+from ..errors import ConfigError
+
+
+Value = TypeVar("Value")
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """Lines of up to 119 columns, if the terminal has them."""
+    width = max(100, min(119, shutil.get_terminal_size().columns))
+    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=28, width=width)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that collects the wrong values of all options, and takes no abbreviated option.
+
+    An abbreviation may be a key of the recipe.
+
+    Attributes:
+        errors: One sentence for each wrong value of the last line.
+        extend_help: Adds what the help shows besides the options.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, "formatter_class": _formatter, **kwargs})
+        self.errors: list[str] = []
+        self.extend_help: Callable[[], None] | None = None
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError([f"command line: {error}" for error in [*self.errors, message.removeprefix("argument ")]])
+
+    def print_help(self, file: IO[str] | None = None) -> None:  # type: ignore[override]
+        if self.extend_help is not None:
+            self.extend_help()
+        super().print_help(file)
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        try:
+            return super()._get_value(action, arg_string)
+        except argparse.ArgumentError as error:
+            self.errors.append(f"--{action.dest}: {error.message}")
+            return None
+
+
+def integer(text: str) -> int:
+    """An integer of either sign."""
+    return _integer(text, None)
+
+
+def positive(text: str) -> int:
+    """An integer of at least 1."""
+    return _integer(text, 1)
+
+
+def non_negative(text: str) -> int:
+    """An integer of at least 0."""
+    return _integer(text, 0)
+
+
+def _integer(text: str, least: int | None) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = None
+    if value is None or (least is not None and value < least):
+        raise _unexpected(text, "an integer" if least is None else f"an integer of at least {least}")
+    return value
+
+
+def number(text: str) -> float:
+    """A finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise _unexpected(text, "a number")
+    return value
+
+
+def number_or_none(text: str) -> float | None:
+    """A finite number, or the word none."""
+    return None if text.casefold() == "none" else number(text)
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    """One of these words."""
+
+    def word(text: str) -> str:
+        if text not in words:
+            raise _unexpected(text, " or ".join(words))
+        return text
+
+    return word
+
+
+def several(kind: Callable[[str], Value]) -> Callable[[str], list[Value]]:
+    """Values with commas between them."""
+    return lambda text: [kind(part.strip()) for part in text.split(",")]
+
+
+def _unexpected(text: str, expected: str) -> argparse.ArgumentTypeError:
+    return argparse.ArgumentTypeError(f"got {text!r}, expected {expected}")
+
+
+class Show(argparse.Action):
+    """Prints what its `const` returns, and exits."""
+
+    const: Callable[[], str]
+
+    def __init__(self, option_strings: Sequence[str], dest: str, const: Callable[[], str], help: str) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, const=const, default=argparse.SUPPRESS, help=help)
+
+    def __call__(self, *_: Any) -> NoReturn:
+        print(self.const().rstrip())
+        raise SystemExit(0)
