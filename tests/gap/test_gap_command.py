@@ -26,7 +26,7 @@ def _options(output_dir: Path, **changes: Any) -> Namespace:
     options = {
         "model": [str(BASE)], "config": RECIPE, "limit": 5, "output_dir": output_dir, "seed": 0, "batch_size": 64,
         "prefix_lengths": [2, 4], "max_completion_length": 30, "temperature": 1.0,
-        "slips": [0.1, 0.2], "slips_from": None,
+        "slips": [0.1, 0.2], "slips_from": None, "vllm_server_base_url": None,
     }  # fmt: skip
     return Namespace(**{**options, **changes})
 

@@ -31,6 +31,7 @@ from ..training.loading import load_skeleton, load_tokenizer, model_init_kwargs,
 FREE_OPTIONS = frozenset(
     """
     command accelerate_config output_dir batch_size compile_decoding grading_workers
+    vllm_server_base_url vllm_server_timeout
     judge_url judge_api_key_env judge_token_limit_field judge_timeout judge_concurrency
     """.split()
 )
@@ -43,6 +44,8 @@ def recorded_settings(
 ) -> dict[str, Any]:
     """The options that can change a figure, as JSON values; `inputs` are the files and models that enter, whole."""
     settings = {key: value for key, value in vars(args).items() if key not in FREE_OPTIONS}
+    if args.vllm_server_base_url:  # its address may change; only then, so that earlier records stay valid
+        settings["engine"] = "vllm"
     settings["recipe_options"] = redacted_command(others)
     # The same names can come to hold other answers and other weights.
     settings["contents"] = {str(path): hashes.of(path) for path in inputs}

@@ -22,6 +22,7 @@ from ..answers.files import read_answers
 from ..answers.identity import asked_identity, finished_record, recorded_settings, shown_recipe
 from ..answers.intervals import Interval
 from ..answers.modes import DIRECT, mode_settings, read_modes
+from ..answers.server import connect, server_faults
 from ..answers.session import (
     console,
     count_faults,
@@ -32,6 +33,7 @@ from ..answers.session import (
     short_name,
 )
 from ..contexts.hashes import FileHashes
+from ..decoding.vllm_drafts import ServerEngine
 from ..display import printable
 from ..errors import ConfigError
 from ..files import sha256, write_json_atomic, write_text_atomic
@@ -77,8 +79,8 @@ def run_eval(args: argparse.Namespace, others: list[str]) -> Path:
     task = task_named(args.task)
     told, rest = read_modes(args, others)
     args.mode = list(told)
-    _check(args, task, rest)
     args.temperature = task.temperature if args.temperature is None else args.temperature
+    _check(args, task, rest)
     args.max_completion_length = args.max_completion_length or task.max_completion_length
     directory = output_directory(args) / "eval"
     path = directory / f"{args.task}.json"
@@ -97,7 +99,12 @@ def run_eval(args: argparse.Namespace, others: list[str]) -> Path:
         samples = {file: read_answers(file, label=args.labels, limit=args.limit) for file in args.answers}
         groups = [Group(str(file), DIRECT, rows) for file, rows in samples.items()]
     else:
-        groups = [group for model, job in jobs.items() for group in _model_groups(model, job, args, told, directory)]
+        engines = connect(args, args.model)
+        groups = [
+            group
+            for model, job in jobs.items()
+            for group in _model_groups(model, job, args, told, directory, engines.get(model))
+        ]
     if not PartialState().is_main_process:
         return path
     if task.grader == "math":
@@ -145,6 +152,7 @@ def _check(args: argparse.Namespace, task: EvalTask, others: list[str]) -> None:
         faults.append(
             f"--answers needs no recipe: leave out {' '.join(['--config'] * bool(args.config) + others[:1])}"
         )
+    faults += server_faults(args, args.model, args.mode)
     if task.grader == "none" and not args.judge:
         faults.append(f"--task {task.name} needs --judge")
     names = [str(path) for path in [*args.model, *args.answers]]
@@ -191,11 +199,12 @@ def _model_groups(
     args: argparse.Namespace,
     told: Mapping[str, Mapping[str, str]],
     directory: Path,
+    engine: ServerEngine | None,
 ) -> list[Group]:
     check_processes(job.args)
     model, tokenizer, examples = load_evaluated(job, model_path, args.limit)
     options = answer_options(args, mode_settings(told, job.args))
-    answers = answer_examples(model, tokenizer, examples, job.args, options, directory / "answers")
+    answers = answer_examples(model, tokenizer, examples, job.args, options, directory / "answers", engine=engine)
     del model
     gc.collect()  # the next model needs the room
     return [Group(model_path, mode, [_sample(answer, mode) for answer in answers]) for mode in told]

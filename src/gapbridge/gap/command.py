@@ -17,6 +17,7 @@ from typing import Any
 from ..answers.answering import answer_examples, answer_options
 from ..answers.identity import asked_identity, finished_record, recorded_settings, shown_recipe
 from ..answers.intervals import Interval, paired_difference
+from ..answers.server import connect, server_faults
 from ..answers.session import (
     count_faults,
     job_for,
@@ -25,6 +26,7 @@ from ..answers.session import (
     short_name,
 )
 from ..contexts.hashes import FileHashes
+from ..decoding.vllm_drafts import ServerEngine
 from ..display import say
 from ..errors import ConfigError
 from ..examples.example import ExampleSet
@@ -72,7 +74,7 @@ def run_gap(args: argparse.Namespace, others: list[str]) -> Path:
         show(finished_record(path, settings, recipe))
         print(f"{path}: this measurement is complete; remove the file to do it again")
         return path
-    gaps = _measure_all(args, jobs, directory)
+    gaps = _measure_all(args, jobs, connect(args, args.model), directory)
     record: dict[str, Any] = {
         "settings": settings,
         "recipe": recipe,
@@ -96,6 +98,7 @@ def _check(args: argparse.Namespace) -> None:
     if not args.config:
         faults.append("name the recipe whose held-out data are used with --config RECIPE")
     faults += count_faults(args, "limit", "max_completion_length", "batch_size")
+    faults += server_faults(args, args.model)
     if any(k < 1 for k in args.prefix_lengths):
         faults.append(f"--prefix_lengths is {args.prefix_lengths}: each must be at least 1 (0 is always measured)")
     if any(not 0 <= share < 1 for share in args.slips):
@@ -110,7 +113,9 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError([f"command line: {fault}" for fault in faults])
 
 
-def _measure_all(args: argparse.Namespace, jobs: Mapping[str, Job], directory: Path) -> dict[str, Gap]:
+def _measure_all(
+    args: argparse.Namespace, jobs: Mapping[str, Job], engines: Mapping[str, ServerEngine], directory: Path
+) -> dict[str, Gap]:
     """The gap of each model. The one whose slips all are given is measured first."""
     source = args.slips_from or args.model[0]
     shared = None
@@ -119,14 +124,19 @@ def _measure_all(args: argparse.Namespace, jobs: Mapping[str, Job], directory: P
         gc.collect()  # the models that are measured need the room
     gaps = {}
     for model in sorted(args.model, key=lambda model: model != source):
-        gaps[model], slips = _measure(model, args, jobs[model], directory, shared)
+        gaps[model], slips = _measure(model, args, jobs[model], directory, shared, engines.get(model))
         shared = None if source == EACH else slips
         gc.collect()
     return {model: gaps[model] for model in args.model}
 
 
 def _measure(
-    model_path: str, args: argparse.Namespace, job: Job, directory: Path, slips: Slips | None
+    model_path: str,
+    args: argparse.Namespace,
+    job: Job,
+    directory: Path,
+    slips: Slips | None,
+    engine: ServerEngine | None,
 ) -> tuple[Gap, Slips | None]:
     """A model's gap, and the slips that it was given, or its own where it was given none."""
     model, tokenizer, examples = load_evaluated(job, model_path, args.limit)
@@ -135,12 +145,13 @@ def _measure(
         slips.check(examples, model_path)
     elif args.slips:
         slips = _draw(model_path, job, model, tokenizer, examples, args)
-    answers = answer_examples(model, tokenizer, examples, job.args, answer_options(args), directory / "answers")
+    stored = directory / "answers"
+    answers = answer_examples(model, tokenizer, examples, job.args, answer_options(args), stored, engine=engine)
     lengths = {"prefix_lengths": args.prefix_lengths, "batch_size": args.batch_size}
     gap = measure_gap(model, tokenizer, list(examples), answers, job.args, **lengths)
     if slips is not None:
         most = {"max_completion_length": args.max_completion_length, "batch_size": args.batch_size}
-        drafts = answers_behind(model, tokenizer, examples, slips, job.args, directory / "answers", **most)
+        drafts = answers_behind(model, tokenizer, examples, slips, job.args, stored, engine=engine, **most)
         gap = replace(gap, slips=score_slips(tokenizer, list(examples), slips, drafts))
     return gap, slips
 

@@ -8,6 +8,7 @@ references, however it does elsewhere. Nothing is written.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 
 from tqdm.auto import tqdm
@@ -101,7 +102,8 @@ def _recovery(first: FirstRows, examples: Sequence[Example], longest: int) -> Sl
         model, tokenizer, examples, args, source="", places=PLACES, max_completion_length=longest, batch_size=_BATCH
     )
     stops = stop_tokens(tokenizer, model)
-    drafts = continued(model, examples, slips, args, _greedy(first), stops, longest)
+    complete = partial(draft_answers, model)
+    drafts = continued(model, examples, slips, args, _greedy(first), stops, longest, complete)
     cells = recovered(tokens_recovered, examples, slips, drafts)
     return slip_score(cells, [example.id for example in examples])
 

@@ -27,8 +27,11 @@ def run_lm_eval(args: argparse.Namespace, others: list[str]) -> Path:
     faults = [f"unknown option {option}" for option in others if option.startswith("--")]
     if not args.config or not args.model:
         faults.append("--task lm_eval needs --model, and --config RECIPE such as recipes/eval/general_qa.yaml")
-    if args.answers or args.judge or set(args.mode) - {"direct"}:
-        faults.append("--task lm_eval takes none of --answers, --judge and --mode: the harness asks and grades")
+    if args.answers or args.judge or args.vllm_server_base_url or set(args.mode) - {"direct"}:
+        faults.append(
+            "--task lm_eval takes none of --answers, --judge, --mode and --vllm_server_base_url: the harness asks and "
+            "grades"
+        )
     if faults:
         raise ConfigError([f"command line: {fault}" for fault in faults])
     recipe = read_lm_eval_recipe(args.config, limit=args.limit)

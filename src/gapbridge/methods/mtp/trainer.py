@@ -194,6 +194,7 @@ class MTPTrainer(Method, FutureSFTTrainer):
             options={},
             settings=lambda args: {},
             answer=speculative_answers,
+            through_server=False,
             any_model=False,
         )
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -100,6 +101,7 @@ def corrected_answers(
     date: str | None = None,
     chat_template_kwargs: Sequence[Mapping[str, Any]] | None = None,
     on_finished: Callable[[int], object] | None = None,
+    complete: Callable[..., list[Draft]] | None = None,
 ) -> list[Draft]:
     """The answers that follow `first` and the request `settings["correction_prompt"]`, as token ids.
 
@@ -108,6 +110,7 @@ def corrected_answers(
         conversational: whether the request is a chat turn, or else a paragraph of text.
         date: as `build_examples` takes it.
         chat_template_kwargs: the arguments of the chat template for each prompt.
+        complete: what generates, `draft_answers` without its model; by default it is that, with `model`.
 
     Raises:
         ConfigError: the chat template cannot carry a correction, or an option lies outside its range.
@@ -119,8 +122,7 @@ def corrected_answers(
     for x, draft, arguments in zip(prompts, first, chat_template_kwargs or [{}] * len(first), strict=True):
         closing, cue = layouts.of(arguments)
         contexts.append([*x, *draft_in_context(draft, conversational=conversational, eos_token_id=closing), *cue])
-    return draft_answers(
-        model,
+    return (complete or partial(draft_answers, model))(
         contexts,
         ids=ids,
         max_completion_length=max_completion_length,
