@@ -204,4 +204,5 @@ def test_shapes_are_the_models() -> None:
             name: AutoModelForCausalLM.from_config(AutoConfig.for_model(**model.shape)).num_parameters()
             for name, model in MODELS.items()
         }
+    assert counts["HuggingFaceTB/SmolLM2-135M-Instruct"] == 134_515_008
     assert counts["EleutherAI/pythia-1b"] == 1_011_781_632 and counts["mistralai/Mistral-7B-v0.1"] == 7_241_732_096
