@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 
 from ..compat import vocabulary_size
 from ..errors import DataError, RunError
-from .drafting import Draft
+from .engine import Draft
 from .mode import generation_mode
 from .noise import example_keys
 from .options import DrawOptions

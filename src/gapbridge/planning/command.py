@@ -14,7 +14,7 @@ from peft import PeftConfig
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from trl import get_peft_config
 
-from ..decoding.drafting import PROMPT_COLUMNS
+from ..decoding.engine import PROMPT_COLUMNS
 from ..decoding.future_heads import heads_of
 from ..decoding.limits import PassLimits
 from ..decoding.mode import caps_scores, place_for_generation
