@@ -97,8 +97,8 @@ def drafts(
 def test_rows_are_those_of_local_drafts(served: Served, make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     ours = trainer(tmp_path / "local", make_base(), tokenizer, max_draft_length=64)
     theirs = trainer(tmp_path / "vllm", make_base(), tokenizer, served.url, max_draft_length=64, shard_size=4)
-    assert theirs.train_dataset[:] == ours.train_dataset[:] and theirs.counts == ours.counts
-    assert 0 < theirs.counts["capped"] < 6, "both kinds of drafts"
+    assert theirs.train_dataset[:] == ours.train_dataset[:] and theirs.stats == ours.stats
+    assert 0 < theirs.stats.capped < 6, "both kinds of drafts"
     theirs.train()
     manifests = [
         json.loads((tmp_path / name / "_contexts" / "manifest.json").read_text())["identity"]

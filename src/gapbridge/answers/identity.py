@@ -70,7 +70,7 @@ def asked_identity(
     tokenizer = load_tokenizer(model_path, args)
     prepare_tokenizer(None, tokenizer, args, uses_peft=job.uses_peft)
     model = load_skeleton(Path(model_path), args) if Path(model_path).is_dir() else None
-    job.method.prepare(model, tokenizer, args)
+    job.method.setup_model(model, tokenizer, args)
     examples = load_held_out(job, tokenizer, model, limit=limit)
     loading = {key: str(value) for key, value in model_init_kwargs(job.model, args).items() if key != "revision"}
     identity = {

@@ -61,7 +61,7 @@ def run_probe(job: Job, first: FirstRows, count: int) -> Findings | None:
     f1 = mean_interval([token_f1(*pair) for pair in zip(answers, references, strict=True)])
     capped = sum(not draft.finished for draft in drafts) / len(drafts)
     found = Findings(
-        replaced=job.method.logged(first.counts).get(REPLACED) if first.counts else None,
+        replaced=first.stats.metrics().get(REPLACED),
         recovered=slips.mean.mean if slips else None,
         right=right.mean if right else None,
         token_f1=f1.mean,
@@ -123,9 +123,9 @@ def _show(
     count: int,
 ) -> None:
     print(f"what the starting model makes of the first {count} training examples, 95 % intervals:")
-    if first.counts:
-        print(f"  contexts   {job.method.describe(first.counts)}")
-        for warning in job.method.warnings(first.counts, first.args):
+    if summary := first.stats.summary():
+        print(f"  contexts   {summary}")
+        for warning in first.stats.warnings(first.args):
             print(f"             {warning}")
     if slips:
         places = " ".join(f"{100 * at.mean:.1f}" for at in slips.at if at)

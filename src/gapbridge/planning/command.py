@@ -249,7 +249,7 @@ def _prepared(job: Job, config: PretrainedConfig) -> PreTrainedModel:
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
         # A token more or less is nothing: any tokenizer of the model's size will do.
-        job.method.prepare(model, byte_tokenizer("<s>", "</s>"), job.args)
+        job.method.setup_model(model, byte_tokenizer("<s>", "</s>"), job.args)
     return model
 
 

@@ -180,7 +180,7 @@ def _trainer(
         on_checked=None if opened is None else partial(_enter, job, run, opened, prepared),
     )
     if trainer.is_world_process_zero():
-        counts = json.dumps(trainer.counts, indent=2)  # in the method's order: the total comes first
+        counts = json.dumps(trainer.stats.counts(), indent=2)  # in the method's order: the total comes first
         write_text_atomic(Path(trainer.args.output_dir) / "counts.json", f"{counts}\n")
         if start is None:
             rows = shown(job.method, trainer.row_ids, tokenizer, SHOWN_ROWS)

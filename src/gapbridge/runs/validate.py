@@ -83,7 +83,7 @@ def validate(job: Job, *, all_rows: bool = False) -> tuple[list[str], list[str]]
             job.data.max_train_examples = min(DRY_ROWS, job.data.max_train_examples or DRY_ROWS)
             job.data.max_eval_examples = min(DRY_ROWS, job.data.max_eval_examples or DRY_ROWS)
         try:
-            job.method.prepare(model, tokenizer, job.args)
+            job.method.setup_model(model, tokenizer, job.args)
             examples = load_examples(job, tokenizer, model)
             for name, part in examples.items():
                 notes.append(

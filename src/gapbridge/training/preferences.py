@@ -11,11 +11,11 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from datasets import Dataset, Features, List, Value
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from rich.text import Text
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
@@ -87,14 +87,7 @@ class PreferenceMethod(Method):
     """
 
     degenerate: ClassVar[dict[str, Any]] = {"beta": 0.0}  # the loss is log 2 whatever the weights
-    degenerate_case: ClassVar[Literal["supervised", "unchanged"]] = "unchanged"
     row_features = PAIR_FEATURES
-    trained_columns = ("prompt_ids", "chosen_ids", "rejected_ids")
-
-    evaluated_figures = (
-        "entropy", "mean_token_accuracy", "num_tokens", "logits/chosen", "logits/rejected", "logps/chosen",
-        "logps/rejected", "rewards/accuracies", "rewards/chosen", "rewards/margins", "rewards/rejected",
-    )  # fmt: skip
 
     __signature__ = inspect.signature(DPOTrainer)
 
@@ -120,13 +113,23 @@ class PreferenceMethod(Method):
         return super().step_passes(args) + 1  # the reference model's
 
     @classmethod
-    def argument_faults(cls, args: Any, given: dict[str, Any]) -> list[str]:
-        return []
+    def figures_of(cls, args: Any) -> tuple[str, ...]:
+        return (
+            *super().figures_of(args), "logits/chosen", "logits/rejected", "logps/chosen", "logps/rejected",
+            "rewards/accuracies", "rewards/chosen", "rewards/margins", "rewards/rejected",
+        )  # fmt: skip
 
     @classmethod
-    def trainer_arguments(cls, model: PreTrainedModel | PeftModel, args: Any, *, uses_peft: bool) -> dict[str, Any]:
+    def trainer_arguments(
+        cls,
+        model: PreTrainedModel | PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        args: Any,
+        peft_config: PeftConfig | None,
+    ) -> dict[str, Any]:
         # What is sharded cannot be copied: TRL loads it again, sharded. Precomputed log-probabilities need no copy.
-        if uses_peft or isinstance(model, PeftModel) or args.precompute_ref_log_probs or is_sharded(model):
+        adapted = peft_config is not None or isinstance(model, PeftModel)
+        if adapted or args.precompute_ref_log_probs or is_sharded(model):
             return {}
         return {"ref_model": copy.deepcopy(model).requires_grad_(False)}
 
@@ -138,7 +141,7 @@ class PreferenceMethod(Method):
     def is_prepared(cls, dataset: Any) -> bool:
         """Pairs of ids are as well; TRL 1.16 prepares text only, and would miss its columns."""
         columns = dataset.column_names if isinstance(dataset, Dataset) else []
-        return super().is_prepared(dataset) or set(cls.trained_columns) <= set(columns)
+        return super().is_prepared(dataset) or set(cls.trained_columns()) <= set(columns)
 
     def evaluation_weights(self, inputs: dict[str, Tensor | Any]) -> dict[str, Tensor]:
         """The loss and rewards are means over pairs, what is said of tokens over those of the answers it is about."""
