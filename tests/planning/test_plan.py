@@ -225,7 +225,7 @@ def test_what_a_method_adds_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     config = AutoConfig.from_pretrained(BASE)
     assert added_parameters(job, config) == 0
     monkeypatch.setattr(
-        job.method, "prepare", lambda model, tokenizer, args: model.add_module("more", torch.nn.Linear(10, 10))
+        job.method, "setup_model", lambda model, tokenizer, args: model.add_module("more", torch.nn.Linear(10, 10))
     )
     assert added_parameters(job, config) == 110
 
