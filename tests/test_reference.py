@@ -1,6 +1,7 @@
 """The reference pages that are made from the code: configuration keys and the command line.
 
-A part of a page between `<!-- NAME -->` and `<!-- /NAME -->` is written by GAPBRIDGE_WRITE_DOCS=1 python -m pytest FILE.
+A part of a page between `<!-- NAME -->` and `<!-- /NAME -->` is written by this module:
+GAPBRIDGE_WRITE_DOCS=1 python -m pytest FILE
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ def kind(field: Field[Any]) -> str:
 
 def default(field: Field[Any]) -> str:
     value = field.default if field.default_factory is MISSING else field.default_factory()
-    return "–" if value is None or value is MISSING else f"`{str(value).lower() if isinstance(value, bool) else value}`"
+    return (
+        "–" if value is None or value is MISSING else f"`{str(value).lower() if isinstance(value, bool) else value}`"
+    )
 
 
 def escaped(text: object) -> str:
@@ -68,22 +71,31 @@ def configuration() -> str:
     return table(["key", "type", "default", "meaning", "methods"], rows)
 
 
+def options(parser: argparse.ArgumentParser) -> str:
+    rows = []
+    for action in parser._actions:
+        if action.help == argparse.SUPPRESS or "--help" in action.option_strings:
+            continue
+        spelled = ", ".join(f"`{option}`" for option in action.option_strings) or f"`{action.metavar}`"
+        text = (action.help or "") % {"default": action.default, "prog": "gapbridge"}
+        rows.append([spelled, escaped(action.metavar or "–"), escaped(text)])
+    return table(["option", "value", "meaning"], rows)
+
+
 def command_line() -> str:
-    parts = []
+    """One part for all training commands, whose options are the same, and one for each other command."""
+    trained = [[f"`{name}`", escaped(cli.find(name).summary.rstrip("."))] for name in NAMES]
+    usage = f"```text\ngapbridge METHOD {cli.find('sft').takes}\n```"
+    parts = [
+        f"### Training\n\n{usage}\n\n{table(['METHOD', 'what it is'], trained)}\n{options(cli.find('sft').parser())}"
+    ]
+    assert len({options(cli.find(name).parser()) for name in NAMES}) == 1
     for name in cli.COMMANDS:
-        command = cli.find(name)
-        parser = command.parser()
-        rows = []
-        for action in parser._actions:
-            if action.help == argparse.SUPPRESS or "--help" in action.option_strings:
-                continue
-            spelled = ", ".join(f"`{option}`" for option in action.option_strings) or f"`{action.metavar}`"
-            text = (action.help or "") % {"default": action.default, "prog": "gapbridge"}
-            rows.append([spelled, escaped(action.metavar or "–"), escaped(text)])
-        usage = (parser.usage or "").strip()
-        summary = command.summary.rstrip(".")
-        parts.append(f"### `{name}`\n\n{summary[0].upper()}{summary[1:]}.\n\n```text\n{usage}\n```\n\n"
-                     + table(["option", "value", "meaning"], rows))  # fmt: skip
+        if name not in NAMES:
+            command = cli.find(name)
+            summary = command.summary.rstrip(".")
+            parts.append(f"### `{name}`\n\n{summary[0].upper()}{summary[1:]}.\n\n"
+                         f"```text\ngapbridge {name} {command.takes}\n```\n\n{options(command.parser())}")  # fmt: skip
     return "\n".join(parts)
 
 
