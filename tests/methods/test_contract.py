@@ -146,8 +146,8 @@ def test_run_leaves_what_is_promised(name: str, tmp_path: Path) -> None:
     assert tokenizer.chat_template and next(model.parameters()).isfinite().all()
 
 
-# BASH and RAC are killed in tests/reliability/test_kill.py; SFT, pauses and scheduled sampling resume as they do.
-LIKE_OTHERS = ("bash", "rac", "sft", "pause", "scheduled_sampling")
+# BASH and RAC are killed in tests/reliability/test_kill.py; those that are left to the nightly run resume as they do.
+LIKE_OTHERS = ("bash", "rac", "sft", "pause", "scheduled_sampling", "spin")
 
 
 @pytest.mark.slow
