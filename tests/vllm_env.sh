@@ -20,6 +20,6 @@ for module in torchvision torchaudio torchcodec; do
     "$python" -c "import $module" 2> /dev/null || "${pip[@]}" uninstall --quiet --yes "$module"
 done
 "${pip[@]}" freeze | grep -iE '^(torch|transformers|tokenizers|huggingface_hub|numpy|openai)==' > "$env/held.txt"
-"${pip[@]}" install --quiet -c "$env/held.txt" -e ".[dev,eval]"
+"${pip[@]}" install --quiet -c "$env/held.txt" -e ".[dev,eval,serve]"
 "$python" -c 'import gapbridge, vllm; print(f"vLLM {vllm.__version__} is ready")'
 touch "$env/.installed"

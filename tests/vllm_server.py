@@ -41,16 +41,18 @@ class Served:
     models: str | None = None
     spoil: Callable[[dict[str, Any]], object] = lambda choice: None
     requests: list[dict[str, Any]] = field(default_factory=list)
+    choices: list[dict[str, Any]] = field(default_factory=list)
     url: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def complete(self, body: dict[str, Any]) -> dict[str, Any]:
-        prompt, stops = body["prompt"], body["stop_token_ids"]
+        prompt, stops = body["prompt"], body.get("stop_token_ids", [1])
         with self.lock:
             self.requests.append(body)
             (draft,) = draft_answers(
                 self.model, [prompt], ids=[body["seed"]], max_completion_length=body["max_tokens"], stop_tokens=stops,
-                temperature=body["temperature"], top_k=body["top_k"], top_p=body["top_p"], min_p=body["min_p"],
+                temperature=body["temperature"], top_k=body.get("top_k", 0), top_p=body["top_p"],
+                min_p=body.get("min_p", 0.0),
                 suppress_tokens=[int(token) for token in body.get("logit_bias", {})],
             )  # fmt: skip
             choice = {
@@ -58,6 +60,7 @@ class Served:
                 "logprobs": {"token_logprobs": scores(self.model, prompt, draft.tokens)},
                 "finish_reason": "stop" if draft.finished else "length",
             }
+        self.choices.append(choice)
         self.spoil(choice)
         return {"choices": [choice]}
 
