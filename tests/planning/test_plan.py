@@ -280,7 +280,7 @@ def test_a_recipe_for_a_cpu_is_planned_for_this_machine(tmp_path: Path, capsys: 
     line = recipe(tmp_path, model_name_or_path=model_in(tmp_path / "model"), datasets=data_in(tmp_path, 8))
     found = cli.run(["plan", *line])
     said = capsys.readouterr().out
-    assert list(found.memories) == ["single"] and "GiB of this machine" in said and "num_processes" not in said
+    assert list(found.memories) == ["single"] and "MiB of this machine" in said and "num_processes" not in said
     assert "4 rows a step" in said and "use one process on this machine's CPU, per_device_train_batch_size 4" in said
     assert cli.run(["plan", *line, "--gpu_memory", "0.0001"]).best is None
     assert "nothing fits this machine's 0.0001 GiB" in capsys.readouterr().out
