@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from .drafting import draft_answers
-    from .engine import Draft
+    from .drafting import Draft, draft_answers
     from .mixing import MixedContext, mix_contexts, mix_contexts_sequential
     from .options import DrawOptions
 
 _HOMES = {
-    "Draft": "engine",
+    "Draft": "drafting",
     "DrawOptions": "options",
     "MixedContext": "mixing",
     "draft_answers": "drafting",

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 
 if TYPE_CHECKING:
-    from ..training.answer_mode import AnswerMode
     from ..training.config import Fields
-    from ..training.method import Method
+    from ..training.method import AnswerMode, Method
 
 
 CONTROL = "sft"  # what the others are compared with

@@ -1,4 +1,4 @@
-"""Bytes on one device while a recipe trains and while it samples contexts, by docs/research/memory-estimates.md."""
+"""Bytes on one device while a recipe trains and while it samples contexts, by docs/how-to/smoke-test.md."""
 
 from __future__ import annotations
 
