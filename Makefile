@@ -8,10 +8,11 @@ TEST_WORKERS ?= 2
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install quickstart test test-nightly test-all test-oldest test-matrix quality format docs bench evidence mutants tiny-base clean
+.PHONY: help install quickstart test test-nightly test-all test-oldest test-matrix quality format docs bench evidence mutants tiny-base real-model clean
 
 help:
 	@echo "make quickstart   set up, then SFT, BASH and RAC on the embedded model, evaluation, gap picture, report (CPU, minutes)"
+	@echo "make real-model   set up, then SFT, BASH, evaluation and report with SmolLM2-135M on 200 problems (CPU, 8 GB)"
 	@echo "make test         set up, then run the tests (all but gpu)"
 	@echo "make test-nightly the long sweeps, and any recipe that hypothesis thinks of (hours)"
 	@echo "make test-oldest  the trainers, a fork's recipes and resume on the oldest TRL and transformers that are tested"
@@ -26,13 +27,16 @@ help:
 $(STAMP): setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,eval,lm-eval]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,eval,lm-eval,serve]"
 	@touch $(STAMP)
 
 install: $(STAMP)
 
 quickstart: $(STAMP)
 	$(BIN)/python recipes/tiny/quickstart.py
+
+real-model: $(STAMP)
+	PYTHON=$(BIN)/python recipes/smollm2-135m/shortest.sh
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "not gpu and not nightly" tests

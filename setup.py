@@ -10,6 +10,7 @@ extras = {
     "eval": ["math-verify[antlr4_13_2]>=0.9", "pebble>=5.1", "rouge-score>=0.1.2"],
     "lm-eval": ["lm-eval>=0.4.13,<0.5"],
     "vllm": ["vllm>=0.22,<=0.31"],  # the range that TRL 1.16 supports
+    "serve": ["openai>=1.40"],  # RAC through a server: a client with retries and time limits
     "qlora": ["bitsandbytes>=0.45"],
     "docs": ["mkdocs-material>=9.6"],
 }
@@ -35,7 +36,6 @@ setup(
     packages=[*find_packages("src"), "gapbridge.accelerate_configs"],
     package_data={
         "gapbridge": ["py.typed", "evaluation/judge/prompts/*.txt", "tasks/recipes/*.yaml"],
-        "gapbridge.reporting": ["templates/*.html"],
         "gapbridge.accelerate_configs": ["*.yaml"],
     },
     install_requires=[
@@ -53,7 +53,7 @@ setup(
         "matplotlib>=3.8",
         "numpy>=1.26",
         "packaging>=23",
-        "jinja2>=3.1",  # the HTML reports; transformers needs it for chat templates
+        "jinja2>=3.1",
         "psutil>=5.9",
         "safetensors>=0.4",
         "tqdm>=4.66",

@@ -47,7 +47,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from gapbridge.contexts.fill import Columns, Contexts, Progress
 from gapbridge.examples.example import Example, ExampleSet
-from gapbridge.examples.tables import in_parts, write_table
+from gapbridge.examples.tables import in_parts, write_parts, write_table
 from gapbridge.methods.bash.trainer import BASHConfig, BASHTrainer
 from gapbridge.training.building import fill_drawing, keep_rows, open_drawings
 from gapbridge.training.once import EXAMPLES, read_once, reading_identity, settings_of, shared_identity
@@ -62,8 +62,8 @@ class StandInTrainer(BASHTrainer):
     """BASH whose contexts cost nothing to draw."""
 
     @classmethod
-    def contexts(cls, model: Any, tokenizer: Any, examples: ExampleSet, args: Any) -> Contexts | None:
-        real = super().contexts(model, tokenizer, examples, args)
+    def generation_spec(cls, model: Any, tokenizer: Any, examples: ExampleSet, args: Any) -> Contexts | None:
+        real = super().generation_spec(model, tokenizer, examples, args)
         return None if real is None else replace(real, draw=_random_contexts)
 
 
@@ -92,7 +92,12 @@ def synthetic_data(path: Path, rows: int, length: int, eos: int) -> None:
             yield {"input_ids": ids, "labels": [-100] * prompt + ids[prompt:]}
 
     features = Features({"input_ids": List(Value("int32")), "labels": List(Value("int32"))})
-    write_table(path, in_parts(made(), features), features, dict)
+
+    def write(file: Any) -> dict[str, Any]:
+        write_parts(file, in_parts(made(), features), features.arrow_schema)
+        return {}
+
+    write_table(path, write)
 
 
 class Meter:

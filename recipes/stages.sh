@@ -29,8 +29,10 @@ recipe() { # METHOD
 }
 
 # The first rows as they will be trained: one process loads what all of them need.
-look() { # METHOD
-    gapbridge preview "$(recipe "$1")" --rows 3 --probe 0 "${scale[@]}"
+look() { # METHOD [--KEY VALUE …]
+    local method=$1
+    shift
+    gapbridge preview "$(recipe "$method")" --rows 3 "${scale[@]}" "$@"
 }
 
 train() { # METHOD [--KEY VALUE …]

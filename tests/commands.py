@@ -15,7 +15,10 @@ JUDGE = {
     "judge_temperature": 0.01, "judge_max_tokens": 512, "judge_timeout": 120.0, "judge_concurrency": 8,
     "judge_token_limit_field": "max_tokens",
 }  # fmt: skip
-SHARED = {"config": None, "limit": None, "seed": 0, "batch_size": 64, "compile_decoding": False, "mode": []}
+SHARED = {
+    "config": None, "limit": None, "seed": 0, "batch_size": 64, "compile_decoding": False, "mode": [],
+    "vllm_server_base_url": None, "vllm_server_timeout": 0.0,
+}  # fmt: skip
 EVAL = {
     **SHARED, **JUDGE, "model": [], "answers": [], "labels": None, "output_dir": None, "max_completion_length": None,
     "temperature": None, "top_p": 1.0, "top_k": 0, "grading_timeout": 10.0, "grading_workers": 2,

@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 from gapbridge import cli, methods
 from gapbridge.tasks.word_problems import problems
+from gapbridge.training.building import require_rows
 
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
@@ -32,6 +33,14 @@ SERVER.set_forkserver_preload(
     + ["deepspeed", "scipy.io", "matplotlib.backends.backend_agg"]  # what accelerate and a report import
     + [f"gapbridge.methods.{name}.trainer" for name in methods.names()]
 )
+
+
+def built_rows(method: Any, pairs: Any, examples: Any, tokenizer: Any, args: Any) -> tuple[list[Any], Any]:
+    """All rows of examples and of what was generated for them, and their stats."""
+    built = list(method.build_rows(pairs, examples, tokenizer, args))
+    stats = sum((counted for _, counted in built), start=method.stats_class())
+    require_rows(stats, examples, args)
+    return [row for rows, _ in built for row in rows], stats
 
 
 def begin(output: Path | str, errors: Path | str) -> None:

@@ -59,9 +59,10 @@ def test_recipe_and_overrides(line: str, recipe: str, overrides: str) -> None:
     assert call.launch == {} and call.passed == shlex.split(line)
 
 
+SERVER = {"vllm_server_base_url": None, "vllm_server_timeout": 240.0}
 EVAL = {
     "task": "gsm8k", "model": [], "config": None, "answers": [], "labels": None, "limit": None, "output_dir": None,
-    "seed": 0, "batch_size": 64, "compile_decoding": False,
+    "seed": 0, "batch_size": 64, "compile_decoding": False, **SERVER,
     "mode": ["direct"], "max_completion_length": None, "temperature": None, "top_p": 1.0,
     "top_k": 0, "correction_prompt": None, "grading_timeout": 10.0, "grading_workers": 2, "judge": None,
     "judge_url": None, "judge_prompt": None, "judge_api_key_env": "OPENAI_API_KEY", "judge_temperature": 0.01,
@@ -69,12 +70,12 @@ EVAL = {
 }  # fmt: skip
 GAP = {
     "model": [], "config": None, "limit": None, "output_dir": None, "seed": 0, "batch_size": 64,
-    "compile_decoding": False, "prefix_lengths": [1, 2, 4, 8, 16, 32, 64, 128], "max_completion_length": 256,
+    "compile_decoding": False, **SERVER, "prefix_lengths": [1, 2, 4, 8, 16, 32, 64, 128], "max_completion_length": 256,
     "temperature": 1.0, "slips": [0.15, 0.35, 0.55, 0.75], "slips_from": None,
 }  # fmt: skip
 ANSWER = {
     "config": "r.yaml", "model": None, "mode": ["direct"], "output": None, "max_completion_length": 256,
-    "temperature": 0.0, "limit": None, "batch_size": 64, "compile_decoding": False, "seed": 0,
+    "temperature": 0.0, "limit": None, "batch_size": 64, "compile_decoding": False, **SERVER, "seed": 0,
 }  # fmt: skip
 VALIDATE = {"method": None, "all": False, "offline": False}
 COMPARE = {

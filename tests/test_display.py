@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 
 import pytest
 from conftest import BASE
 from transformers import AutoTokenizer
 
+from gapbridge.answers.session import print_table
 from gapbridge.cli import run_guarded
 from gapbridge.display import printable, say
 from gapbridge.errors import DataError
-from gapbridge.evaluation.command import show as show_evaluation
-from gapbridge.reporting.tables import Table, print_table
+from gapbridge.evaluation.command import print_lines
 from gapbridge.training.rows import print_rows, show_row
 
 
@@ -22,6 +24,37 @@ def test_control_characters_are_shown() -> None:
     assert printable("\x1b]0;x\x1b\\\x07\r\x7f\x9b2J\ud800") == r"\x1b]0;x\x1b\\x07\x0d\x7f\x9b2J\ud800"
     controls = {chr(code) for code in (*range(32), *range(127, 160))} - {"\n", "\t"}
     assert not controls & set(printable("".join(map(chr, range(0x300)))))
+
+
+CONSOLE = """
+import logging, sys, time
+from gapbridge.cli import run_guarded
+from gapbridge.display import notice_if_slow
+def act():
+    from tqdm.auto import tqdm
+    for seconds in (0.01, 0.8):
+        for _ in tqdm(range(4), desc=f"bar of {4 * seconds} s"):
+            time.sleep(seconds)
+    logging.getLogger("gapbridge.data").info("what is done")
+    logging.getLogger("gapbridge.data").warning("what is odd")
+    deepspeed = logging.getLogger("DeepSpeed")
+    deepspeed.addHandler(logging.StreamHandler())
+    deepspeed.warning("Setting accelerator to CPU. If you have GPU, we were unable to detect it.")
+    deepspeed.warning("another warning")
+    with notice_if_slow("not slow", 0.3):
+        pass
+    with notice_if_slow("slow", 0.1):
+        time.sleep(0.4)
+run_guarded(act)
+"""
+
+
+def test_the_console_shows_what_takes_long_and_no_module_names() -> None:
+    process = subprocess.run([sys.executable, "-c", CONSOLE], capture_output=True, text=True, check=True)
+    lines = process.stderr.replace("\r", "\n").splitlines()
+    assert any(line.startswith("bar of 3.2 s: 100%") for line in lines), lines
+    others = [line for line in lines if line and not line.startswith("bar of 3.2 s")]
+    assert others == ["what is done", "warning: what is odd", "another warning", "slow"] and not process.stdout
 
 
 def test_nothing_of_data_reaches_a_terminal_as_a_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -34,11 +67,11 @@ def test_nothing_of_data_reaches_a_terminal_as_a_command(capsys: pytest.CaptureF
         logging.getLogger("gapbridge.data").warning("row %s", evil)
         row = {"id": evil, "input_ids": [1, 2, 3], "labels": [-100, 5, 3], "drawn": [False, True, True]}
         print_rows([show_row(row, tokenizer)])
-        print_table(Table((evil, "figure"), [(evil, f"1 [{evil}")], evil))
+        print_table(evil, (evil, "figure"), [(evil, f"1 [{evil}")])
         sample = {"id": evil, "label": True, "correct": False, "answer": evil, "reference": evil}
         labels = {"model": evil, "label": evil, "count": 1, "agreement": 0.0, "disagreements": [sample]}
         record = {"task": evil, "results": [], "corrections": [], "differences": [], "labels": [labels]}
-        show_evaluation(record)
+        print_lines(record)
         say(evil)
         raise DataError(["one", f"data.jsonl, row {evil}: got {evil}"])
 

@@ -27,6 +27,7 @@ VARIANTS = [
     ("mistral-7b-ultrachat", {"VARIANT": "qlora"}),
     ("mistral-7b-math", {}),
     ("mistral-7b-math", {"VARIANT": "math_qlora", "SHARES": "10 100"}),
+    ("smollm2-135m", {"MODEL": "outputs/smollm2-135m-instruct"}),
     *((path.parent.name, {"SCALE": "tiny"}) for path in SCRIPTS),
 ]
 
@@ -49,6 +50,7 @@ def lines(experiment: str, settings: dict[str, str], folder: Path) -> list[list[
 def test_the_stages_follow_each_other(experiment: str, settings: dict[str, str], tmp_path: Path) -> None:
     """Every line parses, names recipes that are there, and starts from models that are made before or on a hub."""
     made: set[str] = set()
+    reported: set[str] = set()
     found = lines(experiment, settings, tmp_path)
     assert found[0][0] == "preview" and found[-1][0] == "report"
     for words in found:
@@ -60,12 +62,17 @@ def test_the_stages_follow_each_other(experiment: str, settings: dict[str, str],
             given = dict(zip(call.overrides[::2], call.overrides[1::2], strict=True))
             start = given.get("--model_name_or_path", keys["model_name_or_path"])
             assert not start.startswith("data/") or start in made, start
+            if "MODEL" in settings:
+                assert start in {settings["MODEL"], *made}
             made.add(given.get("--output_dir", keys["output_dir"]))
-            assert ("accelerate_config" in call.launch) == ("qlora" not in call.options.config and not prefix)
+            one_process = experiment == "smollm2-135m" or "qlora" in call.options.config or prefix
+            assert ("accelerate_config" in call.launch) == (not one_process)
         asked = [*map(str, getattr(call.options, "model", None) or []), *map(str, getattr(call.options, "runs", []))]
         assert {name.removeprefix(prefix) for name in asked} <= made
         assert all(name.startswith(prefix) for name in asked)
-    assert made == {name.removeprefix(prefix) for name in asked}, "the report has all runs"
+        if call.command == "report":
+            reported |= {name.removeprefix(prefix) for name in asked}
+    assert made == reported, "the reports have all runs"
 
 
 def test_shares_are_numbers_of_rows(tmp_path: Path) -> None:
@@ -90,6 +97,6 @@ def test_every_stage_runs_at_tiny_scale(script: Path, tmp_path: Path) -> None:
         done = subprocess.run(["bash", str(copy)], env=environment, capture_output=True, text=True, timeout=1800)
         assert done.returncode == 0, done.stderr[-3000:]
     assert "this run is complete, nothing to do" in done.stdout
-    (report,) = (tmp_path / "outputs" / "tiny" / "data").glob("*/report/report.md")
+    reports = list((tmp_path / "outputs" / "tiny" / "data").glob("*/report/report.md"))
     runs = json.loads((next((tmp_path / "outputs/tiny/data").glob("*/run.json"))).read_text())
-    assert report.stat().st_size > 1000 and runs["state"] == "complete"
+    assert reports and all(report.stat().st_size > 1000 for report in reports) and runs["state"] == "complete"

@@ -1,6 +1,6 @@
 """Write the figures of the last GPU run into the docs, or `not measured`.
 
-python benchmarks/gpu/tables.py           # docs/research/cost.md, docs/how-to/smoke-test.md
+python benchmarks/gpu/tables.py           # docs/research/cost.md, docs/research/memory-estimates.md
 python benchmarks/gpu/tables.py --check   # exit code 1 where a file does not hold what the run says
 """
 
@@ -70,7 +70,8 @@ def plan_table(results: Path) -> str:
 
 
 TABLES: dict[str, tuple[str, Callable[[Path], str]]] = {
-    "docs/research/cost.md": ("method_cost", cost_table), "docs/how-to/smoke-test.md": ("peak_memory", plan_table),
+    "docs/research/cost.md": ("method_cost", cost_table),
+    "docs/research/memory-estimates.md": ("peak_memory", plan_table),
 }  # fmt: skip
 
 

@@ -1,11 +1,11 @@
-"""What RAC and BASH do, seen in minutes on the embedded model: two comparisons, one picture, one page.
+"""RAC and BASH in minutes on the embedded model: two comparisons, one figure, one page.
 
     python recipes/tiny/quickstart.py [--output_dir outputs/quickstart]              (or: make quickstart)
 
-`answer_first`: word problems whose answer stands before its working; RAC, direct and corrected, against SFT for as
-much computing. `word_problems`: the working first; BASH against SFT and against random tokens, answered freely and
-behind forced slips. Each is a `gapbridge compare --suite` of `benchmarks/evidence/quickstart` in a process of its own.
-One that was interrupted goes on when it is started again.
+`answer_first`: word problems whose result stands before its reasoning; RAC, first and corrected answer, against SFT at
+equal compute. `word_problems`: the reasoning first; BASH against SFT and against random tokens, generated freely and
+after forced errors. Each is a `gapbridge compare --suite` of `benchmarks/evidence/quickstart` in its own process.
+An interrupted one resumes when it is started again.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from rich.markdown import Markdown
 from gapbridge.cli import run_guarded
 from gapbridge.errors import RunError
 from gapbridge.files import write_json_atomic, write_text_atomic
-from gapbridge.reporting.page import MARK
-from gapbridge.reporting.plots import COLOURS, new_figure, save
+from gapbridge.runs.figures import COLOURS, new_figure, save
 
 
 SUITES = ("answer_first", "word_problems")
@@ -39,7 +38,7 @@ def compare(output: Path, overrides: list[str], console: Console) -> None:
     """Both comparisons, side by side where there are two cores; the lines that say what is going on are shown.
 
     Raises:
-        RunError: one of them failed; its log says why.
+        RunError: one of them failed, as its log says.
     """
     cores = os.cpu_count() or 1
     at_once = min(cores, len(SUITES))
@@ -87,7 +86,7 @@ def means(record: dict[str, Any]) -> Rows:
 
 
 def in_words(first: Rows, worked: Rows) -> str:
-    """What happened, from the figures: nothing here is known beforehand."""
+    """The conclusion in words, from the measured values alone."""
 
     def per_cent(rows: Rows, arm: str, score: str) -> float:
         return 100 * rows[arm][score]
@@ -101,17 +100,18 @@ def in_words(first: Rows, worked: Rows) -> str:
         return f"{bash:.1f} % (SFT {sft:.1f}, random tokens {noise:.1f})"
 
     return (
-        f"**The answer before its working.** SFT answers {per_cent(first, 'sft', greedy):.1f} % of the problems "
-        f"rightly, RAC's first answer {per_cent(first, 'rac', greedy):.1f} %, its corrected answer "
-        f"{per_cent(first, 'rac, corrected', greedy):.1f} % ({gain:+.1f} points): the draft in front of it holds the "
-        f"working that its first number needs. Who may write the working first needs no RAC: SFT alone is right in "
-        f"{per_cent(worked, 'sft', greedy):.1f} % there.\n\n"
-        f"**The working first.** Behind a wrong token that is forced on it, the same for all, BASH goes on as the "
-        f"reference does in {beside(shared)} of the tokens and comes to the right answer in {beside(result)}; behind "
-        f"wrong tokens of its own choice it goes on so in {beside(own)}: a method can change which slips are made "
-        f"without changing what follows them. Without a slip it is right in {beside(greedy)} greedily, and in "
-        f"{beside(sampled)} at temperature 1.\n\n"
-        "One seed: other seeds move these figures by points. `docs/research/results.md` says what holds."
+        f"**Result before its reasoning.** SFT answers {per_cent(first, 'sft', greedy):.1f} % of the problems "
+        f"correctly, RAC's first answer {per_cent(first, 'rac', greedy):.1f} %, and its corrected answer "
+        f"{per_cent(first, 'rac, corrected', greedy):.1f} % ({gain:+.1f} points). The generated completion contains "
+        "the reasoning that the first number needs. A model that may write its reasoning first needs no RAC: SFT "
+        f"alone has {per_cent(worked, 'sft', greedy):.1f} % correct there.\n\n"
+        "**Reasoning before the result.** After a forced wrong token, the same for all models, BASH continues as the "
+        f"reference does in {beside(shared)} of the tokens and reaches the correct result in {beside(result)}. After "
+        f"wrong tokens of its own choice it recovers {beside(own)} of the tokens: a method can change which errors a "
+        f"model makes without changing what follows them. Without an error it is correct in {beside(greedy)} greedily "
+        f"and in {beside(sampled)} at temperature 1.\n\n"
+        "This is one seed, and another seed moves the figures by several points. `docs/research/results.md` has the "
+        "confirmed results."
     )
 
 
@@ -123,18 +123,18 @@ def draw(first: Rows, worked: Rows, path: Path) -> None:
     heights = [100 * row["accuracy, greedy"] for row in bars.values()]
     left.bar(list(bars), heights, color=[COLOURS[6], COLOURS[5], COLOURS[0]], width=0.6)
     left.axhline(100 * worked["sft"]["accuracy, greedy"], color="0.4", ls="--", lw=1)
-    left.text(-0.4, 100 * worked["sft"]["accuracy, greedy"] + 1.5, "SFT, working first", fontsize=8, color="0.3")
-    left.set_title("Answer written before its working", fontsize=10)
-    left.set_ylabel("right answers, % (higher is better)")
+    left.text(-0.4, 100 * worked["sft"]["accuracy, greedy"] + 1.5, "SFT, reasoning first", fontsize=8, color="0.3")
+    left.set_title("Result before its reasoning", fontsize=10)
+    left.set_ylabel("correct answers, % (higher is better)")
     left.set_ylim(0, 100)
     for at, height in enumerate(heights):
         box = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # it may lie on the dashed line
         left.text(at, height + 1.5, f"{height:.0f}", ha="center", fontsize=9, bbox=box)
     measures = {
-        "words of the\nreference\nbehind a slip": "slips.tokens_recovered",
-        "right answer\nbehind a slip": "slips.final_right",
-        "right answer,\ngreedy": "accuracy, greedy",
-        "right answer,\ntemperature 1": "accuracy, T = 1",
+        "recovered tokens\nafter a\nforced error": "slips.tokens_recovered",
+        "correct result\nafter a\nforced error": "slips.final_right",
+        "correct,\ngreedy": "accuracy, greedy",
+        "correct,\ntemperature 1": "accuracy, T = 1",
     }
     for number, (arm, label) in enumerate({"sft": "SFT", "noise": "random tokens", "bash": "BASH"}.items()):
         values = [100 * worked[arm][measure] for measure in measures.values()]
@@ -143,7 +143,7 @@ def draw(first: Rows, worked: Rows, path: Path) -> None:
         for place, value in zip(places, values, strict=True):
             right.text(place, value + 1, f"{value:.0f}", ha="center", fontsize=8)
     right.set_xticks(range(len(measures)), list(measures), fontsize=9)
-    right.set_title("Working first", fontsize=10)
+    right.set_title("Reasoning before the result", fontsize=10)
     right.set_ylabel("% (higher is better)")
     right.legend(frameon=False, fontsize=9, loc="upper center", ncols=3)
     right.set_ylim(0, 100)
@@ -165,10 +165,7 @@ def quickstart(output: Path, overrides: list[str]) -> None:
     draw(first, worked, output / "quickstart.png")
     words = in_words(first, worked)
     tables = [
-        (output / name / "compare.md")
-        .read_text(encoding="utf-8")
-        .removeprefix(f"{MARK}\n")
-        .replace("](", f"]({name}/")
+        (output / name / "compare.md").read_text(encoding="utf-8").replace("](", f"]({name}/").replace("\n# ", "\n## ")
         for name in SUITES
     ]
     page = "\n\n".join(["# Quickstart", words, "![quickstart](quickstart.png)", *(f"#{text}" for text in tables)])

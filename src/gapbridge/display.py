@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 # C0 but the tab and the line break, DEL, C1, what turns the direction of writing, and halves of surrogate pairs, which
@@ -21,11 +25,24 @@ def say(*lines: object) -> None:
     print(*map(printable, lines), sep="\n", flush=True)
 
 
+@contextmanager
+def notice_if_slow(text: str, seconds: float = 5.0) -> Iterator[None]:
+    """Print a line to stderr if what is done takes longer, so that no command is silent for long."""
+    timer = threading.Timer(seconds, lambda: print(printable(text), file=sys.stderr, flush=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 class PrintableFormatter(logging.Formatter):
-    """Log messages that may hold text from data."""
+    """Log messages that may hold text from data, with the level of those that warn."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
+        level = f"{record.levelname.lower()}: " if record.levelno > logging.INFO else ""
+        return printable(level + super().format(record))
 
 
 def _escaped(code: int) -> str:

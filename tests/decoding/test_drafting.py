@@ -80,7 +80,7 @@ def test_prompts_are_fed_in_portions(llama: LlamaForCausalLM, monkeypatch: pytes
     fed: list[tuple[int, int]] = []
     options: dict[str, Any] = {"ids": list(range(14)), "max_completion_length": 8, "stop_tokens": [STOP]}
     expected = draft_answers(llama, prompts_of(14), **options)
-    monkeypatch.setattr("gapbridge.decoding.drafting.PROMPT_COLUMNS", 6)
+    monkeypatch.setattr("gapbridge.decoding.engine.PROMPT_COLUMNS", 6)
     llama.model.register_forward_pre_hook(
         lambda module, _, inputs: fed.append(tuple(inputs["input_ids"].shape)), with_kwargs=True
     )

@@ -1,20 +1,14 @@
 """Drafts through a vLLM server: the requests, what is refused, and rows equal to those of local drafts.
 
-The server is a real HTTP server on this machine that speaks the part of `vllm serve` that is used and answers with a
-tiny model of ours. It refuses keys that vLLM's completion requests do not have.
+The server is a real HTTP server on this machine (`vllm_server.py`); tests/vllm starts vLLM itself.
 """
 
 from __future__ import annotations
 
 import json
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -26,6 +20,7 @@ from conftest import BASE
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedModel
+from vllm_server import Served, running
 
 from gapbridge import ConfigError, DataError, RACConfig, RACTrainer, StoreError
 from gapbridge.decoding import Draft, DrawOptions, draft_answers
@@ -38,13 +33,6 @@ from gapbridge.tasks.word_problems import problems
 
 MakeBase = Callable[[], PreTrainedModel]
 EOS = 1
-# The keys of vLLM's CompletionRequest that are sent here; a real server answers 400 to others or ignores them.
-KEYS = frozenset(
-    """
-    model prompt max_tokens temperature top_k top_p min_p seed repetition_penalty presence_penalty frequency_penalty
-    stop_token_ids include_stop_str_in_output ignore_eos skip_special_tokens logprobs logit_bias return_token_ids
-    """.split()
-)
 COMMON: dict[str, Any] = {
     "use_cpu": True,
     "bf16": False,
@@ -57,92 +45,6 @@ COMMON: dict[str, Any] = {
     "max_draft_length": 24,
     "temperature": 0.0,
 }
-
-
-@dataclass
-class Served:
-    """What the server serves, how it misbehaves, and what it was asked."""
-
-    model: PreTrainedModel
-    root: str
-    name: str
-    starting: int = 0
-    models: str | None = None
-    spoil: Callable[[dict[str, Any]], object] = lambda choice: None
-    requests: list[dict[str, Any]] = field(default_factory=list)
-    url: str = ""
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def complete(self, body: dict[str, Any]) -> dict[str, Any]:
-        prompt, stops = body["prompt"], body["stop_token_ids"]
-        with self.lock:
-            self.requests.append(body)
-            (draft,) = draft_answers(
-                self.model, [prompt], ids=[body["seed"]], max_completion_length=body["max_tokens"], stop_tokens=stops,
-                temperature=body["temperature"], top_k=body["top_k"], top_p=body["top_p"], min_p=body["min_p"],
-                suppress_tokens=[int(token) for token in body.get("logit_bias", {})],
-            )  # fmt: skip
-            choice = {
-                "token_ids": draft.tokens,
-                "logprobs": {"token_logprobs": scores(self.model, prompt, draft.tokens)},
-                "finish_reason": "stop" if draft.finished else "length",
-            }
-        self.spoil(choice)
-        return {"choices": [choice]}
-
-
-def scores(model: PreTrainedModel, prompt: list[int], tokens: list[int]) -> list[float]:
-    with torch.no_grad():
-        logits = model(torch.tensor([[*prompt, *tokens]])).logits[0]
-    return [float(logits[len(prompt) + at - 1].log_softmax(-1)[token]) for at, token in enumerate(tokens)]
-
-
-class Handler(BaseHTTPRequestHandler):
-    def __init__(self, served: Served, *arguments: Any) -> None:
-        self.served = served
-        super().__init__(*arguments)
-
-    def do_GET(self) -> None:
-        if self.path == "/health":
-            self.served.starting -= 1
-            self.reply(503 if self.served.starting >= 0 else 200, "")
-        elif self.path == "/v1/models":
-            cards = [{"id": self.served.name, "root": self.served.root, "max_model_len": 2048}]
-            self.reply(200, json.dumps({"data": cards}) if self.served.models is None else self.served.models)
-        else:
-            self.reply(404, self.path)
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.path != "/v1/completions" or body["model"] != self.served.name:
-            self.reply(404, "no such path or model")
-        elif not KEYS >= set(body) or not body["prompt"]:
-            self.reply(400, f"unknown keys {set(body) - KEYS}, or no prompt")
-        else:
-            self.reply(200, json.dumps(self.served.complete(body)))
-
-    def reply(self, status: int, text: str) -> None:
-        payload = text.encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(payload)))
-        self.end_headers()
-        self.wfile.write(payload)
-
-    def log_message(self, *arguments: Any) -> None:
-        """Silence."""
-
-
-@contextmanager
-def running(served: Served) -> Iterator[Served]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, served)) as server:
-        served.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield served
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 @pytest.fixture(autouse=True)
@@ -195,8 +97,8 @@ def drafts(
 def test_rows_are_those_of_local_drafts(served: Served, make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     ours = trainer(tmp_path / "local", make_base(), tokenizer, max_draft_length=64)
     theirs = trainer(tmp_path / "vllm", make_base(), tokenizer, served.url, max_draft_length=64, shard_size=4)
-    assert theirs.train_dataset[:] == ours.train_dataset[:] and theirs.counts == ours.counts
-    assert 0 < theirs.counts["capped"] < 6, "both kinds of drafts"
+    assert theirs.train_dataset[:] == ours.train_dataset[:] and theirs.stats == ours.stats
+    assert 0 < theirs.stats.capped < 6, "both kinds of drafts"
     theirs.train()
     manifests = [
         json.loads((tmp_path / name / "_contexts" / "manifest.json").read_text())["identity"]
@@ -304,9 +206,7 @@ def test_something_else_on_the_port(models: str, words: str, served: Served) -> 
 
 
 def test_another_model_is_refused_by_its_name(served: Served, tmp_path: Path) -> None:
-    with pytest.raises(
-        RunError, match="serves .*recipes/tiny/base, this round starts from out/round_1/model"
-    ) as caught:
+    with pytest.raises(RunError, match="model: got .*recipes/tiny/base, expected out/round_1/model") as caught:
         connect(served, "out/round_1/model")
     assert "--served-model-name out/round_1/model" in str(caught.value)
     (tmp_path / "link").symlink_to(BASE)
@@ -322,7 +222,7 @@ def test_other_weights_under_the_same_name_are_refused(
     torch.manual_seed(0)
     for parameter in changed.parameters():
         parameter.data += 0.2 * parameter.data.std() * torch.randn_like(parameter)
-    with pytest.raises(RunError, match="does not hold this round's weights.*log-probabilities .*differ"):
+    with pytest.raises(RunError, match="does not hold the model's weights.*log-probabilities .*differ"):
         trainer(tmp_path, changed, tokenizer, served.url)
     assert not list(tmp_path.rglob("*.parquet"))
     served.spoil = lambda choice: choice.update(token_ids=[700, EOS])
@@ -338,7 +238,7 @@ def test_rounding_is_no_difference_and_training_is(
     assert check_weights(connect(served), model.to(torch.bfloat16), prompts, [EOS]) < 0.05
     trained = trainer(tmp_path, make_base(), tokenizer, max_steps=8, learning_rate=2e-4)
     trained.train()
-    with pytest.raises(RunError, match="does not hold this round's weights"):
+    with pytest.raises(RunError, match="does not hold the model's weights"):
         check_weights(connect(served), trained.model.eval(), prompts, [EOS])
 
 
@@ -350,7 +250,7 @@ def test_each_round_needs_its_own_weights(served: Served, make_base: MakeBase, t
         return RACTrainer(model, args=args, train_dataset=chat_rows(4), processing_class=tokenizer)
 
     args = config(tmp_path, served.url, num_rounds=2)
-    with pytest.raises(RunError, match=f"this round starts from {tmp_path}/round_1/model: stop it, start `vllm serve"):
+    with pytest.raises(RunError, match=f"expected {tmp_path}/round_1/model. Stop the server, start `vllm serve"):
         run_rounds(args, make)
     served.root = served.name = str(tmp_path / "round_1" / "model")
     served.model = make_base().from_pretrained(served.root).eval()
@@ -396,8 +296,8 @@ def test_colocate_needs_vllm(tmp_path: Path) -> None:
         ({"vllm_mode": "remote"}, "vllm_mode is 'remote': choose server or colocate"),
         ({"vllm_server_base_url": "host:8000"}, "give it as http://HOST:PORT"),
         ({"vllm_server_port": 0, "vllm_server_timeout": -1.0}, "2 faults"),
-        ({"temperature": 0.001}, "vLLM takes 0 .greedy. or 0.01 to 2"),
-        ({"temperature": 1.0, "min_p": 0.1, "top_p": 0.9}, "vLLM applies min_p before top_p"),
+        ({"temperature": 0.001}, "expected 0 .greedy. or 0.01 to 2 with vLLM"),
+        ({"temperature": 1.0, "min_p": 0.1, "top_p": 0.9}, "with vLLM, which applies min_p first"),
         ({"vllm_mode": "colocate", "vllm_gpu_memory_utilization": 1.5}, "must lie in .0, 1."),
         ({"vllm_mode": "colocate", "vllm_max_model_length": 24}, "max_draft_length is 24"),
         ({"vllm_mode": "colocate", "vllm_tensor_parallel_size": 0}, "it must be at least 1"),

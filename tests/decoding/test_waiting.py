@@ -13,7 +13,7 @@ from conftest import VOCAB
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from gapbridge.decoding import drafting, mixed_rows, mixing
+from gapbridge.decoding import engine, mixed_rows, mixing
 from gapbridge.decoding.limits import PassLimits
 from gapbridge.decoding.noise import example_keys
 from gapbridge.decoding.options import DrawOptions
@@ -39,7 +39,7 @@ def draft(model: LlamaForCausalLM, count: int, finished: Callable[[int], object]
     rng = random.Random(0)
     prompts = [[rng.randrange(VOCAB) for _ in range(4)] for _ in range(count)]
     keys = example_keys(range(count), seed=0, round_index=0)
-    drafter = drafting.Drafter(model, prompts, keys, KeyedSampler(DrawOptions(), model.device), 30, [5])
+    drafter = engine.Drafter(model, prompts, keys, KeyedSampler(DrawOptions(), model.device), 30, [5])
     drafter.with_slots(SlotRunner(model, {"full_attention": None}), list(range(count)), PassLimits(count), finished)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from gapbridge.examples.tables import (
     in_parts,
     open_table,
     record_of,
+    write_parts,
     write_table,
 )
 from gapbridge.tasks.word_problems import problems
@@ -31,14 +33,22 @@ FEATURES = Features({"id": Value("string"), "ids": List(Value("int32"))})
 ROWS = [{"id": f"r{i}", "ids": list(range(i % 7))} for i in range(3 * PART + 5)]
 
 
+def written(record: dict[str, Any]) -> Callable[[Any], dict[str, Any]]:
+    """What writes `ROWS`."""
+
+    def write(file: Any) -> dict[str, Any]:
+        write_parts(file, in_parts(ROWS, FEATURES), FEATURES.arrow_schema)
+        return record
+
+    return write
+
+
 def test_a_table_is_mapped_and_gives_back_its_rows_and_record(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "train-0.arrow"
-    seen: list[str] = []
-    rows = (seen.append(row["id"]) or row for row in ROWS)
-    write_table(path, in_parts(rows, FEATURES), FEATURES, lambda: {"seen": len(seen)})
+    write_table(path, written({"seen": len(ROWS)}))
     table, record = open_table(path, check=True)
     assert list(table) == ROWS == list(in_memory(in_parts(ROWS, FEATURES), FEATURES))
-    assert record["seen"] == len(ROWS), "the record is made when the last row is written"
+    assert record["seen"] == len(ROWS)
     assert table.features == FEATURES and [file["filename"] for file in table.cache_files] == [str(path)]
     assert list(in_memory([], FEATURES)) == [] and in_memory([], FEATURES).features == FEATURES
 
@@ -46,13 +56,14 @@ def test_a_table_is_mapped_and_gives_back_its_rows_and_record(tmp_path: Path) ->
 def test_what_is_not_whole_is_not_there_or_refused(tmp_path: Path) -> None:
     path = tmp_path / "train-0.arrow"
 
-    def fails() -> dict[str, Any]:
+    def fails(file: Any) -> dict[str, Any]:
+        written({})(file)
         raise DataError("a bad row")
 
     with pytest.raises(DataError):
-        write_table(path, in_parts(ROWS, FEATURES), FEATURES, fails)
+        write_table(path, fails)
     assert not record_of(path).exists(), "without its record the table is not there"
-    write_table(path, in_parts(ROWS, FEATURES), FEATURES, dict)
+    write_table(path, written({}))
     whole = path.read_bytes()
     path.write_bytes(whole[:-8])
     with pytest.raises(StoreError, match=r"is not what was written; delete .*train-0\.arrow and train-0\.json"):

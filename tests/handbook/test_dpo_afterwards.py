@@ -23,7 +23,10 @@ RECIPE = ROOT / "recipes" / "tiny" / "dpo" / "config_trl.yaml"
 ADAPTER = {"use_peft": True, "lora_r": 4, "lora_target_modules": ["q_proj", "v_proj"], "merge_adapter": True}
 
 
-@pytest.mark.parametrize(("method", "options"), [("bash", {"gradient_checkpointing": True}), ("rac", ADAPTER)])
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [pytest.param("bash", {"gradient_checkpointing": True}, marks=pytest.mark.nightly), ("rac", ADAPTER)],
+)
 def test_both_commands_train_from_it(method: str, options: dict[str, object], tmp_path: Path) -> None:
     more = {"max_draft_length": 8} if method == "rac" else {}
     cli.main([method, *recipe(tmp_path, method=method, **options, **more)])

@@ -109,7 +109,7 @@ def test_all_epochs_on_references_are_sft(
 ) -> None:
     base = sft(tmp_path / "sft", make_base(), tokenizer, **layout)
     ours = bash(tmp_path / "bash", make_base(), tokenizer, **MIXED, final_reference_epochs=2, **layout)
-    assert ours.counts["differing"] > 0
+    assert ours.stats.differing > 0
     ours.train()
     assert losses(ours) == losses(base) != []
     assert same_weights(ours.model, base.model)
@@ -194,8 +194,8 @@ def test_random_tokens_at_the_models_share(
 ) -> None:
     own = bash(tmp_path / "own", make_base(), tokenizer, **MIXED)
     noise = bash(tmp_path / "noise", make_base(), tokenizer, **MIXED, replacement=replacement)
-    assert noise.counts["tokens"] == own.counts["tokens"]
-    assert noise.counts["sampled"] == noise.counts["differing"] == own.counts["differing"] > 0
+    assert noise.stats.tokens == own.stats.tokens
+    assert noise.stats.sampled == noise.stats.differing == own.stats.differing > 0
     known = {token for example in own.examples for token in example.reference}
     strange = set()
     for example, a, b in zip(own.examples, own.row_ids, noise.row_ids, strict=True):
@@ -220,7 +220,7 @@ def test_unigram_tokens_are_words_that_are_trained(
     data = Dataset.from_list([{"id": f"row-{at}", "messages": messages} for at in range(ROWS)])
     options = {"mixture_coefficient": 1.0, "temperature": 4.0, "suppress_tokens": suppressed, "data": data}
     noise = bash(tmp_path, make_base(), tokenizer, replacement="unigram", **options)
-    assert noise.counts["differing"] > 8 * ROWS
+    assert noise.stats.differing > 8 * ROWS
     strange = {
         token for row in noise.row_ids for token, drawn in zip(row["input_ids"], row["drawn"], strict=True) if drawn
     }
@@ -240,8 +240,8 @@ def test_plain_rows_are_a_hash_of_the_ids(
     whole = bash(tmp_path, make_base(), tokenizer, data=data, **MIXED)
     half = bash(tmp_path, make_base(), tokenizer, data=data, **MIXED, reference_rows=0.5, eval_dataset=rows(8, "test"))
     plain = {example.id for example in half.examples if lot(example.id, 7, "plain") < 0.5}
-    assert half.counts["plain_rows"] == len(plain) and 4 < len(plain) < 20
-    assert f"{len(plain)} plain rows" in half.describe(half.counts)
+    assert half.stats.plain_rows == len(plain) and 4 < len(plain) < 20
+    assert f"{len(plain)} plain rows" in half.stats.summary()
     counted = 0
     for example, mixed, row in zip(half.examples, whole.row_ids, half.row_ids, strict=True):
         assert row["labels"] == mixed["labels"]
@@ -250,13 +250,13 @@ def test_plain_rows_are_a_hash_of_the_ids(
         else:
             assert row == mixed, "the share changes no context"
             counted += len(replaced(row, example.reference))
-    assert half.counts["differing"] == counted < whole.counts["differing"]
-    assert half.counts["tokens"] == sum(len(e.reference) for e in half.examples if e.id not in plain)
-    assert half.eval_counts["plain_rows"] == 0 < half.eval_counts["differing"], "held-out contexts are all mixed"
+    assert half.stats.differing == counted < whole.stats.differing
+    assert half.stats.tokens == sum(len(e.reference) for e in half.examples if e.id not in plain)
+    assert half.eval_stats.plain_rows == 0 < half.eval_stats.differing, "held-out contexts are all mixed"
     caplog.clear()
     with caplog.at_level(logging.WARNING, "gapbridge"):
         none = bash(tmp_path / "plain", make_base(), tokenizer, reference_rows=1.0)
-    assert none.describe(none.counts) == f"{ROWS} plain rows" and not caplog.records
+    assert none.stats.summary() == f"{ROWS} plain rows" and not caplog.records
     assert not (tmp_path / "plain" / "_contexts").exists()
 
 
@@ -267,7 +267,7 @@ def test_coins_at_chosen_tokens_alone(
     digits = bash(
         tmp_path / "digits", make_base(), tokenizer, mixture_coefficient=1.0, temperature=2.0, coin_pattern=r"^ ?\d"
     )
-    assert 0 < digits.counts["sampled"] < whole.counts["sampled"]
+    assert 0 < digits.stats.sampled < whole.stats.sampled
     for example, row in zip(digits.examples, digits.row_ids, strict=True):
         for at, drawn in enumerate(row["drawn"][len(example.prompt) :]):
             wanted = re.search(r"^ ?\d", tokenizer.decode([example.reference[at]])) is not None
@@ -291,7 +291,7 @@ def test_labels_behind_replaced_tokens_carry_no_loss(make_base: MakeBase, tokeni
         for at, (before, now) in enumerate(zip(plain["labels"], row["labels"], strict=True)):
             assert now == (-100 if at in behind else before)
         count += len(behind & set(range(len(row["labels"]))))
-    assert masked.counts["masked"] == count > 0 and masked.eval_counts["masked"] == 0
+    assert masked.stats.masked == count > 0 and masked.eval_stats.masked == 0
     args = BASHConfig(str(tmp_path / "shown"), **{**COMMON, **options}, mask_after_replaced=2, reference_rows=0.5)
     shown = [text.plain for text in preview(make_base(), args, rows(), tokenizer, count=ROWS)]
     plain_ids = {example.id for example in masked.examples if lot(example.id, 7, "plain") < 0.5}

@@ -25,6 +25,7 @@ from gapbridge import (
     preview,
 )
 from gapbridge.methods.bash import trainer as trainer_module
+from gapbridge.methods.bash.stats import BASHStats
 from gapbridge.tasks.word_problems import problems
 
 
@@ -162,7 +163,7 @@ def test_evaluation_on_reference_and_own_contexts(make_base: MakeBase, tokenizer
         mixture_coefficient=0.5,
         eval_own_contexts=False,
     )
-    assert without.evaluate()["eval_loss"] == pytest.approx(metrics["eval_loss"]) and without.eval_counts == {}
+    assert without.evaluate()["eval_loss"] == pytest.approx(metrics["eval_loss"]) and without.eval_stats == BASHStats()
 
 
 def test_lora(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
@@ -213,9 +214,9 @@ def test_speed_options_do_not_change_the_store(make_base: MakeBase, tokenizer: A
 
 
 def test_counts(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
-    counts = bash(tmp_path, make_base(), tokenizer, rows(64), mixture_coefficient=0.5, temperature=1.5).counts
-    assert 0.45 < counts["sampled"] / counts["tokens"] < 0.52
-    assert 0 < counts["differing"] < counts["sampled"]
+    stats = bash(tmp_path, make_base(), tokenizer, rows(64), mixture_coefficient=0.5, temperature=1.5).stats
+    assert 0.45 < stats.sampled / stats.tokens < 0.52
+    assert 0 < stats.differing < stats.sampled
 
 
 def test_a_broken_row_builder_shows_in_the_preview(

@@ -114,7 +114,7 @@ def test_heads_of_packed_documents_predict_nothing_of_the_next_one(
     for name, options in (("apart", {}), ("packed", {"packing": True, "max_length": 48})):
         settings = {**COMMON, "max_steps": 1, "head_warmup_ratio": 0.0, **options}
         args, model = MTPConfig(str(tmp_path / name), **settings), make_base()
-        MTPTrainer.prepare(model, tokenizer, args)
+        MTPTrainer.setup_model(model, tokenizer, args)
         args.assistant_only_loss = args.completion_only_loss = False  # TRL's trainer reads the rows by itself
         trainer = FutureSFTTrainer(model=model, args=args, train_dataset=data, processing_class=tokenizer)
         collate = trainer.data_collator
@@ -178,7 +178,7 @@ def test_saved_loaded_and_resumed(
     told = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert not told and heads_of(plain) is None
     assert all(torch.equal(value, weights[name]) for name, value in plain.state_dict().items())
-    MTPTrainer.prepare(plain, tokenizer, whole.args)
+    MTPTrainer.setup_model(plain, tokenizer, whole.args)
     assert all(torch.equal(value, weights[name]) for name, value in plain.state_dict().items())
     assert len(heads_of(plain) or ()) == 2
 
@@ -194,7 +194,7 @@ def test_saved_loaded_and_resumed(
 
     other = AutoModelForCausalLM.from_pretrained(directory)
     with pytest.raises(ConfigError, match=rf"{FILE}: holds 2 heads of kind linear, .* set num_future_tokens: 3"):
-        MTPTrainer.prepare(other, tokenizer, MTPConfig(str(tmp_path), **{**COMMON, "num_future_tokens": 5}))
+        MTPTrainer.setup_model(other, tokenizer, MTPConfig(str(tmp_path), **{**COMMON, "num_future_tokens": 5}))
 
 
 def test_an_adapter_on_the_trunk_and_whole_heads(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import BASE
 from datasets import Dataset
+from helpers import built_rows
 from hypothesis import given
 from hypothesis import strategies as st
 from paused import COMMON, MakeBase, chats, examples_of, pause, prompts, texts, trainer_of, untied
@@ -138,10 +139,10 @@ def test_without_pauses_nothing_is_added(own_tokenizer: Any, make_base: MakeBase
     model, before = make_base(), tokenizer_fingerprint(own_tokenizer)
     weights = weights_fingerprint(model)
     for options in ({"num_pause_tokens": 0}, {"pause_placement": "random", "pause_fraction": 0.0}):
-        PauseTrainer.prepare(model, own_tokenizer, PauseConfig("unused", **{**COMMON, **options}))
+        PauseTrainer.setup_model(model, own_tokenizer, PauseConfig("unused", **{**COMMON, **options}))
     assert tokenizer_fingerprint(own_tokenizer) == before and weights_fingerprint(model) == weights
     pause(model, own_tokenizer, 5)
-    PauseTrainer.prepare(model, own_tokenizer, PauseConfig("unused", **COMMON, num_pause_tokens=0))
+    PauseTrainer.setup_model(model, own_tokenizer, PauseConfig("unused", **COMMON, num_pause_tokens=0))
     assert pauses_after_prompt(own_tokenizer) == [], "a model that was paused is asked without"
 
 
@@ -252,23 +253,22 @@ def test_pause_pretraining(own_tokenizer: Any, make_base: MakeBase, tmp_path: Pa
         assert [token for token in row["input_ids"] if token != index] == without
         assert row["input_ids"].count(index) == round(0.2 * len(without)) > 0
         assert index not in row["labels"] and index not in row["input_ids"][-1:]
-    assert trainer.counts["pauses"] == sum(row["input_ids"].count(index) for row in trainer.row_ids)
+    assert trainer.stats.pauses == sum(row["input_ids"].count(index) for row in trainer.row_ids)
     assert not any(index in row["input_ids"] for row in trainer.eval_dataset), "none are asked for later"
     assert pauses_after_prompt(own_tokenizer) == []
     longest = max(len(example.reference_row()["input_ids"]) for example in plain)
     tight = trainer_of(
         tmp_path, make_base(), own_tokenizer, pause_placement="random", pause_fraction=0.2, max_length=longest
     )
-    assert max(len(row["input_ids"]) for row in tight.row_ids) == longest and tight.counts["cut"] >= 1
+    assert max(len(row["input_ids"]) for row in tight.row_ids) == longest and tight.stats.cut >= 1
 
 
-def rows_at_random(tokenizer: Any, folder: Path, dataset: Dataset, **options: Any) -> tuple[list[Any], dict[str, int]]:
+def rows_at_random(tokenizer: Any, folder: Path, dataset: Dataset, **options: Any) -> tuple[list[Any], Any]:
     """The rows of a configuration with random pauses, and their counts."""
     args = PauseConfig(str(folder), **{**COMMON, "pause_placement": "random", **options})
     long = {"max_length": args.max_length, "truncate_long_rows": args.truncate_long_rows}
     examples = examples_of(dataset, tokenizer, **long)
-    counts = dict.fromkeys(PauseTrainer.count_names, 0)
-    return list(PauseTrainer.rows(((e, {}) for e in examples), examples, tokenizer, args, counts)), counts
+    return built_rows(PauseTrainer, ((e, {}) for e in examples), examples, tokenizer, args)
 
 
 @pytest.mark.parametrize("make", [texts, chats])
@@ -279,16 +279,16 @@ def test_pauses_push_the_end_of_full_rows_out(fraction: float, make: Any, own_to
     lengths = [len(e.reference_row()["input_ids"]) for e in examples_of(dataset, own_tokenizer)]
     full = min(lengths)
     options = {"max_length": full, "truncate_long_rows": True, "pause_fraction": fraction}
-    rows, counts = rows_at_random(own_tokenizer, tmp_path, dataset, **options)
+    rows, stats = rows_at_random(own_tokenizer, tmp_path, dataset, **options)
     assert {len(row["input_ids"]) for row in rows} == {full}
-    assert counts["cut"] + counts["short"] == len(rows) and counts["cut"] > len(rows) / 2
+    assert stats.cut + stats.short == len(rows) and stats.cut > len(rows) / 2
     expected = full * fraction / (1 + fraction)
-    assert counts["pauses"] / len(rows) == pytest.approx(expected, rel=0.35)
+    assert stats.pauses / len(rows) == pytest.approx(expected, rel=0.35)
     for row in rows:
         assert len(row["labels"]) == len(row["drawn"]) == full and index not in row["labels"]
         assert any(label != -100 for label in row["labels"])
-    assert PauseTrainer.warnings(counts, PauseConfig(str(tmp_path), **COMMON)) == []
-    assert f"{counts['cut']} rows cut with them" in PauseTrainer.describe(counts)
+    assert stats.warnings(PauseConfig(str(tmp_path), **COMMON)) == []
+    assert f"{stats.cut} rows cut with them" in stats.summary()
 
 
 def test_rows_that_pauses_would_rob_of_all_loss_keep_it(own_tokenizer: Any, tmp_path: Path) -> None:
@@ -296,8 +296,8 @@ def test_rows_that_pauses_would_rob_of_all_loss_keep_it(own_tokenizer: Any, tmp_
     dataset = Dataset.from_list([{"prompt": "apples and pens " * 20, "completion": "ok"}])
     (length,) = (len(e.reference_row()["input_ids"]) for e in examples_of(dataset, own_tokenizer))
     options = {"max_length": length, "truncate_long_rows": True, "pause_fraction": 0.5}
-    (row,), counts = rows_at_random(own_tokenizer, tmp_path, dataset, **options)
-    assert any(label != -100 for label in row["labels"]) and counts["short"] == 1 and counts["cut"] == 0
+    (row,), stats = rows_at_random(own_tokenizer, tmp_path, dataset, **options)
+    assert any(label != -100 for label in row["labels"]) and stats.short == 1 and stats.cut == 0
 
 
 def test_pauses_without_room_are_said(own_tokenizer: Any, make_base: MakeBase, tmp_path: Path, caplog: Any) -> None:

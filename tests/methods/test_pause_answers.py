@@ -82,7 +82,7 @@ def test_no_answer_holds_a_pause(own_tokenizer: Any, make_base: MakeBase) -> Non
         (answer,) = generate(model, own_tokenizer, prompts(1), max_completion_length=8, **options)
         assert answer
     args = RACConfig("unused", use_cpu=True, bf16=False, report_to="none", max_draft_length=8)
-    contexts = RACTrainer.contexts(model, own_tokenizer, examples_of(chats(2), own_tokenizer), args)
+    contexts = RACTrainer.generation_spec(model, own_tokenizer, examples_of(chats(2), own_tokenizer), args)
     assert contexts is not None
     drawn = contexts.draw(list(examples_of(chats(2), own_tokenizer)), lambda _: None)
     assert not any(index in tokens for tokens in drawn["tokens"])

@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import BASE
 from datasets import Dataset
+from helpers import built_rows
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedModel
@@ -160,11 +161,10 @@ def test_loss_is_the_hand_computed_one(make_base: MakeBase, tokenizer: Any, tmp_
     assert [e["loss"] for e in trainer.state.log_history if "loss" in e] == [pytest.approx(total / count, rel=1e-4)]
 
 
-def rows_of(examples: Any, drafts: list[Draft], tokenizer: Any, args: RACConfig) -> tuple[list[Any], dict[str, int]]:
-    counts = dict.fromkeys(RACTrainer.count_names, 0)
+def rows_of(examples: Any, drafts: list[Draft], tokenizer: Any, args: RACConfig) -> tuple[list[Any], Any]:
     records = [{"tokens": draft.tokens, "finished": draft.finished} for draft in drafts]
     pairs = zip(examples, records, strict=True)
-    return list(RACTrainer.rows(pairs, examples, tokenizer, args, counts)), counts
+    return built_rows(RACTrainer, pairs, examples, tokenizer, args)
 
 
 def test_odd_drafts_are_defined_and_counted(tokenizer: Any, tmp_path: Path) -> None:
@@ -180,9 +180,9 @@ def test_odd_drafts_are_defined_and_counted(tokenizer: Any, tmp_path: Path) -> N
     ]
     args = RACConfig(str(tmp_path), **{**COMMON, "max_length": 300, "reference_rows": 0.0})
     _, cue = correction_layout(tokenizer, args.correction_prompt, [eos], conversational=True)
-    dataset, counts = rows_of(examples, drafts, tokenizer, args)
-    assert counts == {"drafts": 5, "capped": 3, "equal": 1, "too_long": 1, "plain_rows": 0}
-    assert "1 equal to the reference" in RACTrainer.describe(counts)
+    dataset, stats = rows_of(examples, drafts, tokenizer, args)
+    assert stats.counts() == {"drafts": 5, "capped": 3, "equal": 1, "too_long": 1, "plain_rows": 0}
+    assert "1 equal to the reference" in stats.summary()
     prompts = {example.id: example.prompt for example in examples}
     drafted = [row["input_ids"][len(prompts[row["id"]]) :] for row in dataset]
     assert drafted[0][: 1 + len(cue)] == [eos, *cue], "an empty draft is an empty turn"
@@ -208,17 +208,17 @@ def test_share_of_plain_rows(share: float, plain: int, correction: int, tokenize
     eos = tokenizer.eos_token_id
     examples = build_examples(chat_rows(300), tokenizer, stops=[eos], max_length=None)
     args = RACConfig(str(tmp_path), **{**COMMON, "max_length": None, "reference_rows": share})
-    dataset, counts = rows_of(examples, [Draft([9, eos], True)] * 300, tokenizer, args)
-    assert counts["plain_rows"] == pytest.approx(plain, abs=30)
-    assert counts["drafts"] == pytest.approx(correction, abs=30)
-    assert len(dataset) == counts["plain_rows"] + counts["drafts"]
+    dataset, stats = rows_of(examples, [Draft([9, eos], True)] * 300, tokenizer, args)
+    assert stats.plain_rows == pytest.approx(plain, abs=30)
+    assert stats.drafts == pytest.approx(correction, abs=30)
+    assert len(dataset) == stats.plain_rows + stats.drafts
 
 
 def test_evaluation_of_first_answer_and_correction(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path, make_base(), tokenizer, eval_dataset=chat_rows(6, "test"))
     metrics = trainer.evaluate()
     assert metrics["eval_loss"] > 0 and metrics["eval_own_loss"] > 0
-    assert len(trainer._own_eval_dataset) == 6 and trainer.eval_counts["plain_rows"] == 0
+    assert len(trainer._own_eval_dataset) == 6 and trainer.eval_stats.plain_rows == 0
 
 
 def test_correct_uses_the_layout_of_training(make_base: MakeBase, tokenizer: Any) -> None:

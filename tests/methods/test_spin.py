@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import BASE, tiny_llama
 from datasets import Dataset
+from helpers import built_rows
 from peft import LoraConfig
 from transformers import AutoTokenizer, PreTrainedModel
 from trl import DPOConfig, DPOTrainer
@@ -136,12 +137,9 @@ def test_with_an_adapter_the_reference_is_the_model_without_it(
     assert losses(trainer)[0] == pytest.approx(math.log(2), abs=1e-4) and losses(trainer)[1] != losses(trainer)[0]
 
 
-def made_rows(
-    examples: ExampleSet, drafts: list[Draft], tokenizer: Any, args: SPINConfig
-) -> tuple[list[Any], dict[str, int]]:
-    counts = dict.fromkeys(SPINTrainer.count_names, 0)
+def made_rows(examples: ExampleSet, drafts: list[Draft], tokenizer: Any, args: SPINConfig) -> tuple[list[Any], Any]:
     records = [{"tokens": draft.tokens, "finished": draft.finished} for draft in drafts]
-    return list(SPINTrainer.rows(zip(examples, records, strict=True), examples, tokenizer, args, counts)), counts
+    return built_rows(SPINTrainer, zip(examples, records, strict=True), examples, tokenizer, args)
 
 
 def test_odd_drafts_are_defined_and_counted(tokenizer: Any, tmp_path: Path) -> None:
@@ -150,10 +148,10 @@ def test_odd_drafts_are_defined_and_counted(tokenizer: Any, tmp_path: Path) -> N
     references = [example.reference for example in examples]
     drafts = [Draft([9] * 7, False), Draft([eos], True), Draft(references[2], True), Draft([9] * 500, False)]
     args = SPINConfig(str(tmp_path), **COMMON)
-    made, counts = made_rows(examples, drafts, tokenizer, args)
-    assert counts == {"drafts": 4, "previous_round": 0, "capped": 2, "equal": 1, "too_long": 1}
+    made, stats = made_rows(examples, drafts, tokenizer, args)
+    assert stats.counts() == {"drafts": 4, "previous_round": 0, "capped": 2, "equal": 1, "too_long": 1}
     assert [row["rejected_ids"] for row in made] == [[9] * 7, [eos]], "nothing is added to a draft at the cap"
-    assert "2 at the length cap; left out: 1 equal to the reference, 1 longer" in SPINTrainer.describe(counts)
+    assert "2 at the length cap; left out: 1 equal to the reference, 1 longer" in stats.summary()
     right = [Draft(reference, True) for reference in references]
     with pytest.raises(DataError, match="none of 4 drafts makes a pair: 4 equal the reference"):
         made_rows(examples, right, tokenizer, args)
@@ -183,10 +181,10 @@ def test_the_round_before_is_trained_along(make_base: MakeBase, tokenizer: Any, 
     for row_id, draft in before.items():
         assert again[f"{row_id} (round 1)"] == draft
         assert again[row_id] != draft, "another round draws anew"
-    assert len(again) == 2 * len(before) and second.counts["previous_round"] == len(before)
+    assert len(again) == 2 * len(before) and second.stats.previous_round == len(before)
     alone = trainer_of(tmp_path / "round_2", make_base(), tokenizer, round_index=2, previous_round=False)
     assert {row["id"]: row["rejected_ids"] for row in alone.row_ids} == {row_id: again[row_id] for row_id in before}
-    assert alone.counts["previous_round"] == 0
+    assert alone.stats.previous_round == 0
     with pytest.raises(StoreError, match="set it to false to do without them"):
         trainer_of(tmp_path / "round_4", make_base(), tokenizer, round_index=4)
     assert not (tmp_path / "round_4").exists(), "nothing is drawn before that is known"
@@ -201,8 +199,8 @@ def test_held_out_pairs_are_of_the_rounds_own_drafts(make_base: MakeBase, tokeni
     options: dict[str, Any] = {"max_draft_length": 4, "eval_dataset": rows(4, "test")}
     trainer_of(tmp_path / "round_1", make_base(), tokenizer, **options)
     second = trainer_of(tmp_path / "round_2", make_base(), tokenizer, round_index=2, **options)
-    assert len(second.eval_dataset) == 4 and second.eval_counts["previous_round"] == 0
-    assert second.counts["previous_round"] == len(second.examples)
+    assert len(second.eval_dataset) == 4 and second.eval_stats.previous_round == 0
+    assert second.stats.previous_round == len(second.examples)
 
 
 def test_drafts_answer_the_prompt_that_is_asked(tokenizer: Any, tmp_path: Path) -> None:
@@ -210,7 +208,7 @@ def test_drafts_answer_the_prompt_that_is_asked(tokenizer: Any, tmp_path: Path) 
     data = Dataset.from_list([{"id": "a", "prompt": "How man", "completion": "y coins"}])
     (example,) = build_examples(data, tokenizer, stops=[tokenizer.eos_token_id], max_length=None)
     model, args = tiny_llama(len(tokenizer)), SPINConfig(str(tmp_path), **COMMON)
-    drawn = SPINTrainer.contexts(model, tokenizer, [example], args).draw([example], lambda _: None)
+    drawn = SPINTrainer.generation_spec(model, tokenizer, [example], args).draw([example], lambda _: None)
     asked, trained = (
         draft_answers(
             model, [prompt], ids=["a"], max_completion_length=30, seed=args.seed, round_index=1,

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from conftest import BASE, tiny_llama
 from helpers import recipe, write_rows
 from transformers import AutoConfig, AutoTokenizer
 
-from gapbridge.planning.command import Plan, added_parameters, plan
+from gapbridge.planning.command import Plan, added_parameters, count_checkpoints, plan
 from gapbridge.planning.memory import drawing_parts
 from gapbridge.planning.simulation import simulate
 from gapbridge.planning.workload import Workload, workload
@@ -33,6 +34,35 @@ def job_of(folder: Path, method: str, **keys: Any) -> Job:
 
 def planned(job: Job, work: Workload | None = None, **options: Any) -> Plan:
     return plan(job, work or workload(job, 1), gpus=1, usable=2**40, **options)
+
+
+def test_what_lowers_the_peak_is_what_its_own_plan_says(tmp_path: Path) -> None:
+    job = job_of(tmp_path, "bash", per_device_train_batch_size=8)
+    lowered = planned(job, lower=True).lowered
+    changes = [dict(pair.split(": ") for pair in way.split(" (")[0].split(" with ")) for way in lowered]
+    assert [sorted(change) for change in changes] == [
+        ["gradient_accumulation_steps", "per_device_train_batch_size"],
+        ["gradient_checkpointing"],
+    ]
+    for change, peak in zip(changes, lowered.values(), strict=True):
+        keys = {name: yaml.safe_load(value) for name, value in change.items()}
+        other = planned(job_of(tmp_path, "bash", **{"per_device_train_batch_size": 8, **keys}))
+        assert peak == pytest.approx(other.memories["single"].peak, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"save_strategy": "no"}, 0),
+        ({"save_strategy": "epoch", "num_train_epochs": 3}, 3),
+        ({"save_strategy": "steps", "save_steps": 3}, 2),
+        ({"save_strategy": "steps", "save_steps": 0.25, "num_rounds": 2}, 8),
+        ({"save_strategy": "steps", "save_steps": 1, "save_total_limit": 2}, 2),
+    ],
+)
+def test_how_many_checkpoints_stay(keys: dict[str, Any], expected: int, tmp_path: Path) -> None:
+    job = job_of(tmp_path, "bash", **keys)
+    assert count_checkpoints(job, workload(job, 1)) == expected
 
 
 def test_tokens_of_several_epochs(tmp_path: Path) -> None:

@@ -32,10 +32,8 @@ def shards(run: Path, index: int) -> int:
     return len(list((run / f"round_{index}" / "_contexts").glob("shard-*")))
 
 
-# Kills in training and in the second round are among those of tests/reliability/test_kill.py.
-@pytest.mark.parametrize(
-    "moment", ["generation", *(pytest.param(name, marks=pytest.mark.nightly) for name in ("training", "second round"))]
-)
+@pytest.mark.nightly  # these moments are among the kill points of tests/reliability/test_kill.py
+@pytest.mark.parametrize("moment", ["generation", "training", "second round"])
 def test_killed_and_resumed_equals_undisturbed(moment: str, undisturbed: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     conditions = {

@@ -15,9 +15,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from gapbridge.errors import DataError
 from gapbridge.examples.example import ExampleSet
 from gapbridge.planning.stand_ins import data_stand_in, model_stand_in
-from gapbridge.runs.data_record import write_data_record
 from gapbridge.runs.inputs import load_examples, load_held_out
 from gapbridge.runs.job import Job, read_job
+from gapbridge.runs.report import write_data_record
 from gapbridge.tasks.published import DATA, MODELS, PublishedData, published_files
 
 
@@ -204,4 +204,5 @@ def test_shapes_are_the_models() -> None:
             name: AutoModelForCausalLM.from_config(AutoConfig.for_model(**model.shape)).num_parameters()
             for name, model in MODELS.items()
         }
+    assert counts["HuggingFaceTB/SmolLM2-135M-Instruct"] == 134_515_008
     assert counts["EleutherAI/pythia-1b"] == 1_011_781_632 and counts["mistralai/Mistral-7B-v0.1"] == 7_241_732_096

@@ -54,10 +54,10 @@ def test_the_logs_begin_with_what_was_drawn(make_base: MakeBase, tokenizer: Any,
     trainer = bash(tmp_path, make_base(), tokenizer, eval_dataset=rows(4, "test"), **options)
     trainer.train()
     first, second, *_ = trainer.state.log_history
-    counts = trainer.counts
-    assert first["step"] == 0 and first["contexts/tokens"] == counts["tokens"]
-    assert first["contexts/sampled_share"] == counts["sampled"] / counts["tokens"] > 0.8
-    assert first["contexts/replaced_share"] == counts["differing"] / counts["tokens"] > 0
+    stats = trainer.stats
+    assert first["step"] == 0 and first["contexts/tokens"] == stats.tokens
+    assert first["contexts/sampled_share"] == stats.sampled / stats.tokens > 0.8
+    assert first["contexts/replaced_share"] == stats.differing / stats.tokens > 0
     assert second["step"] == 0 and "eval_own_loss" in second, "held-out data are evaluated before the first step"
     resumed = bash(tmp_path, make_base(), tokenizer, eval_dataset=rows(4, "test"), **{**options, "max_steps": 3})
     resumed.train(resume_from_checkpoint=True)

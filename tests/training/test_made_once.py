@@ -78,10 +78,10 @@ def test_a_second_start_makes_nothing_again(
     first.train()
     method = methods.find(name)
     monkeypatch.setattr(method, "read", must_not)
-    monkeypatch.setattr("gapbridge.training.building._Making.rows", must_not)
+    monkeypatch.setattr("gapbridge.training.building._built", must_not)
     again = trainer(name, tmp_path, make_base())
     again.train()
-    assert tables(tmp_path) == kept and again.counts == first.counts and list(again.counts) == list(first.counts)
+    assert tables(tmp_path) == kept and again.stats == first.stats
     assert again.row_ids[:] == first.row_ids[:] and again.train_dataset[:] == first.train_dataset[:]
     for a, b in zip(first.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -93,7 +93,7 @@ def test_what_differs_is_made_anew(make_base: MakeBase, tmp_path: Path) -> None:
     masked = trainer("bash", tmp_path, make_base(), mask_after_replaced=2)
     after = tables(tmp_path)
     assert not set(before) & {path for path in after if "_rows/train" in path}, "older rows of the part are gone"
-    assert masked.counts["masked"] > 0
+    assert masked.stats.masked > 0
     other = trainer("sft", tmp_path / "sft", make_base())
     fewer = trainer("sft", tmp_path / "sft", make_base(), data("sft", count=5))
     assert len(other.row_ids) == 6 and len(fewer.row_ids) == 5

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ from ..contexts.fill import fill_store, shared_identity
 from ..contexts.store import ContextStore
 from ..decoding import Draft, draft_answers
 from ..decoding.compiled import CompiledSteps
-from ..decoding.mode import device_name, generation_precision
+from ..decoding.mode import generation_precision
 from ..decoding.options import DrawOptions
+from ..decoding.vllm_drafts import ServerEngine
 from ..examples.example import Example, ExampleSet
 from ..examples.tokens import stop_tokens, unnamed_tokens
 from ..methods import answer_modes
 from .modes import DIRECT
+from .server import Complete, completions_of, generated_by
 
 
 SHARD_SIZE = 256
@@ -84,10 +87,15 @@ def answer_examples(
     args: TrainingArguments,
     options: AnswerOptions,
     directory: Path,
+    *,
+    engine: ServerEngine | None = None,
 ) -> list[Answer]:
     """Answer every prompt, directly and then in `options.modes`, or find the answers in stores below `directory`.
 
     Several processes share the work.
+
+    Args:
+        engine: the vLLM server that generates; None takes this package's engine.
 
     Raises:
         StoreError: a shard of a store is damaged. ConfigError: an option lies outside its range.
@@ -101,11 +109,13 @@ def answer_examples(
         batch_size=options.batch_size,
         compile_decoding=options.compile_decoding,
     )
-    steps = CompiledSteps()
+    complete: Complete = partial(draft_answers, model, steps=CompiledSteps())
+    if engine is not None:
+        complete = completions_of(engine, model, tokenizer, args)
     stops = stop_tokens(tokenizer, model)
     identity = {
         "method": "answers",
-        "device": device_name(model),
+        **generated_by(model, engine),
         "max_completion_length": options.max_completion_length,
         "stop_tokens": stops,
         **shared_identity(model, tokenizer, examples, args, draw),
@@ -121,11 +131,11 @@ def answer_examples(
             how["max_completion_length"] = options.max_completion_length
             with generation_precision(model, args):
                 if mode == DIRECT:
-                    made = draft_answers(model, prompts, stop_tokens=stops, steps=steps, **how)
+                    made = complete(prompts, stop_tokens=stops, **how)
                 else:
                     arguments = [examples.arguments_of(example.arguments) for example in part]
                     how |= {"conversational": examples.conversational, "settings": dict(options.modes[mode])}
-                    how |= {"date": examples.date, "chat_template_kwargs": arguments}
+                    how |= {"date": examples.date, "chat_template_kwargs": arguments, "complete": complete}
                     own = [first[key] for key in ids]
                     made = answer_modes()[mode].answer(model, tokenizer, prompts, own, **how)
             return {"id": ids, "tokens": [d.tokens for d in made], "finished": [d.finished for d in made]}

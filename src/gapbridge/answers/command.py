@@ -13,11 +13,12 @@ from accelerate import PartialState
 
 from ..errors import ConfigError, RunError
 from ..files import write_text_atomic
+from ..runs.directory import RUN_FILE, read_run
 from ..runs.job import read_job
 from ..training.parallel import check_processes
-from ..training.run_files import RUN_FILE, read_run
 from .answering import answer_examples, answer_options
 from .modes import DIRECT, mode_settings, read_modes
+from .server import connect, server_faults
 from .session import OUTPUTS, count_faults, job_for, load_evaluated
 
 
@@ -29,7 +30,8 @@ def run_answer(args: argparse.Namespace, others: list[str]) -> Path:
 
     Args:
         args: `config`; `model`, by default the recipe's finished run; `mode`; `output`, by default `answers.jsonl`
-            beside the stores; `max_completion_length`, `temperature`, `limit`, `batch_size`, `seed`.
+            beside the stores; `max_completion_length`, `temperature`, `limit`, `batch_size`, `seed`;
+            `vllm_server_base_url`, `vllm_server_timeout`.
         others: recipe options, and those of the modes.
 
     Returns:
@@ -40,6 +42,7 @@ def run_answer(args: argparse.Namespace, others: list[str]) -> Path:
     """
     told, others = read_modes(args, others)
     faults = count_faults(args, "limit", "max_completion_length", "batch_size")
+    faults += server_faults(args, [args.model or "the finished run"], list(told))
     faults += [] if args.config else ["name the recipe whose prompts are answered with --config RECIPE"]
     if faults:
         raise ConfigError([f"command line: {fault}" for fault in faults])
@@ -50,9 +53,10 @@ def run_answer(args: argparse.Namespace, others: list[str]) -> Path:
         raise ConfigError(f"{path}: is there already; give another --output, or move it away")
     job = job_for(model_path, args.config, others)
     check_processes(job.args)
+    engine = connect(args, [model_path]).get(model_path)
     model, tokenizer, examples = load_evaluated(job, model_path, args.limit)
     options = answer_options(args, mode_settings(told, job.args))
-    answers = answer_examples(model, tokenizer, examples, job.args, options, directory)
+    answers = answer_examples(model, tokenizer, examples, job.args, options, directory, engine=engine)
     if PartialState().is_main_process:
         lines = []
         for answer in answers:

@@ -23,14 +23,15 @@ from ..recipe.secrets import redacted_command, without_secrets
 from ..runs.directory import run_date
 from ..runs.inputs import load_held_out
 from ..runs.job import Job
+from ..runs.report import flat
 from ..training.loading import load_skeleton, load_tokenizer, model_init_kwargs, prepare_tokenizer
-from ..training.run_files import flat
 
 
 # Options that change no figure; a record is the same with other values.
 FREE_OPTIONS = frozenset(
     """
     command accelerate_config output_dir batch_size compile_decoding grading_workers
+    vllm_server_base_url vllm_server_timeout
     judge_url judge_api_key_env judge_token_limit_field judge_timeout judge_concurrency
     """.split()
 )
@@ -43,6 +44,8 @@ def recorded_settings(
 ) -> dict[str, Any]:
     """The options that can change a figure, as JSON values; `inputs` are the files and models that enter, whole."""
     settings = {key: value for key, value in vars(args).items() if key not in FREE_OPTIONS}
+    if args.vllm_server_base_url:  # its address may change; only then, so that earlier records stay valid
+        settings["engine"] = "vllm"
     settings["recipe_options"] = redacted_command(others)
     # The same names can come to hold other answers and other weights.
     settings["contents"] = {str(path): hashes.of(path) for path in inputs}
@@ -67,7 +70,7 @@ def asked_identity(
     tokenizer = load_tokenizer(model_path, args)
     prepare_tokenizer(None, tokenizer, args, uses_peft=job.uses_peft)
     model = load_skeleton(Path(model_path), args) if Path(model_path).is_dir() else None
-    job.method.prepare(model, tokenizer, args)
+    job.method.setup_model(model, tokenizer, args)
     examples = load_held_out(job, tokenizer, model, limit=limit)
     loading = {key: str(value) for key, value in model_init_kwargs(job.model, args).items() if key != "revision"}
     identity = {

@@ -10,6 +10,7 @@ Exit codes: 0 done, 2 refused with a message, 75 stopped by SIGTERM or Ctrl-C af
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 import textwrap
@@ -64,10 +65,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run_guarded(action: Callable[[], object]) -> None:
     """Run `action`; turn our errors and signals into a message without a traceback and an exit code."""
     handler = logging.StreamHandler()
-    handler.setFormatter(PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(PrintableFormatter())
     ours = logging.getLogger("gapbridge")  # the libraries keep their own loggers
     ours.setLevel(logging.INFO)
     ours.handlers = [handler]
+    os.environ.setdefault("TQDM_DELAY", "2")  # read by tqdm: the progress bar of a moment is not shown
+    # DeepSpeed says of every machine without a GPU that it has none.
+    logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
     # The handbook's and TRL's name for it; transformers would have all recipes say activation_checkpointing.
     warnings.filterwarnings("ignore", message="`gradient_checkpointing` is deprecated", category=FutureWarning)
     try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from .parser import Parser, integer, one_of, positive
+from .parser import Parser, integer, number, one_of, positive
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,15 @@ def add_amounts(parser: Parser) -> None:
     add("--seed", type=integer, default=0, metavar="N", help="of sampled answers (default: %(default)s)")
 
 
+def add_server(parser: Parser) -> None:
+    """A vLLM server in place of this package's engine; names as in a recipe."""
+    add = parser.add_argument
+    add("--vllm_server_base_url", action="append", metavar="URL",
+        help="have a `vllm serve` process generate, such as http://localhost:8000; once for each --model")  # fmt: skip
+    add("--vllm_server_timeout", type=number, default=240.0, metavar="SECONDS",
+        help="how long the server is waited for (default: %(default)s)")  # fmt: skip
+
+
 def add_models(parser: Parser) -> None:
     """What `eval` and `gap` share: models, data, and where the files go."""
     add = parser.add_argument
@@ -122,3 +131,4 @@ def add_models(parser: Parser) -> None:
     add_recipe(parser, "a recipe whose held-out data and chat settings are used")
     add("--output_dir", metavar="DIR", type=Path, help="where the files go; default: the one model's run, or outputs")
     add_amounts(parser)
+    add_server(parser)

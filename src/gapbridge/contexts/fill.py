@@ -40,6 +40,7 @@ class Contexts:
     open: reaches what `draw` needs, so that what is not there is refused before a run writes anything.
     close: gives back what `draw` holds.
     weights: gives the fingerprint of the weights that draw, where they are not the trained model's.
+    sources: files that rows are made from besides.
     """
 
     identity: dict[str, Any]
@@ -50,6 +51,7 @@ class Contexts:
     open: Callable[[], None] = lambda: None
     close: Callable[[], None] = lambda: None
     weights: Callable[[], str] | None = None
+    sources: tuple[Path, ...] = ()
 
 
 def shared_identity(

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from .drafting import Draft, draft_answers
+    from .drafting import draft_answers
+    from .engine import Draft
     from .mixing import MixedContext, mix_contexts, mix_contexts_sequential
     from .options import DrawOptions
 
 _HOMES = {
-    "Draft": "drafting",
+    "Draft": "engine",
     "DrawOptions": "options",
     "MixedContext": "mixing",
     "draft_answers": "drafting",

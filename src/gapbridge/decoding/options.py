@@ -65,6 +65,21 @@ class DrawOptions:
         return replace(self, suppress_tokens=tuple(dict.fromkeys([*self.suppress_tokens, *tokens])))
 
 
+def vllm_faults(temperature: float, top_p: float, min_p: float | None) -> list[str]:
+    """Why vLLM would not sample as this package does with these options."""
+    faults = []
+    if temperature != 0 and not 0.01 <= temperature <= 2:
+        faults.append(
+            f"temperature: got {temperature}, expected 0 (greedy) or 0.01 to 2 with vLLM. Change it, or leave vLLM out"
+        )
+    if temperature and min_p and top_p < 1:
+        faults.append(
+            f"min_p and top_p: got {min_p} and {top_p}, expected one of them with vLLM, which applies min_p first, "
+            "this package last. Keep one of them, or leave vLLM out"
+        )
+    return faults
+
+
 def options_from(options: DrawOptions | None, draw: dict[str, Any], faults: Sequence[str] = ()) -> DrawOptions:
     """The options given, or those that the keywords `draw` make.
 

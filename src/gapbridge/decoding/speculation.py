@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .drafting import Drafter
+from .engine import Drafter
 from .future_heads import FutureHeads, layer_output, listening, parts_of
 from .passes import SlotRunner
 from .slot_cache import SlotCache

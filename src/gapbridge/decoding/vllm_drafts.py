@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 
 from ..compat import vocabulary_size
 from ..errors import DataError, RunError
-from .drafting import Draft
+from .engine import Draft
 from .mode import generation_mode
 from .noise import example_keys
 from .options import DrawOptions
@@ -52,10 +52,14 @@ class Reply:
 
 
 class Engine(Protocol):
-    """Something that answers. `name` stands in errors, `remedy` says how it gets the right weights."""
+    """Something that answers. `name` stands in errors, `remedy` says how it gets the right weights.
+
+    `max_length` is the most tokens of a prompt and its completion, where that is known.
+    """
 
     name: str
     remedy: str
+    max_length: int | None
 
     def answers(self, prompts: Sequence[Sequence[int]], parameters: Sequence[dict[str, Any]]) -> Iterator[Reply]:
         """One answer a prompt, in order; `parameters` are vLLM's `SamplingParams`, one a prompt."""
@@ -85,6 +89,7 @@ class ServerEngine:
         self.url = url.rstrip("/")
         self.name = f"the vLLM server at {self.url}"
         self.remedy = f"stop it, start `vllm serve {model}`, and run the same command again"
+        self.max_length: int | None = None
         self._concurrency = concurrency
         self._opener = urllib.request.build_opener()
         self._wait(timeout, model)
@@ -131,14 +136,17 @@ class ServerEngine:
         reply = self._call("/v1/models")
         try:
             served = {str(card["id"]): str(card["root"] or card["id"]) for card in reply["data"]}
-        except (KeyError, TypeError) as error:
+            lengths = {str(card["id"]): card.get("max_model_len") for card in reply["data"]}
+        except (AttributeError, KeyError, TypeError) as error:
             raise RunError(f"{self.url}/v1/models: the reply lists no models ({error!r}): no vLLM server") from error
         for name, root in served.items():
             if name == model or _same_path(root, model):
+                self.max_length = lengths[name]
                 return name
         raise RunError(
-            f"{self.name} serves {', '.join(served.values())}, this round starts from {model}: {self.remedy}. Where "
-            f"the server sees that model under another path, add `--served-model-name {model}`"
+            f"{self.url}/v1/models, model: got {', '.join(served.values())}, expected {model}. Stop the server, start "
+            f"`vllm serve {model}`, and run the same command again. Where the server sees that model under another "
+            f"path, add `--served-model-name {model}`"
         )
 
     def _call(self, path: str, body: dict[str, Any] | None = None) -> Any:
@@ -186,6 +194,7 @@ class ColocatedEngine:
 
         self.name = f"vLLM with the weights of {model}"
         self.remedy = "save the model with save_pretrained and start from that directory"
+        self.max_length = max_model_length
         self._llm: Any = LLM(
             model=model,
             dtype=str(dtype).removeprefix("torch."),
@@ -251,7 +260,7 @@ def check_weights(
     difference = float(torch.cat(differences).mean())
     if not difference <= LOG_PROBABILITY_TOLERANCE:  # also when it is not a number
         raise RunError(
-            f"{engine.name} does not hold this round's weights in this run's precision: the log-probabilities of its "
+            f"{engine.name} does not hold the model's weights in this run's precision: the log-probabilities of its "
             f"tokens differ from the model's by {difference:.3f} on average over {len(chosen)} prompts, more than "
             f"{LOG_PROBABILITY_TOLERANCE}; {engine.remedy}"
         )
@@ -282,6 +291,13 @@ def vllm_draft_answers(
     """
     if len(prompts) != len(ids):
         raise DataError(f"{len(prompts)} prompts and {len(ids)} ids: give one id a prompt")
+    longest = max(map(len, prompts), default=0) + max_completion_length
+    if engine.max_length is not None and longest > engine.max_length:
+        raise RunError(
+            f"{engine.name}, tokens of a prompt and its completion: got {longest}, expected at most "
+            f"{engine.max_length}. Raise --max-model-len of the server or vllm_max_model_length, or shorten the "
+            "longest completion allowed"
+        )
     common = _parameters(options, max_completion_length, stop_tokens)
     keys = example_keys(ids, seed=options.seed, round_index=options.round_index).tolist()
     parameters = [{**common, "seed": (first & 0x7FFFFFFF) << 32 | second} for first, second in keys]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .example import BadRow, ExampleSet
-from .tables import damaged_record, open_table, parts_of, write_table
+from .tables import damaged_record, open_table, parts_of, write_parts, write_table
 
 
 def keep_examples(examples: ExampleSet, path: Path) -> None:
@@ -19,7 +19,12 @@ def keep_examples(examples: ExampleSet, path: Path) -> None:
     known = {entry.name: vars(examples)[entry.name] for entry in fields(examples) if entry.name != "table"}
     known["bad_rows"] = [astuple(bad) for bad in examples.bad_rows]
     table = examples.table
-    write_table(path, parts_of(table), table.features, lambda: {"known": known, "fingerprint": examples.fingerprint()})
+
+    def write(file: Any) -> dict[str, Any]:
+        write_parts(file, parts_of(table), table.features.arrow_schema)
+        return {"known": known, "fingerprint": examples.fingerprint()}
+
+    write_table(path, write)
 
 
 def open_examples(path: Path, kind: type[ExampleSet], *, check: bool = False) -> ExampleSet:

@@ -40,30 +40,28 @@ def parts_of(table: Dataset, size: int = 1000) -> Iterator[pa.Table]:
 def in_memory(parts: Iterable[pa.Table], features: Features) -> Dataset:
     """A data set in the memory of this process alone."""
     sink = pa.BufferOutputStream()
-    _write(sink, parts, features.arrow_schema)
+    write_parts(sink, parts, features.arrow_schema)
     return Dataset.from_buffer(sink.getvalue())
 
 
-def write_table(
-    path: Path, parts: Iterable[pa.Table], features: Features, record: Callable[[], Mapping[str, Any]]
-) -> None:
+def write_table(path: Path, write: Callable[[Any], Mapping[str, Any]]) -> None:
     """Write a table to `path`, an `.arrow` file, and then its record.
 
     Args:
-        record: called when the last row is written: JSON values that `open_table` gives back.
+        write: given an open file, fills it with an Arrow stream; it returns JSON values that `open_table` gives back.
 
     Raises:
         RunError: the disk refuses it.
     """
+    record: dict[str, Any] = {}
 
-    def write(temporary: Path) -> None:
+    def fill(temporary: Path) -> None:
         with pa.OSFile(str(temporary), "wb") as file:
-            _write(file, parts, features.arrow_schema)
+            record.update(write(file))
 
     record_of(path).unlink(missing_ok=True)
-    write_atomic(path, write)
-    content = {"size": path.stat().st_size, "sha256": sha256(path)}
-    write_json_atomic(record_of(path), {**record(), **content})
+    write_atomic(path, fill)
+    write_json_atomic(record_of(path), {**record, "size": path.stat().st_size, "sha256": sha256(path)})
 
 
 def open_table(path: Path, *, check: bool = False) -> tuple[Dataset, dict[str, Any]]:
@@ -100,12 +98,13 @@ def content_fingerprint(dataset: Dataset) -> str:
     for part in parts_of(dataset):
         sink = pa.BufferOutputStream()
         # Taken, so that the bytes do not depend on where the values came from.
-        _write(sink, [part.take(pa.array(range(len(part)))).combine_chunks()], part.schema)
+        write_parts(sink, [part.take(pa.array(range(len(part)))).combine_chunks()], part.schema)
         digest.update(sink.getvalue())
     return digest.hexdigest()
 
 
-def _write(sink: Any, parts: Iterable[pa.Table], schema: pa.Schema) -> None:
+def write_parts(sink: Any, parts: Iterable[pa.Table], schema: pa.Schema) -> None:
+    """Write tables as one Arrow stream, their columns in the schema's order and types."""
     with pa.ipc.new_stream(sink, schema) as writer:
         for part in parts:
             writer.write_table(part.select(schema.names).cast(schema))

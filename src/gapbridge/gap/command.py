@@ -16,28 +16,39 @@ from typing import Any
 
 from ..answers.answering import answer_examples, answer_options
 from ..answers.identity import asked_identity, finished_record, recorded_settings, shown_recipe
-from ..answers.intervals import paired_difference
+from ..answers.intervals import Interval, paired_difference
+from ..answers.server import connect, server_faults
 from ..answers.session import (
     count_faults,
     job_for,
     load_evaluated,
     output_directory,
+    short_name,
 )
 from ..contexts.hashes import FileHashes
+from ..decoding.vllm_drafts import ServerEngine
 from ..display import say
 from ..errors import ConfigError
 from ..examples.example import ExampleSet
 from ..files import write_json_atomic
-from ..reporting.gap_plot import draw_gaps
-from ..reporting.gaps import SLIP_ROWS, caption, gap_tables
-from ..reporting.plots import save
-from ..reporting.tables import print_table, short_name
 from ..runs.directory import environment
+from ..runs.figures import save
 from ..runs.job import Job
+from ..runs.tables import share, table
 from ..training.vocabulary import check_vocabulary
 from .measure import Gap, measure_gap
+from .plot import draw_gaps
 from .slip_scores import score_slips
 from .slips import EACH, Slips, answers_behind, draw_slips
+
+
+# Of the scores behind slips: what a row of a table says.
+SLIP_ROWS = {
+    "tokens_recovered": "tokens of the reference",
+    "edit_recovered": "by edit distance",
+    "final_right": "final answer right",
+    "steps_right": "steps right",
+}
 
 
 def run_gap(args: argparse.Namespace, others: list[str]) -> Path:
@@ -63,7 +74,7 @@ def run_gap(args: argparse.Namespace, others: list[str]) -> Path:
         show(finished_record(path, settings, recipe))
         print(f"{path}: this measurement is complete; remove the file to do it again")
         return path
-    gaps = _measure_all(args, jobs, directory)
+    gaps = _measure_all(args, jobs, connect(args, args.model), directory)
     record: dict[str, Any] = {
         "settings": settings,
         "recipe": recipe,
@@ -87,6 +98,7 @@ def _check(args: argparse.Namespace) -> None:
     if not args.config:
         faults.append("name the recipe whose held-out data are used with --config RECIPE")
     faults += count_faults(args, "limit", "max_completion_length", "batch_size")
+    faults += server_faults(args, args.model)
     if any(k < 1 for k in args.prefix_lengths):
         faults.append(f"--prefix_lengths is {args.prefix_lengths}: each must be at least 1 (0 is always measured)")
     if any(not 0 <= share < 1 for share in args.slips):
@@ -101,7 +113,9 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError([f"command line: {fault}" for fault in faults])
 
 
-def _measure_all(args: argparse.Namespace, jobs: Mapping[str, Job], directory: Path) -> dict[str, Gap]:
+def _measure_all(
+    args: argparse.Namespace, jobs: Mapping[str, Job], engines: Mapping[str, ServerEngine], directory: Path
+) -> dict[str, Gap]:
     """The gap of each model. The one whose slips all are given is measured first."""
     source = args.slips_from or args.model[0]
     shared = None
@@ -110,14 +124,19 @@ def _measure_all(args: argparse.Namespace, jobs: Mapping[str, Job], directory: P
         gc.collect()  # the models that are measured need the room
     gaps = {}
     for model in sorted(args.model, key=lambda model: model != source):
-        gaps[model], slips = _measure(model, args, jobs[model], directory, shared)
+        gaps[model], slips = _measure(model, args, jobs[model], directory, shared, engines.get(model))
         shared = None if source == EACH else slips
         gc.collect()
     return {model: gaps[model] for model in args.model}
 
 
 def _measure(
-    model_path: str, args: argparse.Namespace, job: Job, directory: Path, slips: Slips | None
+    model_path: str,
+    args: argparse.Namespace,
+    job: Job,
+    directory: Path,
+    slips: Slips | None,
+    engine: ServerEngine | None,
 ) -> tuple[Gap, Slips | None]:
     """A model's gap, and the slips that it was given, or its own where it was given none."""
     model, tokenizer, examples = load_evaluated(job, model_path, args.limit)
@@ -126,12 +145,13 @@ def _measure(
         slips.check(examples, model_path)
     elif args.slips:
         slips = _draw(model_path, job, model, tokenizer, examples, args)
-    answers = answer_examples(model, tokenizer, examples, job.args, answer_options(args), directory / "answers")
+    stored = directory / "answers"
+    answers = answer_examples(model, tokenizer, examples, job.args, answer_options(args), stored, engine=engine)
     lengths = {"prefix_lengths": args.prefix_lengths, "batch_size": args.batch_size}
     gap = measure_gap(model, tokenizer, list(examples), answers, job.args, **lengths)
     if slips is not None:
         most = {"max_completion_length": args.max_completion_length, "batch_size": args.batch_size}
-        drafts = answers_behind(model, tokenizer, examples, slips, job.args, directory / "answers", **most)
+        drafts = answers_behind(model, tokenizer, examples, slips, job.args, stored, engine=engine, **most)
         gap = replace(gap, slips=score_slips(tokenizer, list(examples), slips, drafts))
     return gap, slips
 
@@ -177,8 +197,79 @@ def _slip_differences(gaps: Mapping[str, Gap]) -> list[dict[str, Any]]:
     return found
 
 
+def caption(record: dict[str, Any]) -> str:
+    """What a measurement was taken on: data, number of examples, temperature of the drafts."""
+    settings, examples = record["settings"], sorted({gap["examples"] for gap in record["models"]})
+    return (
+        f"{settings['config']}: {' or '.join(map(str, examples))} held-out examples\n"
+        f"drafts of at most {settings['max_completion_length']} tokens at temperature {settings['temperature']:g}, "
+        "95 % intervals"
+    )
+
+
+def summary(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The figures of each model, by path, for a table."""
+    differences = {row["second"]: row for row in record["differences"]}
+    first = record["models"][0]["model"]
+    base = short_name(first, [gap["model"] for gap in record["models"]])
+    less = f"… less that of {base}, paired"
+    found: dict[str, dict[str, Any]] = {}
+    for gap in record["models"]:
+        curve = gap["recovery"]
+        rows: dict[str, Any] = {"examples": gap["examples"]}
+        rows["drafts cut at the limit"] = share(gap["capped"], gap["examples"])
+        rows["Δ over all k ≥ 1, nats per token"] = _signed(curve["mean"])
+        difference = differences.get(gap["model"])
+        rows[less] = difference and _signed(difference["difference"])
+        rows |= {f"Δ({k})": _signed(at) for k, at in zip(curve["k"], curve["delta"], strict=True) if k == 32}
+        rows["accuracy lost to own context, points"] = Interval(**gap["decisions"]["drop"]).points()
+        if gap["excess_error"]:
+            longest, excess = gap["excess_error"]["length"][-1], gap["excess_error"]["excess"][-1]
+            rows[f"ExAccErr({longest}), %"] = _signed(excess, 0)
+            rows["drafts with every step right"] = share(gap["wrong_steps"]["all_right"], gap["examples"])
+        rows |= _final_rows(gap.get("final_answers"))
+        paired = [row for row in record.get("slip_differences", ()) if row["second"] == gap["model"]]
+        rows |= _slip_rows(gap.get("slips"), base, {row["measure"]: row["difference"] for row in paired})
+        found[gap["model"]] = rows
+    return found
+
+
+def _final_rows(final: Mapping[str, Any] | None) -> dict[str, str]:
+    """How often the result is right, by the first wrong step of the working."""
+    if final is None:
+        return {}
+    rows = {
+        f"result right where step {step} goes wrong first": f"{Interval(**right)} of {count}"
+        for step, count, right in zip(final["steps"], final["drafts"], final["right"], strict=True)
+    }
+    if final["whole_right"]:
+        whole = Interval(**final["whole_right"])
+        rows["result right where no step is wrong"] = f"{whole} of {final['whole_drafts']}"
+    return rows
+
+
+def _slip_rows(
+    slips: Mapping[str, Any] | None, base: str, differences: Mapping[str, Mapping[str, float]]
+) -> dict[str, str | None]:
+    """The scores behind slips, means over the places, each with its paired difference from the model `base`."""
+    rows: dict[str, str | None] = {}
+    for measure, what in SLIP_ROWS.items():
+        if slips and slips[measure]:
+            rows[f"behind a slip: {what}"] = str(Interval(**slips[measure]["mean"]))
+            difference = differences.get(measure)
+            rows[f"… {what}, less {base}, points"] = Interval(**difference).points() if difference else None
+    if slips:
+        rows["behind a slip: cut at the limit"] = share(slips["capped"], slips["answers"])
+    return rows
+
+
 def show(record: dict[str, Any]) -> None:
-    """Print the tables of a measurement."""
+    """Print the measures' summary."""
+    found = summary(record)
     say(f"The gap. {caption(record)}", "")
-    for table in gap_tables(record):
-        print_table(table)
+    say("\n".join(table("", {short_name(name, list(found)): rows for name, rows in found.items()})))
+
+
+def _signed(interval: Mapping[str, float], digits: int = 3) -> str:
+    mean, low, high = (f"{interval[key]:+.{digits}f}" for key in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"

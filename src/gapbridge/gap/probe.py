@@ -8,6 +8,7 @@ references, however it does elsewhere. Nothing is written.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 
 from tqdm.auto import tqdm
@@ -60,7 +61,7 @@ def run_probe(job: Job, first: FirstRows, count: int) -> Findings | None:
     f1 = mean_interval([token_f1(*pair) for pair in zip(answers, references, strict=True)])
     capped = sum(not draft.finished for draft in drafts) / len(drafts)
     found = Findings(
-        replaced=job.method.logged(first.counts).get(REPLACED) if first.counts else None,
+        replaced=first.stats.metrics().get(REPLACED),
         recovered=slips.mean.mean if slips else None,
         right=right.mean if right else None,
         token_f1=f1.mean,
@@ -101,7 +102,8 @@ def _recovery(first: FirstRows, examples: Sequence[Example], longest: int) -> Sl
         model, tokenizer, examples, args, source="", places=PLACES, max_completion_length=longest, batch_size=_BATCH
     )
     stops = stop_tokens(tokenizer, model)
-    drafts = continued(model, examples, slips, args, _greedy(first), stops, longest)
+    complete = partial(draft_answers, model)
+    drafts = continued(model, examples, slips, args, _greedy(first), stops, longest, complete)
     cells = recovered(tokens_recovered, examples, slips, drafts)
     return slip_score(cells, [example.id for example in examples])
 
@@ -121,9 +123,9 @@ def _show(
     count: int,
 ) -> None:
     print(f"what the starting model makes of the first {count} training examples, 95 % intervals:")
-    if first.counts:
-        print(f"  contexts   {job.method.describe(first.counts)}")
-        for warning in job.method.warnings(first.counts, first.args):
+    if summary := first.stats.summary():
+        print(f"  contexts   {summary}")
+        for warning in first.stats.warnings(first.args):
             print(f"             {warning}")
     if slips:
         places = " ".join(f"{100 * at.mean:.1f}" for at in slips.at if at)

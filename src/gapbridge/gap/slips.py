@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,17 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
+from ..answers.server import Complete, completions_of, generated_by
 from ..compat import vocabulary_size
 from ..contexts.fill import fill_store, shared_identity
 from ..contexts.store import ContextStore
 from ..decoding import Draft, DrawOptions, draft_answers
 from ..decoding.checks import position_limit
-from ..decoding.mode import device_name, generation_mode, generation_precision
+from ..decoding.mode import generation_mode, generation_precision
 from ..decoding.noise import example_keys
 from ..decoding.passes import whole_rows
 from ..decoding.sampling import KeyedSampler
+from ..decoding.vllm_drafts import ServerEngine
 from ..errors import ConfigError
 from ..examples.example import Example, ExampleSet
 from ..examples.tokens import control_tokens, fixed_positions, stop_tokens, suppressed_tokens, unnamed_tokens
@@ -151,19 +154,26 @@ def answers_behind(
     *,
     max_completion_length: int,
     batch_size: int = 64,
+    engine: ServerEngine | None = None,
 ) -> list[list[Draft | None]]:
     """What the model writes greedily behind each slip, [examples][places], or what a store below `directory` holds.
 
     With the reference before the slip an answer has at most `max_completion_length` tokens.
 
+    Args:
+        engine: the vLLM server that generates; None takes this package's engine.
+
     Raises:
         StoreError: a shard of the store is damaged.
     """
     draw = DrawOptions(temperature=0, suppress_tokens=tuple(unnamed_tokens(tokenizer, model)), batch_size=batch_size)
+    complete: Complete = partial(draft_answers, model)
+    if engine is not None:
+        complete = completions_of(engine, model, tokenizer, args)
     stops = stop_tokens(tokenizer, model)
     identity = {
         "method": "slips",
-        "device": device_name(model),
+        **generated_by(model, engine),
         "max_completion_length": max_completion_length,
         "stop_tokens": stops,
         "slips": slips.digest(),
@@ -171,7 +181,7 @@ def answers_behind(
     }
 
     def columns(part: list[Example], on_finished: Callable[[int], object]) -> dict[str, list[Any]]:
-        drafts = continued(model, part, slips, args, draw, stops, max_completion_length)
+        drafts = continued(model, part, slips, args, draw, stops, max_completion_length, complete)
         on_finished(len(part))
         return {
             "id": [example.id for example in part],
@@ -198,8 +208,12 @@ def continued(
     draw: DrawOptions,
     stops: Collection[int],
     longest: int,
+    complete: Complete,
 ) -> list[list[Draft | None]]:
-    """Answers from x ⊕ y_<t ⊕ slip on, each cut where it would make y_<t ⊕ slip ⊕ answer longer than `longest`."""
+    """Answers from x ⊕ y_<t ⊕ slip on, each cut where it would make y_<t ⊕ slip ⊕ answer longer than `longest`.
+
+    `complete` is `draft_answers` without its model.
+    """
     places = [(i, at, slip) for i, e in enumerate(part) for at, slip in enumerate(slips.drawn[e.id]) if slip]
     found: list[list[Draft | None]] = [[None] * len(slips.places) for _ in part]
     if not places:
@@ -207,8 +221,7 @@ def continued(
     prompts = [[*part[i].prompt, *part[i].reference[: slip.at], slip.token] for i, _, slip in places]
     room = [longest - slip.at - 1 for _, _, slip in places]
     with generation_precision(model, args):
-        drafts = draft_answers(
-            model,
+        drafts = complete(
             prompts,
             ids=[f"{part[i].id}/{at}" for i, at, _ in places],
             max_completion_length=room_behind(model, prompts, max(room)),

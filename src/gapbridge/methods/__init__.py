@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 
 if TYPE_CHECKING:
+    from ..training.answer_mode import AnswerMode
     from ..training.config import Fields
-    from ..training.method import AnswerMode, Method
+    from ..training.method import Method
 
 
 CONTROL = "sft"  # what the others are compared with

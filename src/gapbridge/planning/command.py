@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import copy
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,18 +16,19 @@ from peft import PeftConfig
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from trl import get_peft_config
 
-from ..decoding.drafting import PROMPT_COLUMNS
+from ..decoding.engine import PROMPT_COLUMNS
 from ..decoding.future_heads import heads_of
 from ..decoding.limits import PassLimits
 from ..decoding.mode import caps_scores, place_for_generation
 from ..errors import ConfigError
+from ..recipe.values import plain as plain_value
 from ..recipe.values import read_yaml
-from ..reporting.tables import in_columns, number, print_table
 from ..results.compare.dry import seconds_of_step
 from ..results.compare.sampling import take_sample
 from ..runs.inputs import load_start
 from ..runs.job import Job, read_job
 from ..runs.rounds import rounds_of
+from ..runs.tables import number, table
 from ..runs.validate import cpu_option
 from ..tasks.published import MODELS
 from ..training.draft_config import DraftFields
@@ -40,7 +43,7 @@ from .workload import Workload, rows_per_step, workload
 
 _DEVICES, _DEVICE_MEMORY = 8, 80.0  # and GiB, where the command line says nothing of them
 USABLE = 0.9  # of a device: the rest is the driver's, and gaps between tensors
-_GIB = 2**30
+_GIB, _MIB = 2**30, 2**20
 _QUANTISED = {4: 0.5 + 4 / 64, 8: 1.0}  # bytes of a weight, by its bits; of 4 bits with a scale for each 64 weights
 
 
@@ -52,6 +55,7 @@ class Plan:
     largest micro-batch, a power of two, that fits there with as many rows a step; None where none does.
     seconds: (training, drawing) of all rounds, as far as they are known.
     refused: the accelerate configurations under which the method refuses to train; they have no memory.
+    lowered: the peak with one setting changed, by that setting, where it is lower than the recipe's own.
     """
 
     work: Workload
@@ -60,6 +64,7 @@ class Plan:
     best: tuple[str, int] | None
     seconds: tuple[float | None, float | None]
     refused: tuple[str, ...]
+    lowered: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,7 @@ def run_plan(args: argparse.Namespace, overrides: list[str]) -> Plan:
         usable=machine.memory * _GIB * USABLE,
         tflops=args.tflops,
         on_cpu=(asked or args.measure) and job.args.use_cpu,
+        lower=True,
     )
     if args.measure:
         found = replace(found, seconds=_measured(job, work))
@@ -117,9 +123,20 @@ def _machine(args: argparse.Namespace, *, is_cpu: bool) -> Machine:
 
 
 def plan(
-    job: Job, work: Workload, *, gpus: int, usable: float, tflops: float | None = None, on_cpu: bool = False
+    job: Job,
+    work: Workload,
+    *,
+    gpus: int,
+    usable: float,
+    tflops: float | None = None,
+    on_cpu: bool = False,
+    lower: bool = False,
 ) -> Plan:
-    """What a recipe takes on `gpus` devices with `usable` bytes each, or `on_cpu`."""
+    """What a recipe takes on `gpus` devices with `usable` bytes each, or `on_cpu`.
+
+    Args:
+        lower: simulate gradient checkpointing, too, for `Plan.lowered`.
+    """
     config = architecture(job)
     micro = job.args.per_device_train_batch_size
     simulated, plain = _steps(job, config, work, cast=False)
@@ -130,8 +147,8 @@ def plan(
     reference = pairs and not job.uses_peft and not job.args.precompute_ref_log_probs
     drawing = _drawing(job, config, work, plain[0].weights, on_cpu)
 
-    def memory_of(name: str, batch: int) -> Memory:
-        steps = cast if name.startswith("zero") else plain
+    def memory_of(name: str, batch: int, steps: list[Step] | None = None) -> Memory:
+        steps = steps or (cast if name.startswith("zero") else plain)
         curve = np.polyfit(simulated, [step.activations for step in steps], len(simulated) - 1)
         size = work.packed_tokens(batch) if work.packed else batch
         step = replace(steps[0], activations=max(0, round(float(np.polyval(curve, size)))))
@@ -153,9 +170,27 @@ def plan(
     if fitting:
         name = next((name for name in names if (name, micro) in fitting), fitting[0][0])
         best = (name, micro if (name, micro) in fitting else max(size for other, size in fitting if other == name))
+    name = best[0] if best else names[0]
+    changed = {}
+    if micro > 1:
+        passes = 2 * job.args.gradient_accumulation_steps
+        way = f"per_device_train_batch_size: {micro // 2} with gradient_accumulation_steps: {passes}"
+        changed[way] = memory_of(name, micro // 2)
+    if lower and not job.args.gradient_checkpointing:
+        again = replace(job, args=copy.copy(job.args))
+        again.args.gradient_checkpointing = True
+        steps = _steps(again, config, work, cast=casts and name.startswith("zero"))[1]
+        changed["gradient_checkpointing: true (one more forward pass in each step)"] = memory_of(name, micro, steps)
+    if drawing and job.args.generation_batch_size > 1:
+        fewer = replace(job, args=copy.copy(job.args))
+        fewer.args.generation_batch_size //= 2
+        parts = _drawing(fewer, config, work, plain[0].weights, on_cpu)
+        way = f"generation_batch_size: {fewer.args.generation_batch_size}"
+        changed[way] = Memory(memories[name].training, parts)
+    lowered = {way: found.peak for way, found in changed.items() if found.peak < 0.95 * memories[name].peak}
     step = plain[0]
-    reused = _reused_parameters(job, config)
-    return Plan(work, step, memories, best, _estimated(job, work, step.parameters + reused, gpus, tflops), refused)
+    seconds = _estimated(job, work, step.parameters + _reused_parameters(job, config), gpus, tflops)
+    return Plan(work, step, memories, best, seconds, refused, lowered)
 
 
 def _refused_configs(job: Job) -> tuple[str, ...]:
@@ -249,7 +284,7 @@ def _prepared(job: Job, config: PretrainedConfig) -> PreTrainedModel:
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
         # A token more or less is nothing: any tokenizer of the model's size will do.
-        job.method.prepare(model, byte_tokenizer("<s>", "</s>"), job.args)
+        job.method.setup_model(model, byte_tokenizer("<s>", "</s>"), job.args)
     return model
 
 
@@ -298,12 +333,29 @@ def _measured(job: Job, work: Workload) -> tuple[float | None, float | None]:
     return steps * seconds_of_step(job, model, sample), sample.drawing_seconds * work.examples * rounds_of(job.args)
 
 
-def _column(parts: Memory, usable: float) -> dict[str, str | None]:
+def _size(size: float) -> str:
+    """Bytes as GiB, or as MiB where they are few."""
+    return f"{size / _GIB:.2f} GiB" if size >= _GIB else f"{size / _MIB:.0f} MiB"
+
+
+def count_checkpoints(job: Job, work: Workload) -> int:
+    """How many checkpoints a run leaves, those of all rounds together."""
+    args, saves = job.args, 0
+    for part in work.rounds:
+        every = args.save_steps if args.save_steps >= 1 else max(1, math.ceil(part.steps * args.save_steps))
+        epochs = min(part.steps, math.ceil(args.num_train_epochs))
+        found = {"no": 0, "epoch": epochs}.get(plain_value(args.save_strategy), math.ceil(part.steps / every))
+        saves += min(found, args.save_total_limit or found)
+    return saves
+
+
+def _column(parts: Memory, usable: float, unit: int) -> dict[str, str | None]:
+    digits = 2 if unit == _GIB else 0
     rows: dict[str, str | None] = {}
     for name, found in (("training", parts.training), ("drawing", parts.drawing)):
-        of = {part: f"{found[part] / _GIB:.2f}" if part in found else None for part in PARTS}
+        of = {part: f"{found[part] / unit:.{digits}f}" if part in found else None for part in PARTS}
         rows |= {f"{name}: {part}": size for part, size in of.items()}
-        rows[name] = f"{sum(found.values()) / _GIB:.2f}" if found else None
+        rows[name] = f"{sum(found.values()) / unit:.{digits}f}" if found else None
     return {**rows, "fits": "yes" if parts.peak <= usable else "no"}
 
 
@@ -328,9 +380,11 @@ def _show(job: Job, found: Plan, args: argparse.Namespace, machine: Machine) -> 
         }
         for index, part in enumerate(work.rounds, 1)
     }
-    print_table(in_columns("", rounds))
-    columns = {name: _column(parts, usable) for name, parts in found.memories.items()}
-    print_table(in_columns("GiB of this machine" if machine.is_here else "GiB on each device", columns))
+    print("\n".join(table("", rounds)))
+    unit = _GIB if max(parts.peak for parts in found.memories.values()) >= _GIB else _MIB
+    columns = {name: _column(parts, usable, unit) for name, parts in found.memories.items()}
+    where = "of this machine" if machine.is_here else "on each device"
+    print("\n".join(table(f"{'GiB' if unit == _GIB else 'MiB'} {where}", columns)))
     if machine.devices > 1 and found.refused:
         print(f"left out, because {job.name} refuses to train under them: {', '.join(found.refused)}")
     if found.best is None:
@@ -348,12 +402,16 @@ def _show(job: Job, found: Plan, args: argparse.Namespace, machine: Machine) -> 
             start = "one process on this machine's CPU"
         whole = training.per_device_train_batch_size * training.gradient_accumulation_steps
         print(f"use {start}, per_device_train_batch_size {micro}, gradient_accumulation_steps {whole // micro}")
-    stored = sum(part.drawn for part in work.rounds) * 9  # an id of eight bytes and a flag, before compression
-    kept = training.save_total_limit or sum(part.steps for part in work.rounds)
     used = found.best[0] if found.best else next(iter(found.memories))
+    if found.lowered:
+        print(f"the peak is {_size(found.memories[used].peak)} with the recipe's own settings; lower it with")
+        for way, peak in found.lowered.items():
+            print(f"  {way} → {_size(peak)}")
+    stored = sum(part.drawn for part in work.rounds) * 9  # an id of eight bytes and a flag, before compression
     parts_of_all = machine.devices if used in SHARDED else 1
     saved = step.weights + found.memories[used].training.get("optimizer", 0) * parts_of_all
-    print(f"disk: contexts {stored / _GIB:.2f} GiB at most, a checkpoint about {saved / _GIB:.2f} GiB, {kept} kept")
+    contexts = f"contexts {_size(stored)} at most, " if stored else ""
+    print(f"disk: {contexts}{count_checkpoints(job, work)} checkpoints of about {_size(saved)} each")
     for what, seconds in zip(("training", "drawing"), found.seconds, strict=True):
         if seconds:
             source = "measured here" if args.measure else f"at {args.tflops:g} TFLOP/s a device"

@@ -1,4 +1,4 @@
-"""Bytes on one device while a recipe trains and while it samples contexts, by docs/how-to/smoke-test.md."""
+"""Bytes on one device while a recipe trains and while it samples contexts, by docs/research/memory-estimates.md."""
 
 from __future__ import annotations
 

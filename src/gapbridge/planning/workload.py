@@ -145,7 +145,7 @@ def _examples(
     quiet = replace(job, args=replace(job.args, eval_strategy=never, **own, **changes))
     tokenizer = load_tokenizer(place, quiet.args)
     prepare_tokenizer(None, tokenizer, quiet.args, uses_peft=job.uses_peft)
-    job.method.prepare(None, tokenizer, quiet.args)
+    job.method.setup_model(None, tokenizer, quiet.args)
     return load_examples(quiet, tokenizer, load_skeleton(place, job.args), choose=choose)["train"], tokenizer
 
 
@@ -207,10 +207,9 @@ def _packs(job: Job, lengths: list[int], number: int, row_tokens: float | None) 
 
 def _rows(job: Job, source: _Source, made: Sequence[Example], args: Any) -> list[Any]:
     """The rows of examples whose drafts are as long as their references."""
-    counts: dict[str, int] = dict.fromkeys(job.method.count_names, 0)
     pairs = [(example, _drafted(example)) for example in made]
     try:
-        return list(job.method.rows(pairs, *source, args, counts))
+        return [row for rows, _ in job.method.build_rows(pairs, *source, args) for row in rows]
     except StoreError:  # the drafts of the round before are trained along, and there are none yet
         first = round_arguments(job.args, 1)
         first.max_length = args.max_length

@@ -48,7 +48,7 @@ def load_start(
     model = load_model(source, job.args, whole=whole, **options)
     tokenizer = load_tokenizer(source, job.args, None if path else job.model.model_revision)
     prepare_tokenizer(model, tokenizer, job.args, uses_peft=job.uses_peft)
-    job.method.prepare(model, tokenizer, job.args)
+    job.method.setup_model(model, tokenizer, job.args)
     return model, tokenizer
 
 

@@ -13,10 +13,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .. import methods
 from ..errors import ConfigError
 from ..examples.example import ExampleSet
-from ..training.account import Counts
 from ..training.building import first_rows
 from ..training.method import Method
 from ..training.rows import Row, print_rows
+from ..training.stats import GenerationStats
 from .inputs import load_examples, load_start
 from .job import Job
 from .rounds import round_arguments
@@ -26,7 +26,7 @@ from .rounds import round_arguments
 class FirstRows:
     """What a run starts from, round 1's configuration, and the first rows that it would train.
 
-    counts: what the method counted in making the rows.
+    stats: what the rows are made from.
     """
 
     model: PreTrainedModel | PeftModel
@@ -34,7 +34,7 @@ class FirstRows:
     examples: ExampleSet
     args: Any
     rows: list[Row]
-    counts: Counts
+    stats: GenerationStats
 
 
 def take_first(job: Job, count: int, *, generates: bool = False) -> FirstRows:
@@ -53,9 +53,9 @@ def take_first(job: Job, count: int, *, generates: bool = False) -> FirstRows:
     job.data.max_train_examples = min(count, job.data.max_train_examples or count)
     job.args.eval_strategy = type(job.args.eval_strategy)("no")
     examples = load_examples(job, tokenizer, model)["train"]
-    contexts = job.method.contexts(model, tokenizer, examples, args)
-    rows, counts = first_rows(job.method, examples, tokenizer, args, contexts, count)
-    return FirstRows(model, tokenizer, examples, args, rows, counts)
+    contexts = job.method.generation_spec(model, tokenizer, examples, args)
+    rows, stats = first_rows(job.method, examples, tokenizer, args, contexts, count)
+    return FirstRows(model, tokenizer, examples, args, rows, stats)
 
 
 def run_preview(job: Job, count: int, first: FirstRows | None = None) -> list[Text]:
@@ -95,7 +95,7 @@ def preview(
     model, tokenizer = method.start(model, args, processing_class)
     part = train_dataset.select(range(min(count, len(train_dataset))))
     examples = method.read(part, tokenizer, model, args, "train_dataset", max_length=args.row_limit())
-    contexts = method.contexts(model, tokenizer, examples, args)
+    contexts = method.generation_spec(model, tokenizer, examples, args)
     rows, _ = first_rows(method, examples, tokenizer, args, contexts, count)
     return [method.show(row, tokenizer) for row in rows]
 

@@ -13,14 +13,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import get_peft_config
 
 from .. import methods
-from ..display import say
+from ..display import notice_if_slow, say
 from ..errors import ConfigError, GapbridgeError
 from ..examples.data import FILE_BUILDERS, check_data_config, find_data
 from ..examples.example import ExampleSet
+from ..recipe.values import read_yaml
 from ..training.arguments import TRAIN
 from ..training.building import open_drawings
 from ..training.config import RoundFields
 from ..training.loading import load_skeleton, load_tokenizer, prepare_tokenizer, require_local
+from ..training.quiet import quiet_libraries
 from ..training.saving import QUANTISED
 from ..training.starting import batch_faults, starting_faults
 from .hub import access_faults, name_faults, repository_name
@@ -33,6 +35,7 @@ from .rounds import round_arguments
 DRY_ROWS = 64
 
 
+@quiet_libraries()
 def validate(job: Job, *, all_rows: bool = False) -> tuple[list[str], list[str]]:
     """Check a parsed recipe and dry-run it on its first rows.
 
@@ -80,7 +83,7 @@ def validate(job: Job, *, all_rows: bool = False) -> tuple[list[str], list[str]]
             job.data.max_train_examples = min(DRY_ROWS, job.data.max_train_examples or DRY_ROWS)
             job.data.max_eval_examples = min(DRY_ROWS, job.data.max_eval_examples or DRY_ROWS)
         try:
-            job.method.prepare(model, tokenizer, job.args)
+            job.method.setup_model(model, tokenizer, job.args)
             examples = load_examples(job, tokenizer, model)
             for name, part in examples.items():
                 notes.append(
@@ -223,21 +226,21 @@ def run_validate(
     Raises:
         ConfigError: listing the faults of all of them.
     """
-    if cpu := cpu_option(overrides):
-        print("this machine has no accelerator: recipes are checked as if for its CPU")
-        overrides = [*overrides, *cpu]
+    cpu = cpu_option(overrides)
     failed = []
     for path in paths:
         try:
-            job = read_job(["--config", path, *overrides], method)
-            faults, notes = validate(job, all_rows=all_rows)
+            job = read_job(["--config", path, *overrides, *cpu], method)
+            with notice_if_slow(f"{path}: checking data, model and trainer …"):
+                faults, notes = validate(job, all_rows=all_rows)
         except GapbridgeError as error:
             failed += error.faults
             continue
         failed += [fault if fault.startswith(path) else f"{path}: {fault}" for fault in faults]
+        say(f"{path}: refused, see below" if faults else f"{path}: good. {describe(job)}")
+        if cpu and not read_yaml(Path(path)).get("use_cpu"):
+            notes.append("this machine has no accelerator: checked as if use_cpu were true")
         for note in notes:
             say(f"  {note}")
-        if not faults:
-            say(f"{path}: good. {describe(job)}")
     if failed:
         raise ConfigError(failed)

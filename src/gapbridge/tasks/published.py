@@ -112,6 +112,11 @@ MODELS = {
     }),
     "mistralai/Mistral-7B-v0.1": PublishedModel(_MISTRAL_7B),
     "alignment-handbook/zephyr-7b-sft-full": PublishedModel(_MISTRAL_7B, chats=True),
+    "HuggingFaceTB/SmolLM2-135M-Instruct": PublishedModel({
+        "model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+        "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "max_position_embeddings": 8192,
+        "rms_norm_eps": 1e-5, "tie_word_embeddings": True, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2,
+    }, chats=True),
 }  # fmt: skip
 
 

@@ -17,9 +17,11 @@ class AnswerMode:
     options: what it can be told on the command line, each with its help.
     settings: from a recipe's configuration, of whatever method, to the mode's settings as JSON values.
     answer: `answer(model, tokenizer, prompts, first, ids=, conversational=, date=, chat_template_kwargs=, settings=,
-        max_completion_length=, options=, on_finished=)` → drafts; `first` are the direct answers to the same prompts,
-        `chat_template_kwargs` the arguments of the chat template for each of them.
+        max_completion_length=, options=, on_finished=, complete=)` → drafts; `first` are the direct answers to the
+        same prompts, `chat_template_kwargs` the arguments of the chat template for each of them, `complete` is what
+        generates: `draft_answers` without its model.
     any_model: whether every model can answer so. `--mode both` leaves out what only the method's own models can.
+    through_server: whether a vLLM server can generate the answers.
     """
 
     help: str
@@ -27,3 +29,4 @@ class AnswerMode:
     settings: Callable[[Any], dict[str, Any]]
     answer: Callable[..., list[Draft]]
     any_model: bool = True
+    through_server: bool = True

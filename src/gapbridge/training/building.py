@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pyarrow as pa
 from datasets import Dataset
 from rich.text import Text
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -16,23 +16,19 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..contexts.fill import Contexts, fill_store, open_store
 from ..contexts.fingerprint import weights_fingerprint
 from ..contexts.store import ContextStore
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..examples.example import IGNORE, Example, ExampleSet
-from ..examples.tables import damaged_record, in_parts, open_table, write_table
+from ..examples.tables import PART, damaged_record, open_table, write_table
 from ..files import sha256
-from .account import Counts
-from .arguments import EVAL, TRAIN, is_held_out
+from .arguments import EVAL, EVAL_OWN, TRAIN, is_held_out
+from .hooks import Built, MethodHooks, Pairs
 from .once import ROWS, make_once, table_path
-from .rows import Row, row_record, rows_of, rows_to_dataset
+from .rows import Row, rows_of, rows_to_dataset
 from .starting import batch_faults
+from .stats import GenerationStats
 
-
-if TYPE_CHECKING:
-    from .method import Method
 
 logger = logging.getLogger(__name__)
-
-Pairs = Iterable[tuple[Example, dict[str, Any]]]
 
 _PLACEHOLDER_ROWS = 2  # that TRL's constructor gets while the rows are not drawn yet
 
@@ -47,15 +43,15 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a part, what was counted on the way, and how many of them carry no loss anywhere."""
+    """The rows of a part, what they were made from, and how many of them carry no loss anywhere."""
 
     table: Dataset
-    counts: Counts
+    stats: GenerationStats
     without_loss: int
 
 
 def open_drawings(
-    method: type[Method],
+    method: type[MethodHooks],
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     parts: dict[str, ExampleSet],
@@ -73,12 +69,11 @@ def open_drawings(
     """
     drawings: dict[str, Drawing] = {}
     for part, examples in parts.items():
-        method.check(tokenizer, examples, args)
         if faults := batch_faults(args, {part: len(examples)}):
             raise ConfigError([f"{examples.source}, {fault}" for fault in faults])
-        if is_held_out(part) and not method.evaluates_own_contexts(args):
+        if is_held_out(part) and EVAL_OWN not in method.eval_sets(args):
             continue
-        contexts = method.contexts(model, tokenizer, examples, args)
+        contexts = method.generation_spec(model, tokenizer, examples, args)
         if contexts is None:
             continue
         weights = weights or (contexts.weights() if contexts.weights else weights_fingerprint(model))
@@ -106,26 +101,22 @@ def fill_drawing(drawing: Drawing, examples: ExampleSet, args: Any) -> ContextSt
         drawing.contexts.close()
 
 
-def build_rows(
-    method: type[Method],
-    part: str,
-    examples: ExampleSet,
-    tokenizer: PreTrainedTokenizerBase,
-    args: Any,
-    drawing: Drawing | None = None,
+def rows_in_memory(
+    method: type[MethodHooks], part: str, examples: ExampleSet, tokenizer: PreTrainedTokenizerBase, args: Any
 ) -> Rows:
-    """All rows of a part, in the memory of this process.
+    """All rows of a part for which nothing is drawn, in the memory of this process.
 
     Args:
         part: `train`, `eval` (held-out rows with reference contexts) or `eval_own` (with own ones), the latter two
             with the name of a data set behind a point where there are several.
     """
-    making = _Making(method, part, examples, tokenizer, args, drawing)
-    return Rows(rows_to_dataset(making.rows(), method.row_features), making.counts, making.without_loss)
+    sink = pa.BufferOutputStream()
+    stats, without_loss = _write_rows(sink, method, _built(method, part, examples, tokenizer, args, None))
+    return Rows(Dataset.from_buffer(sink.getvalue()), stats, without_loss)
 
 
 def keep_rows(
-    method: type[Method],
+    method: type[MethodHooks],
     part: str,
     examples: ExampleSet,
     tokenizer: PreTrainedTokenizerBase,
@@ -141,83 +132,99 @@ def keep_rows(
             `args`.
 
     Raises:
-        StoreError: what is there is damaged. RunError: another process failed.
+        StoreError: what is there is damaged. RunError: another process failed. DataError: there is no row.
     """
-    contexts = [] if drawing is None else [drawing.store.manifest_path]
+    contexts = [] if drawing is None else [drawing.store.manifest_path, *drawing.contexts.sources]
     identity = {
         **shared,
         "examples": [examples.fingerprint(), examples.conversational, examples.stops, examples.date],
         "chat_template_kwargs": dict(examples.chat_template_kwargs),
-        "contexts": [sha256(path) for path in [*contexts, *method.row_sources(args)]],
+        "contexts": [sha256(path) for path in contexts],
     }
     path = table_path(Path(args.output_dir) / ROWS, part, identity)
+
+    def write(file: Any) -> dict[str, Any]:
+        built = _built(method, part, examples, tokenizer, args, drawing)
+        stats, without_loss = _write_rows(file, method, built)
+        if not is_held_out(part):
+            require_rows(stats, examples, args)
+        return {"counts": list(stats.counts().items()), "without_loss": without_loss}  # pairs keep their order
 
     def make() -> None:
         for older in path.parent.glob(f"{part}-*"):
             older.unlink(missing_ok=True)
-        making = _Making(method, part, examples, tokenizer, args, drawing)
-        write_table(path, in_parts(making.rows(), method.row_features), method.row_features, making.record)
+        write_table(path, write)
 
     table, record = make_once(path, args, make, lambda: open_table(path, check=args.process_index == 0))
     try:
-        return Rows(table, dict(record["counts"]), int(record["without_loss"]))
+        return Rows(table, method.stats_class(**dict(record["counts"])), int(record["without_loss"]))
     except (KeyError, TypeError, ValueError) as error:
         raise damaged_record(path, error) from error
 
 
-class _Making:
-    """Rows as they are made, one after the other, and what is counted meanwhile."""
+def _built(
+    method: type[MethodHooks],
+    part: str,
+    examples: ExampleSet,
+    tokenizer: PreTrainedTokenizerBase,
+    args: Any,
+    drawing: Drawing | None,
+) -> Built:
+    if is_held_out(part):
+        return (([method.plain_row(example)], method.stats_class()) for example in examples)
+    pairs: Pairs = ((example, {}) for example in examples)
+    if drawing is not None:
+        pairs = drawing.store.joined(examples)
+    return method.build_rows(pairs, examples, tokenizer, args, evaluation=part != TRAIN)
 
-    def __init__(
-        self,
-        method: type[Method],
-        part: str,
-        examples: ExampleSet,
-        tokenizer: PreTrainedTokenizerBase,
-        args: Any,
-        drawing: Drawing | None,
-    ) -> None:
-        self._method, self._part, self._examples = method, part, examples
-        self._tokenizer, self._args, self._drawing = tokenizer, args, drawing
-        self.counts = dict.fromkeys(method.count_names, 0)
-        self.without_loss = 0
 
-    def rows(self) -> Iterator[Row]:
-        for row in self._rows():
+def _write_rows(sink: Any, method: type[MethodHooks], built: Built) -> tuple[GenerationStats, int]:
+    """Write rows as an Arrow stream; their stats, and how many of them carry no loss."""
+    total, without_loss = method.stats_class(), 0
+    part: list[Row] = []
+    schema = method.row_features.arrow_schema
+    with pa.ipc.new_stream(sink, schema) as writer:
+        for rows, stats in built:
+            total += stats
             # From the end: there the answer is.
-            self.without_loss += all(label == IGNORE for label in reversed(row.get("labels", [0])))
-            yield row
+            without_loss += sum(all(label == IGNORE for label in reversed(row.get("labels", [0]))) for row in rows)
+            part += rows
+            if len(part) >= PART:
+                writer.write_table(pa.Table.from_pylist(part, schema=schema))
+                part = []
+        if part:
+            writer.write_table(pa.Table.from_pylist(part, schema=schema))
+    return total, without_loss
 
-    def _rows(self) -> Iterator[Row]:
-        method, examples = self._method, self._examples
-        if is_held_out(self._part):
-            return (method.plain_row(example) for example in examples)
-        pairs: Pairs = ((example, {}) for example in examples)
-        if self._drawing is not None:
-            pairs = self._drawing.store.joined(examples)
-        return method.rows(pairs, examples, self._tokenizer, self._args, self.counts, evaluation=self._part != TRAIN)
 
-    def record(self) -> dict[str, Any]:
-        """For `write_table`; the counts as pairs, in their order."""
-        return {"counts": list(self.counts.items()), "without_loss": self.without_loss}
+def require_rows(stats: GenerationStats, examples: ExampleSet, args: Any) -> None:
+    """Raise a `DataError` where nothing is left to train on."""
+    if faults := stats.faults(args):
+        raise DataError([f"{examples.source}: {fault}" for fault in faults])
 
 
 def first_rows(
-    method: type[Method],
+    method: type[MethodHooks],
     examples: ExampleSet,
     tokenizer: PreTrainedTokenizerBase,
     args: Any,
     contexts: Contexts | None,
     count: int,
-) -> tuple[list[Row], Counts]:
-    """The first `count` rows that `build_rows` makes, and what was counted on the way; only their contexts are drawn,
-    and nothing is written."""
-    method.check(tokenizer, examples, args)
-    counts = dict.fromkeys(method.count_names, 0)
+) -> tuple[list[Row], GenerationStats]:
+    """The first `count` rows that are trained, and what they are made from; only their contexts are drawn, and nothing
+    is written."""
     pairs = _drawn(examples, contexts, count) if contexts else ((example, {}) for example in examples)
-    rows = method.rows(pairs, examples, tokenizer, args, counts)
+    rows: list[Row] = []
+    total = method.stats_class()
     try:
-        return list(islice(rows, count)), counts
+        for found, stats in method.build_rows(pairs, examples, tokenizer, args):
+            rows += found
+            total += stats
+            if len(rows) >= count:
+                break
+        else:
+            require_rows(total, examples, args)
+        return rows[:count], total
     finally:
         if contexts is not None:
             contexts.close()
@@ -231,23 +238,16 @@ def _drawn(examples: ExampleSet, contexts: Contexts, block: int) -> Iterator[tup
             yield example, {name: column[at] for name, column in columns.items()}
 
 
-def trainable(method: type[Method], rows: Dataset) -> Dataset:
+def trainable(method: type[MethodHooks], rows: Dataset) -> Dataset:
     """What the trainer gets of rows: for SFT ids and labels."""
-    return rows.select_columns(list(method.trained_columns))
+    return rows.select_columns(method.trained_columns())
 
 
-def shown(method: type[Method], rows: Dataset, tokenizer: PreTrainedTokenizerBase, count: int) -> list[Text]:
+def shown(method: type[MethodHooks], rows: Dataset, tokenizer: PreTrainedTokenizerBase, count: int) -> list[Text]:
     """The first rows as they are trained."""
     return [method.show(row, tokenizer) for row in rows_of(rows, count)]
 
 
-def row_records(
-    method: type[Method], rows: Dataset, tokenizer: PreTrainedTokenizerBase, count: int
-) -> list[dict[str, Any]]:
-    """The first rows as `row_record` has them."""
-    return [row_record(each, tokenizer) for row in rows_of(rows, count) for each in method.shown_sequences(row)]
-
-
-def placeholder_rows(method: type[Method], examples: ExampleSet) -> Dataset:
+def placeholder_rows(method: type[MethodHooks], examples: ExampleSet) -> Dataset:
     rows = [method.plain_row(example) for example in examples.part(0, _PLACEHOLDER_ROWS)]
     return trainable(method, rows_to_dataset(rows, method.row_features))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
-from ..decoding.options import DrawOptions
+from ..decoding.options import DrawOptions, vllm_faults
 from .config import DrawFields
 
 
@@ -105,17 +105,7 @@ class DraftFields(DrawFields):
         return self.vllm_server_base_url or f"http://{self.vllm_server_host}:{self.vllm_server_port}"
 
     def _vllm_faults(self) -> list[str]:
-        faults = []
-        if self.temperature != 0 and not 0.01 <= self.temperature <= 2:
-            faults.append(
-                f"temperature is {self.temperature}: vLLM takes 0 (greedy) or 0.01 to 2; change it, or set "
-                "use_vllm: false"
-            )
-        if self.temperature and self.min_p and self.top_p < 1:
-            faults.append(
-                f"min_p is {self.min_p} and top_p is {self.top_p}: vLLM applies min_p before top_p, this package "
-                "after it. Keep one of them, or set use_vllm: false"
-            )
+        faults = vllm_faults(self.temperature, self.top_p, self.min_p)
         if self.vllm_mode == "server":
             faults += self._server_faults()
         elif self.vllm_mode == "colocate":

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 
 from ..errors import DataError
 from ..examples.example import ExampleSet
 from ..examples.forms import formatted, readable
-from .arguments import EVAL, as_data_set, source_of
-from .building import Rows, build_rows, trainable
+from .arguments import EVAL, EVAL_OWN, as_data_set, source_of
+from .building import Rows, rows_in_memory, trainable
+from .hooks import MethodHooks
 from .vocabulary import check_vocabulary
 
 
 if TYPE_CHECKING:
-    from transformers import Trainer as _Behind
+    from transformers import Trainer
+
+    class _Behind(MethodHooks, Trainer): ...
 else:
-    _Behind = object
+    _Behind = MethodHooks
 
 _PREPARED = "rows of a gapbridge trainer"  # in the description of a data set, which its slices inherit
 _TIMES = ("runtime", "samples_per_second", "steps_per_second")
@@ -31,18 +34,10 @@ class HeldOut(_Behind):
     dict where the held-out data sets have names.
     """
 
-    evaluates_references: ClassVar[bool] = True  # `eval_loss` is over rows without anything drawn, else over own ones
-    evaluated_figures: ClassVar[tuple[str, ...]] = ("entropy", "mean_token_accuracy", "num_tokens")  # TRL's
-
     _own_eval_dataset: Dataset | dict[str, Dataset] | None = None
     _own_prefix: str | None = None  # of the metrics, while own contexts are evaluated
     _reading_args: Any = None  # the configuration as it was given: constructors write into theirs
     _text_of_row: Callable[[dict[str, Any]], str] | None = None  # TRL's `formatting_func`
-
-    @classmethod
-    def evaluates_own_contexts(cls, args: Any) -> bool:
-        """Whether held-out rows with own contexts are made and evaluated, beside those with reference contexts."""
-        return False
 
     @classmethod
     def is_prepared(cls, dataset: Any) -> bool:
@@ -52,8 +47,7 @@ class HeldOut(_Behind):
     def _prepare(self, rows: Rows, part: str) -> Dataset:
         """What is trained of finished rows. TRL's preparation, where it does something: it packs rows, and drops those
         without loss; none is too long."""
-        method: Any = type(self)
-        dataset, args = trainable(method, rows.table), self.args
+        dataset, args = trainable(type(self), rows.table), self.args
         packing = args.eval_packing if part == "eval" and args.eval_packing is not None else args.packing
         if packing or rows.without_loss:
             dataset = self._prepare_dataset(dataset, self.processing_class, args, packing, None, part)
@@ -76,9 +70,9 @@ class HeldOut(_Behind):
         """
         if self.is_prepared(dataset):
             return dataset
-        method: Any = type(self)
+        method = type(self)
         tokenizer, args = self.processing_class, self._reading_args
-        if not method.evaluates_references:
+        if EVAL not in method.eval_sets(args):
             raise DataError(
                 f"{source}: got a data set after the drafts were drawn, expected one that the constructor was given. "
                 f"Give it to {method.__name__} as eval_dataset"
@@ -88,8 +82,7 @@ class HeldOut(_Behind):
             found = formatted(readable(found, source), self._text_of_row, args.dataset_text_field)
             found = method.read(found, tokenizer, self.model, args, source, max_length=args.row_limit(EVAL))
         check_vocabulary(self.model, tokenizer, {EVAL: found}, args.pad_token)
-        method.check(tokenizer, found, args)
-        return self._prepare(build_rows(method, EVAL, found, tokenizer, args), EVAL)
+        return self._prepare(rows_in_memory(method, EVAL, found, tokenizer, args), EVAL)
 
     def evaluate(
         self, eval_dataset: Any | None = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
@@ -164,14 +157,14 @@ class HeldOut(_Behind):
         found = [*figures]  # which TRL names alike for each data set
         for prefix in [""] if names is None else [f"{name}_" for name in names]:
             found += [f"{prefix}{name}" for name in ("loss", *_TIMES)]
-            if cls.evaluates_references and cls.evaluates_own_contexts(args):
+            if {EVAL, EVAL_OWN} <= set(cls.eval_sets(args)):
                 found += [f"{prefix}own_{name}" for name in ("loss", *_TIMES, *figures)]
         return found
 
     @classmethod
     def figures_of(cls, args: Any) -> tuple[str, ...]:
-        """What the trainer behind logs of an evaluation besides its loss."""
-        return cls.evaluated_figures
+        """What TRL's trainer logs of an evaluation besides its loss."""
+        return ("entropy", "mean_token_accuracy", "num_tokens")
 
     def own_metrics(self) -> list[str] | None:
         names = self.eval_dataset if isinstance(self.eval_dataset, dict) else None

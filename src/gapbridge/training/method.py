@@ -1,38 +1,33 @@
-"""What a method is: a TRL trainer that builds its own rows.
+"""A TRL trainer that builds its own rows.
 
     class BASHTrainer(Method, SFTTrainer): ...
 
-A row of data goes one way: data set → `read` → examples → `contexts` (drawn, in a store) → `rows` → the trainer. One
-function, `rows`, makes the rows, of all examples through the store for training and of a few without it for a preview,
-so that what a preview prints is what is trained. Examples and rows are made once and kept (`once.py`): what they are
-made of are the arguments of `read` and `rows`, and nothing else.
+A row of data goes one way: data set → `read` → examples → `generation_spec` (generated, in a store) → `build_rows` →
+the trainer. One function, `build_rows`, makes the rows, of all examples through the store for training and of a few
+without it for a preview, so that what a preview prints is what is trained. Examples and rows are made once and kept
+(`once.py`).
 """
 
 from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
-from datasets import Dataset, Features
+from datasets import Dataset
 from peft import PeftConfig, PeftModel
-from rich.text import Text
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 
 from ..compat import show_head_bias
-from ..contexts.fill import Contexts
 from ..decoding.mode import place_for_generation
 from ..errors import ConfigError
-from ..examples.build import build_examples
 from ..examples.example import ExampleSet
 from ..examples.forms import formatted, readable
-from ..examples.tokens import stop_tokens
-from .account import Account, Counts
-from .answer_mode import AnswerMode
+from ..examples.loss import LESS_THAN_TRL
 from .arguments import (
     EVAL,
     EVAL_OWN,
@@ -47,30 +42,31 @@ from .arguments import (
 )
 from .building import (
     Drawing,
-    Pairs,
     Rows,
-    build_rows,
     fill_drawing,
     keep_rows,
     open_drawings,
     placeholder_rows,
+    rows_in_memory,
     trainable,
 )
-from .config import DrawFields, RoundFields
+from .card import complete_card
+from .config import RoundFields
 from .guards import Guards
 from .held_out import HeldOut
 from .loading import load_model, load_tokenizer, prepare_tokenizer, record_revision
+from .metrics import LogAtStart
 from .once import EXAMPLES, TakenBack, read_once, reading_identity, settings_of, shared_identity
 from .parallel import check_processes
-from .rows import ROW_FEATURES, Row, reference_row, show_row
 from .saving import ADAPTER, cache_on, check_mergeable, merge_saved
+from .stats import GenerationStats
 from .vocabulary import check_vocabulary
 
 
 logger = logging.getLogger(__name__)
 
 
-class Method(HeldOut, Account, Guards):
+class Method(HeldOut, Guards):
     """
     A TRL trainer that builds its own rows, put before it: `class BASHTrainer(Method, SFTTrainer)`.
 
@@ -97,138 +93,10 @@ class Method(HeldOut, Account, Guards):
         ConfigError, DataError, StoreError, RunError: see `gapbridge.errors`; nothing has been trained then.
     """
 
-    config_class: ClassVar[type[Any]]
-    learns_from: ClassVar[Literal["answers", "preferences"]] = "answers"  # what its data hold
-    draws: ClassVar[bool] = False  # whether it generates before training: then every process needs whole weights
-    count_names: ClassVar[tuple[str, ...]] = ()  # what `rows` counts
-    answer_modes: ClassVar[dict[str, AnswerMode]] = {}
-    degenerate: ClassVar[dict[str, Any]] = {}  # the options with which the method does what `degenerate_case` says
-    # `supervised`: it is SFT on the same rows, in losses and weights. `unchanged`: no weight moves.
-    degenerate_case: ClassVar[Literal["supervised", "unchanged"]] = "supervised"
-    # What a row is: SFT's, or for another trainer behind what that takes.
-    row_features: ClassVar[Features] = ROW_FEATURES
-    trained_columns: ClassVar[tuple[str, ...]] = ("input_ids", "labels")  # of a row, what the trainer behind gets
-    example_set: ClassVar[type[ExampleSet]] = ExampleSet  # the class of what `read` gives
-
-    @classmethod
-    def read(
-        cls,
-        dataset: Dataset,
-        tokenizer: PreTrainedTokenizerBase,
-        model: PreTrainedModel | None,
-        args: Any,
-        source: str,
-        *,
-        max_length: int | None,
-        assistant_turns: str | None = None,
-    ) -> ExampleSet:
-        """The examples of a data set.
-
-        Args:
-            assistant_turns: as the configuration says where it is None. Else rows are asked rather than trained, and
-                have a prompt wherever their form has one.
-        """
-        return build_examples(
-            dataset,
-            tokenizer,
-            stops=stop_tokens(tokenizer, model),
-            max_length=max_length,
-            on_bad_rows=args.on_bad_rows,
-            truncate_long_rows=args.truncate_long_rows and max_length is not None,
-            num_proc=args.dataset_num_proc,
-            source=source,
-            assistant_turns=args.assistant_turns if assistant_turns is None else assistant_turns,
-            date=args.template_date,
-            chat_template_kwargs=args.chat_template_kwargs,
-            text_field=args.dataset_text_field,
-            assistant_only_loss=args.assistant_only_loss or assistant_turns is not None,
-            completion_only_loss=args.completion_only_loss or assistant_turns is not None,
-        )
-
-    @classmethod
-    def prepare(cls, model: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase, args: Any) -> None:
-        """What a method adds to model and tokenizer before any text is tokenised. A second time it adds nothing."""
-
-    @classmethod
-    def new_adapter(
-        cls,
-        config: PeftConfig,
-        model: PreTrainedModel | PeftModel,
-        tokenizer: PreTrainedTokenizerBase,
-        args: Any,
-    ) -> PeftConfig:
-        """The adapter that is put on a prepared model: the configured one, or with what the method must train, too."""
-        return config
-
-    @classmethod
-    def check(cls, tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: Any) -> None:
-        """Raise a `GapbridgeError` where examples cannot become rows; before anything is drawn, without a model."""
-
-    @classmethod
-    def contexts(
-        cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: Any
-    ) -> Contexts | None:
-        """What is drawn before training, or None."""
-        return None
-
-    @classmethod
-    def rows(
-        cls,
-        pairs: Pairs,
-        examples: ExampleSet,
-        tokenizer: PreTrainedTokenizerBase,
-        args: Any,
-        counts: Counts,
-        *,
-        evaluation: bool = False,
-    ) -> Iterator[Row]:
-        """Rows from examples and what was drawn for each; `evaluation`: those of held-out examples."""
-        return (cls.plain_row(example) for example, _ in pairs)
-
-    @classmethod
-    def row_sources(cls, args: Any) -> list[Path]:
-        """The files that `rows` reads besides the round's own contexts."""
-        return []
-
-    @classmethod
-    def reads_rows_at_once(cls, args: Any) -> bool:
-        """Whether the constructor of the trainer behind works on all rows; nothing can be drawn for them then."""
-        return False
-
-    @classmethod
-    def step_passes(cls, args: Any) -> float:
-        """Forward passes that a token of a row costs in a training step, the backward pass counted as two of them."""
-        return 3.0
-
-    @classmethod
-    def plain_row(cls, example: Any) -> Row:
-        """The row of an example for which nothing is drawn."""
-        return reference_row(example)
-
-    @classmethod
-    def evaluates_own_contexts(cls, args: Any) -> bool:
-        return cls.draws and isinstance(args, DrawFields) and args.eval_own_contexts
-
-    @classmethod
-    def argument_faults(cls, args: Any, given: dict[str, Any]) -> list[str]:
-        """What the trainer behind would take and this package does not, of a configuration and of what is `given` to
-        the constructor besides."""
-        return []
-
-    @classmethod
-    def trainer_arguments(cls, model: PreTrainedModel | PeftModel, args: Any, *, uses_peft: bool) -> dict[str, Any]:
-        """What the trainer behind gets besides; the caller's own arguments win."""
-        return {}
-
-    @classmethod
-    def shown_sequences(cls, row: Row) -> list[Row]:
-        """The sequences of a row that is shown, each as a row of its own."""
-        return [row]
-
-    @classmethod
-    def show(cls, row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:
-        """A row as it is trained."""
-        return Text().join(show_row(each, tokenizer) for each in cls.shown_sequences(row))
+    examples: ExampleSet
+    stats: GenerationStats  # of the training rows
+    eval_stats: GenerationStats  # of the held-out rows with own contexts
+    row_ids: Dataset
 
     def __init__(
         self,
@@ -264,13 +132,12 @@ class Method(HeldOut, Account, Guards):
             name = str(model) if isinstance(model, str) else model.config._name_or_path
             args = self.config_class(f"{name.rstrip('/').split('/')[-1]}-{self._name}")
         args = own_configuration(self.config_class, args, method.__name__)
-        method._check_arguments(args, kwargs)
+        if faults := method.argument_faults(args, kwargs):
+            raise ConfigError(faults)
         given = given_data(train_dataset, eval_dataset, by_index=method.reads_rows_at_once(args))
         check_processes(args)
         settings = settings_of(args)  # before any trainer writes into them
         model, tokenizer = method.start(model, args, processing_class, quantization_config, peft_config)
-        if peft_config is not None:
-            peft_config = method.new_adapter(peft_config, model, tokenizer, args)
         if args.merge_adapter:
             check_mergeable(model, peft_config)
         with TakenBack(Path(args.output_dir) / EXAMPLES, active=args.process_index == 0) as prepared:
@@ -282,12 +149,13 @@ class Method(HeldOut, Account, Guards):
                 drawings = open_drawings(method, model, tokenizer, parts, args)
             whole: dict[str, Rows] = {}
             if method.reads_rows_at_once(args):
-                whole = {part: build_rows(method, part, found, tokenizer, args) for part, found in parts.items()}
+                whole = {part: rows_in_memory(method, part, found, tokenizer, args) for part, found in parts.items()}
             first = {
                 part: trainable(method, whole[part].table) if whole else placeholder_rows(method, found)
                 for part, found in parts.items()
             }
-            kwargs = {**method.trainer_arguments(model, args, uses_peft=peft_config is not None), **kwargs}
+            added = method.trainer_arguments(model, tokenizer, args, peft_config)
+            kwargs = {"peft_config": peft_config, **added, **kwargs}
             set_seed(args.seed)
             self._reading_args, self._text_of_row = copy.copy(args), formatting_func
             with args.implied():
@@ -300,7 +168,6 @@ class Method(HeldOut, Account, Guards):
                     processing_class=tokenizer,
                     callbacks=callbacks,
                     optimizers=optimizers,
-                    peft_config=peft_config,
                     **kwargs,
                 )
             show_head_bias(self.model)
@@ -314,10 +181,10 @@ class Method(HeldOut, Account, Guards):
                 for part, drawing in drawings.items():
                     fill_drawing(drawing, parts[part], args)
             whole = self._keep_rows(parts, drawings, settings)
-        self.row_ids, self.counts = whole[TRAIN].table, whole[TRAIN].counts
-        own = [rows.counts for part, rows in whole.items() if part.startswith(EVAL_OWN)]
-        self.eval_counts = {name: sum(counts[name] for counts in own) for name in method.count_names if own}
-        self.tell(len(self.row_ids))
+        self.row_ids, self.stats = whole[TRAIN].table, whole[TRAIN].stats
+        own = (rows.stats for part, rows in whole.items() if part.startswith(EVAL_OWN))
+        self.eval_stats = sum(own, start=method.stats_class())
+        self._say_what_is_trained()
 
     @classmethod
     def _examples(
@@ -353,30 +220,31 @@ class Method(HeldOut, Account, Guards):
         whole: dict[str, Rows] = {TRAIN: keep(TRAIN, parts[TRAIN], drawing=drawings.get(TRAIN))}
         self.train_dataset = self._prepare(whole[TRAIN], TRAIN)
         for part in filter(is_held_out, parts):
-            if method.evaluates_references:
+            if EVAL in method.eval_sets(self.args):
                 whole[part] = keep(part, parts[part])
             if part in drawings:
                 own = part_of(name_of(part), EVAL_OWN)
                 whole[own] = keep(own, parts[part], drawing=drawings[part])
         held_out = {part: self._prepare(rows, EVAL) for part, rows in whole.items() if part != TRAIN}
         own_rows = by_name(held_out, EVAL_OWN)
-        if method.evaluates_references:
+        if EVAL in method.eval_sets(self.args):
             self.eval_dataset, self._own_eval_dataset = by_name(held_out), own_rows
         elif own_rows is not None:
             self.eval_dataset = own_rows
         return whole
 
-    @classmethod
-    def _check_arguments(cls, args: Any, kwargs: dict[str, Any]) -> None:
-        faults: list[str] = args.faults()
-        if isinstance(args, RoundFields) and args.num_rounds > 1:
-            faults.append(
-                f"num_rounds is {args.num_rounds}, but one trainer trains one round: use the command line or "
-                "gapbridge.runs.rounds.run_rounds, which chain them"
-            )
-        faults += cls.argument_faults(args, kwargs)
-        if faults:
-            raise ConfigError(faults)
+    def _say_what_is_trained(self) -> None:
+        """Say what the round's rows are made from, now and in the logs of the training that follows."""
+        if self.is_world_process_zero():
+            round_index = self.args.round_index if isinstance(self.args, RoundFields) else 1
+            summary = self.stats.summary()
+            logger.info("round %d: %d rows%s", round_index, len(self.row_ids), f", {summary}" if summary else "")
+            if self.examples.loss_on:
+                level = logging.WARNING if LESS_THAN_TRL in self.examples.loss_on else logging.INFO
+                logger.log(level, "round %d: loss on %s", round_index, self.examples.loss_on)
+            for warning in self.stats.warnings(self.args):
+                logger.warning("round %d: %s", round_index, warning)
+        self.add_callback(LogAtStart(self.log, self.stats.metrics()))
 
     @classmethod
     def start(
@@ -401,10 +269,24 @@ class Method(HeldOut, Account, Guards):
             raise ConfigError("model_init_kwargs is for a model given by its name: this one is loaded already")
         tokenizer = tokenizer or load_tokenizer(name, args, revision)
         prepare_tokenizer(model, tokenizer, args, uses_peft=peft_config is not None or isinstance(model, PeftModel))
-        cls.prepare(model, tokenizer, args)
+        cls.setup_model(model, tokenizer, args)
         if cls.draws:
             place_for_generation(model, args)
         return model, tokenizer
+
+    def create_model_card(self, model_name: str | None = None, *args: Any, **kwargs: Any) -> None:
+        """TRL's card, and in it the method's settings, data, what was generated, and losses."""
+        super().create_model_card(model_name, *args, **kwargs)
+        if self.is_world_process_zero():
+            complete_card(
+                Path(self.args.output_dir) / "README.md",
+                self.args,
+                self.examples,
+                self.stats.summary(),
+                self.state.log_history,
+                base=self.model.config._name_or_path,
+                model_name=model_name or Path(self.args.output_dir).name,
+            )
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As in TRL's trainer, with the cache on; with `merge_adapter` the whole model, but for checkpoints.

@@ -17,7 +17,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from accelerate import PartialState
 from datasets import Dataset
@@ -32,10 +32,7 @@ from ..examples.tables import content_fingerprint, record_of
 from ..examples.tokens import stop_tokens
 from ..files import remove_empty, to_be_made
 from .config import FREE_SETTINGS
-
-
-if TYPE_CHECKING:
-    from .method import Method
+from .hooks import MethodHooks
 
 
 Opened = TypeVar("Opened")
@@ -57,14 +54,14 @@ def settings_of(args: Any) -> dict[str, Any]:
 
 
 def shared_identity(
-    method: type[Method], tokenizer: PreTrainedTokenizerBase, settings: Mapping[str, Any]
+    method: type[MethodHooks], tokenizer: PreTrainedTokenizerBase, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What determines the tables of all parts. A large tokenizer takes a while to hash: once for all of them."""
     return {"method": method_name(method), "tokenizer": tokenizer_fingerprint(tokenizer), "settings": settings}
 
 
 def reading_identity(
-    method: type[Method], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None, args: Any
+    method: type[MethodHooks], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None, args: Any
 ) -> dict[str, Any]:
     """What examples depend on besides the data."""
     shared = shared_identity(method, tokenizer, settings_of(args))
@@ -98,7 +95,7 @@ def make_once(path: Path, args: Any, make: Callable[[], None], open_it: Callable
 
 
 def read_once(
-    method: type[Method],
+    method: type[MethodHooks],
     directory: Path,
     part: str,
     dataset: Dataset,
@@ -125,7 +122,7 @@ def read_once(
     )
 
 
-def method_name(method: type[Method]) -> str:
+def method_name(method: type[MethodHooks]) -> str:
     return f"{method.__module__}.{method.__qualname__}"
 
 

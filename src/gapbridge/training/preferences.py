@@ -11,13 +11,14 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from datasets import Dataset, Features, List, Value
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
+from rich.text import Text
 from torch import Tensor
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from trl import DPOTrainer
 
 from ..decoding.mode import is_sharded
@@ -25,7 +26,7 @@ from .arguments import named_arguments
 from .building import Rows, trainable
 from .evaluation import LOSS
 from .method import Method
-from .rows import Row, masked_row
+from .rows import Row, masked_row, show_row
 
 
 PAIR_FEATURES = Features(
@@ -61,6 +62,18 @@ def pair_row(
     }
 
 
+def show_pair(row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:
+    """Both sequences of a pair as they are trained, the chosen one first; marks as in `show_row`."""
+    text = Text()
+    for name in ("chosen", "rejected"):
+        answer = row[f"{name}_ids"]
+        shown = masked_row(row["prompt_ids"], answer)
+        own = row["drawn"] if name == "rejected" else [False] * len(answer)
+        drawn = [*[False] * len(row["prompt_ids"]), *own]
+        text.append_text(show_row({"id": f"{row['id']}, {name}", **shown, "drawn": drawn}, tokenizer))
+    return text
+
+
 class PreferenceMethod(Method):
     """A method on pairs of answers, before TRL's `DPOTrainer`.
 
@@ -74,14 +87,7 @@ class PreferenceMethod(Method):
     """
 
     degenerate: ClassVar[dict[str, Any]] = {"beta": 0.0}  # the loss is log 2 whatever the weights
-    degenerate_case: ClassVar[Literal["supervised", "unchanged"]] = "unchanged"
     row_features = PAIR_FEATURES
-    trained_columns = ("prompt_ids", "chosen_ids", "rejected_ids")
-
-    evaluated_figures = (
-        "entropy", "mean_token_accuracy", "num_tokens", "logits/chosen", "logits/rejected", "logps/chosen",
-        "logps/rejected", "rewards/accuracies", "rewards/chosen", "rewards/margins", "rewards/rejected",
-    )  # fmt: skip
 
     __signature__ = inspect.signature(DPOTrainer)
 
@@ -95,15 +101,8 @@ class PreferenceMethod(Method):
         super().__init__(model, **named)
 
     @classmethod
-    def shown_sequences(cls, row: Row) -> list[Row]:
-        """The chosen completion first."""
-        found = []
-        for name in ("chosen", "rejected"):
-            answer = row[f"{name}_ids"]
-            own = row["drawn"] if name == "rejected" else [False] * len(answer)
-            drawn = [*[False] * len(row["prompt_ids"]), *own]
-            found.append({"id": f"{row['id']}, {name}", **masked_row(row["prompt_ids"], answer), "drawn": drawn})
-        return found
+    def show(cls, row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:
+        return show_pair(row, tokenizer)
 
     @classmethod
     def tokens_of(cls, row: dict[str, Any]) -> list[list[int]]:
@@ -114,13 +113,23 @@ class PreferenceMethod(Method):
         return super().step_passes(args) + 1  # the reference model's
 
     @classmethod
-    def argument_faults(cls, args: Any, given: dict[str, Any]) -> list[str]:
-        return []
+    def figures_of(cls, args: Any) -> tuple[str, ...]:
+        return (
+            *super().figures_of(args), "logits/chosen", "logits/rejected", "logps/chosen", "logps/rejected",
+            "rewards/accuracies", "rewards/chosen", "rewards/margins", "rewards/rejected",
+        )  # fmt: skip
 
     @classmethod
-    def trainer_arguments(cls, model: PreTrainedModel | PeftModel, args: Any, *, uses_peft: bool) -> dict[str, Any]:
+    def trainer_arguments(
+        cls,
+        model: PreTrainedModel | PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        args: Any,
+        peft_config: PeftConfig | None,
+    ) -> dict[str, Any]:
         # What is sharded cannot be copied: TRL loads it again, sharded. Precomputed log-probabilities need no copy.
-        if uses_peft or isinstance(model, PeftModel) or args.precompute_ref_log_probs or is_sharded(model):
+        adapted = peft_config is not None or isinstance(model, PeftModel)
+        if adapted or args.precompute_ref_log_probs or is_sharded(model):
             return {}
         return {"ref_model": copy.deepcopy(model).requires_grad_(False)}
 
@@ -132,7 +141,7 @@ class PreferenceMethod(Method):
     def is_prepared(cls, dataset: Any) -> bool:
         """Pairs of ids are as well; TRL 1.16 prepares text only, and would miss its columns."""
         columns = dataset.column_names if isinstance(dataset, Dataset) else []
-        return super().is_prepared(dataset) or set(cls.trained_columns) <= set(columns)
+        return super().is_prepared(dataset) or set(cls.trained_columns()) <= set(columns)
 
     def evaluation_weights(self, inputs: dict[str, Tensor | Any]) -> dict[str, Tensor]:
         """The loss and rewards are means over pairs, what is said of tokens over those of the answers it is about."""

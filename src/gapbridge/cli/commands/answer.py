@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..command import BaseCommand, Call, add_amounts, add_mode, add_recipe
+from ..command import BaseCommand, Call, add_amounts, add_mode, add_recipe, add_server
 from ..parser import Parser, integer, number
 
 
@@ -23,6 +23,7 @@ class Command(BaseCommand):
             help="most tokens of an answer (default: %(default)s)")  # fmt: skip
         add("--temperature", type=number, default=0.0, metavar="T", help="0 is greedy (default: %(default)s)")
         add_amounts(parser)
+        add_server(parser)
 
     def run(self, call: Call) -> object:
         from ...answers.command import run_answer

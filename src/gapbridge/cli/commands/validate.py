@@ -1,5 +1,7 @@
 """`gapbridge validate`."""
 
+import logging
+
 from ...methods import names
 from ..command import BaseCommand, Call, add_scale
 from ..parser import Parser
@@ -21,6 +23,7 @@ class Command(BaseCommand):
         add_scale(parser, "train each recipe for two steps as well, on stand-ins for model and data: tiny")
 
     def run(self, call: Call) -> None:
+        logging.getLogger("gapbridge").setLevel(logging.WARNING)  # notes are printed below the recipe
         options = call.options
         if call.scale or options.offline:
             from ...planning.tiny_scale import run_offline

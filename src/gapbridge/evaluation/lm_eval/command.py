@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ...answers.identity import finished_record, recorded_settings
-from ...answers.session import output_directory
+from ...answers.intervals import Interval
+from ...answers.session import output_directory, print_table, short_name
 from ...contexts.hashes import FileHashes
 from ...errors import ConfigError
 from ...files import write_json_atomic
-from ...reporting.evaluations import evaluation_tables
-from ...reporting.tables import print_table
 from ...runs.directory import environment
 from .harness import evaluate_model, harness_model_args, task_files
 from .recipe import read_lm_eval_recipe
@@ -28,8 +27,11 @@ def run_lm_eval(args: argparse.Namespace, others: list[str]) -> Path:
     faults = [f"unknown option {option}" for option in others if option.startswith("--")]
     if not args.config or not args.model:
         faults.append("--task lm_eval needs --model, and --config RECIPE such as recipes/eval/general_qa.yaml")
-    if args.answers or args.judge or set(args.mode) - {"direct"}:
-        faults.append("--task lm_eval takes none of --answers, --judge and --mode: the harness asks and grades")
+    if args.answers or args.judge or args.vllm_server_base_url or set(args.mode) - {"direct"}:
+        faults.append(
+            "--task lm_eval takes none of --answers, --judge, --mode and --vllm_server_base_url: the harness asks and "
+            "grades"
+        )
     if faults:
         raise ConfigError([f"command line: {fault}" for fault in faults])
     recipe = read_lm_eval_recipe(args.config, limit=args.limit)
@@ -37,7 +39,7 @@ def run_lm_eval(args: argparse.Namespace, others: list[str]) -> Path:
     hashes = FileHashes.of_record(path)
     settings = recorded_settings(args, others, [*args.model, *task_files(recipe)], hashes) | {"recipe": asdict(recipe)}
     if path.exists():
-        _show(finished_record(path, settings))
+        show(finished_record(path, settings))
         print(f"{path}: this evaluation is complete; remove the file to do it again")
         return path
     model_args = {model: harness_model_args(model, recipe.model_args) for model in args.model}
@@ -48,11 +50,17 @@ def run_lm_eval(args: argparse.Namespace, others: list[str]) -> Path:
     ]
     record = {"task": "lm_eval", "settings": settings, "environment": environment(), "results": results}
     write_json_atomic(path, {**record, "files": hashes.record()})
-    _show(record)
+    show(record)
     print(f"figures: {path}")
     return path
 
 
-def _show(record: dict[str, Any]) -> None:
-    for table in evaluation_tables(record):
-        print_table(table)
+def show(record: dict[str, Any]) -> None:
+    """Print an evaluation's table."""
+    names, rows = [row["model"] for row in record["results"]], []
+    for row in record["results"]:
+        known = row["low"] is not None
+        value = str(Interval(row["value"], row["low"], row["high"])) if known else f"{row['value']:.4g}"
+        rows.append((short_name(row["model"], names), row["task"], row["metric"], row["num_fewshot"], value, row["n"]))
+    head = ("model", "task", "metric", "shots", "value", "examples")
+    print_table("lm-evaluation-harness, 95 % intervals", head, rows, texts=3)

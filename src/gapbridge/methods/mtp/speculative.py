@@ -90,8 +90,11 @@ def speculative_answers(
     date: str | None = None,
     chat_template_kwargs: Sequence[Mapping[str, Any]] | None = None,
     on_finished: Callable[[int], object] | None = None,
+    complete: object = None,
 ) -> list[Draft]:
     """The direct answers once more, drafted by the heads; tells how many passes it took, and whether they are `first`.
+
+    `complete` is not asked: a server knows nothing of the heads.
 
     Raises:
         ConfigError: the model has no heads.

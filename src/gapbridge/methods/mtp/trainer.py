@@ -34,7 +34,8 @@ from ...decoding.future_heads import (
     saved_heads,
 )
 from ...errors import ConfigError
-from ...training.method import AnswerMode, Method
+from ...training.answer_mode import AnswerMode
+from ...training.method import Method
 from ...training.ratios import Ratios
 from .config import MTPFields
 from .losses import HeadLoss, future_targets, losses_at_once, losses_in_sequence
@@ -194,6 +195,7 @@ class MTPTrainer(Method, FutureSFTTrainer):
             options={},
             settings=lambda args: {},
             answer=speculative_answers,
+            through_server=False,
             any_model=False,
         )
     }
@@ -210,7 +212,7 @@ class MTPTrainer(Method, FutureSFTTrainer):
         return ("zero3", "fsdp") if args.num_future_tokens > 1 else ()
 
     @classmethod
-    def prepare(cls, model: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase, args: MTPConfig) -> None:
+    def setup_model(cls, model: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase, args: MTPConfig) -> None:
         """Heads 2 to n: those that lie beside the model, or new ones."""
         if model is None or isinstance(model, PeftModel) or args.num_future_tokens == 1:
             return
@@ -245,7 +247,7 @@ def _check(model: PreTrainedModel | PeftModel, peft_config: PeftConfig | None, g
             "the run that made it), and start from the whole model"
         )
     elif heads_of(model) is None:
-        faults.append("num_future_tokens: the model has no heads: call MTPTrainer.prepare(model, tokenizer, args)")
+        faults.append("num_future_tokens: the model has no heads: call MTPTrainer.setup_model(model, tokenizer, args)")
     if peft_config is not None and peft_config.is_prompt_learning:
         faults.append(
             f"num_future_tokens: an adapter of type {peft_config.peft_type.value} moves the labels; use LoRA"

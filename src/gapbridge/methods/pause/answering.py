@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -149,12 +150,14 @@ def paused_answers(
     date: str | None = None,
     chat_template_kwargs: Sequence[Mapping[str, Any]] | None = None,
     on_finished: Callable[[int], object] | None = None,
+    complete: Callable[..., list[Draft]] | None = None,
 ) -> list[Draft]:
     """The answers after `settings["num_pause_tokens"]` pauses, in the place of those that `prompts` end with.
 
     Args:
         prompts: token ids, as `build_examples` gives them: with the pauses of training.
         first: the answers to them; with as many pauses these are the answers.
+        complete: what generates, `draft_answers` without its model; by default it is that, with `model`.
 
     Raises:
         ConfigError: the tokenizer has no pause token, or the number is none.
@@ -165,8 +168,7 @@ def paused_answers(
             on_finished(len(first))
         return list(first)
     pauses = _pause_ids(tokenizer, count)
-    return draft_answers(
-        model,
+    return (complete or partial(draft_answers, model))(
         [[*prompt[: len(prompt) - known.count], *pauses] for prompt in prompts],
         ids=ids,
         max_completion_length=max_completion_length,

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
-from ...examples.example import ExampleSet
+from ...examples.example import IGNORE, ExampleSet
 from ...examples.pauses import Pauses, pause_id, record_pauses, recorded_pauses
-from ...training.building import Pairs
-from ...training.method import AnswerMode, Counts, Method
-from ...training.rows import IGNORE, Row, reference_row
+from ...training.answer_mode import AnswerMode
+from ...training.hooks import Built, Pairs
+from ...training.method import Method
+from ...training.rows import Row, reference_row
 from .answering import paused_answers
 from .config import PauseFields
 from .paper import GOYAL_2024
 from .pause_token import add_pauses, trains_pause
 from .rows import cut_row, mask_pauses, with_random_pauses
+from .stats import PauseStats
 
 
 @dataclass
@@ -33,16 +35,15 @@ class PauseTrainer(Method, SFTTrainer):
     on computing, and learns everything but to write them.
 
     It takes what [`~trl.SFTTrainer`] takes, with a [`PauseConfig`]; see [`~gapbridge.training.method.Method`] for the
-    arguments. Model and tokenizer get the token in place, and with `peft_config` the adapter trains its rows. `counts`
-    holds the `rows`, their `pauses`, and for random placement in how many rows there is no room for all of them
-    (`short`), how many pauses are `missing` there, and how many rows are `cut` to `max_length` with them.
+    arguments. Model and tokenizer get the token in place, and with `peft_config` the adapter trains its rows. `stats`
+    holds [`~gapbridge.methods.pause.stats.PauseStats`].
     """
 
     _tag_names = ["trl", "pause", "gapbridge"]
     _name = "Pause"
     _paper = GOYAL_2024
     config_class = PauseConfig
-    count_names = ("rows", "pauses", "short", "missing", "cut")
+    stats_class = PauseStats
     degenerate = {"num_pause_tokens": 0}
     answer_modes = {
         "paused": AnswerMode(
@@ -55,7 +56,7 @@ class PauseTrainer(Method, SFTTrainer):
     }
 
     @classmethod
-    def prepare(cls, model: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase, args: PauseConfig) -> None:
+    def setup_model(cls, model: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase, args: PauseConfig) -> None:
         """Add the pause token to tokenizer and model; without pauses add nothing."""
         known = recorded_pauses(tokenizer)
         if args.has_pauses:
@@ -71,69 +72,50 @@ class PauseTrainer(Method, SFTTrainer):
         return ("zero3",) if args.has_pauses and not known else ()
 
     @classmethod
-    def new_adapter(
+    def trainer_arguments(
         cls,
-        config: PeftConfig,
         model: PreTrainedModel | PeftModel,
         tokenizer: PreTrainedTokenizerBase,
         args: PauseConfig,
-    ) -> PeftConfig:
-        return trains_pause(config, model, tokenizer)
+        peft_config: PeftConfig | None,
+    ) -> dict[str, Any]:
+        """A new adapter trains the token's rows, too."""
+        return {} if peft_config is None else {"peft_config": trains_pause(peft_config, model, tokenizer)}
 
     @classmethod
-    def rows(
+    def build_rows(
         cls,
         pairs: Pairs,
         examples: ExampleSet,
         tokenizer: PreTrainedTokenizerBase,
         args: PauseConfig,
-        counts: Counts,
         *,
         evaluation: bool = False,
-    ) -> Iterator[Row]:
+    ) -> Built:
         """A row an example: pauses stand after its prompt already, or are put at random places."""
         pause = pause_id(tokenizer)
         for example, _ in pairs:
-            row = reference_row(example)
+            row, stats = reference_row(example), PauseStats(rows=1)
             if pause is not None:
                 if args.at_random:
-                    limit = args.row_limit("eval" if evaluation else "train")
-                    row = cls._at_random(row, pause, args, limit, counts)
+                    row, placed = _at_random(row, pause, args)
+                    stats += placed
                 mask_pauses(row, pause)
-                counts["pauses"] += row["input_ids"].count(pause)
-            counts["rows"] += 1
-            yield row
-
-    @staticmethod
-    def _at_random(row: Row, pause: int, args: PauseConfig, limit: int | None, counts: Counts) -> Row:
-        """The row with its share of pauses; where they leave no room it is cut, or has fewer of them."""
-        length = len(row["input_ids"])
-        wanted = round(args.pause_fraction * length)
-        room = wanted if limit is None else min(wanted, limit - length)
-        if limit is not None and room < wanted and args.truncate_long_rows:
-            cut = cut_row(with_random_pauses(row, pause, wanted, args.seed), limit)
-            if any(label != IGNORE for label in cut["labels"]):
-                counts["cut"] += 1
-                return cut
-        counts["short"] += room < wanted
-        counts["missing"] += wanted - room
-        return with_random_pauses(row, pause, room, args.seed)
-
-    @classmethod
-    def describe(cls, counts: Counts) -> str:
-        short = f", {counts['short']} rows without room for all" if counts["short"] else ""
-        cut = f", {counts['cut']} rows cut with them" if counts["cut"] else ""
-        return f"{counts['pauses']} pauses in {counts['rows']} rows{short}{cut}"
-
-    @classmethod
-    def warnings(cls, counts: Counts, args: PauseConfig) -> list[str]:
-        if counts["missing"] <= counts["pauses"]:
-            return []
-        return [
-            f"only {counts['pauses']} of {counts['pauses'] + counts['missing']} pauses have room within max_length "
-            f"{args.max_length}, so that this is nearly SFT. Set truncate_long_rows: true, which cuts rows as the "
-            "paper does, or raise max_length"
-        ]
+                stats += PauseStats(pauses=row["input_ids"].count(pause))
+            yield [row], stats
 
 
 METHOD = PauseTrainer
+
+
+def _at_random(row: Row, pause: int, args: PauseConfig) -> tuple[Row, PauseStats]:
+    """The row with its share of pauses; where they leave no room it is cut, or has fewer of them."""
+    length, limit = len(row["input_ids"]), args.row_limit()
+    wanted = round(args.pause_fraction * length)
+    room = wanted if limit is None else min(wanted, limit - length)
+    if limit is not None and room < wanted and args.truncate_long_rows:
+        cut = cut_row(with_random_pauses(row, pause, wanted, args.seed), limit)
+        if any(label != IGNORE for label in cut["labels"]):
+            return cut, PauseStats(cut=1)
+    row = with_random_pauses(row, pause, room, args.seed)
+    return row, PauseStats(short=room < wanted, missing=wanted - room)

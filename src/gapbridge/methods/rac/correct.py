@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -57,9 +58,9 @@ def correct(
     if not prompts:
         return []
     if conversational is None:
-        conversational = not isinstance(prompts[0], str) and tokenizer.chat_template is not None
+        conversational = is_conversational(tokenizer, prompts)
     template = ChatTemplate(tokenizer, date=date, arguments=chat_template_kwargs or {})
-    token_ids = [_prompt_ids(template, prompt) for prompt in prompts]
+    token_ids = [prompt_ids(template, prompt) for prompt in prompts]
     shared: dict[str, Any] = {
         "ids": list(range(len(prompts))) if ids is None else ids,
         "max_completion_length": max_completion_length,
@@ -83,7 +84,7 @@ def correct(
             on_finished=bar.update,
             **shared,
         )
-    return [Correction(_text(tokenizer, a), _text(tokenizer, b)) for a, b in zip(first, corrected, strict=True)]
+    return as_text(tokenizer, first, corrected)
 
 
 def corrected_answers(
@@ -100,6 +101,7 @@ def corrected_answers(
     date: str | None = None,
     chat_template_kwargs: Sequence[Mapping[str, Any]] | None = None,
     on_finished: Callable[[int], object] | None = None,
+    complete: Callable[..., list[Draft]] | None = None,
 ) -> list[Draft]:
     """The answers that follow `first` and the request `settings["correction_prompt"]`, as token ids.
 
@@ -108,19 +110,24 @@ def corrected_answers(
         conversational: whether the request is a chat turn, or else a paragraph of text.
         date: as `build_examples` takes it.
         chat_template_kwargs: the arguments of the chat template for each prompt.
+        complete: what generates, `draft_answers` without its model; by default it is that, with `model`.
 
     Raises:
         ConfigError: the chat template cannot carry a correction, or an option lies outside its range.
         DataError: the prompts cannot be used.
     """
     stops = stop_tokens(tokenizer, model)
-    layouts = Layouts(tokenizer, settings["correction_prompt"], stops, conversational=conversational, date=date)
-    contexts = []
-    for x, draft, arguments in zip(prompts, first, chat_template_kwargs or [{}] * len(first), strict=True):
-        closing, cue = layouts.of(arguments)
-        contexts.append([*x, *draft_in_context(draft, conversational=conversational, eos_token_id=closing), *cue])
-    return draft_answers(
-        model,
+    contexts = correction_contexts(
+        tokenizer,
+        prompts,
+        first,
+        stops,
+        correction_prompt=settings["correction_prompt"],
+        conversational=conversational,
+        date=date,
+        chat_template_kwargs=chat_template_kwargs,
+    )
+    return (complete or partial(draft_answers, model))(
         contexts,
         ids=ids,
         max_completion_length=max_completion_length,
@@ -131,10 +138,48 @@ def corrected_answers(
     )
 
 
-def _prompt_ids(template: ChatTemplate, prompt: str | list[Any]) -> list[int]:
+def correction_contexts(
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    first: Sequence[Draft],
+    stops: Sequence[int],
+    *,
+    correction_prompt: str,
+    conversational: bool,
+    date: str | None = None,
+    chat_template_kwargs: Sequence[Mapping[str, Any]] | None = None,
+) -> list[list[int]]:
+    """The token ids x ⊕ ŷ ⊕ cue of each prompt, behind which the corrected completion starts.
+
+    Args:
+        prompts, conversational, date, chat_template_kwargs: as for `corrected_answers`.
+        first: the completions ŷ. stops: the ids that end one.
+
+    Raises:
+        ConfigError: the chat template cannot carry a correction.
+    """
+    layouts = Layouts(tokenizer, correction_prompt, stops, conversational=conversational, date=date)
+    contexts = []
+    for x, draft, arguments in zip(prompts, first, chat_template_kwargs or [{}] * len(first), strict=True):
+        closing, cue = layouts.of(arguments)
+        contexts.append([*x, *draft_in_context(draft, conversational=conversational, eos_token_id=closing), *cue])
+    return contexts
+
+
+def is_conversational(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Any]) -> bool:
+    """Whether the request is a chat turn: unless the prompts are strings, where the tokenizer has a chat template."""
+    return not isinstance(prompts[0], str) and tokenizer.chat_template is not None
+
+
+def prompt_ids(template: ChatTemplate, prompt: str | list[Any]) -> list[int]:
+    """The token ids of a prompt, which end where the completion starts, pauses of the tokenizer included."""
     ids = template.prompt_ids(prompt)
     return ids if ids == list(prompt) else [*ids, *pauses_after_prompt(template.tokenizer)]
 
 
-def _text(tokenizer: PreTrainedTokenizerBase, draft: Draft) -> str:
-    return str(tokenizer.decode(draft.tokens, skip_special_tokens=True))
+def as_text(
+    tokenizer: PreTrainedTokenizerBase, first: Sequence[Draft], corrected: Sequence[Draft]
+) -> list[Correction]:
+    """Both completions of each prompt, decoded."""
+    texts = [[str(tokenizer.decode(one.tokens, skip_special_tokens=True)) for one in of] for of in (first, corrected)]
+    return [Correction(*both) for both in zip(*texts, strict=True)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,17 +12,18 @@ from trl import SFTConfig, SFTTrainer
 from ...contexts.drafts import drafted_contexts
 from ...contexts.fill import Contexts
 from ...decoding import Draft
-from ...errors import DataError
 from ...examples.example import ExampleSet
 from ...examples.forms import require_prompts
 from ...examples.lots import lot
-from ...training.building import Pairs
+from ...training.answer_mode import AnswerMode
 from ...training.citations import CEN_2025
-from ...training.method import AnswerMode, Counts, Method
+from ...training.hooks import Built, Pairs
+from ...training.method import Method
 from ...training.rows import Row, reference_row
 from .config import CORRECTION_PROMPT, RACFields
 from .correct import corrected_answers
 from .rows import Layouts, draft_in_context, rac_row
+from .stats import RACStats
 
 
 @dataclass
@@ -43,8 +43,7 @@ class RACTrainer(Method, SFTTrainer):
 
     It takes what [`~trl.SFTTrainer`] takes, with a [`RACConfig`]; see [`~gapbridge.training.method.Method`] for the
     arguments. `eval_loss` is the loss of the first answer (prompt → reference), `eval_own_loss` that of the correction
-    (prompt, own draft, request → reference). `counts` holds the `drafts` used, how many were `capped` at the length
-    limit, `equal` to the reference or `too_long` for `max_length` (left out), and the `plain_rows`.
+    (prompt, own draft, request → reference). `stats` holds [`~gapbridge.methods.rac.stats.RACStats`].
     """
 
     _tag_names = ["trl", "rac", "gapbridge"]
@@ -52,7 +51,7 @@ class RACTrainer(Method, SFTTrainer):
     _paper = CEN_2025
     config_class = RACConfig
     draws = True
-    count_names = ("drafts", "capped", "equal", "too_long", "plain_rows")
+    stats_class = RACStats
     degenerate = {"reference_rows": 1.0}
     answer_modes = {
         "corrected": AnswerMode(
@@ -71,92 +70,54 @@ class RACTrainer(Method, SFTTrainer):
         return examples.by_turn(examples.stops)
 
     @classmethod
-    def check(cls, tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: RACConfig) -> None:
-        layouts = _layouts(tokenizer, examples, args)
-        for arguments in examples.table.unique("arguments"):
-            layouts.of(examples.arguments_of(arguments))
-
-    @classmethod
-    def contexts(
+    def generation_spec(
         cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: RACConfig
     ) -> Contexts | None:
+        layouts = _layouts(tokenizer, examples, args)
+        for arguments in examples.table.unique("arguments"):
+            layouts.of(examples.arguments_of(arguments))  # refuses a template that cannot carry a draft
         if args.reference_rows == 1:
             return None  # every row is plain
         return drafted_contexts("rac", model, tokenizer, args)
 
     @classmethod
-    def rows(
+    def build_rows(
         cls,
         pairs: Pairs,
         examples: ExampleSet,
         tokenizer: PreTrainedTokenizerBase,
         args: RACConfig,
-        counts: Counts,
         *,
         evaluation: bool = False,
-    ) -> Iterator[Row]:
+    ) -> Built:
         """Correction rows, and the share `reference_rows` of plain rows beside them; in evaluation corrections alone.
 
         With N examples and a share s there are N·min(1, s / (1-s)) plain rows and N·min(1, (1-s) / s) correction rows,
         chosen by a hash of the ids; a share above one half leaves out correction rows.
-
-        Raises:
-            DataError: no correction row fits into `max_length`.
         """
         share = 0.0 if evaluation else args.reference_rows
         plain_share = min(1.0, share / (1 - share)) if share < 1 else 1.0
         correction_share = min(1.0, (1 - share) / share) if share else 1.0
         layouts = _layouts(tokenizer, examples, args)
         for example, record in pairs:
+            rows: list[Row] = []
+            stats = RACStats()
             if lot(example.id, args.seed, "correction") < correction_share:
                 draft = Draft(record["tokens"], record["finished"])
                 closing, cue = layouts.of(examples.arguments_of(example.arguments))
                 own = draft_in_context(draft, conversational=examples.conversational, eos_token_id=closing)
                 row = rac_row(example.asked, own, cue, example.reference, example.trailer)
-                counts["drafts"] += 1
-                counts["capped"] += not draft.finished
-                counts["equal"] += draft.tokens == example.reference
-                if args.max_length is None or len(row["input_ids"]) <= args.max_length:
+                too_long = args.max_length is not None and len(row["input_ids"]) > args.max_length
+                if not too_long:
                     start, end = len(example.asked), len(example.asked) + len(own)
                     drawn = [start <= at < end for at in range(len(row["input_ids"]))]
-                    yield {"id": example.id, **row, "drawn": drawn}
-                else:
-                    counts["too_long"] += 1
+                    rows.append({"id": example.id, **row, "drawn": drawn})
+                equal = draft.tokens == example.reference
+                stats = RACStats(drafts=1, capped=not draft.finished, equal=equal, too_long=too_long)
             if lot(example.id, args.seed, "plain") < plain_share:
-                counts["plain_rows"] += 1
-                yield reference_row(example)
-        if correction_share and counts["drafts"] == counts["too_long"]:
-            raise DataError(
-                f"{examples.source}: none of {counts['drafts']} correction rows fits into max_length "
-                f"{args.max_length}: a row holds prompt, draft, request and answer. Raise max_length or lower "
-                "max_draft_length"
-            )
-
-    @classmethod
-    def logged(cls, counts: Counts) -> dict[str, float]:
-        drafts = counts["drafts"]
-        shares = {f"contexts/{name}_share": counts[name] / max(1, drafts) for name in ("capped", "equal", "too_long")}
-        return {"contexts/drafts": drafts, **shares, "contexts/plain_rows": counts["plain_rows"]}
-
-    @classmethod
-    def warnings(cls, counts: Counts, args: RACConfig) -> list[str]:
-        found = []
-        for name, what in (
-            ("capped", f"were cut at max_draft_length ({args.max_draft_length} tokens): raise it"),
-            ("too_long", f"make a row longer than max_length ({args.max_length}) and are left out: raise it"),
-        ):
-            if counts[name]:
-                share = f"{100 * counts[name] / counts['drafts']:.3g} %"
-                found.append(f"{counts[name]} of {counts['drafts']} drafts ({share}) {what}")
-        return found
-
-    @classmethod
-    def describe(cls, counts: Counts) -> str:
-        return (
-            f"{counts['drafts']} drafts ({counts['capped']} at the length cap, {counts['equal']} equal to the "
-            f"reference, {counts['too_long']} left out because the row would be longer than max_length), "
-            f"{counts['plain_rows']} plain rows"
-        )
+                rows.append(reference_row(example))
+                stats += RACStats(plain_rows=1)
+            yield rows, stats
 
 
 METHOD = RACTrainer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,17 @@ from ...contexts.drafts import SCHEMA, drafted_contexts
 from ...contexts.fill import Contexts
 from ...contexts.store import ContextStore
 from ...decoding import Draft
-from ...errors import DataError, StoreError
+from ...errors import StoreError
 from ...examples.example import Example, ExampleSet
 from ...examples.forms import require_prompts
-from ...training.account import Counts
-from ...training.building import Pairs
+from ...training.arguments import EVAL_OWN
+from ...training.hooks import Built, Pairs
 from ...training.preferences import PreferenceMethod
 from ...training.rows import Row
 from .config import SPINFields
 from .paper import CHEN_2024
 from .rows import spin_pair
+from .stats import SPINStats
 
 
 @dataclass
@@ -40,9 +41,7 @@ class SPINTrainer(PreferenceMethod, DPOTrainer):
 
     It takes what [`~trl.SFTTrainer`] takes, prompts and reference answers, with a [`SPINConfig`]; see
     [`~gapbridge.training.method.Method`] for the arguments. `eval_loss` is the loss on held-out pairs, whose drafts
-    are those of the round's starting weights. `counts` holds the `drafts`, how many of them are of the
-    `previous_round`, were `capped` at the length limit, `equal` to the reference (left out) or `too_long` for
-    `max_length` (left out).
+    are those of the round's starting weights. `stats` holds [`~gapbridge.methods.spin.stats.SPINStats`].
     """
 
     _tag_names = ["trl", "spin", "gapbridge"]
@@ -50,8 +49,7 @@ class SPINTrainer(PreferenceMethod, DPOTrainer):
     _paper = CHEN_2024
     config_class = SPINConfig
     draws = True
-    count_names = ("drafts", "previous_round", "capped", "equal", "too_long")
-    evaluates_references = False
+    stats_class = SPINStats
 
     @classmethod
     def read(cls, *args: Any, **kwargs: Any) -> ExampleSet:
@@ -68,16 +66,12 @@ class SPINTrainer(PreferenceMethod, DPOTrainer):
         return faults
 
     @classmethod
-    def contexts(
+    def generation_spec(
         cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: SPINConfig
     ) -> Contexts:
-        _previous_store(args)  # refused before anything is drawn
-        return drafted_contexts("spin", model, tokenizer, args)
-
-    @classmethod
-    def row_sources(cls, args: SPINConfig) -> list[Path]:
-        previous = _previous_store(args)
-        return [] if previous is None else [previous.manifest_path]
+        previous = _previous_store(args)  # refused before anything is drawn
+        contexts = drafted_contexts("spin", model, tokenizer, args)
+        return contexts if previous is None else replace(contexts, sources=(previous.manifest_path,))
 
     @classmethod
     def plain_row(cls, example: Example) -> Row:
@@ -85,62 +79,48 @@ class SPINTrainer(PreferenceMethod, DPOTrainer):
         return spin_pair(example.id, example, Draft(example.reference, True))
 
     @classmethod
-    def rows(
+    def build_rows(
         cls,
         pairs: Pairs,
         examples: ExampleSet,
         tokenizer: PreTrainedTokenizerBase,
         args: SPINConfig,
-        counts: Counts,
         *,
         evaluation: bool = False,
-    ) -> Iterator[Row]:
+    ) -> Built:
         """A pair for each draft that differs from the reference and fits into `max_length`, and behind it that of the
         round before.
 
         Raises:
-            DataError: no pair is left. StoreError: the round before drafted other examples.
+            StoreError: the round before drafted other examples.
         """
         previous = None if evaluation else _previous_store(args)
         for (example, record), earlier in zip(pairs, _records(previous, examples), strict=False):
-            found = [(example.id, record)]
+            row, stats = _pair(example.id, example, record, args)
+            rows = [row] if row else []
             if earlier is not None:
-                found.append((f"{example.id} (round {args.round_index - 1})", earlier))
-                counts["previous_round"] += 1
-            for row_id, drawn in found:
-                draft = Draft(drawn["tokens"], drawn["finished"])
-                row = spin_pair(row_id, example, draft)
-                longest = len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
-                equal = row["chosen_ids"] == row["rejected_ids"]
-                too_long = args.max_length is not None and longest > args.max_length
-                counts["drafts"] += 1
-                counts["capped"] += not draft.finished
-                counts["equal"] += equal
-                counts["too_long"] += too_long and not equal
-                if not equal and not too_long:
-                    yield row
-        if counts["drafts"] == counts["equal"] + counts["too_long"]:
-            raise DataError(
-                f"{examples.source}: none of {counts['drafts']} drafts makes a pair: {counts['equal']} equal the "
-                f"reference, {counts['too_long']} do not fit into max_length {args.max_length}. Raise max_length, "
-                "lower max_draft_length, or stop here: a model that writes the references has nothing to learn from "
-                "SPIN"
-            )
+                row, before = _pair(f"{example.id} (round {args.round_index - 1})", example, earlier, args)
+                rows += [row] if row else []
+                stats += before + SPINStats(previous_round=1)
+            yield rows, stats
 
     @classmethod
-    def evaluates_own_contexts(cls, args: Any) -> bool:
-        return True
-
-    @classmethod
-    def describe(cls, counts: Counts) -> str:
-        return (
-            f"{counts['drafts']} drafts ({counts['previous_round']} of the round before, {counts['capped']} at the "
-            f"length cap; left out: {counts['equal']} equal to the reference, {counts['too_long']} longer than "
-            "max_length)"
-        )
+    def eval_sets(cls, args: Any) -> tuple[str, ...]:
+        return (EVAL_OWN,)
 
 
 METHOD = SPINTrainer
+
+
+def _pair(row_id: str, example: Example, record: dict[str, Any], args: SPINConfig) -> tuple[Row | None, SPINStats]:
+    """The pair of a draft, None where it teaches nothing or does not fit."""
+    draft = Draft(record["tokens"], record["finished"])
+    row = spin_pair(row_id, example, draft)
+    longest = len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
+    equal = row["chosen_ids"] == row["rejected_ids"]
+    too_long = not equal and args.max_length is not None and longest > args.max_length
+    stats = SPINStats(drafts=1, capped=not draft.finished, equal=equal, too_long=too_long)
+    return None if equal or too_long else row, stats
 
 
 def _previous_store(args: SPINConfig) -> ContextStore | None:

@@ -46,7 +46,7 @@ def take_sample(job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizer
     count = min(SAMPLED, len(examples))
     some: Any = replace(examples, table=examples.table.select(range(count)))
     drawn: list[int] = []
-    contexts = job.method.contexts(model, tokenizer, some, args)
+    contexts = job.method.generation_spec(model, tokenizer, some, args)
     started = time.perf_counter()
     rows, _ = first_rows(job.method, some, tokenizer, args, contexts and _counted(contexts, drawn), _ALL)
     seconds = time.perf_counter() - started
@@ -77,7 +77,7 @@ def _packed(load: Load, lengths: list[int], args: Any) -> Load:
 
 def sequences_of(job: Job, row: Row) -> list[list[int]]:
     """The sequences that a row is in a training step: itself, or the two of a pair."""
-    return [row["input_ids"]] if "input_ids" in job.method.trained_columns else job.method.tokens_of(row)
+    return [row["input_ids"]] if "input_ids" in job.method.row_features else job.method.tokens_of(row)
 
 
 def _counted(contexts: Contexts, drawn: list[int]) -> Contexts:

@@ -1,0 +1,238 @@
+"""The decoding loop of free-running answers: each row ends by itself, and its place is taken by the next example.
+
+The slot cache lets every row of a batch stand at another position, so a finished row need not wait for the longest of
+its batch. Keyed noise makes an example's answer independent of the rows that are decoded with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from .compiled import CompiledStep, CompiledSteps
+from .full_passes import logits_of_rows
+from .limits import PassLimits
+from .passes import SlotRunner
+from .sampling import KeyedSampler
+from .slot_cache import SlotCache
+
+
+_REFILL_SHARE = 8  # places are refilled together, once an eighth of the batch is free: single prompts make thin passes
+PROMPT_COLUMNS = 512  # of prompts in one pass
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A draft's `tokens`, and whether it `finished`: with a stop token, its last, rather than at the length cap."""
+
+    tokens: list[int]
+    finished: bool
+
+
+class Drafter:
+    """The decoding loop's state that does not change: what to answer, and how tokens are drawn."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[Sequence[int]],
+        keys: Tensor,
+        sampler: KeyedSampler,
+        max_completion_length: int,
+        stop_tokens: Sequence[int],
+    ) -> None:
+        self.model, self.prompts, self.sampler = model, prompts, sampler
+        self.keys = keys.to(model.device)
+        self.limit = max_completion_length
+        self.stops = torch.tensor(sorted(set(stop_tokens)), dtype=torch.int64, device=model.device)
+        self.drafts: list[Draft | None] = [None] * len(prompts)
+        self.margin = 0  # how many tokens a pass may write behind an answer's end
+        self.steps: CompiledSteps | None = None  # where passes that draw one token a row are compiled
+        self._step: CompiledStep | None = None
+
+    def with_slots(
+        self, runner: SlotRunner, order: list[int], limits: PassLimits, on_finished: Callable[[int], object] | None
+    ) -> None:
+        """Draw all answers through the slot cache. Those under way when memory runs out begin again, fewer a pass.
+
+        Args:
+            order: the prompts, longest first.
+        """
+        while waiting := [i for i in order if self.drafts[i] is None]:
+            capacity = len(self.prompts[waiting[0]]) + self.limit
+            rows = limits.rows_of(capacity)
+            self._step = None if self.steps is None else self.steps.step(runner, rows, capacity)
+            cache = runner.new_cache(min(rows, len(waiting)), capacity) if self._step is None else self._step.cache
+            try:
+                self._fill_slots(runner, cache, waiting, limits, on_finished)
+            except RuntimeError as error:
+                if not limits.back_off(error, cache.rows, cache.capacity):
+                    raise
+
+    def _fill_slots(
+        self,
+        runner: SlotRunner,
+        cache: SlotCache,
+        waiting: list[int],
+        limits: PassLimits,
+        on_finished: Callable[[int], object] | None,
+    ) -> None:
+        """Answer the prompts `waiting`, longest first; the first `active` rows of the cache are at work.
+
+        Between two passes this holds for every active row i with c = `length[i]` tokens drawn: `answers[i, :c]` are
+        the draft's first tokens, and the cache holds the keys and values of the prompt and of the first c - 1 of them.
+        A pass either feeds the last token drawn in each active row and draws the next, or feeds the prompts of
+        newcomers, behind the active rows, and draws their first.
+        """
+        device = self.model.device
+        rows = min(limits.rows, len(waiting))  # the cache may get as many, once prompts are short
+        answers = torch.zeros(rows, self.limit + self.margin, dtype=torch.int64, device=device)
+        example = torch.zeros(rows, dtype=torch.int64, device=device)
+        start = torch.zeros(rows, dtype=torch.int64, device=device)  # prompt lengths
+        length = torch.zeros(rows, dtype=torch.int64, device=device)  # answer tokens so far
+        active, reach = 0, 0  # reach: the most tokens, of prompt and answer, in an active row
+        while active or waiting:
+            free = cache.rows - active
+            if waiting and (not active or free * _REFILL_SHARE >= cache.rows):
+                newcomers, waiting = waiting[:free], waiting[free:]
+                places = slice(active, active + len(newcomers))
+                example[places] = torch.tensor(newcomers, device=device)
+                start[places] = torch.tensor([len(self.prompts[i]) for i in newcomers], device=device)
+                answers[places, 0] = self._answer_prompts(runner, newcomers, cache, active)
+                length[places] = 1
+                active += len(newcomers)
+            else:
+                parts = (state[:active] for state in (answers, example, start, length))
+                self._draw_next(runner, cache, reach, *parts)
+
+            newest = answers[:active].gather(1, length[:active, None] - 1)[:, 0]
+            stopped = torch.isin(newest, self.stops)
+            ended = stopped | (length[:active] >= self.limit)
+            # The one wait for the device in a pass.
+            count, reach = torch.stack([ended.sum(), (start[:active] + length[:active]).max()]).tolist()
+            if not count:
+                continue
+            done = ended.nonzero().flatten()
+            self._collect(done, answers, example, length, stopped)
+            if on_finished is not None:
+                on_finished(count)
+            # The last active rows move into the emptied places.
+            active -= count
+            target = done[done < active]
+            tail = torch.arange(active, active + count, device=device)
+            source = tail[~torch.isin(tail, done)]
+            cache.move_rows(source, target)
+            for state in (answers, example, start, length):
+                state[target] = state[source]
+            self._move(source, target)
+            if waiting and self._step is None:
+                self._widen(cache, [*example[:active].tolist(), waiting[0]], active + len(waiting), limits)
+
+    def _draw_next(
+        self,
+        runner: SlotRunner,
+        cache: SlotCache,
+        reach: int,
+        answers: Tensor,
+        example: Tensor,
+        start: Tensor,
+        length: Tensor,
+    ) -> None:
+        """Draw one token or more in each of the active rows: write them into `answers` and count them in `length`."""
+        row = torch.arange(len(length), device=length.device)
+        last = answers.gather(1, length[:, None] - 1)  # [active, 1]
+        slots = (start + length - 1)[:, None]
+        if self._step is not None:
+            logits = self._step.logits(last, slots)
+        else:
+            visible = min(reach, cache.capacity)
+            logits = runner.logits(last, slots, cache, (row, torch.zeros_like(row)), visible=visible)
+        drawn = self.sampler(logits, self.keys[example], length)
+        answers.scatter_(1, length[:, None], drawn[:, None])
+        length += 1
+
+    def _move(self, source: Tensor, target: Tensor) -> None:
+        """Take what is kept of the rows `source` over to the rows `target`."""
+
+    def _begin(self, runner: SlotRunner, rows: Tensor, at: tuple[Tensor, Tensor], examples: Tensor) -> None:
+        """The rows `rows` of the cache have their first token: their prompts ended at the places `at` of the pass."""
+
+    def _widen(self, cache: SlotCache, examples: list[int], wanted: int, limits: PassLimits) -> None:
+        """Give `cache` more rows, up to those `wanted`, where prompts are so short that twice as many have room."""
+        capacity = max(len(self.prompts[i]) for i in examples) + self.limit
+        if limits.rows_of(capacity) >= 2 * cache.rows:
+            cache.recut(min(limits.rows_of(capacity), wanted), capacity)
+
+    def _answer_prompts(self, runner: SlotRunner, newcomers: list[int], cache: SlotCache, first: int) -> Tensor:
+        """Feed whole prompts, longest first, into the rows from `first` on and draw each answer's first token.
+
+        `PROMPT_COLUMNS` are fed at a time, of the prompts that are so long: the mask of a pass has as many rows.
+        """
+        device = self.model.device
+        lengths = [len(self.prompts[i]) for i in newcomers]
+        width = lengths[0]
+        tokens = torch.tensor(
+            [[*self.prompts[i], *[0] * (width - len(self.prompts[i]))] for i in newcomers], device=device
+        )
+        slots = torch.arange(width, device=device).expand(len(newcomers), width)
+        drawn = torch.zeros(len(newcomers), dtype=torch.int64, device=device)
+        for begin in range(0, width, PROMPT_COLUMNS):
+            end = min(begin + PROMPT_COLUMNS, width)
+            fed = sum(length > begin for length in lengths)
+            ending = [row for row in range(fed) if lengths[row] <= end]
+            row = torch.tensor(ending, dtype=torch.int64, device=device)
+            column = torch.tensor([lengths[i] - 1 - begin for i in ending], dtype=torch.int64, device=device)
+            part = tokens[:fed, begin:end], slots[:fed, begin:end]
+            last = runner.logits(*part, cache, (row, column), first=first, visible=end)
+            if ending:
+                examples = torch.tensor([newcomers[i] for i in ending], device=device)
+                drawn[row] = self.sampler(last, self.keys[examples], torch.zeros_like(row))
+                self._begin(runner, row + first, (row, column), examples)
+        return drawn
+
+    def without_cache(self, order: list[int], limits: PassLimits, on_finished: Callable[[int], object] | None) -> None:
+        """One full-sequence pass a token: for models that the slot cache cannot serve."""
+        while waiting := [i for i in order if self.drafts[i] is None]:
+            longest = len(self.prompts[waiting[0]]) + self.limit
+            chunk = waiting[: limits.rows_of(longest)]
+            try:
+                self._in_whole_rows(chunk, on_finished)
+            except RuntimeError as error:
+                if not limits.back_off(error, len(chunk), longest):
+                    raise
+
+    def _in_whole_rows(self, chunk: list[int], on_finished: Callable[[int], object] | None) -> None:
+        device = self.model.device
+        start = torch.tensor([len(self.prompts[i]) for i in chunk], device=device)
+        width = int(start.max()) + self.limit
+        tokens = torch.tensor(
+            [[*self.prompts[i], *[0] * (width - len(self.prompts[i]))] for i in chunk], device=device
+        )
+        example = torch.tensor(chunk, device=device)
+        answers = torch.zeros(len(chunk), self.limit, dtype=torch.int64, device=device)
+        length = torch.zeros(len(chunk), dtype=torch.int64, device=device)
+        while len(example):
+            at = start + length
+            row = torch.arange(len(at), device=device)
+            logits = logits_of_rows(self.model, tokens[:, : int(at.max())], at, (row, at - 1))  # [n, vocab]
+            drawn = self.sampler(logits, self.keys[example], length)
+            tokens.scatter_(1, at[:, None], drawn[:, None])
+            answers.scatter_(1, length[:, None], drawn[:, None])
+            length = length + 1
+            stopped = torch.isin(drawn, self.stops)
+            finished = stopped | (length >= self.limit)
+            self._collect(finished.nonzero().flatten(), answers, example, length, stopped)
+            if on_finished is not None and bool(finished.any()):
+                on_finished(int(finished.sum()))
+            tokens, start, example, answers, length = (
+                state[~finished] for state in (tokens, start, example, answers, length)
+            )
+
+    def _collect(self, done: Tensor, answers: Tensor, example: Tensor, length: Tensor, stopped: Tensor) -> None:
+        rows, examples, lengths = answers[done].tolist(), example[done].tolist(), length[done].tolist()
+        for row, index, count, finished in zip(rows, examples, lengths, stopped[done].tolist(), strict=True):
+            self.drafts[index] = Draft(row[:count], finished)

@@ -1,0 +1,40 @@
+"""What the rows of a part were made from, as one object that is returned with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+
+Stats = TypeVar("Stats", bound="GenerationStats")
+
+
+@dataclass(frozen=True)
+class GenerationStats:
+    """Counts by name. A method's subclass has a field for each count, the total first, and says what they mean.
+
+    The counts of two sets of rows add up: `a + b` are those of both.
+    """
+
+    def __add__(self: Stats, other: Stats) -> Stats:
+        return type(self)(**{name: count + vars(other)[name] for name, count in vars(self).items()})
+
+    def counts(self) -> dict[str, int]:
+        """The counts by name, in the order of the fields."""
+        return dict(vars(self))
+
+    def metrics(self) -> dict[str, float]:
+        """What the trainer logs when training starts; previews read `contexts/replaced_share`."""
+        return {f"contexts/{name}": count for name, count in self.counts().items()}
+
+    def summary(self) -> str:
+        """The counts in words."""
+        return ", ".join(f"{name} {count}" for name, count in self.counts().items())
+
+    def warnings(self, args: Any) -> list[str]:
+        """What a user should know of, each with the key to change."""
+        return []
+
+    def faults(self, args: Any) -> list[str]:
+        """Why there is nothing to train on, where that is so."""
+        return []

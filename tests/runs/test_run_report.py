@@ -1,0 +1,108 @@
+"""`report.md` and `loss.png` of one run, from the plain files that it leaves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gapbridge.runs.figures import draw_losses
+from gapbridge.runs.report import count_rows, flat, stages, write_report
+from gapbridge.runs.tables import WIDTH, number, short, table
+
+
+def _write(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = value if isinstance(value, list) else [value]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def _run(run: Path, *, rounds: int = 2, evaluated: bool = True) -> Path:
+    long = "Check your answer. " * 20
+    datasets = [{"path": "json", "data_files": "data/train.jsonl", "split": None}]
+    _write(run / "run.json", {"settings": {"seed": 7, "request": long, "datasets": datasets}, "state": "running"})
+    part = {"source": "data/" + "x" * 200, "examples": 38, "truncated": 1, "bad_rows": [{"row": 3}] * 2}
+    _write(run / "data.json", {"train": part, "eval": {**part, "bad_rows": [], "truncated": 0}})
+    for index in range(1, rounds + 1):
+        stage = run / f"round_{index}"
+        entries: list[dict[str, Any]] = [{"step": 4, "loss": 0.123456}, {"step": 8, "loss": 0.0456789}]
+        if evaluated:
+            entries = [{"step": 0, "eval_loss": 2.5}, *entries, {"step": 8, "eval_loss": 0.5, "eval_own_loss": 1.0}]
+        _write(stage / "metrics.jsonl", entries)
+        _write(stage / "counts.json", {"tokens": 9340, "sampled": 1869, "differing": 56})
+        _write(stage / "_contexts" / "seconds.json", {"seconds": 1234.56})
+    return run
+
+
+def test_the_report_of_a_run(tmp_path: Path) -> None:
+    run = _run(tmp_path / "run", rounds=11)
+    (run / "round_1.tmp").mkdir()
+    assert [stage.name for stage in stages(run)] == [f"round_{index}" for index in range(1, 12)]
+    text = write_report(run).read_text(encoding="utf-8")
+    assert "0.5996 % of 9,340 tokens" in text and "20.01 % of 9,340 tokens" in text
+    assert "0.1235 → 0.04568" in text and "2.5 → 0.5" in text and " 1,235 " in text and "differing" in text
+    assert "2 (5 %)" in text and "2.632 %" in text, "bad rows and truncated answers"
+    assert "datasets.0.data_files | data/train.jsonl" in text and "split" not in text
+    assert max(map(len, text.splitlines())) <= WIDTH
+    assert (run / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_that_has_not_come_far(tmp_path: Path) -> None:
+    run = _run(tmp_path / "run", rounds=0)
+    assert stages(run) == []
+    assert "## Rounds" in write_report(run).read_text(encoding="utf-8") and not (run / "loss.png").exists()
+
+
+def test_losses_without_evaluation_points_say_so() -> None:
+    trained = [[{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.9}], [{"step": 1, "loss": 0.8}]]
+    figure = draw_losses({"run": trained})
+    assert figure is not None and len(figure.axes) == 1, "no empty panel"
+    assert figure.get_suptitle() == "no evaluation points: run"
+    assert [line.get_xdata().tolist() for line in figure.axes[0].lines] == [[1, 2], [3]], "a line for each round"
+    assert figure.axes[0].get_title() == "training: lower is better"
+    both = draw_losses({"run": trained, "other": [[{"step": 0, "eval_loss": 1.0}, {"step": 9, "eval_loss": 0.01}]]})
+    assert both is not None and len(both.axes) == 2 and both.get_suptitle() == "no evaluation points: run"
+    assert [axis.get_yscale() for axis in both.axes] == ["linear", "log"]
+    assert draw_losses({"run": [[{"step": 1, "train_runtime": 3.0}]]}) is None
+
+
+def test_counts_are_shares_of_their_whole() -> None:
+    assert count_rows({"tokens": 200, "sampled": 41}) == {"tokens": 200, "sampled": "20.5 % of 200 tokens"}
+    rac = {"drafts": 600, "capped": 3, "too_long": 0, "plain_rows": 1800}
+    assert count_rows(rac) == {
+        "drafts": 600, "capped": "0.5 % of 600 drafts", "too long": "0 % of 600 drafts", "plain rows": 1800,
+    }  # fmt: skip
+    assert count_rows(dict(sorted(rac.items()))) == {"capped": 3, "drafts": 600, "plain rows": 1800, "too long": 0}
+    assert count_rows({}) == {} and count_rows({"tokens": 0, "sampled": 0}) == {"tokens": 0, "sampled": 0}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.000123456, "0.0001235"), (1.0, "1"), (12.345678, "12.35"), (999.96, "1000"), (1234567.8, "1,234,568")],
+)
+def test_four_significant_digits(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+def test_tables_fit_and_leave_nothing_out() -> None:
+    names = [f"run {index}" for index in range(9)]
+    columns = {name: {"loss": 0.25, "nothing": None, "text": f"a|b {name} " + "x" * index * 9}
+               for index, name in enumerate(names)}  # fmt: skip
+    columns["run 8"]["late"] = 3
+    lines = table("figure", columns)
+    assert max(map(len, lines)) <= WIDTH and lines[-1] == ""
+    text = "\n".join(lines)
+    assert all(text.count(f"| {name} ") == 1 for name in names), "each run in one of the tables"
+    assert text.count("| figure") == text.count("| late") > 1, "every table has the names of the rows"
+    assert "nothing" not in text and "a\\|b run 0" in text
+    assert table("", {"a" * 99: {"b" * 99: "c" * 99}})[0].count("…") == 1
+    assert max(map(len, table("", {"a" * 99: {"b" * 99: "c" * 99}}))) <= WIDTH
+    assert short("abcdefghij", 5) == "a…hij" and short("abcde", 5) == "abcde"
+
+
+def test_nested_settings_are_flat() -> None:
+    assert flat({"a": [{"b": 1, "c": None}, "x"], "d": {}, "e": 0.1, "f": True}) == {
+        "a.0.b": "1", "a.1": "x", "d": "{}", "e": "0.1", "f": "true",
+    }  # fmt: skip
