@@ -186,10 +186,12 @@ def test_tables_fit_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
             grade_rouge(groups)
         grade_edits(groups)
         results = [summarise(group, grader) for group in groups]
-        assert all(cells(result, grader)[-1] == "100.0%" for result in results)
+        assert all(cells(result, grader)[-1] == "100.0 %" for result in results)
         show({"task": grader, "results": results, "corrections": [], "differences": []}, grader)
     printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert max(map(len, printed)) <= 100 and any(line.startswith("tiny-sft (corrected)") for line in printed)
-    assert [sum(line.endswith(end) for line in printed) for end in (" capped", " 100.0%")] == [2, 4]
+    assert [sum(line.endswith(end) for line in printed) for end in (" capped", " 100.0 %")] == [2, 4]
+    assert printed.count("tiny-sft: 1000 of 1000 completions reach --max_completion_length: raise it") == 2
+    assert printed[0] == "math: 1000 examples, 95 % intervals"
     assert any("[99.6, 100.0]" in line for line in printed)
     assert "tiny-sft: CER 0.500 [0.500, 0.500], token F1 76.9 % [76.9, 76.9]" in printed

@@ -64,7 +64,7 @@ def run_answer(args: argparse.Namespace, others: list[str]) -> Path:
             row = {"id": answer.id, "prompt": answer.prompt, "reference": answer.reference, "answer": answer.first}
             lines.append(json.dumps(row | further, ensure_ascii=False) + "\n")
         write_text_atomic(path, "".join(lines))
-        print(f"answers: {path}")
+        print(f"{len(lines)} completions: {path}")
     return path
 
 

@@ -46,8 +46,8 @@ def console() -> Console:
 
 
 def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]], *, texts: int = 1) -> None:
-    """Print a table; the first `texts` columns are text, which may be folded, the others figures, which are not."""
-    table = Table(title=Text(printable(title)), title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0)
+    """Print a table below its title; the first `texts` columns are text, which may be folded, the others figures."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=0)
     for name in head[:texts]:
         table.add_column(Text(printable(name)), overflow="fold")
     for name in head[texts:]:
@@ -56,6 +56,7 @@ def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]], 
         # Side by side, several means with their intervals are wider than a page.
         cells = [*map(str, row[:texts]), *(str(cell).replace(" [", "\n[") for cell in row[texts:])]
         table.add_row(*(Text(printable(cell)) for cell in cells))
+    console().print(printable(title), highlight=False, markup=False, soft_wrap=True)
     console().print(table)
 
 

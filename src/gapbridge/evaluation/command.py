@@ -62,6 +62,7 @@ from .summaries import (
 
 
 _LISTED = 10
+MANY_CUT = 0.1  # a fraction: with more completions cut at the limit the limit is named
 
 
 def run_eval(args: argparse.Namespace, others: list[str]) -> Path:
@@ -248,6 +249,11 @@ def print_lines(record: dict[str, Any]) -> None:
         f"{row['second']} less {row['first']}, {row['mode']}, {row['metric']}: "
         f"{Interval(**row['difference']).points()} points over {row['examples']} shared examples"
         for row in record["differences"]
+    ]
+    lines += [
+        f"{label}: {result['capped']} of {result['count']} completions reach --max_completion_length: raise it"
+        for label, result in zip(labels, results, strict=True)
+        if result.get("capped", 0) > result["count"] * MANY_CUT
     ]
     lines += [line for row in record.get("labels", ()) for line in _label_lines(row)]
     lines += [row["text"] for row in record.get("win_rates", ())]

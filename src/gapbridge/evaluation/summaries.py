@@ -164,7 +164,7 @@ def cells(record: dict[str, Any], grader: str) -> list[str]:
     """One row of the table, counts as shares. How many answers were cut at the limit is not known of ready answers."""
 
     def share(count: int) -> str:
-        return f"{100 * count / record['count']:.1f}%"
+        return f"{100 * count / record['count']:.1f} %"
 
     row = [str(Interval(**record[name])) for name in MEANS[grader]]
     if grader == "math":

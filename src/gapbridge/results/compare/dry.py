@@ -162,7 +162,8 @@ def sequences_per_step(load: Load, sequences: Sequence[Sequence[int]]) -> float:
 def _show(comparison: Comparison, task: EvalTask, estimates: Sequence[Estimate], workers: int) -> None:
     head = ("arm", "runs left", "steps", "tokens", "seconds a run")
     lines = [(e.arm, e.runs, number(e.steps), number(e.tokens), number(e.seconds)) for e in estimates]
-    print_table(f"{comparison.suite.name}: graded as {task.name}, {len(comparison.suite.seeds)} seeds", head, lines)
+    seeds = ", ".join(map(str, comparison.suite.seeds))
+    print_table(f"{comparison.suite.name}: graded as {task.name}, seeds {seeds}", head, lines)
     minutes = sum(estimate.runs * estimate.seconds for estimate in estimates) / 60
     shared = f", in {workers} processes at best {minutes / workers:.1f}" if workers > 1 else ""
     runs = sum(estimate.runs for estimate in estimates)
