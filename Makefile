@@ -8,13 +8,14 @@ TEST_WORKERS ?= 2
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install quickstart test test-nightly test-all test-oldest test-matrix quality format docs bench evidence mutants tiny-base real-model clean
+.PHONY: help install quickstart test test-nightly test-all test-vllm test-oldest test-matrix quality format docs bench evidence mutants tiny-base real-model clean
 
 help:
 	@echo "make quickstart   set up, then SFT, BASH and RAC on the embedded model, evaluation, gap picture, report (CPU, minutes)"
 	@echo "make real-model   set up, then SFT, BASH, evaluation and report with SmolLM2-135M on 200 problems (CPU, 8 GB)"
 	@echo "make test         set up, then run the tests (all but gpu)"
 	@echo "make test-nightly the long sweeps, and any recipe that hypothesis thinks of (hours)"
+	@echo "make test-vllm    set up vLLM for CPUs in .venv-vllm (1.3 GB), then train, evaluate and serve through it"
 	@echo "make test-oldest  the trainers, a fork's recipes and resume on the oldest TRL and transformers that are tested"
 	@echo "make test-matrix  the trainers, a fork's recipes and resume on the oldest, a middle and the newest TRL and transformers"
 	@echo "make quality      ruff and mypy"
@@ -39,13 +40,19 @@ real-model: $(STAMP)
 	PYTHON=$(BIN)/python recipes/smollm2-135m/shortest.sh
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "not gpu and not nightly" tests
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "not gpu and not nightly and not vllm" tests
 
 test-nightly: $(STAMP)
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "nightly and not gpu" tests
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "nightly and not gpu and not vllm" tests
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest tests
+
+test-vllm: .venv-vllm/.installed
+	.venv-vllm/bin/python -m pytest -m vllm tests/with_vllm
+
+.venv-vllm/.installed: tests/vllm_env.sh setup.py
+	PYTHON=$(PYTHON) tests/vllm_env.sh .venv-vllm
 
 test-oldest:
 	tests/matrix.sh 0.25.1 4.57.6 0.36.2 -n $(TEST_WORKERS) --dist worksteal \
@@ -105,4 +112,4 @@ tiny-base: $(STAMP)
 	$(BIN)/python recipes/tiny/make_base.py --output recipes/tiny/base
 
 clean:
-	rm -rf $(VENV) .venv-matrix outputs build *.egg-info
+	rm -rf $(VENV) .venv-matrix .venv-vllm outputs build *.egg-info
