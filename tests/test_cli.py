@@ -91,7 +91,7 @@ COMPARE = {
         ("bash r.yaml", {"config": "r.yaml", "resume": "auto"}, ""),
         ("sft --resume=must r.yaml", {"config": "r.yaml", "resume": "must"}, ""),
         ("generate r.yaml --num_rounds 2", {"config": "r.yaml"}, "--num_rounds 2"),
-        ("preview r.yaml", {"config": "r.yaml", "rows": 3, "probe": 32}, ""),
+        ("preview r.yaml", {"config": "r.yaml", "rows": 3, "probe": 0}, ""),
         ("preview --rows 10 --probe 0 --seed 1 r.yaml", {"config": "r.yaml", "rows": 10, "probe": 0}, "--seed 1"),
         ("validate a.yaml b.yml", {**VALIDATE, "config": ["a.yaml", "b.yml"]}, ""),
         ("validate --config a b --use_cpu true c.yaml", {**VALIDATE, "config": ["a", "b", "c.yaml"]},

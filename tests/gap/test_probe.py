@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from helpers import recipe, write_rows
 
 from gapbridge import cli
@@ -73,5 +75,24 @@ def test_a_recipe_that_draws_nothing_with_the_answer_first(tmp_path: Path, capsy
     said = _previewed(capsys, *recipe(tmp_path, **changes), "--probe", "5")
     assert "contexts" not in said.partition("training examples")[2], "there are none"
     assert "token F1" in said
-    assert "advice: " in _previewed(capsys, *recipe(tmp_path, **changes)), "by default on what there is"
-    assert "advice" not in _previewed(capsys, *recipe(tmp_path, **changes), "--probe", "0")
+    assert said.index("\nid ") < said.index("examples: at most"), "the rows stand first, then how long the rest takes"
+    assert "advice" not in _previewed(capsys, *recipe(tmp_path, **changes)), "estimates are asked for"
+
+
+@pytest.mark.parametrize("method", ["sft", "bash"])
+def test_a_preview_costs_its_rows(tmp_path: Path, method: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A real model takes seconds for a row: none beyond those that are shown goes through the model."""
+    sizes: list[int] = []
+
+    def count(module: torch.nn.Module, arguments: tuple[Any, ...]) -> None:
+        if isinstance(module, torch.nn.Embedding):
+            sizes.append(len(arguments[0]))
+
+    line = recipe(tmp_path, method=method, **({"mixture_coefficient": 0.5} if method == "bash" else {}))
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(count)
+    try:
+        cli.main(["preview", *line, "--rows", "2"])
+    finally:
+        handle.remove()
+    assert capsys.readouterr().out.count("\nid ") == 2
+    assert max(sizes, default=0) == (2 if method == "bash" else 0)

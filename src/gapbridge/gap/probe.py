@@ -7,6 +7,7 @@ references, however it does elsewhere. Nothing is written.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from functools import partial
 from itertools import islice
@@ -22,7 +23,7 @@ from ..evaluation.math import is_correct
 from ..examples.example import Example
 from ..examples.tokens import stop_tokens, unnamed_tokens
 from ..runs.job import Job
-from ..runs.preview import FirstRows
+from ..runs.preview import FirstRows, take_more
 from .advice import Findings, advice
 from .slip_scores import SlipScore, recovered, slip_score, tokens_recovered
 from .slips import PLACES, continued, draw_slips, room_behind
@@ -31,6 +32,7 @@ from .slips import PLACES, continued, draw_slips, room_behind
 REPLACED = "contexts/replaced_share"  # what a method that mixes its own tokens into contexts logs
 _LONGER = 2  # a draft may be so many times as long as the longest reference
 _BATCH = 64
+_TIMED_EXAMPLES, _TIMED_TOKENS = 4, 4
 
 
 def run_probe(job: Job, first: FirstRows, count: int) -> Findings | None:
@@ -48,6 +50,10 @@ def run_probe(job: Job, first: FirstRows, count: int) -> Findings | None:
         return None
     examples = list(islice(first.examples.by_turn(first.examples.stops), count))
     longest = _LONGER * max(len(example.reference) for example in examples)
+    seconds = _seconds(first, examples, longest)
+    takes = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} minutes"
+    print(f"\nthe starting model is asked about {len(examples)} examples: at most {takes}", flush=True)
+    first = take_more(job, first, count)
     drafts = _drafts(first, examples, longest)
     slips = _recovery(first, examples, longest)
 
@@ -71,6 +77,30 @@ def run_probe(job: Job, first: FirstRows, count: int) -> Findings | None:
     _show(job, first, slips, right, f1, capped, len(examples))
     print(f"\nadvice: {advice(found)}")
     return found
+
+
+def _seconds(first: FirstRows, examples: Sequence[Example], longest: int) -> float:
+    """The most seconds that the measures take, from a few tokens of a few examples."""
+    few = examples[:_TIMED_EXAMPLES]
+    prefill, more = (_timed(first, few, tokens) for tokens in (1, 1 + _TIMED_TOKENS))
+    token = max(0.0, more - prefill) / _TIMED_TOKENS / len(few)
+    passes = 1 + len(PLACES) + bool(first.stats.summary())
+    generated = longest * (1 + sum(1 - place for place in PLACES))
+    return len(examples) * (passes * prefill / len(few) + generated * token)
+
+
+def _timed(first: FirstRows, examples: Sequence[Example], tokens: int) -> float:
+    started = time.perf_counter()
+    with generation_precision(first.model, first.args):
+        draft_answers(
+            first.model,
+            [example.asked for example in examples],
+            ids=[example.id for example in examples],
+            max_completion_length=tokens,
+            stop_tokens=(),
+            options=_greedy(first),
+        )
+    return time.perf_counter() - started
 
 
 def answers_first(reference: str) -> bool:

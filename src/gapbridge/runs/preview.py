@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from datasets import Dataset
 from peft import PeftModel
 from rich.text import Text
+from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import methods
@@ -37,25 +38,47 @@ class FirstRows:
     stats: GenerationStats
 
 
-def take_first(job: Job, count: int, *, generates: bool = False) -> FirstRows:
+def take_first(job: Job, count: int, *, more: int = 0) -> FirstRows:
     """Load what the run starts from, and make the rows of its first `count` examples; nothing is written.
 
     Args:
-        generates: whether the model will be asked, though the method draws nothing.
+        more: so many examples are loaded for `take_more`, and the model is placed for generation.
     """
     from ..decoding.mode import place_for_generation
 
     args = round_arguments(job.args, 1)
-    generates = generates or job.method.draws
+    generates = job.method.draws or more > 0
     model, tokenizer = load_start(job, whole=generates)
     if generates:
         place_for_generation(model, args)
-    job.data.max_train_examples = min(count, job.data.max_train_examples or count)
+    loaded = max(count, more)
+    job.data.max_train_examples = min(loaded, job.data.max_train_examples or loaded)
     job.args.eval_strategy = type(job.args.eval_strategy)("no")
     examples = load_examples(job, tokenizer, model)["train"]
-    contexts = job.method.generation_spec(model, tokenizer, examples, args)
-    rows, stats = first_rows(job.method, examples, tokenizer, args, contexts, count)
+    rows, stats = _rows(job, model, tokenizer, examples, args, count)
     return FirstRows(model, tokenizer, examples, args, rows, stats)
+
+
+def take_more(job: Job, first: FirstRows, count: int) -> FirstRows:
+    """The same with the rows of the first `count` examples, with a progress bar where their contexts are generated."""
+    rows, stats = _rows(job, first.model, first.tokenizer, first.examples, first.args, count, shows_progress=True)
+    return replace(first, rows=rows, stats=stats)
+
+
+def _rows(
+    job: Job,
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: ExampleSet,
+    args: Any,
+    count: int,
+    *,
+    shows_progress: bool = False,
+) -> tuple[list[Row], GenerationStats]:
+    contexts = job.method.generation_spec(model, tokenizer, examples, args)
+    disable = not shows_progress or contexts is None
+    with tqdm(total=min(count, len(examples)), desc="contexts", unit="row", delay=1, disable=disable) as bar:
+        return first_rows(job.method, examples, tokenizer, args, contexts, count, bar.update)
 
 
 def run_preview(job: Job, count: int, first: FirstRows | None = None) -> list[Text]:

@@ -13,7 +13,7 @@ from datasets import Dataset
 from rich.text import Text
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..contexts.fill import Contexts, fill_store, open_store
+from ..contexts.fill import Contexts, Progress, fill_store, open_store
 from ..contexts.fingerprint import weights_fingerprint
 from ..contexts.store import ContextStore
 from ..errors import ConfigError, DataError
@@ -210,10 +210,11 @@ def first_rows(
     args: Any,
     contexts: Contexts | None,
     count: int,
+    on_finished: Progress = lambda _: None,
 ) -> tuple[list[Row], GenerationStats]:
     """The first `count` rows that are trained, and what they are made from; only their contexts are drawn, and nothing
-    is written."""
-    pairs = _drawn(examples, contexts, count) if contexts else ((example, {}) for example in examples)
+    is written. `on_finished` is called with numbers of finished contexts."""
+    pairs = _drawn(examples, contexts, count, on_finished) if contexts else ((example, {}) for example in examples)
     rows: list[Row] = []
     total = method.stats_class()
     try:
@@ -230,10 +231,12 @@ def first_rows(
             contexts.close()
 
 
-def _drawn(examples: ExampleSet, contexts: Contexts, block: int) -> Iterator[tuple[Example, dict[str, Any]]]:
+def _drawn(
+    examples: ExampleSet, contexts: Contexts, block: int, on_finished: Progress
+) -> Iterator[tuple[Example, dict[str, Any]]]:
     for start in range(0, len(examples), block):
         part = examples.part(start, start + block)
-        columns = contexts.draw(part, lambda _: None)
+        columns = contexts.draw(part, on_finished)
         for at, example in enumerate(part):
             yield example, {name: column[at] for name, column in columns.items()}
 

@@ -12,9 +12,9 @@ class Command(BaseCommand):
         add_recipe(parser)
         parser.add_argument("--rows", type=positive, default=3, metavar="N", help="how many (default: %(default)s)")
         parser.add_argument(
-            "--probe", type=non_negative, default=32, metavar="N",
-            help="examples on which the starting model is asked what training could gain; 0: none "
-            "(default: %(default)s)",
+            "--probe", type=non_negative, default=0, metavar="N",
+            help="training examples on which the starting model is asked what training could gain, such as 32; "
+            "it takes minutes with a real model (default: %(default)s, none)",
         )  # fmt: skip
 
     def run(self, call: Call) -> object:
@@ -22,10 +22,10 @@ class Command(BaseCommand):
         from ...runs.job import read_job
         from ...runs.preview import run_preview, take_first
 
-        rows, probe = call.options.rows, call.options.probe
+        rows, examples = call.options.rows, call.options.probe
         job = read_job(["--config", call.options.config, *call.overrides])
-        first = take_first(job, max(rows, probe), generates=probe > 0)
+        first = take_first(job, rows, more=examples)
         shown = run_preview(job, rows, first)
-        if probe:
-            run_probe(job, first, probe)
+        if examples:
+            run_probe(job, first, examples)
         return shown
