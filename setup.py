@@ -7,12 +7,13 @@ from setuptools import find_packages, setup
 
 
 extras = {
+    # Equality of mathematical answers, its time limit in processes of their own, and ROUGE as it is published.
     "eval": ["math-verify[antlr4_13_2]>=0.9", "pebble>=5.1", "rouge-score>=0.1.2"],
-    "lm-eval": ["lm-eval>=0.4.13,<0.5"],
+    "lm-eval": ["lm-eval>=0.4.13,<0.5"],  # benchmarks of lm-evaluation-harness
     "vllm": ["vllm>=0.22,<=0.31"],  # the range that TRL 1.16 supports
     "serve": ["openai>=1.40"],  # RAC through a server: a client with retries and time limits
-    "qlora": ["bitsandbytes>=0.45"],
-    "docs": ["mkdocs-material>=9.6"],
+    "qlora": ["bitsandbytes>=0.45"],  # 4-bit and 8-bit weights
+    "docs": ["mkdocs-material>=9.6"],  # the site
 }
 extras["dev"] = [
     "hypothesis>=6.100",
@@ -20,7 +21,6 @@ extras["dev"] = [
     "pytest>=8",
     "pytest-xdist>=3.5",
     "ruff>=0.6",
-    "scipy>=1.11",
     "types-PyYAML",
 ]
 
@@ -39,25 +39,26 @@ setup(
         "gapbridge.accelerate_configs": ["*.yaml"],
     },
     install_requires=[
-        "torch>=2.6",
-        "transformers>=4.57.6",
-        "trl>=0.23,<2",
-        "accelerate>=1.12",
-        "datasets>=4.0",
-        "peft>=0.18",
-        "tokenizers>=0.21",
-        "huggingface_hub>=0.36",
-        "pyarrow>=17",
-        "pyyaml>=6",
-        "rich>=13",
-        "matplotlib>=3.8",
-        "numpy>=1.26",
-        "packaging>=23",
-        "jinja2>=3.1",
-        "psutil>=5.9",
-        "safetensors>=0.4",
-        "tqdm>=4.66",
-        "deepspeed>=0.16; sys_platform == 'linux'",
+        "torch>=2.6",  # the sampling engine
+        "transformers>=4.57.6",  # models, tokenizers, Trainer
+        "trl>=0.23,<2",  # the trainers that every method extends
+        "accelerate>=1.12",  # processes, mixed precision, sharding
+        "datasets>=4.0",  # data files, the hub, memory-mapped rows
+        "peft>=0.18",  # adapters
+        "tokenizers>=0.21",  # tokens of new names; stand-in tokenizers of smoke tests
+        "huggingface_hub>=0.36",  # revisions, and uploads of finished models
+        "pyarrow>=17",  # rows and generated contexts on disk
+        "pyyaml>=6",  # recipes and suites
+        "rich>=13",  # coloured rows and tables in a terminal
+        "matplotlib>=3.8",  # pictures of reports
+        "numpy>=1.26",  # figures and resampling
+        "scipy>=1.11",  # quantiles of Student's t
+        "packaging>=23",  # comparison of library versions
+        "jinja2>=3.1",  # chat templates, read as their syntax trees
+        "psutil>=5.9",  # memory of this machine; processes that a signal must reach
+        "safetensors>=0.4",  # weights of future heads; fingerprints of weights
+        "tqdm>=4.66",  # progress bars; 4.66 reads TQDM_DELAY
+        "deepspeed>=0.16; sys_platform == 'linux'",  # the accelerate configurations zero2 and zero3
     ],
     extras_require=extras,
     entry_points={"console_scripts": ["gapbridge=gapbridge.cli:main"]},

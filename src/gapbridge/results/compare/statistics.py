@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtrit
 
 from ...answers.intervals import (
+    LEVEL,
     Interval,
     are_few,
     column_intervals,
@@ -20,13 +22,6 @@ from ...answers.intervals import (
 
 ByExample = Mapping[str, float]
 BySeed = Mapping[int, ByExample]
-
-# 97.5 % quantiles of Student's t for 1, 2, … degrees of freedom.
-_T = (
-    12.706205, 4.302653, 3.182446, 2.776445, 2.570582, 2.446912, 2.364624, 2.306004, 2.262157, 2.228139,
-    2.200985, 2.178813, 2.160369, 2.144787, 2.131450, 2.119905, 2.109816, 2.100922, 2.093024, 2.085963,
-)  # fmt: skip
-_NORMAL = 1.959964
 
 
 @dataclass(frozen=True)
@@ -60,26 +55,12 @@ def leaves_out_zero(interval: Interval) -> bool:
     return has_width and (interval.low > 0 or interval.high < 0)
 
 
-def t_quantile(degrees: int) -> float:
-    """97.5 % quantile of Student's t; from 21 degrees of freedom on by its expansion (Cornish and Fisher), within
-    0.0001."""
-    if degrees < 1:
-        raise ValueError(f"{degrees} degrees of freedom: there is no such distribution")
-    if degrees <= len(_T):
-        return _T[degrees - 1]
-    z = _NORMAL
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / degrees + second / degrees**2 + third / degrees**3
-
-
 def t_interval(values: Sequence[float]) -> Interval | None:
     """The mean of one value a seed, with Student's 95 % interval; None for fewer than two."""
     if len(values) < 2:
         return None
     mean = float(np.mean(values))
-    half = t_quantile(len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    half = float(stdtrit(len(values) - 1, (1 + LEVEL) / 2)) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
     return Interval(mean, mean - half, mean + half)
 
 
