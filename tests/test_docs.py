@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import json
 import re
@@ -91,6 +92,23 @@ def test_names_and_files_are_there(page: Path) -> None:
         if not file.exists() or (anchor and anchor not in anchors(file)):
             wrong.append(link)
     assert wrong == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_scripts_import_what_there_is(page: Path) -> None:
+    """Every block of Python is valid, and imports from this package names that it has."""
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and not node.level and str(node.module).startswith("gapbridge"):
+                module = importlib.import_module(str(node.module))
+                assert [name.name for name in node.names if not hasattr(module, name.name)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_lines_are_short(page: Path) -> None:
+    """Prose has one sentence a line, of at most 140 characters; tables and code may be wider."""
+    prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL).splitlines()
+    assert [line for line in prose if len(line) > 140 and not line.startswith("|") and "`" not in line] == []
 
 
 @pytest.mark.slow
