@@ -40,7 +40,7 @@ OWN: dict[str, tuple[str, str]] = {
     "eos_token": (SUPPORTED, ""),
     "max_length": (SUPPORTED, "rows that are longer are cut; bad rows with `truncate_long_rows: false`"),
     "truncation_mode": (REFUSED, "`keep_end`: rows lose the end of their answer or nothing, never their prompt"),
-    "shuffle_dataset": (SUPPORTED, "after the contexts are drawn: they do not depend on the order"),
+    "shuffle_dataset": (SUPPORTED, "after the contexts are generated: they do not depend on the order"),
     "packing": (SUPPORTED, "refused without `max_length`"),
     "packing_strategy": (SUPPORTED, "RAC and scheduled sampling refuse `wrapped`"),
     "padding_free": (SUPPORTED, "with `packing`, or with `max_length` unset; else TRL refuses it"),
@@ -61,10 +61,10 @@ INHERITED: list[tuple[str, str, str]] = [
     ("num_train_epochs max_steps", SUPPORTED, "of each round; 0 is refused"),
     ("learning_rate weight_decay adam_beta1 adam_beta2 adam_epsilon optim optim_args optim_target_modules "
      "lr_scheduler_type lr_scheduler_kwargs warmup_steps max_grad_norm", SUPPORTED,
-     "tried before anything is drawn: a missing package, an unknown argument, a value out of range"),
+     "checked before anything is generated: a missing package, an unknown argument, a value out of range"),
     ("label_smoothing_factor neftune_noise_alpha", SUPPORTED,
-     "contexts are drawn without them; smoothing enters `eval_loss`, too"),
-    ("bf16 fp16 tf32 bf16_full_eval fp16_full_eval", SUPPORTED, "contexts are drawn in the precision of training"),
+     "contexts are generated without them; smoothing enters `eval_loss`, too"),
+    ("bf16 fp16 tf32 bf16_full_eval fp16_full_eval", SUPPORTED, "contexts have the precision of training"),
     ("activation_checkpointing activation_checkpointing_kwargs gradient_checkpointing gradient_checkpointing_kwargs",
      SUPPORTED, "refused for a model that has none"),
     ("torch_compile torch_compile_backend torch_compile_mode torch_empty_cache_steps use_cache "
@@ -86,7 +86,7 @@ INHERITED: list[tuple[str, str, str]] = [
     ("save_strategy save_steps save_total_limit save_on_each_node save_only_model ignore_data_skip "
      "restore_callback_states_from_checkpoint", SUPPORTED, "[reliability.md](reliability.md)"),
     ("enable_jit_checkpoint", REFUSED, "a signal saves a whole checkpoint already"),
-    ("resume_from_checkpoint", REFUSED, "in recipes: a run goes on by itself; scripts give it to `train`"),
+    ("resume_from_checkpoint", REFUSED, "in recipes: a run resumes by itself; scripts give it to `train`"),
     ("logging_strategy logging_steps logging_first_step log_on_each_node logging_nan_inf_filter log_level "
      "log_level_replica disable_tqdm include_num_input_tokens_seen", SUPPORTED, ""),
     ("report_to run_name project trackio_space_id trackio_bucket_id trackio_static_space_id", SUPPORTED,
@@ -107,7 +107,7 @@ ARGUMENTS = {
         "a `Dataset`, a stream (read into memory) or a dict of them; `evaluate` and `predict` read alike",
     ),
     "args": (SUPPORTED, "plain `TrainingArguments` become the method's configuration; SPIN and DPO, too"),
-    "peft_config": (SUPPORTED, "contexts are drawn without the new adapter; an adapter on `lm_head` is refused"),
+    "peft_config": (SUPPORTED, "contexts come without the new adapter; an adapter on `lm_head` is refused"),
 }
 
 OPTIONS = {"use_cpu": True, "bf16": False, "report_to": "none", "max_steps": 1, "logging_steps": 1, "max_length": 64}
