@@ -74,7 +74,7 @@ INHERITED: list[tuple[str, str, str]] = [
     ("seed data_seed", SUPPORTED, "`seed` is also that of the contexts"),
     ("use_cpu accelerator_config parallelism_config fsdp fsdp_config deepspeed local_rank ddp_find_unused_parameters "
      "ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph ddp_backend ddp_timeout", SUPPORTED,
-     "compared with the processes that run: [clusters.md](clusters.md)"),
+     "compared with the processes that run: [multi-GPU](../how-to/multi-gpu.md)"),
     ("dataloader_drop_last dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers "
      "dataloader_prefetch_factor dataloader_multiprocessing_context dataloader_in_order train_sampling_strategy "
      "length_column_name remove_unused_columns label_names", SUPPORTED, "on rows of ids and labels"),
@@ -84,7 +84,7 @@ INHERITED: list[tuple[str, str, str]] = [
     ("load_best_model_at_end metric_for_best_model greater_is_better", SUPPORTED,
      "each metric that `evaluate` returns, `NAME_…` of several data sets; others with `compute_metrics` alone"),
     ("save_strategy save_steps save_total_limit save_on_each_node save_only_model ignore_data_skip "
-     "restore_callback_states_from_checkpoint", SUPPORTED, "[reliability.md](reliability.md)"),
+     "restore_callback_states_from_checkpoint", SUPPORTED, "[resuming](../how-to/resume.md)"),
     ("enable_jit_checkpoint", REFUSED, "a signal saves a whole checkpoint already"),
     ("resume_from_checkpoint", REFUSED, "in recipes: a run resumes by itself; scripts give it to `train`"),
     ("logging_strategy logging_steps logging_first_step log_on_each_node logging_nan_inf_filter log_level "
