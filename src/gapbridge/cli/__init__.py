@@ -21,7 +21,7 @@ from importlib import import_module, metadata
 from typing import Any
 
 from .. import methods
-from ..display import PrintableFormatter, printable, say
+from ..display import PrintableFormatter, notice_if_slow, printable, say
 from ..errors import ConfigError, GapbridgeError
 from ..recipe.values import nearest
 from ..recipe.variables import set_early
@@ -103,6 +103,8 @@ def run(arguments: Sequence[str]) -> Any:
     recipes = vars(call.options).get("config") or []
     set_early(recipes if isinstance(recipes, str) else recipes[0] if len(recipes) == 1 else None)
     command = find(call.command)
+    with notice_if_slow("loading PyTorch, transformers and TRL …"):
+        import_module("..runs.job", __name__)
     try:
         return command.run(_at_tiny_scale(call) if call.scale and command.recipes != "many" else call)
     except ConfigError as error:
