@@ -148,6 +148,24 @@ def load_held_out(
 
     Nothing is left out for its length: an evaluation on fewer examples is another evaluation.
     """
+    dataset, source = _held_out_rows(job, limit)
+    # An evaluation asks once a row.
+    examples = _read(job, dataset, tokenizer, model, source, None, assistant_turns="last")
+    require_prompts(examples, "An evaluation asks each prompt")
+    return examples
+
+
+def count_held_out_rows(job: Job, limit: int | None = None) -> int:
+    """How many rows `load_held_out` reads, without reading them."""
+    return len(_held_out_rows(job, limit)[0])
+
+
+def count_train_rows(job: Job) -> int:
+    """How many rows the recipe's training data have."""
+    return len(find_data(job.data, job.script, seed=job.args.seed, needs_eval=_evaluates(job)).train)
+
+
+def _held_out_rows(job: Job, limit: int | None) -> tuple[Dataset, str]:
     data, script = job.data, job.script
     needs_eval = _evaluates(job) and bool(data.test_split_size or script.dataset_name)
     if data.eval_datasets:  # the training data need not be loaded
@@ -159,10 +177,7 @@ def load_held_out(
     dataset, source = (loaded.train, loaded.source) if loaded.eval is None else (loaded.eval, loaded.eval_source)
     if limit is not None:
         dataset = dataset.select(range(min(limit, len(dataset))))
-    # An evaluation asks once a row.
-    examples = _read(job, dataset, tokenizer, model, source, None, assistant_turns="last")
-    require_prompts(examples, "An evaluation asks each prompt")
-    return examples
+    return dataset, source
 
 
 def _read(

@@ -1,36 +1,46 @@
-"""`gapbridge compare --dry-run`: how long a comparison takes, from a few steps and answers of the actual model."""
+"""`gapbridge compare --dry-run`: how long a comparison takes, from a step and a few tokens of the actual model.
+
+Each distinct cost is measured once, on few tokens: a prompt token and a generated one at the evaluation's batch, an
+arm's training step, its mixed contexts. Data sets are not tokenized beyond their first rows. What would exceed
+`_PATIENCE` seconds is left out by name.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ... import methods
 from ...answers.session import print_table
 from ...decoding import draft_answers
 from ...decoding.mode import generation_precision, place_for_generation
-from ...examples.example import Example
-from ...examples.tokens import stop_tokens
-from ...runs.inputs import load_held_out, load_start
+from ...runs.inputs import count_held_out_rows, load_held_out, load_start
 from ...runs.job import Job
 from ...runs.rounds import rounds_of
 from ...runs.tables import number
 from ...tasks.task import EvalTask
 from .matching import Load, matched_steps
-from .recipes import Comparison, arm_recipe, job_of
+from .recipes import Comparison, arm_recipe, job_of, known_keys
 from .running import is_matched
 from .sampling import Sample, sequences_of, take_sample
 from .suite import Arm
 
 
-_STEPS = 3  # probed; the first warms up
-_ANSWERS = 64  # as many as are drawn at once, by default: fewer take nearly as long
+_PATIENCE = 90.0  # seconds after which no further arm is measured
+_ROWS_READ = 16  # of each data set
+_SAMPLED = 4  # examples of which an arm's rows are made
+_STEP_TOKENS = 512  # of the step that is measured, at most, or one sequence
+_BATCH = 64  # completions at once, as by default
+_TIMED_PROMPT, _TIMED_TOKENS = 32, 4
+_DRAFT_LIMIT = "max_draft_length"  # the key of methods that train on whole completions
 _SCORED = 20  # forward passes an example that the gap takes, about
 
 
@@ -45,40 +55,73 @@ class Estimate:
     seconds: float
 
 
+@dataclass(frozen=True)
+class _Decoding:
+    """Seconds of a prompt token and of a generated one at the evaluation's batch; mean tokens of a held-out prompt and
+    of a completion, which is taken to be as long as its reference."""
+
+    prompt_token: float
+    token: float
+    prompt: float
+    completion: float
+    held_out: int
+
+    @property
+    def completion_seconds(self) -> float:
+        return self.prompt * self.prompt_token + self.completion * self.token
+
+
 def run_dry(comparison: Comparison, task: EvalTask, workers: int) -> list[Estimate]:
     """Print what the comparison would do and about how long that takes here; nothing is written.
 
     Models that arms start from and that are not trained yet are stood in for by the first seed's first model.
     """
+    started = time.monotonic()
     suite, seed = comparison.suite, comparison.suite.seeds[0]
     control: tuple[Sample, int] | None = None
-    estimates = []
-    answer_seconds = 0.0
-    held_out = 0
-    for arm in sorted(suite.arms.values(), key=lambda arm: arm.name != methods.CONTROL):
-        job, model, tokenizer = _load(comparison, arm, seed)
-        if not held_out:
-            answer_seconds, held_out = _answering(comparison, task, job, model, tokenizer)
-        sample = take_sample(job, model, tokenizer)
-        step_seconds = seconds_of_step(job, model, sample)
-        steps = sample.load.own_steps(_epochs(job), job.args.max_steps)
-        if control is None:
-            control = sample, steps
-        elif is_matched(comparison, arm):
-            steps = matched_steps(suite.match, control[0].load, control[1], sample.load)
-        seconds = steps * step_seconds + sample.drawing_seconds * sample.examples * rounds_of(job.args)
-        sequences = [tokens for row in sample.rows for tokens in sequences_of(job, row)]
-        row_seconds = step_seconds / sequences_per_step(sample.load, sequences)
-        seconds += held_out * _asked(comparison, arm, answer_seconds, row_seconds)
-        left = [s for s in suite.seeds if not (comparison.place(s) / "_results" / f"{arm.name}.json").exists()]
-        estimates.append(Estimate(arm.name, len(left), steps, sample.load.tokens(steps), seconds))
-        del model
+    decoding: _Decoding | None = None
+    estimates, left_out = [], []
+    arms = sorted(suite.arms.values(), key=lambda arm: arm.name != methods.CONTROL)
+    with tqdm(arms, desc="measuring", unit="arm") as bar:
+        for arm in bar:
+            if time.monotonic() - started > _PATIENCE:
+                left_out.append(arm.name)
+                continue
+            bar.set_postfix_str(arm.name)
+            job, model, tokenizer = _load(comparison, arm, seed, decoding)
+            decoding = decoding or _decoding(comparison, task, job, model, tokenizer)
+            sample = take_sample(job, model, tokenizer, sampled=_SAMPLED, rows_read=_ROWS_READ)
+            step_seconds = seconds_of_step(job, model, sample)
+            steps = sample.load.own_steps(_epochs(job), job.args.max_steps)
+            if control is None:
+                control = sample, steps
+            elif is_matched(comparison, arm):
+                steps = matched_steps(suite.match, control[0].load, control[1], sample.load)
+            context = sample.drawing_seconds
+            if _DRAFT_LIMIT in known_keys(arm.method):  # measured at a batch of few, which takes longer for each
+                context = min(context, decoding.completion_seconds)
+            seconds = steps * step_seconds + context * sample.examples * rounds_of(job.args)
+            sequences = [tokens for row in sample.rows for tokens in sequences_of(job, row)]
+            row_seconds = step_seconds / sequences_per_step(sample.load, sequences)
+            seconds += decoding.held_out * _asked(comparison, arm, decoding.completion_seconds, row_seconds)
+            left = [s for s in suite.seeds if not (comparison.place(s) / "_results" / f"{arm.name}.json").exists()]
+            estimates.append(Estimate(arm.name, len(left), steps, sample.load.tokens(steps), seconds))
+            del model
     _show(comparison, task, estimates, workers)
+    if left_out:
+        print(f"not measured, because the others took {_PATIENCE:.0f} s: {', '.join(left_out)}")
+    if decoding is not None:
+        print(f"completions are taken to be as long as the references: {decoding.completion:.0f} tokens")
     return estimates
 
 
-def _load(comparison: Comparison, arm: Arm, seed: int) -> tuple[Job, PreTrainedModel, PreTrainedTokenizerBase]:
+def _load(
+    comparison: Comparison, arm: Arm, seed: int, decoding: _Decoding | None
+) -> tuple[Job, PreTrainedModel, PreTrainedTokenizerBase]:
     keys = arm_recipe(comparison, arm, seed)
+    if decoding is not None and _DRAFT_LIMIT in known_keys(arm.method):
+        length = max(1, round(decoding.completion))
+        keys[_DRAFT_LIMIT] = min(length, int(keys.get(_DRAFT_LIMIT, length)))
     if not (Path(keys["model_name_or_path"]) / "config.json").is_file():
         keys["model_name_or_path"] = comparison.first_model(seed)
     job = job_of(keys, f"arm {arm.name}")
@@ -105,53 +148,65 @@ def _asked(comparison: Comparison, arm: Arm, answer: float, row: float) -> float
     return (answers + 1 + behind) * answer + _SCORED * row / 3
 
 
-def _answering(
+def _decoding(
     comparison: Comparison, task: EvalTask, job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> tuple[float, int]:
-    """Seconds an answer takes, from a few, and how many held-out examples there are."""
+) -> _Decoding:
+    """What a token of the evaluation's completions takes, from the ends of a few prompts and a few tokens."""
     evaluation = comparison.suite.evaluation
-    examples = load_held_out(job, tokenizer, model, limit=evaluation.limit)
-    some: list[Example] = examples.part(0, _ANSWERS)
+    held_out = count_held_out_rows(job, evaluation.limit)
+    examples = list(load_held_out(job, tokenizer, model, limit=min(_ROWS_READ, held_out)))
+    prompts = [list(e.asked[-_TIMED_PROMPT:]) for e in islice(cycle(examples), min(_BATCH, held_out))]
 
-    def draw(longest: int) -> float:
+    def seconds(prompts: Sequence[Sequence[int]], tokens: int) -> float:
         started = time.perf_counter()
         draft_answers(
             model,
-            [example.asked for example in some],
-            ids=[example.id for example in some],
-            max_completion_length=longest,
-            stop_tokens=stop_tokens(tokenizer, model),
+            prompts,
+            ids=range(len(prompts)),
+            max_completion_length=tokens,
+            stop_tokens=(),
             temperature=evaluation.temperatures[0],
         )
         return time.perf_counter() - started
 
     with generation_precision(model, job.args):
-        draw(1)  # what the first pass of a process takes is paid once
-        seconds = draw(evaluation.max_completion_length or task.max_completion_length)
-    return seconds / len(some), len(examples)
+        seconds(prompts[:1], 1)  # what the first pass of a process takes is paid once
+        prefill = seconds(prompts, 1)
+        token = max(0.0, seconds(prompts, 1 + _TIMED_TOKENS) - prefill) / _TIMED_TOKENS / len(prompts)
+    longest = evaluation.max_completion_length or task.max_completion_length
+    completion = min(longest, sum(len(e.reference) for e in examples) / len(examples))
+    prompt = sum(len(e.asked) for e in examples) / len(examples)
+    return _Decoding(prefill / sum(map(len, prompts)), token, prompt, completion, held_out)
 
 
 def seconds_of_step(job: Job, model: PreTrainedModel, sample: Sample) -> float:
-    """Seconds of an optimizer step, from a few at a learning rate of 0, which leave the weights as they are."""
+    """Seconds of an optimizer step, from one on a few sequences at a learning rate of 0, which leaves the weights as
+    they are."""
     sequences = [tokens for row in sample.rows for tokens in sequences_of(job, row)]
     size = min(len(sequences), job.args.per_device_train_batch_size)
+    size = max(1, min(size, _STEP_TOKENS // max(map(len, sequences))))
     batch = sequences[:size]
     longest = max(map(len, batch))
     device = next(model.parameters()).device
     ids = torch.tensor([[*tokens, *[0] * (longest - len(tokens))] for tokens in batch], device=device)
     mask = torch.tensor([[1] * len(tokens) + [0] * (longest - len(tokens)) for tokens in batch], device=device)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.0)
-    taken = []
     model.train()
-    for _ in range(_STEPS):
+
+    def step(width: int) -> float:
         started = time.perf_counter()
-        loss: Any = model(input_ids=ids, attention_mask=mask, labels=ids.masked_fill(mask == 0, -100)).loss
+        part, seen = ids[:, :width], mask[:, :width]
+        with generation_precision(model, job.args):
+            loss: Any = model(input_ids=part, attention_mask=seen, labels=part.masked_fill(seen == 0, -100)).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        taken.append(time.perf_counter() - started)
+        return time.perf_counter() - started
+
+    step(min(longest, 8))  # warms up: the optimizer makes its state
+    seconds = step(longest)
     model.eval()
-    return min(taken[1:]) * sequences_per_step(sample.load, sequences) / size * sample.load.passes / 3
+    return seconds * sequences_per_step(sample.load, sequences) / size * sample.load.passes / 3
 
 
 def sequences_per_step(load: Load, sequences: Sequence[Sequence[int]]) -> float:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ...contexts.fill import Columns, Contexts, Progress
 from ...decoding.mode import place_for_generation
 from ...examples.example import Example
-from ...runs.inputs import load_examples
+from ...runs.inputs import count_train_rows, load_examples
 from ...runs.job import Job
 from ...runs.rounds import round_arguments, rounds_of
 from ...training.building import first_rows
@@ -36,14 +36,32 @@ class Sample:
     drawing_seconds: float  # of one example
 
 
-def take_sample(job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Sample:
-    """The rows of the arm's first examples, their contexts drawn by `model`, which the arm starts from."""
+def take_sample(
+    job: Job,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    sampled: int = SAMPLED,
+    rows_read: int | None = None,
+) -> Sample:
+    """The rows of the arm's first examples, their contexts drawn by `model`, which the arm starts from.
+
+    Args:
+        sampled: the number of examples.
+        rows_read: only so many rows of the data are tokenized, and the others are taken to be like them.
+    """
     args = round_arguments(job.args, 1)
     job.args.eval_strategy = type(job.args.eval_strategy)("no")  # held-out data need not be loaded
     if job.method.draws:
         place_for_generation(model, args)
+    scale = 1.0
+    if rows_read is not None:
+        total = count_train_rows(job)
+        rows_read = min(rows_read, total)
+        job.data.max_train_examples, scale = rows_read, total / rows_read
     examples = load_examples(job, tokenizer, model)["train"]
-    count = min(SAMPLED, len(examples))
+    total_examples = round(scale * len(examples))
+    count = min(sampled, len(examples))
     some: Any = replace(examples, table=examples.table.select(range(count)))
     drawn: list[int] = []
     contexts = job.method.generation_spec(model, tokenizer, some, args)
@@ -55,13 +73,13 @@ def take_sample(job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizer
         rows_per_step=args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
         row_tokens=sum(len(tokens) for row in rows for tokens in sequences_of(job, row)) / max(1, len(rows)),
         passes=job.method.step_passes(args),
-        drawn_tokens=rounds * sum(drawn) / count * len(examples),
-        rows=len(rows) / count * len(examples),
+        drawn_tokens=rounds * sum(drawn) / count * total_examples,
+        rows=len(rows) / count * total_examples,
         rounds=rounds_of(job.args),
     )
     if is_packed(args):
         load = _packed(load, [len(row["input_ids"]) for row in rows], args)
-    return Sample(load, rows, len(examples), seconds / count if contexts else 0.0)
+    return Sample(load, rows, total_examples, seconds / count if contexts else 0.0)
 
 
 def _packed(load: Load, lengths: list[int], args: Any) -> Load:
