@@ -36,6 +36,7 @@ setup(
     packages=[*find_packages("src"), "gapbridge.accelerate_configs"],
     package_data={
         "gapbridge": ["py.typed", "evaluation/judge/prompts/*.txt", "tasks/recipes/*.yaml"],
+        "gapbridge.reporting": ["templates/*.html"],
         "gapbridge.accelerate_configs": ["*.yaml"],
     },
     install_requires=[
@@ -54,7 +55,7 @@ setup(
         "numpy>=1.26",  # figures and resampling
         "scipy>=1.11",  # quantiles of Student's t
         "packaging>=23",  # comparison of library versions
-        "jinja2>=3.1",  # chat templates, read as their syntax trees
+        "jinja2>=3.1",  # HTML reports; chat templates, read as their syntax trees
         "psutil>=5.9",  # memory of this machine; processes that a signal must reach
         "safetensors>=0.4",  # weights of future heads; fingerprints of weights
         "tqdm>=4.66",  # progress bars; 4.66 reads TQDM_DELAY

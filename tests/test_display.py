@@ -10,11 +10,11 @@ import pytest
 from conftest import BASE
 from transformers import AutoTokenizer
 
-from gapbridge.answers.session import print_table
 from gapbridge.cli import run_guarded
 from gapbridge.display import printable, say
 from gapbridge.errors import DataError
-from gapbridge.evaluation.command import print_lines
+from gapbridge.evaluation.command import show as show_evaluation
+from gapbridge.reporting.tables import Table, print_table
 from gapbridge.training.rows import print_rows, show_row
 
 
@@ -67,11 +67,11 @@ def test_nothing_of_data_reaches_a_terminal_as_a_command(capsys: pytest.CaptureF
         logging.getLogger("gapbridge.data").warning("row %s", evil)
         row = {"id": evil, "input_ids": [1, 2, 3], "labels": [-100, 5, 3], "drawn": [False, True, True]}
         print_rows([show_row(row, tokenizer)])
-        print_table(evil, (evil, "figure"), [(evil, f"1 [{evil}")])
+        print_table(Table((evil, "figure"), [(evil, f"1 [{evil}")], evil))
         sample = {"id": evil, "label": True, "correct": False, "answer": evil, "reference": evil}
         labels = {"model": evil, "label": evil, "count": 1, "agreement": 0.0, "disagreements": [sample]}
         record = {"task": evil, "results": [], "corrections": [], "differences": [], "labels": [labels]}
-        print_lines(record)
+        show_evaluation(record)
         say(evil)
         raise DataError(["one", f"data.jsonl, row {evil}: got {evil}"])
 

@@ -15,8 +15,8 @@ SOURCE = ROOT / "src" / "gapbridge"
 # A box imports only boxes before it. The modules from `display` to `compat` stand below all, the command line above.
 ORDER = (
     "display", "errors", "files", "jsonl", "compat", "recipe", "decoding", "examples", "contexts",
-    "training", "methods", "runs", "tasks", "answers", "evaluation", "gap", "results", "planning", "handbook",
-    "cli", "__main__",
+    "training", "methods", "reporting", "runs", "tasks", "answers", "evaluation", "gap", "results", "planning",
+    "handbook", "cli", "__main__",
 )  # fmt: skip
 
 

@@ -26,7 +26,8 @@ from rich.markdown import Markdown
 from gapbridge.cli import run_guarded
 from gapbridge.errors import RunError
 from gapbridge.files import write_json_atomic, write_text_atomic
-from gapbridge.runs.figures import COLOURS, new_figure, save
+from gapbridge.reporting.page import MARK
+from gapbridge.reporting.plots import COLOURS, new_figure, save
 
 
 SUITES = ("answer_first", "word_problems")
@@ -165,7 +166,10 @@ def quickstart(output: Path, overrides: list[str]) -> None:
     draw(first, worked, output / "quickstart.png")
     words = in_words(first, worked)
     tables = [
-        (output / name / "compare.md").read_text(encoding="utf-8").replace("](", f"]({name}/").replace("\n# ", "\n## ")
+        (output / name / "compare.md")
+        .read_text(encoding="utf-8")
+        .removeprefix(f"{MARK}\n")
+        .replace("](", f"]({name}/")
         for name in SUITES
     ]
     page = "\n\n".join(["# Quickstart", words, "![quickstart](quickstart.png)", *(f"#{text}" for text in tables)])

@@ -32,7 +32,7 @@ _WAYS_OUT = {
 }
 
 
-def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to disk, then rename it to `path`.
 
     After a crash at any moment `path` holds the old content, the new content, or does not exist; it is never partial.

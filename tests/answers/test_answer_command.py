@@ -14,9 +14,10 @@ from helpers import recipe
 
 from gapbridge import cli
 from gapbridge.answers.modes import mode_settings, read_modes
-from gapbridge.answers.session import output_directory, short_name
+from gapbridge.answers.session import output_directory
 from gapbridge.errors import ConfigError, RunError
 from gapbridge.methods import answer_modes
+from gapbridge.reporting.tables import short_name
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:

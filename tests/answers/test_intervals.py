@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gapbridge.answers.intervals import column_intervals, mean_interval, paired_difference, share_interval
+from gapbridge.answers.intervals import Interval, column_intervals, mean_interval, paired_difference, share_interval
 
 
 def test_intervals_cover_at_the_nominal_rate() -> None:
@@ -65,7 +65,7 @@ def test_equal_marks_do_not_prove_an_equal_rate() -> None:
 
 
 def test_equal_losses_are_equal() -> None:
-    assert paired_difference([0.5, 2.0], [0.5, 2.0]).points() == "+0.0 [+0.0, +0.0]"
+    assert paired_difference([0.5, 2.0], [0.5, 2.0]) == Interval(0.0, 0.0, 0.0)
 
 
 def test_small_differences_are_covered() -> None:

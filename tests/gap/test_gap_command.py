@@ -14,9 +14,10 @@ import pytest
 from conftest import BASE, sharpen
 
 from gapbridge.errors import ConfigError
-from gapbridge.gap.command import caption, run_gap, summary
-from gapbridge.gap.plot import draw_gaps
-from gapbridge.runs.tables import WIDTH
+from gapbridge.gap.command import run_gap
+from gapbridge.reporting.gap_plot import draw_gaps
+from gapbridge.reporting.gaps import caption, gap_tables
+from gapbridge.reporting.tables import WIDTH
 
 
 RECIPE = "recipes/tiny/sft/config_full.yaml"
@@ -53,11 +54,14 @@ def test_a_model_and_its_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert len(by_example) == 5 and np.isfinite(list(by_example.values())).all()
 
     said = capsys.readouterr().out
-    assert "behind a slip: final answer right" in said and "… tokens of the reference, less base, points" in said
-    assert "result right where step 1 goes wrong first" in said
-    assert "… less that of base, paired" in said and "+0.000 [+0.000, +0.000]" in said
-    assert f"{100 * gap['capped'] / 5:.4g} %" in said and "5 held-out examples" in said
-    assert all(len(line) <= WIDTH for line in said.splitlines() if line.startswith("|"))
+    rows = [" ".join(line.split()) for line in said.splitlines()]
+    pairs = [row for row in rows[rows.index("Paired differences from base") :] if " 0 [0, 0] 5" in row]
+    heads = ["Δ, mean over k ≥ 1 (nats/token)", "after forced error: token recovery (pp)"]
+    assert all(any(row.startswith(head) for row in pairs) for head in heads)
+    assert any(row.startswith("final accuracy | first error at step 1 (%)") for row in rows)
+    assert f"truncated completions (%) base {100 * gap['capped'] / 5:.4g} – 5" in rows
+    assert "5 held-out examples" in said
+    assert all(len(line) <= WIDTH for line in said.splitlines())
     assert path.with_name("gap.png").read_bytes().startswith(b"\x89PNG")
 
     before = path.read_bytes()
@@ -88,7 +92,7 @@ def test_slips_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str
     path = run_gap(_options(tmp_path, limit=2, prefix_lengths=[2], slips=[]), ["--use_cpu", "true"])
     record = json.loads(path.read_text())
     assert record["models"][0]["slips"] is None and record["slip_differences"] == []
-    assert "behind a slip" not in capsys.readouterr().out
+    assert "after forced error" not in capsys.readouterr().out
 
 
 def _interval(mean: float) -> dict[str, float]:
@@ -130,17 +134,20 @@ def test_slips_in_picture_and_table(graded: bool) -> None:
     record = {"settings": settings, "models": models, "differences": [], "slip_differences": [row]}
     figure = draw_gaps({gap["model"]: gap for gap in models}, caption(record))
     last = [axis.get_title() for axis in figure.axes[4:]]
-    second = "final answer behind a slip" if graded else "behind a slip, by edit distance"
-    assert last == ["tokens of the reference behind a slip: higher is better", f"{second}: higher is better"]
+    second = "final answer" if graded else "recovery by edit distance"
+    titles = ["token recovery", second]
+    assert last == [f"{title} after a forced error: higher is better" for title in titles]
     assert figure.axes[4].lines[0].get_xydata().tolist() == [[25.0, 50.0]], "a place without a score is left out"
-    rows = summary(record)["b"]
-    assert rows["behind a slip: tokens of the reference"] == "50.0 % [40.0, 60.0]"
-    assert rows["… tokens of the reference, less a, points"] == "+2.0 [-8.0, +12.0]"
-    assert ("behind a slip: final answer right" in rows) == graded and "behind a slip: steps right" not in rows
-    assert rows["behind a slip: cut at the limit"] == "2.5 %"
-    assert rows["behind a slip: cut at the limit"] == "2.5 %"
-    assert rows["result right where step 1 goes wrong first"] == "10.0 % [0.0, 20.0] of 40"
-    assert rows["result right where no step is wrong"] == "80.0 % [70.0, 90.0] of 20"
+    values, differences = gap_tables(record)
+    rows = {row[0]: row[1:] for row in values.cells if row[1] == "b"}
+    assert rows["after forced error: token recovery (%)"] == ["b", "50", "[40, 60]", "80"]
+    assert differences.head[2] == "Δ vs a"
+    assert differences.cells == [["after forced error: token recovery (pp)", "b", "+2", "[-8, +12]", "–"]]
+    assert ("after forced error: final answer right (%)" in rows) == graded
+    assert "after forced error: steps right (%)" not in rows
+    assert rows["after forced error: truncated (%)"] == ["b", "2.5", "–", "80"]
+    assert rows["final accuracy | first error at step 1 (%)"] == ["b", "10", "[0, 20]", "40"]
+    assert rows["final accuracy | no error (%)"] == ["b", "80", "[70, 90]", "20"]
 
 
 @pytest.mark.parametrize("oracle", [True, False])
@@ -158,9 +165,10 @@ def test_the_picture_says_what_it_shows(oracle: bool) -> None:
     assert [label.get_text() for label in recovery.get_xticklabels()] == ["1", "2", "4", "32"]
     if oracle:
         assert [label.get_text() for label in figure.axes[2].get_xticklabels()] == ["1", "2", "4", "96"]
-    rows = summary(record)[record["models"][1]["model"]]
-    assert rows["drafts cut at the limit"] == "5 %" and rows["Δ(32)"] == "+0.320 [+0.220, +0.420]"
-    assert rows.get("drafts with every step right") == ("33.33 %" if oracle else None)
+    name = record["models"][1]["model"]
+    rows = {row[0]: row[2:] for row in gap_tables(record)[0].cells if name.endswith(row[1])}
+    assert rows["truncated completions (%)"] == ["5", "–", "60"] and rows["Δ(32) (nats/token)"][0] == "+0.32"
+    assert rows.get("all steps correct (%)") == (["33.33", "–", "60"] if oracle else None)
 
 
 @pytest.mark.parametrize(

@@ -66,8 +66,10 @@ def test_a_comparison(place: Path) -> None:
         found["settings"]["evaluation"]["task"] == "math" and found["settings"]["keys"]["mixture_coefficient"] == 0.5
     )
     text = (place / "whole" / "compare.md").read_text()
-    assert found["words"] in text and "| bash | 2 |" in text
-    assert (place / "whole" / "compare.png").read_bytes().startswith(b"\x89PNG")
+    assert found["words"] in text and "| bash    |     2 |" in text
+    assert (place / "whole" / "plots" / "accuracy-greedy.png").read_bytes().startswith(b"\x89PNG")
+    html = (place / "whole" / "compare.html").read_text()
+    assert found["words"] in html and "Completions, seed 1" in html and "plots/" not in html
     # An arm is an ordinary run, which its recipe runs again.
     run = json.loads((place / "whole" / "seed_1" / "bash" / "run.json").read_text())
     assert run["state"] == "complete" and run["settings"]["max_steps"] == 2 and run["settings"]["seed"] == 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +13,14 @@ import pytest
 
 from gapbridge.answers.intervals import Interval, paired_difference
 from gapbridge.errors import ConfigError
+from gapbridge.reporting.page import to_markdown
 from gapbridge.results.compare.cells import read_figures
 from gapbridge.results.compare.matching import Load, matched_steps
-from gapbridge.results.compare.page import differing, page, verdict
+from gapbridge.results.compare.page import comparison_page, differing, verdict
 from gapbridge.results.compare.plot import draw_differences
 from gapbridge.results.compare.statistics import Difference, difference, difference_of_means, t_interval
 from gapbridge.results.compare.summary import as_records, summarise
-from gapbridge.results.compare.words import paragraph
+from gapbridge.results.compare.words import conclusion, paragraph
 
 
 def test_interval_over_seeds() -> None:
@@ -147,16 +150,17 @@ def test_words() -> None:
     }
     said = paragraph(columns, "sft", 3)
     assert said.startswith(
-        "**accuracy, greedy**: better than sft: a; worse than sft: b; no difference shown: c; no conclusion, one "
-        "seed: d. **recovery**: better than sft: a. Better and worse mean"
+        "accuracy, greedy: better than sft: a; worse than sft: b; no difference shown: c; no conclusion, one "
+        "seed: d. recovery: better than sft: a. Better and worse mean"
     )
     said = paragraph({"accuracy": {"a": made(2, (1, 3), None), "b": made(2, (-1, 3), None)}}, "sft", 1)
     assert said.startswith("No conclusion: one seed.") and said.endswith("0 over the examples: a in accuracy.")
     nulls = {"x": {"a": null}, "y": {"a": null, "b": null}, "z": {"a": up, "b": null}}
     assert paragraph(nulls, "sft", 3).startswith(
-        "**z**: better than sft: a; no difference shown: b. No difference from sft shown for any arm: x; y. Better"
+        "z: better than sft: a; no difference shown: b. No difference from sft shown for any variant: x; y. Better"
     )
-    assert "only arm" in paragraph({}, "sft", 3)
+    assert "only variant" in paragraph({}, "sft", 3) and "only variant" in conclusion({}, "sft", 3)
+    assert conclusion(nulls, "sft", 3) == "x: no difference shown: a."
 
 
 CONTROL = Load(rows_per_step=10, row_tokens=100, passes=3, drawn_tokens=0, rows=95)
@@ -223,7 +227,7 @@ def cell(
     return {**record, "plan": {"match": "steps"}, "dropped keys": ["x"], **more}
 
 
-def test_a_page_from_cells() -> None:
+def test_a_page_from_cells(tmp_path: Path) -> None:
     """A further mode is compared with the control's direct answers where the control has no other."""
     quarter, half = 5 * [0, 0, 0, 1], 5 * [0, 0, 1, 1]
     cells = [cell("sft", 1, quarter), cell("rac", 1, half, 20 * [1]), cell("sft", 2, 20 * [0])]
@@ -242,17 +246,20 @@ def test_a_page_from_cells() -> None:
     words = verdict(rows, "sft")
     assert "better than sft: rac (corrected)" in words and "no difference shown: rac" in words
     record = {"settings": settings, "task": "math", "words": words, "cells": cells, "rows": as_records(rows)}
-    text = page(record, rows, "sft", "compare.png")
-    assert "| rac (corrected) | 2 | 90.0 +77.5 [" in text and "{+45.7, +109.3}" in text and words in text
+    page = comparison_page(record, rows, "sft", tmp_path)
+    text = re.sub(" +", " ", to_markdown(page))
+    assert re.search(r"\| rac \(corrected\) \| 2 \| 90 \| \+77.5 \| \[\S+, \S+\] \| \[\+45.73, \+109.3\] \|", text)
+    assert words in text and "![Forest plot: accuracy, greedy, difference from sft](plots/accuracy-greedy.png)" in text
     assert "| later | m | k: 1 | none | not run yet | – |" in text
-    assert "| rac (corrected) | accuracy, greedy | 100.0 | 80.0 |" in text
+    assert "| rac (corrected) | accuracy, greedy | 100 | 80 |" in text
     heads = [axis.get_title() for axis in draw_differences(differing(rows), {}, "sft", "c").axes]
     assert heads == ["accuracy, greedy: right is better"]
 
 
-def test_one_seed_is_said() -> None:
+def test_one_seed_is_said(tmp_path: Path) -> None:
     rows = summarise([cell("sft", 1, 5 * [0, 0, 0, 1]), cell("rac", 1, 20 * [1])], "sft")
-    assert verdict(rows, "sft").startswith("No conclusion: one seed.")
+    assert verdict(rows, "sft").startswith("No conclusion: one seed")
     settings = {"name": "n", "recipe": "r", "match": "none", "arms": {}}
-    text = page({"settings": settings, "task": "math", "words": "w", "cells": []}, rows, "sft", "p")
-    assert "{one seed: no interval}" in text and "## Seeds" not in text and "each arm with its own length" in text
+    record = {"settings": settings, "task": "math", "words": "w", "cells": []}
+    text = to_markdown(comparison_page(record, rows, "sft", tmp_path))
+    assert "one seed |" in text and "of each seed" not in text and "each variant with its own number" in text

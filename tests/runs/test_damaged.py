@@ -17,9 +17,9 @@ from gapbridge.contexts.records import add_seconds, read_note, read_record, read
 from gapbridge.errors import RunError, StoreError
 from gapbridge.examples.example import ExampleSet
 from gapbridge.examples.kept import open_examples
-from gapbridge.runs.directory import read_run
-from gapbridge.runs.report import write_report
+from gapbridge.reporting.runs import write_report
 from gapbridge.training.checkpoints import MARK, last_complete_checkpoint, why_incomplete
+from gapbridge.training.run_files import read_run
 
 
 def cut(path: Path) -> None:

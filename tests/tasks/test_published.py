@@ -15,9 +15,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from gapbridge.errors import DataError
 from gapbridge.examples.example import ExampleSet
 from gapbridge.planning.stand_ins import data_stand_in, model_stand_in
+from gapbridge.runs.data_record import write_data_record
 from gapbridge.runs.inputs import load_examples, load_held_out
 from gapbridge.runs.job import Job, read_job
-from gapbridge.runs.report import write_data_record
 from gapbridge.tasks.published import DATA, MODELS, PublishedData, published_files
 
 

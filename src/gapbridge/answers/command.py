@@ -13,9 +13,9 @@ from accelerate import PartialState
 
 from ..errors import ConfigError, RunError
 from ..files import write_text_atomic
-from ..runs.directory import RUN_FILE, read_run
 from ..runs.job import read_job
 from ..training.parallel import check_processes
+from ..training.run_files import RUN_FILE, read_run
 from .answering import answer_examples, answer_options
 from .modes import DIRECT, mode_settings, read_modes
 from .server import connect, server_faults

@@ -23,8 +23,8 @@ from ..recipe.secrets import redacted_command, without_secrets
 from ..runs.directory import run_date
 from ..runs.inputs import load_held_out
 from ..runs.job import Job
-from ..runs.report import flat
 from ..training.loading import load_skeleton, load_tokenizer, model_init_kwargs, prepare_tokenizer
+from ..training.run_files import flat
 
 
 # Options that change no figure; a record is the same with other values.

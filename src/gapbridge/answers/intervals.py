@@ -27,14 +27,6 @@ class Interval:
     low: float
     high: float
 
-    def __str__(self) -> str:
-        """As a share: 69.5 % [65.2, 73.8]."""
-        return f"{100 * self.mean:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
-
-    def points(self) -> str:
-        """As a difference of shares, in points: +2.5 [-1.0, +6.1]."""
-        return f"{100 * self.mean:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
-
 
 def mean_interval(values: ArrayLike, *, resamples: int = 2000, seed: int = 0) -> Interval:
     """The mean of one value an example, with the percentile bootstrap interval (Efron 1979).

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +20,21 @@ from accelerate import PartialState
 from ..answers.answering import Answer, answer_examples, answer_options
 from ..answers.files import read_answers
 from ..answers.identity import asked_identity, finished_record, recorded_settings, shown_recipe
-from ..answers.intervals import Interval
 from ..answers.modes import DIRECT, mode_settings, read_modes
 from ..answers.server import connect, server_faults
 from ..answers.session import (
-    console,
     count_faults,
     job_for,
     load_evaluated,
     output_directory,
-    print_table,
-    short_name,
 )
 from ..contexts.hashes import FileHashes
 from ..decoding.vllm_drafts import ServerEngine
 from ..display import printable
 from ..errors import ConfigError
 from ..files import sha256, write_json_atomic, write_text_atomic
+from ..reporting.evaluations import evaluation_tables
+from ..reporting.tables import console, print_table
 from ..runs.directory import environment
 from ..runs.job import Job
 from ..tasks.task import EvalTask, task_named, task_recipe
@@ -46,11 +44,8 @@ from .lm_eval.command import run_lm_eval
 from .summaries import (
     Group,
     Sample,
-    cells,
-    columns,
     corrections,
     differences,
-    edit_figures,
     grade_edits,
     grade_math,
     grade_oracle,
@@ -93,7 +88,7 @@ def run_eval(args: argparse.Namespace, others: list[str]) -> Path:
         record = finished_record(path, settings, recipe)
         _check_samples(path, record)
         if PartialState().is_main_process:
-            show(record, task.grader)
+            show(record)
             print(f"{path}: this evaluation is complete; remove the file to do it again")
         return path
     if args.answers:
@@ -133,7 +128,7 @@ def run_eval(args: argparse.Namespace, others: list[str]) -> Path:
     samples_path = _samples_of(path)
     write_text_atomic(samples_path, "".join(lines))
     write_json_atomic(path, {**record, "samples": sha256(samples_path), "files": hashes.record()})
-    show(record, task.grader)
+    show(record)
     print(f"figures: {path}   answers: {samples_path}")
     return path
 
@@ -218,52 +213,19 @@ def _sample(answer: Answer, mode: str) -> Sample:
     return sample if mode == DIRECT else {**sample, "first_answer": answer.first}
 
 
-def show(record: dict[str, Any], grader: str) -> None:
-    """Print an evaluation's tables."""
-    results = record["results"]
-    labels = _labels(results)
-    print_table(
-        f"{record['task']}: {results[0]['count']} examples, 95 % intervals",
-        ("answers of", *columns(grader)),
-        [(label, *cells(result, grader)) for label, result in zip(labels, results, strict=True)],
-    )
-    print_lines(record)
-
-
-def print_lines(record: dict[str, Any]) -> None:
-    """Print what stands below the table of an evaluation."""
-    results = record["results"]
-    labels = _labels(results)
+def show(record: dict[str, Any]) -> None:
+    """Print an evaluation's tables, and what stands below them."""
+    for table in evaluation_tables(record):
+        print_table(table)
     lines = [
-        f"{label}: {', '.join(f'{name} {figure}' for name, figure in figures.items())}"
-        for label, result in zip(labels, results, strict=True)
-        if (figures := edit_figures(result))
-    ]
-    lines += [
-        f"{row['model']}: wrong→right {row['wrong_to_right']}, right→wrong {row['right_to_wrong']}, right→right "
-        f"{row['right_to_right']}, wrong→wrong {row['wrong_to_wrong']}; {row['mode']} less {DIRECT} "
-        f"{Interval(**row['difference']).points()} points"
-        for row in record["corrections"]
-    ]
-    lines += [
-        f"{row['second']} less {row['first']}, {row['mode']}, {row['metric']}: "
-        f"{Interval(**row['difference']).points()} points over {row['examples']} shared examples"
-        for row in record["differences"]
-    ]
-    lines += [
-        f"{label}: {result['capped']} of {result['count']} completions reach --max_completion_length: raise it"
-        for label, result in zip(labels, results, strict=True)
+        f"{result['model']} ({result['mode']}): {result['capped']} of {result['count']} completions reach "
+        "--max_completion_length: raise it"
+        for result in record["results"]
         if result.get("capped", 0) > result["count"] * MANY_CUT
     ]
     lines += [line for row in record.get("labels", ()) for line in _label_lines(row)]
-    lines += [row["text"] for row in record.get("win_rates", ())]
     for line in lines:
         console().print(printable(line), highlight=False, markup=False, soft_wrap=True)
-
-
-def _labels(results: Sequence[dict[str, Any]]) -> list[str]:
-    names = [result["model"] for result in results]
-    return [Group(short_name(result["model"], names), result["mode"], []).name for result in results]
 
 
 def _label_lines(row: dict[str, Any]) -> list[str]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..answers.intervals import Interval, mean_interval, paired_difference
+from ..answers.intervals import mean_interval, paired_difference
 from ..answers.modes import DIRECT
-from ..errors import DataError
-from ..jsonl import read_json_lines, shown_value
+from ..reporting.samples import Sample, prompt_text
 from ..tasks.task import PROCEDURAL
 from .counted import without_thoughts
 from .edits import METRICS as EDITS
@@ -23,23 +21,13 @@ from .math import correction_table
 from .rouge import METRICS, score_rouge
 
 
-Sample = dict[str, Any]
-# For each grader the fields of a sample that are averaged, and the head of its table.
+# For each grader the fields of a sample that are averaged.
 MEANS = {"math": {"accuracy": "correct", "exact_match": "exact", "math_verify": "verified"},
          "rouge": {metric: metric for metric in METRICS}, "none": {}}  # fmt: skip
-COLUMNS = {
-    "math": ("correct", "exact match", "math-verify", "they differ", "unmarked", "unparsed", "timed out", "capped"),
-    "rouge": ("ROUGE-1", "ROUGE-2", "ROUGE-L", "ROUGE-Lsum", "words", "reference words", "empty", "capped"),
-    "none": ("capped",),
-}
 # The oracle of a procedural task grades by what the task measures, and by two of ROUGE where the task asks for it.
 MEANS |= {
     name: {"accuracy" if measure == "correct" else measure: measure for measure in task.measures}
     | ({"rouge1": "rouge1", "rougeL": "rougeL"} if task.rouge else {})
-    for name, task in PROCEDURAL.items()
-}
-COLUMNS |= {
-    name: (*task.measures.values(), *(("ROUGE-1", "ROUGE-L") if task.rouge else ()), "capped")
     for name, task in PROCEDURAL.items()
 }
 
@@ -101,11 +89,6 @@ def said(sample: Sample) -> str:
     return str(sample["answer"]) if thinks else without_thoughts(sample["answer"])
 
 
-def prompt_text(prompt: str | list[dict[str, Any]]) -> str:
-    """A sample's prompt as one text; messages one below the other."""
-    return prompt if isinstance(prompt, str) else "\n\n".join(str(turn.get("content", "")) for turn in prompt)
-
-
 def has_right_answers(grader: str) -> bool:
     """Whether an answer is right or wrong to this grader."""
     return "accuracy" in MEANS[grader]
@@ -117,23 +100,6 @@ def grade_edits(groups: Sequence[Group]) -> None:
         scores = score_edits([said(sample) for sample in group.samples], group.values("reference"))
         for sample, score in zip(group.samples, scores, strict=True):
             sample.update(asdict(score))
-
-
-def read_samples(path: Path) -> Iterator[Sample]:
-    """The samples that an evaluation wrote.
-
-    Raises:
-        DataError: a line is no sample.
-    """
-    for number, row in read_json_lines(path):
-        names = ("model", "mode", "id", "prompt", "reference", "answer")
-        if not isinstance(row, dict) or any(name not in row for name in names):
-            found = row if isinstance(row, ValueError) else shown_value(row)
-            raise DataError(
-                f"{path}, line {number}: got {found}, expected an object with {', '.join(names)}. Remove the files "
-                "of this evaluation and make it again"
-            )
-        yield row
 
 
 def summarise(group: Group, grader: str) -> dict[str, Any]:
@@ -153,36 +119,6 @@ def summarise(group: Group, grader: str) -> dict[str, Any]:
         record["answer_tokens"] = float(np.mean(group.values("tokens")))
         record["capped"] = sum(group.values("capped"))
     return record
-
-
-def columns(grader: str) -> tuple[str, ...]:
-    """The head of the table that `cells` fills."""
-    return COLUMNS[grader]
-
-
-def cells(record: dict[str, Any], grader: str) -> list[str]:
-    """One row of the table, counts as shares. How many answers were cut at the limit is not known of ready answers."""
-
-    def share(count: int) -> str:
-        return f"{100 * count / record['count']:.1f} %"
-
-    row = [str(Interval(**record[name])) for name in MEANS[grader]]
-    if grader == "math":
-        counts = [len(record["disagreements"]), *(record[key] for key in ("unmarked", "unparsed", "timed_out"))]
-        row += map(share, counts)
-    elif grader == "rouge":
-        row += [f"{record['answer_words']:.1f}", f"{record['reference_words']:.1f}", share(record["empty"])]
-    return [*row, share(record["capped"]) if "capped" in record else "–"]
-
-
-def edit_figures(record: dict[str, Any]) -> dict[str, str]:
-    """The edit scores of a summary, for a page; none where it was made without."""
-    found = {}
-    if "cer" in record:
-        rate = Interval(**record["cer"])
-        found["CER"] = f"{rate.mean:.3f} [{rate.low:.3f}, {rate.high:.3f}]"
-        found["token F1"] = str(Interval(**record["token_f1"]))
-    return found
 
 
 def corrections(groups: Sequence[Group]) -> list[dict[str, Any]]:

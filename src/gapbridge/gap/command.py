@@ -16,14 +16,13 @@ from typing import Any
 
 from ..answers.answering import answer_examples, answer_options
 from ..answers.identity import asked_identity, finished_record, recorded_settings, shown_recipe
-from ..answers.intervals import Interval, paired_difference
+from ..answers.intervals import paired_difference
 from ..answers.server import connect, server_faults
 from ..answers.session import (
     count_faults,
     job_for,
     load_evaluated,
     output_directory,
-    short_name,
 )
 from ..contexts.hashes import FileHashes
 from ..decoding.vllm_drafts import ServerEngine
@@ -31,24 +30,16 @@ from ..display import say
 from ..errors import ConfigError
 from ..examples.example import ExampleSet
 from ..files import write_json_atomic
+from ..reporting.gap_plot import draw_gaps
+from ..reporting.gaps import SLIP_ROWS, caption, gap_tables
+from ..reporting.plots import save
+from ..reporting.tables import print_table, short_name
 from ..runs.directory import environment
-from ..runs.figures import save
 from ..runs.job import Job
-from ..runs.tables import share, table
 from ..training.vocabulary import check_vocabulary
 from .measure import Gap, measure_gap
-from .plot import draw_gaps
 from .slip_scores import score_slips
 from .slips import EACH, Slips, answers_behind, draw_slips
-
-
-# Of the scores behind slips: what a row of a table says.
-SLIP_ROWS = {
-    "tokens_recovered": "tokens of the reference",
-    "edit_recovered": "by edit distance",
-    "final_right": "final answer right",
-    "steps_right": "steps right",
-}
 
 
 def run_gap(args: argparse.Namespace, others: list[str]) -> Path:
@@ -197,79 +188,8 @@ def _slip_differences(gaps: Mapping[str, Gap]) -> list[dict[str, Any]]:
     return found
 
 
-def caption(record: dict[str, Any]) -> str:
-    """What a measurement was taken on: data, number of examples, temperature of the drafts."""
-    settings, examples = record["settings"], sorted({gap["examples"] for gap in record["models"]})
-    return (
-        f"{settings['config']}: {' or '.join(map(str, examples))} held-out examples\n"
-        f"drafts of at most {settings['max_completion_length']} tokens at temperature {settings['temperature']:g}, "
-        "95 % intervals"
-    )
-
-
-def summary(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The figures of each model, by path, for a table."""
-    differences = {row["second"]: row for row in record["differences"]}
-    first = record["models"][0]["model"]
-    base = short_name(first, [gap["model"] for gap in record["models"]])
-    less = f"… less that of {base}, paired"
-    found: dict[str, dict[str, Any]] = {}
-    for gap in record["models"]:
-        curve = gap["recovery"]
-        rows: dict[str, Any] = {"examples": gap["examples"]}
-        rows["drafts cut at the limit"] = share(gap["capped"], gap["examples"])
-        rows["Δ over all k ≥ 1, nats per token"] = _signed(curve["mean"])
-        difference = differences.get(gap["model"])
-        rows[less] = difference and _signed(difference["difference"])
-        rows |= {f"Δ({k})": _signed(at) for k, at in zip(curve["k"], curve["delta"], strict=True) if k == 32}
-        rows["accuracy lost to own context, points"] = Interval(**gap["decisions"]["drop"]).points()
-        if gap["excess_error"]:
-            longest, excess = gap["excess_error"]["length"][-1], gap["excess_error"]["excess"][-1]
-            rows[f"ExAccErr({longest}), %"] = _signed(excess, 0)
-            rows["drafts with every step right"] = share(gap["wrong_steps"]["all_right"], gap["examples"])
-        rows |= _final_rows(gap.get("final_answers"))
-        paired = [row for row in record.get("slip_differences", ()) if row["second"] == gap["model"]]
-        rows |= _slip_rows(gap.get("slips"), base, {row["measure"]: row["difference"] for row in paired})
-        found[gap["model"]] = rows
-    return found
-
-
-def _final_rows(final: Mapping[str, Any] | None) -> dict[str, str]:
-    """How often the result is right, by the first wrong step of the working."""
-    if final is None:
-        return {}
-    rows = {
-        f"result right where step {step} goes wrong first": f"{Interval(**right)} of {count}"
-        for step, count, right in zip(final["steps"], final["drafts"], final["right"], strict=True)
-    }
-    if final["whole_right"]:
-        whole = Interval(**final["whole_right"])
-        rows["result right where no step is wrong"] = f"{whole} of {final['whole_drafts']}"
-    return rows
-
-
-def _slip_rows(
-    slips: Mapping[str, Any] | None, base: str, differences: Mapping[str, Mapping[str, float]]
-) -> dict[str, str | None]:
-    """The scores behind slips, means over the places, each with its paired difference from the model `base`."""
-    rows: dict[str, str | None] = {}
-    for measure, what in SLIP_ROWS.items():
-        if slips and slips[measure]:
-            rows[f"behind a slip: {what}"] = str(Interval(**slips[measure]["mean"]))
-            difference = differences.get(measure)
-            rows[f"… {what}, less {base}, points"] = Interval(**difference).points() if difference else None
-    if slips:
-        rows["behind a slip: cut at the limit"] = share(slips["capped"], slips["answers"])
-    return rows
-
-
 def show(record: dict[str, Any]) -> None:
-    """Print the measures' summary."""
-    found = summary(record)
+    """Print the tables of a measurement."""
     say(f"The gap. {caption(record)}", "")
-    say("\n".join(table("", {short_name(name, list(found)): rows for name, rows in found.items()})))
-
-
-def _signed(interval: Mapping[str, float], digits: int = 3) -> str:
-    mean, low, high = (f"{interval[key]:+.{digits}f}" for key in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]"
+    for table in gap_tables(record):
+        print_table(table)

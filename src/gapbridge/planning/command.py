@@ -23,12 +23,12 @@ from ..decoding.mode import caps_scores, place_for_generation
 from ..errors import ConfigError
 from ..recipe.values import plain as plain_value
 from ..recipe.values import read_yaml
+from ..reporting.tables import in_columns, number, print_table
 from ..results.compare.dry import seconds_of_step
 from ..results.compare.sampling import take_sample
 from ..runs.inputs import load_start
 from ..runs.job import Job, read_job
 from ..runs.rounds import rounds_of
-from ..runs.tables import number, table
 from ..runs.validate import cpu_option
 from ..tasks.published import MODELS
 from ..training.draft_config import DraftFields
@@ -380,11 +380,11 @@ def _show(job: Job, found: Plan, args: argparse.Namespace, machine: Machine) -> 
         }
         for index, part in enumerate(work.rounds, 1)
     }
-    print("\n".join(table("", rounds)))
+    print_table(in_columns("", rounds))
     unit = _GIB if max(parts.peak for parts in found.memories.values()) >= _GIB else _MIB
     columns = {name: _column(parts, usable, unit) for name, parts in found.memories.items()}
     where = "of this machine" if machine.is_here else "on each device"
-    print("\n".join(table(f"{'GiB' if unit == _GIB else 'MiB'} {where}", columns)))
+    print_table(in_columns(f"{'GiB' if unit == _GIB else 'MiB'} {where}", columns))
     if machine.devices > 1 and found.refused:
         print(f"left out, because {job.name} refuses to train under them: {', '.join(found.refused)}")
     if found.best is None:

@@ -27,17 +27,15 @@ import yaml
 from accelerate import PartialState
 
 from ..contexts.hashes import FileHashes
-from ..contexts.records import read_record
 from ..errors import ConfigError, RunError
 from ..files import remove_leftovers, sole_user, write_json_atomic, write_text_atomic, writing
-from ..jsonl import as_json_values, shown_value
+from ..jsonl import as_json_values
 from ..recipe.parser import Recipe
 from ..recipe.secrets import cut_in, redacted_command, secrets_in, without_secrets
 from ..training.config import FREE_SETTINGS
 from ..training.once import EXAMPLES
+from ..training.run_files import RUN_FILE, read_run
 
-
-RUN_FILE = "run.json"
 
 PACKAGES = (
     "gapbridge", "torch", "trl", "transformers", "accelerate", "datasets", "peft", "tokenizers", "deepspeed",
@@ -217,42 +215,6 @@ def run_date(directory: Path) -> str | None:
         RunError: its `run.json` is damaged.
     """
     return read_run(directory)["date"] if (directory / RUN_FILE).is_file() else None
-
-
-def read_run(directory: Path) -> dict[str, Any]:
-    """A run's record: its settings, state, inputs by name, and the date (None with older versions).
-
-    Raises:
-        RunError: it is damaged, or not there.
-    """
-    path = directory / RUN_FILE
-    record = read_record(path)
-    record = {"inputs": {}, "date": None, **record}
-    faults = [
-        f"{key}: got {shown_value(record.get(key))}, expected {wanted}"
-        for key, wanted, right in (
-            ("settings", "an object", isinstance(record.get("settings"), dict)),
-            ("state", "running or complete", record.get("state") in ("running", "complete")),
-            ("inputs", "fingerprints by name", _all_text(record["inputs"])),
-            ("date", "a date", record["date"] is None or _is_date(record["date"])),
-        )
-        if not right
-    ]
-    if faults:
-        raise RunError(f"{path}: is damaged ({'; '.join(faults)}). Put it back, or choose another output_dir")
-    return record
-
-
-def _all_text(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(entry, str) for entry in value.values())
-
-
-def _is_date(value: Any) -> bool:
-    try:
-        datetime.date.fromisoformat(value)
-    except (TypeError, ValueError):
-        return False
-    return True
 
 
 def resolved_recipe(method: str, recipe: Recipe) -> str:

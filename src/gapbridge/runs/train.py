@@ -19,20 +19,21 @@ from ..decoding.mode import place_for_generation
 from ..display import say
 from ..errors import ConfigError
 from ..examples.example import ExampleSet
-from ..files import write_text_atomic
-from ..training.building import Drawing, open_drawings, shown
+from ..files import write_json_atomic, write_text_atomic
+from ..reporting.runs import write_report
+from ..training.building import Drawing, open_drawings, row_records, shown
 from ..training.loading import record_revision
 from ..training.method import Method
 from ..training.metrics import MetricsFile
 from ..training.once import EXAMPLES, TakenBack, drop_others
 from ..training.parallel import check_processes
 from ..training.rows import LEGEND
+from .data_record import write_data_record
 from .directory import RunDirectory
 from .hub import name_faults, open_repository, upload
 from .inputs import load_examples, load_start, started_inputs
 from .job import Job
 from .packages import package_faults
-from .report import write_data_record, write_report
 from .rounds import last_model, round_arguments, run_rounds, unfinished_rounds
 
 
@@ -187,6 +188,8 @@ def _trainer(
             Console(stderr=True, soft_wrap=True).print(rows[0])
             text = "\n".join([f"{LEGEND}\n", *(row.plain for row in rows)])
             write_text_atomic(run.path / "samples" / "first_rows.txt", text)
+            records = row_records(job.method, trainer.row_ids, tokenizer, SHOWN_ROWS)
+            write_json_atomic(run.path / "samples" / "first_rows.json", {"rows": records})
     return trainer
 
 

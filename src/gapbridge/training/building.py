@@ -23,7 +23,7 @@ from ..files import sha256
 from .arguments import EVAL, EVAL_OWN, TRAIN, is_held_out
 from .hooks import Built, MethodHooks, Pairs
 from .once import ROWS, make_once, table_path
-from .rows import Row, rows_of, rows_to_dataset
+from .rows import Row, row_record, rows_of, rows_to_dataset
 from .starting import batch_faults
 from .stats import GenerationStats
 
@@ -249,6 +249,13 @@ def trainable(method: type[MethodHooks], rows: Dataset) -> Dataset:
 def shown(method: type[MethodHooks], rows: Dataset, tokenizer: PreTrainedTokenizerBase, count: int) -> list[Text]:
     """The first rows as they are trained."""
     return [method.show(row, tokenizer) for row in rows_of(rows, count)]
+
+
+def row_records(
+    method: type[MethodHooks], rows: Dataset, tokenizer: PreTrainedTokenizerBase, count: int
+) -> list[dict[str, Any]]:
+    """The first rows as `row_record` has them."""
+    return [row_record(each, tokenizer) for row in rows_of(rows, count) for each in method.shown_sequences(row)]
 
 
 def placeholder_rows(method: type[MethodHooks], examples: ExampleSet) -> Dataset:

@@ -162,6 +162,11 @@ class MethodHooks:
         return 3.0
 
     @classmethod
+    def shown_sequences(cls, row: Row) -> list[Row]:
+        """The sequences of a row that is shown, each as a row of its own."""
+        return [row]
+
+    @classmethod
     def show(cls, row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:
         """A row as it is trained."""
-        return show_row(row, tokenizer)
+        return Text().join(show_row(each, tokenizer) for each in cls.shown_sequences(row))

@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 import torch
 from datasets import Dataset, Features, List, Value
 from peft import PeftConfig, PeftModel
-from rich.text import Text
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from trl import DPOTrainer
@@ -26,7 +25,7 @@ from .arguments import named_arguments
 from .building import Rows, trainable
 from .evaluation import LOSS
 from .method import Method
-from .rows import Row, masked_row, show_row
+from .rows import Row, masked_row
 
 
 PAIR_FEATURES = Features(
@@ -62,18 +61,6 @@ def pair_row(
     }
 
 
-def show_pair(row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:
-    """Both sequences of a pair as they are trained, the chosen one first; marks as in `show_row`."""
-    text = Text()
-    for name in ("chosen", "rejected"):
-        answer = row[f"{name}_ids"]
-        shown = masked_row(row["prompt_ids"], answer)
-        own = row["drawn"] if name == "rejected" else [False] * len(answer)
-        drawn = [*[False] * len(row["prompt_ids"]), *own]
-        text.append_text(show_row({"id": f"{row['id']}, {name}", **shown, "drawn": drawn}, tokenizer))
-    return text
-
-
 class PreferenceMethod(Method):
     """A method on pairs of answers, before TRL's `DPOTrainer`.
 
@@ -101,8 +88,15 @@ class PreferenceMethod(Method):
         super().__init__(model, **named)
 
     @classmethod
-    def show(cls, row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:
-        return show_pair(row, tokenizer)
+    def shown_sequences(cls, row: Row) -> list[Row]:
+        """The chosen completion first."""
+        found = []
+        for name in ("chosen", "rejected"):
+            answer = row[f"{name}_ids"]
+            own = row["drawn"] if name == "rejected" else [False] * len(answer)
+            drawn = [*[False] * len(row["prompt_ids"]), *own]
+            found.append({"id": f"{row['id']}, {name}", **masked_row(row["prompt_ids"], answer), "drawn": drawn})
+        return found
 
     @classmethod
     def tokens_of(cls, row: dict[str, Any]) -> list[list[int]]:

@@ -107,6 +107,36 @@ def _visible(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
     return printable(tokenizer.decode([token]) or tokenizer.convert_ids_to_tokens(token)).replace("\n", "\\n")
 
 
+def row_record(row: Row, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """A row token by token, as JSON values for an HTML page: `head`, and of each token its text, kind and a note.
+
+    The kind is `masked` (no loss), `loss`, `sampled` (from the model) or `replaced` (sampled and not the reference's).
+    """
+    ids, labels, drawn = row["input_ids"], row["labels"], row["drawn"]
+    tokens = []
+    for at, (text, token, label) in enumerate(zip(_texts(ids, tokenizer), ids, labels, strict=True)):
+        has_loss, is_replaced = label != IGNORE, label not in (IGNORE, token)
+        kind = "replaced" if is_replaced else "sampled" if drawn[at] else "loss" if has_loss else "masked"
+        reference = f", reference: {_visible(tokenizer, label)}" if is_replaced else ""
+        note = f"position {at}, token id {token}, {'loss' if has_loss else 'no loss'}{reference}"
+        shown = text if text or not is_replaced else _visible(tokenizer, token)
+        tokens.append({"text": shown, "kind": kind, "note": note})
+    count = sum(label != IGNORE for label in labels)
+    return {"head": printable(f"{row['id']}: {len(ids)} tokens, {count} with loss"), "tokens": tokens}
+
+
+def _texts(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
+    """The text that each token adds; a token that ends within a character adds none."""
+    start = shown = 0
+    for end in range(1, len(ids) + 1):
+        before, text = (tokenizer.decode(list(ids[start:at])) for at in (shown, end))
+        if text.endswith("\N{REPLACEMENT CHARACTER}") and end < len(ids):
+            yield ""
+            continue
+        yield printable(text[len(before) :])
+        start, shown = shown, end
+
+
 def _share(count: int, total: int) -> str:
     return f"{count / total:.1%}" if total else "–"
 

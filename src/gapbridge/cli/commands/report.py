@@ -7,7 +7,7 @@ from ..parser import Parser
 
 
 class Command(BaseCommand):
-    takes = "RUN [RUN …] [--results DIR …] [--output_dir DIR]"
+    takes = "RUN [RUN …] [--results DIR …] [--output_dir DIR] [--open]"
     summary = "put runs side by side: settings, losses, figures, cost, answers"
     examples = (
         "outputs/sft outputs/bash outputs/rac",
@@ -21,9 +21,10 @@ class Command(BaseCommand):
         add("--results", type=Path, nargs="+", default=[], metavar="DIR",
             help="further directories with eval/ or gap/, as of several models evaluated together")  # fmt: skip
         add("--output_dir", type=Path, default=Path("outputs/report"), metavar="DIR",
-            help="where the page goes (default: %(default)s)")  # fmt: skip
+            help="directory for report.md and report.html (default: %(default)s)")  # fmt: skip
+        add("--open", action="store_true", help="open report.html in the default web browser")
 
     def run(self, call: Call) -> object:
-        from ...results.report import run_report
+        from ...reporting.runs import run_report
 
         return run_report(call.options)

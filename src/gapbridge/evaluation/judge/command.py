@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError
+from ...reporting.samples import prompt_text
 from ...tasks.task import task_named
-from ..summaries import Group, prompt_text, said
+from ..summaries import Group, said
 from .judges import EndpointJudge, Judge, LocalJudge
 from .winrate import Pair, judge_pairs
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ...answers.identity import finished_record, recorded_settings
-from ...answers.intervals import Interval
-from ...answers.session import output_directory, print_table, short_name
+from ...answers.session import output_directory
 from ...contexts.hashes import FileHashes
 from ...errors import ConfigError
 from ...files import write_json_atomic
+from ...reporting.evaluations import evaluation_tables
+from ...reporting.tables import print_table
 from ...runs.directory import environment
 from .harness import evaluate_model, harness_model_args, task_files
 from .recipe import read_lm_eval_recipe
@@ -39,7 +40,7 @@ def run_lm_eval(args: argparse.Namespace, others: list[str]) -> Path:
     hashes = FileHashes.of_record(path)
     settings = recorded_settings(args, others, [*args.model, *task_files(recipe)], hashes) | {"recipe": asdict(recipe)}
     if path.exists():
-        show(finished_record(path, settings))
+        _show(finished_record(path, settings))
         print(f"{path}: this evaluation is complete; remove the file to do it again")
         return path
     model_args = {model: harness_model_args(model, recipe.model_args) for model in args.model}
@@ -50,17 +51,11 @@ def run_lm_eval(args: argparse.Namespace, others: list[str]) -> Path:
     ]
     record = {"task": "lm_eval", "settings": settings, "environment": environment(), "results": results}
     write_json_atomic(path, {**record, "files": hashes.record()})
-    show(record)
+    _show(record)
     print(f"figures: {path}")
     return path
 
 
-def show(record: dict[str, Any]) -> None:
-    """Print an evaluation's table."""
-    names, rows = [row["model"] for row in record["results"]], []
-    for row in record["results"]:
-        known = row["low"] is not None
-        value = str(Interval(row["value"], row["low"], row["high"])) if known else f"{row['value']:.4g}"
-        rows.append((short_name(row["model"], names), row["task"], row["metric"], row["num_fewshot"], value, row["n"]))
-    head = ("model", "task", "metric", "shots", "value", "examples")
-    print_table("lm-evaluation-harness, 95 % intervals", head, rows, texts=3)
+def _show(record: dict[str, Any]) -> None:
+    for table in evaluation_tables(record):
+        print_table(table)

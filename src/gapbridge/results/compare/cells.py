@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ...contexts.records import read_record
-from ...evaluation.summaries import MEANS, read_samples
-from ...runs.report import seconds, stages
+from ...evaluation.summaries import MEANS
+from ...reporting.samples import read_samples
 from ...tasks.task import EvalTask
 from ...training.metrics import read_metrics
+from ...training.run_files import seconds, stages
 from .matching import Load
 
 
@@ -82,8 +83,8 @@ def read_cost(run: Path, load: Load) -> dict[str, float | None]:
     took = seconds(stages(run))
     steps = sum(max((entry.get("step", 0) for entry in read_metrics(stage)), default=0) for stage in stages(run))
     return {
-        "training seconds": took["training, s"],
-        "drawing seconds": took["generation, s"],
+        "training seconds": took["training"],
+        "drawing seconds": took["generation"],
         "steps": steps,
         "tokens": round(load.tokens(steps)),
         "forward-token equivalents": round(load.compute(steps)),

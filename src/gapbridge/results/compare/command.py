@@ -2,7 +2,7 @@
 
 suite.json    what is compared; other settings are refused, further arms and seeds are added
 compare.json  every score of every example, arm and seed, and what follows from them
-compare.md    in words, then tables; compare.png: differences from the control
+compare.md    a conclusion, tables and forest plots (in plots/); compare.html: the same in one file
 seed_1/ …     the runs, see `running.py`
 """
 
@@ -24,19 +24,18 @@ from ...errors import ConfigError, RunError
 from ...files import write_json_atomic, write_text_atomic
 from ...jsonl import as_json_values
 from ...recipe.secrets import without_secrets
+from ...reporting.page import write_page
+from ...reporting.tables import print_table
 from ...runs.directory import environment
-from ...runs.figures import save
-from ...runs.tables import table
 from ...tasks.task import EvalTask
 from .cells import read_cells
 from .dry import run_dry
 from .inputs import comparison_inputs, device_of, finished_models, free_keys
-from .page import differing, page, score_table, verdict
-from .plot import draw_differences
+from .page import comparison_page, score_tables, verdict
 from .recipes import Comparison, read_comparison, task_of
 from .running import Run, run_seeds
 from .suite import Suite, read_suite, suite_of_options, with_seeds
-from .summary import Row, as_records, summarise
+from .summary import as_records, summarise
 
 
 SUITE_FILE = "suite.json"
@@ -67,7 +66,7 @@ def run_compare(args: argparse.Namespace, options: list[str], run: Run) -> Path:
         return directory
     write_json_atomic(directory / SUITE_FILE, {**settings, "files": hashes.record()})
     run_seeds(comparison, task, run, args.workers)
-    return write_page(directory, settings, task)
+    return write_comparison(directory, settings, task)
 
 
 def _suite(args: argparse.Namespace) -> Suite:
@@ -160,8 +159,8 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = ""
     return faults
 
 
-def write_page(directory: Path, settings: dict[str, Any], task: EvalTask) -> Path:
-    """Gather what is finished in the directory, and write record, picture and page."""
+def write_comparison(directory: Path, settings: dict[str, Any], task: EvalTask) -> Path:
+    """Gather what is finished in the directory, and write record and report."""
     cells = read_cells(directory)
     rows = summarise(cells, methods.CONTROL)
     words = verdict(rows, methods.CONTROL)
@@ -174,21 +173,9 @@ def write_page(directory: Path, settings: dict[str, Any], task: EvalTask) -> Pat
         "environment": environment(),
     }
     write_text_atomic(directory / "compare.json", json.dumps(record, ensure_ascii=False) + "\n")
-    picture = directory / "compare.png"
-    scales = {column: 100.0 for row in rows for column in row.scores}
-    caption = f"{settings['name']}: {settings['recipe']}, at equal {settings['match']}"
-    if settings["match"] == "none":
-        caption = f"{settings['name']}: {settings['recipe']}, each arm with its own length"
-    save(draw_differences(differing(rows), scales, methods.CONTROL, caption), picture)
-    path = directory / "compare.md"
-    write_text_atomic(path, page(record, rows, methods.CONTROL, picture.name))
-    _show(rows, words)
-    print(f"page: {path}   record: {directory / 'compare.json'}   picture: {picture}")
+    path = write_page(comparison_page(record, rows, methods.CONTROL, directory), directory, "compare")
+    for table in score_tables(rows, methods.CONTROL):
+        print_table(table)
+    say(words)
+    print(f"report: {path.with_suffix('.html')}   as Markdown: {path}   record: {directory / 'compare.json'}")
     return path
-
-
-def _show(rows: list[Row], words: str) -> None:
-    head, lines = score_table(rows)
-    columns = {name: {line[0]: line[at] for line in lines} for at, name in enumerate(head) if at}
-    say("\n".join(table("arm", columns)))
-    say(words.replace("**", ""))

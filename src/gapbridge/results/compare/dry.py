@@ -19,13 +19,12 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ... import methods
-from ...answers.session import print_table
 from ...decoding import draft_answers
 from ...decoding.mode import generation_precision, place_for_generation
+from ...reporting.tables import Table, print_table
 from ...runs.inputs import count_held_out_rows, load_held_out, load_start
 from ...runs.job import Job
 from ...runs.rounds import rounds_of
-from ...runs.tables import number
 from ...tasks.task import EvalTask
 from .matching import Load, matched_steps
 from .recipes import Comparison, arm_recipe, job_of, known_keys
@@ -215,15 +214,15 @@ def sequences_per_step(load: Load, sequences: Sequence[Sequence[int]]) -> float:
 
 
 def _show(comparison: Comparison, task: EvalTask, estimates: Sequence[Estimate], workers: int) -> None:
-    head = ("arm", "runs left", "steps", "tokens", "seconds a run")
-    lines = [(e.arm, e.runs, number(e.steps), number(e.tokens), number(e.seconds)) for e in estimates]
+    head = ("variant", "runs left", "steps", "tokens", "time per run (s)")
+    lines = [(e.arm, e.runs, e.steps, e.tokens, e.seconds) for e in estimates]
     seeds = ", ".join(map(str, comparison.suite.seeds))
-    print_table(f"{comparison.suite.name}: graded as {task.name}, seeds {seeds}", head, lines)
+    print_table(Table(head, lines, f"{comparison.suite.name}: graded as {task.name}, seeds {seeds}"))
     minutes = sum(estimate.runs * estimate.seconds for estimate in estimates) / 60
     shared = f", in {workers} processes at best {minutes / workers:.1f}" if workers > 1 else ""
     runs = sum(estimate.runs for estimate in estimates)
     print(f"{runs} runs, about {minutes:.1f} minutes here{shared}; loading, saving and evaluation in training aside")
     for seed in comparison.suite.seeds:
         print(f"would write {comparison.place(seed)}: {', '.join(comparison.suite.arms)}")
-    names = ("suite.json", "compare.json", "compare.md", "compare.png")
+    names = ("suite.json", "compare.json", "compare.md", "compare.html", "plots")
     print(f"would write {', '.join(str(comparison.directory / name) for name in names)}")

@@ -1,20 +1,30 @@
-"""`compare.md`: the words first, then the tables."""
+"""The report of a comparison: a conclusion in a sentence, a table and a forest plot for each score, then details."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
-from ...answers.intervals import Interval
-from ...runs.tables import number
+from ...contexts.records import read_record
+from ...reporting.gap_plot import draw_gaps
+from ...reporting.gaps import caption
+from ...reporting.page import Page, Part, Picture, Section
+from ...reporting.plots import draw_losses
+from ...reporting.samples import read_examples
+from ...reporting.tables import Table, estimate, number
+from ...training.metrics import read_metrics
+from ...training.run_files import stages
+from .plot import draw_differences
 from .statistics import Difference
 from .summary import Entry, Row
-from .words import paragraph
+from .words import conclusion, is_better_lower, label, paragraph
 
 
 READING = (
-    "Means over seeds; behind them what the arm has more than the control, with two 95 % intervals: over examples in "
-    "[ ], over seeds in { }. Scores in per cent, differences in points."
+    "All scores are means over seeds. The interval over examples holds for these very models on other examples. The "
+    "interval over seeds holds for models trained with other seeds."
 )
 
 
@@ -28,108 +38,161 @@ def differing(rows: Sequence[Row]) -> dict[str, dict[str, Difference]]:
     return found
 
 
-def page(record: dict[str, Any], rows: Sequence[Row], control: str, picture: str) -> str:
-    """The page of a comparison: `record` is what `compare.json` holds."""
-    settings = record["settings"]
-    seeds = max((len(row.seeds) for row in rows), default=0)
-    recipe = f"Recipe `{settings['recipe']}`, graded as {record['task']}, at equal {settings['match']}"
-    if settings["match"] == "none":
-        recipe = f"Recipe `{settings['recipe']}`, graded as {record['task']}, each arm with its own length"
-    lines = [f"# {settings['name']}", "", record["words"], "", f"{recipe}; control: {control}. {READING}", ""]
-    lines += [*markdown(*score_table(rows, costs=True)), f"![differences]({picture})", ""]
-    if any(row.figures for row in rows):
-        lines += ["## The gap", "", *markdown(*figure_table(rows))]
-    if any(entry.less_direct for row in rows for entry in row.scores.values()):
-        lines += ["## Further modes less the arm's direct answers", "", *_modes(rows)]
-    lines += ["## Arms", "", *_arms(record, rows)]
-    if seeds > 1:
-        lines += ["## Seeds", "", *markdown(*_seeds(rows))]
-    return "\n".join(lines)
-
-
 def verdict(rows: Sequence[Row], control: str) -> str:
-    """The paragraph in words."""
-    own = [row for row in rows if row.arm == control]
-    return paragraph(differing(rows), control, len(own[0].seeds) if own else 0)
+    """The conclusion in one sentence, by the first score."""
+    return conclusion(differing(rows), control, _control_seeds(rows, control))
 
 
-def score_table(rows: Sequence[Row], *, costs: bool = False) -> tuple[list[str], list[list[str]]]:
-    """Head and lines of the main table."""
-    columns = list(dict.fromkeys(column for row in rows for column in row.scores))
-    cost = list(dict.fromkeys(key for row in rows for key in row.cost)) if costs else []
-    head = ["arm", "seeds", *columns, *cost]
-    lines = []
-    for row in rows:
-        scores = [_cell(row.scores.get(column), 100, 1) for column in columns]
-        paid = [_number(row.cost.get(key)) for key in cost]
-        lines.append([row.name, str(len(row.seeds)), *scores, *paid])
-    return head, lines
+def comparison_page(record: dict[str, Any], rows: Sequence[Row], control: str, directory: Path) -> Page:
+    """The report.
+
+    Args:
+        record: what `compare.json` holds.
+        directory: of the comparison, for losses, recovery curves and completions of its first seed.
+    """
+    settings = record["settings"]
+    budget = "each variant with its own number of steps"
+    if settings["match"] != "none":
+        budget = f"with equal {settings['match']}"
+    about = f"Recipe {settings['recipe']}, graded as {record['task']}, {budget}. Control: {control}. {READING}"
+    differences = differing(rows)
+    scores: list[Part] = []
+    for table, column in zip(score_tables(rows, control), _columns(rows), strict=True):
+        found = differences.get(column)
+        scores.append((table, _forest(column, found, control)) if found else table)
+    all_findings = paragraph(differences, control, _control_seeds(rows, control))
+    sections = [
+        Section("Scores", scores),
+        *_of_first_seed(list(dict.fromkeys([control, *settings["arms"]])), directory),
+        Section("Cost", _cost(rows)),
+        Section("Appendix: findings of every score", [all_findings]),
+        Section("Appendix: other decoding modes", _modes(rows)),
+        Section("Appendix: gap", _figures(rows, control)),
+        Section("Appendix: scores of each seed (%)", _seeds(rows)),
+        Section("Appendix: variants", [_arms(record)]),
+    ]
+    return Page(settings["name"], [record["words"], about], [section for section in sections if section.parts])
 
 
-def figure_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Head and lines of the gap's table: an arm a column, a figure a line."""
-    shown = [row for row in rows if row.figures]
-    names = list(dict.fromkeys(name for row in shown for name in row.figures))
-    lines = [[name, *(_cell(row.figures.get(name), 1, 3) for row in shown)] for name in names]
-    return ["figure", *(row.name for row in shown)], lines
+def score_tables(rows: Sequence[Row], control: str) -> list[Table]:
+    """A table for each score."""
+    return [
+        Table(
+            ["variant", "seeds", *_heads("score (%)", control, "pp")],
+            [[row.name, len(row.seeds), *_cells(row.scores[column], 100)] for row in rows if column in row.scores],
+            f"{label(column)}, {'lower' if is_better_lower(column) else 'higher'} is better",
+        )
+        for column in _columns(rows)
+    ]
 
 
-def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
-    return [_line(head), _line(["---"] * len(head)), *map(_line, lines), ""]
+def _columns(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(column for row in rows for column in row.scores))
 
 
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+def _control_seeds(rows: Sequence[Row], control: str) -> int:
+    return next((len(row.seeds) for row in rows if row.arm == control), 0)
 
 
-def _cell(entry: Entry | None, scale: float, digits: int) -> str:
-    if entry is None:
-        return "–"
-    return " ".join([f"{scale * entry.mean:.{digits}f}", *_less(entry.less_control, scale, digits)])
+def _heads(value: str, control: str, unit: str = "") -> list[str]:
+    shown = f" ({unit})" if unit else ""
+    return [value, f"Δ vs {control}{shown}", f"95 % over examples{shown}", f"95 % over seeds{shown}"]
 
 
-def _less(less: Difference | None, scale: float, digits: int) -> list[str]:
-    """The difference and its two intervals."""
-    if less is None:
-        return []
-
-    def ends(interval: Interval, brackets: str) -> str:
-        low, high = (f"{scale * value:+.{digits}f}" for value in (interval.low, interval.high))
-        return f"{brackets[0]}{low}, {high}{brackets[1]}"
-
-    words = [f"{scale * less.mean:+.{digits}f}"]
-    words += [ends(less.over_examples, "[]")] if less.over_examples else []
-    return [*words, ends(less.over_seeds, "{}") if less.over_seeds else "{one seed: no interval}"]
+def _cells(entry: Entry, scale: float) -> list[str | None]:
+    return [number(scale * entry.mean), *_difference(entry.less_control, scale)]
 
 
-def _modes(rows: Sequence[Row]) -> list[str]:
-    found = [(row, column, entry) for row in rows for column, entry in row.scores.items() if entry.less_direct]
-    lines = [[row.name, column, " ".join(_less(entry.less_direct, 100, 1))] for row, column, entry in found]
-    return markdown(["arm", "score", "less direct"], lines)
+def _difference(found: Difference | None, scale: float) -> list[str | None]:
+    """A difference and its two intervals."""
+    if found is None:
+        return [None, None, None]
+    examples, seeds = (
+        estimate(None if interval is None else vars(interval), scale, sign=True)[1]
+        for interval in (found.over_examples, found.over_seeds)
+    )
+    return [number(scale * found.mean, sign=True), examples, seeds or "one seed"]
 
 
-def _arms(record: dict[str, Any], rows: Sequence[Row]) -> list[str]:
-    """What each arm is: its method, settings, start, what its length follows from, and the keys that it lacks."""
+def _forest(column: str, differences: dict[str, Difference], control: str) -> Picture:
+    name = re.sub(r"[^a-z0-9]+", "-", column.lower()).strip("-")
+    figure = draw_differences({column: differences}, {column: 100.0}, control, "")
+    return Picture(f"plots/{name}.png", figure, f"Forest plot: {label(column)}, difference from {control}")
+
+
+def _of_first_seed(variants: Sequence[str], directory: Path) -> list[Section]:
+    """Completions, losses and recovery curves of the first seed that is on disk."""
+    place = next(iter(sorted(directory.glob("seed_*"), key=lambda path: int(path.name.partition("_")[2]))), None)
+    runs = {name: place / name for name in variants if (place / name).is_dir()} if place else {}
+    samples = {
+        path: lambda model, name=name: name
+        for name, run in runs.items()
+        for path in sorted(run.glob("temperature_*/eval/*.samples.jsonl"))[:1]
+    }
+    losses = draw_losses({name: [read_metrics(stage) for stage in stages(run)] for name, run in runs.items()})
+    records = {name: record for name, run in runs.items() if (record := read_record(run / "gap" / "gap.json"))}
+    title = place.name.replace("_", " ") if place else ""
+    sections = [Section(f"Completions, {title}", read_examples(samples))]
+    if losses:
+        sections.append(Section(f"Losses, {title}", [Picture("plots/loss.png", losses, "Training and eval loss")]))
+    if records:
+        models = {name: record["models"][0] for name, record in records.items()}
+        gaps = draw_gaps(models, caption(next(iter(records.values()))))
+        sections.append(Section(f"Recovery curves, {title}", [Picture("plots/gap.png", gaps, "Recovery curves")]))
+    return sections
+
+
+def _cost(rows: Sequence[Row]) -> list[Part]:
+    keys = list(dict.fromkeys(key for row in rows for key in row.cost))
+    return [Table(["variant", *keys], [[row.name, *(row.cost.get(key) for key in keys)] for row in rows if row.cost])]
+
+
+def _modes(rows: Sequence[Row]) -> list[Part]:
+    """Further decoding modes against the direct completions of the same variant."""
+    lines = [
+        [row.name, label(column), *_difference(entry.less_direct, 100)]
+        for row in rows
+        for column, entry in row.scores.items()
+        if entry.less_direct
+    ]
+    return [Table(["variant", "score", *_heads("", "direct", "pp")[1:]], lines, texts=2)] if lines else []
+
+
+def _figures(rows: Sequence[Row], control: str) -> list[Part]:
+    names = list(dict.fromkeys(name for row in rows for name in row.figures))
+    lines = [[name, row.name, *_cells(row.figures[name], 1)] for name in names for row in rows if name in row.figures]
+    found = {name: columns for name, columns in differing(rows).items() if name in names}
+    parts: list[Part] = [Table(["figure", "variant", *_heads("value", control)], lines, texts=2)] if lines else []
+    if found:
+        figure = draw_differences(found, {}, control, "Gap")
+        parts.append(Picture("plots/gap-differences.png", figure, f"Forest plots: gap, difference from {control}"))
+    return parts
+
+
+def _seeds(rows: Sequence[Row]) -> list[Part]:
+    """Every score of every seed: seeds vary, and a mean does not show it."""
+    seeds = sorted({seed for row in rows for seed in row.seeds})
+    lines = [
+        [row.name, label(column), *_percentages(entry.by_seed.get(seed) for seed in seeds)]
+        for row in rows
+        for column, entry in row.scores.items()
+    ]
+    head = ["variant", "score", *(f"seed {seed}" for seed in seeds)]
+    return [Table(head, lines, texts=2)] if len(seeds) > 1 else []
+
+
+def _percentages(values: Iterable[float | None]) -> list[float | None]:
+    return [None if value is None else 100 * value for value in values]
+
+
+def _arms(record: dict[str, Any]) -> Table:
+    """What each variant is: its method, settings, start, what its length follows from, and the keys that it lacks."""
     lines = []
     for name, arm in record["settings"]["arms"].items():
         cell = next((cell for cell in record["cells"] if cell["arm"] == name), None)
-        own = ", ".join(f"{key}: {value}" for key, value in arm["overrides"].items()) or "–"
+        own = ", ".join(f"{key}: {value}" for key, value in arm["overrides"].items()) or None
         matched = cell["plan"]["match"] if cell else "not run yet"
         dropped = ", ".join(cell["dropped keys"]) if cell else ""
-        lines.append([name, arm["method"], own, arm["start"], matched, dropped or "–"])
-    return markdown(["arm", "method", "settings of its own", "starts from", "matched", "keys left out"], lines)
-
-
-def _seeds(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Every score of every seed: seeds vary, and a mean does not show it."""
-    seeds = sorted({seed for row in rows for seed in row.seeds})
-    lines = []
-    for row in rows:
-        for column, entry in row.scores.items():
-            values = [f"{100 * entry.by_seed[seed]:.1f}" if seed in entry.by_seed else "–" for seed in seeds]
-            lines.append([row.name, column, *values])
-    return ["arm", "score", *(f"seed {seed}" for seed in seeds)], lines
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else number(value)
+        lines.append([name, arm["method"], own, arm["start"], matched, dropped or None])
+    head = ["variant", "method", "overrides", "initial model", "budget", "ignored keys"]
+    return Table(head, lines, texts=len(head))

@@ -1,13 +1,13 @@
-"""`compare.png`: what each arm has more than the control, a panel a score, both intervals and the seeds themselves."""
+"""Forest plots: the difference of each variant from the control, both intervals and the seeds themselves."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ...runs.figures import COLOURS, new_figure
+from ...reporting.plots import COLOURS, new_figure
 from .statistics import Difference
-from .words import is_better_lower
+from .words import is_better_lower, label
 
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ def draw_differences(
     figure, axes = new_figure(down, across)
     arms = list(dict.fromkeys(arm for differences in columns.values() for arm in differences))
     figure.set_figheight(down * (1.2 + 0.42 * max(2, len(arms))) + 0.9)
-    figure.suptitle(caption, fontsize=10)
+    if caption:
+        figure.suptitle(caption, fontsize=10)
     for axis, (column, differences) in zip(axes, columns.items(), strict=False):
         _panel(axis, column, {arm: differences.get(arm) for arm in arms}, scales.get(column, 1.0), control)
     for axis in axes[len(columns) :]:
@@ -67,8 +68,8 @@ def _panel(axis: Axes, column: str, differences: Mapping[str, Difference | None]
     axis.set_yticks(range(len(differences)), list(differences))
     axis.set_ylim(len(differences) - 0.4, -0.6)
     better = "left" if is_better_lower(column) else "right"
-    axis.set_title(f"{column}: {better} is better", fontsize=10)
-    axis.set_xlabel(f"less {control}, points" if scale == 100 else f"less {control}")
+    axis.set_title(f"{label(column)}: {better} is better", fontsize=10)
+    axis.set_xlabel(f"Δ vs {control} (pp)" if scale == 100 else f"Δ vs {control}")
     axis.use_sticky_edges = False
     axis.autoscale_view(scaley=False)
     axis.grid(axis="y", visible=False)

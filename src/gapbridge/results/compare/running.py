@@ -32,10 +32,10 @@ from ...contexts.records import read_record
 from ...errors import RunError
 from ...files import write_json_atomic, write_text_atomic
 from ...runs.inputs import load_start
-from ...runs.report import stages
 from ...tasks.task import EvalTask
 from ...training.interruption import EXIT_INTERRUPTED, Interrupted, stop_at_once
 from ...training.metrics import read_metrics
+from ...training.run_files import stages
 from .cells import Record, read_cost, read_figures, read_scores
 from .matching import Load, matched_steps
 from .recipes import LENGTH_KEYS, Comparison, arm_recipe, dropped_keys, job_of, recipe_text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ...reporting.evaluations import score_label
 from .statistics import Difference, leaves_out_zero
 
 
@@ -17,6 +18,22 @@ def is_better_lower(column: str) -> bool:
     return column.startswith(LOWER_IS_BETTER)
 
 
+def label(column: str) -> str:
+    """`token_f1, T = 1` as a reader knows it."""
+    name, comma, how = column.partition(",")
+    return score_label(name) + comma + how
+
+
+def conclusion(columns: Mapping[str, Mapping[str, Difference]], control: str, seeds: int) -> str:
+    """One sentence, by the first score; arguments as for `paragraph`."""
+    found = next(iter(columns.items()), None)
+    if found is None:
+        return f"There is nothing to compare: {control} is the only variant."
+    if seeds == 1:
+        return "No conclusion: one seed cannot show how much scores move from seed to seed; give at least three."
+    return _sentence(*found, control)
+
+
 def paragraph(columns: Mapping[str, Mapping[str, Difference]], control: str, seeds: int) -> str:
     """A sentence for each column: what is better and what is worse than the control, and what is no different.
 
@@ -24,7 +41,7 @@ def paragraph(columns: Mapping[str, Mapping[str, Difference]], control: str, see
         columns: score → arm → its difference from the control. control: its name. seeds: how many it was trained with.
     """
     if not any(columns.values()):
-        return f"There is nothing to compare: {control} is the only arm."
+        return f"There is nothing to compare: {control} is the only variant."
     if seeds == 1:
         return (
             "No conclusion: one seed. Training with another seed moves scores, too, and by how much cannot be seen "
@@ -35,7 +52,7 @@ def paragraph(columns: Mapping[str, Mapping[str, Difference]], control: str, see
     nulls = [column for column, found in shown.items() if all(less.verdict == "null" for less in found.values())]
     sentences = [_sentence(column, found, control) for column, found in shown.items() if column not in nulls]
     if nulls:
-        sentences.append(f"No difference from {control} shown for any arm: {'; '.join(nulls)}.")
+        sentences.append(f"No difference from {control} shown for any variant: {'; '.join(map(label, nulls))}.")
     note = "Better and worse mean that 0 lies outside both 95 % intervals, over examples and over seeds."
     return " ".join([*sentences, note])
 
@@ -54,12 +71,12 @@ def _sentence(column: str, differences: Mapping[str, Difference], control: str) 
         parts.append(f"no difference shown: {_listed(found['null'])}")
     if found["one seed"]:
         parts.append(f"no conclusion, one seed: {_listed(found['one seed'])}")
-    return f"**{column}**: {'; '.join(parts)}."
+    return f"{label(column)}: {'; '.join(parts)}."
 
 
 def _one_seed(columns: Mapping[str, Mapping[str, Difference]]) -> str:
     found = [
-        f"{arm} in {column}"
+        f"{arm} in {label(column)}"
         for column, differences in columns.items()
         for arm, difference in differences.items()
         if difference.over_examples and leaves_out_zero(difference.over_examples)

@@ -21,8 +21,8 @@ _MANY = 40  # points on a line, more than that need no markers
 
 LOSSES = {
     "loss": "training loss",
-    "eval_loss": "held-out loss",
-    "eval_own_loss": "held-out loss, own contexts",
+    "eval_loss": "eval loss",
+    "eval_own_loss": "eval loss (generated contexts)",
 }
 
 
@@ -68,7 +68,7 @@ def looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def draw_losses(runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> Figure | None:
-    """Training and held-out losses over the optimizer steps, the rounds of a run one behind the other.
+    """Training and held-out losses over the optimizer steps, the rounds of a run one after the other.
 
     Args:
         runs: name → round → log entries.
@@ -80,7 +80,7 @@ def draw_losses(runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> Fi
     drawn = {key for lines in points.values() for key, _ in lines}
     if not drawn:
         return None
-    panels = {"training": ("loss",), "held out": ("eval_loss", "eval_own_loss")}
+    panels = {"training loss": ("loss",), "eval loss": ("eval_loss", "eval_own_loss")}
     panels = {title: keys for title, keys in panels.items() if drawn & {*keys}}
     figure, axes = new_figure(1, len(panels))
     look, styles = looks(list(runs)), {"loss": "-", "eval_loss": "-", "eval_own_loss": "--"}
@@ -92,12 +92,12 @@ def draw_losses(runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> Fi
                 if key in keys:
                     shown = marker if len(line) <= _MANY else ""
                     axis.plot(*zip(*line, strict=True), styles[key], color=colour, marker=shown, ms=4, lw=1.5)
-        label(axis, title, "lower", steps, "loss, nats")
+        label(axis, title, "lower", steps, "nats per token")
         _spread(axis)
     legend(figure, look, {LOSSES[key]: style for key, style in styles.items() if key in drawn and key != "loss"})
     blind = [name for name, lines in points.items() if all(key == "loss" for key, _ in lines)]
     if blind:
-        figure.suptitle(f"no evaluation points: {', '.join(blind)}", fontsize=9, color="0.3", wrap=True)
+        figure.suptitle(f"no evaluation was logged: {', '.join(blind)}", fontsize=9, color="0.3", wrap=True)
     return figure
 
 
@@ -114,7 +114,7 @@ def _points(rounds: Sequence[Sequence[Mapping[str, Any]]]) -> list[tuple[str, li
 
 
 def _spread(axis: Axes) -> None:
-    """Whole steps; a logarithmic scale where losses lie far apart, as behind drafts and behind references."""
+    """Whole steps; a logarithmic scale where losses lie far apart, as after generated and after reference contexts."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))

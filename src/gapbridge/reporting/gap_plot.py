@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..runs.figures import label, legend, looks, new_figure
+from .plots import label, legend, looks, new_figure
 
 
 if TYPE_CHECKING:
@@ -39,37 +39,37 @@ def draw_gaps(models: Mapping[str, Mapping[str, Any]], caption: str) -> Figure:
         if excess:
             _band(axes[2], excess["length"], excess["excess"], look[name])
             _band(axes[3], steps["steps"], steps["hazard"], look[name], scale=100)
-    label(axes[0], "recovery curve", "lower", "own tokens before the reference, k", "Δ(k), nats per token")
-    label(axes[1], "reference's token is the likeliest", "higher", "position in the answer, tokens", "positions, %")
+    label(axes[0], "recovery curve", "lower", "generated tokens before the reference, k", "Δ(k) (nats per token)")
+    label(axes[1], "top-1 accuracy", "higher", "position in the completion (tokens)", "reference token first (%)")
     _halves(axes[0])
     if with_oracle:
-        label(axes[2], "excess error behind own words", "lower", "over the first l positions", "ExAccErr(l), %")
+        label(axes[2], "excess error after generated prefixes", "lower", "first l positions", "ExAccErr(l) (%)")
         label(
             axes[3],
             "first wrong step",
             "lower",
             "step, the result last",
-            "wrong, % of those right so far",
+            "wrong, of those right so far (%)",
         )
         axes[3].set_xticks(max((gap["wrong_steps"]["steps"] for gap in with_oracle), key=len))
         _halves(axes[2])
     if with_slips:
         _slips(axes[-2:], with_slips, look)
-    legend(figure, look, {"behind own draft": "-", "behind the reference": "--"})
+    legend(figure, look, {"free-running": "-", "teacher-forced": "--"})
     return figure
 
 
 def _slips(axes: Sequence[Axes], models: Mapping[str, Mapping[str, Any]], look: Mapping[str, tuple[str, str]]) -> None:
-    """What is recovered behind a slip, by its place; final answers beside tokens where all references have one."""
+    """What is recovered after a forced error, by its position; final answers too where all references have one."""
     final = all(slips["final_right"] for slips in models.values())
-    second = ("final_right", "final answer behind a slip", "right, %") if final else None
-    second = second or ("edit_recovered", "behind a slip, by edit distance", "recovered, %")
-    first = ("tokens_recovered", "tokens of the reference behind a slip", "recovered, %")
+    second = ("final_right", "final answer after a forced error", "right (%)") if final else None
+    second = second or ("edit_recovered", "recovery by edit distance after a forced error", "recovered (%)")
+    first = ("tokens_recovered", "token recovery after a forced error", "recovered (%)")
     for axis, (key, title, unit) in zip(axes, (first, second), strict=True):
         for name, slips in models.items():
             known = [(100 * at, one) for at, one in zip(slips["places"], slips[key]["at"], strict=True) if one]
             _band(axis, [at for at, _ in known], [one for _, one in known], look[name], scale=100)
-        label(axis, title, "higher", "place of the slip, % of the reference", unit)
+        label(axis, title, "higher", "position of the error (% of the reference)", unit)
 
 
 def _band(

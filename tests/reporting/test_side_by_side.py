@@ -14,8 +14,7 @@ from gapbridge import cli
 from gapbridge.answers.intervals import Interval
 from gapbridge.errors import ConfigError, RunError
 from gapbridge.gap.command import run_gap
-from gapbridge.results.report import run_report
-from gapbridge.runs.tables import WIDTH
+from gapbridge.reporting.runs import run_report
 
 
 RECIPE = "recipes/tiny/bash/config_full.yaml"
@@ -36,9 +35,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _page(place: Path, *runs: Path, results: tuple[Path, ...] = ()) -> str:
-    page = run_report(Namespace(runs=list(runs), results=list(results), output_dir=place))
+    page = run_report(Namespace(runs=list(runs), results=list(results), output_dir=place, open=False))
     text = page.read_text(encoding="utf-8")
-    assert all(len(line) <= WIDTH for line in text.splitlines() if line.startswith("|"))
     return text
 
 
@@ -53,14 +51,19 @@ def test_runs_side_by_side(measured: Path, tmp_path: Path) -> None:
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
     assert ["setting", "run", "other"] in rows and ["learning_rate", "0.0005", "0.125"] in rows
     assert ["datasets.0.split", "train", "x"] in rows and "seed" not in [row[0] for row in rows]
-    heads = [row for row in rows if row[0].startswith("loss, first")]
-    assert [name for head in heads for name in head[1:]] == ["run, round 1", "run, round 2", "other, round 1",
-                                                             "other, round 2"]  # fmt: skip
-    assert ["examples", "5", "5"] in rows and ["drafts cut at the limit"] in [row[:1] for row in rows]
-    assert "… less that of base, paired" in text and "5 held-out examples" in text and "temperature 1" in text
+    names = [name for row in rows if row[0] == "" for name in row[1:] if "round" in name]
+    assert names == ["run, round 1", "run, round 2", "other, round 1", "other, round 2"]  # fmt: skip
+    assert [row[1] for row in rows if row[0] == "truncated completions (%)"] == ["recipes/tiny/base", "run"]
+    assert (
+        ["measure", "model", "Δ vs recipes/tiny/base", "95 % interval", "n"] in rows
+        and "5 held-out examples" in text
+        and "temperature 1" in text
+    )
     assert "![gap](gap.png)" in text and "gap-2.png" not in text and "## Cost" in text
-    assert {path.name for path in (tmp_path / "report").iterdir()} == {"report.md", "losses.png", "gap.png"}
-    assert "no evaluation" in text.lower() and "No answers" in text
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {
+        "report.md", "report.html", "loss.png", "gap.png",
+    }  # fmt: skip
+    assert "no evaluation" in text.lower() and "No completions" in text
 
 
 def test_gaps_at_other_temperatures_get_a_picture_of_their_own(measured: Path, tmp_path: Path) -> None:
@@ -81,7 +84,7 @@ def test_evaluations(measured: Path, tmp_path: Path) -> None:
     record = {
         "task": "gsm8k",
         "results": [{**result, "mode": "direct"}, {**result, "mode": "corrected"}],
-        "corrections": [{"model": str(run), **changes, "difference": interval}],
+        "corrections": [{"model": str(run), "mode": "corrected", **changes, "difference": interval}],
         "differences": [],
     }
     scores = [{"model": str(run), "task": "arc", "metric": "acc", "n": 1172, "value": 0.3456789}]
@@ -93,11 +96,11 @@ def test_evaluations(measured: Path, tmp_path: Path) -> None:
         (place / "eval").mkdir(parents=True, exist_ok=True)
         (place / "eval" / f"{name}.json").write_text(json.dumps(value))
     text = _page(tmp_path / "report", run, results=(tmp_path / "a", tmp_path / "b"))
-    lines = [" ".join(line.replace("|", " ").split()) for line in text.splitlines()]
-    assert "capped 37.5 % 37.5 %" in lines and "wrong → right – 12.5 %" in lines
-    assert "corrected less direct, points – +50.0 [+25.0, +75.0]" in lines
-    assert "arc, acc, 1,172 examples 0.3457" in lines
-    assert text.count("run, direct") == 2, "the second evaluation of the same model stands beside the first"
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    assert ["accuracy", "run", "direct", "50", "[25, 75]", "8"] in rows
+    assert ["run", "corrected", "1", "2", "2", "3", "+50", "[+25, +75]"] in rows, "corrections"
+    assert ["arc", "acc", "run", "–", "0.3457", "–", "1,172"] in rows
+    assert len({row[0] for row in rows if row[1:2] == ["direct"]}) == 2, "the second evaluation is told apart"
 
 
 def test_what_cannot_be_reported_is_refused(measured: Path, tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from gapbridge.runs.figures import draw_losses
-from gapbridge.runs.report import count_rows, flat, stages, write_report
-from gapbridge.runs.tables import WIDTH, number, short, table
+from gapbridge.reporting.plots import draw_losses
+from gapbridge.reporting.runs import count_rows, write_report
+from gapbridge.reporting.tables import WIDTH, Table, estimate, in_columns, markdown, number, short
+from gapbridge.training.run_files import flat, stages
 
 
 def _write(path: Path, value: Any) -> None:
@@ -41,11 +42,18 @@ def test_the_report_of_a_run(tmp_path: Path) -> None:
     (run / "round_1.tmp").mkdir()
     assert [stage.name for stage in stages(run)] == [f"round_{index}" for index in range(1, 12)]
     text = write_report(run).read_text(encoding="utf-8")
-    assert "0.5996 % of 9,340 tokens" in text and "20.01 % of 9,340 tokens" in text
-    assert "0.1235 → 0.04568" in text and "2.5 → 0.5" in text and " 1,235 " in text and "differing" in text
-    assert "2 (5 %)" in text and "2.632 %" in text, "bad rows and truncated answers"
+    lines = [line.split("|") for line in text.splitlines() if line.startswith("|")]
+    rows = {line[1].strip(): line[2].strip() for line in reversed(lines)}
+    assert rows["sampled (% of tokens)"] == "20.01" and rows["differing (% of tokens)"] == "0.5996"
+    assert (
+        rows["training loss, first (nats/token)"] == "0.1235" and rows["training loss, last (nats/token)"] == "0.04568"
+    )
+    assert rows["eval loss, last (nats/token)"] == "0.5" and rows["generation time (s)"] == "1,235"
+    assert rows["invalid rows, skipped (%)"] == "5" and rows["truncated (%)"] == "2.632"
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert '<td class="text">sampled (% of tokens)</td>' in page and "data:image/png;base64," in page
     assert "datasets.0.data_files | data/train.jsonl" in text and "split" not in text
-    assert max(map(len, text.splitlines())) <= WIDTH
+    assert max(len(line) for line in text.splitlines() if line.startswith("|")) <= WIDTH
     assert (run / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -59,22 +67,20 @@ def test_losses_without_evaluation_points_say_so() -> None:
     trained = [[{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.9}], [{"step": 1, "loss": 0.8}]]
     figure = draw_losses({"run": trained})
     assert figure is not None and len(figure.axes) == 1, "no empty panel"
-    assert figure.get_suptitle() == "no evaluation points: run"
+    assert figure.get_suptitle() == "no evaluation was logged: run"
     assert [line.get_xdata().tolist() for line in figure.axes[0].lines] == [[1, 2], [3]], "a line for each round"
-    assert figure.axes[0].get_title() == "training: lower is better"
+    assert figure.axes[0].get_title() == "training loss: lower is better"
     both = draw_losses({"run": trained, "other": [[{"step": 0, "eval_loss": 1.0}, {"step": 9, "eval_loss": 0.01}]]})
-    assert both is not None and len(both.axes) == 2 and both.get_suptitle() == "no evaluation points: run"
+    assert both is not None and len(both.axes) == 2 and both.get_suptitle() == "no evaluation was logged: run"
     assert [axis.get_yscale() for axis in both.axes] == ["linear", "log"]
     assert draw_losses({"run": [[{"step": 1, "train_runtime": 3.0}]]}) is None
 
 
 def test_counts_are_shares_of_their_whole() -> None:
-    assert count_rows({"tokens": 200, "sampled": 41}) == {"tokens": 200, "sampled": "20.5 % of 200 tokens"}
-    rac = {"drafts": 600, "capped": 3, "too_long": 0, "plain_rows": 1800}
-    assert count_rows(rac) == {
-        "drafts": 600, "capped": "0.5 % of 600 drafts", "too long": "0 % of 600 drafts", "plain rows": 1800,
-    }  # fmt: skip
-    assert count_rows(dict(sorted(rac.items()))) == {"capped": 3, "drafts": 600, "plain rows": 1800, "too long": 0}
+    assert count_rows({"tokens": 200, "sampled": 41}) == {"tokens": 200, "sampled": 41, "sampled (% of tokens)": 20.5}
+    rac = {"drafts": 600, "capped": 3, "plain_rows": 1800}
+    assert count_rows(rac) == {"drafts": 600, "capped": 3, "capped (% of drafts)": 0.5, "plain rows": 1800}
+    assert count_rows(dict(sorted(rac.items()))) == {"capped": 3, "drafts": 600, "plain rows": 1800}
     assert count_rows({}) == {} and count_rows({"tokens": 0, "sampled": 0}) == {"tokens": 0, "sampled": 0}
 
 
@@ -91,15 +97,25 @@ def test_tables_fit_and_leave_nothing_out() -> None:
     columns = {name: {"loss": 0.25, "nothing": None, "text": f"a|b {name} " + "x" * index * 9}
                for index, name in enumerate(names)}  # fmt: skip
     columns["run 8"]["late"] = 3
-    lines = table("figure", columns)
+    lines = markdown(in_columns("figure", columns))
     assert max(map(len, lines)) <= WIDTH and lines[-1] == ""
     text = "\n".join(lines)
     assert all(text.count(f"| {name} ") == 1 for name in names), "each run in one of the tables"
     assert text.count("| figure") == text.count("| late") > 1, "every table has the names of the rows"
     assert "nothing" not in text and "a\\|b run 0" in text
-    assert table("", {"a" * 99: {"b" * 99: "c" * 99}})[0].count("…") == 1
-    assert max(map(len, table("", {"a" * 99: {"b" * 99: "c" * 99}}))) <= WIDTH
+    long = markdown(in_columns("", {"a" * 99: {"b" * 99: "c" * 99}}))
+    assert long[0].count("…") == 1 and max(map(len, long)) <= WIDTH
     assert short("abcdefghij", 5) == "a…hij" and short("abcde", 5) == "abcde"
+
+
+def test_each_figure_has_a_cell() -> None:
+    interval = {"mean": 0.123456, "low": -0.05, "high": float("nan")}
+    assert estimate(interval, 100, sign=True) == ["+12.35", "[-5, –]"] and estimate(None) == [None, None]
+    lines = markdown(Table(["model", "value (%)"], [["<pad>|x", 69.5], ["\x1b\ud800", None]]))
+    assert lines == [
+        "| model      | value (%) |", "| ---------- | --------: |", "| \\<pad>\\|x  |      69.5 |",
+        "| \\x1b\\ud800 |         – |", "",
+    ]  # fmt: skip
 
 
 def test_nested_settings_are_flat() -> None:

@@ -1,0 +1,100 @@
+"""The tables of a gap measurement, from its record `gap/gap.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .tables import INTERVAL, Table, estimate, short_name
+
+
+# Of the scores after forced errors: what a row of a table says.
+SLIP_ROWS = {
+    "tokens_recovered": "after forced error: token recovery (%)",
+    "edit_recovered": "after forced error: recovery by edit distance (%)",
+    "final_right": "after forced error: final answer right (%)",
+    "steps_right": "after forced error: steps right (%)",
+}
+_SHOWN_LENGTH = 32  # of the recovery curve, which the picture shows as a whole
+Record = Mapping[str, Any]
+
+
+def caption(record: Record) -> str:
+    """What a measurement was taken on: data, number of examples, temperature of the completions."""
+    settings, examples = record["settings"], sorted({gap["examples"] for gap in record["models"]})
+    return (
+        f"{settings['config']}: {' or '.join(map(str, examples))} held-out examples\n"
+        f"completions of at most {settings['max_completion_length']} tokens at temperature "
+        f"{settings['temperature']:g}, 95 % intervals"
+    )
+
+
+def gap_tables(record: Record, names: Mapping[str, str] | None = None) -> list[Table]:
+    """A table of all measures, and one of the paired differences from the first model.
+
+    Args:
+        record: what `gapbridge gap` wrote.
+        names: model → its name here; default: the last part of its path where that is enough.
+    """
+    models = [gap["model"] for gap in record["models"]]
+    names = names or {model: short_name(model, models) for model in models}
+    found = {gap["model"]: {row[0]: row[1:] for row in _measures(gap)} for gap in record["models"]}
+    measures = dict.fromkeys(name for rows in found.values() for name in rows)
+    rows = [
+        [measure, names[model], *rows[measure]]
+        for measure in measures
+        for model, rows in found.items()
+        if measure in rows
+    ]
+    tables = [Table(["measure", "model", "value", INTERVAL, "n"], rows, texts=2)]
+    base = names[models[0]]
+    differences = [(_MEAN_RISE, row, 1.0) for row in record["differences"]]
+    differences += [(SLIP_ROWS[row["measure"]], row, 100.0) for row in record.get("slip_differences", ())]
+    lines = [
+        [
+            measure.replace("(%)", "(pp)"),
+            names[row["second"]],
+            *estimate(row["difference"], scale, sign=True),
+            row.get("examples"),
+        ]
+        for measure, row, scale in differences
+    ]
+    if lines:
+        head = ["measure", "model", f"Δ vs {base}", INTERVAL, "n"]
+        tables.append(Table(head, lines, f"Paired differences from {base}", texts=2))
+    return tables
+
+
+_MEAN_RISE = "Δ, mean over k ≥ 1 (nats/token)"
+
+
+def _measures(gap: Record) -> Iterator[list[Any]]:
+    """Rows of one model: measure, value, interval, how many examples or completions it is made from."""
+    curve, count = gap["recovery"], gap["examples"]
+    yield [_MEAN_RISE, *estimate(curve["mean"], sign=True), count]
+    for k, at in zip(curve["k"], curve["delta"], strict=True):
+        if k == _SHOWN_LENGTH:
+            yield [f"Δ({k}) (nats/token)", *estimate(at, sign=True), count]
+    yield [
+        "teacher-forced − free-running accuracy (pp)",
+        *estimate(gap["decisions"]["drop"], 100, sign=True),
+        count,
+    ]
+    if gap["excess_error"]:
+        longest, excess = gap["excess_error"]["length"][-1], gap["excess_error"]["excess"][-1]
+        yield [f"ExAccErr({longest}) (%)", *estimate(excess, sign=True), count]
+        yield ["all steps correct (%)", 100 * gap["wrong_steps"]["all_right"] / count, None, count]
+    final = gap.get("final_answers")
+    if final is not None:
+        for step, drafts, right in zip(final["steps"], final["drafts"], final["right"], strict=True):
+            yield [f"final accuracy | first error at step {step} (%)", *estimate(right, 100), drafts]
+        if final["whole_right"]:
+            yield ["final accuracy | no error (%)", *estimate(final["whole_right"], 100), final["whole_drafts"]]
+    yield ["truncated completions (%)", 100 * gap["capped"] / count, None, count]
+    slips = gap.get("slips")
+    if slips:
+        for measure, label in SLIP_ROWS.items():
+            if slips[measure]:
+                yield [label, *estimate(slips[measure]["mean"], 100), slips["answers"]]
+        truncated = 100 * slips["capped"] / slips["answers"]
+        yield ["after forced error: truncated (%)", truncated, None, slips["answers"]]

@@ -1,0 +1,48 @@
+"""`data.json`: what a run was trained and evaluated on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..examples.example import ExampleSet
+from ..files import write_json_atomic
+
+
+logger = logging.getLogger(__name__)
+
+
+def write_data_record(directory: Path, examples: dict[str, ExampleSet]) -> None:
+    """`data.json`: where the data came from, how many examples, every bad row, and what is held out and trained."""
+    record: dict[str, dict[str, Any]] = {
+        name: {
+            "source": part.source,
+            "examples": len(part),
+            "truncated": part.truncated,
+            "left_out_for_their_length": part.left_out,
+            "prompts_cut_at_the_border": part.cut_prompts,
+            "bad_rows": [{"row": bad.row, "id": bad.id, "reason": bad.reason} for bad in part.bad_rows],
+        }
+        for name, part in examples.items()
+    }
+    if "eval" in examples:
+        known = set(_prompts(examples["train"]))
+        shared = sum(prompt in known for prompt in _prompts(examples["eval"]))
+        record["eval"]["prompts_also_trained"] = shared
+        if shared:
+            held_out = examples["eval"]
+            logger.warning(
+                "%s: %d of %d held-out prompts are trained as well: scores on them say little",
+                held_out.source, shared, len(held_out),
+            )  # fmt: skip
+    write_json_atomic(directory / "data.json", record)
+
+
+def _prompts(examples: ExampleSet) -> Iterator[int]:
+    """A hash of each prompt."""
+    for rows in examples.table.select_columns(["prompt", "has_prompt"]).iter(batch_size=1000):
+        for prompt, has_prompt in zip(rows["prompt"], rows["has_prompt"], strict=True):
+            if has_prompt is not False:
+                yield hash(tuple(prompt))
