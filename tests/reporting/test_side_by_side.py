@@ -59,7 +59,7 @@ def test_runs_side_by_side(measured: Path, tmp_path: Path) -> None:
         and "5 held-out examples" in text
         and "temperature 1" in text
     )
-    assert "![gap](gap.png)" in text and "gap-2.png" not in text and "## Cost" in text
+    assert "](gap.png)" in text and "gap-2.png" not in text and "## Cost" in text
     assert {path.name for path in (tmp_path / "report").iterdir()} == {
         "report.md", "report.html", "loss.png", "gap.png",
     }  # fmt: skip
