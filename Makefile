@@ -22,8 +22,8 @@ help:
 	@echo "make docs         the documentation site in build/site; a broken link fails"
 	@echo "make bench        the benchmarks of benchmarks/ on this machine"
 	@echo "make evidence     the comparisons of benchmarks/evidence/cpu, from nothing (about 100 minutes on two cores)"
-	@echo "make mutants FOLDER=src/gapbridge/gap TESTS=tests/gap [COUNT=20] [SEED=0]   which one-line faults no test notices"
-	@echo "make tiny-base    make recipes/tiny/base and recipes/tiny/data anew (about 20 minutes)"
+	@echo "make mutants FOLDER=src/gapbridge/gap TESTS=tests/gap [COUNT=20] [SEED=0]   which one-line errors no test notices"
+	@echo "make tiny-base    make recipes/tiny/base and recipes/tiny/data again (about 20 minutes)"
 
 $(STAMP): setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -96,7 +96,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/pause_grid.py --output benchmarks/results/pause-grid-tiny-cpu.json --plot docs/images/pause.png
 
 evidence: $(STAMP)
-	$(BIN)/python benchmarks/evidence/run.py benchmarks/evidence/cpu/*.yaml --workers $(TEST_WORKERS)
+	$(BIN)/python benchmarks/evidence/run.py benchmarks/evidence/cpu/*.yaml --num_parallel_seeds $(TEST_WORKERS)
 
 mutants: $(STAMP)
 	$(BIN)/python tests/mutants.py $(FOLDER) $(TESTS) $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED))

@@ -1,5 +1,5 @@
-"""How fast are free-running answers? `draft_answers` against transformers, side by side in one run, greedy tokens
-checked.
+"""How fast are free-running answers? `generate_completions` against transformers, side by side in one run, greedy
+tokens checked.
 
     python benchmarks/drafting.py --model tiny           # recipes/tiny/base, word problems of 1 to 6 steps
     python benchmarks/drafting.py --model tiny --ragged  # the same prompts; an answer ends at its first 3, or at 300
@@ -9,8 +9,8 @@ Worked answers of the tiny base are about equally long. `--ragged` gives lengths
 and a few at the limit: the model's EOS does not count, the digit 3 ends an answer instead.
 
 Ways: `generate, sorted` is `model.generate` on left-padded batches of prompts sorted by length: a batch runs until its
-longest answer ends; `generate_batch` is transformers' continuous batching; `draft_answers` gives a finished row's
-place to the next prompt. Each way runs `--repeats` times in turn with the others; the median is printed.
+longest answer ends; `generate_batch` is transformers' continuous batching; `generate_completions` gives a finished
+row's place to the next prompt. Each way runs `--repeats` times in turn with the others; the median is printed.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import torch
 from mixing import SHAPES, machine_and_versions, random_rows, timed, tiny_rows, write_results
 from transformers import ContinuousBatchingConfig, GenerationConfig, PreTrainedModel
 
-from gapbridge.decoding import draft_answers
-from gapbridge.decoding.mode import generation_mode
+from gapbridge.decoding import generate_completions
+from gapbridge.decoding.model_state import generation_mode
 
 
 EOS, THREE = 1, 23  # ids of the tiny base's tokenizer
@@ -68,12 +68,12 @@ def continuous(model: PreTrainedModel, prompts: list[list[int]], limit: int, sto
 def ours(
     model: PreTrainedModel, prompts: list[list[int]], limit: int, stops: list[int], batch_size: int, **options: Any
 ) -> list[list[int]]:
-    """Greedy answers, unless `options` of `draft_answers` say otherwise."""
-    drafts = draft_answers(
+    """Greedy answers, unless `options` of `generate_completions` say otherwise."""
+    completions = generate_completions(
         model, prompts, ids=list(range(len(prompts))), max_completion_length=limit, stop_tokens=stops,
         batch_size=batch_size, **{"temperature": 0.0, **options},
     )  # fmt: skip
-    return [draft.tokens for draft in drafts]
+    return [completion.tokens for completion in completions]
 
 
 def main() -> None:
@@ -102,7 +102,7 @@ def main() -> None:
     ways: dict[str, Callable[[], list[list[int]]]] = {
         "generate, sorted": lambda: padded_generate(model, prompts, args.limit, stops, args.batch_size),
         "generate_batch": lambda: continuous(model, prompts, args.limit, stops),
-        "draft_answers": lambda: ours(model, prompts, args.limit, stops, args.batch_size),
+        "generate_completions": lambda: ours(model, prompts, args.limit, stops, args.batch_size),
     }
     ways = {name: way for name, way in ways.items() if name not in args.skip}
     seconds: dict[str, list[float]] = {name: [] for name in ways}

@@ -29,12 +29,12 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
-from gapbridge.decoding import DrawOptions, limits, mix_contexts, mixing, mode
-from gapbridge.decoding.mixed_rows import padded_rows
-from gapbridge.decoding.mode import generation_mode
-from gapbridge.decoding.noise import coin_flips, example_keys
-from gapbridge.decoding.passes import SlotRunner
-from gapbridge.decoding.sampling import KeyedSampler
+from gapbridge.decoding import SamplingParams, memory_limits, mix_contexts, mixing, model_state
+from gapbridge.decoding.batch_state import padded_rows
+from gapbridge.decoding.forward import SlotRunner
+from gapbridge.decoding.keyed_sampler import KeyedSampler
+from gapbridge.decoding.model_state import generation_mode
+from gapbridge.decoding.noise import bernoulli_mask, example_keys
 from gapbridge.tasks.word_problems import problems
 
 
@@ -91,7 +91,7 @@ def random_rows(
 def token_by_token(model: PreTrainedModel, rows: Rows, batch_size: int) -> list[list[int]]:
     """One token a pass into a growing cache, left-padded: how `generate` would do it."""
     contexts: list[list[int]] = []
-    sampler = KeyedSampler(DrawOptions(), model.device)
+    sampler = KeyedSampler(SamplingParams(), model.device)
     with generation_mode(model):
         for batch in rows.batches(batch_size):
             x, y = [rows.prompts[i] for i in batch], [rows.references[i] for i in batch]
@@ -102,7 +102,7 @@ def token_by_token(model: PreTrainedModel, rows: Rows, batch_size: int) -> list[
             keys = example_keys([rows.ids[i] for i in batch], seed=0, round_index=0).to(model.device)
             every = torch.arange(steps, device=model.device).expand(len(x), steps)
             last = torch.tensor([len(r) - 1 for r in y], device=model.device)[:, None]
-            coins = coin_flips(keys[:, None].expand(-1, steps, -1), every, rows.beta) & (every < last)
+            sampling_mask = bernoulli_mask(keys[:, None].expand(-1, steps, -1), every, rows.beta) & (every < last)
             cache = DynamicCache()
             position_ids = (mask.cumsum(-1) - 1).clamp(min=0)
             fed, context = prompt, []
@@ -111,7 +111,7 @@ def token_by_token(model: PreTrainedModel, rows: Rows, batch_size: int) -> list[
                     input_ids=fed, attention_mask=mask, position_ids=position_ids, past_key_values=cache,
                     use_cache=True, logits_to_keep=1,
                 ).logits[:, -1]  # fmt: skip
-                token = torch.where(coins[:, t], sampler(logits, keys, every[:, t]), reference[:, t])
+                token = torch.where(sampling_mask[:, t], sampler(logits, keys, every[:, t]), reference[:, t])
                 context.append(token)
                 fed, position_ids = token[:, None], position_ids[:, -1:] + 1
                 mask = torch.cat([mask, mask.new_ones(len(x), 1)], dim=1)
@@ -122,7 +122,7 @@ def token_by_token(model: PreTrainedModel, rows: Rows, batch_size: int) -> list[
 
 def known_runs_skipped(model: PreTrainedModel, rows: Rows, batch_size: int) -> list[list[int]]:
     """All tokens up to the next sampled position in one pass, in the slot cache; sampled positions one at a time."""
-    sampler = KeyedSampler(DrawOptions(), model.device)
+    sampler = KeyedSampler(SamplingParams(), model.device)
     keys = example_keys(rows.ids, seed=0, round_index=0)
     runner = SlotRunner(model, {"full_attention": None})
     contexts = []
@@ -138,7 +138,7 @@ def known_runs_skipped(model: PreTrainedModel, rows: Rows, batch_size: int) -> l
             settled = torch.zeros(len(chunk), dtype=torch.int64, device=model.device)
             column = torch.arange(examples.tokens.shape[1], device=model.device)
             while bool((settled < examples.last).any()):
-                ahead = examples.coins & (column > settled[:, None])
+                ahead = examples.sampling_mask & (column > settled[:, None])
                 target = torch.where(ahead.any(1), ahead.int().argmax(1), examples.last)  # the next position to sample
                 window = torch.arange(int((target - settled).max()), device=model.device)
                 slots = (settled[:, None] + window).clamp(max=capacity - 1)
@@ -146,8 +146,8 @@ def known_runs_skipped(model: PreTrainedModel, rows: Rows, batch_size: int) -> l
                 at = target[live]
                 tokens = examples.tokens.gather(1, slots)
                 logits = runner.logits(tokens, slots, cache, (live, at - 1 - settled[live]))
-                drawn = sampler(logits, examples.keys[live], at - examples.start[live])
-                examples.tokens[live, at] = drawn
+                sampled = sampler(logits, examples.keys[live], at - examples.start[live])
+                examples.tokens[live, at] = sampled
                 settled = torch.maximum(settled, target)
             tokens = examples.tokens.tolist()
             for row, i in enumerate(chunk):
@@ -156,29 +156,29 @@ def known_runs_skipped(model: PreTrainedModel, rows: Rows, batch_size: int) -> l
     return contexts
 
 
-def reference_as_draft(model: PreTrainedModel, rows: Rows, batch_size: int, lookahead: int) -> list[list[int]]:
+def reference_as_draft(model: PreTrainedModel, rows: Rows, batch_size: int, verify_window: int) -> list[list[int]]:
     mixed = mix_contexts(
         model, rows.prompts, rows.references, ids=rows.ids, mixture_coefficient=rows.beta,
-        batch_size=batch_size, lookahead=lookahead,
+        batch_size=batch_size, verify_window=verify_window,
     )  # fmt: skip
     return [context.tokens for context in mixed]
 
 
-def keys_copied(model: PreTrainedModel, rows: Rows, batch_size: int, lookahead: int) -> list[list[int]]:
+def keys_copied(model: PreTrainedModel, rows: Rows, batch_size: int, verify_window: int) -> list[list[int]]:
     """`reference_as_draft` with transformers' attention, which copies shared keys for every query head."""
-    shares = mode.shares_keys
-    mode.shares_keys = lambda _: False
+    shares = model_state.uses_gqa
+    model_state.uses_gqa = lambda _: False
     try:
-        return reference_as_draft(model, rows, batch_size, lookahead)
+        return reference_as_draft(model, rows, batch_size, verify_window)
     finally:
-        mode.shares_keys = shares
+        model_state.uses_gqa = shares
 
 
 def fixed_point(model: PreTrainedModel, rows: Rows, batch_size: int) -> list[list[int]]:
     padded = padded_rows(rows.prompts, rows.references, example_keys(rows.ids, seed=0, round_index=0), rows.beta)
     with generation_mode(model):
         mixing._mix_fixed_point(
-            model, padded, KeyedSampler(DrawOptions(), model.device), limits.PassLimits(batch_size), None
+            model, padded, KeyedSampler(SamplingParams(), model.device), memory_limits.BatchLimits(batch_size), None
         )
     tokens = padded.tokens.tolist()
     return [t[len(x) : len(x) + len(y)] for t, x, y in zip(tokens, rows.prompts, rows.references, strict=True)]
@@ -241,7 +241,7 @@ def main() -> None:
     parser.add_argument("--kv_heads", type=int, help="heads of keys of a random model (default: all)")
     parser.add_argument("--answers", type=int, nargs=2, default=(150, 250), help="lengths of a random model's answers")
     parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--lookahead", type=int, nargs="+", default=[16], help="one or several windows to try")
+    parser.add_argument("--verify_window", type=int, nargs="+", default=[16], help="one or several windows to try")
     parser.add_argument("--beta", type=float, default=0.2)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
@@ -264,10 +264,10 @@ def main() -> None:
         "fixed point": lambda: fixed_point(model, rows, args.batch_size),
         "teacher-forced forward": lambda: teacher_forced(model, rows, args.batch_size),
     }
-    for window in args.lookahead:
+    for window in args.verify_window:
         ways[f"reference as draft, {window}"] = lambda w=window: reference_as_draft(model, rows, args.batch_size, w)
-    if mode.shares_keys(model):
-        ways["keys copied"] = lambda: keys_copied(model, rows, args.batch_size, args.lookahead[0])
+    if model_state.uses_gqa(model):
+        ways["keys copied"] = lambda: keys_copied(model, rows, args.batch_size, args.verify_window[0])
     ways = {name: way for name, way in ways.items() if name not in args.skip}
 
     timed(model, lambda: teacher_forced(model, rows, args.batch_size))  # warm-up
@@ -278,7 +278,7 @@ def main() -> None:
             taken, passes[name], tokens[name] = timed(model, way)
             seconds[name].append(taken)
 
-    reference_way = f"reference as draft, {args.lookahead[0]}"
+    reference_way = f"reference as draft, {args.verify_window[0]}"
     expected = tokens[reference_way]
     differing = sum(
         t != r for c, ref in zip(expected, rows.references, strict=True) for t, r in zip(c, ref, strict=True)

@@ -8,7 +8,7 @@ out, and its seconds: heads at once, as the definition has it, and one after ano
 CPU the bytes are those of every allocation that torch's profiler sees, on a GPU the allocator's. Seconds are the
 process's on a CPU (with one thread those of the clock, on a machine that does nothing else), and the clock's on a GPU.
 
-`decoding`: greedy answers by `draft_answers` and by `generate`, in turn, checked to be the same.
+`decoding`: greedy answers by `generate_completions` and by `generate`, in turn, checked to be the same.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from gapbridge import MTPConfig, MTPTrainer
-from gapbridge.decoding import draft_answers
+from gapbridge.decoding import generate_completions
 from gapbridge.methods.mtp import generate, load
 from gapbridge.tasks.word_problems import problems
 
@@ -98,9 +98,9 @@ def measure_memory(args: argparse.Namespace) -> dict[str, Any]:
         for n, sequential in ((1, True), (2, False), (2, True), (4, False), (4, True)):
             with tempfile.TemporaryDirectory() as folder:
                 config = MTPConfig(
-                    folder, num_future_tokens=n, sequential_heads=sequential, use_cpu=args.device == "cpu",
+                    folder, num_future_tokens=n, sequential_head_backward=sequential, use_cpu=args.device == "cpu",
                     bf16=args.device == "cuda", gradient_checkpointing=False, report_to="none", max_length=256,
-                    per_device_train_batch_size=args.rows, truncate_long_rows=True,
+                    per_device_train_batch_size=args.rows, truncate_overlong=True,
                 )  # fmt: skip
                 model = random_model(vocabulary, args.hidden, args.layers).to(args.device)
                 trainer = MTPTrainer(model, args=config, train_dataset=rows, processing_class=tokenizer)
@@ -141,12 +141,12 @@ def measure_decoding(args: argparse.Namespace) -> dict[str, Any]:
             taken: dict[str, list[float]] = {"plain": [], "heads": []}
             for _ in range(args.repeats):
                 clock = started(args.device)
-                plain = draft_answers(model, prompts, **options)
+                plain = generate_completions(model, prompts, **options)
                 taken["plain"].append(clock())
                 clock = started(args.device)
-                drafts, done = generate(model, prompts, **options)
+                completions, done = generate(model, prompts, **options)
                 taken["heads"].append(clock())
-            equal = sum(a == b for a, b in zip(drafts, plain, strict=True))
+            equal = sum(a == b for a, b in zip(completions, plain, strict=True))
             slow, fast = (statistics.median(taken[way]) for way in ("plain", "heads"))
             report[f"batch {batch_size}, temperature {temperature:g}"] = {
                 "plain_seconds": taken["plain"], "heads_seconds": taken["heads"], "faster": slow / fast,

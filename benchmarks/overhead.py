@@ -49,12 +49,12 @@ BASE = Path(__file__).resolve().parents[1] / "recipes" / "tiny" / "base"
 # way: (method folder, its own options)
 OURS: dict[str, tuple[str, dict[str, Any]]] = {
     "SFT": ("sft", {}),
-    "SCS, 1 pass": ("scheduled_sampling", {"num_passes": "1"}),
-    "SCS, exact": ("scheduled_sampling", {"num_passes": "exact"}),
+    "SCS, 1 pass": ("scheduled_sampling", {"num_sampling_passes": "1"}),
+    "SCS, exact": ("scheduled_sampling", {"num_sampling_passes": "exact"}),
     "BASH": ("bash", {}),
-    "RAC": ("rac", {"max_draft_length": 128}),
-    "RAC, by length": ("rac", {"max_draft_length": 128, "train_sampling_strategy": "group_by_length"}),
-    "SPIN": ("spin", {"max_draft_length": 128}),
+    "RAC": ("rac", {"max_completion_length": 128}),
+    "RAC, by length": ("rac", {"max_completion_length": 128, "train_sampling_strategy": "group_by_length"}),
+    "SPIN": ("spin", {"max_completion_length": 128}),
 }
 THEIRS = ("GKD", "SDFT")
 SHAPES = {
@@ -120,7 +120,7 @@ def measure(way: str, args: argparse.Namespace) -> dict[str, Any]:
         started = time.perf_counter()
         trainer.train()
         training = time.perf_counter() - started
-        seconds = Path(folder) / "_contexts" / "seconds.json"
+        seconds = Path(folder) / "_contexts" / "timing.json"
         generation = json.loads(seconds.read_text())["seconds"] if seconds.exists() else 0.0
         examples = len(trainer.train_dataset)
         fed, padded = tokens_of(trainer) if "input_ids" in trainer.train_dataset.column_names else (0, 0)
@@ -164,8 +164,8 @@ def make_trainer(
 
         name, options = OURS[way]
         method = methods.find(name)
-        drafts = {"max_draft_length": limit} if "max_draft_length" in options else {}
-        config = method.config_class(**common, max_length=max_length, **{**options, **drafts})
+        completions = {"max_completion_length": limit} if "max_completion_length" in options else {}
+        config = method.config_class(**common, max_length=max_length, **{**options, **completions})
         return method(model, args=config, train_dataset=data, processing_class=tokenizer)
     if way == "GKD":
         from trl.experimental.gkd import GKDConfig, GKDTrainer
@@ -266,9 +266,9 @@ def draw(path: Path, found: dict[str, list[dict[str, Any]]], examples: int) -> N
     figure = Figure(figsize=(7.5, 0.45 * len(rows) + 1.4), layout="constrained")
     axis = figure.subplots()
     names = list(rows)[::-1]
-    drawn, trained = [rows[name][0] for name in names], [rows[name][1] for name in names]
-    axis.barh(names, drawn, color="#E69F00", label="drawn before training")
-    axis.barh(names, trained, left=drawn, color="#0072B2", label="training steps")
+    sampled, trained = [rows[name][0] for name in names], [rows[name][1] for name in names]
+    axis.barh(names, sampled, color="#E69F00", label="drawn before training")
+    axis.barh(names, trained, left=sampled, color="#0072B2", label="training steps")
     for at, name in enumerate(names):
         axis.text(sum(rows[name]), at, f" {sum(rows[name]):.0f}", va="center", fontsize=9)
     axis.set_xlabel("milliseconds an example, one epoch (lower is better)")

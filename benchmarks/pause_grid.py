@@ -30,15 +30,15 @@ from mixing import machine_and_versions, write_results
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from gapbridge.answers.intervals import mean_interval, paired_difference
 from gapbridge.cli import run_guarded
-from gapbridge.decoding import draft_answers
-from gapbridge.examples.pauses import pause_id
+from gapbridge.data.pauses import pause_id
+from gapbridge.decoding import generate_completions
 from gapbridge.files import write_json_atomic
+from gapbridge.intervals import mean_interval, paired_difference
 from gapbridge.methods.pause import paused_prompt
 from gapbridge.methods.pause.trainer import PauseConfig, PauseTrainer
-from gapbridge.methods.sft.trainer import PlainSFTConfig, PlainSFTTrainer
-from gapbridge.tasks.procedural import split_of
+from gapbridge.methods.sft.trainer import GapSFTConfig, GapSFTTrainer
+from gapbridge.tasks.procedural import procedural_split
 
 
 END = "<|end|>"
@@ -51,7 +51,7 @@ def problems(split: str, count: int, seed: int, length: int) -> list[list[int]]:
     found: list[list[int]] = []
     while len(found) < count:
         digits = rng.choices(range(10), k=length)
-        if split_of(question(digits)) == split:
+        if procedural_split(question(digits)) == split:
             found.append(digits)
     return found
 
@@ -97,7 +97,7 @@ def trained(directory: Path, start: Path, data: Dataset, seed: int, **options: A
         "lr_scheduler_type": "cosine", "warmup_steps": 0.1, "weight_decay": 0.05, "seed": seed,
     }  # fmt: skip
     pauses = options.keys() & {"num_pause_tokens", "pause_placement"}
-    config, trainer = (PauseConfig, PauseTrainer) if pauses else (PlainSFTConfig, PlainSFTTrainer)
+    config, trainer = (PauseConfig, PauseTrainer) if pauses else (GapSFTConfig, GapSFTTrainer)
     run = trainer(
         model=AutoModelForCausalLM.from_pretrained(start),
         args=config(str(directory.with_suffix(".run")), **common, **options),
@@ -120,7 +120,7 @@ def right(directory: Path, counts: list[int], args: argparse.Namespace) -> dict[
     pause = pause_id(tokenizer)
     graded = {}
     for count in counts:
-        drafts = draft_answers(
+        completions = generate_completions(
             model,
             [paused_prompt(tokenizer, ids, count) for ids in asked] if pause is not None else asked,
             ids=list(range(len(asked))),
@@ -130,7 +130,7 @@ def right(directory: Path, counts: list[int], args: argparse.Namespace) -> dict[
             temperature=0.0,
             batch_size=256,
         )
-        answers = [tokenizer.decode(draft.tokens, skip_special_tokens=True) for draft in drafts]
+        answers = [tokenizer.decode(completion.tokens, skip_special_tokens=True) for completion in completions]
         graded[str(count)] = [answer == str(sum(digits)) for answer, digits in zip(answers, found, strict=True)]
     return graded
 

@@ -1,4 +1,4 @@
-"""What do RAC's choices do on the tiny task? `reference_rows`, the request, one round or two, three seeds.
+"""What do RAC's choices do on the tiny task? `sft_fraction`, the request, one round or two, three seeds.
 
     python benchmarks/rac_ablation.py --output benchmarks/results/rac-ablation-tiny-cpu.json
 
@@ -21,14 +21,14 @@ import numpy as np
 import torch
 from mixing import machine_and_versions, write_results
 
-from gapbridge.answers.intervals import mean_interval, paired_difference
 from gapbridge.cli import run_guarded
 from gapbridge.evaluation.math import correction_table, is_correct
 from gapbridge.files import write_json_atomic
+from gapbridge.intervals import mean_interval, paired_difference
 from gapbridge.methods.rac.config import CORRECTION_PROMPT
 from gapbridge.methods.rac.correct import correct
-from gapbridge.runs.inputs import load_examples, load_start
-from gapbridge.runs.job import read_job
+from gapbridge.runs.load_inputs import load_examples, load_initial_model
+from gapbridge.runs.run_config import read_job
 from gapbridge.runs.train import train
 
 
@@ -40,10 +40,10 @@ ROUNDS = (1, 2)
 def answers(recipe: list[str], model_path: Path, cue: str, cache: Path) -> dict[str, list[str]]:
     """First and corrected answers of a model to the held-out problems, kept in `cache`."""
     if cache.exists():
-        kept: dict[str, list[str]] = json.loads(cache.read_text(encoding="utf-8"))
-        return kept
+        remaining: dict[str, list[str]] = json.loads(cache.read_text(encoding="utf-8"))
+        return remaining
     job = read_job(recipe)
-    model, tokenizer = load_start(job, model_path)
+    model, tokenizer = load_initial_model(job, model_path)
     examples = list(load_examples(job, tokenizer, model)["eval"])
     corrections = correct(
         model,
@@ -54,7 +54,7 @@ def answers(recipe: list[str], model_path: Path, cue: str, cache: Path) -> dict[
         max_completion_length=128,
     )
     record = {
-        "reference": [tokenizer.decode(example.reference, skip_special_tokens=True) for example in examples],
+        "reference": [tokenizer.decode(example.completion_ids, skip_special_tokens=True) for example in examples],
         "first": [correction.first for correction in corrections],
         "corrected": [correction.corrected for correction in corrections],
     }
@@ -81,7 +81,7 @@ def train_and_answer(output: Path, seed: int, overrides: list[str]) -> dict[tupl
     for share, name in itertools.product(REFERENCE_ROWS, CUES):
         run = output / f"seed-{seed}" / f"rac-{share}-{name}"
         recipe = ["--config", "recipes/tiny/rac/config_full.yaml", "--model_name_or_path", str(sft)]
-        recipe += ["--output_dir", str(run), "--reference_rows", str(share), "--correction_prompt", CUES[name]]
+        recipe += ["--output_dir", str(run), "--sft_fraction", str(share), "--correction_prompt", CUES[name]]
         recipe += ["--num_rounds", str(max(ROUNDS)), *common, "--eval_on_start", "false"]
         train(read_job(recipe))
         evaluated = [*recipe, "--eval_strategy", "epoch"]
@@ -116,12 +116,12 @@ def ablation(args: argparse.Namespace, overrides: list[str]) -> None:
     found = [train_and_answer(args.output_dir, seed, overrides) for seed in args.seeds]
     machine, versions = machine_and_versions("cpu", args.threads)
     print(f"recipes/tiny, seeds {args.seeds}; {machine}; {versions}; accuracy in % with 95 % interval")
-    print(f"{'reference_rows':>14} {'request':>8} {'rounds':>6} {'direct':>22} {'corrected':>22} "
+    print(f"{'sft_fraction':>14} {'request':>8} {'rounds':>6} {'direct':>22} {'corrected':>22} "
           f"{'corrected - direct':>22} {'wrong→right':>14} {'right→wrong':>14}")  # fmt: skip
     report = {}
     for share, name, rounds in itertools.product(REFERENCE_ROWS, CUES, ROUNDS):
         row = summary([of_seed[share, name, rounds] for of_seed in found])
-        report[f"reference_rows {share}, request {name}, rounds {rounds}"] = row
+        report[f"sft_fraction {share}, request {name}, rounds {rounds}"] = row
         cells = [f"{100 * row[k]['mean']:.1f} [{100 * row[k]['low']:.1f}, {100 * row[k]['high']:.1f}]"
                  for k in ("direct", "corrected", "difference")]  # fmt: skip
         counts = [", ".join(map(str, row[k])) for k in ("wrong_to_right", "right_to_wrong")]

@@ -4,7 +4,7 @@
     python benchmarks/sampling.py --device cuda
 
 The tokens are the same whatever the size: noise and sampling options look at one row at a time. The size of a part is
-`SCORES` of `gapbridge.decoding.sampling`. `user` and `system` are the process's CPU time: the second is what the
+`SCORES` of `gapbridge.decoding.keyed_sampler`. `user` and `system` are the process's CPU time: the second is what the
 operating system takes to hand out memory.
 """
 
@@ -18,16 +18,16 @@ from pathlib import Path
 import torch
 from mixing import machine_and_versions, write_results
 
-from gapbridge.decoding import DrawOptions, sampling
+from gapbridge.decoding import SamplingParams, keyed_sampler
 
 
-def measure(logits: torch.Tensor, options: DrawOptions, repeats: int) -> tuple[float, float, float]:
+def measure(logits: torch.Tensor, options: SamplingParams, repeats: int) -> tuple[float, float, float]:
     """Wall, user and system nanoseconds a logit."""
     rows = len(logits)
     generator = torch.Generator().manual_seed(0)
     keys = torch.randint(2**32, (rows, 2), generator=generator).to(logits.device)
     positions = torch.arange(rows, device=logits.device)
-    sampler = sampling.KeyedSampler(options, logits.device)
+    sampler = keyed_sampler.KeyedSampler(options, logits.device)
     sampler(logits, keys, positions).tolist()
     before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     for _ in range(repeats):
@@ -50,13 +50,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="a JSON file")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    options, default = DrawOptions(top_p=args.top_p), dict(sampling.SCORES)
+    options, default = SamplingParams(top_p=args.top_p), dict(keyed_sampler.SCORES)
     found = []
     print("| vocabulary | logits at a time | wall, ns a logit | user | system |\n|---|---|---|---|---|")
     for vocabulary in args.vocabulary:
         logits = torch.randn(2**args.logits // vocabulary, vocabulary).to(args.device)
         for part in args.parts:
-            sampling.SCORES = dict.fromkeys(default, 2**part)
+            keyed_sampler.SCORES = dict.fromkeys(default, 2**part)
             wall, user, system = measure(logits, options, args.repeats)
             found.append({"vocabulary": vocabulary, "part": 2**part, "wall": wall, "user": user, "system": system})
             print(f"| {vocabulary} | 2^{part} | {wall:.1f} | {user:.1f} | {system:.1f} |", flush=True)

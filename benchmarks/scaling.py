@@ -45,12 +45,18 @@ from datasets import Dataset, Features, List, Value
 from mixing import BASE, machine_and_versions, write_results
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from gapbridge.contexts.fill import Columns, Contexts, Progress
-from gapbridge.examples.example import Example, ExampleSet
-from gapbridge.examples.tables import in_parts, write_parts, write_table
+from gapbridge.data.arrow_files import chunk_rows, write_parts, write_table
+from gapbridge.data.example import Example, ExampleSet
 from gapbridge.methods.bash.trainer import BASHConfig, BASHTrainer
-from gapbridge.training.building import fill_drawing, keep_rows, open_drawings
-from gapbridge.training.once import EXAMPLES, read_once, reading_identity, settings_of, shared_identity
+from gapbridge.store.generate_shards import Columns, GenerationSpec, Progress
+from gapbridge.training.artifact_cache import (
+    EXAMPLES,
+    artifact_identity,
+    cache_key_settings,
+    examples_identity,
+    get_or_build_examples,
+)
+from gapbridge.training.dataset_builder import build_and_cache_rows, generate_pending_contexts, open_context_stores
 
 
 STAGES = ("start", "contexts", "rows", "resume")
@@ -62,20 +68,20 @@ class StandInTrainer(BASHTrainer):
     """BASH whose contexts cost nothing to draw."""
 
     @classmethod
-    def generation_spec(cls, model: Any, tokenizer: Any, examples: ExampleSet, args: Any) -> Contexts | None:
+    def generation_spec(cls, model: Any, tokenizer: Any, examples: ExampleSet, args: Any) -> GenerationSpec | None:
         real = super().generation_spec(model, tokenizer, examples, args)
-        return None if real is None else replace(real, draw=_random_contexts)
+        return None if real is None else replace(real, generate=_random_contexts)
 
 
 def _random_contexts(examples: list[Example], on_finished: Progress) -> Columns:
     generator = np.random.default_rng(len(examples))
     tokens, sampled = [], []
     for example in examples:
-        reference = np.array(example.reference)
-        coins = generator.random(len(reference)) < 0.2
-        coins[-1] = False
-        tokens.append(np.where(coins, generator.integers(*WORDS, len(reference)), reference).tolist())
-        sampled.append(coins.tolist())
+        reference = np.array(example.completion_ids)
+        sampling_mask = generator.random(len(reference)) < 0.2
+        sampling_mask[-1] = False
+        tokens.append(np.where(sampling_mask, generator.integers(*WORDS, len(reference)), reference).tolist())
+        sampled.append(sampling_mask.tolist())
         on_finished(1)
     return {"id": [example.id for example in examples], "tokens": tokens, "sampled": sampled}
 
@@ -94,7 +100,7 @@ def synthetic_data(path: Path, rows: int, length: int, eos: int) -> None:
     features = Features({"input_ids": List(Value("int32")), "labels": List(Value("int32"))})
 
     def write(file: Any) -> dict[str, Any]:
-        write_parts(file, in_parts(made(), features), features.arrow_schema)
+        write_parts(file, chunk_rows(made(), features), features.arrow_schema)
         return {}
 
     write_table(path, write)
@@ -151,7 +157,7 @@ def measure(stage: str, args: argparse.Namespace) -> dict[str, Any]:
         save_strategy="no", per_device_train_batch_size=2, gradient_checkpointing=False, disable_tqdm=True,
         dataset_num_proc=args.workers,
     )  # fmt: skip
-    method = BASHTrainer if args.draws else StandInTrainer
+    method = BASHTrainer if args.generates_contexts else StandInTrainer
     data = Dataset.from_file(str(folder / "data.arrow"))
     meter = Meter()
     if stage == "resume":
@@ -162,17 +168,17 @@ def measure(stage: str, args: argparse.Namespace) -> dict[str, Any]:
     with meter.stage("start"):
 
         def read() -> ExampleSet:
-            return method.read(data, tokenizer, model, config, "train_dataset", max_length=length)
+            return method.load_examples(data, tokenizer, model, config, "train_dataset", max_length=length)
 
         directory = Path(config.output_dir) / EXAMPLES
-        identity = reading_identity(method, tokenizer, model, config)
-        examples = read_once(method, directory, "train", data, identity, config, read)
+        identity = examples_identity(method, tokenizer, model, config)
+        examples = get_or_build_examples(method, directory, "train", data, identity, config, read)
     with meter.stage("contexts"):
-        drawing = open_drawings(method, model, tokenizer, {"train": examples}, config)["train"]
-        fill_drawing(drawing, examples, config)
+        generation = open_context_stores(method, model, tokenizer, {"train": examples}, config)["train"]
+        generate_pending_contexts(generation, examples, config)
     with meter.stage("rows"):
-        shared = shared_identity(method, tokenizer, settings_of(config))
-        keep_rows(method, "train", examples, tokenizer, config, shared, drawing)
+        shared = artifact_identity(method, tokenizer, cache_key_settings(config))
+        build_and_cache_rows(method, "train", examples, tokenizer, config, shared, generation)
     return meter.figures
 
 
@@ -183,7 +189,7 @@ def in_processes(stage: str, folder: Path, count: int, args: argparse.Namespace,
         port = free.getsockname()[1]
     command = [sys.executable, __file__, "--worker", stage, "--folder", str(folder)]
     command += ["--length", str(size["length"]), "--vocabulary", str(size["vocabulary"])]
-    command += ["--threads", str(args.threads), *(["--draws"] if args.draws else [])]
+    command += ["--threads", str(args.threads), *(["--draws"] if args.generates_contexts else [])]
     command += ["--workers", str(args.workers)] if args.workers else []
     common = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "HF_HUB_OFFLINE": "1"}
     started = []
@@ -242,7 +248,7 @@ def fitted(found: list[dict[str, Any]], along: str) -> dict[str, dict[str, float
 
 def scaling(args: argparse.Namespace) -> None:
     found: dict[str, list[dict[str, Any]]] = {}
-    args.draws = False
+    args.generates_contexts = False
     middle = args.rows[0]
     if "rows" in args.axes:
         found["rows"] = [measure_size(args, rows, args.row_length, 1, SMALL_VOCABULARY) for rows in args.rows]
@@ -253,7 +259,7 @@ def scaling(args: argparse.Namespace) -> None:
             measure_size(args, 4 * middle, args.row_length, count, SMALL_VOCABULARY) for count in args.processes
         ]
     if "vocabulary" in args.axes:
-        args.draws = True
+        args.generates_contexts = True
         found["vocabulary"] = [measure_size(args, args.drawn_rows, 64, 1, size) for size in args.vocabulary]
     unit = {"rows": "tokens", "length": "tokens", "vocabulary": "vocabulary"}
     fits = {axis: fitted(found[axis], unit[axis]) for axis in found if axis in unit and len(found[axis]) > 1}

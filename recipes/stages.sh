@@ -12,7 +12,7 @@ at=data
 scale=()
 if [[ ${SCALE:-} == tiny ]]; then
     at=outputs/tiny/data
-    scale=(--scale tiny)
+    scale=(--smoke_test)
 fi
 launch=()
 if [[ ${SCALE:-} != tiny && $variant != *qlora ]]; then
@@ -32,7 +32,7 @@ recipe() { # METHOD
 look() { # METHOD [--KEY VALUE …]
     local method=$1
     shift
-    gapbridge preview "$(recipe "$method")" --rows 3 "${scale[@]}" "$@"
+    gapbridge preview "$(recipe "$method")" --num_rows 3 "${scale[@]}" "$@"
 }
 
 train() { # METHOD [--KEY VALUE …]

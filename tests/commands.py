@@ -6,8 +6,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from gapbridge.answers.command import run_answer
 from gapbridge.evaluation.command import run_eval
+from gapbridge.generation.command import run_generate
 
 
 JUDGE = {
@@ -16,11 +16,12 @@ JUDGE = {
     "judge_token_limit_field": "max_tokens",
 }  # fmt: skip
 SHARED = {
-    "config": None, "limit": None, "seed": 0, "batch_size": 64, "compile_decoding": False, "mode": [],
+    "config": None, "max_examples": None, "seed": 0, "batch_size": 64, "compile_decoding": False, "decoding_mode": [],
     "vllm_server_base_url": None, "vllm_server_timeout": 0.0,
 }  # fmt: skip
 EVAL = {
-    **SHARED, **JUDGE, "model": [], "answers": [], "labels": None, "output_dir": None, "max_completion_length": None,
+    **SHARED, **JUDGE, "model": [], "completions_file": [], "gold_grade_field": None, "output_dir": None,
+    "max_completion_length": None,
     "temperature": None, "top_p": 1.0, "top_k": 0, "grading_timeout": 10.0, "grading_workers": 2,
 }  # fmt: skip
 ANSWER = {**SHARED, "model": None, "output": None, "max_completion_length": 256, "temperature": 0.0}
@@ -32,5 +33,5 @@ def evaluate(task: str, *others: str, **options: Any) -> Path:
 
 
 def answer(*others: str, **options: Any) -> Path:
-    """`gapbridge answer`."""
-    return run_answer(Namespace(**{**ANSWER, **options}), list(others))
+    """`gapbridge generate`."""
+    return run_generate(Namespace(**{**ANSWER, **options}), list(others))

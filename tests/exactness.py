@@ -29,7 +29,7 @@ from safetensors.numpy import load_file
 ROOT = Path(__file__).parents[1]
 REFERENCE = Path(__file__).with_suffix(".json")
 ROUNDS = ["--num_rounds", "2"]
-DRAFTS = ["--max_draft_length", "40"]
+DRAFTS = ["--max_completion_length", "40"]
 OPTIONS = {  # of a method
     "sft": [],
     "bash": [*ROUNDS, "--temperature", "1.2"],

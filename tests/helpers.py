@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 from gapbridge import cli, methods
 from gapbridge.tasks.word_problems import problems
-from gapbridge.training.building import require_rows
+from gapbridge.training.dataset_builder import require_rows
 
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
@@ -31,7 +31,7 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
     ["gapbridge.cli", "gapbridge.runs.train", "gapbridge.evaluation.command"]
     + ["deepspeed", "scipy.io", "matplotlib.backends.backend_agg"]  # what accelerate and a report import
-    + [f"gapbridge.methods.{name}.trainer" for name in methods.names()]
+    + [f"gapbridge.methods.{name}.trainer" for name in methods.list_methods()]
 )
 
 

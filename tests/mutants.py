@@ -1,9 +1,9 @@
-"""One-line faults in the source, one at a time: which of them do the tests not notice?
+"""One-line errors in the source, one at a time: which of them do the tests not notice?
 
     make mutants FOLDER=src/gapbridge/gap TESTS=tests/gap
-    make mutants FOLDER=src/gapbridge/gap/slips.py TESTS=tests/gap/test_slips.py COUNT=20 SEED=1
+    make mutants FOLDER=src/gapbridge/gap/forced_errors.py TESTS=tests/gap/test_slips.py COUNT=20 SEED=1
 
-Each fault goes into a copy of `src`, so the working tree stays as it is. The tests run in a process of their own and
+Each error goes into a copy of `src`, so the working tree stays as it is. The tests run in a process of their own and
 end at the first failure. A survivor is a line whose effect no test holds, or a change that has no effect.
 """
 
@@ -44,7 +44,7 @@ class Mutant:
 
 
 def mutants_of(path: Path) -> Iterator[Mutant]:
-    """The faults of a file: comparisons, sums, constants, conditions and statements that stand on one line."""
+    """The errors of a file: comparisons, sums, constants, conditions and statements that stand on one line."""
     source = path.read_text(encoding="utf-8")
     lines = source.splitlines()
 
@@ -80,7 +80,7 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
 
 
 def survives(mutant: Mutant, tests: list[str], seconds: float) -> bool:
-    """Whether the tests pass with the fault. Tests that take longer than `seconds` have noticed it."""
+    """Whether the tests pass with the error. Tests that take longer than `seconds` have noticed it."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "src"
         shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
@@ -103,7 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, help="a folder or a file of src")
     parser.add_argument("tests", nargs="+", help="the tests of that part")
-    parser.add_argument("--count", type=int, help="how many faults are tried; default: all")
+    parser.add_argument("--count", type=int, help="how many errors are tried; default: all")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of so many")
     parser.add_argument("--seconds", type=float, default=600, help="the most that the tests may take")
     args = parser.parse_args()
@@ -117,7 +117,7 @@ def main() -> None:
         if survives(mutant, args.tests, args.seconds):
             survivors.append(mutant)
             tqdm.write(f"{mutant.path.relative_to(ROOT)}:{mutant.line}\n- {mutant.text}\n+ {mutant.changed}")
-    print(f"{len(survivors)} of {len(found)} faults go unnoticed")
+    print(f"{len(survivors)} of {len(found)} errors go unnoticed")
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from datasets import Dataset
 from transformers import LlamaForCausalLM, PreTrainedModel
 
 from gapbridge import PauseConfig, PauseTrainer, build_examples
-from gapbridge.examples.pauses import pause_id
-from gapbridge.examples.tokens import stop_tokens
+from gapbridge.data.pauses import pause_id
+from gapbridge.data.special_tokens import stop_tokens
 from gapbridge.methods.pause.pause_token import add_pauses
 from gapbridge.tasks.word_problems import problems
 

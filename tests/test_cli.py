@@ -15,7 +15,7 @@ from helpers import refused
 
 from gapbridge import ConfigError, cli
 from gapbridge.cli import COMMANDS
-from gapbridge.methods import fields_of, names
+from gapbridge.methods import list_methods, method_fields
 
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -47,7 +47,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
         ("--fsdp_config other.yaml --config my.yaml", "my.yaml", "--fsdp_config other.yaml"),
         ("--use_cpu my.yaml", "my.yaml", "--use_cpu"),
         ("--use_cpu=true my.yaml --fsdp_config other.yaml", "my.yaml", "--use_cpu=true --fsdp_config other.yaml"),
-        ("--resume must my.yaml --use_cpu", "my.yaml", "--use_cpu"),
+        ("--resume require my.yaml --use_cpu", "my.yaml", "--use_cpu"),
         ("my.yaml --seed 1 -- --resume x more.yaml", "my.yaml", "--seed 1 --resume x more.yaml"),
     ],
 )  # fmt: skip
@@ -61,27 +61,30 @@ def test_recipe_and_overrides(line: str, recipe: str, overrides: str) -> None:
 
 SERVER = {"vllm_server_base_url": None, "vllm_server_timeout": 240.0}
 EVAL = {
-    "task": "gsm8k", "model": [], "config": None, "answers": [], "labels": None, "limit": None, "output_dir": None,
+    "task": "gsm8k", "model": [], "config": None, "completions_file": [], "gold_grade_field": None,
+    "max_examples": None, "output_dir": None,
     "seed": 0, "batch_size": 64, "compile_decoding": False, **SERVER,
-    "mode": ["direct"], "max_completion_length": None, "temperature": None, "top_p": 1.0,
+    "decoding_mode": ["single_pass"], "max_completion_length": None, "temperature": None, "top_p": 1.0,
     "top_k": 0, "correction_prompt": None, "grading_timeout": 10.0, "grading_workers": 2, "judge": None,
     "judge_url": None, "judge_prompt": None, "judge_api_key_env": "OPENAI_API_KEY", "judge_temperature": 0.01,
     "judge_max_tokens": 512, "judge_token_limit_field": "max_tokens", "judge_timeout": 120.0, "judge_concurrency": 8,
 }  # fmt: skip
 GAP = {
-    "model": [], "config": None, "limit": None, "output_dir": None, "seed": 0, "batch_size": 64,
+    "model": [], "config": None, "max_examples": None, "output_dir": None, "seed": 0, "batch_size": 64,
     "compile_decoding": False, **SERVER, "prefix_lengths": [1, 2, 4, 8, 16, 32, 64, 128], "max_completion_length": 256,
-    "temperature": 1.0, "slips": [0.15, 0.35, 0.55, 0.75], "slips_from": None,
+    "temperature": 1.0, "error_positions": [0.15, 0.35, 0.55, 0.75], "error_source": None,
 }  # fmt: skip
 ANSWER = {
-    "config": "r.yaml", "model": None, "mode": ["direct"], "output": None, "max_completion_length": 256,
-    "temperature": 0.0, "limit": None, "batch_size": 64, "compile_decoding": False, **SERVER, "seed": 0,
+    "config": "r.yaml", "model": None, "decoding_mode": ["single_pass"], "output": None, "max_completion_length": 256,
+    "temperature": 0.0, "max_examples": None, "batch_size": 64, "compile_decoding": False, **SERVER, "seed": 0,
 }  # fmt: skip
-VALIDATE = {"method": None, "all": False, "offline": False}
+VALIDATE = {"method": None, "check_all_rows": False, "offline": False}
 COMPARE = {
-    "config": None, "methods": None, "seeds": None, "match": None, "suite": None, "output_dir": None, "workers": 1,
-    "dry_run": False, "task": None, "max_completion_length": None, "temperatures": None, "limit": None, "gap": False,
-    "slips": None,
+    "config": None, "methods": None, "seeds": None, "budget": None, "experiment_config": None, "output_dir": None,
+    "num_parallel_seeds": 1,
+    "dry_run": False, "task": None, "max_completion_length": None, "temperatures": None, "max_examples": None,
+    "gap": False,
+    "error_positions": None,
 }  # fmt: skip
 
 
@@ -89,37 +92,45 @@ COMPARE = {
     ("line", "options", "overrides"),
     [
         ("bash r.yaml", {"config": "r.yaml", "resume": "auto"}, ""),
-        ("sft --resume=must r.yaml", {"config": "r.yaml", "resume": "must"}, ""),
-        ("generate r.yaml --num_rounds 2", {"config": "r.yaml"}, "--num_rounds 2"),
-        ("preview r.yaml", {"config": "r.yaml", "rows": 3, "probe": 0}, ""),
-        ("preview --rows 10 --probe 0 --seed 1 r.yaml", {"config": "r.yaml", "rows": 10, "probe": 0}, "--seed 1"),
+        ("sft --resume=require r.yaml", {"config": "r.yaml", "resume": "require"}, ""),
+        ("prepare r.yaml --num_rounds 2", {"config": "r.yaml"}, "--num_rounds 2"),
+        ("preview r.yaml", {"config": "r.yaml", "num_rows": 3, "num_probe_examples": 0}, ""),
+        ("preview --num_rows 10 --num_probe_examples 0 --seed 1 r.yaml", {"config": "r.yaml", "num_rows": 10,
+        "num_probe_examples": 0}, "--seed 1"),
         ("validate a.yaml b.yml", {**VALIDATE, "config": ["a.yaml", "b.yml"]}, ""),
         ("validate --config a b --use_cpu true c.yaml", {**VALIDATE, "config": ["a", "b", "c.yaml"]},
          "--use_cpu true"),
-        ("validate --all a.yaml --method sft", {**VALIDATE, "config": ["a.yaml"], "method": "sft", "all": True}, ""),
-        ("answer r.yaml", ANSWER, ""),
-        ("answer --model m --mode direct --mode corrected r.yaml --output a.jsonl --limit 2 --dtype float32",
-         {**ANSWER, "model": "m", "mode": ["direct", "corrected"], "output": Path("a.jsonl"), "limit": 2},
+        ("validate --check_all_rows a.yaml --method sft", {**VALIDATE, "config": ["a.yaml"], "method": "sft",
+        "check_all_rows": True}, ""),
+        ("generate r.yaml", ANSWER, ""),
+        ("generate --model m --decoding_mode single_pass --decoding_mode self_correct r.yaml --output a.jsonl "
+         "--max_examples 2 --dtype float32",
+         {**ANSWER, "model": "m", "decoding_mode": ["single_pass", "self_correct"], "output": Path("a.jsonl"),
+         "max_examples": 2},
          "--dtype float32"),
         ("eval --task gsm8k", EVAL, ""),
-        ("eval --task gsm8k --model a --model b --mode both --temperature 0 --dtype bfloat16 --limit 5",
-         {**EVAL, "model": ["a", "b"], "mode": ["both"], "temperature": 0.0, "limit": 5}, "--dtype bfloat16"),
-        ("eval --task gsm8k --answers a --answers b --output_dir out --judge_url u --config r.yaml",
-         {**EVAL, "answers": [Path("a"), Path("b")], "output_dir": Path("out"), "judge_url": "u",
+        ("eval --task gsm8k --model a --model b --decoding_mode all --temperature 0 --dtype bfloat16 --max_examples 5",
+         {**EVAL, "model": ["a", "b"], "decoding_mode": ["all"], "temperature": 0.0, "max_examples": 5},
+         "--dtype bfloat16"),
+        ("eval --task gsm8k --completions_file a --completions_file b --output_dir out --judge_url u --config r.yaml",
+         {**EVAL, "completions_file": [Path("a"), Path("b")], "output_dir": Path("out"), "judge_url": "u",
           "config": "r.yaml"}, ""),
         ("gap", GAP, ""),
         ("gap r.yaml --prefix_lengths 1 3 --model m --use_cpu true",
          {**GAP, "config": "r.yaml", "prefix_lengths": [1, 3], "model": ["m"]}, "--use_cpu true"),
-        ("compare r.yaml --methods bash,rac --seeds 1,2 --temperatures 0,0.5 --slips 0.5 --dry-run --seed 3",
+        ("compare r.yaml --methods bash,rac --seeds 1,2 --temperatures 0,0.5 --error_positions 0.5 --dry_run --seed 3",
          {**COMPARE, "config": "r.yaml", "methods": ["bash", "rac"], "seeds": [1, 2], "temperatures": [0.0, 0.5],
-          "slips": [0.5], "dry_run": True}, "--seed 3"),
-        ("compare --suite s.yaml --workers 2", {**COMPARE, "suite": Path("s.yaml"), "workers": 2}, ""),
-        ("gap r.yaml --slips --model m", {**GAP, "config": "r.yaml", "slips": [], "model": ["m"]}, ""),
-        ("gap r.yaml --model m --slips 0.5 --slips_from each",
-         {**GAP, "config": "r.yaml", "slips": [0.5], "slips_from": "each", "model": ["m"]}, ""),
-        ("report a b", {"runs": [Path("a"), Path("b")], "results": [], "output_dir": Path("outputs/report")}, ""),
-        ("report a --results c d --output_dir e",
-         {"runs": [Path("a")], "results": [Path("c"), Path("d")], "output_dir": Path("e")}, ""),
+          "error_positions": [0.5], "dry_run": True}, "--seed 3"),
+        ("compare --experiment_config s.yaml --num_parallel_seeds 2", {**COMPARE, "experiment_config": Path("s.yaml"),
+        "num_parallel_seeds": 2}, ""),
+        ("gap r.yaml --error_positions --model m", {**GAP, "config": "r.yaml", "error_positions": [], "model": ["m"]},
+        ""),
+        ("gap r.yaml --model m --error_positions 0.5 --error_source self",
+         {**GAP, "config": "r.yaml", "error_positions": [0.5], "error_source": "self", "model": ["m"]}, ""),
+        ("report a b", {"runs": [Path("a"), Path("b")], "extra_results_dir": [], "output_dir": Path("outputs/report")},
+        ""),
+        ("report a --extra_results_dir c d --output_dir e",
+         {"runs": [Path("a")], "extra_results_dir": [Path("c"), Path("d")], "output_dir": Path("e")}, ""),
     ],
 )  # fmt: skip
 def test_commands(line: str, options: dict[str, Any], overrides: str) -> None:
@@ -130,7 +141,7 @@ def test_commands(line: str, options: dict[str, Any], overrides: str) -> None:
     assert call.overrides == overrides.split() and call.launch == {}
 
 
-@pytest.mark.parametrize("command", [*names(), "generate", "eval --task t"])
+@pytest.mark.parametrize("command", [*list_methods(), "prepare", "eval --task t"])
 def test_launch_options_are_taken_out(command: str) -> None:
     line = f"{command} --num_processes 8 --seed 1 r.yaml --accelerate_config zero2 --lr -1e-4 --machine_rank=1 -- --x"
     call = cli.parse(line.split())
@@ -145,12 +156,12 @@ def test_launch_options_are_taken_out(command: str) -> None:
 def test_defaults_are_those_of_the_modules() -> None:
     """What the tree says stands there a second time, so that the tree needs none of the modules."""
     from gapbridge.evaluation.judge.judges import MAX_TOKENS, TEMPERATURE
-    from gapbridge.evaluation.verification import TIMEOUT_SECONDS
-    from gapbridge.gap.slips import PLACES
+    from gapbridge.evaluation.math_verify_pool import TIMEOUT_SECONDS
+    from gapbridge.gap.forced_errors import DEFAULT_ERROR_POSITIONS
 
     assert (EVAL["judge_max_tokens"], EVAL["judge_temperature"]) == (MAX_TOKENS, TEMPERATURE)
     assert EVAL["grading_timeout"] == TIMEOUT_SECONDS
-    assert GAP["slips"] == list(PLACES)
+    assert GAP["error_positions"] == list(DEFAULT_ERROR_POSITIONS)
 
 
 @pytest.mark.parametrize(
@@ -164,25 +175,27 @@ def test_defaults_are_those_of_the_modules() -> None:
         ("bash a.yaml b.yaml", ["bash takes one recipe, not 2: a.yaml, b.yaml"]),
         ("bash --a a.yaml --b b.yaml", ["no recipe"]),
         ("bash r.yaml tiny", ["'tiny' is neither an option nor a recipe, whose name ends with .yaml"]),
-        ("bash r.yaml --resume perhaps", ["--resume: got 'perhaps', expected auto or never or must"]),
+        ("bash r.yaml --resume perhaps", ["--resume: got 'perhaps', expected auto or never or require"]),
         ("bash r.yaml --num_processes 2", ["--num_processes needs --accelerate_config NAME"]),
         ("bash r.yaml --accelerate_config zero9", ["no such file or name; there are ddp, fsdp, single, zero2, zero3"]),
-        ("preview r.yaml --rows 0", ["--rows: got '0', expected an integer of at least 1"]),
-        ("preview r.yaml --probe -1", ["--probe: got '-1', expected an integer of at least 0"]),
-        ("report a --rslts b --x=1", ["unknown option --rslts (did you mean 'results'?)", "unknown option --x=1"]),
+        ("preview r.yaml --num_rows 0", ["--num_rows: got '0', expected an integer of at least 1"]),
+        ("preview r.yaml --num_probe_examples -1",
+        ["--num_probe_examples: got '-1', expected an integer of at least 0"]),
+        ("report a --xtra_results_dir b --x=1",
+        ["unknown option --xtra_results_dir (did you mean 'extra_results_dir'?)", "unknown option --x=1"]),
         ("report a -- b", ["unknown option b"]),
         ("report", ["the following arguments are required: RUN"]),
         ("eval --model m", ["the following arguments are required: --task"]),
         ("gap r.yaml --model m --prefix_lengths 1 x", ["--prefix_lengths: got 'x', expected an integer"]),
-        ("answer r.yaml --temperature nan", ["--temperature: got 'nan', expected a number"]),
-        ("preview --rows none a.yaml b.yaml x",
-         ["3 faults", "--rows: got 'none'", "takes one recipe, not 2", "'x' is neither"]),
-        ("eval --model m --limit x --top_p y",
-         ["3 faults", "--limit: got 'x', expected an integer", "--top_p: got 'y'", "are required: --task"]),
+        ("generate r.yaml --temperature nan", ["--temperature: got 'nan', expected a number"]),
+        ("preview --num_rows none a.yaml b.yaml x",
+         ["3 errors", "--num_rows: got 'none'", "takes one recipe, not 2", "'x' is neither"]),
+        ("eval --model m --max_examples x --top_p y",
+         ["3 errors", "--max_examples: got 'x', expected an integer", "--top_p: got 'y'", "are required: --task"]),
         ("bash --resume x --num_processes 0",
-         ["4 faults", "--resume: got 'x'", "--num_processes: got '0'", "needs --accelerate_config", "no recipe"]),
-        ("eval --task t --limit x --seed 1.5 --top_p y",
-         ["3 faults", "--limit: got 'x', expected an integer", "--seed: got '1.5'", "--top_p: got 'y'"]),
+         ["4 errors", "--resume: got 'x'", "--num_processes: got '0'", "needs --accelerate_config", "no recipe"]),
+        ("eval --task t --max_examples x --seed 1.5 --top_p y",
+         ["3 errors", "--max_examples: got 'x', expected an integer", "--seed: got '1.5'", "--top_p: got 'y'"]),
     ],
 )  # fmt: skip
 def test_refusals(line: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -192,8 +205,8 @@ def test_refusals(line: str, words: list[str], capsys: pytest.CaptureFixture[str
 
 def test_slips_of_our_own_options_are_named_beside_the_recipes_keys(capsys: pytest.CaptureFixture[str]) -> None:
     """The recipe's parser refuses them, and knows only the keys."""
-    said = refused(capsys, *"preview recipes/tiny/bash/config_full.yaml --rwos 3 --learnin_rate 1".split())
-    assert "unknown option --rwos (did you mean 'rows'?)" in said
+    said = refused(capsys, *"preview recipes/tiny/bash/config_full.yaml --num_row 3 --learnin_rate 1".split())
+    assert "unknown option --num_row (did you mean 'num_rows'?)" in said
     assert "unknown option --learnin_rate (did you mean 'learning_rate'?)" in said
 
 
@@ -228,15 +241,15 @@ def test_help_of_a_command(command: str, capsys: pytest.CaptureFixture[str]) -> 
     assert said == shown(capsys, command, "-h")
 
 
-@pytest.mark.parametrize("method", names())
+@pytest.mark.parametrize("method", list_methods())
 def test_help_of_a_method_shows_its_own_keys(method: str, capsys: pytest.CaptureFixture[str]) -> None:
     said = shown(capsys, method, "--help", "--resume", "nonsense")
-    own = {key.name: key for key in fields(fields_of(method))}
+    own = {key.name: key for key in fields(method_fields(method))}
     for name, field in own.items():
         assert f"  --{name} " in said and field.metadata["help"].split()[0] in said
-    assert "--accelerate_config NAME|FILE" in said and "--resume auto|never|must" in said
+    assert "--accelerate_config NAME|FILE" in said and "--resume auto|never|require" in said
     assert "--weight_decay" not in said
-    everything = shown(capsys, method, "--help-all")
+    everything = shown(capsys, method, "--help_all")
     assert "--weight_decay" in everything and all(f"--{name}" in everything for name in own)
 
 
@@ -263,7 +276,7 @@ for line in sys.argv[1:]:
 
 def test_help_and_refusals_import_nothing_heavy() -> None:
     refusals = ["bsh", "bash", "bash a.yaml b.yaml", "bash a.yaml --accelerate_config zero9", "report", "report a --b",
-                "eval --limit x", "preview a.yaml --rows 0"]  # fmt: skip
+                "eval --max_examples x", "preview a.yaml --num_rows 0"]  # fmt: skip
     lines = ["", "--help", "--version", *(f"{command} --help" for command in COMMANDS), *refusals]
     process = subprocess.run(
         [sys.executable, "-c", WITHOUT_TORCH, *lines], env=ENVIRONMENT, capture_output=True, text=True, timeout=120
@@ -288,7 +301,7 @@ def module(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_package_runs_as_a_module() -> None:
     process = module("gapbridge", "bash", "--resume", "x")
-    assert process.returncode == 2 and process.stderr.startswith("gapbridge: ConfigError: 2 faults")
+    assert process.returncode == 2 and process.stderr.startswith("gapbridge: ConfigError: 2 errors")
 
 
 @pytest.mark.slow

@@ -19,18 +19,18 @@ from packaging.version import Version
 from gapbridge import ConfigError, compat
 from gapbridge.evaluation.judge.command import make_judge
 from gapbridge.methods.dpo.trainer import METHOD as DPO
-from gapbridge.methods.sft.trainer import PlainSFTConfig, PlainSFTTrainer
-from gapbridge.runs.job import Job, read_job
+from gapbridge.methods.sft.trainer import GapSFTConfig, GapSFTTrainer
+from gapbridge.runs.run_config import RunConfig, read_job
 from gapbridge.tasks.word_problems import problems
-from gapbridge.training.card import complete_card
+from gapbridge.training.artifact_cache import cache_key_settings, table_path
 from gapbridge.training.checkpoints import last_complete_checkpoint
-from gapbridge.training.loading import load_model, load_skeleton, load_tokenizer
-from gapbridge.training.once import settings_of, table_path
+from gapbridge.training.loading import load_meta_model, load_model, load_tokenizer
+from gapbridge.training.model_card import complete_card
 
 
-def config(folder: Path, **options: Any) -> PlainSFTConfig:
+def config(folder: Path, **options: Any) -> GapSFTConfig:
     settings = {"use_cpu": True, "bf16": False, "report_to": "none", "max_length": 256, **options}
-    return PlainSFTConfig(str(folder), **settings)
+    return GapSFTConfig(str(folder), **settings)
 
 
 def changed(folder: Path, file: str, **values: Any) -> Path:
@@ -45,7 +45,7 @@ def test_a_table_has_one_name_whenever_its_processes_start(tmp_path: Path) -> No
     """transformers 4 writes the second of the start into `logging_dir`: one process would wait for another's file."""
     first = config(tmp_path)
     time.sleep(1.1)
-    names = {table_path(tmp_path, "train", settings_of(args)) for args in (first, config(tmp_path))}
+    names = {table_path(tmp_path, "train", cache_key_settings(args)) for args in (first, config(tmp_path))}
     assert len(names) == 1
 
 
@@ -54,7 +54,7 @@ def test_a_table_has_one_name_whenever_its_processes_start(tmp_path: Path) -> No
 def test_labels_are_never_dropped(option: str, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compat, "TRL", Version(version))
     if version == "1.7.0":
-        assert compat.label_faults(config(tmp_path)) == []
+        assert compat.label_support_errors(config(tmp_path)) == []
         return
     with pytest.raises(ConfigError, match=rf"{option}: TRL {version} drops the labels .* install TRL 1\.7 or newer"):
         config(tmp_path, **{option: True})
@@ -81,7 +81,7 @@ def test_nothing_starts_from_what_would_be_misread(
     args, model = config(tmp_path), changed(tmp_path / "model", file, **values)
     monkeypatch.setattr(compat, "TRANSFORMERS", Version("4.57.6"))
     key = list(values)[-1]
-    loads = {"model": (load_model, load_skeleton), "tokenizer": (load_tokenizer,)}[load]
+    loads = {"model": (load_model, load_meta_model), "tokenizer": (load_tokenizer,)}[load]
     for start in loads:
         with pytest.raises(ConfigError, match=rf"transformers 4\.57\.6 misreads its {key}: .* into its {file}"):
             start(model, args)
@@ -114,12 +114,12 @@ def test_a_finished_run_trains_no_step_more(make_base: Any, tokenizer: Any, tmp_
     """Its last step lies inside an epoch; oldest checkpoints go on every version."""
     rows = Dataset.from_list([problem.row() for problem in problems("train", count=8, steps=(1,))])
 
-    def trainer() -> PlainSFTTrainer:
+    def trainer() -> GapSFTTrainer:
         args = config(
             tmp_path, max_steps=3, per_device_train_batch_size=2, save_steps=1, save_total_limit=1, logging_steps=1,
             eval_strategy="epoch", learning_rate=1e-3, lr_scheduler_type="constant",
         )  # fmt: skip
-        return PlainSFTTrainer(
+        return GapSFTTrainer(
             make_base(), args, train_dataset=rows, eval_dataset=rows.select([0]), processing_class=tokenizer
         )
 
@@ -142,7 +142,7 @@ def test_a_card_says_who_can_read_the_model(
 ) -> None:
     args = config(tmp_path)
     rows = Dataset.from_list([problem.row() for problem in problems("train", count=1, steps=(1,))])
-    examples = PlainSFTTrainer.read(rows, tokenizer, None, args, "rows", max_length=256)
+    examples = GapSFTTrainer.load_examples(rows, tokenizer, None, args, "rows", max_length=256)
     card = tmp_path / "README.md"
     card.write_text("# A model\n\n### Framework versions\n\n- TRL: 1\n")
     monkeypatch.setattr(compat, "TRANSFORMERS", Version(version))
@@ -153,7 +153,7 @@ def test_a_card_says_who_can_read_the_model(
 OF_LIKE_LENGTH = {"group_by_length": True, "train_sampling_strategy": "group_by_length"}
 
 
-def groups(job: Job) -> bool:
+def groups(job: RunConfig) -> bool:
     """Whether rows of like length are trained together, in the words of either transformers."""
     return any(vars(job.args).get(key) == value for key, value in OF_LIKE_LENGTH.items())
 

@@ -13,14 +13,14 @@ from transformers import AutoTokenizer
 from gapbridge.cli import run_guarded
 from gapbridge.display import printable, say
 from gapbridge.errors import DataError
-from gapbridge.evaluation.command import show as show_evaluation
+from gapbridge.evaluation.command import print_results as show_evaluation
 from gapbridge.reporting.tables import Table, print_table
 from gapbridge.training.rows import print_rows, show_row
 
 
 def test_control_characters_are_shown() -> None:
-    kept = "a\tb\nß漢😀\xa0\u2028"
-    assert printable(kept) == kept
+    remaining = "a\tb\nß漢😀\xa0\u2028"
+    assert printable(remaining) == remaining
     assert printable("\x1b]0;x\x1b\\\x07\r\x7f\x9b2J\ud800") == r"\x1b]0;x\x1b\\x07\x0d\x7f\x9b2J\ud800"
     controls = {chr(code) for code in (*range(32), *range(127, 160))} - {"\n", "\t"}
     assert not controls & set(printable("".join(map(chr, range(0x300)))))
@@ -65,7 +65,7 @@ def test_nothing_of_data_reaches_a_terminal_as_a_command(capsys: pytest.CaptureF
 
     def show() -> None:
         logging.getLogger("gapbridge.data").warning("row %s", evil)
-        row = {"id": evil, "input_ids": [1, 2, 3], "labels": [-100, 5, 3], "drawn": [False, True, True]}
+        row = {"id": evil, "input_ids": [1, 2, 3], "labels": [-100, 5, 3], "sampled": [False, True, True]}
         print_rows([show_row(row, tokenizer)])
         print_table(Table((evil, "figure"), [(evil, f"1 [{evil}")], evil))
         sample = {"id": evil, "label": True, "correct": False, "answer": evil, "reference": evil}

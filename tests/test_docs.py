@@ -17,8 +17,8 @@ from conftest import ROOT
 from helpers import ENVIRONMENT
 
 from gapbridge import cli
-from gapbridge.methods import answer_modes, names
-from gapbridge.runs.job import parser_for
+from gapbridge.methods import answer_modes, list_methods
+from gapbridge.runs.run_config import parser_for
 
 
 PAGES = [
@@ -30,7 +30,8 @@ PAGES = [
 RECIPE = "recipes/tiny/bash/config_full.yaml"
 # Words that stand for something of the reader's.
 MEANT = {
-    "RECIPE.yaml": RECIPE, "RECIPE": RECIPE, "URL": "http://127.0.0.1:8000/v1", "http://HOST:8000": "http://127.0.0.1:8000",
+    "RECIPE.yaml": RECIPE, "RECIPE": RECIPE, "URL": "http://127.0.0.1:8000/v1",
+    "http://HOST:8000": "http://127.0.0.1:8000",
     "N": "1", "outputs/nN": "outputs/n1",
 }  # fmt: skip
 
@@ -57,7 +58,7 @@ LINES = sorted({(str(page.relative_to(ROOT)), line) for page in PAGES for line i
 def test_commands_parse(page: str, line: str) -> None:
     words = [MEANT.get(word, word) for word in shlex.split(line)]
     call = cli.parse(words)
-    method = call.command if call.command in names() else "bash"
+    method = call.command if call.command in list_methods() else "bash"
     of_modes = {f"--{option}" for mode in answer_modes().values() for option in mode.options}
     known = {*parser_for(method)._option_string_actions, *of_modes}
     options = [word.split("=")[0] for word in call.overrides if word.startswith("--")]

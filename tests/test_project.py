@@ -15,7 +15,7 @@ from conftest import BASE, ROOT
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import gapbridge
-from gapbridge.tasks.word_problems import MAX_STEPS, MAX_VALUE, main, problems, split_of
+from gapbridge.tasks.word_problems import MAX_STEPS, MAX_VALUE, main, problems, word_problem_split
 
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages(gapbridge.__path__, "gapbridge."))
@@ -69,11 +69,11 @@ def test_word_problems_are_deterministic_and_splits_disjoint() -> None:
     assert list(problems("test", count=30, seed=4)) != list(problems("test", count=30, seed=5))
     computations = {}
     for split in ("train", "test"):
-        drawn = list(problems(split, count=800, steps=(1, 2)))
-        assert all(split_of(problem.steps) == split for problem in drawn)
-        computations[split] = {tuple((s.left, s.operator, s.right) for s in p.steps) for p in drawn}
+        sampled = list(problems(split, count=800, steps=(1, 2)))
+        assert all(word_problem_split(problem.steps) == split for problem in sampled)
+        computations[split] = {tuple((s.left, s.operator, s.right) for s in p.steps) for p in sampled}
     assert not computations["train"] & computations["test"]
-    with pytest.raises(gapbridge.ConfigError, match="3 faults"):
+    with pytest.raises(gapbridge.ConfigError, match="3 errors"):
         list(problems("dev", count=-1, steps=(9,)))
 
 

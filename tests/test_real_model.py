@@ -17,7 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gapbridge import cli
-from gapbridge.decoding import draft_answers, mix_contexts, mix_contexts_sequential
+from gapbridge.decoding import generate_completions, mix_contexts, mix_contexts_sequential
 from gapbridge.tasks.word_problems import problems
 
 
@@ -55,9 +55,11 @@ def test_greedy_completions_are_those_of_generate(loaded: tuple[Any, Any]) -> No
     turn = [{"role": "user", "content": "What is the capital of France?"}]
     ids = tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=True)["input_ids"]
     stops = [tokenizer.eos_token_id]
-    (found,) = draft_answers(model, [ids], ids=["a"], max_completion_length=12, stop_tokens=stops, temperature=0)
-    whole = model.generate(torch.tensor([ids]), max_new_tokens=12, do_sample=False)[0].tolist()
-    assert found.tokens == whole[len(ids) :] and found.finished
+    (found,) = generate_completions(
+        model, [ids], ids=["a"], max_completion_length=12, stop_tokens=stops, temperature=0
+    )
+    full = model.generate(torch.tensor([ids]), max_new_tokens=12, do_sample=False)[0].tolist()
+    assert found.tokens == full[len(ids) :] and found.finished
 
 
 def test_a_preview_takes_seconds(folder: str, capsys: pytest.CaptureFixture[str]) -> None:

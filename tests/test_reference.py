@@ -22,13 +22,13 @@ from gapbridge import cli, methods
 
 DOCS = ROOT / "docs"
 REFERENCE = DOCS / "reference"
-NAMES = methods.names()
+NAMES = methods.list_methods()
 CHECKED = {**{name: DOCS / "methods" / f"{name}.md" for name in NAMES if name != "sft"},
            "configuration": REFERENCE / "configuration.md", "command-line": REFERENCE / "command-line.md"}  # fmt: skip
 
 
 def keys(name: str) -> dict[str, Field[Any]]:
-    return {field.name: field for field in fields(methods.fields_of(name))}
+    return {field.name: field for field in fields(methods.method_fields(name))}
 
 
 def kind(field: Field[Any]) -> str:

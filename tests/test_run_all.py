@@ -15,8 +15,8 @@ from conftest import ROOT
 from helpers import ENVIRONMENT
 
 from gapbridge import cli
-from gapbridge.methods import names
-from gapbridge.recipe.values import read_yaml
+from gapbridge.methods import list_methods
+from gapbridge.recipe.type_checks import read_yaml
 
 
 SCRIPTS = sorted((ROOT / "recipes").glob("*/run_all.sh"))
@@ -55,9 +55,9 @@ def test_the_stages_follow_each_other(experiment: str, settings: dict[str, str],
     assert found[0][0] == "preview" and found[-1][0] == "report"
     for words in found:
         call = cli.parse(words)
-        assert (call.scale == settings.get("SCALE")) or call.command == "report"
+        assert (call.smoke_test == (settings.get("SCALE") == "tiny")) or call.command == "report"
         prefix = "outputs/tiny/" if "SCALE" in settings else ""
-        if call.command in names():
+        if call.command in list_methods():
             keys = read_yaml(ROOT / call.options.config)
             given = dict(zip(call.overrides[::2], call.overrides[1::2], strict=True))
             start = given.get("--model_name_or_path", keys["model_name_or_path"])
@@ -77,7 +77,7 @@ def test_the_stages_follow_each_other(experiment: str, settings: dict[str, str],
 
 def test_shares_are_numbers_of_rows(tmp_path: Path) -> None:
     found = lines("mistral-7b-math", {"SHARES": "10 100"}, tmp_path)
-    trained = [words for words in found if words[0] in names()]
+    trained = [words for words in found if words[0] in list_methods()]
     assert [words[words.index("--max_train_examples") + 1] for words in trained[:3]] == ["747"] * 3
     assert all("--max_train_examples" not in words for words in trained[3:]) and len(trained) == 6
     assert {words[words.index("--output_dir") + 1] for words in trained[:3]} == {

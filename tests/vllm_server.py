@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from gapbridge.decoding import draft_answers
+from gapbridge.decoding import generate_completions
 
 
 # The keys of vLLM's CompletionRequest that are sent here; a real server answers 400 to others or ignores them.
@@ -49,16 +49,16 @@ class Served:
         prompt, stops = body["prompt"], body.get("stop_token_ids", [1])
         with self.lock:
             self.requests.append(body)
-            (draft,) = draft_answers(
+            (completion,) = generate_completions(
                 self.model, [prompt], ids=[body["seed"]], max_completion_length=body["max_tokens"], stop_tokens=stops,
                 temperature=body["temperature"], top_k=body.get("top_k", 0), top_p=body["top_p"],
                 min_p=body.get("min_p", 0.0),
                 suppress_tokens=[int(token) for token in body.get("logit_bias", {})],
             )  # fmt: skip
             choice = {
-                "token_ids": draft.tokens,
-                "logprobs": {"token_logprobs": scores(self.model, prompt, draft.tokens)},
-                "finish_reason": "stop" if draft.finished else "length",
+                "token_ids": completion.tokens,
+                "logprobs": {"token_logprobs": scores(self.model, prompt, completion.tokens)},
+                "finish_reason": "stop" if completion.finished else "length",
             }
         self.choices.append(choice)
         self.spoil(choice)

@@ -1,9 +1,9 @@
-"""The hypotheses of docs/research/evidence-plan.md, tested on what the suites of `benchmarks/evidence/cpu` left.
+"""The hypotheses of docs/research/evidence-plan.md, tested on what the experiments of `benchmarks/evidence/cpu` left.
 
     python benchmarks/evidence/hypotheses.py --output benchmarks/results/evidence-cpu.json
 
 Seeds whose base is right in fewer than `--gate` of the validation problems (its `check.json`) are named and left out.
-The file holds every arm's score of every seed, so that the tables can be made again.
+The file holds every variant's score of every seed, so that the tables can be made again.
 """
 
 from __future__ import annotations
@@ -19,25 +19,29 @@ from typing import Any
 from summary import read_record, replaced, where_made
 
 from gapbridge.cli import run_guarded
+from gapbridge.compare.experiment_config import read_experiment
+from gapbridge.compare.statistics import Difference, difference
 from gapbridge.errors import RunError
 from gapbridge.files import write_json_atomic
-from gapbridge.results.compare.statistics import Difference, difference
-from gapbridge.results.compare.suite import read_suite
 
 
-SUITES = {"answer_first": Path("outputs/answer-first"), "word_problems": Path("outputs/word-problems")}
+EXPERIMENTS = {"answer_first": Path("outputs/answer-first"), "word_problems": Path("outputs/word-problems")}
 FOLDER = Path(__file__).with_name("cpu")
 GREEDY, SAMPLED = "accuracy, greedy", "accuracy, T = 1"
-BEHIND, OWN, RESULT = "slips.tokens_recovered", "own_slips.tokens_recovered", "slips.final_right"
+BEHIND, OWN, RESULT = (
+    "forced_errors.tokens_recovered",
+    "own_forced_errors.tokens_recovered",
+    "forced_errors.final_right",
+)
 MARGIN = 0.03  # differences within it on both sides are called equal
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """second less first, arms written `arm` or `arm/mode`, expected to be `higher`, `lower` or `equal`."""
+    """second less first, variants written `variant` or `variant/mode`, expected to be `higher`, `lower` or `equal`."""
 
     name: str
-    suite: str
+    experiment: str
     first: str
     second: str
     score: str
@@ -45,8 +49,8 @@ class Hypothesis:
 
 
 HYPOTHESES = (
-    Hypothesis("H1", "answer_first", "rac", "rac/corrected", GREEDY, "higher"),
-    Hypothesis("H2", "answer_first", "sft", "rac/corrected", GREEDY, "higher"),
+    Hypothesis("H1", "answer_first", "rac", "rac/self_correct", GREEDY, "higher"),
+    Hypothesis("H2", "answer_first", "sft", "rac/self_correct", GREEDY, "higher"),
     Hypothesis("H3", "word_problems", "sft", "bash_0.2", OWN, "higher"),
     Hypothesis("H4", "word_problems", "sft", "bash_0.2", BEHIND, "equal"),
     Hypothesis("H5", "word_problems", "sft", "bash_0.2", SAMPLED, "lower"),
@@ -55,20 +59,22 @@ HYPOTHESES = (
 )
 
 
-def values(record: dict[str, Any], arm: str, score: str, seeds: Collection[int]) -> dict[int, dict[str, float]]:
+def values(record: dict[str, Any], variant: str, score: str, seeds: Collection[int]) -> dict[int, dict[str, float]]:
     """seed → example → value."""
-    name, _, mode = arm.partition("/")
+    name, _, mode = variant.partition("/")
     found = {}
     for cell in record["cells"]:
-        if cell["arm"] == name and cell["seed"] in seeds:
+        if cell["variant"] == name and cell["seed"] in seeds:
             figures = {key: figure["by_example"] for key, figure in cell["figures"].items() if "by_example" in figure}
-            found[cell["seed"]] = {**figures, **cell["scores"].get(mode or "direct", {})}[score]
+            found[cell["seed"]] = {**figures, **cell["scores"].get(mode or "single_pass", {})}[score]
     return found
 
 
 def tested(hypothesis: Hypothesis, record: dict[str, Any], seeds: Collection[int]) -> Difference:
     """Raises RunError where there is nothing to compare."""
-    first, second = (values(record, arm, hypothesis.score, seeds) for arm in (hypothesis.first, hypothesis.second))
+    first, second = (
+        values(record, variant, hypothesis.score, seeds) for variant in (hypothesis.first, hypothesis.second)
+    )
     found = difference(first, second)
     if found is None:
         raise RunError(f"{hypothesis.name}: no seed has both {hypothesis.first} and {hypothesis.second}")
@@ -84,12 +90,12 @@ def verdict(hypothesis: Hypothesis, found: Difference) -> str:
     return "confirmed" if inside else f"not confirmed ({found.verdict})"
 
 
-def accuracies(suite: str) -> dict[int, float]:
+def accuracies(experiment: str) -> dict[int, float]:
     """Of each seed's base: the share of validation problems that it answers rightly."""
     found = {}
-    settings = read_suite(FOLDER / f"{suite}.yaml")
+    settings = read_experiment(FOLDER / f"{experiment}.yaml")
     for seed in settings.seeds:
-        path = Path(settings.base_directory(seed)) / "check.json"
+        path = Path(settings.init_model_directory(seed)) / "check.json"
         if path.exists():
             found[seed] = float(json.loads(path.read_text(encoding="utf-8"))["correct"])
     return found
@@ -97,34 +103,37 @@ def accuracies(suite: str) -> dict[int, float]:
 
 def report(args: argparse.Namespace) -> None:
     records, gates = {}, {}
-    for suite, folder in SUITES.items():
-        records[suite] = read_record(folder)
-        gates[suite] = accuracies(suite)
-    kept = {suite: [seed for seed, right in gates[suite].items() if right >= args.gate] for suite in SUITES}
-    print(f"bases, share of validation problems right: {gates['word_problems']}; kept: {kept['word_problems']}\n")
+    for experiment, folder in EXPERIMENTS.items():
+        records[experiment] = read_record(folder)
+        gates[experiment] = accuracies(experiment)
+    remaining = {
+        experiment: [seed for seed, right in gates[experiment].items() if right >= args.gate]
+        for experiment in EXPERIMENTS
+    }
+    print(f"bases, share of validation problems right: {gates['word_problems']}; kept: {remaining['word_problems']}\n")
     print("| | difference | score | points | over problems | over seeds | expected | found |")
     print("|---|---|---|---|---|---|---|---|")
     found = {}
     for hypothesis in HYPOTHESES:
-        result = tested(hypothesis, records[hypothesis.suite], kept[hypothesis.suite])
+        result = tested(hypothesis, records[hypothesis.experiment], remaining[hypothesis.experiment])
         found[hypothesis.name] = {"hypothesis": asdict(hypothesis), "difference": asdict(result)}
         intervals = [result.over_examples, result.over_seeds]
         ends = [f"[{100 * i.low:+.1f}, {100 * i.high:+.1f}]" if i else "–" for i in intervals]
         cells = [hypothesis.name, f"{hypothesis.second} − {hypothesis.first}", hypothesis.score]
         cells += [f"{100 * result.mean:+.1f}", *ends, hypothesis.expected, verdict(hypothesis, result)]
         print(f"| {' | '.join(cells)} |")
-    shares = replaced(SUITES["word_problems"], records["word_problems"])
+    shares = replaced(EXPERIMENTS["word_problems"], records["word_problems"])
     print("\nshare of the tokens with loss that were replaced, mean over seeds:")
-    print(", ".join(f"{arm} {100 * fmean(by_seed.values()):.2f} %" for arm, by_seed in shares.items()))
+    print(", ".join(f"{variant} {100 * fmean(by_seed.values()):.2f} %" for variant, by_seed in shares.items()))
     if args.output:
         write_json_atomic(
             args.output,
             {
-                "settings": {"gate": args.gate, "bases": gates, "kept": kept},
+                "settings": {"gate": args.gate, "bases": gates, "kept": remaining},
                 **where_made(records["word_problems"]),
                 "hypotheses": found,
                 "replaced": shares,
-                "rows": {suite: record["rows"] for suite, record in records.items()},
+                "rows": {experiment: record["rows"] for experiment, record in records.items()},
             },
         )
 

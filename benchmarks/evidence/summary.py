@@ -1,4 +1,5 @@
-"""A comparison without its single answers, small enough to keep: settings, versions, every arm's score of every seed.
+"""A comparison without its single answers, small enough to keep: settings, versions, every variant's score of every
+seed.
 
     python benchmarks/evidence/summary.py outputs/noise-share --output benchmarks/results/noise-share-tiny-cpu.json
 
@@ -22,19 +23,22 @@ def read_record(folder: Path) -> dict[str, Any]:
     """Raises RunError where no comparison has ended in `folder`."""
     path = folder / "compare.json"
     if not path.exists():
-        raise RunError(f"{path}: is not there; run benchmarks/evidence/run.py with the suite of that folder first")
+        raise RunError(
+            f"{path}: is not there; run benchmarks/evidence/run.py with the experiment of that folder first"
+        )
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return record
 
 
 def replaced(folder: Path, record: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """arm → seed → the share of the tokens with loss that another token replaced, where contexts were drawn once."""
+    """variant → seed → the share of the tokens with loss that another token replaced, where contexts were drawn
+    once."""
     found: dict[str, dict[str, float]] = {}
     for cell in record["cells"]:
-        path = folder / f"seed_{cell['seed']}" / cell["arm"] / "round_1" / "counts.json"
+        path = folder / f"seed_{cell['seed']}" / cell["variant"] / "round_1" / "generation_stats.json"
         counts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        if counts.get("differing"):
-            found.setdefault(cell["arm"], {})[str(cell["seed"])] = counts["differing"] / counts["tokens"]
+        if counts.get("replaced"):
+            found.setdefault(cell["variant"], {})[str(cell["seed"])] = counts["replaced"] / counts["tokens"]
     return found
 
 

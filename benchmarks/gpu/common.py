@@ -80,14 +80,14 @@ class Setup:
 
     @contextmanager
     def case(self, name: str) -> Iterator[dict[str, Any]]:
-        """Record what the body puts into the dictionary. A fault is recorded too, and the next case runs."""
+        """Record what the body puts into the dictionary. An error is recorded too, and the next case runs."""
         found: dict[str, Any] = {}
         started = time.perf_counter()
         try:
             yield found
-        except Exception as fault:  # whatever it is: GPU time is rare, and the other cases are worth it
+        except Exception as error:  # whatever it is: GPU time is rare, and the other cases are worth it
             traceback.print_exc()
-            found["fault"] = f"{type(fault).__name__}: {str(fault)[:500]}"
+            found["fault"] = f"{type(error).__name__}: {str(error)[:500]}"
         found["case_seconds"] = round(time.perf_counter() - started, 2)
         self.cases[name] = found
         self.write("running")
@@ -191,8 +191,8 @@ def peak_bytes(setup: Setup, run: Callable[[], object]) -> int:
         torch.cuda.reset_peak_memory_stats()
         run()
         return torch.cuda.max_memory_allocated()
-    from gapbridge.planning.live_bytes import LiveBytes
+    from gapbridge.planning.memory_tracker import MemoryTracker
 
-    with LiveBytes() as live:
+    with MemoryTracker() as live:
         run()
     return live.peak

@@ -60,17 +60,17 @@ def main() -> None:
     if args.wheels:
         paths.insert(0, install(args.wheels, args.output.resolve() / "site"))
     environment["PYTHONPATH"] = os.pathsep.join(paths)
-    faults = 0
+    errors = 0
     for name in names:
         left = deadline - time.monotonic()
         if left < _LEAST_SECONDS:
             close_record(args, name, "not started: the budget is spent")
-            faults += 1
+            errors += 1
             continue
         state = in_a_process(name, args, environment, min(left, STEPS[name]))
-        faults += state != "done"
+        errors += state != "done"
         print(f"{name}: {state}, {deadline - time.monotonic():.0f} s left", flush=True)
-    sys.exit(1 if faults else 0)
+    sys.exit(1 if errors else 0)
 
 
 def run_step(args: argparse.Namespace) -> None:
@@ -81,7 +81,7 @@ def run_step(args: argparse.Namespace) -> None:
     setup.write("running")
     importlib.import_module(f"steps.{args.worker}").run(setup)
     faulty = [case for case, found in setup.cases.items() if "fault" in found]
-    setup.write(f"faults in {', '.join(faulty)}" if faulty else "done")
+    setup.write(f"errors in {', '.join(faulty)}" if faulty else "done")
 
 
 def in_a_process(name: str, args: argparse.Namespace, environment: dict[str, str], seconds: float) -> str:

@@ -37,7 +37,7 @@ done
 
 options=(--max_completion_length "$length")
 if [[ ${SCALE:-} == tiny ]]; then
-    options=(--max_completion_length 16 --limit 2 "${scale[@]}")
+    options=(--max_completion_length 16 --max_examples 2 "${scale[@]}")
 fi
-gapbridge eval --task math --config "$(recipe sft)" "${options[@]}" --mode both --output_dir "$at/$experiment-$label" "${runs[@]/#/--model=}"
-gapbridge report "${runs[@]}" --results "$at/$experiment-$label" --output_dir "$at/$experiment-$label/report"
+gapbridge eval --task math --config "$(recipe sft)" "${options[@]}" --decoding_mode all --output_dir "$at/$experiment-$label" "${runs[@]/#/--model=}"
+gapbridge report "${runs[@]}" --extra_results_dir "$at/$experiment-$label" --output_dir "$at/$experiment-$label/report"

@@ -26,7 +26,7 @@ for method in bash rac spin scheduled-sampling dpo bash-dpo rac-dpo; do
 done
 for run in "${runs[@]}"; do
     if [[ ${SCALE:-} == tiny ]]; then # in the place of the benchmarks, whose data are on a hub
-        gapbridge eval --task summarization --config "$(recipe bash)" --limit 2 --max_completion_length 16 "${scale[@]}" --model "$run"
+        gapbridge eval --task summarization --config "$(recipe bash)" --max_examples 2 --max_completion_length 16 "${scale[@]}" --model "$run"
     else
         gapbridge eval --task lm_eval --config recipes/eval/general_qa.yaml --model "$run"
     fi

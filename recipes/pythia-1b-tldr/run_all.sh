@@ -21,10 +21,10 @@ for method in sft bash rac scheduled-sampling; do
 done
 options=(--task tldr)
 if [[ ${SCALE:-} == tiny ]]; then # without the test set, which is on a hub
-    options=(--task summarization --config "$(recipe rac)" --limit 2 --max_completion_length 16 "${scale[@]}")
+    options=(--task summarization --config "$(recipe rac)" --max_examples 2 --max_completion_length 16 "${scale[@]}")
 fi
 if [[ -n ${JUDGE:-} ]]; then
     options+=(--judge "$JUDGE" ${JUDGE_URL:+--judge_url "$JUDGE_URL"})
 fi
-gapbridge eval "${options[@]}" --mode both --output_dir "$at/$experiment-$label" "${runs[@]/#/--model=}"
-gapbridge report "${runs[@]}" --results "$at/$experiment-$label" --output_dir "$at/$experiment-$label/report"
+gapbridge eval "${options[@]}" --decoding_mode all --output_dir "$at/$experiment-$label" "${runs[@]/#/--model=}"
+gapbridge report "${runs[@]}" --extra_results_dir "$at/$experiment-$label" --output_dir "$at/$experiment-$label/report"

@@ -22,10 +22,10 @@ size=(--model_name_or_path "$model" --max_train_examples "${ROWS:-64}" --seed "$
 size+=(--max_eval_examples 16)
 gapbridge sft $recipes/sft/config_full.yaml --output_dir "$out/sft" "${size[@]}"
 gapbridge bash $recipes/bash/config_full.yaml --output_dir "$out/bash" "${size[@]}"
-gapbridge bash $recipes/bash/config_full.yaml --output_dir "$out/bash-masked" --mask_after_replaced 2 "${size[@]}"
+gapbridge bash $recipes/bash/config_full.yaml --output_dir "$out/bash-masked" --num_masked_labels_after_replacement 2 "${size[@]}"
 
 models=(--model "$model" --model "$out/sft" --model "$out/bash" --model "$out/bash-masked")
-config=(--config $recipes/sft/config_full.yaml --limit "$limit" --output_dir "$out")
+config=(--config $recipes/sft/config_full.yaml --max_examples "$limit" --output_dir "$out")
 gapbridge eval --task summarization --max_completion_length 64 "${config[@]}" "${models[@]}"
-gapbridge gap --prefix_lengths 16 --slips --max_completion_length 24 "${config[@]}" "${models[@]}"
-gapbridge report "$out/sft" "$out/bash" "$out/bash-masked" --results "$out" --output_dir "$out/report"
+gapbridge gap --prefix_lengths 16 --error_positions --max_completion_length 24 "${config[@]}" "${models[@]}"
+gapbridge report "$out/sft" "$out/bash" "$out/bash-masked" --extra_results_dir "$out" --output_dir "$out/report"

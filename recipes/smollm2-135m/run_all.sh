@@ -36,7 +36,7 @@ task_options() { # what gapbridge eval needs to know of a task, in `options`
     if [[ ${SCALE:-} == tiny ]]; then
         options=("${options[@]:0:2}" --max_completion_length 8)
     fi
-    options+=(--limit "$limit" "${scale[@]}")
+    options+=(--max_examples "$limit" "${scale[@]}")
 }
 
 here_of_all=$here
@@ -55,6 +55,6 @@ for task in $tasks; do
     done
     task_options
     place=$at/$experiment-$task
-    gapbridge eval "${options[@]}" --config "$(recipe sft)" --mode both --output_dir "$place" "${runs[@]/#/--model=}"
-    gapbridge report "${runs[@]}" --results "$place" --output_dir "$place/report"
+    gapbridge eval "${options[@]}" --config "$(recipe sft)" --decoding_mode all --output_dir "$place" "${runs[@]/#/--model=}"
+    gapbridge report "${runs[@]}" --extra_results_dir "$place" --output_dir "$place/report"
 done

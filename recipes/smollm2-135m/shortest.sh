@@ -24,6 +24,6 @@ gapbridge() {
 size=(--max_train_examples "${ROWS:-200}" --max_eval_examples 16)
 gapbridge sft $recipes/sft/config_full.yaml --model_name_or_path "$model" --output_dir $out/sft "${size[@]}"
 gapbridge bash $recipes/bash/config_full.yaml --model_name_or_path $out/sft --output_dir $out/bash "${size[@]}"
-gapbridge eval --task math --config $recipes/sft/config_full.yaml --max_completion_length 128 --limit "${LIMIT:-32}" \
+gapbridge eval --task math --config $recipes/sft/config_full.yaml --max_completion_length 128 --max_examples "${LIMIT:-32}" \
     --model $out/sft --model $out/bash --output_dir $out
-gapbridge report $out/sft $out/bash --results $out --output_dir $out/report
+gapbridge report $out/sft $out/bash --extra_results_dir $out --output_dir $out/report

@@ -27,7 +27,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm.auto import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
-from gapbridge.decoding import draft_answers
+from gapbridge.decoding import generate_completions
 from gapbridge.files import write_json_atomic
 from gapbridge.tasks.procedural import Problem, Procedural, add_options, chosen_options
 from gapbridge.tasks.task import PROCEDURAL
@@ -143,7 +143,7 @@ def check(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, text: Tex
         asked = [tokenizer.apply_chat_template(problem.row()["prompt"], **how) for problem in problems]
     else:
         asked = [f"{problem.prompt}\n" for problem in problems]
-    drafts = draft_answers(
+    completions = generate_completions(
         model,
         tokenizer(asked)["input_ids"],
         ids=[problem.id for problem in problems],
@@ -151,7 +151,7 @@ def check(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, text: Tex
         stop_tokens=[tokenizer.eos_token_id],
         temperature=0.0,
     )
-    answers = [tokenizer.decode(draft.tokens, skip_special_tokens=True) for draft in drafts]
+    answers = [tokenizer.decode(completion.tokens, skip_special_tokens=True) for completion in completions]
     scores = [text.task.score(p.prompt, p.answer, answer) for p, answer in zip(problems, answers, strict=True)]
     return {name: sum(score[name] for score in scores) / count for name in scores[0]}
 
@@ -216,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         text = Text(task, task_options(task, args.options), mixed=False, chat=args.chat, seed=args.seed)
     else:  # the shipped base is older than the validation split
         text = Text(
-            PROCEDURAL["word_problems"], {"validation": "in_train"}, mixed=True, chat=args.chat, seed=args.seed
+            PROCEDURAL["word_problems"], {"validation": "overlapping"}, mixed=True, chat=args.chat, seed=args.seed
         )
 
     torch.set_num_threads(1)  # one thread: the sums, and so the weights, come out the same every time

@@ -4,8 +4,8 @@
 
 `answer_first`: word problems whose result stands before its reasoning; RAC, first and corrected answer, against SFT at
 equal compute. `word_problems`: the reasoning first; BASH against SFT and against random tokens, generated freely and
-after forced errors. Each is a `gapbridge compare --suite` of `benchmarks/evidence/quickstart` in its own process.
-An interrupted one resumes when it is started again.
+after forced errors. Each is a `gapbridge compare --experiment_config` of `benchmarks/evidence/quickstart` in its own
+process. An interrupted one resumes when it is started again.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from gapbridge.reporting.page import MARK
 from gapbridge.reporting.plots import COLOURS, new_figure, save
 
 
-SUITES = ("answer_first", "word_problems")
+EXPERIMENTS = ("answer_first", "word_problems")
 FOLDER = Path("benchmarks") / "evidence" / "quickstart"
-Rows = dict[str, dict[str, float]]  # arm, and mode where it is another than direct → score → mean
+Rows = dict[str, dict[str, float]]  # variant, and mode where it is another than direct → score → mean
 
 
 def compare(output: Path, overrides: list[str], console: Console) -> None:
@@ -42,15 +42,21 @@ def compare(output: Path, overrides: list[str], console: Console) -> None:
         RunError: one of them failed, as its log says.
     """
     cores = os.cpu_count() or 1
-    at_once = min(cores, len(SUITES))
+    at_once = min(cores, len(EXPERIMENTS))
     environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, cores // at_once // 2))}
-    waiting = list(SUITES)
+    waiting = list(EXPERIMENTS)
     running: dict[str, tuple[subprocess.Popen[bytes], Path, int]] = {}
     while waiting or running:
         while waiting and len(running) < at_once:
             name = waiting.pop(0)
             log = output / f"{name}.log"
-            words = ["compare", "--suite", str(FOLDER / f"{name}.yaml"), "--output_dir", str(output / name)]
+            words = [
+                "compare",
+                "--experiment_config",
+                str(FOLDER / f"{name}.yaml"),
+                "--output_dir",
+                str(output / name),
+            ]
             with open(log, "w", encoding="utf-8") as file:
                 process = subprocess.Popen(
                     [sys.executable, "-m", "gapbridge", *words, "--disable_tqdm", "true", *overrides],
@@ -81,29 +87,36 @@ def _is_step(line: str) -> bool:
 def means(record: dict[str, Any]) -> Rows:
     rows: Rows = {}
     for row in record["rows"]:
-        arm = row["arm"] if row["mode"] == "direct" else f"{row['arm']}, {row['mode']}"
-        rows[arm] = {key: entry["mean"] for key, entry in {**row["scores"], **row["figures"]}.items()}
+        variant = (
+            row["variant"] if row["decoding_mode"] == "single_pass" else f"{row['variant']}, {row['decoding_mode']}"
+        )
+        rows[variant] = {key: entry["mean"] for key, entry in {**row["scores"], **row["figures"]}.items()}
     return rows
 
 
 def in_words(first: Rows, worked: Rows) -> str:
     """The conclusion in words, from the measured values alone."""
 
-    def per_cent(rows: Rows, arm: str, score: str) -> float:
-        return 100 * rows[arm][score]
+    def per_cent(rows: Rows, variant: str, score: str) -> float:
+        return 100 * rows[variant][score]
 
     greedy, sampled = "accuracy, greedy", "accuracy, T = 1"
-    shared, own, result = "slips.tokens_recovered", "own_slips.tokens_recovered", "slips.final_right"
-    gain = per_cent(first, "rac, corrected", greedy) - per_cent(first, "rac", greedy)
+    shared, own, result = (
+        "forced_errors.tokens_recovered",
+        "own_forced_errors.tokens_recovered",
+        "forced_errors.final_right",
+    )
+    gain = per_cent(first, "rac, self_correct", greedy) - per_cent(first, "rac", greedy)
 
     def beside(score: str) -> str:
-        bash, sft, noise = (per_cent(worked, arm, score) for arm in ("bash", "sft", "noise"))
+        bash, sft, noise = (per_cent(worked, variant, score) for variant in ("bash", "sft", "noise"))
         return f"{bash:.1f} % (SFT {sft:.1f}, random tokens {noise:.1f})"
 
     return (
         f"**Result before its reasoning.** SFT answers {per_cent(first, 'sft', greedy):.1f} % of the problems "
         f"correctly, RAC's first answer {per_cent(first, 'rac', greedy):.1f} %, and its corrected answer "
-        f"{per_cent(first, 'rac, corrected', greedy):.1f} % ({gain:+.1f} points). The generated completion contains "
+        f"{per_cent(first, 'rac, self_correct', greedy):.1f} % ({gain:+.1f} points). The generated completion "
+        f"contains "
         "the reasoning that the first number needs. A model that may write its reasoning first needs no RAC: SFT "
         f"alone has {per_cent(worked, 'sft', greedy):.1f} % correct there.\n\n"
         "**Reasoning before the result.** After a forced wrong token, the same for all models, BASH continues as the "
@@ -119,7 +132,7 @@ def in_words(first: Rows, worked: Rows) -> str:
 def draw(first: Rows, worked: Rows, path: Path) -> None:
     figure, (left, right) = new_figure(1, 2)
     bars = {
-        "SFT": first["sft"], "RAC, first answer": first["rac"], "RAC, corrected": first["rac, corrected"],
+        "SFT": first["sft"], "RAC, first answer": first["rac"], "RAC, corrected": first["rac, self_correct"],
     }  # fmt: skip
     heights = [100 * row["accuracy, greedy"] for row in bars.values()]
     left.bar(list(bars), heights, color=[COLOURS[6], COLOURS[5], COLOURS[0]], width=0.6)
@@ -132,13 +145,13 @@ def draw(first: Rows, worked: Rows, path: Path) -> None:
         box = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # it may lie on the dashed line
         left.text(at, height + 1.5, f"{height:.0f}", ha="center", fontsize=9, bbox=box)
     measures = {
-        "recovered tokens\nafter a\nforced error": "slips.tokens_recovered",
-        "correct result\nafter a\nforced error": "slips.final_right",
+        "recovered tokens\nafter a\nforced error": "forced_errors.tokens_recovered",
+        "correct result\nafter a\nforced error": "forced_errors.final_right",
         "correct,\ngreedy": "accuracy, greedy",
         "correct,\ntemperature 1": "accuracy, T = 1",
     }
-    for number, (arm, label) in enumerate({"sft": "SFT", "noise": "random tokens", "bash": "BASH"}.items()):
-        values = [100 * worked[arm][measure] for measure in measures.values()]
+    for number, (variant, label) in enumerate({"sft": "SFT", "noise": "random tokens", "bash": "BASH"}.items()):
+        values = [100 * worked[variant][measure] for measure in measures.values()]
         places = [at + 0.27 * (number - 1) for at in range(len(measures))]
         right.bar(places, values, width=0.25, label=label, color=[COLOURS[6], COLOURS[4], COLOURS[1]][number])
         for place, value in zip(places, values, strict=True):
@@ -156,13 +169,15 @@ def quickstart(output: Path, overrides: list[str]) -> None:
     console = Console(soft_wrap=True)
     output.mkdir(parents=True, exist_ok=True)
     compare(output, overrides, console)
-    records = {name: json.loads((output / name / "compare.json").read_text(encoding="utf-8")) for name in SUITES}
+    records = {name: json.loads((output / name / "compare.json").read_text(encoding="utf-8")) for name in EXPERIMENTS}
     first, worked = (means(record) for record in records.values())
     figures = {name: {"settings": record["settings"], "rows": record["rows"]} for name, record in records.items()}
-    environment = records[SUITES[0]]["environment"]
+    environment = records[EXPERIMENTS[0]]["environment"]
     versions = {**environment["packages"], "python": environment["python"]}
     machine = {"machine": f"{platform.machine()} CPU", "versions": versions}
-    write_json_atomic(output / "quickstart.json", {"settings": {"suites": list(SUITES)}, **machine, **figures})
+    write_json_atomic(
+        output / "quickstart.json", {"settings": {"experiments": list(EXPERIMENTS)}, **machine, **figures}
+    )
     draw(first, worked, output / "quickstart.png")
     words = in_words(first, worked)
     tables = [
@@ -170,7 +185,7 @@ def quickstart(output: Path, overrides: list[str]) -> None:
         .read_text(encoding="utf-8")
         .removeprefix(f"{MARK}\n")
         .replace("](", f"]({name}/")
-        for name in SUITES
+        for name in EXPERIMENTS
     ]
     page = "\n\n".join(["# Quickstart", words, "![quickstart](quickstart.png)", *(f"#{text}" for text in tables)])
     write_text_atomic(output / "report.md", page)
@@ -183,7 +198,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog="Other options are recipe keys.")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/quickstart"))
     args, overrides = parser.parse_known_args()
-    os.chdir(Path(__file__).resolve().parents[2])  # the suites name files from there
+    os.chdir(Path(__file__).resolve().parents[2])  # the experiments name files from there
     run_guarded(lambda: quickstart(args.output_dir, overrides))
 
 

@@ -10,11 +10,11 @@ from . import methods
 
 
 if TYPE_CHECKING:
+    from .data.example import Example, ExampleSet
+    from .data.preferences import build_preferences
+    from .data.tokenization import build_examples
     from .decoding import MixedContext, mix_contexts, mix_contexts_sequential
     from .errors import ConfigError, DataError, GapbridgeError, RunError, StoreError, TrainingError
-    from .examples.build import build_examples
-    from .examples.example import Example, ExampleSet
-    from .examples.preferences import build_preferences
     from .methods.bash.trainer import BASHConfig, BASHTrainer
     from .methods.rac.correct import Correction, correct
     from .methods.rac.trainer import RACConfig, RACTrainer
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 _HOMES = {
     "ConfigError": "gapbridge.errors",
     "DataError": "gapbridge.errors",
-    "Example": "gapbridge.examples.example",
-    "ExampleSet": "gapbridge.examples.example",
+    "Example": "gapbridge.data.example",
+    "ExampleSet": "gapbridge.data.example",
     "GapCallback": "gapbridge.training.gap_callback",
     "GapbridgeError": "gapbridge.errors",
     "MixedContext": "gapbridge.decoding",
     "RunError": "gapbridge.errors",
     "StoreError": "gapbridge.errors",
     "TrainingError": "gapbridge.errors",
-    "build_examples": "gapbridge.examples.build",
-    "build_preferences": "gapbridge.examples.preferences",
+    "build_examples": "gapbridge.data.tokenization",
+    "build_preferences": "gapbridge.data.preferences",
     "mix_contexts": "gapbridge.decoding",
     "mix_contexts_sequential": "gapbridge.decoding",
     "preview": "gapbridge.runs.preview",

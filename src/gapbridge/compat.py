@@ -36,7 +36,7 @@ class Defaults:
     trust_remote_code = False
 
 
-def label_faults(args: Any) -> list[str]:
+def label_support_errors(args: Any) -> list[str]:
     """The options with which TRL before 1.7 drops a row's labels, and learns the tokens of its context instead."""
     if _TRAINS_LABELS <= TRL:
         return []
@@ -48,7 +48,7 @@ def label_faults(args: Any) -> list[str]:
     ]
 
 
-def pair_faults() -> list[str]:
+def pair_support_errors() -> list[str]:
     """Why nothing is learned from preferences here: older trainers take them as text alone."""
     if _TAKES_PAIRS <= TRL:
         return []
@@ -58,14 +58,14 @@ def pair_faults() -> list[str]:
     ]
 
 
-def fused_head_faults() -> list[str]:
+def fused_head_errors() -> list[str]:
     """Why no head but the model's own is trained here."""
     if _FUSED_HEAD <= TRL:
         return []
     return [f"num_future_tokens above 1 needs TRL {_FUSED_HEAD} or newer, this is {TRL}; 1 is SFT"]
 
 
-def take_trust(args: Any, model_config: ModelConfig) -> None:
+def backfill_trust_remote_code(args: Any, model_config: ModelConfig) -> None:
     """Give `args` the `trust_remote_code` that TRL before 1.7 has among the model's keys."""
     if TRL < Version("1.7"):
         args.trust_remote_code = model_config.trust_remote_code
@@ -88,7 +88,7 @@ def is_warmup_ratio(key: str, value: Any) -> bool:
         return False
 
 
-def settle_warmup(args: Any) -> None:
+def normalize_warmup_args(args: Any) -> None:
     """A share in `warmup_steps` becomes a `warmup_ratio` where it is no share."""
     if is_warmup_ratio("warmup_steps", args.warmup_steps) and args.warmup_steps:
         args.warmup_ratio, args.warmup_steps = args.warmup_steps, 0
@@ -158,7 +158,7 @@ def _client_errors() -> tuple[type[Exception], ...]:
         return ()
 
 
-def model_faults(path: str, revision: str | None) -> list[str]:
+def model_version_errors(path: str, revision: str | None) -> list[str]:
     """What transformers 4 would read wrongly, and without a word, of a model that transformers 5 saved.
 
     Raises what transformers raises for a model without a configuration.
@@ -168,11 +168,11 @@ def model_faults(path: str, revision: str | None) -> list[str]:
     config, _ = import_module("transformers").PretrainedConfig.get_config_dict(path, revision=revision or "main")
     parts = [config, *(part for part in config.values() if isinstance(part, dict))]
     if any("rope_parameters" in part and "rope_theta" not in part for part in parts):
-        return [_misread("rope_parameters", '"rope_theta" with its number', "config.json")]
+        return [_misread_error("rope_parameters", '"rope_theta" with its number', "config.json")]
     return []
 
 
-def mend_generation_config(model: PreTrainedModel) -> None:
+def repair_generation_config(model: PreTrainedModel) -> None:
     """Have a generation config that transformers 4 reads, and would not save: one that samples in all but `do_sample`.
 
     Raises:
@@ -188,18 +188,18 @@ def mend_generation_config(model: PreTrainedModel) -> None:
         generation.validate(strict=True)
 
 
-def tokenizer_faults(path: str, revision: str | None) -> list[str]:
+def tokenizer_version_errors(path: str, revision: str | None) -> list[str]:
     """What transformers 4 could not read of a tokenizer that transformers 5 saved."""
     if TRANSFORMERS.major >= 5:
         return []
     auto = import_module("transformers.models.auto.tokenization_auto")
     config = auto.get_tokenizer_config(path, revision=revision or "main")
-    faults = []
+    errors = []
     if config.get("tokenizer_class") in ("TokenizersBackend", "SentencePieceBackend"):
-        faults.append(_misread("tokenizer_class", '"PreTrainedTokenizerFast"', "tokenizer_config.json"))
+        errors.append(_misread_error("tokenizer_class", '"PreTrainedTokenizerFast"', "tokenizer_config.json"))
     if isinstance(config.get("extra_special_tokens"), list):
-        faults.append(_misread("extra_special_tokens", '"additional_special_tokens"', "tokenizer_config.json"))
-    return faults
+        errors.append(_misread_error("extra_special_tokens", '"additional_special_tokens"', "tokenizer_config.json"))
+    return errors
 
 
 def reading_note() -> str:
@@ -209,7 +209,7 @@ def reading_note() -> str:
     return "- Saved by transformers 5, for 5: transformers 4 reads another `rope_theta`, and not the tokenizer\n"
 
 
-def _misread(key: str, portable: str, file: str) -> str:
+def _misread_error(key: str, portable: str, file: str) -> str:
     return (
         f"transformers 5 saved it, and transformers {TRANSFORMERS} misreads its {key}: go on from it with "
         f"transformers 5, or write {portable} into its {file} instead"

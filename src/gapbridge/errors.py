@@ -1,4 +1,4 @@
-"""The exceptions that Gapbridge raises for faults a user can mend. Each says where, what, and the way out.
+"""The exceptions that Gapbridge raises for errors a user can fix. Each says where, what, and the way out.
 
 `GapbridgeError` is the base class: `except GapbridgeError` catches every refusal and nothing else. The command line
 turns it into a message without a traceback and exit code 2. No message holds a secret: see `public`.
@@ -29,19 +29,19 @@ def first_line(error: BaseException) -> str:
 
 
 class GapbridgeError(Exception):
-    """Base class. `faults` lists every fault that was found, not only the first one.
+    """Base class. `errors` lists every error that was found, not only the first one.
 
     What libraries say may hold the URL that they were given: it loses user, password and query.
     """
 
-    def __init__(self, faults: str | Sequence[str]) -> None:
-        self.faults: list[str] = [public(fault) for fault in ([faults] if isinstance(faults, str) else faults)]
-        super().__init__(self.faults)
+    def __init__(self, errors: str | Sequence[str]) -> None:
+        self.errors: list[str] = [public(error) for error in ([errors] if isinstance(errors, str) else errors)]
+        super().__init__(self.errors)
 
     def __str__(self) -> str:
-        if len(self.faults) == 1:
-            return self.faults[0]
-        return f"{len(self.faults)} faults:\n" + "\n".join(f"  - {fault}" for fault in self.faults)
+        if len(self.errors) == 1:
+            return self.errors[0]
+        return f"{len(self.errors)} errors:\n" + "\n".join(f"  - {error}" for error in self.errors)
 
 
 class ConfigError(GapbridgeError, ValueError):
@@ -66,7 +66,7 @@ class TrainingError(GapbridgeError):
 
 # What transformers, TRL, accelerate and PEFT raise for options that they cannot take, that do not go together, or
 # whose package is missing.
-_SAID = 1000  # characters of a library's message
+_REPORTED_TYPES = 1000  # characters of a library's message
 _REFUSALS = (
     ValueError,
     TypeError,
@@ -81,7 +81,7 @@ _REFUSALS = (
 
 
 @contextmanager
-def refusals(where: str = "") -> Iterator[None]:
+def as_config_error(where: str = "") -> Iterator[None]:
     """What a library inside refuses becomes a ConfigError that begins with `where`; what code of this package raises
     passes through."""
     try:
@@ -108,7 +108,7 @@ def reading(what: str) -> Iterator[None]:
         if isinstance(error, GapbridgeError) or _origin(error) == "gapbridge":
             raise
         said = " ".join(str(error).split())
-        said = said if len(said) <= _SAID else f"{said[:_SAID]} …"
+        said = said if len(said) <= _REPORTED_TYPES else f"{said[:_REPORTED_TYPES]} …"
         plain = isinstance(error, (OSError, ValueError)) or type(error) is Exception
         raise ConfigError(f"{what} cannot be loaded: {'' if plain else f'{type(error).__name__}: '}{said}") from error
 

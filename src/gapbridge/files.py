@@ -38,7 +38,7 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     After a crash at any moment `path` holds the old content, the new content, or does not exist; it is never partial.
     """
     path = Path(path)
-    with writing(path):
+    with os_errors_as_run_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
@@ -51,7 +51,7 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def os_errors_as_run_error(path: Path) -> Iterator[None]:
     """Around code that writes `path`: what the operating system refuses becomes a `RunError` with the way out."""
     try:
         yield
@@ -73,15 +73,15 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def new_directory(path: Path) -> Iterator[None]:
+def directory_removed_on_error(path: Path) -> Iterator[None]:
     """Make a directory; after an exception inside it is gone again, with the parents made for it, unless it holds
     something.
 
     Raises:
         RunError: it cannot be made.
     """
-    with writing(path):
-        made = to_be_made(path)
+    with os_errors_as_run_error(path):
+        made = missing_directories(path)
         path.mkdir(parents=True, exist_ok=True)
     try:
         yield
@@ -92,7 +92,7 @@ def new_directory(path: Path) -> Iterator[None]:
 
 @contextmanager
 def sole_user(path: Path) -> Iterator[None]:
-    """`new_directory`, and inside no other process of this machine is inside, too.
+    """`directory_removed_on_error`, and inside no other process of this machine is inside, too.
 
     The system gives the directory free when the process ends, however it ends: nothing is left on disk that says
     otherwise. File systems that know no locks, as some of networks, keep nobody out.
@@ -100,7 +100,7 @@ def sole_user(path: Path) -> Iterator[None]:
     Raises:
         RunError: another process uses the directory.
     """
-    with new_directory(path):
+    with directory_removed_on_error(path):
         descriptor = os.open(path, os.O_RDONLY)
         try:
             _lock(descriptor, path)
@@ -126,7 +126,7 @@ def _lock(descriptor: int, path: Path) -> None:
     )
 
 
-def to_be_made(path: Path) -> list[Path]:
+def missing_directories(path: Path) -> list[Path]:
     """The directories of a path that are not there, the innermost first."""
     return [place for place in (path, *path.parents) if not place.exists()]
 

@@ -10,8 +10,8 @@ import torch
 from conftest import VOCAB, sharpen
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from gapbridge.decoding import draft_answers, mix_contexts, mix_contexts_sequential
-from gapbridge.decoding.passes import SlotRunner, slot_runner
+from gapbridge.decoding import generate_completions, mix_contexts, mix_contexts_sequential
+from gapbridge.decoding.forward import SlotRunner, slot_runner
 
 
 LONGEST, WINDOW = 40, 8
@@ -113,17 +113,19 @@ def test_contexts_and_drafts_are_those_of_the_definition(name: str) -> None:
     model = tiny(name)
     prompts, references, ids = rows()
     options = {"ids": ids, "mixture_coefficient": 0.5, "seed": 5}
-    fast = mix_contexts(model, prompts, references, **options, batch_size=3, lookahead=6)
+    fast = mix_contexts(model, prompts, references, **options, batch_size=3, verify_window=6)
     assert fast == mix_contexts_sequential(model, prompts, references, **options)
     with torch.no_grad():
         runner = slot_runner(model, prompts[0], LONGEST)
     assert isinstance(runner, SlotRunner) == (name in SLOTS), runner
     # Where every position is sampled, prompt and noise decide: a draft is such a context.
     limit = 6
-    drafts = draft_answers(model, prompts, ids=ids, max_completion_length=limit, stop_tokens=[], batch_size=3)
-    whole = [[0] * (limit + 1)] * len(ids)
-    free = mix_contexts_sequential(model, prompts, whole, ids=ids, mixture_coefficient=1.0)
-    assert [draft.tokens for draft in drafts] == [context.tokens[:-1] for context in free]
+    completions = generate_completions(
+        model, prompts, ids=ids, max_completion_length=limit, stop_tokens=[], batch_size=3
+    )
+    full = [[0] * (limit + 1)] * len(ids)
+    free = mix_contexts_sequential(model, prompts, full, ids=ids, mixture_coefficient=1.0)
+    assert [completion.tokens for completion in completions] == [context.tokens[:-1] for context in free]
 
 
 @pytest.mark.parametrize("name", SLIDING)
@@ -137,9 +139,9 @@ def test_rows_of_several_windows_go_through_the_slot_cache(name: str) -> None:
     assert isinstance(runner, SlotRunner) and WINDOW in runner.windows.values()
     options = {"ids": range(4), "mixture_coefficient": 1.0}
     expected = mix_contexts_sequential(model, prompts, references, **options)
-    assert mix_contexts(model, prompts, references, **options, batch_tokens=2 * LONGEST, lookahead=5) == expected
-    drafts = draft_answers(
+    assert mix_contexts(model, prompts, references, **options, batch_tokens=2 * LONGEST, verify_window=5) == expected
+    completions = generate_completions(
         model, prompts, ids=range(4), max_completion_length=LONGEST - 2 * WINDOW - 4, stop_tokens=[]
     )
-    for draft, context in zip(drafts, expected, strict=True):
-        assert draft.tokens == context.tokens[: len(draft.tokens)]
+    for completion, context in zip(completions, expected, strict=True):
+        assert completion.tokens == context.tokens[: len(completion.tokens)]

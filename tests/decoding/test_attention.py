@@ -13,10 +13,10 @@ from test_architectures import rows, tiny
 from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from gapbridge.decoding import draft_answers, mix_contexts, mix_contexts_sequential
+from gapbridge.decoding import generate_completions, mix_contexts, mix_contexts_sequential
 from gapbridge.decoding.attention import GROUPED, grouped_attention
-from gapbridge.decoding.mode import generation_mode, shares_keys
-from gapbridge.decoding.passes import SlotRunner
+from gapbridge.decoding.forward import SlotRunner
+from gapbridge.decoding.model_state import generation_mode, uses_gqa
 
 
 def layer(groups: int) -> nn.Module:
@@ -86,13 +86,13 @@ def test_contexts_and_drafts_are_those_of_the_definition_without_copies(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny_llama(num_key_value_heads=1) if name == "multi-query" else tiny(name)
-    assert shares_keys(model)
+    assert uses_gqa(model)
     prompts, references, ids = rows()
     expected = mix_contexts_sequential(model, prompts, references, ids=ids, mixture_coefficient=0.5)
     limits: dict[str, Any] = {"ids": ids, "max_completion_length": 8, "stop_tokens": [0], "batch_size": 3}
     with monkeypatch.context() as patch:
-        patch.setattr("gapbridge.decoding.mode.shares_keys", lambda _: False)
-        drafts = draft_answers(model, prompts, **limits)
+        patch.setattr("gapbridge.decoding.model_state.uses_gqa", lambda _: False)
+        completions = generate_completions(model, prompts, **limits)
     run = SlotRunner.logits
 
     def without_copies(*args: Any, **kwargs: Any) -> Tensor:
@@ -101,9 +101,9 @@ def test_contexts_and_drafts_are_those_of_the_definition_without_copies(
             return run(*args, **kwargs)
 
     monkeypatch.setattr(SlotRunner, "logits", without_copies)
-    mixed = mix_contexts(model, prompts, references, ids=ids, mixture_coefficient=0.5, batch_size=3, lookahead=6)
+    mixed = mix_contexts(model, prompts, references, ids=ids, mixture_coefficient=0.5, batch_size=3, verify_window=6)
     assert mixed == expected
-    assert draft_answers(model, prompts, **limits) == drafts
+    assert generate_completions(model, prompts, **limits) == completions
 
 
 def test_the_models_own_attention_comes_back() -> None:

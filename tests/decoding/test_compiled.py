@@ -13,7 +13,7 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 from transformers import PreTrainedModel
 
-from gapbridge.decoding import draft_answers
+from gapbridge.decoding import generate_completions
 from gapbridge.decoding.compiled import CompiledStep, CompiledSteps, fixed_capacity
 from gapbridge.errors import ConfigError
 
@@ -23,7 +23,7 @@ LIMITS: dict[str, Any] = {"max_completion_length": 9, "stop_tokens": [0, 5], "ba
 
 def drafts(model: PreTrainedModel, **options: Any) -> Any:
     prompts, _, ids = rows()
-    return draft_answers(model, prompts, ids=ids, **{**LIMITS, **options})
+    return generate_completions(model, prompts, ids=ids, **{**LIMITS, **options})
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_drafts_are_those_of_plain_passes(
         compiled = drafts(model, temperature=temperature, compile_decoding=True)
     assert compiled == plain and counter.frame_count == 1, "one graph serves all passes"
     assert "not compiled" not in caplog.text
-    assert {draft.finished for draft in plain} == {True, False} or temperature == 0
+    assert {completion.finished for completion in plain} == {True, False} or temperature == 0
 
 
 @pytest.mark.usefixtures("aot_eager")
@@ -95,12 +95,12 @@ def test_less_memory_than_asked_for_is_survived(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_heads_that_propose_are_refused() -> None:
-    from gapbridge.decoding.future_heads import new_heads
-    from gapbridge.decoding.speculation import Speculation
+    from gapbridge.decoding.mtp_heads import build_heads
+    from gapbridge.decoding.speculative_decoding import SpeculativeStats
 
     model = tiny_llama()
     with pytest.raises(ConfigError, match="compile_decoding is true with speculation"):
-        drafts(model, compile_decoding=True, speculation=Speculation(new_heads(model, 1, "linear")))
+        drafts(model, compile_decoding=True, speculation=SpeculativeStats(build_heads(model, 1, "linear")))
 
 
 @pytest.mark.nightly

@@ -13,7 +13,7 @@ from test_mixing import CACHED, UNCACHED
 from transformers import LlamaForCausalLM
 
 from gapbridge import ConfigError, DataError
-from gapbridge.decoding import Draft, draft_answers
+from gapbridge.decoding import Completion, generate_completions
 
 
 STOP = 5
@@ -24,7 +24,7 @@ def prompts_of(count: int, seed: int = 0) -> list[list[int]]:
     return [[rng.randrange(VOCAB) for _ in range(rng.randint(1, 20))] for _ in range(count)]
 
 
-def greedy(model: Any, prompt: list[int], limit: int) -> Draft:
+def greedy(model: Any, prompt: list[int], limit: int) -> Completion:
     with torch.no_grad():
         output = model.generate(
             torch.tensor([prompt]),
@@ -35,7 +35,7 @@ def greedy(model: Any, prompt: list[int], limit: int) -> Draft:
             use_cache=False,
         )
     tokens = output[0, len(prompt) :].tolist()
-    return Draft(tokens, tokens[-1] == STOP)
+    return Completion(tokens, tokens[-1] == STOP)
 
 
 @pytest.mark.parametrize("name", [*CACHED, *UNCACHED])
@@ -43,7 +43,7 @@ def test_greedy_equals_generate(name: str) -> None:
     torch.manual_seed(0)
     model = sharpen({**CACHED, **UNCACHED}[name](), 3.0)
     prompts = prompts_of(14)
-    drafts = draft_answers(
+    completions = generate_completions(
         model,
         prompts,
         ids=list(range(14)),
@@ -52,39 +52,43 @@ def test_greedy_equals_generate(name: str) -> None:
         stop_tokens=[STOP],
         batch_size=4,
     )
-    assert drafts == [greedy(model, prompt, 12) for prompt in prompts]
+    assert completions == [greedy(model, prompt, 12) for prompt in prompts]
 
 
 def test_drafts_do_not_depend_on_batch_or_order(llama: LlamaForCausalLM) -> None:
     prompts, ids = prompts_of(40), list(range(40))
     options: dict[str, Any] = {"max_completion_length": 20, "stop_tokens": [STOP, 6, 7, 8], "seed": 3}
-    expected = dict(zip(ids, draft_answers(llama, prompts, ids=ids, **options), strict=True))
-    assert len({len(draft.tokens) for draft in expected.values()}) > 5, "ragged lengths"
+    expected = dict(zip(ids, generate_completions(llama, prompts, ids=ids, **options), strict=True))
+    assert len({len(completion.tokens) for completion in expected.values()}) > 5, "ragged lengths"
     shuffled = random.Random(1).sample(ids, 40)
     for batch_size in (1, 5, 16, 64):
-        drafts = draft_answers(llama, [prompts[i] for i in shuffled], ids=shuffled, batch_size=batch_size, **options)
-        assert dict(zip(shuffled, drafts, strict=True)) == expected
+        completions = generate_completions(
+            llama, [prompts[i] for i in shuffled], ids=shuffled, batch_size=batch_size, **options
+        )
+        assert dict(zip(shuffled, completions, strict=True)) == expected
 
 
 def test_drafts_end_where_they_should(llama: LlamaForCausalLM) -> None:
     stops = [STOP, 6, 7]
-    drafts = draft_answers(llama, prompts_of(60), ids=list(range(60)), max_completion_length=15, stop_tokens=stops)
-    assert {draft.finished for draft in drafts} == {True, False}
-    for draft in drafts:
-        assert draft.finished == (draft.tokens[-1] in stops)
-        assert not set(stops) & set(draft.tokens[:-1])
-        assert draft.finished or len(draft.tokens) == 15
+    completions = generate_completions(
+        llama, prompts_of(60), ids=list(range(60)), max_completion_length=15, stop_tokens=stops
+    )
+    assert {completion.finished for completion in completions} == {True, False}
+    for completion in completions:
+        assert completion.finished == (completion.tokens[-1] in stops)
+        assert not set(stops) & set(completion.tokens[:-1])
+        assert completion.finished or len(completion.tokens) == 15
 
 
 def test_prompts_are_fed_in_portions(llama: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
     fed: list[tuple[int, int]] = []
     options: dict[str, Any] = {"ids": list(range(14)), "max_completion_length": 8, "stop_tokens": [STOP]}
-    expected = draft_answers(llama, prompts_of(14), **options)
+    expected = generate_completions(llama, prompts_of(14), **options)
     monkeypatch.setattr("gapbridge.decoding.engine.PROMPT_COLUMNS", 6)
     llama.model.register_forward_pre_hook(
         lambda module, _, inputs: fed.append(tuple(inputs["input_ids"].shape)), with_kwargs=True
     )
-    assert draft_answers(llama, prompts_of(14), **options) == expected
+    assert generate_completions(llama, prompts_of(14), **options) == expected
     lengths = [len(prompt) for prompt in prompts_of(14)]
     portions = [(sum(length > begin for length in lengths), min(6, max(lengths) - begin)) for begin in (0, 6, 12, 18)]
     begin = fed.index(portions[0])
@@ -94,37 +98,37 @@ def test_prompts_are_fed_in_portions(llama: LlamaForCausalLM, monkeypatch: pytes
 def test_first_token_follows_the_model() -> None:
     model = tiny_llama(vocab_size=6, sharpness=1.5)
     count = 4000
-    drafts = draft_answers(
+    completions = generate_completions(
         model, [[1, 2]] * count, ids=list(range(count)), max_completion_length=1, stop_tokens=[], batch_size=500
     )
     with torch.no_grad():
         expected = model(torch.tensor([[1, 2]])).logits[0, -1].double().softmax(-1)
-    observed = torch.bincount(torch.tensor([draft.tokens[0] for draft in drafts]), minlength=6)
+    observed = torch.bincount(torch.tensor([completion.tokens[0] for completion in completions]), minlength=6)
     assert stats.chisquare(observed.numpy(), expected.numpy() * count).pvalue > 1e-4
 
 
 def test_suppressed_tokens_are_not_drawn(llama: LlamaForCausalLM) -> None:
     banned = list(range(40))
-    drafts = draft_answers(
+    completions = generate_completions(
         llama, prompts_of(10), ids=list(range(10)), max_completion_length=10, stop_tokens=[], suppress_tokens=banned
     )
-    assert not {token for draft in drafts for token in draft.tokens} & set(banned)
+    assert not {token for completion in completions for token in completion.tokens} & set(banned)
 
 
 def test_progress_and_no_prompts(llama: LlamaForCausalLM) -> None:
     finished: list[int] = []
-    draft_answers(
+    generate_completions(
         llama, prompts_of(30), ids=list(range(30)), max_completion_length=6, stop_tokens=[STOP], batch_size=7,
         on_finished=finished.append,
     )  # fmt: skip
     assert sum(finished) == 30
-    assert draft_answers(llama, [], ids=[], max_completion_length=6, stop_tokens=[STOP]) == []
+    assert generate_completions(llama, [], ids=[], max_completion_length=6, stop_tokens=[STOP]) == []
 
 
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
-        ({"max_completion_length": 0, "batch_size": 0}, ConfigError, "2 faults"),
+        ({"max_completion_length": 0, "batch_size": 0}, ConfigError, "2 errors"),
         ({"temperature": -1.0}, ConfigError, "temperature"),
         ({"prompts": [[], [1]]}, DataError, "empty prompt"),
         ({"ids": ["a", "a"]}, DataError, "not unique"),
@@ -135,4 +139,4 @@ def test_progress_and_no_prompts(llama: LlamaForCausalLM) -> None:
 def test_bad_arguments_are_refused(change: dict[str, Any], error: type, words: str, llama: LlamaForCausalLM) -> None:
     arguments = {"prompts": [[1], [2]], "ids": ["a", "b"], "max_completion_length": 4, "stop_tokens": [STOP], **change}
     with pytest.raises(error, match=words):
-        draft_answers(llama, **arguments)
+        generate_completions(llama, **arguments)

@@ -14,8 +14,8 @@ from test_mixing import UNCACHED
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from gapbridge.decoding import draft_answers, mix_contexts, mix_contexts_sequential
-from gapbridge.decoding.limits import PassLimits, is_out_of_memory
+from gapbridge.decoding import generate_completions, mix_contexts, mix_contexts_sequential
+from gapbridge.decoding.memory_limits import BatchLimits, is_out_of_memory
 from gapbridge.decoding.slot_cache import SlotCache, SlotLayer
 
 
@@ -42,7 +42,7 @@ def contexts(model: PreTrainedModel, **options: Any) -> Any:
 
 def drafts(model: PreTrainedModel, **options: Any) -> Any:
     prompts, _, ids = mixed_lengths()
-    return draft_answers(model, prompts, ids=ids, max_completion_length=9, stop_tokens=range(20), **options)
+    return generate_completions(model, prompts, ids=ids, max_completion_length=9, stop_tokens=range(20), **options)
 
 
 @contextmanager
@@ -90,7 +90,7 @@ def test_out_of_memory_costs_no_row_and_changes_none(
     assert sum(finished) == len(expected)
     assert max(seen) > 5 and 2 < max(rows for rows in seen if rows <= 5) <= 5
     assert [record.args[0] for record in caplog.records if "out of memory" in record.message] == [16, 8]
-    assert "going on with 4 rows" in caplog.text and "generation_batch_tokens:" in caplog.text
+    assert "going on with 4 rows" in caplog.text and "generation_max_batch_tokens:" in caplog.text
 
 
 @pytest.mark.parametrize("draw", [contexts, drafts])
@@ -130,7 +130,7 @@ def test_mixing_under_a_budget_gives_the_definition() -> None:
     prompts, references, ids = mixed_lengths()
     options = {"ids": ids, "mixture_coefficient": 0.6, "seed": 2}
     expected = mix_contexts_sequential(model, prompts, references, **options)
-    assert mix_contexts(model, prompts, references, **options, batch_tokens=130, lookahead=4) == expected
+    assert mix_contexts(model, prompts, references, **options, batch_tokens=130, verify_window=4) == expected
 
 
 @pytest.mark.parametrize("draw", [contexts, drafts])
@@ -159,7 +159,7 @@ def test_a_cache_cut_anew_keeps_what_fits() -> None:
     cache.place(torch.arange(6).expand(2, 6), 6)
     states = torch.arange(24.0).reshape(2, 1, 6, 2)
     cache.layers[0].update(states, -states)
-    cache.recut(4, 3)
+    cache.resize(4, 3)
     keys, values = cache.layers[0].keys, cache.layers[0].values
     assert keys.shape == values.shape == (4, 1, 3, 2)
     assert torch.equal(keys[:2], states[:, :, :3]) and torch.equal(values[:2], -states[:, :, :3])
@@ -167,8 +167,8 @@ def test_a_cache_cut_anew_keeps_what_fits() -> None:
 
 
 def test_rows_of_a_pass() -> None:
-    assert PassLimits(8).rows_of(10_000) == 8
-    limits = PassLimits(8, 100)
+    assert BatchLimits(8).rows_of(10_000) == 8
+    limits = BatchLimits(8, 100)
     assert [limits.rows_of(length) for length in (10, 13, 50, 101)] == [8, 7, 2, 1]
 
 

@@ -27,7 +27,7 @@ from transformers import (
 
 from gapbridge import ConfigError, DataError, mix_contexts, mix_contexts_sequential
 from gapbridge.decoding import mixing
-from gapbridge.decoding.passes import SlotRunner, why_no_slot_cache
+from gapbridge.decoding.forward import SlotRunner, slot_cache_unsupported_reason
 
 
 SHAPE = {
@@ -71,9 +71,9 @@ def test_fast_equals_sequential(name: str, beta: float) -> None:
     model = sharpen({**CACHED, **UNCACHED}[name](), 3.0)
     prompts, references, ids = ragged()
     options = {"ids": ids, "mixture_coefficient": beta, "seed": 5}
-    fast = mix_contexts(model, prompts, references, **options, batch_size=7, lookahead=6)
+    fast = mix_contexts(model, prompts, references, **options, batch_size=7, verify_window=6)
     assert fast == mix_contexts_sequential(model, prompts, references, **options)
-    assert (why_no_slot_cache(model) is None) == (name in CACHED)
+    assert (slot_cache_unsupported_reason(model) is None) == (name in CACHED)
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_fast_equals_sequential_with_sampling_options(llama: LlamaForCausalLM, o
     fast = mix_contexts(llama, prompts, references, **options)
     assert fast == mix_contexts_sequential(llama, prompts, references, **options)
     for context, reference in zip(fast, references, strict=True):
-        drawn = [token for token, coin in zip(context.tokens, context.sampled, strict=True) if coin]
-        assert not {1, 2, 3} & set(drawn)
+        sampled = [token for token, coin in zip(context.tokens, context.sampled, strict=True) if coin]
+        assert not {1, 2, 3} & set(sampled)
         assert len(context.tokens) == len(context.sampled) == len(reference)
 
 
@@ -101,7 +101,7 @@ def test_fast_equals_sequential_with_sampling_options(llama: LlamaForCausalLM, o
         max_size=6,
     ),
     beta=st.sampled_from([0.0, 0.2, 0.7, 1.0]),
-    lookahead=st.integers(1, 20),
+    verify_window=st.integers(1, 20),
     batch_size=st.integers(1, 7),
     seed=st.integers(0, 1000),
 )
@@ -109,18 +109,18 @@ def test_any_schedule_gives_the_definition(
     llama: LlamaForCausalLM,
     rows: list[tuple[list[int], list[int]]],
     beta: float,
-    lookahead: int,
+    verify_window: int,
     batch_size: int,
     seed: int,
 ) -> None:
     prompts, references = [list(row) for row in zip(*rows, strict=True)]
     options = {"ids": [f"row-{i}" for i in range(len(rows))], "mixture_coefficient": beta, "seed": seed}
-    fast = mix_contexts(llama, prompts, references, **options, lookahead=lookahead, batch_size=batch_size)
+    fast = mix_contexts(llama, prompts, references, **options, verify_window=verify_window, batch_size=batch_size)
     assert fast == mix_contexts_sequential(llama, prompts, references, **options)
     for context, reference in zip(fast, references, strict=True):
         assert context.tokens[-1] == reference[-1] and not context.sampled[-1]
-        kept = [t == r for t, r, coin in zip(context.tokens, reference, context.sampled, strict=True) if not coin]
-        assert all(kept)
+        remaining = [t == r for t, r, coin in zip(context.tokens, reference, context.sampled, strict=True) if not coin]
+        assert all(remaining)
 
 
 @pytest.mark.parametrize("name", ["llama", "mamba"])
@@ -136,9 +136,9 @@ def test_no_coin_falls_on_fixed_positions(name: str) -> None:
     fast = mix_contexts(model, prompts, references, fixed=fixed, batch_size=5, **options)
     assert fast == mix_contexts_sequential(model, prompts, references, fixed=fixed, **options)
     free = mix_contexts(model, prompts, references, **options)
-    for context, other, y, stays in zip(fast, free, references, fixed, strict=True):
-        assert context.sampled == [coin and not still for coin, still in zip(other.sampled, stays, strict=True)]
-        assert all(t == r for t, r, still in zip(context.tokens, y, stays, strict=True) if still)
+    for context, other, y, fixed_mask in zip(fast, free, references, fixed, strict=True):
+        assert context.sampled == [coin and not still for coin, still in zip(other.sampled, fixed_mask, strict=True)]
+        assert all(t == r for t, r, still in zip(context.tokens, y, fixed_mask, strict=True) if still)
     assert mix_contexts(model, prompts, references, fixed=[[False] * len(y) for y in references], **options) == free
 
 
@@ -196,7 +196,9 @@ def test_reference_as_draft_saves_passes(llama: LlamaForCausalLM) -> None:
     reference = greedy[0, len(prompt) :].tolist()
     passes = []
     hook = llama.model.register_forward_pre_hook(lambda *_: passes.append(1))
-    mixed = mix_contexts(llama, [prompt], [reference], ids=[0], mixture_coefficient=1.0, temperature=0.0, lookahead=16)
+    mixed = mix_contexts(
+        llama, [prompt], [reference], ids=[0], mixture_coefficient=1.0, temperature=0.0, verify_window=16
+    )
     hook.remove()
     assert mixed[0].tokens == reference
     probe = 5
@@ -250,7 +252,7 @@ def test_slot_cache_serves_rows_at_different_positions(llama: LlamaForCausalLM) 
     ("change", "error", "words"),
     [
         ({"mixture_coefficient": 1.5}, ConfigError, "mixture_coefficient is 1.5"),
-        ({"mixture_coefficient": -0.1, "lookahead": 0, "batch_size": 0}, ConfigError, "3 faults"),
+        ({"mixture_coefficient": -0.1, "verify_window": 0, "batch_size": 0}, ConfigError, "3 errors"),
         ({"temperature": -1.0}, ConfigError, "temperature is -1.0"),
         ({"top_p": 0.0}, ConfigError, "top_p is 0.0"),
         ({"ids": ["a", "a"]}, DataError, "not unique"),

@@ -23,10 +23,10 @@ from transformers import (
 )
 
 from gapbridge import DataError
-from gapbridge.decoding import draft_answers, mix_contexts, mix_contexts_sequential
+from gapbridge.decoding import generate_completions, mix_contexts, mix_contexts_sequential
 from gapbridge.decoding.attention import GROUPED
-from gapbridge.decoding.mode import generation_mode
-from gapbridge.decoding.passes import SlotRunner, logits_at, slot_runner, whole_rows
+from gapbridge.decoding.forward import SlotRunner, forward_logits, forward_logits_at, slot_runner
+from gapbridge.decoding.model_state import generation_mode
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def no_gradients() -> Any:
 
 def equal_to_the_definition(model: PreTrainedModel) -> bool:
     prompts, references, ids = rows()
-    options: dict[str, Any] = {"ids": ids, "mixture_coefficient": 0.5, "batch_size": 3, "lookahead": 6}
+    options: dict[str, Any] = {"ids": ids, "mixture_coefficient": 0.5, "batch_size": 3, "verify_window": 6}
     fast = mix_contexts(model, prompts, references, **options)
     return fast == mix_contexts_sequential(model, prompts, references, **options)
 
@@ -55,10 +55,10 @@ def test_logits_are_capped_in_every_precision(dtype: torch.dtype) -> None:
     tokens = torch.randint(VOCAB, (1, 20), generator=torch.Generator().manual_seed(0))
     runner = slot_runner(model, tokens[0].tolist(), 20)
     assert isinstance(runner, SlotRunner)
-    assert 0.02 < distance(without_cap(model, tokens), whole_rows(model, tokens)[0]) < 0.05
+    assert 0.02 < distance(without_cap(model, tokens), forward_logits(model, tokens)[0]) < 0.05
     column = torch.arange(20)
     logits = runner.logits(tokens, column[None], runner.new_cache(1, 20), (torch.zeros_like(column), column))
-    assert distance(logits, whole_rows(model, tokens)[0]) < (1e-5 if dtype == torch.float32 else 0.01)
+    assert distance(logits, forward_logits(model, tokens)[0]) < (1e-5 if dtype == torch.float32 else 0.01)
 
 
 def without_cap(model: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
@@ -86,11 +86,11 @@ def test_without_a_head_only_the_chosen_columns_are_made(llama: LlamaForCausalLM
     llama.lm_head.register_forward_hook(lambda module, arguments, output: made.append(output.shape))
     tokens = torch.randint(VOCAB, (3, 9), generator=torch.Generator().manual_seed(0))
     at = (torch.tensor([0, 2, 2, 1]), torch.tensor([-1, 4, -6, -1]))
-    logits = logits_at(llama, None, at, {"input_ids": tokens})
+    logits = forward_logits_at(llama, None, at, {"input_ids": tokens})
     assert torch.allclose(logits, llama(tokens).logits[at], atol=1e-5)
     assert made[0] == (3, 3, VOCAB)
     wrapped = torch.nn.DataParallel(llama)
-    assert torch.allclose(logits_at(wrapped, None, at, {"input_ids": tokens}), logits, atol=1e-5)
+    assert torch.allclose(forward_logits_at(wrapped, None, at, {"input_ids": tokens}), logits, atol=1e-5)
 
 
 def test_windows_are_probed_beyond_their_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +100,7 @@ def test_windows_are_probed_beyond_their_end(monkeypatch: pytest.MonkeyPatch) ->
     model.config.sliding_window = WINDOW - 1
     wrong = slot_runner(model, [1, 2, 3], LONGEST)
     assert isinstance(wrong, SlotRunner), "model and mask read the same configuration"
-    monkeypatch.setattr("gapbridge.decoding.passes.layer_windows", lambda *_: {"sliding_attention": WINDOW})
+    monkeypatch.setattr("gapbridge.decoding.forward.layer_windows", lambda *_: {"sliding_attention": WINDOW})
     assert "changes its logits" in str(slot_runner(model, [1, 2, 3], LONGEST))
 
 
@@ -195,7 +195,7 @@ def test_rows_beyond_the_models_positions_are_refused_by_name(name: str) -> None
         return mix(model, [prompt], [reference], ids=["row-7"], mixture_coefficient=1.0)
 
     def drafted(length: int) -> Any:
-        return draft_answers(model, [prompt], ids=["row-7"], max_completion_length=length, stop_tokens=[])
+        return generate_completions(model, [prompt], ids=["row-7"], max_completion_length=length, stop_tokens=[])
 
     for mix in (mix_contexts, mix_contexts_sequential):
         with pytest.raises(DataError, match="'row-7': prompt and reference take 11 positions, and 10 is the limit"):

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from gapbridge.decoding import DrawOptions, sampling
+from gapbridge.decoding import SamplingParams, keyed_sampler
+from gapbridge.decoding.keyed_sampler import KeyedSampler, rows_at_a_time
 from gapbridge.decoding.noise import example_keys, gumbel_noise
-from gapbridge.decoding.sampling import KeyedSampler, rows_at_a_time
 
 
 def places(rows: int, vocab: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -21,9 +21,9 @@ def places(rows: int, vocab: int) -> tuple[Tensor, Tensor, Tensor]:
 def tokens(**options: Any) -> list[int]:
     logits, keys, positions = places(13, 40)
     before = logits.clone()
-    drawn = KeyedSampler(DrawOptions(**options), torch.device("cpu"))(logits, keys, positions).tolist()
+    sampled = KeyedSampler(SamplingParams(**options), torch.device("cpu"))(logits, keys, positions).tolist()
     assert torch.equal(logits, before), "the caller's logits are changed"
-    return list(drawn)
+    return list(sampled)
 
 
 @pytest.mark.parametrize(
@@ -35,10 +35,10 @@ def test_the_size_of_a_part_changes_nothing(
     part: int, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From less than a row at a time, which is one, to all of them."""
-    whole = tokens(**options)
-    monkeypatch.setattr(sampling, "SCORES", {True: part, False: part})
+    full = tokens(**options)
+    monkeypatch.setattr(keyed_sampler, "SCORES", {True: part, False: part})
     assert rows_at_a_time(torch.empty(13, 40)) == max(1, part // 40)
-    assert tokens(**options) == whole
+    assert tokens(**options) == full
 
 
 def test_a_draw_is_the_largest_of_logits_and_noise() -> None:
@@ -48,5 +48,5 @@ def test_a_draw_is_the_largest_of_logits_and_noise() -> None:
 
 
 def test_what_is_suppressed_is_not_drawn() -> None:
-    drawn = tokens(suppress_tokens=list(range(39)))
-    assert drawn == [39] * 13
+    sampled = tokens(suppress_tokens=list(range(39)))
+    assert sampled == [39] * 13

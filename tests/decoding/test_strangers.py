@@ -9,14 +9,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gapbridge.decoding import DrawOptions, MixedContext
-from gapbridge.decoding.strangers import Strangers, with_strangers
+from gapbridge.decoding import MixedContext, SamplingParams
+from gapbridge.decoding.random_replacement import RandomReplacements, replace_with_random_tokens
 from gapbridge.errors import ConfigError
 
 
 VOCAB = 40
 CONTROL = {0, 1, 2}
-UNIFORM = Strangers.from_counts(Counter(set(range(VOCAB)) - CONTROL))
+UNIFORM = RandomReplacements.from_counts(Counter(set(range(VOCAB)) - CONTROL))
 
 
 @st.composite
@@ -33,8 +33,10 @@ def mixed(draw: st.DrawFn) -> tuple[list[int], list[bool], MixedContext]:
 
 def make(rows: list[tuple[list[int], list[bool], MixedContext]], ids: list[str], seed: int = 0) -> list[MixedContext]:
     references, fixed, contexts = ([row[part] for row in rows] for part in range(3))
-    options = DrawOptions(seed=seed, round_index=1)
-    return with_strangers(contexts, references, ids=ids, fixed=fixed, strangers=UNIFORM, options=options)
+    options = SamplingParams(seed=seed, round_index=1)
+    return replace_with_random_tokens(
+        contexts, references, ids=ids, fixed=fixed, replacements=UNIFORM, options=options
+    )
 
 
 @given(rows=st.lists(mixed(), min_size=1, max_size=5), seed=st.integers(0, 9))
@@ -44,7 +46,7 @@ def test_as_many_as_the_model_replaced_and_none_that_may_not_be(rows: list, seed
     for (y, fixed, context), own in zip(rows, made, strict=True):
         replaced = [at for at in range(len(y)) if own.tokens[at] != y[at]]
         assert len(replaced) == sum(a != b for a, b in zip(context.tokens, y, strict=True))
-        assert [at for at, drawn in enumerate(own.sampled) if drawn] == replaced, "none is the reference's token"
+        assert [at for at, sampled in enumerate(own.sampled) if sampled] == replaced, "none is the reference's token"
         assert not any(fixed[at] for at in replaced) and len(y) - 1 not in replaced
         assert not CONTROL & {own.tokens[at] for at in replaced}
     alone = [make([row], [example_id], seed)[0] for row, example_id in zip(rows, ids, strict=True)]
@@ -72,12 +74,12 @@ def test_places_and_tokens_are_uniform() -> None:
 def test_tokens_come_as_often_as_counted_without_the_references_own(reference: int) -> None:
     """Every remainder once: exactly the other tokens' counts, whether the reference's is among them or not."""
     counts = {3: 2, 4: 5, 7: 1}
-    strangers = Strangers.from_counts(counts)
+    replacements = RandomReplacements.from_counts(counts)
     others = {token: count for token, count in counts.items() if token != reference}
     words = torch.arange(sum(others.values()))
-    assert Counter(strangers.draw(words, torch.full_like(words, reference)).tolist()) == others
+    assert Counter(replacements.generate(words, torch.full_like(words, reference)).tolist()) == others
 
 
 def test_a_single_token_can_stand_for_none() -> None:
     with pytest.raises(ConfigError, match="only 1 token may be drawn"):
-        Strangers.from_counts({3: 9})
+        RandomReplacements.from_counts({3: 9})

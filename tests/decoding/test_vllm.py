@@ -23,11 +23,11 @@ from transformers import PreTrainedModel
 from vllm_server import Served, running
 
 from gapbridge import ConfigError, DataError, RACConfig, RACTrainer, StoreError
-from gapbridge.decoding import Draft, DrawOptions, draft_answers
-from gapbridge.decoding.vllm_drafts import ServerEngine, check_weights, vllm_draft_answers
+from gapbridge.decoding import Completion, SamplingParams, generate_completions
+from gapbridge.decoding.vllm_generation import ServerEngine, check_weights, generate_completions_vllm
 from gapbridge.errors import RunError
-from gapbridge.runs.job import read_job
 from gapbridge.runs.rounds import run_rounds
+from gapbridge.runs.run_config import read_job
 from gapbridge.tasks.word_problems import problems
 
 
@@ -42,7 +42,7 @@ COMMON: dict[str, Any] = {
     "per_device_train_batch_size": 4,
     "max_steps": 1,
     "save_strategy": "no",
-    "max_draft_length": 24,
+    "max_completion_length": 24,
     "temperature": 0.0,
 }
 
@@ -88,17 +88,17 @@ def connect(served: Served, model: str = str(BASE), timeout: float = 0.0) -> Ser
 
 
 def drafts(
-    served: Served, prompts: Sequence[Sequence[int]], options: DrawOptions | None = None, **others: Any
-) -> list[Draft]:
+    served: Served, prompts: Sequence[Sequence[int]], options: SamplingParams | None = None, **others: Any
+) -> list[Completion]:
     others = {"ids": range(len(prompts)), "max_completion_length": 24, "stop_tokens": [EOS], **others}
-    return vllm_draft_answers(connect(served), prompts, options=options or DrawOptions(), **others)
+    return generate_completions_vllm(connect(served), prompts, options=options or SamplingParams(), **others)
 
 
 def test_rows_are_those_of_local_drafts(served: Served, make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
-    ours = trainer(tmp_path / "local", make_base(), tokenizer, max_draft_length=64)
-    theirs = trainer(tmp_path / "vllm", make_base(), tokenizer, served.url, max_draft_length=64, shard_size=4)
+    ours = trainer(tmp_path / "local", make_base(), tokenizer, max_completion_length=64)
+    theirs = trainer(tmp_path / "vllm", make_base(), tokenizer, served.url, max_completion_length=64, shard_size=4)
     assert theirs.train_dataset[:] == ours.train_dataset[:] and theirs.stats == ours.stats
-    assert 0 < theirs.stats.capped < 6, "both kinds of drafts"
+    assert 0 < theirs.stats.truncated < 6, "both kinds of drafts"
     theirs.train()
     manifests = [
         json.loads((tmp_path / name / "_contexts" / "manifest.json").read_text())["identity"]
@@ -109,7 +109,7 @@ def test_rows_are_those_of_local_drafts(served: Served, make_base: MakeBase, tok
 
 
 def test_what_is_asked(served: Served, prompts: list[list[int]]) -> None:
-    drafts(served, prompts, DrawOptions(0.7, top_k=5, min_p=0.1, suppress_tokens=[9, 8], seed=3, round_index=1))
+    drafts(served, prompts, SamplingParams(0.7, top_k=5, min_p=0.1, suppress_tokens=[9, 8], seed=3, round_index=1))
     assert sorted(map(tuple, prompts)) == sorted(tuple(body["prompt"]) for body in served.requests)
     body = served.requests[0]
     assert (body["temperature"], body["top_k"], body["top_p"], body["min_p"]) == (0.7, 5, 1.0, 0.1)
@@ -121,22 +121,24 @@ def test_what_is_asked(served: Served, prompts: list[list[int]]) -> None:
 
 
 def test_seeds_depend_on_seed_round_and_id_alone(served: Served, prompts: list[list[int]]) -> None:
-    both = drafts(served, prompts[:2], DrawOptions(seed=1, round_index=1), ids=["a", "b"])
-    assert drafts(served, prompts[1:2], DrawOptions(seed=1, round_index=1), ids=["b"]) == both[1:]
-    assert drafts(served, prompts[1:2], DrawOptions(seed=2, round_index=1), ids=["b"]) != both[1:]
-    assert drafts(served, prompts[1:2], DrawOptions(seed=1, round_index=2), ids=["b"]) != both[1:]
+    both = drafts(served, prompts[:2], SamplingParams(seed=1, round_index=1), ids=["a", "b"])
+    assert drafts(served, prompts[1:2], SamplingParams(seed=1, round_index=1), ids=["b"]) == both[1:]
+    assert drafts(served, prompts[1:2], SamplingParams(seed=2, round_index=1), ids=["b"]) != both[1:]
+    assert drafts(served, prompts[1:2], SamplingParams(seed=1, round_index=2), ids=["b"]) != both[1:]
 
 
 def test_drafts_end_or_are_capped(served: Served, make_base: MakeBase, prompts: list[list[int]]) -> None:
     counts: list[int] = []
-    options = DrawOptions(temperature=0.0)
+    options = SamplingParams(temperature=0.0)
     greedy: dict[str, Any] = {"options": options, "max_completion_length": 64, "stop_tokens": [EOS]}
     found = drafts(served, prompts, **greedy, on_finished=counts.append)
-    assert found == draft_answers(make_base(), prompts, ids=range(4), **greedy)
+    assert found == generate_completions(make_base(), prompts, ids=range(4), **greedy)
     assert sum(counts) == 4
-    for draft in found:
-        assert draft.finished == (draft.tokens[-1] == EOS) and (draft.finished or len(draft.tokens) == 64)
-    assert {len(draft.tokens) for draft in drafts(served, prompts, max_completion_length=2)} == {2}
+    for completion in found:
+        assert completion.finished == (completion.tokens[-1] == EOS) and (
+            completion.finished or len(completion.tokens) == 64
+        )
+    assert {len(completion.tokens) for completion in drafts(served, prompts, max_completion_length=2)} == {2}
     with pytest.raises(DataError, match="4 prompts and 1 ids"):
         drafts(served, prompts, ids=["a"])
 
@@ -162,7 +164,7 @@ def test_answers_are_checked(
 ) -> None:
     served.spoil = spoil
     with pytest.raises(RunError, match=words):
-        drafts(served, prompts[:1], DrawOptions(suppress_tokens=[9]))
+        drafts(served, prompts[:1], SamplingParams(suppress_tokens=[9]))
 
 
 def test_a_refused_request_shows_the_servers_reason(served: Served) -> None:
@@ -295,11 +297,11 @@ def test_colocate_needs_vllm(tmp_path: Path) -> None:
     [
         ({"vllm_mode": "remote"}, "vllm_mode is 'remote': choose server or colocate"),
         ({"vllm_server_base_url": "host:8000"}, "give it as http://HOST:PORT"),
-        ({"vllm_server_port": 0, "vllm_server_timeout": -1.0}, "2 faults"),
+        ({"vllm_server_port": 0, "vllm_server_timeout": -1.0}, "2 errors"),
         ({"temperature": 0.001}, "expected 0 .greedy. or 0.01 to 2 with vLLM"),
         ({"temperature": 1.0, "min_p": 0.1, "top_p": 0.9}, "with vLLM, which applies min_p first"),
         ({"vllm_mode": "colocate", "vllm_gpu_memory_utilization": 1.5}, "must lie in .0, 1."),
-        ({"vllm_mode": "colocate", "vllm_max_model_length": 24}, "max_draft_length is 24"),
+        ({"vllm_mode": "colocate", "vllm_max_model_length": 24}, "max_completion_length is 24"),
         ({"vllm_mode": "colocate", "vllm_tensor_parallel_size": 0}, "it must be at least 1"),
     ],
 )

@@ -13,12 +13,12 @@ from conftest import VOCAB
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from gapbridge.decoding import engine, mixed_rows, mixing
-from gapbridge.decoding.limits import PassLimits
+from gapbridge.decoding import batch_state, engine, mixing
+from gapbridge.decoding.forward import SlotRunner
+from gapbridge.decoding.keyed_sampler import KeyedSampler
+from gapbridge.decoding.memory_limits import BatchLimits
 from gapbridge.decoding.noise import example_keys
-from gapbridge.decoding.options import DrawOptions
-from gapbridge.decoding.passes import SlotRunner
-from gapbridge.decoding.sampling import KeyedSampler
+from gapbridge.decoding.sampling_params import SamplingParams
 
 
 READS = ("__bool__", "__int__", "__float__", "__index__", "item", "tolist", "cpu", "nonzero", "numpy")
@@ -29,9 +29,9 @@ def mix(model: LlamaForCausalLM, count: int, finished: Callable[[int], object]) 
     prompts = [[rng.randrange(VOCAB) for _ in range(4)] for _ in range(count)]
     references = [[rng.randrange(VOCAB) for _ in range(30 + 2 * i)] for i in range(count)]
     keys = example_keys(range(count), seed=0, round_index=0)
-    rows = mixed_rows.padded_rows(prompts, references, keys, 1.0)
-    runner, sampler = SlotRunner(model, {"full_attention": None}), KeyedSampler(DrawOptions(), model.device)
-    batch = mixed_rows.Batch.of(rows, rows.last > 0, runner, PassLimits(count))
+    rows = batch_state.padded_rows(prompts, references, keys, 1.0)
+    runner, sampler = SlotRunner(model, {"full_attention": None}), KeyedSampler(SamplingParams(), model.device)
+    batch = batch_state.Batch.of(rows, rows.last > 0, runner, BatchLimits(count))
     mixing._mix_batch(runner, batch, sampler, 8, finished)
 
 
@@ -39,8 +39,8 @@ def draft(model: LlamaForCausalLM, count: int, finished: Callable[[int], object]
     rng = random.Random(0)
     prompts = [[rng.randrange(VOCAB) for _ in range(4)] for _ in range(count)]
     keys = example_keys(range(count), seed=0, round_index=0)
-    drafter = engine.Drafter(model, prompts, keys, KeyedSampler(DrawOptions(), model.device), 30, [5])
-    drafter.with_slots(SlotRunner(model, {"full_attention": None}), list(range(count)), PassLimits(count), finished)
+    generator = engine.BatchedGenerator(model, prompts, keys, KeyedSampler(SamplingParams(), model.device), 30, [5])
+    generator.with_slots(SlotRunner(model, {"full_attention": None}), list(range(count)), BatchLimits(count), finished)
 
 
 @pytest.mark.parametrize(("draw", "when_rows_finish"), [(mix, 4), (draft, 8)])

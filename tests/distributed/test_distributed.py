@@ -64,10 +64,10 @@ def job(name: str, model: Path, folder: Path, processes: int, *options: str, **s
         "--logging_steps", "1",
     ]  # fmt: skip
     if method != "sft":
-        arguments += ["--shard_size", "8"]
+        arguments += ["--generation_shard_size", "8"]
     if name == "lora" and processes > 1:
         arguments += ["--gradient_accumulation_steps", "2", "--per_device_train_batch_size", str(4 // processes)]
-    arguments += {"bash": ["--num_rounds", "2"], "rac": ["--max_draft_length", "40"], "lora": LORA}.get(name, [])
+    arguments += {"bash": ["--num_rounds", "2"], "rac": ["--max_completion_length", "40"], "lora": LORA}.get(name, [])
     return {"arguments": [*arguments, *options], **settings}
 
 
@@ -152,7 +152,7 @@ def test_every_configuration_makes_the_same_run(config: str, model: Path, one_pr
             if folder.endswith("round_1") and name != "sft":
                 for contexts in ("_contexts", "_eval_contexts"):
                     assert contents(here / contexts, "shard-*") == contents(there / contexts, "shard-*") != {}
-            assert not list(here.glob("*/.alive-*"))
+            assert not list(here.glob("*/.heartbeat-*"))
         check_whole(tmp_path / name, one_process / name, model, adapter=name == "lora")
 
     first, again = tmp_path / "bash-first-model", tmp_path / resumed / "model"
@@ -278,7 +278,7 @@ def test_a_process_that_dies_stops_the_other(victim: int, model: Path, one_proce
     made = contents(contexts, "shard-*")
     assert 0 < len(made) < SHARDS and not (contexts / "manifest.json").exists()
     # Left over, and no hindrance to the next start.
-    assert list(contexts.glob(f".alive-{victim}")) and len(list(contexts.glob(".claim-*"))) == 1
+    assert list(contexts.glob(f".heartbeat-{victim}")) and len(list(contexts.glob(".claim-*"))) == 1
     for path in sorted(contexts.glob("shard-*"))[1:]:  # as if killed earlier: there is work for both again
         path.unlink()
 
@@ -319,15 +319,15 @@ def test_the_command_line_launches_processes(model: Path, one_process: Path, tmp
 @pytest.mark.parametrize("method", ["bash", "rac"])
 def test_killed_in_training_and_started_again(method: str, config: str, model: Path, tmp_path: Path) -> None:
     """SIGKILL to all processes after a checkpoint: new processes end with the weights of a run that was not killed."""
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert launch(config, [job(method, model, whole, 2)], whole, 2) == ["done"]
+    full, cut = tmp_path / "whole", tmp_path / "cut"
+    assert launch(config, [job(method, model, full, 2)], full, 2) == ["done"]
     checkpoint = cut / method / "round_1" / "checkpoint-2"
     kill_when((checkpoint / "COMPLETE.json").exists, config, [job(method, model, cut, 2)], cut)
     assert not (cut / method / "round_1" / "model").exists()
     assert launch(config, [job(method, model, cut, 2)], cut, 2) == ["done"]
     assert json.loads((cut / method / "round_1" / "train-0.json").read_text())["resumed_at"] >= 2
     for pattern in ("round_*/_contexts/shard-*", "round_*/model/model.safetensors"):
-        assert contents(cut / method, pattern) == contents(whole / method, pattern) != {}
+        assert contents(cut / method, pattern) == contents(full / method, pattern) != {}
 
 
 @pytest.mark.nightly

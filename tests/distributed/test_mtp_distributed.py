@@ -11,7 +11,7 @@ from conftest import BASE
 from safetensors.torch import load_file
 from test_distributed import LORA, STEPS, launch, metrics
 
-from gapbridge.decoding.future_heads import FILE
+from gapbridge.decoding.mtp_heads import HEADS_FILE
 
 
 pytestmark = pytest.mark.slow
@@ -24,11 +24,11 @@ def jobs(folder: Path, processes: int) -> list[dict[str, Any]]:
         "--max_train_examples", "48", "--eval_strategy", "no", "--max_steps", str(STEPS), "--logging_steps", "1",
         "--num_future_tokens", "3", "--save_strategy", "no",
     ]  # fmt: skip
-    whole = ["--gradient_accumulation_steps", "2", "--per_device_train_batch_size", str(4 // processes)]
+    full = ["--gradient_accumulation_steps", "2", "--per_device_train_batch_size", str(4 // processes)]
     adapter = [*LORA, "--per_device_train_batch_size", str(8 // processes)]
     return [
         {"arguments": [*common, "--output_dir", str(folder / name), *options]}
-        for name, options in (("whole", whole), ("lora", adapter))
+        for name, options in (("whole", full), ("lora", adapter))
     ]
 
 
@@ -47,7 +47,7 @@ def test_two_processes_train_the_heads_of_one(config: str, one_process: Path, tm
         for key in ("loss", "grad_norm", "head_3_loss"):
             expected = metrics(there, key)
             assert len(expected) == STEPS and metrics(here, key) == pytest.approx(expected, rel=1e-4), (name, key)
-        heads, others = load_file(here / "model" / FILE), load_file(there / "model" / FILE)
+        heads, others = load_file(here / "model" / HEADS_FILE), load_file(there / "model" / HEADS_FILE)
         assert heads.keys() == others.keys() and len(heads) > 0
         for key, value in heads.items():
             torch.testing.assert_close(value, others[key], atol=1e-4, rtol=1e-3)

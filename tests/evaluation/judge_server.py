@@ -1,4 +1,4 @@
-"""A server that speaks OpenAI's chat completions, with whatever faults a test wants, and pairs to be judged."""
+"""A server that speaks OpenAI's chat completions, with whatever errors a test wants, and pairs to be judged."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Server:
             self.keys.add(key)
             self.busy += 1
             self.most_busy = max(self.busy, self.most_busy)
-            attempt = self.asked()[prompt]
+            attempt = self.generation_prompt_ids()[prompt]
         return self.respond(prompt, attempt) if path == "/v1/chat/completions" else Reply(status=404, body="no route")
 
     def asked(self) -> Counter[str]:

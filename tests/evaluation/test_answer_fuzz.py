@@ -14,15 +14,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from judge_server import Reply, endpoint, serving, some_pairs
 
-from gapbridge.answers.files import read_answers
 from gapbridge.errors import GapbridgeError
-from gapbridge.evaluation.counted import asserted, own_parts
+from gapbridge.evaluation.answer_extraction import bare_answer, marked_answer
+from gapbridge.evaluation.asserted_text import asserted, own_parts
 from gapbridge.evaluation.grading import _CURRENCY
 from gapbridge.evaluation.judge.judges import _content
-from gapbridge.evaluation.judge.templates import load_template
+from gapbridge.evaluation.judge.prompt_templates import load_template
 from gapbridge.evaluation.judge.winrate import judge_pairs
-from gapbridge.evaluation.marks import bare_answer, marked_answer
-from gapbridge.evaluation.math import same_answer, settled
+from gapbridge.evaluation.math import decided_without_parser, same_answer
+from gapbridge.generation.completion_files import read_answers
 
 
 pytestmark = pytest.mark.nightly  # thousands of files: minutes
@@ -64,12 +64,12 @@ FILES = st.lists(LINES, max_size=4).map(lambda lines: "\n".join(lines).encode(er
 @given(content=FILES | st.binary(max_size=30), label=st.sampled_from([None, "mark", "\x00", ""]))
 def test_answers_files_and_labels(content: bytes, label: str | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "answers.jsonl"
+        path = Path(folder) / "completions.jsonl"
         path.write_bytes(content)
         try:
             samples = read_answers(path, label=label)
         except GapbridgeError as error:
-            assert all(len(fault) < 2000 for fault in error.faults)
+            assert all(len(message) < 2000 for message in error.errors)
         else:
             json.dumps(samples, ensure_ascii=False).encode()
             assert len({str(sample["id"]) for sample in samples}) == len(samples)
@@ -81,10 +81,10 @@ def test_answers_files_and_labels(content: bytes, label: str | None) -> None:
 )
 def test_evaluations(rows: list[dict[str, Any]], task: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "answers.jsonl"
+        path = Path(folder) / "completions.jsonl"
         path.write_bytes("".join(json.dumps(row) + "\n" for row in rows).encode())
         try:
-            record = evaluate(task, answers=[path], output_dir=Path(folder) / "out")
+            record = evaluate(task, completions_file=[path], output_dir=Path(folder) / "out")
         except GapbridgeError:
             return
         assert json.loads(record.read_text(encoding="utf-8"))["results"][0]["count"] == len(rows)
@@ -101,7 +101,7 @@ def test_grading_ends(text: str, other: str, times: int) -> None:
     answer = marked_answer(text) or bare_answer(text) or text
     for pair in ((answer, other), (other, answer)):
         same_answer(*pair)
-        settled(*pair)
+        decided_without_parser(*pair)
     assert time.perf_counter() - start < 10
 
 

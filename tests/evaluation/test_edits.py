@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from gapbridge.evaluation.edits import character_error_rate, edit_distance, score_edits, token_f1
+from gapbridge.evaluation.text_metrics import character_error_rate, edit_distance, score_edits, token_f1
 
 
 def _by_definition(a: list[int], b: list[int]) -> int:

@@ -1,4 +1,4 @@
-"""A judge behind an endpoint with faults: what passes is tried again, what lasts ends the run, none is asked twice."""
+"""A judge behind an endpoint with errors: what passes is tried again, what lasts ends the run, none is asked twice."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def test_a_lasting_fault_ends_the_run_and_the_next_continues(serve: Serve, tmp_p
     server = serve(respond)
     with pytest.raises(RunError) as caught:
         judge_pairs(some_pairs(), endpoint(server, concurrency=1), cache=tmp_path)
-    assert "no reply in 4 attempts, the last one: status 500: disk full" in caught.value.faults[0]
-    assert "5 of 12 pairs (10 of 24 replies) are cached" in caught.value.faults[1]
+    assert "no reply in 4 attempts, the last one: status 500: disk full" in caught.value.errors[0]
+    assert "5 of 12 pairs (10 of 24 replies) are cached" in caught.value.errors[1]
     assert len(server.requests) == 14
     broken = False
     assert counts(judge_pairs(some_pairs(), endpoint(server), cache=tmp_path)) == (6, 3, 3, 0, 0, 0)
@@ -138,7 +138,7 @@ def test_a_refusal_is_not_hidden_by_requests_that_wait(serve: Serve, tmp_path: P
 
 
 def test_an_endpoints_options_are_checked_together() -> None:
-    with pytest.raises(ConfigError, match="8 faults"):
+    with pytest.raises(ConfigError, match="8 errors"):
         EndpointJudge(
             "localhost:8000", "", temperature=-1, max_tokens=0, concurrency=0, timeout=0, backoff=-1,
             token_limit_field="tokens",  # type: ignore[arg-type]
@@ -262,20 +262,20 @@ def test_nothing_is_judged_twice_after_a_kill(serve: Serve, tmp_path: Path) -> N
 def test_damaged_files_are_all_named(serve: Serve, tmp_path: Path) -> None:
     server = serve(better)
     judge_pairs(some_pairs(), endpoint(server), cache=tmp_path)
-    cut, empty, swapped, whole, *_ = sorted(tmp_path.glob("*.json"))
+    cut, empty, swapped, full, *_ = sorted(tmp_path.glob("*.json"))
     cut.write_text(cut.read_text()[:-20])
     empty.write_text("[]")
-    swapped.write_text(whole.read_text())
-    with pytest.raises(DataError, match="3 faults") as caught:
+    swapped.write_text(full.read_text())
+    with pytest.raises(DataError, match="3 errors") as caught:
         judge_pairs(some_pairs(), endpoint(server), cache=tmp_path)
-    assert all(any(path.name in fault for fault in caught.value.faults) for path in (cut, empty, swapped))
+    assert all(any(path.name in error for error in caught.value.errors) for path in (cut, empty, swapped))
     assert len(server.requests) == 24
     for path in (cut, empty, swapped):
         path.unlink()
     assert counts(judge_pairs(some_pairs(), endpoint(server), cache=tmp_path)) == (6, 3, 3, 0, 0, 0)
     assert len(server.requests) == 27
     with pytest.raises(ConfigError, match="is a file; name a directory"):
-        judge_pairs(some_pairs(), endpoint(server), cache=whole)
+        judge_pairs(some_pairs(), endpoint(server), cache=full)
 
 
 def test_pairs_are_checked_together(tmp_path: Path) -> None:
@@ -283,6 +283,6 @@ def test_pairs_are_checked_together(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no pair"):
         judge_pairs([], judge, cache=tmp_path)
     bad: Any = None
-    with pytest.raises(DataError, match="3 faults") as caught:
+    with pytest.raises(DataError, match="3 errors") as caught:
         judge_pairs([Pair("x", "p", "\ud800", "b"), Pair("x", "p", "a", bad)], judge, cache=tmp_path)
     assert "occurs 2 times" in str(caught.value) and "second is NoneType" in str(caught.value)

@@ -13,8 +13,8 @@ from helpers import contents, gapbridge, kill_when, write_rows
 from judge_server import Reply, serving
 
 from gapbridge.errors import ConfigError
-from gapbridge.evaluation.command import show
-from gapbridge.evaluation.summaries import Group, grade_edits, grade_math, grade_rouge, summarise
+from gapbridge.evaluation.aggregate import Group, grade_edits, grade_math, grade_rouge, summarize_group
+from gapbridge.evaluation.command import print_results
 
 
 RECIPE = "recipes/tiny/sft/config_full.yaml"
@@ -30,23 +30,25 @@ def test_ready_answers_against_published_marks(tmp_path: Path, capsys: pytest.Ca
         for i in range(20)
     ]
     rows[3]["is_correct"] = True  # a wrong mark: 3 answered with 4
-    path = write(tmp_path / "answers.jsonl", rows)
-    options: dict[str, Any] = {"answers": [path], "labels": "is_correct", "output_dir": tmp_path}
+    path = write(tmp_path / "completions.jsonl", rows)
+    options: dict[str, Any] = {"completions_file": [path], "gold_grade_field": "is_correct", "output_dir": tmp_path}
     figures = evaluate("gsm8k", **options)
     record = json.loads(figures.read_text())
     assert record["results"][0]["accuracy"]["mean"] == 0.5
-    assert record["labels"][0]["agreement"] == 0.95
-    assert [row["id"] for row in record["labels"][0]["disagreements"]] == [3]
+    assert record["gold_grades"][0]["agreement"] == 0.95
+    assert [row["id"] for row in record["gold_grades"][0]["disagreements"]] == [3]
     assert "3: marked True, graded False" in capsys.readouterr().out
     samples = [json.loads(line) for line in (tmp_path / "eval" / "gsm8k.samples.jsonl").read_text().splitlines()]
     assert [sample["correct"] for sample in samples] == [i % 2 == 0 for i in range(20)]
     before = figures.read_bytes()
     evaluate("gsm8k", **options)
     assert figures.read_bytes() == before and "is complete" in capsys.readouterr().out
-    with pytest.raises(ConfigError, match=r"gsm8k.json, limit: got nothing, expected 5\. Choose another --output_dir"):
-        evaluate("gsm8k", **options, limit=5)
+    with pytest.raises(
+        ConfigError, match=r"gsm8k.json, max_examples: got nothing, expected 5\. Choose another --output_dir"
+    ):
+        evaluate("gsm8k", **options, max_examples=5)
     write(path, rows[:10])
-    with pytest.raises(ConfigError, match=r"contents\..*answers.jsonl: got"):
+    with pytest.raises(ConfigError, match=r"contents\..*completions.jsonl: got"):
         evaluate("gsm8k", **options)
     assert figures.read_bytes() == before
 
@@ -57,13 +59,21 @@ def test_ready_answers_against_published_marks(tmp_path: Path, capsys: pytest.Ca
         ("gsm8", {}, "did you mean 'gsm8k'"),
         ("gsm8k", {}, "either --model"),
         ("math", {"model": ["m"]}, "brings no data"),
-        ("gsm8k", {"model": ["m"], "limit": 0}, "--limit is 0"),
-        ("gsm8k", {"model": ["m"], "labels": "x"}, "--labels needs --answers"),
-        ("gsm8k", {"model": ["m"], "mode": ["sideways"]}, "--mode sideways: no such mode"),
-        ("gsm8k", {"model": ["m"], "correction_prompt": "Again!"}, "is for --mode corrected"),
-        ("gsm8k", {"answers": [Path("a.jsonl")], "mode": ["corrected"]}, "--mode corrected needs --model"),
-        ("winrate", {"answers": [Path("a.jsonl")]}, "needs --judge"),
-        ("gsm8k", {"answers": [Path("a.jsonl")], "others": ["--dtype", "float32"]}, "--answers needs no recipe"),
+        ("gsm8k", {"model": ["m"], "max_examples": 0}, "--max_examples is 0"),
+        ("gsm8k", {"model": ["m"], "gold_grade_field": "x"}, "--gold_grade_field needs --completions_file"),
+        ("gsm8k", {"model": ["m"], "decoding_mode": ["sideways"]}, "--decoding_mode sideways: no such mode"),
+        ("gsm8k", {"model": ["m"], "correction_prompt": "Again!"}, "is for --decoding_mode self_correct"),
+        (
+            "gsm8k",
+            {"completions_file": [Path("a.jsonl")], "decoding_mode": ["self_correct"]},
+            "--decoding_mode self_correct needs --model",
+        ),
+        ("winrate", {"completions_file": [Path("a.jsonl")]}, "needs --judge"),
+        (
+            "gsm8k",
+            {"completions_file": [Path("a.jsonl")], "others": ["--dtype", "float32"]},
+            "--completions_file needs no recipe",
+        ),
         ("gsm8k", {"model": ["m", "m"]}, "given twice"),
         ("lm_eval", {"model": ["m"]}, "and --config RECIPE"),
         ("math", {"config": RECIPE, "model": [str(BASE)], "others": ["--learnin_rate", "1"]}, "learning_rate"),
@@ -83,22 +93,32 @@ def test_models_are_compared_over_the_same_problems(tmp_path: Path) -> None:
     other.mkdir()
     for path in BASE.iterdir():
         (other / path.name).write_bytes(path.read_bytes())
-    options: dict[str, Any] = {"limit": 6, "max_completion_length": 40, "model": [str(BASE), str(other)]}
-    options |= {"mode": ["both"], "output_dir": tmp_path}
+    options: dict[str, Any] = {"max_examples": 6, "max_completion_length": 40, "model": [str(BASE), str(other)]}
+    options |= {"decoding_mode": ["all"], "output_dir": tmp_path}
     record = json.loads(evaluate("word_problems", **options).read_text())
-    assert [(r["mode"], r["count"]) for r in record["results"]] == [("direct", 6), ("corrected", 6)] * 2
+    assert [(r["decoding_mode"], r["count"]) for r in record["results"]] == [
+        ("single_pass", 6),
+        ("self_correct", 6),
+    ] * 2
     assert record["results"][0]["accuracy"] == record["results"][2]["accuracy"]
     table = record["corrections"][0]
-    assert table["mode"] == "corrected"
+    assert table["decoding_mode"] == "self_correct"
     assert sum(table[key] for key in ("wrong_to_right", "right_to_wrong", "right_to_right", "wrong_to_wrong")) == 6
-    assert [(r["mode"], r["difference"]["mean"]) for r in record["differences"]] == [("direct", 0), ("corrected", 0)]
+    assert [(r["decoding_mode"], r["difference"]["mean"]) for r in record["differences"]] == [
+        ("single_pass", 0),
+        ("self_correct", 0),
+    ]
     samples = [json.loads(line) for line in (tmp_path / "eval/word_problems.samples.jsonl").read_text().splitlines()]
     assert len(samples) == 24 and all(isinstance(sample["correct"], bool) for sample in samples)
-    rates = [sample["cer"] for sample in samples if sample["model"] == str(BASE) and sample["mode"] == "direct"]
+    rates = [
+        sample["cer"]
+        for sample in samples
+        if sample["model"] == str(BASE) and sample["decoding_mode"] == "single_pass"
+    ]
     assert record["results"][0]["cer"]["mean"] == pytest.approx(sum(rates) / 6) and min(rates) > 0
     assert 0 < record["results"][0]["token_f1"]["mean"] < 1
-    assert all(sample["first_answer"] for sample in samples if sample["mode"] == "corrected")
-    shards = sorted((tmp_path / "eval" / "answers").rglob("*.parquet"))
+    assert all(sample["first_answer"] for sample in samples if sample["decoding_mode"] == "self_correct")
+    shards = sorted((tmp_path / "eval" / "completions").rglob("*.parquet"))
     assert len(shards) == 2, "one of direct and one of corrected: equal weights, tokenizer, options, the same answers"
     written = [shard.stat().st_mtime_ns for shard in shards]
     (tmp_path / "eval" / "word_problems.json").unlink()
@@ -108,9 +128,9 @@ def test_models_are_compared_over_the_same_problems(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_evaluation_continues(tmp_path: Path) -> None:
-    options = ["eval", "--task", "word_problems", "--model", str(BASE), "--limit", "280"]
+    options = ["eval", "--task", "word_problems", "--model", str(BASE), "--max_examples", "280"]
     options += ["--max_completion_length", "16"]
-    answers = tmp_path / "killed" / "eval" / "answers"
+    answers = tmp_path / "killed" / "eval" / "completions"
     kill_when(lambda: len(list(answers.rglob("shard-*"))) == 1, *options, "--output_dir", str(tmp_path / "killed"))
     assert not (tmp_path / "killed" / "eval" / "word_problems.json").exists()
     first = next(answers.rglob("shard-*"))
@@ -125,9 +145,11 @@ def test_a_killed_evaluation_continues(tmp_path: Path) -> None:
 
 
 def test_an_answer_cut_before_its_mark_is_wrong() -> None:
-    cut = {"id": "1", "reference": "#### 18", "answer": "She has 18", "tokens": 3, "capped": True}
+    cut = {"id": "1", "reference": "#### 18", "answer": "She has 18", "tokens": 3, "truncated": True}
     groups = [
-        Group("m", "direct", [cut, {**cut, "id": "2", "capped": False}, {**cut, "id": "3", "answer": "#### 18"}])
+        Group(
+            "m", "single_pass", [cut, {**cut, "id": "2", "truncated": False}, {**cut, "id": "3", "answer": "#### 18"}]
+        )
     ]
     grade_math(groups, timeout=10, workers=1)
     assert groups[0].values("correct") == [False, True, True] and groups[0].values("verified") == [True] * 3
@@ -138,9 +160,10 @@ def test_summaries_and_a_judge_on_the_command_line(tmp_path: Path) -> None:
         {"id": i, "prompt": "Post.", "reference": "A short one. It is good.", "answer": "A short one."}
         for i in range(4)
     ]
-    path = write(tmp_path / "answers.jsonl", rows)
+    path = write(tmp_path / "completions.jsonl", rows)
     output = gapbridge(
-        "eval", "--task", "summarization", "--answers", str(path), "--judge", str(BASE), "--judge_max_tokens", "8",
+        "eval", "--task", "summarization", "--completions_file", str(path), "--judge", str(BASE), "--judge_max_tokens",
+        "8",
         "--output_dir", str(tmp_path),
     ).stdout  # fmt: skip
     record = json.loads((tmp_path / "eval" / "summarization.json").read_text())
@@ -160,7 +183,7 @@ def test_two_files_before_a_served_judge(
         files.append(write(tmp_path / f"{name}.jsonl", rows))
     with serving(monkeypatch) as serve:
         server = serve(lambda prompt, attempt: Reply("So.\nVerdict: A"))
-        options = {"answers": files, "judge": "served", "judge_url": server.base_url, "output_dir": tmp_path}
+        options = {"completions_file": files, "judge": "served", "judge_url": server.base_url, "output_dir": tmp_path}
         record = json.loads(evaluate("winrate", **options).read_text())
         assert len(server.requests) == 3 * 2 * 3, "a and b against the reference, b against a, each in both orders"
         (tmp_path / "eval" / "winrate.json").unlink()
@@ -178,21 +201,23 @@ def test_two_files_before_a_served_judge(
 
 def test_tables_fit_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two modes, figures as wide as they get; answers cut at the limit are counted, and no figure is cut."""
-    sample = {"id": "1", "reference": "#### 18 It is.", "answer": "#### 18", "tokens": 3, "capped": True}
+    sample = {"id": "1", "reference": "#### 18 It is.", "answer": "#### 18", "tokens": 3, "truncated": True}
     graded = {"correct": True, "exact": True, "verified": False, "marked": True, "parsed": False, "timed_out": False}
     for grader in ("math", "rouge"):
-        groups = [Group("outputs/tiny-sft", mode, [{**sample, **graded}] * 1000) for mode in ("direct", "corrected")]
+        groups = [
+            Group("outputs/tiny-sft", mode, [{**sample, **graded}] * 1000) for mode in ("single_pass", "self_correct")
+        ]
         if grader == "rouge":
             grade_rouge(groups)
         grade_edits(groups)
-        results = [summarise(group, grader) for group in groups]
-        show({"task": grader, "results": results, "corrections": [], "differences": []})
+        results = [summarize_group(group, grader) for group in groups]
+        print_results({"task": grader, "results": results, "corrections": [], "differences": []})
     printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert max(map(len, printed)) <= 100
     warning = "outputs/tiny-sft (direct): 1000 of 1000 completions reach --max_completion_length: raise it"
     assert printed.count(warning) == 2
     rows = [line.split() for line in printed]
-    assert ["accuracy", "tiny-sft", "(corrected)", "100"] not in rows and "math: scores" in printed
-    assert ["accuracy", "tiny-sft", "corrected", "100", "[99.62,", "100]", "1,000"] in rows
-    assert ["token", "F1", "tiny-sft", "direct", "76.92", "[76.92,", "76.92]", "1,000"] in rows
-    assert sum(row[:3] == ["tiny-sft", "corrected", "100"] for row in rows) == 1, "graders disagree on all"
+    assert ["accuracy", "tiny-sft", "(self_correct)", "100"] not in rows and "math: scores" in printed
+    assert ["accuracy", "tiny-sft", "self_correct", "100", "[99.62,", "100]", "1,000"] in rows
+    assert ["token", "F1", "tiny-sft", "single_pass", "76.92", "[76.92,", "76.92]", "1,000"] in rows
+    assert sum(row[:3] == ["tiny-sft", "self_correct", "100"] for row in rows) == 1, "graders disagree on all"

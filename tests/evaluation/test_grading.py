@@ -17,7 +17,7 @@ from conftest import ROOT
 from gapbridge.errors import DataError
 from gapbridge.evaluation.grading import Grade, grade_answers
 from gapbridge.evaluation.math import is_correct, marked_answer, number
-from gapbridge.evaluation.verification import _verify_within, verify, verify_answers
+from gapbridge.evaluation.math_verify_pool import _verify_within, verify, verify_answers
 
 
 GSM8K = ROOT.parent / "shared" / "data" / "gsm8k" / "test.jsonl"
@@ -86,7 +86,7 @@ def test_an_endless_expression_costs_its_timeout_and_no_more() -> None:
 
 
 ENDLESS = """
-from gapbridge.evaluation.verification import verify_answers
+from gapbridge.evaluation.math_verify_pool import verify_answers
 if __name__ == "__main__":
     verify_answers([r"\\boxed{9^{9^{9^{9}}}}", "1"], ["3", "1"], timeout=30)
 """

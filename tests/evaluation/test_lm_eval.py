@@ -15,8 +15,8 @@ from commands import evaluate
 from conftest import BASE, ROOT
 
 from gapbridge.errors import ConfigError, RunError
-from gapbridge.evaluation.lm_eval.harness import harness_model_args, harness_options, row_of, run_harness
-from gapbridge.evaluation.lm_eval.recipe import HarnessTask, LmEvalRecipe, read_lm_eval_recipe
+from gapbridge.evaluation.lm_eval.harness import harness_model_args, harness_options, metric_row, run_harness
+from gapbridge.evaluation.lm_eval.harness_recipe import HarnessTask, LmEvalRecipe, read_lm_eval_recipe
 from gapbridge.files import write_json_atomic
 
 
@@ -83,9 +83,9 @@ def test_faults_are_listed_at_once_with_the_nearest_key(tmp_path: Path) -> None:
         "tasks, entry 2: name is 'a,b'",
         "tasks, entry 2: num_fewshot is -1",
     ]
-    assert len(caught.value.faults) == len(words)
-    for word, fault in zip(words, caught.value.faults, strict=True):
-        assert fault.startswith(f"{path}: {word}")
+    assert len(caught.value.errors) == len(words)
+    for word, error in zip(words, caught.value.errors, strict=True):
+        assert error.startswith(f"{path}: {word}")
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_model_faults(tmp_path: Path) -> None:
 
 def test_results_become_rows() -> None:
     tasks = [HarnessTask("tiny_number", 0, "exact_match,strict-match"), ACC, HarnessTask("tiny_group", 0, "acc")]
-    rows: Any = [row_of(task, RESULTS) for task in tasks]
+    rows: Any = [metric_row(task, RESULTS) for task in tasks]
     assert [(row["task"], row["metric"], row["value"], row["n"]) for row in rows] == [
         ("tiny_number", "exact_match,strict-match", 5 / 12, 12),
         ("tiny_choice", "acc,none", 0.5, 12),
@@ -185,7 +185,7 @@ def test_results_become_rows() -> None:
     ],
 )
 def test_missing_results(task: HarnessTask, word: str) -> None:
-    assert word in str(row_of(task, RESULTS))
+    assert word in str(metric_row(task, RESULTS))
 
 
 def changed(folder: Path, **values: Any) -> Any:
@@ -193,7 +193,7 @@ def changed(folder: Path, **values: Any) -> Any:
     content["results"]["tiny_choice"].update(values)
     path = folder / "results.json"
     path.write_text(json.dumps(content))
-    return row_of(ACC, path)
+    return metric_row(ACC, path)
 
 
 def test_what_is_no_share_has_the_normal_interval(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_damaged_results(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     for text in ("{", "[]", '{"results": {}}', '{"results": 1, "n-shot": {}}'):
         path.write_text(text)
-        assert "no results of lm-eval" in str(row_of(ACC, path))
+        assert "no results of lm-eval" in str(metric_row(ACC, path))
 
 
 # --- the process
@@ -279,8 +279,8 @@ def test_what_is_complete_is_not_run_again(
     written = path.stat().st_mtime_ns
     evaluate("lm_eval", **options)
     assert path.stat().st_mtime_ns == written and "this evaluation is complete" in capsys.readouterr().out
-    with pytest.raises(ConfigError, match="limit: got nothing, expected 2"):
-        evaluate("lm_eval", **options, limit=2)
+    with pytest.raises(ConfigError, match="max_examples: got nothing, expected 2"):
+        evaluate("lm_eval", **options, max_examples=2)
     path.unlink()
     both = json.loads(evaluate("lm_eval", **{**options, "model": models}).read_text())["results"]
     assert [row["model"] for row in both] == [models[0]] * 2 + [models[1]] * 2

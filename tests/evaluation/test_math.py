@@ -7,18 +7,18 @@ from fractions import Fraction
 
 import pytest
 
-from gapbridge.evaluation.counted import asserted, own_parts
+from gapbridge.evaluation.answer_extraction import bare_answer
+from gapbridge.evaluation.asserted_text import asserted, own_parts
 from gapbridge.evaluation.grading import _CURRENCY
-from gapbridge.evaluation.marks import bare_answer
 from gapbridge.evaluation.math import (
     correction_table,
+    decided_without_parser,
     is_correct,
     marked_answer,
     normalised,
     number,
     plain_number,
     same_answer,
-    settled,
 )
 
 
@@ -155,7 +155,7 @@ def test_same_answer(first: str, second: str, same: bool) -> None:
     ],
 )
 def test_math_verify_is_asked_where_it_knows_better(first: str, second: str, last_word: bool) -> None:
-    assert settled(first, second) is last_word
+    assert decided_without_parser(first, second) is last_word
 
 
 def test_an_answer_without_a_mark_is_no_exact_match() -> None:
@@ -195,7 +195,7 @@ def test_monstrous_texts_take_no_time() -> None:
         answer = marked_answer(text) or bare_answer(text) or text[:1000]
         for known in (answer, text):  # a reference without a mark is compared whole
             same_answer(known, "18")
-            settled("18", known)
+            decided_without_parser("18", known)
         _CURRENCY.sub("", text)
         assert time.perf_counter() - start < 5, text[:20]
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gapbridge.errors import DataError
+from gapbridge.evaluation.aggregate import Group, grade_edits, grade_rouge, summarize_group
 from gapbridge.evaluation.rouge import METRICS, RougeScores, score_rouge, sentence_lines
-from gapbridge.evaluation.summaries import Group, grade_edits, grade_rouge, summarise
-from gapbridge.evaluation.words import UnicodeTokenizer, is_dropped
+from gapbridge.evaluation.unicode_words import UnicodeTokenizer, is_dropped
 
 
 rouge_scorer = pytest.importorskip("rouge_score.rouge_scorer")
@@ -89,8 +89,8 @@ SCRIPTS = {
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_script_has_words(script: str) -> None:
     """A text equals itself, a part of it is near, and the figures of another text are nothing."""
-    whole, part = SCRIPTS[script]
-    itself, near, other = score_rouge([whole, part, "2025 qq"], [whole] * 3)
+    full, part = SCRIPTS[script]
+    itself, near, other = score_rouge([full, part, "2025 qq"], [full] * 3)
     assert {vars(itself)[name] for name in METRICS} == {1.0} and itself.unicode_words
     assert 0 < near.rouge1 < 1 and 0 < near.rougeL < 1 and 0 < near.rougeLsum < 1
     assert {vars(other)[name] for name in METRICS} == {0.0}
@@ -143,10 +143,10 @@ def test_the_sentence_rule_reaches_only_lsum() -> None:
 
 def test_empty_answers_score_nothing_and_count() -> None:
     samples = [{"answer": text, "reference": "police came"} for text in ("", "police came", " \n")]
-    group = Group("m", "direct", samples)
+    group = Group("m", "single_pass", samples)
     grade_rouge([group])
     assert group.values("rouge1") == [0.0, 1.0, 0.0]
-    record = summarise(group, "rouge")
+    record = summarize_group(group, "rouge")
     assert (record["count"], record["empty"]) == (3, 2)
     assert record["rouge1"]["mean"] == pytest.approx(1 / 3) and 0 < record["rouge1"]["low"] < 1 / 3
     assert record["answer_words"] == pytest.approx(2 / 3) and record["reference_words"] == 2.0
@@ -154,11 +154,11 @@ def test_empty_answers_score_nothing_and_count() -> None:
 
 def test_thoughts_are_no_part_of_a_summary() -> None:
     answers = ["<think>police came</think>", "<think>no</think>police came", "police came"]
-    group = Group("m", "direct", [{"answer": text, "reference": "police came"} for text in answers])
+    group = Group("m", "single_pass", [{"answer": text, "reference": "police came"} for text in answers])
     grade_rouge([group])
     grade_edits([group])
     assert group.values("rougeL") == [0.0, 1.0, 1.0] and group.values("cer") == [1.0, 0.0, 0.0]
-    thinking = Group("m", "direct", [{"answer": "<think>a b</think>c", "reference": "<think>a b</think>c"}])
+    thinking = Group("m", "single_pass", [{"answer": "<think>a b</think>c", "reference": "<think>a b</think>c"}])
     grade_edits([thinking])
     assert thinking.values("cer") == [0.0]
 
@@ -168,4 +168,4 @@ def test_data_faults_are_listed_at_once() -> None:
         score_rouge(["a", "b"], ["a"])
     with pytest.raises(DataError) as caught:
         score_rouge(["a", "b", "c"], ["", "b", "\n"])
-    assert [fault.split(":")[0] for fault in caught.value.faults] == ["row 0", "row 2"]
+    assert [error.split(":")[0] for error in caught.value.errors] == ["row 0", "row 2"]

@@ -14,8 +14,14 @@ from scipy.optimize import minimize
 
 from gapbridge.errors import ConfigError, DataError
 from gapbridge.evaluation.judge.judges import LocalJudge
-from gapbridge.evaluation.judge.templates import Template, load_template
-from gapbridge.evaluation.judge.winrate import Judgement, Pair, judge_pairs, length_controlled_rate, summarise
+from gapbridge.evaluation.judge.prompt_templates import Template, load_template
+from gapbridge.evaluation.judge.winrate import (
+    Pair,
+    PairVerdict,
+    judge_pairs,
+    length_controlled_rate,
+    summarize_verdicts,
+)
 
 
 @pytest.fixture
@@ -74,10 +80,10 @@ def test_templates_are_files_and_their_faults_are_listed(tmp_path: Path) -> None
     assert template.text == "{prompt}|{first}|{second}\nFinal choice: A or B"
     assert template.verdict("Final choice: b") == "B"
     path.write_text("{prompt} {answer} {reference}")
-    with pytest.raises(ConfigError, match="3 faults") as caught:
+    with pytest.raises(ConfigError, match="3 errors") as caught:
         load_template(path)
-    assert "no {first}; it has {answer}, {reference}" in caught.value.faults[0]
-    assert "never says `Verdict:`" in caught.value.faults[2]
+    assert "no {first}; it has {answer}, {reference}" in caught.value.errors[0]
+    assert "never says `Verdict:`" in caught.value.errors[2]
     path.write_text("#! verdict: (.*)\n{prompt} {first} {second}")
     with pytest.raises(ConfigError, match="one or more words"):
         load_template(path)
@@ -187,17 +193,17 @@ def test_a_prompt_too_long_for_a_local_judge_is_named(make_base: Any, tokenizer:
             judge_pairs([Pair("x", "p", "a", "b")], LocalJudge(make_base(), tokenizer, max_tokens=8), cache=tmp_path)
     finally:
         tokenizer.model_max_length = before
-    assert len(caught.value.faults) == 3 and "0 of 1 pairs" in caught.value.faults[-1]
+    assert len(caught.value.errors) == 3 and "0 of 1 pairs" in caught.value.errors[-1]
 
 
 # Figures
 
 
-def judged(scores: Any, first: Any, second: Any) -> list[Judgement]:
+def judged(scores: Any, first: Any, second: Any) -> list[PairVerdict]:
     outcome = {1.0: "win", 0.5: "tie", 0.0: "loss"}
     verdicts = {1.0: ("A", "B"), 0.5: ("tie", "tie"), 0.0: ("B", "A")}
     return [
-        Judgement(str(i), outcome[s], verdicts[s], ("", ""), int(a), int(b))  # type: ignore[arg-type]
+        PairVerdict(str(i), outcome[s], verdicts[s], ("", ""), int(a), int(b))  # type: ignore[arg-type]
         for i, (s, a, b) in enumerate(zip(scores, first, second, strict=True))
     ]
 
@@ -217,7 +223,9 @@ def test_length_control_finds_what_is_left(quality: float) -> None:
     first, second = rng.integers(50, 150, 4000), rng.integers(20, 120, 4000)
     d = (first - second).astype(float)
     chance = 1 / (1 + np.exp(-(quality + 2 * np.tanh(d / d.std()))))
-    result = summarise(judged((rng.random(4000) < chance).astype(float), first, second), judge="j", template="t")
+    result = summarize_verdicts(
+        judged((rng.random(4000) < chance).astype(float), first, second), judge="j", template="t"
+    )
     expected = 1 / (1 + np.exp(-quality))
     assert result.length_controlled == pytest.approx(expected, abs=0.03)
     assert result.win_rate is not None and result.win_rate > expected + 0.05

@@ -11,8 +11,8 @@ from datasets import Dataset
 from templates import CONVERSATIONS, NAMES, assistant, byte_tokenizer, tokenizer_of, user
 
 from gapbridge import DataError, build_examples
-from gapbridge.examples.preferences import build_preferences
-from gapbridge.examples.template import ChatTemplate
+from gapbridge.data.chat_template import ChatTemplate
+from gapbridge.data.preferences import build_preferences
 
 
 DAY = "2024-07-01"
@@ -73,7 +73,7 @@ def test_a_turn_is_rendered_or_its_row_is_bad(name: str) -> None:
     pairs = [{"id": row["id"], "prompt": row["messages"][:-1], "completion": row["messages"][-1:]} for row in rows]
     for form in (rows, pairs):
         examples = build_examples(
-            Dataset.from_list(form), tokenizer, stops=stops, max_length=None, date=DAY, on_bad_rows="skip"
+            Dataset.from_list(form), tokenizer, stops=stops, max_length=None, date=DAY, on_invalid_example="skip"
         )
         assert len(examples) + len(examples.bad_rows) == len(rows) and "good" in examples.table["id"][:]
         for example in examples:
@@ -86,7 +86,7 @@ def test_the_refusal_names_row_turn_and_role() -> None:
     tokenizer, stops = tokenizer_of("qwen2_5")
     with pytest.raises(DataError, match="row 1 .*messages, turn 0: .*no word of it: got the role 'human'") as error:
         build_examples(Dataset.from_list([{"messages": m} for m in rows]), tokenizer, stops=stops, max_length=None)
-    assert len(error.value.faults) == 1
+    assert len(error.value.errors) == 1
     pair = {"prompt": [{"role": "human", "content": "q"}], "chosen": [assistant("a")], "rejected": [assistant("b")]}
     with pytest.raises(DataError, match="row 0 .*prompt, turn 0: .*no word of it"):
         build_preferences(Dataset.from_list([pair]), tokenizer, stops=stops, max_length=None)
@@ -133,9 +133,13 @@ def test_a_completions_other_turns_carry_no_loss() -> None:
         assert "OTHER" not in words and words.rstrip().endswith("<|im_end|>"), kind
         assert words == trained("qwen2_5_training", {"messages": [user("hi"), *completion]}), kind
         assert "OTHER" in whole("qwen2_5_training", as_pair)
-    (last,) = build("qwen2_5_training", {"prompt": [user("hi")], "completion": turns["user"]}, assistant_turns="last")
+    (last,) = build(
+        "qwen2_5_training", {"prompt": [user("hi")], "completion": turns["user"]}, train_on_assistant_turns="last"
+    )
     tokenizer, _ = tokenizer_of("qwen2_5_training")
-    assert tokenizer.decode(last.reference) == "bye<|im_end|>" and "OTHER" in tokenizer.decode(last.asked)
+    assert tokenizer.decode(last.completion_ids) == "bye<|im_end|>" and "OTHER" in tokenizer.decode(
+        last.generation_prompt_ids
+    )
     for completion in ([assistant("hello"), user("OTHER")], [user("OTHER")]):
         said = refusal("qwen2_5_training", {"prompt": [user("hi")], "completion": completion})
         assert "completion ends with a user turn" in said
@@ -156,7 +160,7 @@ def test_turns_that_are_not_to_be_learnt_carry_no_loss(key: str, no: Any, yes: A
                 assert ("MORE" in words) == (len(messages) > 4)
     assert "excluded from the loss" in refusal("chatml", {"messages": [user("a"), bad]})
     assert "excluded from the loss" in refusal("chatml", {"messages": [user("a"), good, user("b"), bad]},
-                                               assistant_turns="last")  # fmt: skip
+                                               train_on_assistant_turns="last")  # fmt: skip
     pair = {"prompt": [user("a")], "chosen": [bad], "rejected": [assistant("c")]}
     tokenizer, stops = _chatml()
     with pytest.raises(DataError, match="chosen: .*excluded from the loss"):
@@ -182,7 +186,9 @@ def test_keys_that_hold_words_are_rendered_or_refused() -> None:
     assert "THOUGHT" in trained("qwen3", thought)
     assert "no word of its reasoning_content" in refusal("gemma3", thought)
     earlier = {"messages": [user("a"), assistant("b", reasoning_content="THOUGHT"), user("c"), assistant("d")]}
-    assert len(build("qwen3", earlier, assistant_turns="last")) == 1, "templates drop earlier thoughts when they ask"
+    assert len(build("qwen3", earlier, train_on_assistant_turns="last")) == 1, (
+        "templates drop earlier thoughts when they ask"
+    )
     calls = {"messages": [user("a"), assistant("I add.", tool_calls=call(a=1))]}
     assert "no word of its tool_calls" in refusal("phi3", calls)
     legacy = {"messages": [user("a"), assistant("b", function_call={"name": "add", "arguments": "{}"})]}
@@ -200,7 +206,7 @@ def test_no_conversation_of_known_roles_is_refused_for_lost_words(name: str) -> 
         pytest.skip("refuses all of them, for what it asks with")
     rows = Dataset.from_list([{"id": case, **conversation} for case, conversation in CONVERSATIONS.items()])
     for turns in ("all", "last"):
-        options = {"on_bad_rows": "skip", "assistant_turns": turns, "date": DAY}
+        options = {"on_invalid_example": "skip", "train_on_assistant_turns": turns, "date": DAY}
         for bad in build_examples(rows, tokenizer, stops=stops, max_length=None, **options).bad_rows:
             if "no word of it:" in bad.reason or "none of them" in bad.reason:
                 text = ChatTemplate(tokenizer, date=DAY).text(**CONVERSATIONS[bad.id])
@@ -226,7 +232,7 @@ def test_nulls_that_arrow_pads_with_are_dropped_and_those_of_json_are_kept(tmp_p
     for dataset in (Dataset.from_list(rows), Dataset.from_parquet(str(tmp_path / "rows.parquet"))):
         for example in build_examples(dataset, tokenizer, stops=stops, max_length=None):
             text = tokenizer.decode(example.reference_row()["input_ids"])
-            assert "null" not in text and "None" not in text and not example.arguments.count("null")
+            assert "null" not in text and "None" not in text and not example.template_kwargs_json.count("null")
     meant = {"messages": turns("calc", expr=None, unit="m")}
     (tmp_path / "rows.jsonl").write_text(json.dumps(meant) + "\n" + json.dumps({"messages": turns("b", x=[1])}))
     dataset = Dataset.from_json(str(tmp_path / "rows.jsonl"))

@@ -11,7 +11,7 @@ from templates import assistant, user
 from trl import ScriptArguments
 
 from gapbridge import ConfigError
-from gapbridge.examples.data import DataConfig, load_data
+from gapbridge.data.sources import DataConfig, load_data
 
 
 TURNS = [user("a"), assistant("b"), user("c"), assistant("d")]
@@ -38,13 +38,16 @@ def test_a_system_prompt_goes_before_every_conversation(tmp_path: Path, caplog: 
     assert "1 of 2 rows keep a system turn of their own" in caplog.text
     (row,) = load([{"prompt": TURNS[:1], "completion": TURNS[1:2]}], tmp_path, system_prompt="Be brief.")
     assert row["prompt"] == [SYSTEM, TURNS[0]]
-    (row,) = load([{"prompt": "a", "completion": "b"}], tmp_path, system_prompt="Be brief.", as_chat=True)
+    (row,) = load([{"prompt": "a", "completion": "b"}], tmp_path, system_prompt="Be brief.", convert_to_chat=True)
     assert row == {"prompt": [SYSTEM, TURNS[0]], "completion": TURNS[1:2]}
 
 
 @pytest.mark.parametrize(
     ("row", "reason"),
-    [({"prompt": "a", "completion": "b"}, "needs as_chat"), ({"input_ids": [1], "labels": [1]}, "are token ids")],
+    [
+        ({"prompt": "a", "completion": "b"}, "needs convert_to_chat"),
+        ({"input_ids": [1], "labels": [1]}, "are token ids"),
+    ],
 )
 def test_a_system_prompt_that_has_no_place_is_refused(row: dict[str, Any], reason: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=reason):

@@ -1,4 +1,4 @@
-"""A template without a stop token behind the answer is found on a placeholder, with the key that mends it."""
+"""A template without a stop token behind the answer is found on a placeholder, with the key that fixes it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 from conftest import BASE
 from transformers import AutoTokenizer
 
-from gapbridge.examples.ending import open_end
-from gapbridge.examples.template import ChatTemplate
-from gapbridge.examples.tokens import stop_tokens
+from gapbridge.data.chat_template import ChatTemplate
+from gapbridge.data.eos_check import find_missing_eos
+from gapbridge.data.special_tokens import stop_tokens
 
 
 CHATML = (
@@ -25,8 +25,8 @@ def fault(template: str, *, added: tuple[str, ...] = ("<|im_start|>", "<|im_end|
     tokenizer.chat_template = template
     for name, value in tokens.items():
         setattr(tokenizer, name, value)
-    end = open_end(ChatTemplate(tokenizer), stop_tokens(tokenizer))
-    return end.fault if end else None
+    end = find_missing_eos(ChatTemplate(tokenizer), stop_tokens(tokenizer))
+    return end.error if end else None
 
 
 def test_a_template_that_ends_with_the_stop_token_is_good() -> None:

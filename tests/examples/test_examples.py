@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
 from gapbridge import ConfigError, DataError, build_examples
-from gapbridge.examples.tokens import control_tokens, stop_tokens
-from gapbridge.training.rows import reference_row, rows_to_dataset
+from gapbridge.data.special_tokens import special_token_ids, stop_tokens
+from gapbridge.training.rows import rows_to_dataset, sft_row
 
 
 CHAT = [
@@ -46,7 +46,7 @@ def trl_rows(rows: list[dict[str, Any]], tokenizer: Any, folder: Path) -> list[t
 
 @pytest.mark.parametrize("rows", [CHAT, PLAIN, BORDER], ids=["chat", "plain", "border"])
 def test_reference_rows_are_trls_rows(rows: list[dict[str, Any]], tokenizer: Any, tmp_path: Path) -> None:
-    ours = rows_to_dataset(map(reference_row, build(rows, tokenizer)))
+    ours = rows_to_dataset(map(sft_row, build(rows, tokenizer)))
     assert [(row["input_ids"], row["labels"]) for row in ours] == trl_rows(rows, tokenizer, tmp_path)
 
 
@@ -60,16 +60,16 @@ def test_trailing_template_tokens_are_kept_apart(tokenizer: Any, tmp_path: Path)
     )
     examples = build(CHAT, chatml)
     for example in examples:
-        assert example.reference[-1] == chatml.eos_token_id
-        assert chatml.decode(example.trailer) == "\n"
-    rows = [(row["input_ids"], row["labels"]) for row in rows_to_dataset(map(reference_row, examples))]
+        assert example.completion_ids[-1] == chatml.eos_token_id
+        assert chatml.decode(example.template_suffix_ids) == "\n"
+    rows = [(row["input_ids"], row["labels"]) for row in rows_to_dataset(map(sft_row, examples))]
     assert rows == trl_rows(CHAT, chatml, tmp_path)
 
 
 def test_messages_can_take_the_last_answer_alone(tokenizer: Any) -> None:
     turns = [*MESSAGES[0]["messages"], *MESSAGES[1]["messages"]]
-    (example,) = build([{"messages": turns}], tokenizer, assistant_turns="last")
-    assert tokenizer.decode(example.reference) == "It is 2.<|end|>"
+    (example,) = build([{"messages": turns}], tokenizer, train_on_assistant_turns="last")
+    assert tokenizer.decode(example.completion_ids) == "It is 2.<|end|>"
     assert tokenizer.decode(example.prompt).endswith("<|user|>What is 1+1?<|end|><|assistant|>")
     assert list(build(MESSAGES, tokenizer)) == list(build(CHAT, tokenizer))
 
@@ -78,14 +78,14 @@ def test_pretokenised_rows_are_taken_as_they_are(tokenizer: Any) -> None:
     eos = tokenizer.eos_token_id
     rows = [{"id": 7, "input_ids": [9, 8, 7, 6, eos], "labels": [-100, -100, 7, 6, eos]}]
     (example,) = build(rows, tokenizer)
-    assert (example.id, example.prompt, example.reference) == ("7", [9, 8], [7, 6, eos])
+    assert (example.id, example.prompt, example.completion_ids) == ("7", [9, 8], [7, 6, eos])
     rows = [{"input_ids": [9, 8, 7, 6, eos], "completion_mask": [0, 0, 1, 1, 1]}]
-    assert build(rows, tokenizer).part(0, 1)[0].reference == [7, 6, eos]
+    assert build(rows, tokenizer).part(0, 1)[0].completion_ids == [7, 6, eos]
 
 
 def test_ids_follow_the_content_or_the_column(tokenizer: Any) -> None:
     forward, backward = build(PLAIN, tokenizer), build(PLAIN[::-1], tokenizer)
-    assert {e.id: e.reference for e in forward} == {e.id: e.reference for e in backward}
+    assert {e.id: e.completion_ids for e in forward} == {e.id: e.completion_ids for e in backward}
     twice = [e.id for e in build([PLAIN[0], PLAIN[0], PLAIN[0]], tokenizer)]
     assert len(set(twice)) == 3 and twice[1] == f"{twice[0]}-2" and twice[2] == f"{twice[0]}-3"
     named = build([{"id": f"n{i}", **row} for i, row in enumerate(PLAIN)], tokenizer)
@@ -106,22 +106,26 @@ def test_bad_rows_are_listed(name: str, tokenizer: Any) -> None:
     row, reason = BAD[name]
     with pytest.raises(DataError, match=f"train.jsonl, row 1 .*{reason}"):
         build([PLAIN[0], row], tokenizer, source="train.jsonl")
-    kept = build([PLAIN[0], row], tokenizer, on_bad_rows="skip")
-    assert len(kept) == 1 and [bad.row for bad in kept.bad_rows] == [1] and reason in kept.bad_rows[0].reason
+    remaining = build([PLAIN[0], row], tokenizer, on_invalid_example="skip")
+    assert (
+        len(remaining) == 1
+        and [bad.row for bad in remaining.bad_rows] == [1]
+        and reason in remaining.bad_rows[0].reason
+    )
 
 
 def test_all_bad_rows_come_at_once(tokenizer: Any) -> None:
     with pytest.raises(DataError) as caught:
         build([row for row, _ in BAD.values()], tokenizer)
     assert all(reason in str(caught.value) for _, reason in BAD.values())
-    assert len(caught.value.faults) == 5, "a bad row is a fault"
-    assert "5 of 5 rows" in str(caught.value) and "on_bad_rows: skip" in str(caught.value)
-    assert "truncate_long_rows: true" in str(caught.value)
+    assert len(caught.value.errors) == 5, "a bad row is an error"
+    assert "5 of 5 rows" in str(caught.value) and "on_invalid_example: skip" in str(caught.value)
+    assert "truncate_overlong: true" in str(caught.value)
     with pytest.raises(DataError) as caught:
         build([PLAIN[0], BAD["long prompt"][0]], tokenizer)
-    assert len(caught.value.faults) == 1 and "truncate_long_rows" not in str(caught.value), "cutting would not help"
+    assert len(caught.value.errors) == 1 and "truncate_overlong" not in str(caught.value), "cutting would not help"
     with pytest.raises(DataError, match="no row is left"):
-        build([row for row, _ in BAD.values()], tokenizer, on_bad_rows="skip")
+        build([row for row, _ in BAD.values()], tokenizer, on_invalid_example="skip")
 
 
 @pytest.mark.parametrize(
@@ -156,10 +160,10 @@ def test_duplicate_ids_are_bad_rows(tokenizer: Any) -> None:
 
 def test_truncation_is_a_choice(tokenizer: Any) -> None:
     long = {"prompt": "one\n", "completion": "two " * 80}
-    examples = build([long], tokenizer, truncate_long_rows=True)
+    examples = build([long], tokenizer, truncate_overlong=True)
     (example,) = examples
-    assert len(example.prompt) + len(example.reference) == 64 and examples.truncated == 1
-    assert tokenizer.eos_token_id not in example.reference
+    assert len(example.prompt) + len(example.completion_ids) == 64 and examples.truncated == 1
+    assert tokenizer.eos_token_id not in example.completion_ids
 
 
 def test_unknown_columns_and_empty_data(tokenizer: Any) -> None:
@@ -173,7 +177,7 @@ def test_stop_and_control_tokens(tokenizer: Any) -> None:
     model = AutoModelForCausalLM.from_pretrained(BASE)
     model.generation_config.eos_token_id = [tokenizer.eos_token_id, 9]
     assert stop_tokens(tokenizer, model) == [tokenizer.eos_token_id, 9]
-    names = tokenizer.convert_ids_to_tokens(control_tokens(tokenizer))
+    names = tokenizer.convert_ids_to_tokens(special_token_ids(tokenizer))
     assert set(names) == {"<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"}
     without = AutoTokenizer.from_pretrained(BASE)
     without.eos_token = None
@@ -201,7 +205,8 @@ def test_any_text_becomes_a_row_or_a_listed_fault(prompt: str, completion: str) 
     if examples is not None:
         (example,) = examples
         assert (
-            tokenizer.decode(example.prompt + example.reference + example.trailer) == prompt + completion + "<|end|>"
+            tokenizer.decode(example.prompt + example.completion_ids + example.template_suffix_ids)
+            == prompt + completion + "<|end|>"
         )
 
 

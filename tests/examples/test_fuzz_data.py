@@ -18,10 +18,10 @@ from templates import tokenizer_of
 from trl import ScriptArguments
 
 from gapbridge import build_examples
+from gapbridge.data.json_files import unreadable_lines
+from gapbridge.data.preferences import build_preferences
+from gapbridge.data.sources import DataConfig, load_data
 from gapbridge.errors import GapbridgeError
-from gapbridge.examples.data import DataConfig, load_data
-from gapbridge.examples.json_files import unreadable_lines
-from gapbridge.examples.preferences import build_preferences
 
 
 STAND_INS = {"5,000 digits": "1" * 5000, "deep": "[" * 3000 + "]" * 3000}  # hypothesis could not show these
@@ -77,13 +77,15 @@ def outcome(rows: list[Any], folder: Path, **keys: Any) -> str:
     return outcome_of(path, **keys)
 
 
-def outcome_of(path: Path, on_bad_rows: str = "skip", **keys: Any) -> str:
+def outcome_of(path: Path, on_invalid_example: str = "skip", **keys: Any) -> str:
     tokenizer, stops = tokenizer_of("qwen3")
     config = DataConfig(datasets=[{"path": "json", "data_files": str(path)}], **keys)
     try:
         data = load_data(config, ScriptArguments(dataset_name=None), seed=0, needs_eval=False).train
         build = build_preferences if "chosen" in data.column_names else build_examples
-        examples = build(data, tokenizer, stops=stops, max_length=64, on_bad_rows=on_bad_rows, source=str(path))
+        examples = build(
+            data, tokenizer, stops=stops, max_length=64, on_invalid_example=on_invalid_example, source=str(path)
+        )
         assert [example.reference_row() for example in examples]
     except GapbridgeError as error:
         assert str(error).encode() and str(path) in str(error)
@@ -132,6 +134,8 @@ def test_brackets_in_texts_are_no_nesting(cache: Path) -> None:
 @settings(
     max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-@given(rows=ROWS, system=st.sampled_from([None, "Be brief."]), as_chat=st.booleans())
-def test_any_json_becomes_rows_or_a_named_error(cache: Path, rows: Any, system: str | None, as_chat: bool) -> None:
-    outcome(rows, cache, system_prompt=system, as_chat=as_chat)
+@given(rows=ROWS, system=st.sampled_from([None, "Be brief."]), convert_to_chat=st.booleans())
+def test_any_json_becomes_rows_or_a_named_error(
+    cache: Path, rows: Any, system: str | None, convert_to_chat: bool
+) -> None:
+    outcome(rows, cache, system_prompt=system, convert_to_chat=convert_to_chat)

@@ -14,7 +14,7 @@ from datasets import Dataset
 from templates import NAMES, assistant, tokenizer_of, user
 
 from gapbridge import DataError, build_examples
-from gapbridge.examples.template import ChatTemplate
+from gapbridge.data.chat_template import ChatTemplate
 
 
 CHATS = {

@@ -12,9 +12,9 @@ from helpers import recipe, refused
 from trl import ScriptArguments
 
 from gapbridge import ConfigError, DataError
-from gapbridge.examples.data import DataConfig, LoadedData, check_data_config, load_data
-from gapbridge.runs.inputs import load_held_out
-from gapbridge.runs.job import read_job
+from gapbridge.data.sources import DataConfig, LoadedData, check_data_config, load_data
+from gapbridge.runs.load_inputs import load_eval_examples
+from gapbridge.runs.run_config import read_job
 from gapbridge.training.loading import load_tokenizer
 
 
@@ -72,10 +72,10 @@ def by_the_handbook(mixed: dict[str, Any]) -> tuple[list[str], list[str]]:
         if weight is not None:
             part = part.shuffle(seed=mixed["seed"]).select(range(int(len(part) * weight)))
         parts.append(part)
-    whole = concatenate_datasets(parts).shuffle(seed=mixed["seed"])
+    full = concatenate_datasets(parts).shuffle(seed=mixed["seed"])
     if mixed["test_split_size"] is None:
-        return whole["prompt"][:], []
-    both = whole.train_test_split(test_size=mixed["test_split_size"], seed=mixed["seed"])
+        return full["prompt"][:], []
+    both = full.train_test_split(test_size=mixed["test_split_size"], seed=mixed["seed"])
     return both["train"]["prompt"][:], both["test"]["prompt"][:]
 
 
@@ -108,7 +108,7 @@ def test_no_held_out_row_is_trained_whatever_asks_for_it(folder: Path) -> None:
     loaded = load_data(job.data, job.script, seed=job.args.seed, needs_eval=False)
     assert set(loaded.train["prompt"]).isdisjoint(HELD_OUT)
     tokenizer = load_tokenizer(str(job.model.model_name_or_path), job.args)
-    held_out = load_held_out(job, tokenizer, None)
+    held_out = load_eval_examples(job, tokenizer, None)
     assert [tokenizer.decode(one.prompt) for one in held_out] == HELD_OUT
 
 
@@ -118,7 +118,7 @@ def test_held_out_data_may_be_sets_of_their_own(folder: Path) -> None:
     job = read_job(recipe(folder, datasets=None, dataset_mixture=mixed, eval_datasets=own, eval_strategy="epoch"))
     loaded = load_data(job.data, job.script, seed=0, needs_eval=True)
     assert loaded.train["prompt"][:] == by_the_handbook(mixed)[0] and loaded.eval is not None
-    held_out = load_held_out(job, load_tokenizer(str(job.model.model_name_or_path), job.args), None)
+    held_out = load_eval_examples(job, load_tokenizer(str(job.model.model_name_or_path), job.args), None)
     assert loaded.eval["prompt"][:] == [f"a-test-{row}" for row in range(4)]
     assert len(held_out) == 4
 
@@ -143,14 +143,14 @@ def test_the_command_line_takes_a_mixture_as_json(folder: Path) -> None:
 )
 def test_faults_of_a_mixture_are_named(changes: dict[str, Any], words: str, folder: Path) -> None:
     config = DataConfig(dataset_mixture=mixture(folder, **changes))
-    assert any(words in fault for fault in check_data_config(config, ScriptArguments(dataset_name=None)))
+    assert any(words in error for error in check_data_config(config, ScriptArguments(dataset_name=None)))
 
 
 def test_forms_of_data_exclude_each_other(folder: Path) -> None:
     config = DataConfig(dataset_mixture=mixture(folder), datasets=[{"path": "json"}], test_split_size=2)
-    faults = check_data_config(config, ScriptArguments(dataset_name=None))
-    assert "both `datasets` and `dataset_mixture` are given: keep one" in faults
-    assert "test_split_size stands beside dataset_mixture: write it into the mixture" in faults
+    errors = check_data_config(config, ScriptArguments(dataset_name=None))
+    assert "both `datasets` and `dataset_mixture` are given: keep one" in errors
+    assert "test_split_size stands beside dataset_mixture: write it into the mixture" in errors
 
 
 @pytest.mark.parametrize("size", [20, 500, 0, 1.5])

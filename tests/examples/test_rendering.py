@@ -10,9 +10,9 @@ from datasets import Dataset
 from templates import assistant, byte_tokenizer, tokenizer_of, user
 
 from gapbridge import ConfigError, DataError, build_examples
-from gapbridge.examples import rendering
-from gapbridge.examples.ending import open_end
-from gapbridge.examples.template import ChatTemplate
+from gapbridge.data import rendering
+from gapbridge.data.chat_template import ChatTemplate
+from gapbridge.data.eos_check import find_missing_eos
 from gapbridge.methods.rac.rows import correction_layout
 
 
@@ -50,7 +50,7 @@ def test_whatever_a_template_raises_is_a_bad_row_or_a_named_error(fault: str) ->
     with pytest.raises((DataError, ConfigError), match="chat template"):
         build(OK + fault, ROW)
     tokenizer = byte_tokenizer(OK + fault, ["<|im_end|>"])
-    assert open_end(ChatTemplate(tokenizer), [tokenizer.eos_token_id]) is None
+    assert find_missing_eos(ChatTemplate(tokenizer), [tokenizer.eos_token_id]) is None
     with pytest.raises((DataError, ConfigError)):
         ChatTemplate(tokenizer).prompt_ids([user("Ask.")])
     with pytest.raises(ConfigError):
@@ -101,10 +101,10 @@ def test_halves_of_surrogates_large_numbers_and_deep_nesting_are_bad_rows() -> N
         [user("a"), assistant("", tool_calls="no list")],
         [user("a"), assistant("b", weight=10**5000)],
     ]
-    from gapbridge.examples.build import RowTokeniser
-    from gapbridge.examples.loss import Loss
+    from gapbridge.data.loss_scope import LossScope
+    from gapbridge.data.tokenization import RowTokeniser
 
-    tokenise = RowTokeniser(ChatTemplate(tokenizer), "messages", frozenset(stops), None, False, Loss())
+    tokenise = RowTokeniser(ChatTemplate(tokenizer), "messages", frozenset(stops), None, False, LossScope())
     for messages in odd:
         told = tokenise({"messages": messages, "id": 10**5000})
         assert told["fault"] or told["prompt"], messages

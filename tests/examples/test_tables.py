@@ -13,31 +13,31 @@ import pytest
 from datasets import Dataset, Features, List, Value
 
 from gapbridge import DataError, StoreError, build_examples, build_preferences
-from gapbridge.examples.example import ExampleSet, as_columns
-from gapbridge.examples.kept import keep_examples, open_examples
-from gapbridge.examples.preferences import PreferenceSet
-from gapbridge.examples.tables import (
-    PART,
+from gapbridge.data.arrow_files import (
+    ROWS_PER_CHUNK,
+    chunk_rows,
     content_fingerprint,
     in_memory,
-    in_parts,
     open_table,
-    record_of,
+    record_path,
     write_parts,
     write_table,
 )
+from gapbridge.data.example import ExampleSet, as_columns
+from gapbridge.data.preferences import PreferenceSet
+from gapbridge.data.serialization import load_saved_examples, save_examples
 from gapbridge.tasks.word_problems import problems
 
 
 FEATURES = Features({"id": Value("string"), "ids": List(Value("int32"))})
-ROWS = [{"id": f"r{i}", "ids": list(range(i % 7))} for i in range(3 * PART + 5)]
+ROWS = [{"id": f"r{i}", "ids": list(range(i % 7))} for i in range(3 * ROWS_PER_CHUNK + 5)]
 
 
 def written(record: dict[str, Any]) -> Callable[[Any], dict[str, Any]]:
     """What writes `ROWS`."""
 
     def write(file: Any) -> dict[str, Any]:
-        write_parts(file, in_parts(ROWS, FEATURES), FEATURES.arrow_schema)
+        write_parts(file, chunk_rows(ROWS, FEATURES), FEATURES.arrow_schema)
         return record
 
     return write
@@ -47,7 +47,7 @@ def test_a_table_is_mapped_and_gives_back_its_rows_and_record(tmp_path: Path) ->
     path = tmp_path / "deep" / "train-0.arrow"
     write_table(path, written({"seen": len(ROWS)}))
     table, record = open_table(path, check=True)
-    assert list(table) == ROWS == list(in_memory(in_parts(ROWS, FEATURES), FEATURES))
+    assert list(table) == ROWS == list(in_memory(chunk_rows(ROWS, FEATURES), FEATURES))
     assert record["seen"] == len(ROWS)
     assert table.features == FEATURES and [file["filename"] for file in table.cache_files] == [str(path)]
     assert list(in_memory([], FEATURES)) == [] and in_memory([], FEATURES).features == FEATURES
@@ -62,17 +62,17 @@ def test_what_is_not_whole_is_not_there_or_refused(tmp_path: Path) -> None:
 
     with pytest.raises(DataError):
         write_table(path, fails)
-    assert not record_of(path).exists(), "without its record the table is not there"
+    assert not record_path(path).exists(), "without its record the table is not there"
     write_table(path, written({}))
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-8])
+    full = path.read_bytes()
+    path.write_bytes(full[:-8])
     with pytest.raises(StoreError, match=r"is not what was written; delete .*train-0\.arrow and train-0\.json"):
         open_table(path)
-    path.write_bytes(whole[:-40] + bytes([whole[-40] ^ 1]) + whole[-39:])
+    path.write_bytes(full[:-40] + bytes([full[-40] ^ 1]) + full[-39:])
     assert len(open_table(path)[0]) == len(ROWS), "a byte is not looked at by every process"
     with pytest.raises(StoreError, match="is not what was written"):
         open_table(path, check=True)
-    record_of(path).write_text("{")
+    record_path(path).write_text("{")
     with pytest.raises(StoreError, match="is damaged"):
         open_table(path)
 
@@ -98,7 +98,7 @@ def two_turns(tokenizer: Any) -> ExampleSet:
         {"messages": d["prompt"] + d["completion"] + a["prompt"] + a["completion"]},
     ]
     stops = [tokenizer.eos_token_id]
-    return build_examples(Dataset.from_list(rows), tokenizer, stops=stops, max_length=None, on_bad_rows="skip")
+    return build_examples(Dataset.from_list(rows), tokenizer, stops=stops, max_length=None, on_invalid_example="skip")
 
 
 def preferences(tokenizer: Any) -> ExampleSet:
@@ -114,8 +114,8 @@ def merging(tokenizer: Any) -> ExampleSet:
 @pytest.mark.parametrize("make", [two_turns, preferences, merging])
 def test_examples_come_back_as_they_were(make: Any, tokenizer: Any, tmp_path: Path) -> None:
     examples, path = make(tokenizer), tmp_path / "train-0.arrow"
-    keep_examples(examples, path)
-    opened = open_examples(path, type(examples), check=True)
+    save_examples(examples, path)
+    opened = load_saved_examples(path, type(examples), check=True)
     assert list(opened) == list(examples) and opened.fingerprint() == examples.fingerprint()
     for entry in fields(examples):
         if entry.name != "table":
@@ -132,8 +132,8 @@ def test_the_fingerprint_is_that_of_earlier_versions(make: Any, tokenizer: Any) 
     digest = hashlib.blake2b(digest_size=16)
     for example in examples:
         more = as_columns(example)
-        parts = [example.id, example.prompt, example.reference, example.trailer]
-        parts += [value for value in (more["trained"], more["asked"]) if value]
+        parts = [example.id, example.prompt, example.completion_ids, example.template_suffix_ids]
+        parts += [value for value in (more["loss_mask"], more["generation_prompt_ids"]) if value]
         digest.update(json.dumps(parts).encode())
     if isinstance(examples, PreferenceSet):
         digest = hashlib.blake2b(digest.hexdigest().encode(), digest_size=16)

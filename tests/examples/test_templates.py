@@ -19,12 +19,12 @@ from templates import CONVERSATIONS, NAMES, assistant, byte_tokenizer, stop_name
 from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
 from gapbridge import ConfigError, DataError, build_examples
-from gapbridge.decoding import Draft
-from gapbridge.examples.example import Example, turns_of
-from gapbridge.examples.template import ChatTemplate
-from gapbridge.examples.tokens import control_tokens, fixed_positions
+from gapbridge.data.chat_template import ChatTemplate
+from gapbridge.data.example import Example, split_turns
+from gapbridge.data.special_tokens import never_sampled_mask, special_token_ids
+from gapbridge.decoding import Completion
 from gapbridge.methods.bash.rows import bash_row
-from gapbridge.methods.rac.rows import correction_layout, draft_in_context, rac_row
+from gapbridge.methods.rac.rows import correction_layout, draft_as_context_ids, rac_row
 
 
 DAY = "2024-07-01"
@@ -68,7 +68,7 @@ def outcome(name: str, case: str) -> tuple[str, Example | None]:
 
 def text_of(name: str, example: Example) -> str:
     tokenizer, _ = tokenizer_of(name)
-    return str(tokenizer.decode(example.prompt + example.reference + example.trailer))
+    return str(tokenizer.decode(example.prompt + example.completion_ids + example.template_suffix_ids))
 
 
 def taken(name: str) -> Iterator[tuple[str, Example, ChatTemplate, list[int]]]:
@@ -90,8 +90,8 @@ def correction_outcome(name: str) -> str:
         return str(error)
     template = sources(name)[0]
     turns = [user("a"), assistant("b"), user("Again?")]
-    kept, whole = template.text(turns[:2]).rsplit("b", 1)[0], template.text(turns, ask=True)
-    return "yes" if whole.startswith(kept) and whole.endswith(tokenizer.decode(cue)) else "variant"
+    remaining, full = template.text(turns[:2]).rsplit("b", 1)[0], template.text(turns, ask=True)
+    return "yes" if full.startswith(remaining) and full.endswith(tokenizer.decode(cue)) else "variant"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -101,7 +101,7 @@ def test_rows_are_what_the_template_renders(name: str) -> None:
         messages, tools = CONVERSATIONS[case]["messages"], CONVERSATIONS[case].get("tools")
         row = example.reference_row()
         assert example.prompt == used.ids(messages[: answers[0]], ask=True, tools=tools), f"{case}: as it is asked"
-        assert example.asked == example.prompt and example.reference[-1] in stops, case
+        assert example.generation_prompt_ids == example.prompt and example.completion_ids[-1] in stops, case
         trained = tokenizer.decode([label for label in row["labels"] if label != -100])
         for message in messages:
             words = message["content"].split("</think>")[-1].strip()
@@ -157,26 +157,26 @@ def test_each_turn_is_asked_as_the_template_asks(name: str) -> None:
     tokenizer, stops = tokenizer_of(name)
     for case, example, used, answers in taken(name):
         messages, tools = CONVERSATIONS[case]["messages"], CONVERSATIONS[case].get("tools")
-        turns = turns_of(example, stops)
+        turns = split_turns(example, stops)
         assert len(turns) == len(answers), case
         for turn, answer in zip(turns, answers):
             prompt = used.text(messages[:answer], ask=True, tools=tools)
             # After a tool's answer DiffusionGemma asks with nothing, but its marks leave out the header that follows.
             assert tokenizer.decode(turn.prompt) in (prompt, f"{prompt}<|turn>model\n"), case
-            assert all(turn.trained) and turn.asked == turn.prompt, case
+            assert all(turn.loss_mask) and turn.generation_prompt_ids == turn.prompt, case
             assert text_of(name, example).startswith(text_of(name, turn)), case
-        last = built(name, case, assistant_turns="last")
+        last = built(name, case, train_on_assistant_turns="last")
         asked = [template.ids(messages[:-1], ask=True, tools=tools) for template in sources(name)]
-        assert last.asked in asked and all(last.trained), f"{case}: an evaluation asks the last turn"
+        assert last.generation_prompt_ids in asked and all(last.loss_mask), f"{case}: an evaluation asks the last turn"
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_bash_mixes_words_of_answers_only(name: str) -> None:
     tokenizer, _ = tokenizer_of(name)
-    control = set(control_tokens(tokenizer))
+    control = set(special_token_ids(tokenizer))
     for case, example, *_ in taken(name):
-        x, y, rest = example.prompt, example.reference, (example.trailer, example.trained)
-        fixed = fixed_positions(y, example.trained, control)
+        x, y, rest = example.prompt, example.completion_ids, (example.template_suffix_ids, example.loss_mask)
+        fixed = never_sampled_mask(y, example.loss_mask, control)
         row, plain = bash_row(x, [t if keep else 0 for t, keep in zip(y, fixed)], y, *rest), example.reference_row()
         assert row["labels"] == plain["labels"] and len(row["input_ids"]) == len(plain["input_ids"]), case
         for mixed, token, label in zip(row["input_ids"], plain["input_ids"], plain["labels"]):
@@ -193,9 +193,9 @@ def test_rac_rows_are_what_the_template_renders(name: str) -> None:
     close, cue = correction_layout(tokenizer, "Again?", stops, conversational=True, date=DAY)
     turns = [user("Ask one."), assistant("First."), user("Again?"), assistant("First.")]
     expected = [template.text(turns) for template in sources(name)]
-    for draft in (Draft(example.reference, True), Draft(example.reference[:-1], False)):
-        own = draft_in_context(draft, conversational=True, eos_token_id=close)
-        row = rac_row(example.asked, own, cue, example.reference, example.trailer)
+    for completion in (Completion(example.completion_ids, True), Completion(example.completion_ids[:-1], False)):
+        own = draft_as_context_ids(completion, conversational=True, eos_token_id=close)
+        row = rac_row(example.generation_prompt_ids, own, cue, example.completion_ids, example.template_suffix_ids)
         assert tokenizer.decode(row["input_ids"]) in expected, "finished, or cut at the cap and closed"
 
 

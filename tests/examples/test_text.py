@@ -11,8 +11,8 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from gapbridge import build_examples
-from gapbridge.examples.preferences import build_preferences
-from gapbridge.examples.template import ChatTemplate
+from gapbridge.data.chat_template import ChatTemplate
+from gapbridge.data.preferences import build_preferences
 from gapbridge.methods.rac.correct import correct
 
 
@@ -46,8 +46,8 @@ def test_a_prompt_is_asked_as_it_is_trained_and_is_not_finished(kind: str) -> No
     for prompt in ("What is 1+1?\n", f"{first}What is 1+1?\n"):
         (example,) = rows_of(tokenizer, prompt, "It is 2.")
         assert tokenizer.decode(example.prompt) == f"{first}What is 1+1?\n", "the tokenizer's BOS stands there once"
-        assert tokenizer.decode(example.reference) == f"It is 2.{EOS}" and not example.trailer
-        assert example.asked == example.prompt == ChatTemplate(tokenizer).prompt_ids(prompt)
+        assert tokenizer.decode(example.completion_ids) == f"It is 2.{EOS}" and not example.template_suffix_ids
+        assert example.generation_prompt_ids == example.prompt == ChatTemplate(tokenizer).prompt_ids(prompt)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -61,7 +61,7 @@ def test_an_answer_ends_with_one_eos(kind: str, tail: str) -> None:
 
 def test_white_space_before_an_eos_is_the_answers(tokenizer: Any) -> None:
     (example,) = rows_of(tokenizer, "Ask.\n", f"It is 2.\n{EOS}\n")
-    assert tokenizer.decode(example.reference) == f"It is 2.\n{EOS}"
+    assert tokenizer.decode(example.completion_ids) == f"It is 2.\n{EOS}"
 
 
 def test_preferences_and_corrections_ask_the_same(tokenizer: Any) -> None:
@@ -84,4 +84,4 @@ def test_a_tokenizer_that_knows_no_probe_is_taken_as_it_is() -> None:
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="|")
     (example,) = rows_of(tokenizer, "x y", " y x ")
-    assert example.prompt == [0, 1] and example.reference == [1, 0, 2]
+    assert example.prompt == [0, 1] and example.completion_ids == [1, 0, 2]

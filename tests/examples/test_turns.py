@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from trl import SFTConfig, SFTTrainer
 
 from gapbridge import ConfigError, DataError, build_examples
-from gapbridge.examples.example import Example, ExampleSet, turns_of
-from gapbridge.examples.template import ChatTemplate, on_date
-from gapbridge.examples.tokens import Fillers, answer_end
+from gapbridge.data.chat_template import ChatTemplate, on_date
+from gapbridge.data.example import Example, ExampleSet, split_turns
+from gapbridge.data.special_tokens import UndecodableTokens, completion_end
 from gapbridge.methods.rac.rows import correction_layout
 
 
@@ -60,25 +60,25 @@ def test_every_assistant_turn_is_trained_as_in_trl(tokenizer: Any, tmp_path: Pat
 def test_turns_are_examples_of_their_own(tokenizer: Any) -> None:
     stops = [tokenizer.eos_token_id]
     examples = build([{"id": "a", **ROWS[0]}, {"id": "b", **ROWS[2]}], tokenizer)
-    turns = list(examples.by_turn(stops))
+    turns = list(examples.split_turns(stops))
     assert [turn.id for turn in turns] == ["a#1", "a#2", "a#3", "b"]
-    assert [tokenizer.decode(turn.reference) for turn in turns[:3]] == [
+    assert [tokenizer.decode(turn.completion_ids) for turn in turns[:3]] == [
         "It is 2.<|end|>", "It is 4.<|end|>", "6<|end|>"
     ]  # fmt: skip
     for turn, end in zip(turns, (1, 3, 5, 1)):
         asked = tokenizer.apply_chat_template(TURNS[:end], add_generation_prompt=True, return_dict=True)["input_ids"]
-        assert turn.prompt == turn.asked == asked and all(turn.trained)
+        assert turn.prompt == turn.generation_prompt_ids == asked and all(turn.loss_mask)
     single = build(ROWS[2:], tokenizer)
-    assert single.by_turn(stops) is single
+    assert single.split_turns(stops) is single
     with pytest.raises(DataError, match="a turn"):
-        build([{"id": "a", **ROWS[0]}, {"id": "a#2", **ROWS[2]}], tokenizer).by_turn(stops)
+        build([{"id": "a", **ROWS[0]}, {"id": "a#2", **ROWS[2]}], tokenizer).split_turns(stops)
 
 
 def test_the_fingerprint_tells_what_is_trained(tokenizer: Any) -> None:
     (row,) = build(ROWS[:1], tokenizer)
-    whole = ExampleSet(Dataset.from_list([vars(row)]), [], "", 0, 0, True)
-    all_trained = ExampleSet(Dataset.from_list([{**vars(row), "trained": None}]), [], "", 0, 0, True)
-    assert whole.fingerprint() == build(ROWS[:1], tokenizer).fingerprint() != all_trained.fingerprint()
+    full = ExampleSet(Dataset.from_list([vars(row)]), [], "", 0, 0, True)
+    all_trained = ExampleSet(Dataset.from_list([{**vars(row), "loss_mask": None}]), [], "", 0, 0, True)
+    assert full.fingerprint() == build(ROWS[:1], tokenizer).fingerprint() != all_trained.fingerprint()
 
 
 def test_the_embedded_data_keep_their_fingerprint(tokenizer: Any) -> None:
@@ -89,21 +89,21 @@ def test_the_embedded_data_keep_their_fingerprint(tokenizer: Any) -> None:
 
 
 def test_long_conversations_are_cut_with_their_flags(tokenizer: Any) -> None:
-    (whole,) = build(ROWS[:1], tokenizer)
-    room = len(whole.prompt) + 20
-    (cut,) = build(ROWS[:1], tokenizer, max_length=room, truncate_long_rows=True)
-    assert len(cut.prompt) + len(cut.reference) == room and cut.trained == whole.trained[:20]
-    with pytest.raises(DataError, match="row 0 .*over-length.*\n.*truncate_long_rows: true.*on_bad_rows: skip"):
+    (full,) = build(ROWS[:1], tokenizer)
+    room = len(full.prompt) + 20
+    (cut,) = build(ROWS[:1], tokenizer, max_length=room, truncate_overlong=True)
+    assert len(cut.prompt) + len(cut.completion_ids) == room and cut.loss_mask == full.loss_mask[:20]
+    with pytest.raises(DataError, match="row 0 .*over-length.*\n.*truncate_overlong: true.*on_invalid_example: skip"):
         build(ROWS[:1], tokenizer, max_length=room)
 
 
 def test_a_conversation_must_not_start_with_an_answer(tokenizer: Any) -> None:
     rows = [{"messages": [assistant("Hello."), *TURNS]}]
-    with pytest.raises(DataError, match="starts with an assistant turn.*assistant_turns: last"):
+    with pytest.raises(DataError, match="starts with an assistant turn.*train_on_assistant_turns: last"):
         build(rows, tokenizer)
-    assert len(build(rows, tokenizer, assistant_turns="last")) == 1
-    with pytest.raises(ConfigError, match="assistant_turns is 'first'"):
-        build(rows, tokenizer, assistant_turns="first")
+    assert len(build(rows, tokenizer, train_on_assistant_turns="last")) == 1
+    with pytest.raises(ConfigError, match="train_on_assistant_turns is 'first'"):
+        build(rows, tokenizer, train_on_assistant_turns="first")
 
 
 def test_system_text_that_leaves_an_answered_conversation_is_refused() -> None:
@@ -116,9 +116,9 @@ def test_system_text_that_leaves_an_answered_conversation_is_refused() -> None:
 def test_a_template_without_marks_is_cut_by_its_prompts() -> None:
     tokenizer = byte_tokenizer(CHATML, ["<|im_end|>"])
     (example,) = build([{"messages": TURNS}], tokenizer, max_length=None)
-    trained = [token for token, loss in zip(example.reference, example.trained) if loss]
+    trained = [token for token, loss in zip(example.completion_ids, example.loss_mask) if loss]
     assert tokenizer.decode(trained) == "It is 2.<|im_end|>\nIt is 4.<|im_end|>\n6<|im_end|>"
-    assert tokenizer.decode(example.trailer) == "\n"
+    assert tokenizer.decode(example.template_suffix_ids) == "\n"
 
 
 def test_tokens_across_the_border_of_a_chat_are_taken_apart() -> None:
@@ -129,23 +129,23 @@ def test_tokens_across_the_border_of_a_chat_are_taken_apart() -> None:
         examples = build(rows, tokenizer)
         (example,) = examples
         row = example.reference_row()
-        whole = tokenizer.apply_chat_template(rows[0]["messages"], return_dict=True)["input_ids"]
-        assert len(row["input_ids"]) == len(whole) + len(ends) and tokenizer.decode(row["input_ids"]) == (
-            tokenizer.decode(whole)
+        full = tokenizer.apply_chat_template(rows[0]["messages"], return_dict=True)["input_ids"]
+        assert len(row["input_ids"]) == len(full) + len(ends) and tokenizer.decode(row["input_ids"]) == (
+            tokenizer.decode(full)
         )
-        assert examples.cut_prompts == 0
-        for turn, end in zip(turns_of(example, [tokenizer.eos_token_id]), ends):
+        assert examples.num_boundary_merges == 0
+        for turn, end in zip(split_turns(example, [tokenizer.eos_token_id]), ends):
             prompt = tokenizer.apply_chat_template(turns[:end], add_generation_prompt=True, tokenize=False)
-            assert tokenizer.decode(turn.prompt) == prompt and tokenizer.decode(turn.reference).startswith("\n")
+            assert tokenizer.decode(turn.prompt) == prompt and tokenizer.decode(turn.completion_ids).startswith("\n")
 
 
 def test_tokens_across_the_border_of_a_text_are_asked_for_whole(tokenizer: Any) -> None:
     examples = build([{"prompt": "a ston", "completion": "es more"}], tokenizer)
     (example,) = examples
-    assert examples.cut_prompts == 1 and example.asked == tokenizer("a ston")["input_ids"]
-    assert example.prompt == example.asked[: len(example.prompt)] != example.asked
-    (whole,) = build([{"prompt": "a stone\n", "completion": "b"}], tokenizer)
-    assert whole.asked == whole.prompt
+    assert examples.num_boundary_merges == 1 and example.generation_prompt_ids == tokenizer("a ston")["input_ids"]
+    assert example.prompt == example.generation_prompt_ids[: len(example.prompt)] != example.generation_prompt_ids
+    (full,) = build([{"prompt": "a stone\n", "completion": "b"}], tokenizer)
+    assert full.generation_prompt_ids == full.prompt
 
 
 def test_pieces_that_cannot_be_tokenised_apart_keep_the_row_whole() -> None:
@@ -157,19 +157,19 @@ def test_pieces_that_cannot_be_tokenised_apart_keep_the_row_whole() -> None:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="|")
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}{{ ' ' if add_generation_prompt }}"
     (example,) = build([{"messages": [user("a"), assistant(" b|")]}], tokenizer)
-    assert tokenizer.convert_ids_to_tokens(example.reference) == ["▁b", "|"]
+    assert tokenizer.convert_ids_to_tokens(example.completion_ids) == ["▁b", "|"]
     assert tokenizer.convert_ids_to_tokens(example.prompt) == ["▁", "a"]
-    assert tokenizer.convert_ids_to_tokens(example.asked) == ["▁", "a", "▁"]
+    assert tokenizer.convert_ids_to_tokens(example.generation_prompt_ids) == ["▁", "a", "▁"]
 
 
 def test_an_answer_ends_at_the_first_stop_token_after_its_words() -> None:
     tokenizer, stops = tokenizer_of("phi3")
     (example,) = build([{"messages": TURNS[:2]}], tokenizer, stops)
-    assert tokenizer.decode(example.reference) == "It is 2.<|end|>"
-    assert tokenizer.decode(example.trailer) == "\n<|endoftext|>"
-    fillers = Fillers(tokenizer, stops)
-    assert answer_end([*stops, 70, 198], stops, fillers) == 0, "a stop token before the last word ends nothing"
-    assert answer_end([70, 198, stops[1], stops[0]], stops, fillers) == 3
+    assert tokenizer.decode(example.completion_ids) == "It is 2.<|end|>"
+    assert tokenizer.decode(example.template_suffix_ids) == "\n<|endoftext|>"
+    fillers = UndecodableTokens(tokenizer, stops)
+    assert completion_end([*stops, 70, 198], stops, fillers) == 0, "a stop token before the last word ends nothing"
+    assert completion_end([70, 198, stops[1], stops[0]], stops, fillers) == 3
 
 
 @pytest.mark.parametrize(("name", "closing"), [("gemma", "<end_of_turn>"), ("gptoss", "<|end|>"), ("phi3", "<|end|>")])
@@ -214,5 +214,5 @@ def test_dates_that_cannot_be_kept_are_refused() -> None:
 
 def test_an_example_is_trained_whole_and_asked_its_prompt_by_default() -> None:
     example = Example("a", [1], [2, 3], [4])
-    assert example.trained == [True, True] and example.asked == [1]
+    assert example.loss_mask == [True, True] and example.generation_prompt_ids == [1]
     assert example.reference_row() == {"input_ids": [1, 2, 3, 4], "labels": [-100, 2, 3, 4]}

@@ -20,7 +20,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from gapbridge.examples.example import EXAMPLE_FEATURES, ExampleSet
+from gapbridge.data.example import EXAMPLE_FEATURES, ExampleSet
 
 
 VOCAB, EOS = 16, 15
@@ -39,11 +39,11 @@ def examples_of(prompt: Sequence[int], reference: Sequence[int], count: int) -> 
     rows: dict[str, Any] = {
         "id": [f"e{i}" for i in range(count)],
         "prompt": [list(prompt)] * count,
-        "reference": [list(reference)] * count,
-        "trailer": [[]] * count,
-        "trained": [None] * count,
-        "asked": [None] * count,
-        "arguments": [None] * count,
+        "completion_ids": [list(reference)] * count,
+        "template_suffix_ids": [[]] * count,
+        "loss_mask": [None] * count,
+        "generation_prompt_ids": [None] * count,
+        "template_kwargs_json": [None] * count,
         "has_prompt": [None] * count,
     }
     return ExampleSet(Dataset.from_dict(rows, EXAMPLE_FEATURES), [], "test", 0, 0, False, (EOS,))
@@ -65,13 +65,13 @@ def by_last_token(logits: torch.Tensor) -> PreTrainedModel:
     return model
 
 
-def counting(slips: torch.Tensor | None = None) -> PreTrainedModel:
+def counting(forced_errors: torch.Tensor | None = None) -> PreTrainedModel:
     """Goes on counting from whatever stands last: 1 2 … 7 <eos>, and 8 … 14 in a circle.
 
     Args:
-        slips: `[VOCAB]`, the logits of the other tokens.
+        forced_errors: `[VOCAB]`, the logits of the other tokens.
     """
-    logits = torch.zeros(VOCAB, VOCAB) if slips is None else slips.expand(VOCAB, VOCAB).clone()
+    logits = torch.zeros(VOCAB, VOCAB) if forced_errors is None else forced_errors.expand(VOCAB, VOCAB).clone()
     for token in range(VOCAB):
         following = EOS if token == 7 else 8 if token >= 14 else token + 1
         logits[token, following] = SHARP

@@ -25,9 +25,10 @@ RECIPE = "recipes/tiny/sft/config_full.yaml"
 
 def _options(output_dir: Path, **changes: Any) -> Namespace:
     options = {
-        "model": [str(BASE)], "config": RECIPE, "limit": 5, "output_dir": output_dir, "seed": 0, "batch_size": 64,
+        "model": [str(BASE)], "config": RECIPE, "max_examples": 5, "output_dir": output_dir, "seed": 0,
+        "batch_size": 64,
         "prefix_lengths": [2, 4], "max_completion_length": 30, "temperature": 1.0,
-        "slips": [0.1, 0.2], "slips_from": None, "vllm_server_base_url": None,
+        "error_positions": [0.1, 0.2], "error_source": None, "vllm_server_base_url": None,
     }  # fmt: skip
     return Namespace(**{**options, **changes})
 
@@ -41,13 +42,17 @@ def test_a_model_and_its_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert gap["recovery"]["k"] == [0, 2, 4] and gap["recovery"]["delta"][0]["mean"] == 0
     assert gap["excess_error"]["length"][:2] == [2, 4] and "NaN" not in path.read_text()
     assert {**twin, "model": str(BASE)} == gap
-    slips = gap["slips"]
-    assert slips["places"] == [0.1, 0.2] and slips["examples"] == [5, 5] and slips["source"] == str(BASE)
-    assert 0 < slips["tokens_recovered"]["mean"]["mean"] < slips["edit_recovered"]["mean"]["mean"] < 1
-    assert [row["measure"] for row in record["slip_differences"]] == [
+    forced_errors = gap["forced_errors"]
+    assert (
+        forced_errors["places"] == [0.1, 0.2]
+        and forced_errors["examples"] == [5, 5]
+        and forced_errors["source"] == str(BASE)
+    )
+    assert 0 < forced_errors["tokens_recovered"]["mean"]["mean"] < forced_errors["edit_recovered"]["mean"]["mean"] < 1
+    assert [row["measure"] for row in record["recovery_differences"]] == [
         "tokens_recovered", "edit_recovered", "final_right", "steps_right",
     ]  # fmt: skip
-    assert {row["difference"]["mean"] for row in record["slip_differences"]} == {0.0}
+    assert {row["difference"]["mean"] for row in record["recovery_differences"]} == {0.0}
     difference = record["differences"][0]
     assert difference["examples"] == 5 and set(difference["difference"].values()) == {0.0}
     by_example = gap["recovery"]["by_example"]
@@ -59,7 +64,7 @@ def test_a_model_and_its_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     heads = ["Δ, mean over k ≥ 1 (nats/token)", "after forced error: token recovery (pp)"]
     assert all(any(row.startswith(head) for row in pairs) for head in heads)
     assert any(row.startswith("final accuracy | first error at step 1 (%)") for row in rows)
-    assert f"truncated completions (%) base {100 * gap['capped'] / 5:.4g} – 5" in rows
+    assert f"truncated completions (%) base {100 * gap['truncated'] / 5:.4g} – 5" in rows
     assert "5 held-out examples" in said
     assert all(len(line) <= WIDTH for line in said.splitlines() if not line.startswith("measures: "))
     assert path.with_name("gap.png").read_bytes().startswith(b"\x89PNG")
@@ -77,21 +82,23 @@ def test_slips_of_another_model_or_of_each(tmp_path: Path, make_base: Callable[[
     changed.save_pretrained(other)
     tokenizer.save_pretrained(other)
     found = {}
-    for source in (None, "each", str(other)):
+    for source in (None, "self", str(other)):
         place = tmp_path / str(source and Path(source).name)
-        options = _options(place, model=[str(BASE), str(other)], limit=2, prefix_lengths=[2], slips=[0.2])
-        path = run_gap(Namespace(**{**vars(options), "slips_from": source}), ["--use_cpu", "true"])
-        found[source] = [gap["slips"] for gap in json.loads(path.read_text())["models"]]
-    assert [[slips["source"] for slips in gaps] for gaps in found.values()] == [
+        options = _options(
+            place, model=[str(BASE), str(other)], max_examples=2, prefix_lengths=[2], error_positions=[0.2]
+        )
+        path = run_gap(Namespace(**{**vars(options), "error_source": source}), ["--use_cpu", "true"])
+        found[source] = [gap["forced_errors"] for gap in json.loads(path.read_text())["models"]]
+    assert [[forced_errors["source"] for forced_errors in gaps] for gaps in found.values()] == [
         [str(BASE)] * 2, [str(BASE), str(other)], [str(other)] * 2,
     ]  # fmt: skip
-    assert found["each"] == [found[None][0], found[str(other)][1]]
+    assert found["self"] == [found[None][0], found[str(other)][1]]
 
 
 def test_slips_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = run_gap(_options(tmp_path, limit=2, prefix_lengths=[2], slips=[]), ["--use_cpu", "true"])
+    path = run_gap(_options(tmp_path, max_examples=2, prefix_lengths=[2], error_positions=[]), ["--use_cpu", "true"])
     record = json.loads(path.read_text())
-    assert record["models"][0]["slips"] is None and record["slip_differences"] == []
+    assert record["models"][0]["forced_errors"] is None and record["recovery_differences"] == []
     assert "after forced error" not in capsys.readouterr().out
 
 
@@ -104,7 +111,7 @@ def _gap(*, oracle: bool) -> dict[str, Any]:
     return {
         "model": "runs/with" if oracle else "runs/without",
         "examples": 60,
-        "capped": 3,
+        "truncated": 3,
         "recovery": {"k": ks, "delta": [_interval(k / 100) for k in ks], "mean": _interval(0.2)},
         "decisions": {
             "start": [0, 8], "end": [8, 16], "teacher_forced": [_interval(0.9)] * 2,
@@ -113,7 +120,8 @@ def _gap(*, oracle: bool) -> dict[str, Any]:
         "excess_error": {"length": [1, 2, 4, 96, 102], "excess": [_interval(300)] * 5} if oracle else None,
         "wrong_steps": {"steps": [1, 2], "hazard": [_interval(0.2)] * 2, "all_right": 20} if oracle else None,
         "final_answers": {
-            "steps": [1], "drafts": [40], "right": [_interval(0.1)], "whole_drafts": 20, "whole_right": _interval(0.8),
+            "steps": [1], "completions": [40], "right": [_interval(0.1)], "num_all_steps_correct": 20,
+            "right_if_all_steps_correct": _interval(0.8),
         } if oracle else None,
     }  # fmt: skip
 
@@ -122,16 +130,16 @@ def _slips(*, graded: bool) -> dict[str, Any]:
     score = {"at": [_interval(0.5), None], "mean": _interval(0.5)}
     return {
         "places": [0.25, 0.75], "tokens_recovered": score, "edit_recovered": score,
-        "final_right": score if graded else None, "steps_right": None, "answers": 80, "capped": 2,
+        "final_right": score if graded else None, "steps_right": None, "answers": 80, "truncated": 2,
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("graded", [True, False])
 def test_slips_in_picture_and_table(graded: bool) -> None:
     settings = {"config": RECIPE, "temperature": 1.0, "max_completion_length": 128}
-    models = [{**_gap(oracle=True), "model": name, "slips": _slips(graded=graded)} for name in ("a", "b")]
+    models = [{**_gap(oracle=True), "model": name, "forced_errors": _slips(graded=graded)} for name in ("a", "b")]
     row = {"measure": "tokens_recovered", "first": "a", "second": "b", "difference": _interval(0.02)}
-    record = {"settings": settings, "models": models, "differences": [], "slip_differences": [row]}
+    record = {"settings": settings, "models": models, "differences": [], "recovery_differences": [row]}
     figure = draw_gaps({gap["model"]: gap for gap in models}, caption(record))
     last = [axis.get_title() for axis in figure.axes[4:]]
     second = "final answer" if graded else "recovery by edit distance"
@@ -177,11 +185,11 @@ def test_the_picture_says_what_it_shows(oracle: bool) -> None:
         ({"model": []}, "give a model"),
         ({"config": None}, "name the recipe"),
         ({"prefix_lengths": [0]}, "--prefix_lengths"),
-        ({"limit": -1}, "--limit is -1"),
+        ({"max_examples": -1}, "--max_examples is -1"),
         ({"model": ["a", "a"]}, "given twice"),
-        ({"slips": [0.5, 1.0]}, "--slips is [0.5, 1.0]"),
-        ({"slips": [0.5, 0.5]}, "given twice in --slips"),
-        ({"slips": [], "slips_from": "a"}, "--slips_from needs places"),
+        ({"error_positions": [0.5, 1.0]}, "--error_positions is [0.5, 1.0]"),
+        ({"error_positions": [0.5, 0.5]}, "given twice in --error_positions"),
+        ({"error_positions": [], "error_source": "a"}, "--error_source needs places"),
     ],
 )
 def test_wrong_options_are_named(change: dict[str, Any], message: str, tmp_path: Path) -> None:

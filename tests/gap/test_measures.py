@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from gapbridge.gap.measures import (
+from gapbridge.gap.gap_metrics import (
     decision_accuracy,
     excess_error,
     recovery_context,
@@ -17,8 +17,8 @@ from gapbridge.gap.measures import (
     recovery_losses,
     recovery_rows,
 )
-from gapbridge.gap.oracle import final_answers, first_wrong_step, oracle_tokens, steps_of, wrong_steps
-from gapbridge.gap.scoring import Scores, score
+from gapbridge.gap.logprobs import Scores, score
+from gapbridge.tasks.step_oracle import final_answers, first_wrong_step, oracle_tokens, solution_steps, wrong_steps
 from gapbridge.tasks.word_problems import problems
 
 
@@ -103,15 +103,15 @@ def test_excess_error_is_a_ratio_of_means() -> None:
 
 
 def test_first_wrong_steps() -> None:
-    steps = steps_of("Ben: 4+3=<<4+3=7>>7\nAna: 7*2=<<7*2=14>>14\n#### 14")
+    steps = solution_steps("Ben: 4+3=<<4+3=7>>7\nAna: 7*2=<<7*2=14>>14\n#### 14")
     assert steps == ["4+3=<<4+3=7>>7", "7*2=<<7*2=14>>14", "#### 14"]
     assert first_wrong_step("Eve: 4+3=<<4+3=7>>7\nAna: 7*2=<<7*2=14>>14\n#### 14", steps) is None
     assert first_wrong_step("Ben: 4+3=<<4+3=8>>8\nAna: 7*2=<<7*2=14>>14\n#### 14", steps) == 1
     assert first_wrong_step("Ben: 4+3=<<4+3=7>>7\nAna: 7*2=<<7*2=14>>14\n#### 15", steps) == 3
     assert first_wrong_step("", steps) == 1
-    assert steps_of("She has 3 + 4 = <<3+4=7>>7\n#### 7") is None and steps_of("") is None
+    assert solution_steps("She has 3 + 4 = <<3+4=7>>7\n#### 7") is None and solution_steps("") is None
     for problem in problems("test", count=50, steps=(1, 3, 6)):
-        known = steps_of(problem.answer)
+        known = solution_steps(problem.answer)
         assert known is not None and len(known) == len(problem.steps) + 1
     result = wrong_steps([1, 1, 2, None], [3, 3, 3, 3])
     assert (result.first_wrong, result.all_right) == ([2, 1, 0], 1)
@@ -122,10 +122,14 @@ def test_results_by_the_first_wrong_step() -> None:
     #      wrong in step 1, right in the end; wrong in step 1; all right; only the result wrong; wrong in step 3 of 3
     first, counts = [1, 1, None, 4, 3], [4, 4, 4, 4, 4]
     result = final_answers(first, counts, [True, False, True, False, False])
-    assert (result.steps, result.drafts) == ([1, 3], [2, 1])
+    assert (result.steps, result.completions) == ([1, 3], [2, 1])
     assert [share.mean for share in result.right] == [0.5, 0.0]
-    assert result.whole_drafts == 2 and result.whole_right is not None and result.whole_right.mean == 0.5
-    assert final_answers([1], [4], [True]).whole_right is None
+    assert (
+        result.num_all_steps_correct == 2
+        and result.right_if_all_steps_correct is not None
+        and result.right_if_all_steps_correct.mean == 0.5
+    )
+    assert final_answers([1], [4], [True]).right_if_all_steps_correct is None
 
 
 def test_intervals_of_the_curve_cover_the_truth() -> None:

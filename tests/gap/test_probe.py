@@ -11,12 +11,12 @@ import torch
 from helpers import recipe, write_rows
 
 from gapbridge import cli
-from gapbridge.gap.advice import Findings, advice
-from gapbridge.gap.probe import answers_first
+from gapbridge.gap.method_advice import ProbeResult, advice
+from gapbridge.gap.starting_model_check import answers_first
 from gapbridge.tasks.word_problems import problems
 
 
-USUAL = Findings(replaced=0.02, recovered=0.4, right=0.7, token_f1=0.9, capped=0.0, answer_first=False)
+USUAL = ProbeResult(replaced=0.02, recovered=0.4, right=0.7, token_f1=0.9, truncated=0.0, answer_first=False)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ USUAL = Findings(replaced=0.02, recovered=0.4, right=0.7, token_f1=0.9, capped=0
         ({"recovered": 0.04}, ["Expect little of BASH", "4 %"]),
         ({"recovered": None}, ["No advice", "too short"]),
         ({"token_f1": 0.2, "answer_first": True, "right": 0.0}, ["Train with SFT first", "token F1 20 %"]),
-        ({"capped": 0.6, "token_f1": 0.2}, ["Train with SFT first: 60 % of the drafts do not end"]),
+        ({"truncated": 0.6, "token_f1": 0.2}, ["Train with SFT first: 60 % of the drafts do not end"]),
     ],
 )
 def test_advice(changes: dict[str, float | None], words: list[str]) -> None:
@@ -50,18 +50,18 @@ def test_where_the_answer_stands() -> None:
 
 
 def _previewed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    cli.main(["preview", *arguments, "--rows", "1"])
+    cli.main(["preview", *arguments, "--num_rows", "1"])
     return capsys.readouterr().out
 
 
 def test_a_recipe_that_mixes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path.name for path in tmp_path.iterdir()}
-    said = _previewed(capsys, *recipe(tmp_path, mixture_coefficient=1.0), "--probe", "4")
+    said = _previewed(capsys, *recipe(tmp_path, mixture_coefficient=1.0), "--num_probe_examples", "4")
     assert said.count("\nid ") == 1 and "of the first 4 training examples" in said
-    assert "of the answer tokens sampled, " in said and "behind a forced slip" in said
+    assert "of the answer tokens sampled, " in said and "behind a forced error" in said
     assert "greedy: final answer right" in said and "\nadvice: " in said
     assert {path.name for path in tmp_path.iterdir()} - before == {"recipe.yaml", "train.jsonl"}, "nothing is written"
-    said = _previewed(capsys, *recipe(tmp_path, mixture_coefficient=0.0), "--probe", "4")
+    said = _previewed(capsys, *recipe(tmp_path, mixture_coefficient=0.0), "--num_probe_examples", "4")
     assert "advice: BASH would change almost nothing here: 0 % of the tokens are replaced" in said
 
 
@@ -72,7 +72,7 @@ def test_a_recipe_that_draws_nothing_with_the_answer_first(tmp_path: Path, capsy
         row["completion"][0]["content"] = "\n".join([result, *working])
     data = write_rows(tmp_path / "first.jsonl", rows)
     changes = {"method": "sft", "datasets": [{"path": "json", "data_files": data}]}
-    said = _previewed(capsys, *recipe(tmp_path, **changes), "--probe", "5")
+    said = _previewed(capsys, *recipe(tmp_path, **changes), "--num_probe_examples", "5")
     assert "contexts" not in said.partition("training examples")[2], "there are none"
     assert "token F1" in said
     assert said.index("\nid ") < said.index("examples: at most"), "the rows stand first, then how long the rest takes"

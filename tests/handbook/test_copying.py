@@ -14,9 +14,9 @@ from helpers import refused
 from transformers import AutoTokenizer
 
 from gapbridge import ConfigError, cli
-from gapbridge.handbook.copying import run_copy_into
-from gapbridge.handbook.endings import ending
-from gapbridge.handbook.recipes import method_recipe, stage_name
+from gapbridge.handbook.eos_lookup import ending
+from gapbridge.handbook.export import run_copy_into
+from gapbridge.handbook.recipe_edit import render_method_recipe, stage_name
 
 
 CHATML = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}{% endfor %}"
@@ -52,7 +52,7 @@ def test_the_recipe_is_the_forks_own(fork: Path) -> None:
     for task in ("bash", "rac"):
         text = (fork / f"recipes/tiny/{task}/config_full.yaml").read_text()
         changes = {
-            "method": task, "truncate_long_rows": True, "model_name_or_path": "data/tiny-sft-full",
+            "method": task, "truncate_overlong": True, "model_name_or_path": "data/tiny-sft-full",
             "output_dir": f"data/tiny-{task}-full", "hub_model_id": f"tiny-{task}-full",
         }  # fmt: skip
         assert yaml.safe_load(text) == {**yaml.safe_load(sft), **changes}
@@ -74,7 +74,7 @@ def test_nothing_is_overwritten_and_all_is_listed(fork: Path, capsys: pytest.Cap
         path.write_text("# mine\n")
     before = files(fork)
     said = refused(capsys, "copy-into", str(fork))
-    assert said.startswith("ConfigError: 2 faults") and all(str(path) in said for path in mine)
+    assert said.startswith("ConfigError: 2 errors") and all(str(path) in said for path in mine)
     assert files(fork) == before
     for path in mine:
         path.unlink()
@@ -141,4 +141,4 @@ def test_names_of_stages() -> None:
     assert {name: stage_name(name, "bash") for name in names} == names
     text = "model_name_or_path: m\noutput_dir: >-\n  a\nbf16: true"
     with pytest.raises(ConfigError, match="cannot be changed line by line.*set model_name_or_path"):
-        method_recipe(text, "sft.yaml", "bash.yaml", "bash")
+        render_method_recipe(text, "sft.yaml", "bash.yaml", "bash")

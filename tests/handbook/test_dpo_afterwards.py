@@ -20,7 +20,7 @@ from gapbridge import cli
 pytestmark = pytest.mark.slow
 
 RECIPE = ROOT / "recipes" / "tiny" / "dpo" / "config_trl.yaml"
-ADAPTER = {"use_peft": True, "lora_r": 4, "lora_target_modules": ["q_proj", "v_proj"], "merge_adapter": True}
+ADAPTER = {"use_peft": True, "lora_r": 4, "lora_target_modules": ["q_proj", "v_proj"], "save_merged_model": True}
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ ADAPTER = {"use_peft": True, "lora_r": 4, "lora_target_modules": ["q_proj", "v_p
     [pytest.param("bash", {"gradient_checkpointing": True}, marks=pytest.mark.nightly), ("rac", ADAPTER)],
 )
 def test_both_commands_train_from_it(method: str, options: dict[str, object], tmp_path: Path) -> None:
-    more = {"max_draft_length": 8} if method == "rac" else {}
+    more = {"max_completion_length": 8} if method == "rac" else {}
     cli.main([method, *recipe(tmp_path, method=method, **options, **more)])
     pairs = (ROOT / "recipes/tiny/data/preferences_train.jsonl").read_text().splitlines()[:24]
     (tmp_path / "pairs.jsonl").write_text("\n".join(pairs))

@@ -16,8 +16,8 @@ from handbook_fork import make_fork, three_names
 from helpers import ENVIRONMENT, contents
 from transformers import AutoModelForCausalLM
 
-from gapbridge.compat import pair_faults
-from gapbridge.handbook.copying import run_copy_into
+from gapbridge.compat import pair_support_errors
+from gapbridge.handbook.export import run_copy_into
 from gapbridge.training.checkpoints import last_complete_checkpoint
 
 
@@ -70,7 +70,7 @@ def test_copied_into_the_fork(fork: Path) -> None:
     """The fork's unchanged launcher starts both scripts, under ZeRO-3 and DDP; its DPO script goes on from there."""
     run_copy_into(fork, "tiny")
     submit(fork, "bash", "full", "zero3")
-    submit(fork, "rac", "full", "ddp", "--max_draft_length 8")
+    submit(fork, "rac", "full", "ddp", "--max_completion_length 8")
     for task in ("bash", "rac"):
         model = fork / f"data/tiny-{task}-full"
         assert moved(fork, str(model)) and (model / "report.md").is_file()
@@ -80,9 +80,11 @@ def test_copied_into_the_fork(fork: Path) -> None:
     run(fork, [sys.executable, "scripts/dpo.py", *dpo])
     assert (fork / "data/tiny-bash-dpo/model.safetensors").is_file()
     done = run(
-        fork, [sys.executable, "-m", "gapbridge", "dpo", *dpo[:-1], "data/tiny-bash-dpo-here"], check=not pair_faults()
+        fork,
+        [sys.executable, "-m", "gapbridge", "dpo", *dpo[:-1], "data/tiny-bash-dpo-here"],
+        check=not pair_support_errors(),
     )
-    if pair_faults():
+    if pair_support_errors():
         assert "learn from pairs of answers need TRL" in done.stderr
         return
     assert (fork / "data/tiny-bash-dpo-here/report.md").is_file()
@@ -98,7 +100,7 @@ def test_three_names_in_its_script(fork: Path) -> None:
         submit(fork, "sft", "full", name, f"--output_dir data/{name} {changes}")
         out = fork / "data" / name
         results[name] = json.loads((out / "train_results.json").read_text())["train_loss"]
-        assert json.loads((out / "eval_results.json").read_text())["eval_own_loss"] > 0
+        assert json.loads((out / "eval_results.json").read_text())["eval_generated_loss"] > 0
         assert json.loads((out / "config.json").read_text())["use_cache"] is True
         assert "mixture_coefficient" in (out / "README.md").read_text()
         assert moved(fork, f"data/{name}") and last_complete_checkpoint(out) is not None

@@ -1,4 +1,4 @@
-"""`gapbridge init`: a user's own SFT recipe becomes another method's, line by line, and is checked."""
+"""`gapbridge convert`: a user's own SFT recipe becomes another method's, line by line, and is checked."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import yaml
 from helpers import recipe, refused
 
 from gapbridge import ConfigError, cli
-from gapbridge.handbook.recipes import own_recipe
-from gapbridge.handbook.starting import offered, place_for
+from gapbridge.handbook.convert_recipe import available_methods, place_for
+from gapbridge.handbook.recipe_edit import convert_user_recipe
 
 
 SFT = """\
@@ -35,29 +35,29 @@ def test_three_keys_change_and_everything_else_stays(tmp_path: Path, capsys: pyt
     source = tmp_path / "sft" / "config_full.yaml"
     source.parent.mkdir()
     source.write_text(SFT)
-    cli.main(["init", "--from", str(source), "--method", "bash"])
+    cli.main(["convert", "--from", str(source), "--method", "bash"])
     said, written = capsys.readouterr().out, tmp_path / "bash" / "config_full.yaml"
     text = written.read_text()
     before, after = SFT.splitlines(), text.splitlines()
-    kept = [line for line in before if line in after]
-    assert [line for line in before if line not in kept] == [before[1], before[2], before[9]]
+    remaining = [line for line in before if line in after]
+    assert [line for line in before if line not in remaining] == [before[1], before[2], before[9]]
     assert "model_name_or_path: data/mine-sft   # the base  # changed: was mistralai/Mistral-7B-v0.1" in after
     assert "output_dir: data/mine-bash  # changed: was data/mine-sft" in after
-    assert after[1:3] == ["method: bash  # new", "truncate_long_rows: true  # new"]
+    assert after[1:3] == ["method: bash  # new", "truncate_overlong: true  # new"]
     assert yaml.safe_load(text) == {
-        **yaml.safe_load(SFT), "method": "bash", "truncate_long_rows": True, "model_name_or_path": "data/mine-sft",
+        **yaml.safe_load(SFT), "method": "bash", "truncate_overlong": True, "model_name_or_path": "data/mine-sft",
         "model_revision": "main", "output_dir": "data/mine-bash",
     }  # fmt: skip
     assert f"wrote {written}" in said and f"{written}: good. BASH" in said and f"gapbridge bash {written}" in said
     assert all(line in said for line in after if "# changed" in line)
-    cli.main(["init", "--from", str(source), "--method", "bash"])  # the same again
+    cli.main(["convert", "--from", str(source), "--method", "bash"])  # the same again
     assert written.read_text() == text
 
 
-@pytest.mark.parametrize("method", offered())
+@pytest.mark.parametrize("method", available_methods())
 def test_a_recipe_of_this_package(method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = Path(recipe(tmp_path, method="sft", output_dir="outputs/my-sft")[1])
-    cli.main(["init", "--from", str(source), "--method", method])
+    cli.main(["convert", "--from", str(source), "--method", method])
     keys = yaml.safe_load((tmp_path / f"recipe-{method}.yaml").read_text())
     assert keys == {
         **yaml.safe_load(source.read_text()), "method": method, "model_name_or_path": "outputs/my-sft",
@@ -68,18 +68,18 @@ def test_a_recipe_of_this_package(method: str, tmp_path: Path, capsys: pytest.Ca
 
 def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = Path(recipe(tmp_path)[1])
-    said = refused(capsys, "init", "--from", str(source), "--method", "bahs")
+    said = refused(capsys, "convert", "--from", str(source), "--method", "bahs")
     assert "did you mean 'bash'?" in said and "is a recipe for bash: start from the SFT one" in said
     source.write_text(SFT)
     (tmp_path / "mine.yaml").write_text("other: 1\n")
-    line = ["init", "--from", str(source), "--method", "rac", "--output", str(tmp_path / "mine.yaml")]
+    line = ["convert", "--from", str(source), "--method", "rac", "--output", str(tmp_path / "mine.yaml")]
     assert "nothing is overwritten" in refused(capsys, *line)
     source.write_text(SFT.replace("learning_rate", "learning_rte"))
-    assert "did you mean 'learning_rate'?" in refused(capsys, "init", "--from", str(source), "--method", "rac")
+    assert "did you mean 'learning_rate'?" in refused(capsys, "convert", "--from", str(source), "--method", "rac")
     with pytest.raises(ConfigError, match="neither output_dir nor hub_model_id"):
-        own_recipe("seed: 1\n", "sft.yaml", "bash")
+        convert_user_recipe("seed: 1\n", "sft.yaml", "bash")
     with pytest.raises(ConfigError, match="cannot be changed line by line; copy it yourself and set method: bash"):
-        own_recipe("{model_name_or_path: a, output_dir: b}\n", "sft.yaml", "bash")
+        convert_user_recipe("{model_name_or_path: a, output_dir: b}\n", "sft.yaml", "bash")
 
 
 def test_where_it_goes() -> None:

@@ -13,9 +13,9 @@ from test_bash_controls import COMMON, MIXED, MakeBase, bash, rows, same_weights
 from transformers import AutoTokenizer
 
 from gapbridge import BASHConfig, BASHTrainer, ConfigError, StoreError
-from gapbridge.contexts.fingerprint import weights_fingerprint
-from gapbridge.examples.lots import fold_of
-from gapbridge.methods.bash.models import ContextModels
+from gapbridge.data.hash_sampling import hash_fold
+from gapbridge.methods.bash.context_models import ContextModels
+from gapbridge.store.fingerprint import weights_fingerprint
 
 
 def other_model(folder: Path, make_base: MakeBase, tokenizer: Any, shift: int) -> str:
@@ -34,18 +34,20 @@ def test_contexts_of_another_model(make_base: MakeBase, tokenizer: Any, tmp_path
     first, second = (other_model(tmp_path / name, make_base, tokenizer, at) for at, name in enumerate("ab"))
     own = bash(tmp_path / "own", make_base(), tokenizer, **MIXED)
     direct = {path: drawn_by(path, tmp_path, tokenizer) for path in (first, second)}
-    one = bash(tmp_path / "one", make_base(), tokenizer, **MIXED, context_model=first)
+    one = bash(tmp_path / "one", make_base(), tokenizer, **MIXED, generator_model_name_or_path=first)
     assert one.row_ids[:] == direct[first].row_ids[:] != own.row_ids[:]
     assert same_weights(one.model, make_base())
     made_by = identity(tmp_path / "one")["weights"]
     assert made_by == identity(Path(direct[first].args.output_dir))["weights"] != weights_fingerprint(make_base())
     with pytest.raises(StoreError, match="weights: the store has"):
-        bash(tmp_path / "one", make_base(), tokenizer, **MIXED, context_model=second)
+        bash(tmp_path / "one", make_base(), tokenizer, **MIXED, generator_model_name_or_path=second)
 
-    folds = bash(tmp_path / "two", make_base(), tokenizer, **MIXED, context_model=[first, second], shard_size=5)
+    folds = bash(
+        tmp_path / "two", make_base(), tokenizer, **MIXED, generator_model_name_or_path=[first, second], shard_size=5
+    )
     used = set()
     for at, example in enumerate(folds.examples):
-        fold = fold_of(example.id, 2)
+        fold = hash_fold(example.id, 2)
         used.add(fold)
         assert folds.row_ids[at] == direct[[first, second][fold]].row_ids[at]
     assert used == {0, 1}
@@ -80,13 +82,13 @@ def test_models_that_cannot_draw_are_refused(make_base: MakeBase, tokenizer: Any
     other = other_model(tmp_path / "other", make_base, strange, 1)
     missing = str(tmp_path / "missing")
     with pytest.raises(ConfigError) as caught:
-        bash(tmp_path / "run", make_base(), tokenizer, context_model=[missing, other])
-    first, second = caught.value.faults
+        bash(tmp_path / "run", make_base(), tokenizer, generator_model_name_or_path=[missing, other])
+    first, second = caught.value.errors
     assert "missing cannot be loaded: no such directory" in first and "has other tokens" in second
     wider = make_base()
     wider.resize_token_embeddings(wider.get_input_embeddings().num_embeddings + 8)
     wider.save_pretrained(tmp_path / "wider")
     tokenizer.save_pretrained(tmp_path / "wider")
     with pytest.raises(ConfigError, match="its vocabulary has"):
-        bash(tmp_path / "run", make_base(), tokenizer, context_model=str(tmp_path / "wider"))
+        bash(tmp_path / "run", make_base(), tokenizer, generator_model_name_or_path=str(tmp_path / "wider"))
     assert not (tmp_path / "run").exists()

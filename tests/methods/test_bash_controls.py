@@ -18,9 +18,9 @@ from transformers import PreTrainedModel
 from trl import SFTConfig, SFTTrainer
 
 from gapbridge import BASHConfig, BASHTrainer, ConfigError, StoreError, cli, preview
-from gapbridge.examples.lots import fold_of, lot
-from gapbridge.runs.inputs import load_examples
-from gapbridge.runs.job import read_job
+from gapbridge.data.hash_sampling import hash_fold, hash_uniform
+from gapbridge.runs.load_inputs import load_examples
+from gapbridge.runs.run_config import read_job
 from gapbridge.tasks.word_problems import problems
 
 
@@ -82,8 +82,13 @@ def replaced(row: dict[str, Any], reference: list[int]) -> list[int]:
 @pytest.mark.parametrize(
     "options",
     [
-        {"replacement": "uniform", "reference_rows": 0.5, "coin_pattern": r"\d", "mask_after_replaced": 3},
-        {"replacement": "unigram", "final_reference_epochs": 1, "context_model": str(BASE)},
+        {
+            "replacement_source": "uniform",
+            "sft_fraction": 0.5,
+            "sampling_token_regex": r"\d",
+            "num_masked_labels_after_replacement": 3,
+        },
+        {"replacement_source": "unigram", "final_sft_epochs": 1, "generator_model_name_or_path": str(BASE)},
     ],
 )
 def test_beta_zero_is_sft_with_every_option(
@@ -108,8 +113,8 @@ def test_all_epochs_on_references_are_sft(
     layout: dict[str, Any], make_base: MakeBase, tokenizer: Any, tmp_path: Path
 ) -> None:
     base = sft(tmp_path / "sft", make_base(), tokenizer, **layout)
-    ours = bash(tmp_path / "bash", make_base(), tokenizer, **MIXED, final_reference_epochs=2, **layout)
-    assert ours.stats.differing > 0
+    ours = bash(tmp_path / "bash", make_base(), tokenizer, **MIXED, final_sft_epochs=2, **layout)
+    assert ours.stats.replaced > 0
     ours.train()
     assert losses(ours) == losses(base) != []
     assert same_weights(ours.model, base.model)
@@ -126,11 +131,11 @@ def test_references_from_the_step_on_that_is_asked_for(make_base: MakeBase, toke
         make_base(),
         tokenizer,
         **options,
-        final_reference_epochs=0.5,
+        final_sft_epochs=0.5,
         eval_dataset=held_out,
         eval_strategy="no",
     )
-    references = {tuple(row["input_ids"]) for row in map(dict, reference_rows(ours.examples))}
+    references = {tuple(row["input_ids"]) for row in map(dict, sft_fraction(ours.examples))}
     seen: dict[bool, list[bool]] = {True: [], False: []}
 
     def look(module: Any, args: Any, kwargs: Any) -> None:
@@ -144,17 +149,17 @@ def test_references_from_the_step_on_that_is_asked_for(make_base: MakeBase, toke
     assert seen[True] == [False] * 6 + [True] * 2
     assert losses(ours)[:6] == losses(plain)[:6] and losses(ours)[6] != losses(plain)[6]
     own = ours.evaluate()
-    assert own["eval_own_loss"] != own["eval_loss"] and not all(seen[False][1:])
+    assert own["eval_generated_loss"] != own["eval_loss"] and not all(seen[False][1:])
 
 
-def reference_rows(examples: Any) -> list[dict[str, Any]]:
+def sft_fraction(examples: Any) -> list[dict[str, Any]]:
     return [example.reference_row() for example in examples]
 
 
 def test_resumed_among_the_final_epochs(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
-    options = {**MIXED, "final_reference_epochs": 1, "save_strategy": "steps", "save_steps": 2}
-    whole = bash(tmp_path / "whole", make_base(), tokenizer, **options)
-    whole.train()
+    options = {**MIXED, "final_sft_epochs": 1, "save_strategy": "steps", "save_steps": 2}
+    full = bash(tmp_path / "whole", make_base(), tokenizer, **options)
+    full.train()
     for last in (2, 4):  # one before the final epoch, which begins with the fourth step, and one in it
         folder = tmp_path / str(last)
         bash(folder, make_base(), tokenizer, **options).train()
@@ -163,48 +168,50 @@ def test_resumed_among_the_final_epochs(make_base: MakeBase, tokenizer: Any, tmp
                 (later / "COMPLETE.json").unlink()
         resumed = bash(folder, make_base(), tokenizer, **options)
         resumed.train(resume_from_checkpoint=True)
-        assert losses(resumed) == losses(whole) and same_weights(resumed.model, whole.model)
+        assert losses(resumed) == losses(full) and same_weights(resumed.model, full.model)
 
 
 @pytest.mark.slow
 def test_killed_in_the_final_epochs(tmp_path: Path) -> None:
     """SIGKILL behind the first step on references; the same command then ends with the same weights, byte for byte."""
-    options = {**MIXED, "max_steps": 4, "num_train_epochs": 4, "final_reference_epochs": 3, "save_steps": 1}
+    options = {**MIXED, "max_steps": 4, "num_train_epochs": 4, "final_sft_epochs": 3, "save_steps": 1}
     command = ("bash", *recipe(tmp_path, **options))
-    run, whole = tmp_path / "run", tmp_path / "whole"
-    gapbridge(*command, "--output_dir", str(whole))
+    run, full = tmp_path / "run", tmp_path / "whole"
+    gapbridge(*command, "--output_dir", str(full))
     kill_when(lambda: (run / "round_1" / "checkpoint-2" / "COMPLETE.json").exists(), *command)
     gapbridge(*command)
-    assert contents(run, "model.safetensors") == contents(whole, "model.safetensors") != {}
+    assert contents(run, "model.safetensors") == contents(full, "model.safetensors") != {}
 
 
 def test_a_loss_that_is_not_finite_names_the_rows_of_the_final_epochs(
     make_base: MakeBase, tokenizer: Any, tmp_path: Path
 ) -> None:
-    trainer = bash(tmp_path, make_base(), tokenizer, **MIXED, final_reference_epochs=2)
+    trainer = bash(tmp_path, make_base(), tokenizer, **MIXED, final_sft_epochs=2)
     with torch.no_grad():
         trainer.model.get_input_embeddings().weight[:] = float("nan")
     with pytest.raises(Exception, match="in a batch with rows train-"):
         trainer.train()
 
 
-@pytest.mark.parametrize("replacement", ["uniform", "unigram"])
+@pytest.mark.parametrize("replacement_source", ["uniform", "unigram"])
 def test_random_tokens_at_the_models_share(
     replacement: str, make_base: MakeBase, tokenizer: Any, tmp_path: Path
 ) -> None:
     own = bash(tmp_path / "own", make_base(), tokenizer, **MIXED)
-    noise = bash(tmp_path / "noise", make_base(), tokenizer, **MIXED, replacement=replacement)
+    noise = bash(tmp_path / "noise", make_base(), tokenizer, **MIXED, replacement_source=replacement)
     assert noise.stats.tokens == own.stats.tokens
-    assert noise.stats.sampled == noise.stats.differing == own.stats.differing > 0
-    known = {token for example in own.examples for token in example.reference}
+    assert noise.stats.sampled == noise.stats.replaced == own.stats.replaced > 0
+    known = {token for example in own.examples for token in example.completion_ids}
     strange = set()
     for example, a, b in zip(own.examples, own.row_ids, noise.row_ids, strict=True):
-        places = replaced(b, example.reference)
-        assert len(places) == len(replaced(a, example.reference)) and b["labels"] == a["labels"]
+        places = replaced(b, example.completion_ids)
+        assert len(places) == len(replaced(a, example.completion_ids)) and b["labels"] == a["labels"]
         strange |= {b["input_ids"][len(example.prompt) + at] for at in places}
     assert not strange & set(tokenizer.all_special_ids)
     assert (strange <= known) == (replacement == "unigram")
-    small = bash(tmp_path / "small", make_base(), tokenizer, **MIXED, replacement=replacement, generation_batch_size=2)
+    small = bash(
+        tmp_path / "small", make_base(), tokenizer, **MIXED, replacement_source=replacement, generation_batch_size=2
+    )
     assert small.row_ids[:] == noise.row_ids[:]
     with pytest.raises(StoreError, match=f"replacement: the store has '{replacement}', this run has None"):
         bash(tmp_path / "noise", make_base(), tokenizer, **MIXED)
@@ -219,15 +226,18 @@ def test_unigram_tokens_are_words_that_are_trained(
     messages = [{"role": role, "content": content} for role, content in turns]
     data = Dataset.from_list([{"id": f"row-{at}", "messages": messages} for at in range(ROWS)])
     options = {"mixture_coefficient": 1.0, "temperature": 4.0, "suppress_tokens": suppressed, "data": data}
-    noise = bash(tmp_path, make_base(), tokenizer, replacement="unigram", **options)
-    assert noise.stats.differing > 8 * ROWS
+    noise = bash(tmp_path, make_base(), tokenizer, replacement_source="unigram", **options)
+    assert noise.stats.replaced > 8 * ROWS
     strange = {
-        token for row in noise.row_ids for token, drawn in zip(row["input_ids"], row["drawn"], strict=True) if drawn
+        token
+        for row in noise.row_ids
+        for token, sampled in zip(row["input_ids"], row["sampled"], strict=True)
+        if sampled
     }
     trained = {
         token
         for example in noise.examples
-        for token, loss in zip(example.reference, example.trained, strict=True)
+        for token, loss in zip(example.completion_ids, example.loss_mask, strict=True)
         if loss
     }
     assert strange <= trained - set(tokenizer.all_special_ids) and len(strange) > 4
@@ -237,25 +247,25 @@ def test_plain_rows_are_a_hash_of_the_ids(
     make_base: MakeBase, tokenizer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = rows(24)
-    whole = bash(tmp_path, make_base(), tokenizer, data=data, **MIXED)
-    half = bash(tmp_path, make_base(), tokenizer, data=data, **MIXED, reference_rows=0.5, eval_dataset=rows(8, "test"))
-    plain = {example.id for example in half.examples if lot(example.id, 7, "plain") < 0.5}
-    assert half.stats.plain_rows == len(plain) and 4 < len(plain) < 20
+    full = bash(tmp_path, make_base(), tokenizer, data=data, **MIXED)
+    half = bash(tmp_path, make_base(), tokenizer, data=data, **MIXED, sft_fraction=0.5, eval_dataset=rows(8, "test"))
+    plain = {example.id for example in half.examples if hash_uniform(example.id, 7, "plain") < 0.5}
+    assert half.stats.sft_rows == len(plain) and 4 < len(plain) < 20
     assert f"{len(plain)} plain rows" in half.stats.summary()
     counted = 0
-    for example, mixed, row in zip(half.examples, whole.row_ids, half.row_ids, strict=True):
+    for example, mixed, row in zip(half.examples, full.row_ids, half.row_ids, strict=True):
         assert row["labels"] == mixed["labels"]
         if example.id in plain:
-            assert row["input_ids"] == example.reference_row()["input_ids"] and not any(row["drawn"])
+            assert row["input_ids"] == example.reference_row()["input_ids"] and not any(row["sampled"])
         else:
             assert row == mixed, "the share changes no context"
-            counted += len(replaced(row, example.reference))
-    assert half.stats.differing == counted < whole.stats.differing
-    assert half.stats.tokens == sum(len(e.reference) for e in half.examples if e.id not in plain)
-    assert half.eval_stats.plain_rows == 0 < half.eval_stats.differing, "held-out contexts are all mixed"
+            counted += len(replaced(row, example.completion_ids))
+    assert half.stats.replaced == counted < full.stats.replaced
+    assert half.stats.tokens == sum(len(e.completion_ids) for e in half.examples if e.id not in plain)
+    assert half.eval_stats.sft_rows == 0 < half.eval_stats.replaced, "held-out contexts are all mixed"
     caplog.clear()
     with caplog.at_level(logging.WARNING, "gapbridge"):
-        none = bash(tmp_path / "plain", make_base(), tokenizer, reference_rows=1.0)
+        none = bash(tmp_path / "plain", make_base(), tokenizer, sft_fraction=1.0)
     assert none.stats.summary() == f"{ROWS} plain rows" and not caplog.records
     assert not (tmp_path / "plain" / "_contexts").exists()
 
@@ -263,38 +273,59 @@ def test_plain_rows_are_a_hash_of_the_ids(
 def test_coins_at_chosen_tokens_alone(
     make_base: MakeBase, tokenizer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole = bash(tmp_path / "whole", make_base(), tokenizer, mixture_coefficient=1.0, temperature=2.0)
+    full = bash(tmp_path / "whole", make_base(), tokenizer, mixture_coefficient=1.0, temperature=2.0)
     digits = bash(
-        tmp_path / "digits", make_base(), tokenizer, mixture_coefficient=1.0, temperature=2.0, coin_pattern=r"^ ?\d"
+        tmp_path / "digits",
+        make_base(),
+        tokenizer,
+        mixture_coefficient=1.0,
+        temperature=2.0,
+        sampling_token_regex=r"^ ?\d",
     )
-    assert 0 < digits.stats.sampled < whole.stats.sampled
+    assert 0 < digits.stats.sampled < full.stats.sampled
     for example, row in zip(digits.examples, digits.row_ids, strict=True):
-        for at, drawn in enumerate(row["drawn"][len(example.prompt) :]):
-            wanted = re.search(r"^ ?\d", tokenizer.decode([example.reference[at]])) is not None
-            assert drawn == (wanted and at < len(example.reference) - 1)
-    with pytest.raises(StoreError, match="coin_pattern: the store has"):
-        bash(tmp_path / "digits", make_base(), tokenizer, mixture_coefficient=1.0, temperature=2.0, coin_pattern="a")
+        for at, sampled in enumerate(row["sampled"][len(example.prompt) :]):
+            wanted = re.search(r"^ ?\d", tokenizer.decode([example.completion_ids[at]])) is not None
+            assert sampled == (wanted and at < len(example.completion_ids) - 1)
+    with pytest.raises(StoreError, match="sampling_token_regex: the store has"):
+        bash(
+            tmp_path / "digits",
+            make_base(),
+            tokenizer,
+            mixture_coefficient=1.0,
+            temperature=2.0,
+            sampling_token_regex="a",
+        )
     with caplog.at_level(logging.WARNING, "gapbridge"):
-        bash(tmp_path / "none", make_base(), tokenizer, coin_pattern="no such text")
-    assert "coin_pattern 'no such text' leaves no reference token for a coin" in caplog.text
+        bash(tmp_path / "none", make_base(), tokenizer, sampling_token_regex="no such text")
+    assert "sampling_token_regex 'no such text' leaves no reference token for a coin" in caplog.text
 
 
 def test_labels_behind_replaced_tokens_carry_no_loss(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     options = {"mixture_coefficient": 0.1, "temperature": 2.0}
-    whole = bash(tmp_path, make_base(), tokenizer, **options)
-    masked = bash(tmp_path, make_base(), tokenizer, **options, mask_after_replaced=2, eval_dataset=rows(4, "test"))
+    full = bash(tmp_path, make_base(), tokenizer, **options)
+    masked = bash(
+        tmp_path,
+        make_base(),
+        tokenizer,
+        **options,
+        num_masked_labels_after_replacement=2,
+        eval_dataset=rows(4, "test"),
+    )
     count = 0
-    for example, plain, row in zip(masked.examples, whole.row_ids, masked.row_ids, strict=True):
+    for example, plain, row in zip(masked.examples, full.row_ids, masked.row_ids, strict=True):
         assert row["input_ids"] == plain["input_ids"]
-        places = replaced(row, example.reference)
+        places = replaced(row, example.completion_ids)
         behind = {len(example.prompt) + at + n for at in places for n in (1, 2)}
         for at, (before, now) in enumerate(zip(plain["labels"], row["labels"], strict=True)):
             assert now == (-100 if at in behind else before)
         count += len(behind & set(range(len(row["labels"]))))
-    assert masked.stats.masked == count > 0 and masked.eval_stats.masked == 0
-    args = BASHConfig(str(tmp_path / "shown"), **{**COMMON, **options}, mask_after_replaced=2, reference_rows=0.5)
+    assert masked.stats.masked_labels == count > 0 and masked.eval_stats.masked_labels == 0
+    args = BASHConfig(
+        str(tmp_path / "shown"), **{**COMMON, **options}, num_masked_labels_after_replacement=2, sft_fraction=0.5
+    )
     shown = [text.plain for text in preview(make_base(), args, rows(), tokenizer, count=ROWS)]
-    plain_ids = {example.id for example in masked.examples if lot(example.id, 7, "plain") < 0.5}
+    plain_ids = {example.id for example in masked.examples if hash_uniform(example.id, 7, "plain") < 0.5}
     for text in shown:
         is_plain = text.split()[1] in plain_ids
         assert ("replaced" in text.splitlines()[0]) != is_plain
@@ -308,16 +339,16 @@ def test_a_fold_is_left_out_of_training_and_of_nothing_else(tokenizer: Any, tmp_
     held_out = {"eval_datasets": [{"path": "json", "data_files": str(data)}], "eval_strategy": "epoch"}
     parts = []
     for fold in (None, [0, 3], [1, 3], [2, 3]):
-        job = read_job(recipe(tmp_path, method="sft", leave_out_fold=fold, **held_out))
+        job = read_job(recipe(tmp_path, method="sft", holdout_fold=fold, **held_out))
         examples = load_examples(job, tokenizer, None)
         assert len(examples["eval"]) == 6
         parts.append({example.id for example in examples["train"]})
-    whole, *without = parts
-    assert all(part == {i for i in whole if fold_of(i, 3) != fold} for fold, part in enumerate(without))
-    assert set.intersection(*without) == set() and all(part < whole for part in without)
+    full, *without = parts
+    assert all(part == {i for i in full if hash_fold(i, 3) != fold} for fold, part in enumerate(without))
+    assert set.intersection(*without) == set() and all(part < full for part in without)
     for wrong in ([3, 3], [0, 1], 1, [-1, 2]):
-        with pytest.raises(ConfigError, match=re.escape(f"leave_out_fold is {[1] if wrong == 1 else wrong}")):
-            load_examples(read_job(recipe(tmp_path, method="sft", leave_out_fold=wrong)), tokenizer, None)
+        with pytest.raises(ConfigError, match=re.escape(f"holdout_fold is {[1] if wrong == 1 else wrong}")):
+            load_examples(read_job(recipe(tmp_path, method="sft", holdout_fold=wrong)), tokenizer, None)
 
 
 def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
@@ -325,40 +356,40 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
         BASHConfig(
             str(tmp_path),
             **COMMON,
-            replacement="random",
-            reference_rows=1.5,
-            final_reference_epochs=3,
-            mask_after_replaced=-1,
-            coin_pattern="(",
-            context_model=[],
+            replacement_source="random",
+            sft_fraction=1.5,
+            final_sft_epochs=3,
+            num_masked_labels_after_replacement=-1,
+            sampling_token_regex="(",
+            generator_model_name_or_path=[],
         )
-    told = "\n".join(caught.value.faults)
+    told = "\n".join(caught.value.errors)
     for words in (
-        "replacement is 'random': choose one of model, uniform, unigram",
-        "reference_rows is 1.5",
-        "final_reference_epochs is 3: it must lie between 0 and the epochs of a round, 2",
-        "mask_after_replaced is -1",
-        "coin_pattern is '(': no regular expression",
-        r"context_model is []",
-        "mask_after_replaced takes labels away: keep one",
+        "replacement_source is 'random': choose one of model, uniform, unigram",
+        "sft_fraction is 1.5",
+        "final_sft_epochs is 3: it must lie between 0 and the epochs of a round, 2",
+        "num_masked_labels_after_replacement is -1",
+        "sampling_token_regex is '(': no regular expression",
+        r"generator_model_name_or_path is []",
+        "num_masked_labels_after_replacement takes labels away: keep one",
     ):
         assert words in told
-    assert len(caught.value.faults) == 7
+    assert len(caught.value.errors) == 7
     for options, words in (
         (
-            {"reference_rows": 1, "replacement": "uniform", "coin_pattern": "a"},
-            "replacement, coin_pattern would have no",
+            {"sft_fraction": 1, "replacement_source": "uniform", "sampling_token_regex": "a"},
+            "replacement, sampling_token_regex would have no",
         ),
-        ({"num_rounds": 2, "round_epochs": [1, 2], "final_reference_epochs": 1.5}, "the epochs of a round, 1"),
-        ({"max_steps": 9, "final_reference_epochs": 3}, "that share of num_train_epochs"),
-        ({"context_model": ["a", "a"]}, "a different one for each fold"),
+        ({"num_rounds": 2, "num_epochs_per_round": [1, 2], "final_sft_epochs": 1.5}, "the epochs of a round, 1"),
+        ({"max_steps": 9, "final_sft_epochs": 3}, "that share of num_train_epochs"),
+        ({"generator_model_name_or_path": ["a", "a"]}, "a different one for each fold"),
     ):
         with pytest.raises(ConfigError, match=words):
             BASHConfig(str(tmp_path), **{**COMMON, **options})
 
 
 def test_of_max_steps_the_final_epochs_are_a_share(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
-    options = {**MIXED, "final_reference_epochs": 0.5, "max_steps": 8, "num_train_epochs": 2}
+    options = {**MIXED, "final_sft_epochs": 0.5, "max_steps": 8, "num_train_epochs": 2}
     trainer = bash(tmp_path, make_base(), tokenizer, **options)
     trainer.state.max_steps = 8
     found = []
@@ -373,8 +404,8 @@ def test_every_run_says_what_is_replaced(
 ) -> None:
     options = {**MIXED, "max_steps": 1}
     bash(tmp_path / "script", make_base(), tokenizer, **options).train()
-    assert "'contexts/replaced_share': " in capsys.readouterr().out
-    cli.main(["bash", *recipe(tmp_path, **options, replacement="uniform", reference_rows=0.5)])
+    assert "'contexts/replaced_frac': " in capsys.readouterr().out
+    cli.main(["bash", *recipe(tmp_path, **options, replacement_source="uniform", sft_fraction=0.5)])
     assert re.search(r"% of the answer tokens sampled, [\d.]+ % replaced, \d plain rows", capsys.readouterr().err)
     report = (tmp_path / "run" / "report.md").read_text()
     assert re.search(r"\| plain rows +\| \d +\|", report)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trl import SFTConfig, SFTTrainer
 
-from gapbridge.examples.tokens import fixed_positions
+from gapbridge.data.special_tokens import never_sampled_mask
 from gapbridge.methods.bash.rows import bash_row
 
 
@@ -43,7 +43,7 @@ def test_what_no_assistant_wrote_carries_no_loss_and_no_coin() -> None:
     y, trained = [7, 1, 4, 5, 8, 1], [True, True, False, False, True, True]
     row = bash_row([5, 6], [9, 1, 4, 5, 8, 1], y, [3], trained)
     assert row["labels"] == [-100, -100, 7, 1, -100, -100, 8, 1, 3] and row["input_ids"] == [5, 6, 9, 1, 4, 5, 8, 1, 3]
-    assert fixed_positions(y, trained, {1}) == [False, True, True, True, False, True]
+    assert never_sampled_mask(y, trained, {1}) == [False, True, True, True, False, True]
 
 
 def test_loss_of_a_hand_made_batch(tmp_path, tokenizer) -> None:

@@ -104,7 +104,7 @@ def test_loss_is_the_hand_computed_one(make_base: MakeBase, tokenizer: Any, tmp_
 
 def test_loss_falls_on_the_answer_and_eos_alone(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     trainer = bash(tmp_path, make_base(), tokenizer, mixture_coefficient=0.5)
-    references = {tuple(example.prompt): example.reference for example in trainer.examples}
+    references = {tuple(example.prompt): example.completion_ids for example in trainer.examples}
     controls = set(tokenizer.all_special_ids)
     for row in trainer.train_dataset:
         start = next(i for i, label in enumerate(row["labels"]) if label != -100)
@@ -150,9 +150,9 @@ def test_packing_and_padding_free_have_the_plain_loss(make_base: MakeBase, token
 def test_evaluation_on_reference_and_own_contexts(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     trainer = bash(tmp_path, make_base(), tokenizer, eval_dataset=rows(8, "test"), mixture_coefficient=0.5)
     metrics = trainer.evaluate()
-    assert metrics["eval_own_loss"] > metrics["eval_loss"] > 0
+    assert metrics["eval_generated_loss"] > metrics["eval_loss"] > 0
     logged = {key: value for entry in trainer.state.log_history for key, value in entry.items()}
-    assert logged["eval_own_mean_token_accuracy"] != logged["eval_mean_token_accuracy"]
+    assert logged["eval_generated_mean_token_accuracy"] != logged["eval_mean_token_accuracy"]
     trainer.train()
     assert trainer.evaluate(rows(4, "test"), metric_key_prefix="other").keys() >= {"other_loss"}
     without = bash(
@@ -161,7 +161,7 @@ def test_evaluation_on_reference_and_own_contexts(make_base: MakeBase, tokenizer
         tokenizer,
         eval_dataset=rows(8, "test"),
         mixture_coefficient=0.5,
-        eval_own_contexts=False,
+        eval_on_generated_contexts=False,
     )
     assert without.evaluate()["eval_loss"] == pytest.approx(metrics["eval_loss"]) and without.eval_stats == BASHStats()
 
@@ -208,15 +208,15 @@ def test_contexts_are_found_again(make_base: MakeBase, tokenizer: Any, tmp_path:
 
 
 def test_speed_options_do_not_change_the_store(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
-    first = bash(tmp_path, make_base(), tokenizer, generation_batch_size=64, lookahead=16)
-    again = bash(tmp_path, make_base(), tokenizer, generation_batch_size=3, lookahead=2)
+    first = bash(tmp_path, make_base(), tokenizer, generation_batch_size=64, verify_window=16)
+    again = bash(tmp_path, make_base(), tokenizer, generation_batch_size=3, verify_window=2)
     assert again.train_dataset[:] == first.train_dataset[:]
 
 
 def test_counts(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     stats = bash(tmp_path, make_base(), tokenizer, rows(64), mixture_coefficient=0.5, temperature=1.5).stats
     assert 0.45 < stats.sampled / stats.tokens < 0.52
-    assert 0 < stats.differing < stats.sampled
+    assert 0 < stats.replaced < stats.sampled
 
 
 def test_a_broken_row_builder_shows_in_the_preview(
@@ -226,10 +226,10 @@ def test_a_broken_row_builder_shows_in_the_preview(
     args = BASHConfig(str(tmp_path), **COMMON, mixture_coefficient=0.5, temperature=2.0)
     (good,) = preview(make_base(), args, rows(), tokenizer, count=1)
     assert "⟦" in good.plain and "→" in good.plain and "‹" in good.plain
-    whole = trainer_module.bash_row
+    full = trainer_module.bash_row
 
     def broken(x: Any, y_hat: Any, y: Any, trailer: Any, trained: Any) -> Any:
-        row = whole(x, y_hat, y, trailer, trained)
+        row = full(x, y_hat, y, trailer, trained)
         return {**row, "labels": [-100] * len(row["labels"])}
 
     monkeypatch.setattr(trainer_module, "bash_row", broken)
@@ -274,16 +274,16 @@ def test_non_finite_loss_stops_before_the_update(make_base: MakeBase, tokenizer:
 
 def test_resume_takes_whole_checkpoints_only(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     options = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2}
-    whole = bash(tmp_path / "whole", make_base(), tokenizer, **options)
-    whole.train()
+    full = bash(tmp_path / "whole", make_base(), tokenizer, **options)
+    full.train()
     folder = tmp_path / "cut"
     bash(folder, make_base(), tokenizer, **options).train()
     (folder / "checkpoint-6" / "COMPLETE.json").unlink()
     (folder / "checkpoint-4" / "optimizer.pt").unlink()
     resumed = bash(folder, make_base(), tokenizer, **options)
     resumed.train(resume_from_checkpoint=True)
-    assert same_weights(resumed.model, whole.model)
-    assert losses(resumed) == losses(whole)
+    assert same_weights(resumed.model, full.model)
+    assert losses(resumed) == losses(full)
     with pytest.raises(RunError, match="no complete checkpoint"):
         bash(tmp_path / "none", make_base(), tokenizer).train(resume_from_checkpoint=True)
 
@@ -292,9 +292,9 @@ def test_resume_takes_whole_checkpoints_only(make_base: MakeBase, tokenizer: Any
     ("options", "words"),
     [
         ({"mixture_coefficient": 1.2}, "mixture_coefficient is 1.2: it must lie in"),
-        ({"temperature": -1.0, "top_k": -2, "lookahead": 0}, "3 faults"),
-        ({"num_rounds": 2, "round_epochs": [1, 2, 3]}, "round_epochs has 3 numbers for 2 rounds"),
-        ({"on_bad_rows": "ignore"}, "choose raise or skip"),
+        ({"temperature": -1.0, "top_k": -2, "verify_window": 0}, "3 errors"),
+        ({"num_rounds": 2, "num_epochs_per_round": [1, 2, 3]}, "num_epochs_per_round has 3 numbers for 2 rounds"),
+        ({"on_invalid_example": "ignore"}, "choose raise or skip"),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], words: str, tmp_path: Path) -> None:

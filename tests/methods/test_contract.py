@@ -24,17 +24,17 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gapbridge import methods
 from gapbridge.errors import TrainingError
-from gapbridge.runs.inputs import load_examples, load_start
-from gapbridge.runs.job import Job, read_job
+from gapbridge.runs.load_inputs import load_examples, load_initial_model
 from gapbridge.runs.preview import run_preview
 from gapbridge.runs.rounds import round_arguments
+from gapbridge.runs.run_config import RunConfig, read_job
 from gapbridge.runs.train import train
-from gapbridge.training.method import Method
+from gapbridge.training.method import GapTrainerMixin
 from gapbridge.training.metrics import read_metrics
-from gapbridge.training.preferences import PreferenceMethod
+from gapbridge.training.preferences import PreferenceTrainerMixin
 
 
-NAMES = methods.names()
+NAMES = methods.list_methods()
 SMALL = {
     "max_train_examples": 12, "max_eval_examples": 4, "max_steps": 4, "per_device_train_batch_size": 4,
     "save_steps": 2, "logging_steps": 1, "eval_strategy": "no", "lr_scheduler_type": "constant",
@@ -51,13 +51,13 @@ def arguments(name: str, folder: Path, **changes: Any) -> list[str]:
     return ["--config", str(recipe_of(name)), *options]
 
 
-def small_job(name: str, folder: Path, **options: Any) -> Job:
+def small_job(name: str, folder: Path, **options: Any) -> RunConfig:
     return read_job(arguments(name, folder, **options), name)
 
 
-def trainer_of(name: str, folder: Path, **options: Any) -> Method:
+def trainer_of(name: str, folder: Path, **options: Any) -> GapTrainerMixin:
     job = small_job(name, folder, **options)
-    model, tokenizer = load_start(job)
+    model, tokenizer = load_initial_model(job)
     return job.method(
         model=model,
         args=round_arguments(job.args, 1),
@@ -66,7 +66,7 @@ def trainer_of(name: str, folder: Path, **options: Any) -> Method:
     )
 
 
-def losses(trainer: Method) -> list[float]:
+def losses(trainer: GapTrainerMixin) -> list[float]:
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
@@ -76,9 +76,9 @@ def test_tiny_recipe(name: str) -> None:
     recipe = yaml.safe_load(text)
     assert recipe["method"] == name
     assert f"gapbridge {name} --config recipes/tiny/{name}/config_full.yaml" in text, "the header has the command"
-    own = {key.name for key in fields(methods.fields_of(name))}
+    own = {key.name for key in fields(methods.method_fields(name))}
     assert {key for key in recipe if key in own} or name == "sft", "a recipe shows the method's own keys"
-    assert methods.summary(name).endswith(".")
+    assert methods.method_summary(name).endswith(".")
     assert (ROOT / "docs" / "methods" / f"{name}.md").exists()
 
 
@@ -88,7 +88,7 @@ def test_preview_is_what_is_trained(name: str, tmp_path: Path) -> None:
     shown = [text.plain for text in run_preview(small_job(name, tmp_path / "run"), 5)]
     assert len(shown) == 5 and not (tmp_path / "run").exists(), "nothing is written"
     trainer = trainer_of(name, tmp_path / "trained")
-    trained = [job.method.show(row, trainer.processing_class).plain for row in trainer.row_ids.select(range(5))]
+    trained = [job.method.render_row(row, trainer.processing_class).plain for row in trainer.row_ids.select(range(5))]
     assert shown == trained
     given = trainer.train_dataset.select(range(5))
     for row, tokens in zip(trainer.row_ids.select(range(5)), given, strict=True):
@@ -97,10 +97,10 @@ def test_preview_is_what_is_trained(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_degenerate_case(name: str, tmp_path: Path) -> None:
-    method = methods.find(name)
-    assert method.degenerate or name == "sft", "a method says with which options it is its base"
-    own = trainer_of(name, tmp_path / "own", **method.degenerate)
-    if issubclass(method, PreferenceMethod):  # without a loss, no update
+    method = methods.get_method(name)
+    assert method.sft_equivalent_config or name == "sft", "a method says with which options it is its base"
+    own = trainer_of(name, tmp_path / "own", **method.sft_equivalent_config)
+    if issubclass(method, PreferenceTrainerMixin):  # without a loss, no update
         usual = trainer_of(name, tmp_path / "usual")
         start = {key: value.clone() for key, value in own.model.state_dict().items()}
         own.train()
@@ -139,8 +139,8 @@ def test_run_leaves_what_is_promised(name: str, tmp_path: Path) -> None:
     for file in ("config.resolved.yaml", "environment.json", "data.json", "report.md", "loss.png"):
         assert (run / file).stat().st_size > 0, file
     assert read_metrics(run / "round_1")
-    counts = json.loads((run / "round_1" / "counts.json").read_text())
-    assert list(counts) == list(methods.find(name).stats_class().counts())
+    counts = json.loads((run / "round_1" / "generation_stats.json").read_text())
+    assert list(counts) == list(methods.get_method(name).stats_class().counts())
     model = AutoModelForCausalLM.from_pretrained(run)
     tokenizer = AutoTokenizer.from_pretrained(run)
     assert tokenizer.chat_template and next(model.parameters()).isfinite().all()
@@ -157,14 +157,14 @@ LIKE_OTHERS = ("bash", "rac", "sft", "pause", "scheduled_sampling", "spin")
 def test_killed_and_resumed(name: str, tmp_path: Path) -> None:
     """SIGKILL while it draws, where it does, and after the first checkpoint; the same command then ends with the same
     contexts and weights, byte for byte."""
-    run, whole = tmp_path / "run", tmp_path / "whole"
-    sharded = {"shard_size": 2} if methods.find(name).draws else {}
-    gapbridge(name, *arguments(name, whole, **sharded))
+    run, full = tmp_path / "run", tmp_path / "whole"
+    sharded = {"shard_size": 2} if methods.get_method(name).generates_contexts else {}
+    gapbridge(name, *arguments(name, full, **sharded))
     command = (name, *arguments(name, run, **sharded))
     if sharded:
         kill_when(lambda: len(list(run.glob("round_1/_contexts/shard-*"))) >= 2, *command)
     kill_when(lambda: (run / "round_1" / "checkpoint-2" / "COMPLETE.json").exists(), *command)
     gapbridge(*command)
     for pattern in ("round_1/*contexts/shard-*", "round_1/*contexts/manifest.json", "**/model.safetensors"):
-        assert contents(run, pattern) == contents(whole, pattern)
+        assert contents(run, pattern) == contents(full, pattern)
     assert contents(run, "model.safetensors")

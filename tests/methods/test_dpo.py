@@ -20,9 +20,9 @@ from transformers import AutoTokenizer, PreTrainedModel
 from trl import DPOConfig, DPOTrainer, ScriptArguments
 from trl.scripts.utils import DatasetConfig
 
-from gapbridge import ConfigError, DataError, PreferenceConfig, PreferenceTrainer, build_preferences
-from gapbridge.examples.data import DataConfig, load_data
-from gapbridge.examples.preferences import Preference
+from gapbridge import ConfigError, DataError, GapDPOConfig, GapDPOTrainer, build_preferences
+from gapbridge.data.preferences import Preference
+from gapbridge.data.sources import DataConfig, load_data
 from gapbridge.methods.dpo.config import LOSSES
 from gapbridge.tasks.word_problems import problems
 
@@ -91,7 +91,7 @@ def test_pairs_are_trls(form: Callable[[Row], Row], trailer: str, make_base: Mak
     )
     data = pairs(form, 4).remove_columns("id") if form is chat else pairs(form, 4)
     theirs = trl_trainer(tmp_path, make_base(), tokenizer, data).train_dataset
-    ours = [PreferenceTrainer.plain_row(example) for example in build(data, tokenizer)]
+    ours = [GapDPOTrainer.sft_row(example) for example in build(data, tokenizer)]
     for name in ("prompt_ids", "chosen_ids", "rejected_ids"):
         assert [row[name] for row in ours] == theirs[name][:]
     if form is merging:
@@ -101,8 +101,8 @@ def test_pairs_are_trls(form: Callable[[Row], Row], trailer: str, make_base: Mak
 def test_training_is_trls(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     """Same losses, step by step, and same weights as TRL's trainer on the text."""
     theirs = trl_trainer(tmp_path / "trl", make_base(), tokenizer, pairs())
-    ours = PreferenceTrainer(
-        make_base(), PreferenceConfig(str(tmp_path / "own"), **COMMON), train_dataset=pairs(ultrafeedback),
+    ours = GapDPOTrainer(
+        make_base(), GapDPOConfig(str(tmp_path / "own"), **COMMON), train_dataset=pairs(ultrafeedback),
         processing_class=tokenizer,
     )  # fmt: skip
     theirs.train()
@@ -118,22 +118,22 @@ def test_ids_reach_the_trainer_as_they_are(make_base: MakeBase, tokenizer: Any, 
     assert list(inspect.signature(DPOTrainer._prepare_dataset).parameters) == [
         "self", "dataset", "processing_class", "args", "dataset_name",
     ]  # fmt: skip
-    args = PreferenceConfig(str(tmp_path), **COMMON)
-    trainer = PreferenceTrainer(make_base(), args, train_dataset=pairs(count=4), processing_class=tokenizer)
-    kept = trainer.row_ids.select_columns(trainer.train_dataset.column_names)
-    assert trainer.train_dataset[:] == kept[:]
-    metrics = trainer.evaluate(kept)
+    args = GapDPOConfig(str(tmp_path), **COMMON)
+    trainer = GapDPOTrainer(make_base(), args, train_dataset=pairs(count=4), processing_class=tokenizer)
+    remaining = trainer.row_ids.select_columns(trainer.train_dataset.column_names)
+    assert trainer.train_dataset[:] == remaining[:]
+    metrics = trainer.evaluate(remaining)
     assert metrics["eval_loss"] == pytest.approx(0.6931, abs=1e-4), "ids pass `evaluate`, too"
     with pytest.raises(KeyError):
-        trl_trainer(tmp_path, make_base(), tokenizer, kept)
+        trl_trainer(tmp_path, make_base(), tokenizer, remaining)
 
 
 def test_reference_model(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     """A copy of the weights at the start, unless one is given or an adapter can be switched off."""
 
-    def trainer(**options: Any) -> PreferenceTrainer:
-        args = PreferenceConfig(str(tmp_path), **COMMON)
-        return PreferenceTrainer(model, args, train_dataset=pairs(count=4), processing_class=tokenizer, **options)
+    def trainer(**options: Any) -> GapDPOTrainer:
+        args = GapDPOConfig(str(tmp_path), **COMMON)
+        return GapDPOTrainer(model, args, train_dataset=pairs(count=4), processing_class=tokenizer, **options)
 
     model = make_base()
     with torch.no_grad():
@@ -176,9 +176,9 @@ def test_bad_pairs_are_listed(case: str, tokenizer: Any) -> None:
     row, told = BAD[case]
     good = {"prompt": PROMPT, "chosen": RIGHT, "rejected": WRONG}
     data = Dataset.from_list([{"id": "a", **good}, {"id": "b", **row}, {"id": "c", **good}])
-    kept = build(data, tokenizer, max_length=60, on_bad_rows="skip")
-    assert [example.id for example in kept] == ["a", "c"]
-    (bad,) = kept.bad_rows
+    remaining = build(data, tokenizer, max_length=60, on_invalid_example="skip")
+    assert [example.id for example in remaining] == ["a", "c"]
+    (bad,) = remaining.bad_rows
     assert (bad.row, bad.id) == (1, "b") and told in bad.reason
     with pytest.raises(DataError, match="row 1 .id b.: "):
         build(data, tokenizer, max_length=60)
@@ -201,8 +201,8 @@ def test_examples_of_pairs(tokenizer: Any) -> None:
     fingerprint."""
     found = build(pairs(count=3), tokenizer)
     (first, *_) = found
-    assert isinstance(first, Preference) and first.chosen == [*first.reference, *first.trailer]
-    assert first.reference[-1] == first.rejected[-1] == tokenizer.eos_token_id
+    assert isinstance(first, Preference) and first.chosen == [*first.completion_ids, *first.template_suffix_ids]
+    assert first.completion_ids[-1] == first.rejected[-1] == tokenizer.eos_token_id
     swapped = pairs(count=3).rename_columns({"chosen": "rejected", "rejected": "chosen"})
     assert len({found.fingerprint(), build(swapped, tokenizer).fingerprint()}) == 2
     other = pairs(count=3).map(lambda row: {"rejected": [{"role": "assistant", "content": "none"}]})
@@ -225,17 +225,21 @@ def test_recipe_data(tmp_path: Path, tokenizer: Any) -> None:
     assert data[0]["messages"][0]["content"] == "Think."
     text = write_rows(tmp_path / "text.jsonl", list(pairs(plain, 2)))
     entries = [DatasetConfig(path="json", data_files=text)]
-    as_chat = load_data(DataConfig(datasets=entries, as_chat=True), ScriptArguments(), seed=0, needs_eval=False).train
-    assert as_chat[0]["prompt"][0]["role"] == "user" and as_chat[1]["rejected"][0]["role"] == "assistant"
+    convert_to_chat = load_data(
+        DataConfig(datasets=entries, convert_to_chat=True), ScriptArguments(), seed=0, needs_eval=False
+    ).train
+    assert (
+        convert_to_chat[0]["prompt"][0]["role"] == "user" and convert_to_chat[1]["rejected"][0]["role"] == "assistant"
+    )
 
 
 def test_losses_are_those_that_trl_names(tmp_path: Path) -> None:
     (told,) = (field.metadata["help"] for field in fields(DPOConfig) if field.name == "loss_type")
     assert set(re.findall(r"`'(\w+)'`", told)) == LOSSES
     with pytest.raises(ConfigError, match="loss_type is sigmoyd: choose among"):
-        PreferenceConfig(str(tmp_path), **COMMON, loss_type="sigmoyd")
+        GapDPOConfig(str(tmp_path), **COMMON, loss_type="sigmoyd")
     with pytest.raises(ConfigError, match="beta is -0.1"):
-        PreferenceConfig(str(tmp_path), **COMMON, beta=-0.1)
+        GapDPOConfig(str(tmp_path), **COMMON, beta=-0.1)
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 384), ("test", 64)])
@@ -249,7 +253,7 @@ def test_wrong_answers_have_one_wrong_step() -> None:
     for problem in problems("train", count=60, steps=(1, 2, 3, 4, 5, 6)):
         results = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__, "/": int.__floordiv__}
         wrong = problem.wrong_steps()
-        slips = [step for step in wrong if results[step.operator](step.left, step.right) != step.result]
-        assert len(slips) == 1 and wrong[-1].result != problem.result
+        forced_errors = [step for step in wrong if results[step.operator](step.left, step.right) != step.result]
+        assert len(forced_errors) == 1 and wrong[-1].result != problem.result
         assert [step.left for step in wrong[1:]] == [step.result for step in wrong[:-1]]
         assert all(step.left % step.right == 0 for step in wrong if step.operator == "/")

@@ -14,9 +14,16 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PhiConfig, PhiForCausalLM, PreTrainedModel
 
 from gapbridge import ConfigError
-from gapbridge.decoding.future_heads import FutureHeads, add_heads, head_states, head_unembedding, listening, parts_of
+from gapbridge.decoding.mtp_heads import (
+    MTPHeads,
+    add_heads,
+    capture_hidden_states,
+    find_decoder_parts,
+    head_states,
+    head_unembedding,
+)
 from gapbridge.methods.mtp import losses
-from gapbridge.methods.mtp.losses import HeadLoss, future_targets, losses_at_once, losses_in_sequence
+from gapbridge.methods.mtp.losses import HeadLoss, future_targets, joint_losses, sequential_losses
 
 
 _LATENT = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8}
@@ -40,15 +47,15 @@ def test_targets_stay_in_their_document() -> None:
     assert future_targets(labels, 2, starts).tolist() == [[3, -100, -100, 6, -100, -100]]
 
 
-def tasks(model: PreTrainedModel, heads: FutureHeads, inputs: dict[str, Tensor]) -> tuple[Tensor, list[HeadLoss]]:
+def tasks(model: PreTrainedModel, heads: MTPHeads, inputs: dict[str, Tensor]) -> tuple[Tensor, list[HeadLoss]]:
     labels = inputs["input_ids"].masked_fill(torch.arange(inputs["input_ids"].shape[1]) < 3, -100)
-    with listening(parts_of(model), heads) as heard:
+    with capture_hidden_states(find_decoder_parts(model), heads) as captured:
         model(**inputs, use_cache=False)
-    assert heard.states is not None
-    return heard.states, [
+    assert captured.states is not None
+    return captured.states, [
         HeadLoss(
-            partial(head_states, heads, at, heard),
-            head_unembedding(heads, at, heard.parts),
+            partial(head_states, heads, at, captured),
+            head_unembedding(heads, at, captured.parts),
             future_targets(labels, at + 2),
         )
         for at in range(len(heads))
@@ -70,7 +77,7 @@ def with_biased_unembedding() -> PreTrainedModel:
     return model
 
 
-@pytest.mark.parametrize("kind", ["layer", "linear"])
+@pytest.mark.parametrize("kind", ["transformer", "linear"])
 @pytest.mark.parametrize("name", [*SHAPES, "biased unembedding"])
 def test_one_after_another_is_all_at_once(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures to 1e-6, gradients to 1e-5, with chunks that do not divide the positions."""
@@ -80,13 +87,13 @@ def test_one_after_another_is_all_at_once(name: str, kind: str, monkeypatch: pyt
     for weight in heads.parameters():
         weight.data += 0.01 * torch.randn_like(weight)
     inputs = {"input_ids": torch.randint(0, VOCAB, (3, 15))}
-    total, figures = losses_at_once(*tasks(model, heads, inputs))
+    total, figures = joint_losses(*tasks(model, heads, inputs))
     expected = gradients(model, -total / 30)
     states, heads_of_model = tasks(model, heads, inputs)
-    parts = parts_of(model)
-    shared: list[nn.Module] = [parts.norm, parts.unembedding] if kind == "layer" else []
+    parts = find_decoder_parts(model)
+    shared: list[nn.Module] = [parts.norm, parts.unembedding] if kind == "transformer" else []
     learning = [weight for part in (heads, *shared) for weight in part.parameters()]
-    own_total, own_figures = losses_in_sequence(states, heads_of_model, learning)
+    own_total, own_figures = sequential_losses(states, heads_of_model, learning)
     assert own_total.item() == pytest.approx(total.item(), rel=1e-6)
     torch.testing.assert_close(own_figures, figures, rtol=1e-6, atol=0)
     found = gradients(model, -own_total / 30)
@@ -94,7 +101,7 @@ def test_one_after_another_is_all_at_once(name: str, kind: str, monkeypatch: pyt
     for key, value in expected.items():
         assert float((found[key] - value).norm()) <= 1e-5 * float(value.norm()) + 1e-9, key
     with torch.no_grad():
-        again, _ = losses_in_sequence(*tasks(model, heads, inputs), learning)
+        again, _ = sequential_losses(*tasks(model, heads, inputs), learning)
     assert again.item() == pytest.approx(total.item(), rel=1e-6) and not again.requires_grad
 
 
@@ -102,12 +109,12 @@ def test_new_heads_are_the_last_layer() -> None:
     """With a copied layer a head says what head 1 says, so its states are the model's final states."""
     for name in SHAPES:
         model = model_of(name)
-        heads = add_heads(model, 2, "layer")
+        heads = add_heads(model, 2, "transformer")
         tokens = torch.randint(0, VOCAB, (2, 9))
-        with torch.no_grad(), listening(parts_of(model), heads) as heard:
+        with torch.no_grad(), capture_hidden_states(find_decoder_parts(model), heads) as captured:
             logits = model(tokens, use_cache=False).logits
-            assert heard.states is not None
-            own = head_unembedding(heads, 1, heard.parts)(head_states(heads, 1, heard, heard.states))
+            assert captured.states is not None
+            own = head_unembedding(heads, 1, captured.parts)(head_states(heads, 1, captured, captured.states))
         torch.testing.assert_close(own, logits)
 
 
@@ -119,7 +126,7 @@ def test_other_shapes_are_refused() -> None:
         GraniteForCausalLM(GraniteConfig(**SHAPE, num_key_value_heads=2, logits_scaling=8.0)),
     ):
         with pytest.raises(ConfigError, match="num_future_tokens: heads need layers"):
-            add_heads(model, 1, "layer")
+            add_heads(model, 1, "transformer")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +141,7 @@ def test_other_shapes_are_refused() -> None:
         ("jetmoe", {"num_local_experts": 2, "kv_channels": 8}),
     ],
 )
-@pytest.mark.parametrize("kind", ["layer", "linear"])
+@pytest.mark.parametrize("kind", ["transformer", "linear"])
 def test_experts_are_refused_under_any_key(family: str, options: dict[str, Any], kind: str) -> None:
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **{**SHAPE, **options}))
     with pytest.raises(ConfigError, match=r"without experts; .* \(its model\.layers\.[01]\.\w+"):
@@ -145,7 +152,7 @@ def test_a_model_that_could_have_experts_and_has_none() -> None:
     """DeepSeek-V3's first layers are dense, and here it has no others."""
     options = {"n_routed_experts": 2, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 2, **_LATENT}
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model("deepseek_v3", **{**SHAPE, **options}))
-    assert len(add_heads(model, 1, "layer")) == 1
+    assert len(add_heads(model, 1, "transformer")) == 1
 
 
 @pytest.mark.parametrize(
@@ -161,6 +168,6 @@ def test_a_model_that_could_have_experts_and_has_none() -> None:
 def test_an_adapter_that_trains_the_unembedding_is_named(key: str, value: Any, tied: bool) -> None:
     model = tiny_llama(tie_word_embeddings=tied)
     adapter = LoraConfig(task_type="CAUSAL_LM", **{"target_modules": ["q_proj"], key: value})
-    add_heads(model, 1, "layer")
+    add_heads(model, 1, "transformer")
     with pytest.raises(ConfigError, match=rf"{key} of the adapter trains lm_head, .* Let {key} leave lm_head alone"):
-        parts_of(get_peft_model(model, adapter))
+        find_decoder_parts(get_peft_model(model, adapter))

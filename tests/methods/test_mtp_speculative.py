@@ -13,11 +13,11 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM
 
 from gapbridge import ConfigError, RACConfig, build_examples, cli
-from gapbridge.answers import command
-from gapbridge.contexts.drafts import drafted_contexts
-from gapbridge.decoding import draft_answers
-from gapbridge.decoding.future_heads import add_heads, heads_of, save_heads
+from gapbridge.decoding import generate_completions
+from gapbridge.decoding.mtp_heads import add_heads, find_heads, save_heads
+from gapbridge.generation import command
 from gapbridge.methods.mtp import generate, load
+from gapbridge.store.training_completions import completion_spec
 from gapbridge.tasks.word_problems import problems
 
 
@@ -29,7 +29,7 @@ def with_heads(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path
     """The base with three new heads beside it."""
     folder = tmp_path_factory.mktemp("model")
     model = AutoModelForCausalLM.from_pretrained(BASE)
-    heads = add_heads(model, 3, "layer")
+    heads = add_heads(model, 3, "transformer")
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     save_heads(folder, heads)
@@ -41,9 +41,13 @@ def test_generate(temperature: float, with_heads: Path, tokenizer: Any) -> None:
     model = load(with_heads)
     prompts = [tokenizer(text)["input_ids"] for text in ("Ann has 4 apples", "Bob", "12 + 7 = ")]
     options = {"temperature": temperature, "max_completion_length": 12}
-    drafts, done = generate(model, prompts, tokenizer=tokenizer, **options)
-    assert drafts == draft_answers(model, prompts, ids=[0, 1, 2], stop_tokens=[tokenizer.eos_token_id], **options)
-    assert done.tokens == sum(len(draft.tokens) for draft in drafts) and 0.25 <= done.passes_per_token <= 1
+    completions, done = generate(model, prompts, tokenizer=tokenizer, **options)
+    assert completions == generate_completions(
+        model, prompts, ids=[0, 1, 2], stop_tokens=[tokenizer.eos_token_id], **options
+    )
+    assert (
+        done.tokens == sum(len(completion.tokens) for completion in completions) and 0.25 <= done.passes_per_token <= 1
+    )
     with pytest.raises(ConfigError, match="give a tokenizer or stop_tokens"):
         generate(model, prompts)
 
@@ -53,16 +57,26 @@ def test_answer_mode(
 ) -> None:
     """The same answers; the model that is asked has no heads on it afterwards, so it is the one that was asked."""
     monkeypatch.setattr(command, "OUTPUTS", tmp_path)
-    output = tmp_path / "answers.jsonl"
-    line = ["answer", RECIPE, "--model", str(with_heads), "--output", str(output), "--limit", "4"]
+    output = tmp_path / "completions.jsonl"
+    line = ["generate", RECIPE, "--model", str(with_heads), "--output", str(output), "--max_examples", "4"]
     with caplog.at_level(logging.INFO, logger="gapbridge"):
-        cli.run([*line, "--mode", "direct", "--mode", "speculative", "--max_completion_length", "20"])
+        cli.run(
+            [
+                *line,
+                "--decoding_mode",
+                "single_pass",
+                "--decoding_mode",
+                "speculative",
+                "--max_completion_length",
+                "20",
+            ]
+        )
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert len(rows) == 4 and all(row["speculative"] == row["answer"] for row in rows)
     assert "passes a token, 4 of them equal to the direct ones" in caplog.text
     with pytest.raises(ConfigError, match="has no future_heads.safetensors"):
         generate(AutoModelForCausalLM.from_pretrained(BASE), [[5]], stop_tokens=[1])
-    assert heads_of(AutoModelForCausalLM.from_pretrained(with_heads)) is None
+    assert find_heads(AutoModelForCausalLM.from_pretrained(with_heads)) is None
 
 
 def test_another_method_drafts_with_the_heads(
@@ -70,18 +84,24 @@ def test_another_method_drafts_with_the_heads(
 ) -> None:
     """RAC's drafts are the same; a later round, whose model was trained on, has no heads to ask."""
     data = Dataset.from_list([problem.row() for problem in problems("train", count=4, steps=(2,))])
-    settings: dict[str, Any] = {"use_cpu": True, "bf16": False, "max_length": 256, "max_draft_length": 12}
+    settings: dict[str, Any] = {"use_cpu": True, "bf16": False, "max_length": 256, "max_completion_length": 12}
     model = AutoModelForCausalLM.from_pretrained(with_heads)
     examples = list(build_examples(data, tokenizer, stops=[tokenizer.eos_token_id], max_length=None))
-    drawn = []
-    for options in ({}, {"speculative_drafts": True}, {"speculative_drafts": True, "round_index": 2}):
+    sampled = []
+    for options in (
+        {},
+        {"use_mtp_speculative_decoding": True},
+        {"use_mtp_speculative_decoding": True, "round_index": 2},
+    ):
         args = RACConfig(str(tmp_path), **settings, **options)
         with caplog.at_level(logging.INFO, logger="gapbridge"):
-            drawn.append(drafted_contexts("rac", model, tokenizer, args).draw(examples, lambda _: None))
-    assert drawn[0] == drawn[1] != drawn[2]
+            sampled.append(completion_spec("rac", model, tokenizer, args).generate(examples, lambda _: None))
+    assert sampled[0] == sampled[1] != sampled[2]
     assert caplog.text.count("4 drafts in ") == 1
-    args = RACConfig(str(tmp_path), **settings, speculative_drafts=True)
-    with pytest.raises(ConfigError, match=r"speculative_drafts: .* has no future_heads\.safetensors: start from"):
-        drafted_contexts("rac", AutoModelForCausalLM.from_pretrained(BASE), tokenizer, args)
+    args = RACConfig(str(tmp_path), **settings, use_mtp_speculative_decoding=True)
+    with pytest.raises(
+        ConfigError, match=r"use_mtp_speculative_decoding: .* has no future_heads\.safetensors: start from"
+    ):
+        completion_spec("rac", AutoModelForCausalLM.from_pretrained(BASE), tokenizer, args)
     with pytest.raises(ConfigError, match="vLLM knows nothing of these heads"):
-        RACConfig(str(tmp_path), **settings, speculative_drafts=True, use_vllm=True)
+        RACConfig(str(tmp_path), **settings, use_mtp_speculative_decoding=True, use_vllm=True)

@@ -17,12 +17,19 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from gapbridge import ConfigError, MTPConfig, MTPTrainer
-from gapbridge.decoding import draft_answers
-from gapbridge.decoding.future_heads import FILE, head_states, head_unembedding, heads_of, listening, parts_of
-from gapbridge.examples.tokens import stop_tokens
+from gapbridge.data.special_tokens import stop_tokens
+from gapbridge.decoding import generate_completions
+from gapbridge.decoding.mtp_heads import (
+    HEADS_FILE,
+    capture_hidden_states,
+    find_decoder_parts,
+    find_heads,
+    head_states,
+    head_unembedding,
+)
 from gapbridge.methods.mtp import export, generate, load
 from gapbridge.methods.mtp.losses import future_targets
-from gapbridge.methods.mtp.trainer import FutureSFTTrainer
+from gapbridge.methods.mtp.trainer import MTPSFTTrainer
 from gapbridge.tasks.word_problems import problems
 
 
@@ -30,7 +37,7 @@ MakeBase = Callable[[], PreTrainedModel]
 COMMON: dict[str, Any] = {
     "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none", "max_length": 256,
     "per_device_train_batch_size": 4, "learning_rate": 1e-3, "max_steps": 2, "logging_steps": 1,
-    "save_strategy": "no", "seed": 7, "num_future_tokens": 3, "head_warmup_ratio": 0.5,
+    "save_strategy": "no", "seed": 7, "num_future_tokens": 3, "mtp_head_only_ratio": 0.5,
 }  # fmt: skip
 
 
@@ -50,18 +57,18 @@ def logged(trainer: MTPTrainer, key: str) -> list[float]:
 
 def said(model: Any, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The logits of the model, and of head 2."""
-    heads = heads_of(model)
+    heads = find_heads(model)
     assert heads is not None
-    with torch.no_grad(), listening(parts_of(model), heads) as heard:
+    with torch.no_grad(), capture_hidden_states(find_decoder_parts(model), heads) as captured:
         logits = model(tokens, use_cache=False).logits
-        assert heard.states is not None
-        return logits, head_unembedding(heads, 0, heard.parts)(head_states(heads, 0, heard, heard.states))
+        assert captured.states is not None
+        return logits, head_unembedding(heads, 0, captured.parts)(head_states(heads, 0, captured, captured.states))
 
 
 def test_loss_is_the_hand_computed_one(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     """One step over all rows; each head's loss and accuracy are logged."""
     trainer = mtp(
-        tmp_path, make_base(), tokenizer, per_device_train_batch_size=8, max_steps=1, head_loss_weight=0.5,
+        tmp_path, make_base(), tokenizer, per_device_train_batch_size=8, max_steps=1, mtp_loss_weight=0.5,
         eval_dataset=rows(), eval_strategy="steps", eval_on_start=True,
     )  # fmt: skip
     sums, right, counts = [0.0] * 3, [0] * 3, [0] * 3
@@ -89,7 +96,7 @@ def test_the_same_training_in_any_layout(make_base: MakeBase, tokenizer: Any, tm
     """All at once, packed, accumulated, or with the trunk's activations made again."""
     variants: dict[str, dict[str, Any]] = {
         "plain": {"per_device_train_batch_size": 8},
-        "at once": {"per_device_train_batch_size": 8, "sequential_heads": False},
+        "at once": {"per_device_train_batch_size": 8, "sequential_head_backward": False},
         "packed": {"per_device_train_batch_size": 8, "packing": True, "max_length": 1024},
         "accumulated": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},
         "checkpointed": {"per_device_train_batch_size": 8, "gradient_checkpointing": True},
@@ -112,11 +119,11 @@ def test_heads_of_packed_documents_predict_nothing_of_the_next_one(
     data = Dataset.from_list([{"input_ids": ids, "labels": ids} for ids in documents])
     found = {}
     for name, options in (("apart", {}), ("packed", {"packing": True, "max_length": 48})):
-        settings = {**COMMON, "max_steps": 1, "head_warmup_ratio": 0.0, **options}
+        settings = {**COMMON, "max_steps": 1, "mtp_head_only_ratio": 0.0, **options}
         args, model = MTPConfig(str(tmp_path / name), **settings), make_base()
         MTPTrainer.setup_model(model, tokenizer, args)
         args.assistant_only_loss = args.completion_only_loss = False  # TRL's trainer reads the rows by itself
-        trainer = FutureSFTTrainer(model=model, args=args, train_dataset=data, processing_class=tokenizer)
+        trainer = MTPSFTTrainer(model=model, args=args, train_dataset=data, processing_class=tokenizer)
         collate = trainer.data_collator
 
         def with_all_labels(rows: list[Any], collate: Any = collate) -> dict[str, torch.Tensor]:
@@ -134,10 +141,12 @@ def test_heads_that_learn_alone_leave_sft(make_base: MakeBase, tokenizer: Any, t
     """The model's own weights are SFT's, bit for bit, also where heads share them; the heads learn."""
     models = []
     for n in (1, 3):
-        trainer = mtp(tmp_path, make_base(), tokenizer, num_future_tokens=n, head_warmup_ratio=1.0, max_grad_norm=0.0)
+        trainer = mtp(
+            tmp_path, make_base(), tokenizer, num_future_tokens=n, mtp_head_only_ratio=1.0, max_grad_norm=0.0
+        )
         trainer.train()
         models.append(trainer.model)
-    own, new = models[1].state_dict(), heads_of(models[1])
+    own, new = models[1].state_dict(), find_heads(models[1])
     assert all(torch.equal(value, own[name]) for name, value in models[0].state_dict().items())
     last = dict(models[1].model.layers[-1].named_parameters())
     assert not any(torch.equal(weight, last[name]) for name, weight in new.heads[0].named_parameters())
@@ -149,7 +158,7 @@ def test_mixed_precision(make_base: MakeBase, tokenizer: Any, tmp_path: Path) ->
     """In bfloat16 one head after another differs from all at once by rounding, and the heads' gradients are whole."""
     found = []
     for sequential in (True, False):
-        trainer = mtp(tmp_path, make_base(), tokenizer, bf16=True, max_steps=1, sequential_heads=sequential)
+        trainer = mtp(tmp_path, make_base(), tokenizer, bf16=True, max_steps=1, sequential_head_backward=sequential)
         trainer.train()
         found.append([*logged(trainer, "loss"), *logged(trainer, "grad_norm")])
     assert len(found[0]) == 2 and found[0] == pytest.approx(found[1], rel=2e-2)
@@ -159,41 +168,41 @@ def test_saved_loaded_and_resumed(
     make_base: MakeBase, tokenizer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """`from_pretrained` gets the next-token model and says nothing; a resumed run has the heads beside it."""
-    options = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4, "future_head": "linear"}
-    whole = mtp(tmp_path / "whole", make_base(), tokenizer, **options)
-    whole.train()
+    options = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4, "mtp_head_type": "linear"}
+    full = mtp(tmp_path / "whole", make_base(), tokenizer, **options)
+    full.train()
     again = mtp(tmp_path / "again", make_base(), tokenizer, **options)
     with caplog.at_level(logging.WARNING, logger="transformers"):
         again.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
-    weights = whole.model.state_dict()
+    weights = full.model.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in again.model.state_dict().items())
     assert "future_heads" not in caplog.text
 
     directory = tmp_path / "model"
-    whole.save_model(str(directory))
+    full.save_model(str(directory))
     names = set(load_file(directory / "model.safetensors"))
     assert names == set(load_file(Path("recipes/tiny/base") / "model.safetensors"))
     caplog.clear()
     plain = AutoModelForCausalLM.from_pretrained(directory)
     told = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert not told and heads_of(plain) is None
+    assert not told and find_heads(plain) is None
     assert all(torch.equal(value, weights[name]) for name, value in plain.state_dict().items())
-    MTPTrainer.setup_model(plain, tokenizer, whole.args)
+    MTPTrainer.setup_model(plain, tokenizer, full.args)
     assert all(torch.equal(value, weights[name]) for name, value in plain.state_dict().items())
-    assert len(heads_of(plain) or ()) == 2
+    assert len(find_heads(plain) or ()) == 2
 
     loaded = load(directory)
     assert not loaded.training
     assert all(torch.equal(value, weights[name]) for name, value in loaded.state_dict().items())
     export(directory, tmp_path / "plain")
-    assert not (tmp_path / "plain" / FILE).exists() and (tmp_path / "plain" / "tokenizer.json").exists()
-    with pytest.raises(ConfigError, match=rf"plain: has no {FILE}"):
+    assert not (tmp_path / "plain" / HEADS_FILE).exists() and (tmp_path / "plain" / "tokenizer.json").exists()
+    with pytest.raises(ConfigError, match=rf"plain: has no {HEADS_FILE}"):
         load(tmp_path / "plain")
     exported = AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
     assert all(torch.equal(value, weights[name]) for name, value in exported.state_dict().items())
 
     other = AutoModelForCausalLM.from_pretrained(directory)
-    with pytest.raises(ConfigError, match=rf"{FILE}: holds 2 heads of kind linear, .* set num_future_tokens: 3"):
+    with pytest.raises(ConfigError, match=rf"{HEADS_FILE}: holds 2 heads of kind linear, .* set num_future_tokens: 3"):
         MTPTrainer.setup_model(other, tokenizer, MTPConfig(str(tmp_path), **{**COMMON, "num_future_tokens": 5}))
 
 
@@ -204,15 +213,15 @@ def test_an_adapter_on_the_trunk_and_whole_heads(make_base: MakeBase, tokenizer:
     learning = {name for name, weight in trainer.model.named_parameters() if weight.requires_grad}
     assert {name for name in learning if "future_heads" in name and "lora" in name} == set()
     assert {name.split(".future_heads.")[1] for name in learning if "future_heads" in name} == set(
-        heads_of(base).state_dict()
+        find_heads(base).state_dict()
     )
     assert all("lora" in name or "future_heads" in name for name in learning)
     before = {name: weight.clone() for name, weight in trainer.model.named_parameters()}
     trainer.train()
     moved = {name for name, weight in trainer.model.named_parameters() if not torch.equal(weight, before[name])}
     assert moved == learning
-    saved = load_file(tmp_path / "checkpoint-2" / FILE)
-    assert all(torch.equal(value, saved[name]) for name, value in heads_of(base).state_dict().items())
+    saved = load_file(tmp_path / "checkpoint-2" / HEADS_FILE)
+    assert all(torch.equal(value, saved[name]) for name, value in find_heads(base).state_dict().items())
     assert not any("future_heads" in name for name in load_file(tmp_path / "checkpoint-2/adapter_model.safetensors"))
     trainer.model.eval()
     tokens = torch.tensor([trainer.train_dataset[0]["input_ids"]])
@@ -220,7 +229,7 @@ def test_an_adapter_on_the_trunk_and_whole_heads(make_base: MakeBase, tokenizer:
     logits, second = said(load(tmp_path / "checkpoint-2"), tokens)
     torch.testing.assert_close(logits, own)
     torch.testing.assert_close(second, head)
-    trainer.args.merge_adapter = True
+    trainer.args.save_merged_model = True
     trainer.save_model(str(tmp_path / "merged"))
     logits, second = said(load(tmp_path / "merged"), tokens)
     torch.testing.assert_close(logits, own, atol=1e-4, rtol=1e-4)
@@ -238,9 +247,11 @@ def test_what_would_train_head_1_alone_is_refused(tmp_path: Path, monkeypatch: p
     from gapbridge import compat
 
     with pytest.raises(ConfigError) as caught:
-        MTPConfig(str(tmp_path), **{**COMMON, "loss_type": "dft", "label_smoothing_factor": 0.1, "future_head": "one"})
-    assert [fault.split()[0].rstrip(":") for fault in caught.value.faults] == [
-        "future_head", "loss_type", "label_smoothing_factor",
+        MTPConfig(
+            str(tmp_path), **{**COMMON, "loss_type": "dft", "label_smoothing_factor": 0.1, "mtp_head_type": "one"}
+        )
+    assert [error.split()[0].rstrip(":") for error in caught.value.errors] == [
+        "mtp_head_type", "loss_type", "label_smoothing_factor",
     ]  # fmt: skip
     MTPConfig(str(tmp_path), **{**COMMON, "loss_type": "dft", "num_future_tokens": 1})
     monkeypatch.setattr(compat, "TRL", Version("1.15.0"))
@@ -258,7 +269,7 @@ def test_the_memory_of_one_head(tokenizer: Any, tmp_path: Path) -> None:
     peaks = {}
     for name, n, sequential in (("sft", 1, True), ("in sequence", 4, True), ("at once", 4, False)):
         model = tiny_llama(131072, max_position_embeddings=512)
-        trainer = mtp(tmp_path / name, model, tokenizer, num_future_tokens=n, sequential_heads=sequential)
+        trainer = mtp(tmp_path / name, model, tokenizer, num_future_tokens=n, sequential_head_backward=sequential)
         trainer.model.train()
         trained = torch.randint(5, 500, (1, 192))
         batch = {"input_ids": trained, "labels": trained, "attention_mask": torch.ones_like(trained)}
@@ -274,11 +285,11 @@ def test_trained_heads_draft(make_base: MakeBase, tokenizer: Any, tmp_path: Path
         learning_rate=2e-3, lr_scheduler_type="constant",
     )  # fmt: skip
     trainer.train()
-    prompts = [example.asked for example in trainer.examples]
+    prompts = [example.generation_prompt_ids for example in trainer.examples]
     options = {"tokenizer": tokenizer, "temperature": 0.0, "max_completion_length": 60}
-    drafts, done = generate(trainer.model, prompts, **options)
+    completions, done = generate(trainer.model, prompts, **options)
     stops = stop_tokens(tokenizer, trainer.model)
-    plain = draft_answers(
+    plain = generate_completions(
         trainer.model, prompts, ids=list(range(8)), stop_tokens=stops, temperature=0.0, max_completion_length=60
     )
-    assert drafts == plain and done.passes_per_token <= 0.5, done
+    assert completions == plain and done.passes_per_token <= 0.5, done

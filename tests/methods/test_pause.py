@@ -18,11 +18,11 @@ from peft import AutoPeftModelForCausalLM, LoraConfig, LoraModel, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gapbridge import ConfigError, DataError, PauseConfig, PauseTrainer, build_preferences
-from gapbridge.contexts.fingerprint import tokenizer_fingerprint, weights_fingerprint
-from gapbridge.examples.pauses import pause_id, pauses_after_prompt
-from gapbridge.examples.tokens import stop_tokens
+from gapbridge.data.pauses import pause_id, pauses_after_prompt
+from gapbridge.data.special_tokens import stop_tokens
 from gapbridge.methods.pause import generate, paused_prompt
 from gapbridge.methods.pause.rows import mask_pauses, with_random_pauses
+from gapbridge.store.fingerprint import tokenizer_fingerprint, weights_fingerprint
 from gapbridge.training.loading import load_model
 
 
@@ -32,22 +32,27 @@ rows = st.lists(st.tuples(st.integers(0, 95), st.booleans()), min_size=1, max_si
         "id": "a",
         "input_ids": [token for token, _ in pairs],
         "labels": [token if loss else -100 for token, loss in pairs],
-        "drawn": [False] * len(pairs),
+        "sampled": [False] * len(pairs),
     }
 )
 
 
 def test_changing_the_number_changes_so_many_positions_at_the_end_of_the_prompt(own_tokenizer: Any) -> None:
     merged = Dataset.from_list([{"id": "1", "prompt": "How man", "completion": "y coins"}])
-    assert [e.asked != e.prompt for e in examples_of(merged, own_tokenizer)] == [True], "a token across the border"
+    assert [e.generation_prompt_ids != e.prompt for e in examples_of(merged, own_tokenizer)] == [True], (
+        "a token across the border"
+    )
     for dataset in (chats(), texts(), merged):
         plain = list(examples_of(dataset, AutoTokenizer.from_pretrained(BASE)))
         for count in (0, 1, 7):
             index = pause(None, own_tokenizer, count)
             for before, after in zip(plain, examples_of(dataset, own_tokenizer), strict=True):
                 added = [index] * count
-                assert (after.prompt, after.asked) == ([*before.prompt, *added], [*before.asked, *added])
-                for name in ("reference", "trailer", "trained"):
+                assert (after.prompt, after.generation_prompt_ids) == (
+                    [*before.prompt, *added],
+                    [*before.generation_prompt_ids, *added],
+                )
+                for name in ("completion_ids", "template_suffix_ids", "loss_mask"):
                     assert vars(after)[name] == vars(before)[name]
                 assert after.id == before.id
                 row = after.reference_row()
@@ -60,15 +65,15 @@ def test_a_conversation_is_asked_once_a_turn(own_tokenizer: Any) -> None:
     data = Dataset.from_list(
         [{"messages": [*turns, {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]}]
     )
-    (whole,) = examples_of(data, own_tokenizer)
+    (full,) = examples_of(data, own_tokenizer)
     index = pause(None, own_tokenizer, 2)
     first, second = examples_of(data, own_tokenizer)
     assert own_tokenizer.decode(first.prompt) == "<|user|>a<|end|><|assistant|><|pause|><|pause|>"
     asked = "<|user|>a<|end|><|assistant|>b<|end|><|user|>c<|end|><|assistant|>"
     assert own_tokenizer.decode(second.prompt) == f"{asked}<|pause|><|pause|>"
     assert second.prompt == [*own_tokenizer(asked)["input_ids"], index, index]
-    assert [own_tokenizer.decode(e.reference) for e in (first, second)] == ["b<|end|>", "d<|end|>"]
-    assert whole.prompt == first.prompt[:-2]
+    assert [own_tokenizer.decode(e.completion_ids) for e in (first, second)] == ["b<|end|>", "d<|end|>"]
+    assert full.prompt == first.prompt[:-2]
 
 
 def test_pauses_need_room_and_pairs_have_them(own_tokenizer: Any) -> None:
@@ -80,16 +85,16 @@ def test_pauses_need_room_and_pairs_have_them(own_tokenizer: Any) -> None:
         examples_of(dataset, own_tokenizer, max_length=longest + 2)
     pair = Dataset.from_list([{"prompt": "a\n", "chosen": "b", "rejected": "c"}])
     (found,) = build_preferences(pair, own_tokenizer, stops=stop_tokens(own_tokenizer), max_length=None)
-    assert found.prompt[-3:] == [index] * 3 and index not in found.reference + found.rejected
+    assert found.prompt[-3:] == [index] * 3 and index not in found.completion_ids + found.rejected
 
 
 @given(row=rows, count=st.integers(0, 8), seed=st.integers(0, 3))
 def test_random_pauses_leave_the_row_and_its_labels(row: dict[str, Any], count: int, seed: int) -> None:
     found = with_random_pauses(row, PAUSE, count, seed)
-    kept = [at for at, token in enumerate(found["input_ids"]) if token != PAUSE]
-    for name in ("input_ids", "labels", "drawn"):
-        assert [found[name][at] for at in kept] == row[name]
-    inserted = set(range(len(found["input_ids"]))) - set(kept)
+    remaining = [at for at, token in enumerate(found["input_ids"]) if token != PAUSE]
+    for name in ("input_ids", "labels", "sampled"):
+        assert [found[name][at] for at in remaining] == row[name]
+    inserted = set(range(len(found["input_ids"]))) - set(remaining)
     assert len(inserted) == (count if len(row["input_ids"]) > 1 else 0)
     assert all(found["labels"][at] == -100 for at in inserted)
     assert not inserted & {0, len(found["input_ids"]) - 1}, "each between two tokens"
@@ -97,7 +102,7 @@ def test_random_pauses_leave_the_row_and_its_labels(row: dict[str, Any], count: 
 
 
 def test_pauses_fall_everywhere_and_differ_by_row() -> None:
-    row = {"input_ids": [1] * 21, "labels": [1] * 21, "drawn": [False] * 21}
+    row = {"input_ids": [1] * 21, "labels": [1] * 21, "sampled": [False] * 21}
     places: dict[int, int] = dict.fromkeys(range(1, 21), 0)
     for number in range(400):
         at = with_random_pauses({**row, "id": str(number)}, PAUSE, 1, 0)["input_ids"].index(PAUSE)
@@ -106,7 +111,7 @@ def test_pauses_fall_everywhere_and_differ_by_row() -> None:
 
 
 def test_another_seed_puts_pauses_elsewhere() -> None:
-    row = {"id": "a", "input_ids": [1] * 40, "labels": [1] * 40, "drawn": [False] * 40}
+    row = {"id": "a", "input_ids": [1] * 40, "labels": [1] * 40, "sampled": [False] * 40}
     found = [tuple(with_random_pauses(row, PAUSE, 6, seed)["input_ids"]) for seed in range(5)]
     assert len(set(found)) == 5
 
@@ -129,7 +134,7 @@ def test_a_trainer_asks_for_no_pause_that_the_data_hold(
 
 
 def test_no_label_asks_for_a_pause_that_the_data_hold() -> None:
-    row = {"id": "a", "input_ids": [1, PAUSE, PAUSE, 2], "labels": [-100, PAUSE, PAUSE, 2], "drawn": [False] * 4}
+    row = {"id": "a", "input_ids": [1, PAUSE, PAUSE, 2], "labels": [-100, PAUSE, PAUSE, 2], "sampled": [False] * 4}
     mask_pauses(row, PAUSE)
     assert row["labels"] == [-100, -100, -100, 2]
 
@@ -224,7 +229,7 @@ def test_wrong_options_are_listed() -> None:
         PauseConfig(
             "unused", **COMMON, num_pause_tokens=-1, pause_placement="before", pause_fraction=1.5, pause_token=" "
         )
-    assert len(error.value.faults) == 4
+    assert len(error.value.errors) == 4
 
 
 def test_what_cannot_be_paused_is_refused(own_tokenizer: Any, make_base: MakeBase) -> None:
@@ -266,7 +271,7 @@ def test_pause_pretraining(own_tokenizer: Any, make_base: MakeBase, tmp_path: Pa
 def rows_at_random(tokenizer: Any, folder: Path, dataset: Dataset, **options: Any) -> tuple[list[Any], Any]:
     """The rows of a configuration with random pauses, and their counts."""
     args = PauseConfig(str(folder), **{**COMMON, "pause_placement": "random", **options})
-    long = {"max_length": args.max_length, "truncate_long_rows": args.truncate_long_rows}
+    long = {"max_length": args.max_length, "truncate_overlong": args.truncate_overlong}
     examples = examples_of(dataset, tokenizer, **long)
     return built_rows(PauseTrainer, ((e, {}) for e in examples), examples, tokenizer, args)
 
@@ -278,14 +283,14 @@ def test_pauses_push_the_end_of_full_rows_out(fraction: float, make: Any, own_to
     index, dataset = pause(None, own_tokenizer, 0), make()
     lengths = [len(e.reference_row()["input_ids"]) for e in examples_of(dataset, own_tokenizer)]
     full = min(lengths)
-    options = {"max_length": full, "truncate_long_rows": True, "pause_fraction": fraction}
+    options = {"max_length": full, "truncate_overlong": True, "pause_fraction": fraction}
     rows, stats = rows_at_random(own_tokenizer, tmp_path, dataset, **options)
     assert {len(row["input_ids"]) for row in rows} == {full}
     assert stats.cut + stats.short == len(rows) and stats.cut > len(rows) / 2
     expected = full * fraction / (1 + fraction)
     assert stats.pauses / len(rows) == pytest.approx(expected, rel=0.35)
     for row in rows:
-        assert len(row["labels"]) == len(row["drawn"]) == full and index not in row["labels"]
+        assert len(row["labels"]) == len(row["sampled"]) == full and index not in row["labels"]
         assert any(label != -100 for label in row["labels"])
     assert stats.warnings(PauseConfig(str(tmp_path), **COMMON)) == []
     assert f"{stats.cut} rows cut with them" in stats.summary()
@@ -295,16 +300,16 @@ def test_rows_that_pauses_would_rob_of_all_loss_keep_it(own_tokenizer: Any, tmp_
     pause(None, own_tokenizer, 0)
     dataset = Dataset.from_list([{"prompt": "apples and pens " * 20, "completion": "ok"}])
     (length,) = (len(e.reference_row()["input_ids"]) for e in examples_of(dataset, own_tokenizer))
-    options = {"max_length": length, "truncate_long_rows": True, "pause_fraction": 0.5}
+    options = {"max_length": length, "truncate_overlong": True, "pause_fraction": 0.5}
     (row,), stats = rows_at_random(own_tokenizer, tmp_path, dataset, **options)
     assert any(label != -100 for label in row["labels"]) and stats.short == 1 and stats.cut == 0
 
 
 def test_pauses_without_room_are_said(own_tokenizer: Any, make_base: MakeBase, tmp_path: Path, caplog: Any) -> None:
     longest = max(len(e.reference_row()["input_ids"]) for e in examples_of(chats(), own_tokenizer))
-    room = {"pause_placement": "random", "pause_fraction": 0.9, "truncate_long_rows": False}
+    room = {"pause_placement": "random", "pause_fraction": 0.9, "truncate_overlong": False}
     trainer_of(tmp_path, make_base(), own_tokenizer, **room, max_length=longest).train()
-    assert "pauses have room within max_length" in caplog.text and "truncate_long_rows: true" in caplog.text
+    assert "pauses have room within max_length" in caplog.text and "truncate_overlong: true" in caplog.text
     caplog.clear()
     trainer_of(tmp_path, make_base(), own_tokenizer, **room, max_length=2 * longest).train()
     assert "have room" not in caplog.text
@@ -320,15 +325,13 @@ def test_an_adapter_trains_the_pause_and_no_other_row(
         part.save_pretrained(tmp_path / "base")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     lora = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "v_proj"])
-    trainer = trainer_of(tmp_path / "run", model, own_tokenizer, peft_config=lora, merge_adapter=True)
+    trainer = trainer_of(tmp_path / "run", model, own_tokenizer, peft_config=lora, save_merged_model=True)
     assert lora.trainable_token_indices is None, "the caller's is left alone"
     index = pause_id(own_tokenizer)
 
     def weights() -> list[torch.Tensor]:
-        whole = copy.deepcopy(trainer.model).merge_and_unload()
-        return [
-            layer.weight.detach().clone() for layer in (whole.get_input_embeddings(), whole.get_output_embeddings())
-        ]
+        full = copy.deepcopy(trainer.model).merge_and_unload()
+        return [layer.weight.detach().clone() for layer in (full.get_input_embeddings(), full.get_output_embeddings())]
 
     before = weights()
     trainer.train()
@@ -359,10 +362,10 @@ def test_an_adapter_is_trained_on_from_a_checkpoint(make_base: MakeBase, tmp_pat
         options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
         return trainer_of(tmp_path / folder, untied(make_base()), tokenizer, peft_config=lora, **options)
 
-    whole, resumed = trainer("whole"), trainer("resumed")
-    whole.train()
+    full, resumed = trainer("whole"), trainer("resumed")
+    full.train()
     resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
-    weights = whole.model.state_dict()
+    weights = full.model.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in resumed.model.state_dict().items())
 
 
@@ -371,6 +374,6 @@ def test_other_adapters_are_refused(own_tokenizer: Any, make_base: MakeBase, tmp
 
     with pytest.raises(ConfigError, match="use LoRA"):
         trainer_of(tmp_path, make_base(), own_tokenizer, peft_config=IA3Config(task_type="CAUSAL_LM"))
-    whole = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj"], modules_to_save=["embed_tokens"])
-    trainer = trainer_of(tmp_path, make_base(), own_tokenizer, peft_config=whole)
+    full = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj"], modules_to_save=["embed_tokens"])
+    trainer = trainer_of(tmp_path, make_base(), own_tokenizer, peft_config=full)
     assert isinstance(trainer.model.base_model, LoraModel)

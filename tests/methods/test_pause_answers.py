@@ -14,14 +14,14 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gapbridge import BASHConfig, BASHTrainer, ConfigError, RACConfig, RACTrainer
-from gapbridge.answers.modes import read_modes
-from gapbridge.decoding import Draft, DrawOptions, draft_answers
-from gapbridge.decoding.future_heads import add_heads
+from gapbridge.data.pauses import pauses_after_prompt
+from gapbridge.decoding import Completion, SamplingParams, generate_completions
+from gapbridge.decoding.mtp_heads import add_heads
 from gapbridge.evaluation.judge.judges import LocalJudge
-from gapbridge.examples.pauses import pauses_after_prompt
+from gapbridge.generation.decoding_modes import read_modes
 from gapbridge.methods.mtp import speculative
 from gapbridge.methods.pause import completion_request, generate, paused_prompt, paused_template, paused_text
-from gapbridge.methods.pause.answering import paused_answers
+from gapbridge.methods.pause.inference import paused_answers
 from gapbridge.methods.rac.correct import correct, corrected_answers
 from gapbridge.tasks.word_problems import problems
 
@@ -81,11 +81,11 @@ def test_no_answer_holds_a_pause(own_tokenizer: Any, make_base: MakeBase) -> Non
     for options in ({}, {"temperature": 1.0}):
         (answer,) = generate(model, own_tokenizer, prompts(1), max_completion_length=8, **options)
         assert answer
-    args = RACConfig("unused", use_cpu=True, bf16=False, report_to="none", max_draft_length=8)
+    args = RACConfig("unused", use_cpu=True, bf16=False, report_to="none", max_completion_length=8)
     contexts = RACTrainer.generation_spec(model, own_tokenizer, examples_of(chats(2), own_tokenizer), args)
     assert contexts is not None
-    drawn = contexts.draw(list(examples_of(chats(2), own_tokenizer)), lambda _: None)
-    assert not any(index in tokens for tokens in drawn["tokens"])
+    sampled = contexts.generate(list(examples_of(chats(2), own_tokenizer)), lambda _: None)
+    assert not any(index in tokens for tokens in sampled["tokens"])
     assert index not in model.generate(last, max_new_tokens=8, do_sample=False)[0, last.shape[1] :]
 
 
@@ -107,10 +107,10 @@ def test_nobody_who_knows_the_tokenizer_writes_what_no_answer_holds(
     model.set_output_embeddings(head)
     asked = [own_tokenizer(text)["input_ids"] for text in ("Ann has 4 apples", "12 + 7 = ")]
     how: dict[str, Any] = {"max_completion_length": 6}
-    written: list[Draft] = []
-    draw, ids = DrawOptions(temperature=temperature), ["a", "b"]
-    first = draft_answers(model, asked, ids=ids, options=draw, stop_tokens=[own_tokenizer.eos_token_id], **how)
-    assert all(index in draft.tokens for draft in first), "nothing is barred where no tokenizer is known"
+    written: list[Completion] = []
+    draw, ids = SamplingParams(temperature=temperature), ["a", "b"]
+    first = generate_completions(model, asked, ids=ids, options=draw, stop_tokens=[own_tokenizer.eos_token_id], **how)
+    assert all(index in completion.tokens for completion in first), "nothing is barred where no tokenizer is known"
     correction = {"conversational": False, "settings": {"correction_prompt": "Again?"}}
     written += corrected_answers(model, own_tokenizer, asked, first, ids=ids, options=draw, **correction, **how)
     if barred == "pause":
@@ -118,9 +118,9 @@ def test_nobody_who_knows_the_tokenizer_writes_what_no_answer_holds(
         written += paused_answers(model, own_tokenizer, asked, first, ids=ids, options=draw, **other, **how)
     add_heads(model, 1, "linear")
     for options in ({"options": draw}, {"temperature": temperature, "suppress_tokens": [5]}):
-        drafts, _ = speculative.generate(model, asked, tokenizer=own_tokenizer, ids=ids, **options, **how)
-        written += drafts
-    assert written and not any(index in draft.tokens for draft in written)
+        completions, _ = speculative.generate(model, asked, tokenizer=own_tokenizer, ids=ids, **options, **how)
+        written += completions
+    assert written and not any(index in completion.tokens for completion in written)
     for pair in correct(model, own_tokenizer, asked, conversational=False, temperature=temperature, **how):
         assert pair.first and pair.corrected
     replies: list[str] = []
@@ -145,9 +145,9 @@ def test_mixed_contexts_of_a_paused_model(own_tokenizer: Any, make_base: MakeBas
     for row, example in zip(trainer.row_ids, trainer.examples, strict=True):
         assert row["input_ids"][: len(example.prompt)] == example.prompt and example.prompt[-2:] == [index] * 2
         at = [place for place, token in enumerate(row["input_ids"]) if token == index]
-        whole = [place for place, token in enumerate([*example.prompt, *example.reference]) if token == index]
-        assert at == whole and len(at) == 4 and not any(row["drawn"][place] for place in at)
-        assert sum(row["drawn"]) > 5
+        full = [place for place, token in enumerate([*example.prompt, *example.completion_ids]) if token == index]
+        assert at == full and len(at) == 4 and not any(row["sampled"][place] for place in at)
+        assert sum(row["sampled"]) > 5
     trainer.train()
 
 
@@ -156,19 +156,26 @@ def test_corrections_of_a_paused_model(data: Dataset, own_tokenizer: Any, make_b
     """x, pauses, draft, request, pauses, y; and what is asked for a correction afterwards is what was trained."""
     model = make_base()
     index = pause(model, own_tokenizer, 2)
-    args = RACConfig(str(tmp_path), **COMMON, reference_rows=0.0, max_draft_length=10)
+    args = RACConfig(str(tmp_path), **COMMON, sft_fraction=0.0, max_completion_length=10)
     trainer = RACTrainer(model=model, args=args, train_dataset=data, processing_class=own_tokenizer)
     for row, example in zip(trainer.row_ids, trainer.examples, strict=True):
-        start = row["labels"].index(example.reference[0])
-        assert row["input_ids"][start:] == [*example.reference, *example.trailer] == row["labels"][start:]
+        start = row["labels"].index(example.completion_ids[0])
+        assert (
+            row["input_ids"][start:]
+            == [*example.completion_ids, *example.template_suffix_ids]
+            == row["labels"][start:]
+        )
         assert row["input_ids"][start - 2 : start] == [index] * 2
-        first = row["drawn"].index(True)
-        assert row["input_ids"][:first] == example.asked and row["input_ids"][first - 2 : first] == [index] * 2
+        first = row["sampled"].index(True)
+        assert (
+            row["input_ids"][:first] == example.generation_prompt_ids
+            and row["input_ids"][first - 2 : first] == [index] * 2
+        )
         assert row["input_ids"].count(index) == 4 and index not in row["labels"]
     asked = [row["prompt"] for row in data]
     (one, *_), (other, *_) = (
         correct(model, own_tokenizer, some, max_completion_length=6, conversational=isinstance(asked[0], list))
-        for some in (asked, [example.asked for example in trainer.examples])
+        for some in (asked, [example.generation_prompt_ids for example in trainer.examples])
     )
     assert one == other
 
@@ -176,17 +183,19 @@ def test_corrections_of_a_paused_model(data: Dataset, own_tokenizer: Any, make_b
 def test_the_answer_mode(own_tokenizer: Any, make_base: MakeBase) -> None:
     model, plain = make_base(), AutoTokenizer.from_pretrained(BASE)
     pause(model, own_tokenizer, 3)
-    asked = [example.asked for example in examples_of(chats(2, "test"), own_tokenizer)]
-    first = [Draft([5, 1], True)] * 2
+    asked = [example.generation_prompt_ids for example in examples_of(chats(2, "test"), own_tokenizer)]
+    first = [Completion([5, 1], True)] * 2
     how: dict[str, Any] = {"ids": [0, 1], "conversational": True, "max_completion_length": 8}
-    how["options"] = DrawOptions(temperature=0, suppress_tokens=(512,))
+    how["options"] = SamplingParams(temperature=0, suppress_tokens=(512,))
     for same in (None, 3):
         assert paused_answers(model, own_tokenizer, asked, first, settings={"num_pause_tokens": same}, **how) == first
     for count in (0, 5):
-        drafts = paused_answers(model, own_tokenizer, asked, first, settings={"num_pause_tokens": count}, **how)
+        completions = paused_answers(model, own_tokenizer, asked, first, settings={"num_pause_tokens": count}, **how)
         bare = [ids[:-3] for ids in asked]
         said = generate(model, own_tokenizer, bare, num_pause_tokens=count, max_completion_length=8)
-        assert [own_tokenizer.decode(draft.tokens, skip_special_tokens=True) for draft in drafts] == said
+        assert [
+            own_tokenizer.decode(completion.tokens, skip_special_tokens=True) for completion in completions
+        ] == said
     with pytest.raises(ConfigError, match="no pause token"):
         paused_answers(make_base(), plain, asked, first, settings={"num_pause_tokens": None}, **how)
 
@@ -194,7 +203,9 @@ def test_the_answer_mode(own_tokenizer: Any, make_base: MakeBase) -> None:
 def test_both_modes_are_those_that_any_model_can_take() -> None:
     from argparse import Namespace
 
-    told, _ = read_modes(Namespace(mode=["both"]), [])
-    assert "paused" not in told and {"direct", "corrected"} <= set(told)
-    told, rest = read_modes(Namespace(mode=["direct", "paused"]), ["--num_pause_tokens", "4", "--seed", "1"])
-    assert told["paused"] == {"num_pause_tokens": "4"} and rest == ["--seed", "1"]
+    told, _ = read_modes(Namespace(decoding_mode=["all"]), [])
+    assert "pause" not in told and {"single_pass", "self_correct"} <= set(told)
+    told, rest = read_modes(
+        Namespace(decoding_mode=["single_pass", "pause"]), ["--num_pause_tokens", "4", "--seed", "1"]
+    )
+    assert told["pause"] == {"num_pause_tokens": "4"} and rest == ["--seed", "1"]

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedModel
 
 from gapbridge import ConfigError, DataError, RACConfig, RACTrainer, build_examples
-from gapbridge.decoding import Draft, DrawOptions, draft_answers
-from gapbridge.examples.tokens import stop_tokens
+from gapbridge.data.special_tokens import stop_tokens
+from gapbridge.decoding import Completion, SamplingParams, generate_completions
 from gapbridge.methods.rac.correct import correct, corrected_answers
-from gapbridge.methods.rac.rows import correction_layout, draft_in_context, rac_row, text_cue
+from gapbridge.methods.rac.rows import correction_layout, correction_request_ids, draft_as_context_ids, rac_row
 from gapbridge.tasks.word_problems import problems
 
 
@@ -37,7 +37,7 @@ COMMON: dict[str, Any] = {
     "max_steps": 2,
     "logging_steps": 1,
     "save_strategy": "no",
-    "max_draft_length": 40,
+    "max_completion_length": 40,
 }
 
 
@@ -45,7 +45,7 @@ def chat_rows(count: int = 12, split: str = "train") -> Dataset:
     return Dataset.from_list([problem.row() for problem in problems(split, count=count, steps=(1, 2))])
 
 
-def plain_rows(count: int = 12) -> Dataset:
+def sft_rows(count: int = 12) -> Dataset:
     rows = [
         {"id": p.id, "prompt": p.question + "\n", "completion": p.answer}
         for p in problems("train", count=count, steps=(1,))
@@ -85,12 +85,12 @@ def test_chat_rows_are_what_the_template_renders(tokenizer: Any) -> None:
     )
     examples = build_examples(chat_rows(1), chatml, stops=[chatml.eos_token_id], max_length=None)
     (example,) = examples
-    draft = chatml("my own answer")["input_ids"]
+    completion = chatml("my own answer")["input_ids"]
     _, cue = correction_layout(chatml, "Again?", [chatml.eos_token_id], conversational=True)
-    own = draft_in_context(
-        Draft([*draft, chatml.eos_token_id], True), conversational=True, eos_token_id=chatml.eos_token_id
+    own = draft_as_context_ids(
+        Completion([*completion, chatml.eos_token_id], True), conversational=True, eos_token_id=chatml.eos_token_id
     )
-    row = rac_row(example.prompt, own, cue, example.reference, example.trailer)
+    row = rac_row(example.prompt, own, cue, example.completion_ids, example.template_suffix_ids)
     source = chat_rows(1)[0]
     turns = [
         *source["prompt"],
@@ -119,12 +119,12 @@ def test_templates_that_cannot_carry_a_correction_are_refused(tokenizer: Any) ->
 @pytest.mark.parametrize("form", ["chat", "plain"])
 def test_masks_by_hand(form: str, packing: bool, make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     """Exactly y and its EOS carry loss, whatever the form and the layout."""
-    data = chat_rows() if form == "chat" else plain_rows()
+    data = chat_rows() if form == "chat" else sft_rows()
     if form == "plain":
         tokenizer = AutoTokenizer.from_pretrained(BASE)
         tokenizer.chat_template = None
-    trainer = trainer_of(tmp_path, make_base(), tokenizer, data, packing=packing, reference_rows=0.5)
-    references = [tuple(example.reference) for example in trainer.examples]
+    trainer = trainer_of(tmp_path, make_base(), tokenizer, data, packing=packing, sft_fraction=0.5)
+    references = [tuple(example.completion_ids) for example in trainer.examples]
     trained: list[tuple[int, ...]] = []
     for row in trainer.train_dataset:
         piece: list[int] = []
@@ -143,16 +143,16 @@ def test_masks_by_hand(form: str, packing: bool, make_base: MakeBase, tokenizer:
 
 def test_loss_is_the_hand_computed_one(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     model = make_base().eval()
-    trainer = trainer_of(tmp_path, make_base(), tokenizer, chat_rows(4), max_steps=1, reference_rows=0.0)
+    trainer = trainer_of(tmp_path, make_base(), tokenizer, chat_rows(4), max_steps=1, sft_fraction=0.0)
     total, count = 0.0, 0
     for example in trainer.examples:
-        (draft,) = draft_answers(
+        (completion,) = generate_completions(
             model, [example.prompt], ids=[example.id], max_completion_length=40, seed=trainer.args.seed, round_index=1,
             stop_tokens=stop_tokens(tokenizer, model),
         )  # fmt: skip
-        context = [*example.prompt, *draft.tokens, *([] if draft.finished else [tokenizer.eos_token_id])]
+        context = [*example.prompt, *completion.tokens, *([] if completion.finished else [tokenizer.eos_token_id])]
         context += tokenizer(f"<|user|>{trainer.args.correction_prompt}<|end|><|assistant|>")["input_ids"]
-        for label in example.reference:
+        for label in example.completion_ids:
             with torch.no_grad():
                 total -= float(model(torch.tensor([context])).logits[0, -1].log_softmax(-1)[label])
             context.append(label)
@@ -161,8 +161,8 @@ def test_loss_is_the_hand_computed_one(make_base: MakeBase, tokenizer: Any, tmp_
     assert [e["loss"] for e in trainer.state.log_history if "loss" in e] == [pytest.approx(total / count, rel=1e-4)]
 
 
-def rows_of(examples: Any, drafts: list[Draft], tokenizer: Any, args: RACConfig) -> tuple[list[Any], Any]:
-    records = [{"tokens": draft.tokens, "finished": draft.finished} for draft in drafts]
+def rows_of(examples: Any, completions: list[Completion], tokenizer: Any, args: RACConfig) -> tuple[list[Any], Any]:
+    records = [{"tokens": completion.tokens, "finished": completion.finished} for completion in completions]
     pairs = zip(examples, records, strict=True)
     return built_rows(RACTrainer, pairs, examples, tokenizer, args)
 
@@ -170,18 +170,18 @@ def rows_of(examples: Any, drafts: list[Draft], tokenizer: Any, args: RACConfig)
 def test_odd_drafts_are_defined_and_counted(tokenizer: Any, tmp_path: Path) -> None:
     eos = tokenizer.eos_token_id
     examples = build_examples(chat_rows(5), tokenizer, stops=[eos], max_length=None)
-    references = [example.reference for example in examples]
-    drafts = [
-        Draft([], False),
-        Draft([eos], True),
-        Draft([9] * 7, False),
-        Draft(references[3], True),
-        Draft([9] * 500, False),
+    references = [example.completion_ids for example in examples]
+    completions = [
+        Completion([], False),
+        Completion([eos], True),
+        Completion([9] * 7, False),
+        Completion(references[3], True),
+        Completion([9] * 500, False),
     ]
-    args = RACConfig(str(tmp_path), **{**COMMON, "max_length": 300, "reference_rows": 0.0})
+    args = RACConfig(str(tmp_path), **{**COMMON, "max_length": 300, "sft_fraction": 0.0})
     _, cue = correction_layout(tokenizer, args.correction_prompt, [eos], conversational=True)
-    dataset, stats = rows_of(examples, drafts, tokenizer, args)
-    assert stats.counts() == {"drafts": 5, "capped": 3, "equal": 1, "too_long": 1, "plain_rows": 0}
+    dataset, stats = rows_of(examples, completions, tokenizer, args)
+    assert stats.counts() == {"completions": 5, "truncated": 3, "exact_match": 1, "dropped_overlong": 1, "sft_rows": 0}
     assert "1 equal to the reference" in stats.summary()
     prompts = {example.id: example.prompt for example in examples}
     drafted = [row["input_ids"][len(prompts[row["id"]]) :] for row in dataset]
@@ -189,16 +189,16 @@ def test_odd_drafts_are_defined_and_counted(tokenizer: Any, tmp_path: Path) -> N
     assert drafted[1][: 1 + len(cue)] == [eos, *cue], "a draft of EOS alone as well"
     assert drafted[2][: 8 + len(cue)] == [9] * 7 + [eos, *cue], "a draft at the cap is closed"
     assert drafted[3][: len(references[3])] == references[3], "a right draft is kept"
-    args = RACConfig(str(tmp_path), **{**COMMON, "max_length": 20, "reference_rows": 0.0})
+    args = RACConfig(str(tmp_path), **{**COMMON, "max_length": 20, "sft_fraction": 0.0})
     with pytest.raises(DataError, match="none of 5 correction rows fits into max_length 20"):
-        rows_of(examples, drafts, tokenizer, args)
+        rows_of(examples, completions, tokenizer, args)
 
 
 def test_plain_text_drafts_lose_their_stop_token(tokenizer: Any) -> None:
     eos = tokenizer.eos_token_id
-    assert draft_in_context(Draft([7, eos], True), conversational=False, eos_token_id=eos) == [7]
-    assert draft_in_context(Draft([7, 8], False), conversational=False, eos_token_id=eos) == [7, 8]
-    assert tokenizer.decode(text_cue(tokenizer, "Again?")) == "\n\nAgain?\n"
+    assert draft_as_context_ids(Completion([7, eos], True), conversational=False, eos_token_id=eos) == [7]
+    assert draft_as_context_ids(Completion([7, 8], False), conversational=False, eos_token_id=eos) == [7, 8]
+    assert tokenizer.decode(correction_request_ids(tokenizer, "Again?")) == "\n\nAgain?\n"
 
 
 @pytest.mark.parametrize(
@@ -207,18 +207,18 @@ def test_plain_text_drafts_lose_their_stop_token(tokenizer: Any) -> None:
 def test_share_of_plain_rows(share: float, plain: int, correction: int, tokenizer: Any, tmp_path: Path) -> None:
     eos = tokenizer.eos_token_id
     examples = build_examples(chat_rows(300), tokenizer, stops=[eos], max_length=None)
-    args = RACConfig(str(tmp_path), **{**COMMON, "max_length": None, "reference_rows": share})
-    dataset, stats = rows_of(examples, [Draft([9, eos], True)] * 300, tokenizer, args)
-    assert stats.plain_rows == pytest.approx(plain, abs=30)
-    assert stats.drafts == pytest.approx(correction, abs=30)
-    assert len(dataset) == stats.plain_rows + stats.drafts
+    args = RACConfig(str(tmp_path), **{**COMMON, "max_length": None, "sft_fraction": share})
+    dataset, stats = rows_of(examples, [Completion([9, eos], True)] * 300, tokenizer, args)
+    assert stats.sft_rows == pytest.approx(plain, abs=30)
+    assert stats.completions == pytest.approx(correction, abs=30)
+    assert len(dataset) == stats.sft_rows + stats.completions
 
 
 def test_evaluation_of_first_answer_and_correction(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path, make_base(), tokenizer, eval_dataset=chat_rows(6, "test"))
     metrics = trainer.evaluate()
-    assert metrics["eval_loss"] > 0 and metrics["eval_own_loss"] > 0
-    assert len(trainer._own_eval_dataset) == 6 and trainer.eval_stats.plain_rows == 0
+    assert metrics["eval_loss"] > 0 and metrics["eval_generated_loss"] > 0
+    assert len(trainer._generated_eval_dataset) == 6 and trainer.eval_stats.sft_rows == 0
 
 
 def test_correct_uses_the_layout_of_training(make_base: MakeBase, tokenizer: Any) -> None:
@@ -228,11 +228,13 @@ def test_correct_uses_the_layout_of_training(make_base: MakeBase, tokenizer: Any
     by_turns = correct(model, tokenizer, turns, max_completion_length=20)
     assert by_turns == correct(model, tokenizer, ids, max_completion_length=20)
     stops = stop_tokens(tokenizer, model)
-    (first,) = draft_answers(model, [ids[0]], ids=[0], max_completion_length=20, temperature=0.0, stop_tokens=stops)
+    (first,) = generate_completions(
+        model, [ids[0]], ids=[0], max_completion_length=20, temperature=0.0, stop_tokens=stops
+    )
     assert by_turns[0].first == tokenizer.decode(first.tokens, skip_special_tokens=True)
     again = [*turns[0], {"role": "assistant", "content": by_turns[0].first}, {"role": "user", "content": "Again?"}]
     second_prompt = tokenizer.apply_chat_template(again, add_generation_prompt=True, return_dict=True)["input_ids"]
-    (second,) = draft_answers(
+    (second,) = generate_completions(
         model, [second_prompt], ids=[0], max_completion_length=20, temperature=0.0, stop_tokens=stops
     )
     (result,) = correct(model, tokenizer, turns[:1], max_completion_length=20, correction_prompt="Again?")
@@ -266,18 +268,18 @@ def test_a_rows_own_arguments_hold_for_its_request(make_base: MakeBase, tokenize
         role, role + "{% if message['role'] == 'assistant' %}" + brief + "{% endif %}"
     )
     rows = chat_rows(4).add_column("chat_template_kwargs", [{"brief": True}, {"brief": False}] * 2)
-    trainer = trainer_of(tmp_path, make_base(), own, rows, reference_rows=0.0)
+    trainer = trainer_of(tmp_path, make_base(), own, rows, sft_fraction=0.0)
     trained = [tokenizer.decode(row["input_ids"]) for row in trainer.row_ids]
     assert [text.count("<|assistant|> brief") for text in trained] == [2, 0, 2, 0]
     examples = trainer.examples
-    prompts = [example.asked for example in examples]
-    arguments = [examples.arguments_of(example.arguments) for example in examples]
-    first = draft_answers(
+    prompts = [example.generation_prompt_ids for example in examples]
+    arguments = [examples.arguments_of(example.template_kwargs_json) for example in examples]
+    first = generate_completions(
         make_base(), prompts, ids=range(4), max_completion_length=4, stop_tokens=examples.stops, temperature=0.0
     )
     how: dict[str, Any] = {
         "conversational": True, "settings": {"correction_prompt": "Again?"}, "max_completion_length": 6,
-        "options": DrawOptions(temperature=0.0),
+        "options": SamplingParams(temperature=0.0),
     }  # fmt: skip
     together = corrected_answers(make_base(), own, prompts, first, ids=range(4), chat_template_kwargs=arguments, **how)
     apart = [
@@ -292,9 +294,12 @@ def test_a_rows_own_arguments_hold_for_its_request(make_base: MakeBase, tokenize
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"reference_rows": 1.1}, "reference_rows is 1.1: it must lie in"),
-        ({"max_draft_length": 0, "reference_rows": -0.1}, "2 faults"),
-        ({"compile_decoding": True, "speculative_drafts": True}, "compile_decoding: got true with speculative_drafts"),
+        ({"sft_fraction": 1.1}, "sft_fraction is 1.1: it must lie in"),
+        ({"max_completion_length": 0, "sft_fraction": -0.1}, "2 errors"),
+        (
+            {"compile_decoding": True, "use_mtp_speculative_decoding": True},
+            "compile_decoding: got true with use_mtp_speculative_decoding",
+        ),
         ({"correction_prompt": " "}, "correction_prompt is empty"),
     ],
 )
@@ -306,6 +311,6 @@ def test_bad_options_are_refused(options: dict[str, Any], words: str, tmp_path: 
 def test_drafts_are_recorded_and_found_again(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     first = trainer_of(tmp_path, make_base(), tokenizer)
     manifest = json.loads((tmp_path / "_contexts" / "manifest.json").read_text())
-    assert manifest["identity"]["method"] == "rac" and manifest["identity"]["max_draft_length"] == 40
-    again = trainer_of(tmp_path, make_base(), tokenizer, generation_batch_size=3, reference_rows=0.5)
+    assert manifest["identity"]["method"] == "rac" and manifest["identity"]["max_completion_length"] == 40
+    again = trainer_of(tmp_path, make_base(), tokenizer, generation_batch_size=3, sft_fraction=0.5)
     assert again.train_dataset[:] == first.train_dataset[:]

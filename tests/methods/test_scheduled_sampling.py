@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from gapbridge import ConfigError, ScheduledSamplingConfig, ScheduledSamplingTrainer, TrainingError, mix_contexts
-from gapbridge.decoding.sampling import KeyedSampler
-from gapbridge.examples.example import Example
-from gapbridge.examples.tokens import control_tokens, fixed_positions, suppressed_tokens
-from gapbridge.methods.scheduled_sampling.contexts import CoinPlaces, row_id
-from gapbridge.methods.scheduled_sampling.schedules import inverse_sigmoid_speed, mixture_at
-from gapbridge.runs.job import read_job
+from gapbridge.data.example import Example
+from gapbridge.data.special_tokens import never_sampled_mask, special_token_ids, suppressed_tokens
+from gapbridge.decoding.keyed_sampler import KeyedSampler
+from gapbridge.methods.scheduled_sampling.sampling_mask import SamplingMasks, row_id
+from gapbridge.methods.scheduled_sampling.schedules import inverse_sigmoid_speed, sampling_prob_at
+from gapbridge.runs.run_config import read_job
 from gapbridge.tasks.word_problems import problems
 
 
@@ -69,20 +69,20 @@ def expected_rows(
 ) -> dict[tuple[int, ...], list[int]]:
     """The rows with `mix_contexts`' contexts, by their labels."""
     examples = list(trainer.examples)
-    control = control_tokens(tokenizer)
+    control = special_token_ids(tokenizer)
     contexts = mix_contexts(
         model,
         [example.prompt for example in examples],
-        [example.reference for example in examples],
+        [example.completion_ids for example in examples],
         ids=[row_id(example.reference_row()["input_ids"]) for example in examples],
         mixture_coefficient=trainer.args.mixture_coefficient,
-        fixed=[fixed_positions(example.reference, example.trained, control) for example in examples],
+        fixed=[never_sampled_mask(example.completion_ids, example.loss_mask, control) for example in examples],
         suppress_tokens=suppressed_tokens(model, tokenizer),
         seed=trainer.args.seed,
         round_index=step,
     )
     return {
-        tuple(example.reference_row()["labels"]): [*example.prompt, *context.tokens, *example.trailer]
+        tuple(example.reference_row()["labels"]): [*example.prompt, *context.tokens, *example.template_suffix_ids]
         for example, context in zip(examples, contexts, strict=True)
     }
 
@@ -92,26 +92,26 @@ def shares(trainer: ScheduledSamplingTrainer) -> list[tuple[float, float]]:
 
 
 def test_schedules_by_hand() -> None:
-    assert [mixture_at("constant", 0.2, step, 10) for step in (0, 9)] == [0.2, 0.2]
-    assert [mixture_at("linear", 0.2, step, 10) for step in (0, 5, 9)] == pytest.approx([0, 0.1, 0.18])
+    assert [sampling_prob_at("constant", 0.2, step, 10) for step in (0, 9)] == [0.2, 0.2]
+    assert [sampling_prob_at("linear", 0.2, step, 10) for step in (0, 5, 9)] == pytest.approx([0, 0.1, 0.18])
     # k ln k = 2: k = e has k ln k = e, so N = 2e would give it; with N = 4, k = 2.3457507
     k = inverse_sigmoid_speed(4)
     assert k == pytest.approx(2.3457507) and k * math.log(k) == pytest.approx(2)
     paper = [1 - k / (k + math.exp(step / k)) for step in range(5)]
-    assert [mixture_at("inverse_sigmoid", 0.2, step, 4) for step in range(5)] == pytest.approx(
+    assert [sampling_prob_at("inverse_sigmoid", 0.2, step, 4) for step in range(5)] == pytest.approx(
         [0.2 * e for e in paper]
     )
-    assert mixture_at("inverse_sigmoid", 1.0, 500, 1000) == pytest.approx(0.5)
-    assert mixture_at("inverse_sigmoid", 1.0, 0, 1000) == pytest.approx(1 / (1 + inverse_sigmoid_speed(1000)))
+    assert sampling_prob_at("inverse_sigmoid", 1.0, 500, 1000) == pytest.approx(0.5)
+    assert sampling_prob_at("inverse_sigmoid", 1.0, 0, 1000) == pytest.approx(1 / (1 + inverse_sigmoid_speed(1000)))
     assert inverse_sigmoid_speed(1000) == pytest.approx(107, abs=0.5)
-    assert mixture_at("inverse_sigmoid", 1.0, 10**6, 10**6) == pytest.approx(1, abs=1e-4)
+    assert sampling_prob_at("inverse_sigmoid", 1.0, 10**6, 10**6) == pytest.approx(1, abs=1e-4)
 
 
 @pytest.mark.parametrize("accumulate", [1, 4])
 def test_exact_is_the_definition(accumulate: int, make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     """Whatever the batch: two answers in a row, the user's words between, and end-of-turn marks stay."""
     options = {"per_device_train_batch_size": 8 // accumulate, "gradient_accumulation_steps": accumulate}
-    trainer = trainer_of(tmp_path, make_base(), tokenizer, num_passes="exact", **options)
+    trainer = trainer_of(tmp_path, make_base(), tokenizer, num_sampling_passes="exact", **options)
     found = trained_inputs(trainer)
     expected = expected_rows(make_base(), tokenizer, trainer)
     assert {tuple(labels): ids for ids, labels in found} == expected and len(found) == 8
@@ -119,7 +119,7 @@ def test_exact_is_the_definition(accumulate: int, make_base: MakeBase, tokenizer
     replaced = sum(
         a != b for labels, ids in expected.items() for a, b in zip(ids, references[labels]["input_ids"], strict=True)
     )
-    tokens = sum(sum(example.trained) for example in trainer.examples)
+    tokens = sum(sum(example.loss_mask) for example in trainer.examples)
     if accumulate == 1:
         assert shares(trainer)[0][1] == pytest.approx(replaced / tokens) and replaced > 5
         assert shares(trainer)[0][0] == pytest.approx(0.5, abs=0.05)
@@ -130,23 +130,24 @@ def test_the_last_token_of_a_cut_row_is_never_drawn(make_base: MakeBase, tokeniz
     prompt, answer = tokenizer("How many?")["input_ids"], tokenizer("3+4=7, and then some more")["input_ids"]
     ids = torch.tensor([[*prompt, *answer]])
     labels = torch.tensor([[*[-100] * len(prompt), *answer]])
-    places = CoinPlaces(tokenizer, make_base())
-    drawn = places.step(ids, labels, torch.tensor([ids.shape[1]]), 1.0, seed=0, step=0)
-    assert drawn.coins[0].tolist() == [False] * len(prompt) + [True] * (len(answer) - 1) + [False]
+    places = SamplingMasks(tokenizer, make_base())
+    sampled = places.step(ids, labels, torch.tensor([ids.shape[1]]), 1.0, seed=0, step=0)
+    assert sampled.sampling_mask[0].tolist() == [False] * len(prompt) + [True] * (len(answer) - 1) + [False]
 
 
 def test_passes(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     """One pass draws behind the reference, two behind the first pass's draws; many are exact."""
     found = {
         passes: {
-            tuple(y): x for x, y in trained_inputs(trainer_of(tmp_path, make_base(), tokenizer, num_passes=passes))
+            tuple(y): x
+            for x, y in trained_inputs(trainer_of(tmp_path, make_base(), tokenizer, num_sampling_passes=passes))
         }
         for passes in (1, 2, 40, "exact")
     }
     assert found[40] == found["exact"] != found[2] != found[1]
     model, sampler = make_base(), None
     trainer = trainer_of(tmp_path, model, tokenizer)
-    options = trainer.args.draw_options(suppressed_tokens(model, tokenizer))
+    options = trainer.args.sampling_params(suppressed_tokens(model, tokenizer))
     sampler = KeyedSampler(options, torch.device("cpu"))
     examples = {tuple(example.reference_row()["labels"]): example for example in trainer.examples}
     for labels, once in found[1].items():
@@ -157,26 +158,26 @@ def test_passes(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
 
 @torch.no_grad()
 def _pass_by_hand(
-    model: PreTrainedModel, sampler: KeyedSampler, trainer: Any, example: Example, fed: list[int], drawn: list[int]
+    model: PreTrainedModel, sampler: KeyedSampler, trainer: Any, example: Example, fed: list[int], sampled: list[int]
 ) -> list[int]:
     """Every position of `fed` at which a coin fell, drawn behind `fed`."""
-    from gapbridge.decoding.noise import coin_flips, example_keys
+    from gapbridge.decoding.noise import bernoulli_mask, example_keys
 
-    row, start, length = example.reference_row()["input_ids"], len(example.prompt), len(example.reference)
+    row, start, length = example.reference_row()["input_ids"], len(example.prompt), len(example.completion_ids)
     key = example_keys([row_id(row)], seed=trainer.args.seed, round_index=0)
-    coins = coin_flips(key.expand(length, 2), torch.arange(length), 0.5)
-    fixed = fixed_positions(example.reference, example.trained, control_tokens(trainer.processing_class))
+    sampling_mask = bernoulli_mask(key.expand(length, 2), torch.arange(length), 0.5)
+    fixed = never_sampled_mask(example.completion_ids, example.loss_mask, special_token_ids(trainer.processing_class))
     logits: Tensor = model(torch.tensor([fed])).logits[0]
     made = list(row)
     for t in range(length - 1):
-        if coins[t] and not fixed[t]:
+        if sampling_mask[t] and not fixed[t]:
             made[start + t] = int(sampler(logits[start + t - 1][None], key, torch.tensor([t])))
     return made
 
 
 def test_the_weights_of_the_step_draw(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     """The second step's contexts are those of the weights after the first, with noise of their own."""
-    options = {"per_device_train_batch_size": 8, "num_passes": "exact", "lr_scheduler_type": "constant"}
+    options = {"per_device_train_batch_size": 8, "num_sampling_passes": "exact", "lr_scheduler_type": "constant"}
     first = trainer_of(tmp_path, make_base(), tokenizer, **options)
     first.train()
     trainer = trainer_of(tmp_path, make_base(), tokenizer, max_steps=2, **options)
@@ -236,7 +237,7 @@ def test_evaluation_is_on_references(make_base: MakeBase, tokenizer: Any, tmp_pa
 
 
 def test_non_finite_weights_name_the_rows(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
-    trainer = trainer_of(tmp_path, make_base(), tokenizer, num_passes="exact")
+    trainer = trainer_of(tmp_path, make_base(), tokenizer, num_sampling_passes="exact")
     with torch.no_grad():
         trainer.model.get_input_embeddings().weight[:] = float("nan")
     with pytest.raises(TrainingError, match="in a batch with rows [0-9a-f]{16}"):
@@ -248,8 +249,8 @@ def test_non_finite_weights_name_the_rows(make_base: MakeBase, tokenizer: Any, t
     [
         ({"packing": True}, "packing is true"),
         ({"padding_free": True, "max_length": None}, "padding_free is true"),
-        ({"num_passes": 0}, "num_passes is 0"),
-        ({"num_passes": "all"}, "num_passes is 'all'"),
+        ({"num_sampling_passes": 0}, "num_sampling_passes is 0"),
+        ({"num_sampling_passes": "all"}, "num_sampling_passes is 'all'"),
         ({"mixture_schedule": "cosine"}, "mixture_schedule is 'cosine'"),
         ({"mixture_coefficient": 1.5}, "mixture_coefficient is 1.5"),
         ({"temperature": -1.0}, "temperature is -1.0"),
@@ -263,6 +264,6 @@ def test_bad_options_are_refused(options: dict[str, Any], words: str, tmp_path: 
 @pytest.mark.parametrize(("given", "expected"), [("2", 2), ("exact", "exact")])
 def test_num_passes_on_the_command_line(given: str, expected: int | str) -> None:
     recipe = "recipes/tiny/scheduled_sampling/config_full.yaml"
-    job = read_job(["--config", recipe, "--num_passes", given], "scheduled_sampling")
-    assert job.args.num_passes == expected
-    assert read_job(["--config", recipe], "scheduled_sampling").args.num_passes == 1
+    job = read_job(["--config", recipe, "--num_sampling_passes", given], "scheduled_sampling")
+    assert job.args.num_sampling_passes == expected
+    assert read_job(["--config", recipe], "scheduled_sampling").args.num_sampling_passes == 1

@@ -18,8 +18,8 @@ from transformers import AutoTokenizer, PreTrainedModel
 from trl import DPOConfig, DPOTrainer
 
 from gapbridge import ConfigError, DataError, SPINConfig, SPINTrainer, StoreError, build_examples
-from gapbridge.decoding import Draft, draft_answers
-from gapbridge.examples.example import Example, ExampleSet
+from gapbridge.data.example import Example, ExampleSet
+from gapbridge.decoding import Completion, generate_completions
 from gapbridge.methods.spin.rows import spin_pair
 from gapbridge.tasks.word_problems import problems
 
@@ -28,7 +28,7 @@ MakeBase = Callable[[], PreTrainedModel]
 COMMON: dict[str, Any] = {
     "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none", "max_length": 400,
     "per_device_train_batch_size": 4, "max_steps": 2, "logging_steps": 1, "save_strategy": "no",
-    "learning_rate": 1e-3, "max_draft_length": 30,
+    "learning_rate": 1e-3, "max_completion_length": 30,
 }  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def test_the_reference_is_the_start_in_memory_and_not_what_lies_under_its_name(
             parameter += 0.02 * torch.randn_like(parameter)
     start = {name: value.clone() for name, value in model.state_dict().items()}
     assert model.name_or_path == str(BASE)
-    trainer = trainer_of(tmp_path, model, tokenizer, max_draft_length=8)
+    trainer = trainer_of(tmp_path, model, tokenizer, max_completion_length=8)
     loss = trainer.compute_loss(trainer.model, first_batch(trainer))
     assert loss.item() == pytest.approx(math.log(2), abs=1e-5)
     reference = trainer.ref_model.state_dict()
@@ -97,7 +97,7 @@ def test_the_reference_is_the_start_in_memory_and_not_what_lies_under_its_name(
 def test_training_is_trls_dpo_on_the_same_pairs(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     own = trainer_of(tmp_path / "own", make_base(), tokenizer)
     text = Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}] * len(own.train_dataset))
-    options = {key: value for key, value in COMMON.items() if key != "max_draft_length"}
+    options = {key: value for key, value in COMMON.items() if key != "max_completion_length"}
     theirs = DPOTrainer(
         make_base(), args=DPOConfig(str(tmp_path / "trl"), **options, beta=0.1), train_dataset=text,
         processing_class=tokenizer,
@@ -115,44 +115,58 @@ def test_pairs_hold_the_drafts_as_they_were_drawn(make_base: MakeBase, tokenizer
     trainer = trainer_of(tmp_path, make_base(), tokenizer)
     model = make_base().eval()
     for example, row in zip(trainer.examples, trainer.row_ids, strict=True):
-        (draft,) = draft_answers(
-            model, [example.asked], ids=[example.id], max_completion_length=30, seed=trainer.args.seed, round_index=1,
+        (completion,) = generate_completions(
+            model, [example.generation_prompt_ids], ids=[example.id], max_completion_length=30, seed=trainer.args.seed,
+            round_index=1,
             stop_tokens=[tokenizer.eos_token_id],
         )  # fmt: skip
-        assert row["id"] == example.id and row["prompt_ids"] == example.asked
-        assert row["chosen_ids"] == example.reference and row["chosen_ids"][-1] == tokenizer.eos_token_id
-        assert row["rejected_ids"] == draft.tokens and row["drawn"] == [True] * len(draft.tokens)
+        assert row["id"] == example.id and row["prompt_ids"] == example.generation_prompt_ids
+        assert row["chosen_ids"] == example.completion_ids and row["chosen_ids"][-1] == tokenizer.eos_token_id
+        assert row["rejected_ids"] == completion.tokens and row["sampled"] == [True] * len(completion.tokens)
     assert torch.equal(trainer.ref_model.lm_head.weight, model.lm_head.weight)
 
 
 def test_with_an_adapter_the_reference_is_the_model_without_it(
     make_base: MakeBase, tokenizer: Any, tmp_path: Path
 ) -> None:
-    whole = trainer_of(tmp_path / "whole", make_base(), tokenizer)
+    full = trainer_of(tmp_path / "whole", make_base(), tokenizer)
     config = LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM")
     trainer = trainer_of(tmp_path / "lora", make_base(), tokenizer, peft_config=config)
     assert trainer.ref_model is None
-    assert trainer.train_dataset[:] == whole.train_dataset[:], "drafts are the starting model's"
+    assert trainer.train_dataset[:] == full.train_dataset[:], "drafts are the starting model's"
     trainer.train()
     assert losses(trainer)[0] == pytest.approx(math.log(2), abs=1e-4) and losses(trainer)[1] != losses(trainer)[0]
 
 
-def made_rows(examples: ExampleSet, drafts: list[Draft], tokenizer: Any, args: SPINConfig) -> tuple[list[Any], Any]:
-    records = [{"tokens": draft.tokens, "finished": draft.finished} for draft in drafts]
+def made_rows(
+    examples: ExampleSet, completions: list[Completion], tokenizer: Any, args: SPINConfig
+) -> tuple[list[Any], Any]:
+    records = [{"tokens": completion.tokens, "finished": completion.finished} for completion in completions]
     return built_rows(SPINTrainer, zip(examples, records, strict=True), examples, tokenizer, args)
 
 
 def test_odd_drafts_are_defined_and_counted(tokenizer: Any, tmp_path: Path) -> None:
     eos = tokenizer.eos_token_id
     examples = build_examples(rows(4), tokenizer, stops=[eos], max_length=None)
-    references = [example.reference for example in examples]
-    drafts = [Draft([9] * 7, False), Draft([eos], True), Draft(references[2], True), Draft([9] * 500, False)]
+    references = [example.completion_ids for example in examples]
+    completions = [
+        Completion([9] * 7, False),
+        Completion([eos], True),
+        Completion(references[2], True),
+        Completion([9] * 500, False),
+    ]
     args = SPINConfig(str(tmp_path), **COMMON)
-    made, stats = made_rows(examples, drafts, tokenizer, args)
-    assert stats.counts() == {"drafts": 4, "previous_round": 0, "capped": 2, "equal": 1, "too_long": 1}
+    made, stats = made_rows(examples, completions, tokenizer, args)
+    assert stats.counts() == {
+        "completions": 4,
+        "previous_round_pairs": 0,
+        "truncated": 2,
+        "exact_match": 1,
+        "dropped_overlong": 1,
+    }
     assert [row["rejected_ids"] for row in made] == [[9] * 7, [eos]], "nothing is added to a draft at the cap"
     assert "2 at the length cap; left out: 1 equal to the reference, 1 longer" in stats.summary()
-    right = [Draft(reference, True) for reference in references]
+    right = [Completion(reference, True) for reference in references]
     with pytest.raises(DataError, match="none of 4 drafts makes a pair: 4 equal the reference"):
         made_rows(examples, right, tokenizer, args)
 
@@ -165,12 +179,12 @@ def test_borders(tokenizer: Any) -> None:
         "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
     )
     (example,) = build_examples(rows(1), chatml, stops=[chatml.eos_token_id], max_length=None)
-    assert example.trailer
-    assert spin_pair("a", example, Draft([9], False))["chosen_ids"] == example.reference
-    merged = Example("a", [1, 2], [34, 5], [], asked=[1, 2, 3])
-    row = spin_pair("a", merged, Draft([8, 9], False))
+    assert example.template_suffix_ids
+    assert spin_pair("a", example, Completion([9], False))["chosen_ids"] == example.completion_ids
+    merged = Example("a", [1, 2], [34, 5], [], generation_prompt_ids=[1, 2, 3])
+    row = spin_pair("a", merged, Completion([8, 9], False))
     assert row["prompt_ids"] == [1, 2] and row["chosen_ids"] == [34, 5] and row["rejected_ids"] == [3, 8, 9]
-    assert row["drawn"] == [False, True, True]
+    assert row["sampled"] == [False, True, True]
 
 
 def test_the_round_before_is_trained_along(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
@@ -178,29 +192,29 @@ def test_the_round_before_is_trained_along(make_base: MakeBase, tokenizer: Any, 
     second = trainer_of(tmp_path / "round_2", make_base(), tokenizer, round_index=2)
     before = {row["id"]: row["rejected_ids"] for row in first.row_ids}
     again = {row["id"]: row["rejected_ids"] for row in second.row_ids}
-    for row_id, draft in before.items():
-        assert again[f"{row_id} (round 1)"] == draft
-        assert again[row_id] != draft, "another round draws anew"
-    assert len(again) == 2 * len(before) and second.stats.previous_round == len(before)
-    alone = trainer_of(tmp_path / "round_2", make_base(), tokenizer, round_index=2, previous_round=False)
+    for row_id, completion in before.items():
+        assert again[f"{row_id} (round 1)"] == completion
+        assert again[row_id] != completion, "another round draws again"
+    assert len(again) == 2 * len(before) and second.stats.previous_round_pairs == len(before)
+    alone = trainer_of(tmp_path / "round_2", make_base(), tokenizer, round_index=2, include_previous_round_pairs=False)
     assert {row["id"]: row["rejected_ids"] for row in alone.row_ids} == {row_id: again[row_id] for row_id in before}
-    assert alone.stats.previous_round == 0
+    assert alone.stats.previous_round_pairs == 0
     with pytest.raises(StoreError, match="set it to false to do without them"):
         trainer_of(tmp_path / "round_4", make_base(), tokenizer, round_index=4)
     assert not (tmp_path / "round_4").exists(), "nothing is drawn before that is known"
     reordered = replace(first.examples, table=first.examples.table.select(reversed(range(len(first.examples)))))
-    drafts = [Draft([9], False)] * len(reordered)
+    completions = [Completion([9], False)] * len(reordered)
     with pytest.raises(StoreError, match="answer other examples"):
-        made_rows(reordered, drafts, tokenizer, second.args)
+        made_rows(reordered, completions, tokenizer, second.args)
 
 
 def test_held_out_pairs_are_of_the_rounds_own_drafts(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     """Those of the round before are trained along, and not evaluated."""
-    options: dict[str, Any] = {"max_draft_length": 4, "eval_dataset": rows(4, "test")}
+    options: dict[str, Any] = {"max_completion_length": 4, "eval_dataset": rows(4, "test")}
     trainer_of(tmp_path / "round_1", make_base(), tokenizer, **options)
     second = trainer_of(tmp_path / "round_2", make_base(), tokenizer, round_index=2, **options)
-    assert len(second.eval_dataset) == 4 and second.eval_stats.previous_round == 0
-    assert second.stats.previous_round == len(second.examples)
+    assert len(second.eval_dataset) == 4 and second.eval_stats.previous_round_pairs == 0
+    assert second.stats.previous_round_pairs == len(second.examples)
 
 
 def test_drafts_answer_the_prompt_that_is_asked(tokenizer: Any, tmp_path: Path) -> None:
@@ -208,32 +222,32 @@ def test_drafts_answer_the_prompt_that_is_asked(tokenizer: Any, tmp_path: Path) 
     data = Dataset.from_list([{"id": "a", "prompt": "How man", "completion": "y coins"}])
     (example,) = build_examples(data, tokenizer, stops=[tokenizer.eos_token_id], max_length=None)
     model, args = tiny_llama(len(tokenizer)), SPINConfig(str(tmp_path), **COMMON)
-    drawn = SPINTrainer.generation_spec(model, tokenizer, [example], args).draw([example], lambda _: None)
+    sampled = SPINTrainer.generation_spec(model, tokenizer, [example], args).draw([example], lambda _: None)
     asked, trained = (
-        draft_answers(
+        generate_completions(
             model, [prompt], ids=["a"], max_completion_length=30, seed=args.seed, round_index=1,
             stop_tokens=[tokenizer.eos_token_id],
         )[0]
-        for prompt in (example.asked, example.prompt)
+        for prompt in (example.generation_prompt_ids, example.prompt)
     )  # fmt: skip
-    assert drawn["tokens"] == [asked.tokens] and drawn["finished"] == [asked.finished] and asked != trained
+    assert sampled["tokens"] == [asked.tokens] and sampled["finished"] == [asked.finished] and asked != trained
 
 
 def test_held_out_pairs(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path, make_base(), tokenizer, eval_dataset=rows(4, "test"))
     metrics = trainer.evaluate()
     assert metrics["eval_loss"] == pytest.approx(math.log(2), abs=1e-4)
-    assert "eval_own_loss" not in metrics and len(trainer.eval_dataset) == 4
+    assert "eval_generated_loss" not in metrics and len(trainer.eval_dataset) == 4
     assert trainer.eval_dataset["chosen_ids"][:] != trainer.eval_dataset["rejected_ids"][:]
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"beta": -1.0, "max_draft_length": 0}, "2 faults"),
+        ({"beta": -1.0, "max_completion_length": 0}, "2 errors"),
         ({"loss_type": ["hinge"]}, "loss_type is hinge: SPIN's is sigmoid"),
         ({"precompute_ref_log_probs": True}, "precompute_ref_log_probs is true"),
-        ({"eval_own_contexts": False, "eval_strategy": "epoch"}, "nothing is left to evaluate"),
+        ({"eval_on_generated_contexts": False, "eval_strategy": "epoch"}, "nothing is left to evaluate"),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], words: str, tmp_path: Path) -> None:

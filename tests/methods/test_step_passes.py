@@ -1,4 +1,5 @@
-"""`step_passes`, by which arms are compared at equal compute, against the passes that a step makes."""
+"""`forward_equivalents_per_token`, by which variants are compared at equal compute, against the passes that a step
+makes."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from gapbridge.tasks.word_problems import problems
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "sft": {}, "scheduled_sampling": {"mixture_coefficient": 0.5, "num_passes": 2}, "spin": {"max_draft_length": 8},
+    "sft": {}, "scheduled_sampling": {"mixture_coefficient": 0.5, "num_sampling_passes": 2},
+    "spin": {"max_completion_length": 8},
     "dpo": {},
 }  # fmt: skip
 
@@ -28,7 +30,7 @@ def test_a_step_makes_as_many_passes_as_are_counted(
     name: str, adapter: bool, make_base: Callable[[], PreTrainedModel], tokenizer: Any, tmp_path: Path
 ) -> None:
     """Its forward passes, the reference model's and those that draw among them, and two for the backward pass."""
-    method = methods.find(name)
+    method = methods.get_method(name)
     args = method.config_class(
         str(tmp_path), use_cpu=True, bf16=False, gradient_checkpointing=False, report_to="none", max_length=300,
         per_device_train_batch_size=4, max_steps=1, save_strategy="no", eval_strategy="no", disable_tqdm=True,
@@ -46,4 +48,4 @@ def test_a_step_makes_as_many_passes_as_are_counted(
 
     with register_module_forward_pre_hook(count):
         trainer.train()
-    assert method.step_passes(trainer.args) == len(passes) + 2
+    assert method.forward_equivalents_per_token(trainer.args) == len(passes) + 2

@@ -18,12 +18,12 @@ from gapbridge import cli
 from gapbridge.errors import ConfigError
 from gapbridge.methods.pause.pause_token import add_pauses
 from gapbridge.planning.command import Plan, added_parameters, plan
-from gapbridge.planning.live_bytes import LiveBytes
+from gapbridge.planning.fake_step import StepMemory, run_fake_step
 from gapbridge.planning.memory import memory
-from gapbridge.planning.simulation import Step, simulate
-from gapbridge.planning.workload import steps_of, workload
-from gapbridge.runs.job import read_job
-from gapbridge.runs.train import generate, train
+from gapbridge.planning.memory_tracker import MemoryTracker
+from gapbridge.planning.workload import count_steps, workload
+from gapbridge.runs.run_config import read_job
+from gapbridge.runs.train import prepare, train
 from gapbridge.tasks.word_problems import problems
 
 
@@ -62,7 +62,7 @@ def test_peak_memory_within_15_per_cent(shape: dict[str, Any], keys: dict[str, A
     )  # fmt: skip
     job = read_job(line)
     predicted = plan(job, workload(job, 1), gpus=1, usable=2**40, on_cpu=True).memories["single"].peak
-    with LiveBytes() as live:
+    with MemoryTracker() as live:
         train(job)
     assert predicted == pytest.approx(live.peak, rel=0.15)
 
@@ -91,14 +91,14 @@ def test_drawing_takes_no_more_than_is_said(
     model = model_in(tmp_path / "model", **shape)
     rows = [{"prompt": f"{row} stamps. " * (prompt_tokens // 5), "completion": f" {row} is" * 30} for row in range(32)]
     data = [{"path": "json", "data_files": write_rows(tmp_path / "rows.jsonl", rows)}]
-    settings = {"generation_batch_size": 32, "max_draft_length": 40} if method == "rac" else {}
+    settings = {"generation_batch_size": 32, "max_completion_length": 40} if method == "rac" else {}
     line = recipe(
         tmp_path, method=method, model_name_or_path=model, datasets=data, max_length=None, **{**settings, **keys}
     )
     job = read_job(line)
     said = plan(job, workload(job, 1), gpus=1, usable=2**40, on_cpu=True).memories["single"].drawing
-    with LiveBytes() as live:
-        generate(job)
+    with MemoryTracker() as live:
+        prepare(job)
     assert live.peak <= sum(said.values()) <= (5 if method == "bash" else 3) * live.peak, said
 
 
@@ -106,11 +106,11 @@ def test_drawing_takes_no_more_than_is_said(
     "keys",
     [
         {"method": "sft", "num_train_epochs": 2.5, "gradient_accumulation_steps": 3},
-        {"method": "bash", "num_rounds": 2, "round_epochs": [1, 2]},
-        {"method": "rac", "reference_rows": 0.3, "max_draft_length": 4, "temperature": 0.0},
-        {"method": "sft", "max_length": 130, "on_bad_rows": "skip", "dataloader_drop_last": True},
+        {"method": "bash", "num_rounds": 2, "num_epochs_per_round": [1, 2]},
+        {"method": "rac", "sft_fraction": 0.3, "max_completion_length": 4, "temperature": 0.0},
+        {"method": "sft", "max_length": 130, "on_invalid_example": "skip", "dataloader_drop_last": True},
         {"method": "sft", "max_length": 300, "packing": True},
-        {"method": "pause", "num_pause_tokens": 60, "max_length": 240, "on_bad_rows": "skip"},
+        {"method": "pause", "num_pause_tokens": 60, "max_length": 240, "on_invalid_example": "skip"},
     ],
     ids=["sft", "rounds", "rac", "bad rows", "packing", "pauses"],
 )
@@ -147,7 +147,7 @@ def test_steps_of_several_processes(rows: int, drop_last: bool, gpus: int) -> No
     job.args.per_device_train_batch_size, job.args.gradient_accumulation_steps = 4, 3
     job.args.dataloader_drop_last, job.args.num_train_epochs = drop_last, 1.5
     updates = max(1, -(-max(each) // 3))
-    assert steps_of(job.args, rows, gpus) == -(-3 * updates // 2)
+    assert count_steps(job.args, rows, gpus) == -(-3 * updates // 2)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_a_share_of_the_training_data() -> None:
 
 
 GIB = 2**30
-STEP = Step(10, 1000, 1000, 100, 2000, 2000, 50, 300)  # bf16
+STEP = StepMemory(10, 1000, 1000, 100, 2000, 2000, 50, 300)  # bf16
 
 
 @pytest.mark.parametrize(
@@ -190,14 +190,14 @@ STEP = Step(10, 1000, 1000, 100, 2000, 2000, 50, 300)  # bf16
 )  # fmt: skip
 def test_what_is_divided(config: str, parts: dict[str, float]) -> None:
     args = read_job(["--config", "recipes/mistral-7b-math/sft/config_full.yaml", "--use_cpu", "true"]).args
-    found = memory(STEP, args, config, 4, reference=False, drawing={"weights": 9.0, "cache": 7.0})
+    found = memory(STEP, args, config, 4, reference=False, generation={"weights": 9.0, "cache": 7.0})
     assert found.training == parts and found.drawing == {"weights": 9.0, "cache": 7.0}
-    copied = memory(STEP, args, config, 4, reference=True, drawing={})
+    copied = memory(STEP, args, config, 4, reference=True, generation={})
     assert copied.training["reference model"] == (500 if config in ("zero3", "fsdp") else 2000)
 
 
 def test_live_bytes() -> None:
-    with LiveBytes() as live:
+    with MemoryTracker() as live:
         one = torch.zeros(1000)
         view = one[10:]
         two = view + 1
@@ -214,12 +214,12 @@ def test_checkpointing_and_adapters_take_less() -> None:
     from peft import LoraConfig
 
     config = AutoConfig.from_pretrained(BASE)
-    whole = simulate(config, torch.float32, rows=2, length=300, checkpointing=False)
-    less = simulate(config, torch.float32, rows=2, length=300, checkpointing=True)
+    full = run_fake_step(config, torch.float32, rows=2, length=300, checkpointing=False)
+    less = run_fake_step(config, torch.float32, rows=2, length=300, checkpointing=True)
     adapter = LoraConfig(target_modules=["q_proj"])
-    few = simulate(config, torch.float32, rows=2, length=300, checkpointing=True, adapter=adapter)
-    assert less.activations < whole.activations and few.trained < 0.05 * few.parameters
-    assert few.gradients == 4 * few.trained and whole.gradients == 4 * whole.trained == 4 * whole.parameters
+    few = run_fake_step(config, torch.float32, rows=2, length=300, checkpointing=True, adapter=adapter)
+    assert less.activations < full.activations and few.loss_mask < 0.05 * few.parameters
+    assert few.gradients == 4 * few.loss_mask and full.gradients == 4 * full.loss_mask == 4 * full.parameters
 
 
 def test_what_a_method_adds_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,14 +234,14 @@ def test_what_a_method_adds_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = recipe(tmp_path, max_steps=None, num_train_epochs=1, method="bash", gradient_checkpointing=False)
-    found = cli.run(["plan", *line, "--gpus", "1", "--gpu-memory", "16", "--measure"])
+    found = cli.run(["plan", *line, "--num_devices", "1", "--device_memory_gib", "16", "--benchmark"])
     said = capsys.readouterr().out
     assert isinstance(found, Plan) and found.best == ("single", 4) and list(found.memories) == ["single"]
     assert "8 examples (counted here); 4 rows a step" in said and "| steps          | 2       |" in said
     assert "training: 0.00 hours, measured here" in said and "drawing: cache" in said
     assert "use --accelerate_config single --num_processes 1, per_device_train_batch_size 4" in said
     assert found.seconds[0] and found.seconds[1]
-    found = cli.run(["plan", *line, "--gpus", "2", "--gpu_memory", "0.00001", "--tflops", "1"])
+    found = cli.run(["plan", *line, "--num_devices", "2", "--device_memory_gib", "0.00001", "--device_tflops", "1"])
     said = capsys.readouterr().out
     assert found.best is None and "nothing fits 2 × 1e-05 GiB" in said and "ddp" in found.memories
     assert "at 1 TFLOP/s a device" in said
@@ -250,12 +250,14 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = {"datasets": [{"path": "someone/data"}], "max_length": 64}
     line = recipe(tmp_path, **data)
-    assert "how many rows someone/data has: say so with --rows N" in refused(capsys, "plan", *line)
-    assert "--gpu_memory is -1.0" in refused(capsys, "plan", *line, "--gpu_memory", "-1")
+    assert "how many rows someone/data has: say so with --num_train_examples N" in refused(capsys, "plan", *line)
+    assert "--device_memory_gib is -1.0" in refused(capsys, "plan", *line, "--device_memory_gib", "-1")
     with pytest.raises(ConfigError, match="max_length is not set"):
         workload(read_job([*recipe(tmp_path, **{**data, "max_length": None}), "--max_length", "null"]), 1)
     unknown = recipe(tmp_path, **data, model_name_or_path="someone/model")
-    assert "the configuration of someone/model cannot be had" in refused(capsys, "plan", *unknown, "--rows", "9")
+    assert "the configuration of someone/model cannot be had" in refused(
+        capsys, "plan", *unknown, "--num_train_examples", "9"
+    )
 
 
 def test_drafts_of_vllm_take_nothing_here(tmp_path: Path) -> None:
@@ -267,10 +269,10 @@ def test_drafts_of_vllm_take_nothing_here(tmp_path: Path) -> None:
 
 def test_a_machine_without_gpus_plans_for_gpus(tmp_path: Path) -> None:
     """Unless the recipe, or the command, is for its CPU: fewer logits are sampled from at a time there."""
-    settings = {"method": "bash", "generation_batch_size": 128, "lookahead": 32, "datasets": data_in(tmp_path, 8)}
+    settings = {"method": "bash", "generation_batch_size": 128, "verify_window": 32, "datasets": data_in(tmp_path, 8)}
     _, path = recipe(tmp_path, model_name_or_path=model_in(tmp_path / "model"), use_cpu=None, **settings)
     gpu, cpu = (
-        cli.run(["plan", path, "--gpus", "1", *more]).memories["single"].drawing["logits"]
+        cli.run(["plan", path, "--num_devices", "1", *more]).memories["single"].drawing["logits"]
         for more in ([], ["--use_cpu", "true"])
     )
     assert gpu - cpu == 20 * (128 * 32 * 512 - 2**20)
@@ -282,7 +284,7 @@ def test_a_recipe_for_a_cpu_is_planned_for_this_machine(tmp_path: Path, capsys: 
     said = capsys.readouterr().out
     assert list(found.memories) == ["single"] and "MiB of this machine" in said and "num_processes" not in said
     assert "4 rows a step" in said and "use one process on this machine's CPU, per_device_train_batch_size 4" in said
-    assert cli.run(["plan", *line, "--gpu_memory", "0.0001"]).best is None
+    assert cli.run(["plan", *line, "--device_memory_gib", "0.0001"]).best is None
     assert "nothing fits this machine's 0.0001 GiB" in capsys.readouterr().out
     _, path = recipe(tmp_path, model_name_or_path=str(tmp_path / "model"), use_cpu=None)
     assert "ddp" in cli.run(["plan", path]).memories, "a machine without GPUs plans for them where nothing is said"
@@ -316,7 +318,7 @@ def test_what_a_method_refuses_is_not_advised(
     keys: dict[str, Any], refused_ones: set[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = recipe(tmp_path, model_name_or_path=model_in(tmp_path / "model"), datasets=data_in(tmp_path, 4), **keys)
-    found = cli.run(["plan", *line, "--gpus", "8"])
+    found = cli.run(["plan", *line, "--num_devices", "8"])
     assert set(found.memories) == {"ddp", "zero2", "zero3", "fsdp"} - refused_ones
     said = capsys.readouterr().out
     assert ("refuses to train under them" in said) == bool(refused_ones)
@@ -356,12 +358,12 @@ def test_many_rows_are_counted_on_some(tmp_path: Path, monkeypatch: pytest.Monke
 def test_the_time_of_heads_counts_the_unembedding_they_share(tmp_path: Path) -> None:
     model = model_in(tmp_path / "model")
     seconds = {}
-    for kind in ("layer", "linear"):
-        keys = {"method": "mtp", "num_future_tokens": 3, "future_head": kind, "gradient_checkpointing": False}
+    for kind in ("transformer", "linear"):
+        keys = {"method": "mtp", "num_future_tokens": 3, "mtp_head_type": kind, "gradient_checkpointing": False}
         job = read_job(recipe(tmp_path, model_name_or_path=model, datasets=data_in(tmp_path, 4), **keys))
         found = plan(job, workload(job, 1), gpus=1, usable=2**40, tflops=1.0)
         assert found.seconds[0]
         tokens = sum(part.tokens for part in found.work.rounds)
         seconds[kind] = found.seconds[0] * 1e12 / (2 * 3 * tokens)  # the parameters that a token meets
-        shared = 2 * 32 * 512 if kind == "layer" else 0
+        shared = 2 * 32 * 512 if kind == "transformer" else 0
         assert seconds[kind] == pytest.approx(found.step.parameters + shared)

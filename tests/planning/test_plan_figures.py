@@ -13,26 +13,26 @@ from conftest import BASE, tiny_llama
 from helpers import recipe, write_rows
 from transformers import AutoConfig, AutoTokenizer
 
+from gapbridge.compare.cost_profile import profile_rows
 from gapbridge.planning.command import Plan, added_parameters, count_checkpoints, plan
-from gapbridge.planning.memory import drawing_parts
-from gapbridge.planning.simulation import simulate
+from gapbridge.planning.fake_step import run_fake_step
+from gapbridge.planning.memory import generation_parts
 from gapbridge.planning.workload import Workload, workload
-from gapbridge.results.compare.sampling import take_sample
-from gapbridge.runs.inputs import load_examples, load_start
-from gapbridge.runs.job import Job, read_job
+from gapbridge.runs.load_inputs import load_examples, load_initial_model
+from gapbridge.runs.run_config import RunConfig, read_job
 
 
 PAIR = {"prompt": "one and", "chosen": " two", "rejected": " three"}
 
 
-def job_of(folder: Path, method: str, **keys: Any) -> Job:
+def job_of(folder: Path, method: str, **keys: Any) -> RunConfig:
     settings: dict[str, Any] = {"per_device_train_batch_size": 2, "max_steps": None, "num_train_epochs": 1}
     if method == "dpo":
         settings["datasets"] = [{"path": "json", "data_files": write_rows(folder / "pairs.jsonl", [PAIR] * 8)}]
     return read_job(recipe(folder, method=method, **{**settings, "gradient_checkpointing": False, **keys}))
 
 
-def planned(job: Job, work: Workload | None = None, **options: Any) -> Plan:
+def planned(job: RunConfig, work: Workload | None = None, **options: Any) -> Plan:
     return plan(job, work or workload(job, 1), gpus=1, usable=2**40, **options)
 
 
@@ -71,14 +71,16 @@ def test_tokens_of_several_epochs(tmp_path: Path) -> None:
     examples = load_examples(job, tokenizer, None)["train"]
     (found,) = workload(job, 1).rounds
     assert found.rows == len(examples) == 8 and found.steps == 12
-    assert found.tokens == 3 * sum(len(e.prompt) + len(e.reference) + len(e.trailer) for e in examples)
+    assert found.tokens == 3 * sum(
+        len(e.prompt) + len(e.completion_ids) + len(e.template_suffix_ids) for e in examples
+    )
 
 
 def test_drafts_are_drawn_behind_prompts(tmp_path: Path) -> None:
-    job = job_of(tmp_path, "rac", max_draft_length=40)
+    job = job_of(tmp_path, "rac", max_completion_length=40)
     examples = load_examples(job, AutoTokenizer.from_pretrained(BASE), None)["train"]
     (found,) = workload(job, 1).rounds
-    assert found.drawn == pytest.approx(sum(len(e.asked) + 40 for e in examples))
+    assert found.errors_by_example == pytest.approx(sum(len(e.generation_prompt_ids) + 40 for e in examples))
 
 
 def test_a_pair_is_two_sequences_and_has_a_reference_model(tmp_path: Path) -> None:
@@ -102,7 +104,7 @@ def test_the_parameters_that_a_method_adds_are_planned(tmp_path: Path) -> None:
     config = AutoConfig.from_pretrained(BASE)
     job = job_of(tmp_path, "mtp")
     added = added_parameters(job, config)
-    plain = simulate(config, torch.float32, rows=2, length=8, checkpointing=False)
+    plain = run_fake_step(config, torch.float32, rows=2, length=8, checkpointing=False)
     step = planned(job).step
     assert added > 0 and (step.parameters, step.trained) == (plain.parameters + added, plain.trained + added)
     assert step.weights == plain.weights + 4 * added and step.gradients == plain.gradients + 4 * added
@@ -111,16 +113,16 @@ def test_the_parameters_that_a_method_adds_are_planned(tmp_path: Path) -> None:
 def test_a_cache_holds_keys_and_values() -> None:
     config = tiny_llama(num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2).config
     dim = config.hidden_size // 4
-    options: dict[str, Any] = {"fed": 1, "seen": 10, "drawn": 1, "eager": False, "on_cpu": True}
-    found = drawing_parts(config, 4, rows=5, length=10, **options)
+    options: dict[str, Any] = {"fed": 1, "seen": 10, "sampled": 1, "eager": False, "on_cpu": True}
+    found = generation_parts(config, 4, rows=5, length=10, **options)
     assert found["cache"] == (3 * 5 * 10 * 2 * dim * 4) * 2
 
 
 @pytest.mark.parametrize("rounds", [1, 3])
 def test_what_comparing_by_compute_counts_as_drawn(rounds: int, tmp_path: Path) -> None:
-    """Prompts are fed, too, and every round draws anew."""
+    """Prompts are fed, too, and every round draws again."""
     job = job_of(tmp_path, "bash", num_rounds=rounds)
-    model, tokenizer = load_start(job)
+    model, tokenizer = load_initial_model(job)
     examples = load_examples(job, tokenizer, model)["train"]
-    load = take_sample(job, model, tokenizer).load
-    assert load.drawn_tokens == rounds * sum(len(e.prompt) + len(e.reference) for e in examples)
+    load = profile_rows(job, model, tokenizer).load
+    assert load.generated_tokens == rounds * sum(len(e.prompt) + len(e.completion_ids) for e in examples)

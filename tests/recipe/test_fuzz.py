@@ -17,15 +17,18 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from gapbridge import methods
+from gapbridge.data.tokenization import build_examples
 from gapbridge.errors import GapbridgeError
-from gapbridge.examples.build import build_examples
-from gapbridge.recipe.old_keys import DROPPED, RENAMED, TRACKING
-from gapbridge.runs.job import parser_for, read_job
+from gapbridge.recipe.deprecated_keys import DROPPED, RENAMED, TRACKING
+from gapbridge.runs.run_config import parser_for, read_job
 from gapbridge.runs.validate import validate
 
 
-TINY = {name: yaml.safe_load((ROOT / f"recipes/tiny/{name}/config_full.yaml").read_text()) for name in methods.names()}
-KEYS = sorted({action.dest for method in methods.names() for action in parser_for(method)._actions} - {"help"})
+TINY = {
+    name: yaml.safe_load((ROOT / f"recipes/tiny/{name}/config_full.yaml").read_text())
+    for name in methods.list_methods()
+}
+KEYS = sorted({action.dest for method in methods.list_methods() for action in parser_for(method)._actions} - {"help"})
 KEYS += ["env", *RENAMED, *DROPPED, *TRACKING, "dataset_mixture", "dataset_mixer", "dataset_splits"]
 TOKENIZER = AutoTokenizer.from_pretrained(BASE)
 
@@ -91,7 +94,7 @@ def _validate(path: Path) -> None:
         job.model.model_name_or_path = str(BASE)
         validate(job)
     except GapbridgeError as error:
-        assert error.faults and all(error.faults)
+        assert error.errors and all(error.errors)
     finally:
         os.environ.clear()
         os.environ.update(environment)
@@ -129,20 +132,29 @@ COLUMNS = st.dictionaries(
 
 
 @BOUNDED
-@given(columns=COLUMNS, on_bad_rows=st.sampled_from(["raise", "skip"]), max_length=st.sampled_from([None, 3, 16]))
-@example(columns={"prompt": [None], "completion": [None]}, on_bad_rows="skip", max_length=None)
-@example(columns={"input_ids": [None], "labels": [None]}, on_bad_rows="raise", max_length=None)
-def test_rows(columns: dict[str, list[Any]], on_bad_rows: str, max_length: int | None) -> None:
+@given(
+    columns=COLUMNS, on_invalid_example=st.sampled_from(["raise", "skip"]), max_length=st.sampled_from([None, 3, 16])
+)
+@example(columns={"prompt": [None], "completion": [None]}, on_invalid_example="skip", max_length=None)
+@example(columns={"input_ids": [None], "labels": [None]}, on_invalid_example="raise", max_length=None)
+def test_rows(columns: dict[str, list[Any]], on_invalid_example: str, max_length: int | None) -> None:
     length = min(map(len, columns.values()))
     dataset = Dataset.from_dict({name: cells[:length] for name, cells in columns.items()})
     stops = [TOKENIZER.eos_token_id]
     try:
         examples = build_examples(
-            dataset, TOKENIZER, stops=stops, max_length=max_length, on_bad_rows=on_bad_rows, source="rows"
+            dataset,
+            TOKENIZER,
+            stops=stops,
+            max_length=max_length,
+            on_invalid_example=on_invalid_example,
+            source="rows",
         )
     except GapbridgeError as error:
-        assert error.faults and all(error.faults)
+        assert error.errors and all(error.errors)
         return
     for made in examples:
-        assert made.prompt and made.reference
-        assert all(0 <= token < len(TOKENIZER) for token in (*made.prompt, *made.reference, *made.trailer))
+        assert made.prompt and made.completion_ids
+        assert all(
+            0 <= token < len(TOKENIZER) for token in (*made.prompt, *made.completion_ids, *made.template_suffix_ids)
+        )

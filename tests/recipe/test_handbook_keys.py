@@ -11,7 +11,7 @@ import yaml
 
 from gapbridge.errors import ConfigError
 from gapbridge.recipe.handbook_keys import HANDBOOK_KEYS
-from gapbridge.runs.job import Job, parser_for, read_job
+from gapbridge.runs.run_config import RunConfig, parser_for, read_job
 
 
 # A value as the handbook's recipes have it, for the keys whose value says what becomes of them; others have none.
@@ -41,14 +41,14 @@ TODAY: dict[str, Any] = {
 }
 
 
-def parse(folder: Path, method: str, *options: str, **keys: Any) -> Job:
+def parse(folder: Path, method: str, *options: str, **keys: Any) -> RunConfig:
     path = folder / "recipe.yaml"
     base = {"model_name_or_path": "m", "output_dir": "o", "use_cpu": True, "bf16": False}
     path.write_text(yaml.safe_dump({**base, **keys}))
     return read_job(["--config", str(path), *options], method)
 
 
-def setting(job: Job, name: str) -> Any:
+def setting(job: RunConfig, name: str) -> Any:
     return next(vars(part)[name] for part in job.recipe.parts if name in vars(part))
 
 
@@ -119,8 +119,8 @@ def test_a_refused_key_is_preferences_own(key: str, tmp_path: Path) -> None:
 def test_a_preference_recipe_is_refused_in_one_sentence(keys: dict[str, Any], method: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(tmp_path, method, **keys)
-    (fault,) = caught.value.faults
-    assert "this is a DPO recipe: start from the SFT one" in fault
+    (error,) = caught.value.errors
+    assert "this is a DPO recipe: start from the SFT one" in error
 
 
 def test_sft_data_with_preferences_beside_are_none(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 from conftest import ROOT
 from helpers import write_rows
 
-from gapbridge.runs.inputs import load_examples
-from gapbridge.runs.job import read_job
+from gapbridge.runs.load_inputs import load_examples
+from gapbridge.runs.run_config import read_job
 
 
 SCRIPT = ROOT / "recipes" / "smollm2-135m" / "make_data.py"

@@ -10,9 +10,9 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from gapbridge.recipe.values import read_yaml
-from gapbridge.runs.job import read_job
-from gapbridge.tasks.published import DATA, MODELS
+from gapbridge.planning.hub_metadata import DATA, MODELS
+from gapbridge.recipe.type_checks import read_yaml
+from gapbridge.runs.run_config import read_job
 
 
 COMMON = {"bf16": True, "optim": "adamw_torch", "lr_scheduler_type": "cosine", "batch": 512, "seed": 42}
@@ -92,7 +92,7 @@ def test_the_table_of_the_paper(path: Path) -> None:
     elif method == "scheduled_sampling":
         wanted |= {"mixture_coefficient": BETA, "num_train_epochs": sum(row["epochs"])}
     else:
-        wanted |= {"num_rounds": row["rounds"], "round_epochs": row["epochs"]}
+        wanted |= {"num_rounds": row["rounds"], "num_epochs_per_round": row["epochs"]}
         wanted |= {"mixture_coefficient": BETA} if "mixture_coefficient" in keys else {}
     mixture = keys["dataset_mixture"] or {"seed": 42}
     assert mixture["seed"] == 42, "what is drawn of the data"

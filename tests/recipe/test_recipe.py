@@ -1,4 +1,4 @@
-"""Recipes parse strictly: every fault at once, the nearest key named, old keys translated; every shipped recipe
+"""Recipes parse strictly: every error at once, the nearest key named, old keys translated; every shipped recipe
 runs."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gapbridge.errors import ConfigError, GapbridgeError
-from gapbridge.runs.job import Job, read_job
+from gapbridge.runs.run_config import RunConfig, read_job
 
 
 MINIMAL = {
@@ -32,15 +32,18 @@ def write(folder: Path, **keys: Any) -> str:
     return str(path)
 
 
-def parse(folder: Path, *options: str, **keys: Any) -> Job:
+def parse(folder: Path, *options: str, **keys: Any) -> RunConfig:
     return read_job(["--config", write(folder, **keys), *options])
 
 
 def test_values_arrive(tmp_path: Path) -> None:
-    job = parse(tmp_path, mixture_coefficient=0.3, num_rounds=2, round_epochs=[1, 2], learning_rate="5e-7")
-    assert (job.name, job.args.mixture_coefficient, job.args.round_epochs) == ("bash", 0.3, [1, 2])
+    job = parse(tmp_path, mixture_coefficient=0.3, num_rounds=2, num_epochs_per_round=[1, 2], learning_rate="5e-7")
+    assert (job.name, job.args.mixture_coefficient, job.args.num_epochs_per_round) == ("bash", 0.3, [1, 2])
     assert job.args.learning_rate == 5e-7 and job.data.datasets[0].data_files == "d.jsonl"
-    assert [parse(tmp_path, num_rounds=2, round_epochs=1).args.epochs_of_round(k) for k in (1, 2)] == [1, 1]
+    assert [parse(tmp_path, num_rounds=2, num_epochs_per_round=1).args.num_epochs_of_round(k) for k in (1, 2)] == [
+        1,
+        1,
+    ]
 
 
 def test_command_line_wins(tmp_path: Path) -> None:
@@ -59,7 +62,7 @@ def test_command_line_wins(tmp_path: Path) -> None:
         ({"num_rounds": 1.5}, "num_rounds is 1.5: it must be a whole number, not float"),
         ({"num_rounds": True}, "it must be a whole number, not bool"),
         ({"packing": "yes please"}, "packing is 'yes please': it must be true or false"),
-        ({"on_bad_rows": "ignore"}, "choose one of raise, skip"),
+        ({"on_invalid_example": "ignore"}, "choose one of raise, skip"),
         ({"dtype": "float8"}, "dtype is 'float8': choose one of auto, bfloat16"),
         ({"datasets": "d.jsonl"}, "datasets is 'd.jsonl': it must be a list"),
         ({"suppress_tokens": ["a"]}, "suppress_tokens is ['a']: it must be a list"),
@@ -82,7 +85,7 @@ def test_faults_are_named(tmp_path: Path, keys: dict[str, Any], words: str) -> N
 def test_all_faults_come_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(tmp_path, "--seeed", "1", learning_rte=1, num_rounds="x", packing=3)
-    assert len(caught.value.faults) == 4
+    assert len(caught.value.errors) == 4
     assert "unknown option --seeed (did you mean 'seed'?)" in str(caught.value)
 
 
@@ -146,7 +149,7 @@ def test_environment_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             [
                 "mixture_coefficient",
                 "num_rounds",
-                "round_epochs",
+                "num_epochs_per_round",
                 "datasets",
                 "seed",
                 "top_k",
@@ -167,4 +170,4 @@ def test_any_recipe_parses_or_is_refused_by_us(tmp_path: Path, values: dict[str,
     try:
         parse(tmp_path, **values)
     except GapbridgeError as error:
-        assert error.faults
+        assert error.errors

@@ -13,11 +13,11 @@ import pytest
 from test_recipe import parse, write
 
 from gapbridge import cli
+from gapbridge.data.sources import find_data
 from gapbridge.errors import ConfigError, DataError, public
-from gapbridge.examples.data import find_data
 from gapbridge.recipe.secrets import redacted_command, secrets_in, without_secrets
-from gapbridge.recipe.variables import environment_faults
-from gapbridge.runs.directory import resolved_recipe
+from gapbridge.recipe.variables import environment_errors
+from gapbridge.runs.run_directory import resolved_recipe
 
 
 NAMED = """
@@ -156,8 +156,8 @@ def test_variables_that_say_which_code_is_loaded(
 def test_other_variables_are_taken() -> None:
     names = "HF_HOME SSH_PASSPHRASE GIT_TOKEN".split()
     names += "PYTHONHASHSEED PYTHONUNBUFFERED NCCL_DEBUG CUDA_VISIBLE_DEVICES WANDB_PROJECT OMP_NUM_THREADS".split()
-    assert environment_faults(dict.fromkeys(names, "1")) == []
-    assert environment_faults({"A": None})[0].startswith("env: 'A': got nothing, expected text")
+    assert environment_errors(dict.fromkeys(names, "1")) == []
+    assert environment_errors({"A": None})[0].startswith("env: 'A': got nothing, expected text")
 
 
 def test_variables_are_set_before_libraries_read_them(tmp_path: Path) -> None:

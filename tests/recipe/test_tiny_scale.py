@@ -17,8 +17,8 @@ from transformers import AutoConfig, AutoTokenizer
 from gapbridge import cli
 from gapbridge.compat import TRANSFORMERS
 from gapbridge.errors import ConfigError
-from gapbridge.planning.tiny_scale import STEPS, origin_of, run_offline, tiny_recipe
-from gapbridge.runs.job import read_job
+from gapbridge.planning.smoke_test import STEPS, find_base_model, tiny_recipe, validate_offline
+from gapbridge.runs.run_config import read_job
 from gapbridge.runs.train import train
 
 
@@ -56,7 +56,7 @@ def test_every_recipe_is_good_without_a_hub(path: Path, capsys: pytest.CaptureFi
     assert f"gapbridge {method}" in text and f"--config {path.relative_to(ROOT)}" in text, (
         "the head says how to launch"
     )
-    run_offline([str(path.relative_to(ROOT))], [], method=method, steps=False)
+    validate_offline([str(path.relative_to(ROOT))], [], method=method, steps=False)
     assert f"{path.relative_to(ROOT)}: good. {method.upper()}" in capsys.readouterr().out
 
 
@@ -87,7 +87,7 @@ def test_every_recipe_trains_at_tiny_scale(path: Path, tmp_path: Path) -> None:
 def test_models_come_from_the_recipes_beside(tmp_path: Path) -> None:
     """BASH starts from what the SFT recipe starts from, with its template, or from what its tiny run has left."""
     bash, sft = "recipes/mistral-7b-math/bash/config_qlora.yaml", "recipes/mistral-7b-math/sft/config_qlora.yaml"
-    origin = origin_of("data/mistral-7b-math-sft-qlora", ROOT / bash)
+    origin = find_base_model("data/mistral-7b-math-sft-qlora", ROOT / bash)
     template = yaml.safe_load((ROOT / sft).read_text())["chat_template"]
     assert (origin.name, origin.template) == ("mistralai/Mistral-7B-v0.1", {"chat_template": template})
     keys = yaml.safe_load(tiny_recipe(bash, [], None, tmp_path)[0].read_text())
@@ -104,7 +104,7 @@ def test_what_nobody_knows_is_stood_in_for(tmp_path: Path, capsys: pytest.Captur
         tmp_path, model_name_or_path="someone/new-9b", datasets=None, use_cpu=None, eos_token="<|im_end|>",
         dataset_mixture={"datasets": [{"id": "someone/chats", "config": "all", "split": "train_x"}]},
         eval_datasets=[{"path": "someone/pairs", "split": "held"}], eval_strategy="epoch", attn_implementation="eager",
-        prompt_column="q", completion_column="a", as_chat=True,
+        prompt_column="q", completion_column="a", convert_to_chat=True,
     )  # fmt: skip
     found, notes = tiny_recipe(line[1], ["--max_length", "400"], None, tmp_path / "tiny")
     assert [note.partition(": ")[2] for note in notes] == [
@@ -116,7 +116,7 @@ def test_what_nobody_knows_is_stood_in_for(tmp_path: Path, capsys: pytest.Captur
     keys = yaml.safe_load(found.read_text())
     assert keys["max_length"] == 400 and keys["max_steps"] == STEPS
     assert AutoTokenizer.from_pretrained(keys["model_name_or_path"]).eos_token == "<|im_end|>"
-    run_offline([line[1]], [], steps=False)
+    validate_offline([line[1]], [], steps=False)
     assert "good. BASH" in capsys.readouterr().out
 
 
@@ -128,31 +128,31 @@ def test_a_model_that_is_here_gives_its_shape_and_tokenizer(tmp_path: Path) -> N
 
 
 def test_faults_are_those_of_the_recipe(tmp_path: Path) -> None:
-    bad = recipe(tmp_path, load_in_4bit=True, lookahead=0)[1]
+    bad = recipe(tmp_path, load_in_4bit=True, verify_window=0)[1]
     with pytest.raises(ConfigError) as caught:
-        run_offline([bad, "recipes/none.yaml"], ["--learning_rte", "1"], steps=False)
+        validate_offline([bad, "recipes/none.yaml"], ["--learning_rte", "1"], steps=False)
     assert "learning_rte" in str(caught.value) and "recipes/none.yaml: no such recipe" in str(caught.value)
-    with pytest.raises(ConfigError, match="lookahead"):
-        run_offline([bad], [], steps=False)
+    with pytest.raises(ConfigError, match="verify_window"):
+        validate_offline([bad], [], steps=False)
     with pytest.raises(ConfigError, match="need use_peft: true"):
-        run_offline([recipe(tmp_path, load_in_4bit=True)[1]], [], steps=False)
+        validate_offline([recipe(tmp_path, load_in_4bit=True)[1]], [], steps=False)
     positions = recipe(tmp_path, model_name_or_path="EleutherAI/pythia-1b", max_length=4096)[1]
     with pytest.raises(ConfigError, match="max_length is 4096, but the model has 2048 positions"):
-        run_offline([positions], [], steps=False)
+        validate_offline([positions], [], steps=False)
 
 
 def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     line = recipe(tmp_path, output_dir="run", max_steps=30)
     monkeypatch.chdir(tmp_path)
-    cli.main(["bash", *line, "--scale", "tiny", "--mixture_coefficient", "0.5"])
+    cli.main(["bash", *line, "--smoke_test", "--mixture_coefficient", "0.5"])
     run = tmp_path / "outputs" / "tiny" / "run"
     settings = json.loads((run / "run.json").read_text())["settings"]
     assert (settings["max_steps"], settings["mixture_coefficient"]) == (STEPS, 0.5)
-    assert f"{line[1]}: at tiny scale outputs/tiny/recipes/run.yaml" in capsys.readouterr().out
-    cli.main(["validate", *line, "--scale", "tiny"])
+    assert f"{line[1]}: smoke test with outputs/tiny/recipes/run.yaml" in capsys.readouterr().out
+    cli.main(["validate", *line, "--smoke_test"])
     said = capsys.readouterr().out
     assert "2 steps a round in" in said and sorted(path.name for path in tmp_path.iterdir()) == [
         "outputs", "recipe.yaml", "train.jsonl",
     ]  # fmt: skip
-    assert "there is no other scale than tiny" in refused(capsys, "bash", *line, "--scale", "small")
-    assert "--scale is a recipe's: name one" in refused(capsys, "eval", "--task", "gsm8k", "--scale", "tiny")
+    assert "unknown option --scale" in refused(capsys, "bash", *line, "--scale", "small")
+    assert "--smoke_test is a recipe's: name one" in refused(capsys, "eval", "--task", "gsm8k", "--smoke_test")

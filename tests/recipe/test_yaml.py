@@ -10,18 +10,18 @@ import yaml
 from test_recipe import MINIMAL
 
 from gapbridge.errors import ConfigError
-from gapbridge.recipe.values import read_yaml
-from gapbridge.runs.job import Job, read_job
+from gapbridge.recipe.type_checks import read_yaml
+from gapbridge.runs.run_config import RunConfig, read_job
 
 
 def written(folder: Path, *lines: str) -> Path:
     path = folder / "recipe.yaml"
-    kept = {key: value for key, value in MINIMAL.items() if not any(line.startswith(f"{key}:") for line in lines)}
-    path.write_text(yaml.safe_dump(kept) + "".join(f"{line}\n" for line in lines))
+    remaining = {key: value for key, value in MINIMAL.items() if not any(line.startswith(f"{key}:") for line in lines)}
+    path.write_text(yaml.safe_dump(remaining) + "".join(f"{line}\n" for line in lines))
     return path
 
 
-def parsed(folder: Path, *lines: str) -> Job:
+def parsed(folder: Path, *lines: str) -> RunConfig:
     return read_job(["--config", str(written(folder, *lines))])
 
 
@@ -53,7 +53,7 @@ def test_no_tracker(tmp_path: Path, line: str) -> None:
         ("run_name: 12:30", "run_name", "12:30"),
         ("run_name: yes", "run_name", "yes"),
         ("run_name: =", "run_name", "="),
-        ("template_date: 2024-05-01", "template_date", "2024-05-01"),
+        ("chat_template_date: 2024-05-01", "chat_template_date", "2024-05-01"),
         ("hub_model_id: 0123", "hub_model_id", "0123"),
         ("packing: no", "packing", False),
         ("gradient_checkpointing: off", "gradient_checkpointing", False),
@@ -122,13 +122,13 @@ def test_environment_variables_are_text(tmp_path: Path, monkeypatch: pytest.Monk
 def test_keys_given_twice_at_any_depth(tmp_path: Path, lines: tuple[str, ...]) -> None:
     path = written(tmp_path, *lines)
     at = len(path.read_text().splitlines())
-    assert f"{path}, line {at}: " in (fault := said(tmp_path, *lines)) and "is given twice" in fault
-    assert ("put the dash" in fault) == lines[0].startswith("data")
+    assert f"{path}, line {at}: " in (error := said(tmp_path, *lines)) and "is given twice" in error
+    assert ("put the dash" in error) == lines[0].startswith("data")
 
 
 def test_all_keys_given_twice_come_at_once(tmp_path: Path) -> None:
-    fault = said(tmp_path, "env: {A: 1, A: 3}", "lr_scheduler_kwargs: {b: 1, b: 2}", "seed: 1", "seed: 2")
-    assert fault.startswith("3 faults") and fault.index("A is") < fault.index("b is") < fault.index("seed is")
+    error = said(tmp_path, "env: {A: 1, A: 3}", "lr_scheduler_kwargs: {b: 1, b: 2}", "seed: 1", "seed: 2")
+    assert error.startswith("3 errors") and error.index("A is") < error.index("b is") < error.index("seed is")
 
 
 def test_merged_keys_may_be_replaced(tmp_path: Path) -> None:
@@ -158,8 +158,8 @@ def test_a_file_of_data_is_no_recipe(tmp_path: Path) -> None:
     "lines", [('hub_token: "S3cr3t',), ("hub_token: S3cr3t: x",), ("hub_token: [S3cr3t",), ("hub_token: *S3cr3t",)]
 )
 def test_what_is_no_yaml_is_not_quoted(tmp_path: Path, lines: tuple[str, ...]) -> None:
-    fault = said(tmp_path, *lines)
-    assert "not valid YAML" in fault and "S3cr3t" not in fault and ", line " in fault
+    error = said(tmp_path, *lines)
+    assert "not valid YAML" in error and "S3cr3t" not in error and ", line " in error
 
 
 @pytest.mark.parametrize(

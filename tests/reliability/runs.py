@@ -12,7 +12,7 @@ import killer
 from conftest import BASE
 from helpers import contents
 
-from gapbridge.training.checkpoints import MARK, last_complete_checkpoint, why_incomplete
+from gapbridge.training.checkpoints import MARK, last_complete_checkpoint, missing_files
 from gapbridge.training.metrics import read_metrics
 
 
@@ -29,13 +29,15 @@ def command(method: str, run: Path) -> list[str]:
     own = {
         "bash": [],
         "rac": [
-            "--max_draft_length", "40", "--max_steps", "4", "--lr_scheduler_type", "constant", "--save_total_limit",
+            "--max_completion_length", "40", "--max_steps", "4", "--lr_scheduler_type", "constant",
+            "--save_total_limit",
             "1",
         ],
     }[method]  # fmt: skip
     return [
         method, "--config", f"recipes/tiny/{method}/config_full.yaml", "--model_name_or_path", str(BASE),
-        "--output_dir", str(run), "--max_train_examples", "48", "--max_eval_examples", "4", "--shard_size", "8",
+        "--output_dir", str(run), "--max_train_examples", "48", "--max_eval_examples", "4", "--generation_shard_size",
+        "8",
         "--per_device_train_batch_size", "12", "--num_train_epochs", "1", "--num_rounds", "2", "--save_steps", "2",
         "--logging_steps", "1", "--generation_batch_size", "4", *own,
     ]  # fmt: skip
@@ -69,7 +71,7 @@ def losses(run: Path) -> list[tuple[str, int, float]]:
         (stage.name, entry["step"], entry[key])
         for stage in stages
         for entry in read_metrics(stage)
-        for key in ("loss", "eval_loss", "eval_own_loss")
+        for key in ("loss", "eval_loss", "eval_generated_loss")
         if key in entry
     ]
 
@@ -83,7 +85,7 @@ def assert_whatever_has_a_name_is_whole(run: Path, whole: Path) -> None:
         in_the_making = any(part.startswith(".") or part.startswith("checkpoint-") for part in path.parts[-3:])
         assert in_the_making or json.loads(path.read_text())
     for path in run.glob("round_*/checkpoint-*"):
-        assert not (path / MARK).exists() or why_incomplete(path) is None
+        assert not (path / MARK).exists() or missing_files(path) is None
 
 
 def assert_a_checkpoint_is_kept(run: Path, events: list[str]) -> None:

@@ -62,12 +62,12 @@ def test_there_are_twenty_points_a_method() -> None:
 def test_killed_and_started_again_equals_undisturbed(
     method: str, stage: str, point: int, whole_runs: dict[str, Undisturbed], tmp_path: Path
 ) -> None:
-    whole = whole_runs[method]
-    at = moment(whole.events, stage, point)
+    full = whole_runs[method]
+    at = moment(full.events, stage, point)
     run, output, log = tmp_path / "run", tmp_path / "output", tmp_path / "events"
     assert killer.start(command(method, run), run, output, log=log, at=at) == -9
-    assert log.read_text().splitlines() == whole.events[: at + 1]
-    assert_whatever_has_a_name_is_whole(run, whole.run)
-    assert_a_checkpoint_is_kept(run, whole.events[: at + 1])
+    assert log.read_text().splitlines() == full.events[: at + 1]
+    assert_whatever_has_a_name_is_whole(run, full.run)
+    assert_a_checkpoint_is_kept(run, full.events[: at + 1])
     assert killer.start(command(method, run), run, output) == 0, output.read_text()
-    assert_same(run, whole.run)
+    assert_same(run, full.run)

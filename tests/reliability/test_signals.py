@@ -17,14 +17,14 @@ from conftest import ROOT
 from helpers import ENVIRONMENT
 from runs import Undisturbed, assert_same, assert_whatever_has_a_name_is_whole, command, names, undisturbed
 
-from gapbridge.training.checkpoints import why_incomplete
-from gapbridge.training.interruption import (
+from gapbridge.signals import (
     EXIT_INTERRUPTED,
     SAME_REQUEST_SECONDS,
     Interrupted,
     stop_after_step,
     stop_at_once,
 )
+from gapbridge.training.checkpoints import missing_files
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_saved_once_and_continued(
     assert json.loads((run / "run.json").read_text())["state"] == "running"
     if checkpoint is not None:
         saved = run / "round_1" / f"checkpoint-{checkpoint}"
-        assert why_incomplete(saved) is None and not (run / "round_1" / "model").exists()
+        assert missing_files(saved) is None and not (run / "round_1" / "model").exists()
         marks = [line for line in log.read_text().splitlines() if re.match(r"rename .*checkpoint-\d+/COMPLETE", line)]
         assert marks[-1].endswith(f"checkpoint-{checkpoint}/COMPLETE.json") and len(marks) == len(set(marks))
     assert killer.start(command("bash", run), run, output) == 0, output.read_text()
@@ -119,7 +119,7 @@ def test_through_the_launcher(launch: list[str], tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(120) == EXIT_INTERRUPTED, (tmp_path / "output").read_text()[-3000:]
     checkpoints = sorted(run.glob("round_1/checkpoint-*"))
-    assert all(why_incomplete(path) is None for path in checkpoints)
+    assert all(missing_files(path) is None for path in checkpoints)
     last = max(int(path.name.rpartition("-")[2]) for path in checkpoints)
     state = json.loads((run / "round_1" / f"checkpoint-{last}" / "trainer_state.json").read_text())
     assert state["global_step"] == last < 400

@@ -24,16 +24,20 @@ def _run(run: Path, *, rounds: int = 2, evaluated: bool = True) -> Path:
     long = "Check your answer. " * 20
     datasets = [{"path": "json", "data_files": "data/train.jsonl", "split": None}]
     _write(run / "run.json", {"settings": {"seed": 7, "request": long, "datasets": datasets}, "state": "running"})
-    part = {"source": "data/" + "x" * 200, "examples": 38, "truncated": 1, "bad_rows": [{"row": 3}] * 2}
-    _write(run / "data.json", {"train": part, "eval": {**part, "bad_rows": [], "truncated": 0}})
+    part = {"source": "data/" + "x" * 200, "examples": 38, "truncated": 1, "invalid_examples": [{"row": 3}] * 2}
+    _write(run / "data.json", {"train": part, "eval": {**part, "invalid_examples": [], "truncated": 0}})
     for index in range(1, rounds + 1):
         stage = run / f"round_{index}"
         entries: list[dict[str, Any]] = [{"step": 4, "loss": 0.123456}, {"step": 8, "loss": 0.0456789}]
         if evaluated:
-            entries = [{"step": 0, "eval_loss": 2.5}, *entries, {"step": 8, "eval_loss": 0.5, "eval_own_loss": 1.0}]
+            entries = [
+                {"step": 0, "eval_loss": 2.5},
+                *entries,
+                {"step": 8, "eval_loss": 0.5, "eval_generated_loss": 1.0},
+            ]
         _write(stage / "metrics.jsonl", entries)
-        _write(stage / "counts.json", {"tokens": 9340, "sampled": 1869, "differing": 56})
-        _write(stage / "_contexts" / "seconds.json", {"seconds": 1234.56})
+        _write(stage / "generation_stats.json", {"tokens": 9340, "sampled": 1869, "differing": 56})
+        _write(stage / "_contexts" / "timing.json", {"seconds": 1234.56})
     return run
 
 
@@ -78,9 +82,9 @@ def test_losses_without_evaluation_points_say_so() -> None:
 
 def test_counts_are_shares_of_their_whole() -> None:
     assert count_rows({"tokens": 200, "sampled": 41}) == {"tokens": 200, "sampled": 41, "sampled (% of tokens)": 20.5}
-    rac = {"drafts": 600, "capped": 3, "plain_rows": 1800}
-    assert count_rows(rac) == {"drafts": 600, "capped": 3, "capped (% of drafts)": 0.5, "plain rows": 1800}
-    assert count_rows(dict(sorted(rac.items()))) == {"capped": 3, "drafts": 600, "plain rows": 1800}
+    rac = {"drafts": 600, "truncated": 3, "sft_rows": 1800}
+    assert count_rows(rac) == {"drafts": 600, "truncated": 3, "capped (% of drafts)": 0.5, "plain rows": 1800}
+    assert count_rows(dict(sorted(rac.items()))) == {"truncated": 3, "drafts": 600, "plain rows": 1800}
     assert count_rows({}) == {} and count_rows({"tokens": 0, "sampled": 0}) == {"tokens": 0, "sampled": 0}
 
 

@@ -11,9 +11,9 @@ import pytest
 from conftest import BASE
 
 from gapbridge import cli
-from gapbridge.answers.intervals import Interval
 from gapbridge.errors import ConfigError, RunError
 from gapbridge.gap.command import run_gap
+from gapbridge.intervals import Interval
 from gapbridge.reporting.runs import run_report
 
 
@@ -28,7 +28,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     more = ["--model_name_or_path", str(BASE), "--logging_steps", "1", "--disable_tqdm", "true"]
     cli.main(["bash", "--config", RECIPE, "--output_dir", str(place / "run"), *small, *more])
     options = {"limit": 5, "seed": 0, "batch_size": 64, "prefix_lengths": [2, 4], "max_completion_length": 30}
-    options |= {"slips": [], "slips_from": None, "vllm_server_base_url": None}
+    options |= {"error_positions": [], "error_source": None, "vllm_server_base_url": None}
     models = ["recipes/tiny/base", str(place / "run")]  # from the top: a long path would split the tables
     run_gap(Namespace(model=models, config=RECIPE, output_dir=place, temperature=1.0, **options), [])
     return place
@@ -79,12 +79,13 @@ def test_gaps_at_other_temperatures_get_a_picture_of_their_own(measured: Path, t
 def test_evaluations(measured: Path, tmp_path: Path) -> None:
     run, interval = measured / "run", vars(Interval(0.5, 0.25, 0.75))
     result = {"model": str(run), "count": 8, "accuracy": interval, "exact_match": interval, "math_verify": interval,
-              "disagreements": [], "unmarked": 0, "unparsed": 0, "timed_out": 0, "capped": 3}  # fmt: skip
+              "disagreements": [], "without_final_answer": 0, "unparseable": 0, "timed_out": 0,
+              "truncated": 3}  # fmt: skip
     changes = {"wrong_to_right": 1, "right_to_wrong": 2, "right_to_right": 2, "wrong_to_wrong": 3}
     record = {
         "task": "gsm8k",
-        "results": [{**result, "mode": "direct"}, {**result, "mode": "corrected"}],
-        "corrections": [{"model": str(run), "mode": "corrected", **changes, "difference": interval}],
+        "results": [{**result, "decoding_mode": "single_pass"}, {**result, "decoding_mode": "self_correct"}],
+        "corrections": [{"model": str(run), "decoding_mode": "self_correct", **changes, "difference": interval}],
         "differences": [],
     }
     scores = [{"model": str(run), "task": "arc", "metric": "acc", "n": 1172, "value": 0.3456789}]
@@ -97,10 +98,10 @@ def test_evaluations(measured: Path, tmp_path: Path) -> None:
         (place / "eval" / f"{name}.json").write_text(json.dumps(value))
     text = _page(tmp_path / "report", run, results=(tmp_path / "a", tmp_path / "b"))
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
-    assert ["accuracy", "run", "direct", "50", "[25, 75]", "8"] in rows
-    assert ["run", "corrected", "1", "2", "2", "3", "+50", "[+25, +75]"] in rows, "corrections"
+    assert ["accuracy", "run", "single_pass", "50", "[25, 75]", "8"] in rows
+    assert ["run", "self_correct", "1", "2", "2", "3", "+50", "[+25, +75]"] in rows, "corrections"
     assert ["arc", "acc", "run", "–", "0.3457", "–", "1,172"] in rows
-    assert len({row[0] for row in rows if row[1:2] == ["direct"]}) == 2, "the second evaluation is told apart"
+    assert len({row[0] for row in rows if row[1:2] == ["single_pass"]}) == 2, "the second evaluation is told apart"
 
 
 def test_what_cannot_be_reported_is_refused(measured: Path, tmp_path: Path) -> None:
@@ -112,4 +113,4 @@ def test_what_cannot_be_reported_is_refused(measured: Path, tmp_path: Path) -> N
     assert page.read_text() == "mine"
     with pytest.raises(RunError) as error:
         _page(tmp_path / "other", BASE, tmp_path / "nothing")
-    assert len(error.value.faults) == 2 and not (tmp_path / "other").exists()
+    assert len(error.value.errors) == 2 and not (tmp_path / "other").exists()

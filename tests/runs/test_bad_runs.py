@@ -21,7 +21,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a recipe whose run has its contexts, in two shards, and no model yet."""
     folder = tmp_path_factory.mktemp("made") / "folder"
     folder.mkdir()
-    cli.main(["generate", *recipe(folder, shard_size=4)])
+    cli.main(["prepare", *recipe(folder, shard_size=4)])
     return folder
 
 

@@ -38,7 +38,7 @@ def test_nothing_else_is_needed(
     keys: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gapbridge.runs.packages.find_spec", lambda name: None)
-    arguments = recipe(tmp_path, method="sft", max_length=1, **keys)  # another fault, so that nothing is loaded
+    arguments = recipe(tmp_path, method="sft", max_length=1, **keys)  # another error, so that nothing is loaded
     assert "package" not in refused(capsys, "validate", *arguments)
 
 
@@ -56,7 +56,7 @@ def test_fewer_rows_than_one_batch(method: str, tmp_path: Path, capsys: pytest.C
 def test_validate_counts_all_rows(tmp_path: Path) -> None:
     """It reads the first ones alone."""
     from gapbridge.runs import validate
-    from gapbridge.runs.job import read_job
+    from gapbridge.runs.run_config import read_job
 
     job = read_job(recipe(tmp_path, method="sft", per_device_train_batch_size=8, dataloader_drop_last=True))
     before, validate.DRY_ROWS = validate.DRY_ROWS, 4

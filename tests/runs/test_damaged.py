@@ -13,12 +13,12 @@ import pytest
 from helpers import recipe, refused
 
 from gapbridge import cli, files
-from gapbridge.contexts.records import add_seconds, read_note, read_record, read_seconds
+from gapbridge.data.example import ExampleSet
+from gapbridge.data.serialization import load_saved_examples
 from gapbridge.errors import RunError, StoreError
-from gapbridge.examples.example import ExampleSet
-from gapbridge.examples.kept import open_examples
 from gapbridge.reporting.runs import write_report
-from gapbridge.training.checkpoints import MARK, last_complete_checkpoint, why_incomplete
+from gapbridge.store.records import add_seconds, read_note, read_record, read_seconds
+from gapbridge.training.checkpoints import MARK, last_complete_checkpoint, missing_files
 from gapbridge.training.run_files import read_run
 
 
@@ -77,21 +77,21 @@ def test_every_file_of_a_checkpoint_is_compared(made: Path, tmp_path: Path) -> N
     checkpoint = shutil.copytree(made / "run" / "round_1" / "checkpoint-2", tmp_path / "checkpoint-2")
     names = [path.name for path in checkpoint.iterdir() if path.name != MARK]
     assert {"optimizer.pt", "rng_state.pth", "scheduler.pt", "model.safetensors", "trainer_state.json"} <= set(names)
-    assert why_incomplete(checkpoint) is None
+    assert missing_files(checkpoint) is None
     for name in names:
         saved = (checkpoint / name).read_bytes()
         flipped(checkpoint / name)
-        assert why_incomplete(checkpoint) == f"{name} is damaged: its sha256 is not the one that was written"
+        assert missing_files(checkpoint) == f"{name} is damaged: its sha256 is not the one that was written"
         (checkpoint / name).write_bytes(saved)
     saved = (checkpoint / MARK).read_bytes()
     for name, damage in DAMAGES.items():
         damage(checkpoint / MARK)
-        assert f"its {MARK} is damaged" in str(why_incomplete(checkpoint)), name
+        assert f"its {MARK} is damaged" in str(missing_files(checkpoint)), name
         (checkpoint / MARK).write_bytes(saved)
     older = json.loads(saved)
     del older["sha256"]
     (checkpoint / MARK).write_text(json.dumps(older))
-    assert why_incomplete(checkpoint) is None, "marks of older versions have sizes alone"
+    assert missing_files(checkpoint) is None, "marks of older versions have sizes alone"
 
 
 FILES = [pytest.param(name, marks=pytest.mark.nightly) for name in ("trainer_state.json", "config.json")]
@@ -109,7 +109,7 @@ def test_the_older_whole_checkpoint_is_used(
     assert last_complete_checkpoint(stopped / "round_1") == stopped / "round_1" / "checkpoint-2", "it was made again"
 
 
-NOTES = ("round_1/training_seconds.json", "round_1/_contexts/seconds.json", "round_1/counts.json", "data.json")
+NOTES = ("round_1/timing.json", "round_1/_contexts/timing.json", "round_1/generation_stats.json", "data.json")
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
@@ -143,7 +143,7 @@ def test_damaged_records_are_named(
     [examples] = (stopped / "_examples").glob("train-*.json")
     damage(examples)
     with pytest.raises(StoreError, match=rf"{examples.name}: is damaged .*delete .* they are made again"):
-        open_examples(examples.with_suffix(".arrow"), ExampleSet)
+        load_saved_examples(examples.with_suffix(".arrow"), ExampleSet)
     damage(stopped / "run.json")
     assert "run.json: is damaged" in refused(capsys, "bash", *options)
     assert "run.json: is damaged" in refused(capsys, "report", str(stopped), "--output_dir", str(stopped / "page"))
@@ -164,7 +164,7 @@ def test_one_run_at_a_time(
     options = again(made, stopped)
     before = {path: path.stat().st_mtime_ns for path in stopped.rglob("*")}
     with files.sole_user(stopped):
-        for command in ("bash", "generate"):
+        for command in ("bash", "prepare"):
             assert "that another process is using, expected a free one" in refused(capsys, command, *options)
     assert before == {path: path.stat().st_mtime_ns for path in stopped.rglob("*")}
     with pytest.raises(KeyError), files.sole_user(tmp_path / "a" / "b"):

@@ -15,8 +15,8 @@ from helpers import recipe
 
 from gapbridge import cli
 from gapbridge.recipe.secrets import redacted_command
-from gapbridge.runs.directory import environment, resolved_recipe
-from gapbridge.runs.job import Job, read_job
+from gapbridge.runs.run_config import RunConfig, read_job
+from gapbridge.runs.run_directory import environment, resolved_recipe
 
 
 TOKEN, KEY, INNER = "hf_abcdefghijklmnop", "key-0123456789", "inner-token-987"
@@ -37,7 +37,7 @@ KEYS: dict[str, Any] = {
     "accelerator_config": {"split_batches": False},
     "learning_rate": "1e-3",
     "warmup_ratio": 0.1,
-    "round_epochs": 2,
+    "num_epochs_per_round": 2,
     "report_to": "none",
     "env": {"GAPBRIDGE_TEST": 3, "TOKENIZERS_PARALLELISM": "false", "WANDB_API_KEY": KEY, "PLAIN": True},
     "wandb_project": "gap",
@@ -45,11 +45,11 @@ KEYS: dict[str, Any] = {
 }
 
 
-def parsed(path: Path, *options: str) -> Job:
+def parsed(path: Path, *options: str) -> RunConfig:
     return read_job(["--config", str(path), *options])
 
 
-def values(job: Job) -> str:
+def values(job: RunConfig) -> str:
     return repr((job.data, job.script, job.model, {**vars(job.args), "hub_token": None, "model_init_kwargs": None}))
 
 

@@ -127,10 +127,10 @@ def test_a_forks_sft_recipe_trains(method: str, fork: Path, capfd: pytest.Captur
 
 def test_a_forks_long_rows_are_cut_as_the_handbook_cuts_them(fork: Path, capfd: pytest.CaptureFixture[str]) -> None:
     recipe = written(fork, max_seq_length=90)
-    said = refused(capfd, "sft", recipe, *HERE, "--truncate_long_rows", "false")
+    said = refused(capfd, "sft", recipe, *HERE, "--truncate_overlong", "false")
     assert "over-length" in said and not (fork / "data").exists()
     cli.main(["sft", recipe, *HERE])
-    assert "which cuts long rows: truncate_long_rows: true" in capfd.readouterr().err
+    assert "which cuts long rows: truncate_overlong: true" in capfd.readouterr().err
     assert json.loads((fork / "data" / "mine" / "data.json").read_text())["train"]["truncated"] > 0
 
 

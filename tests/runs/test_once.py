@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from helpers import contents, recipe
 
-from gapbridge.contexts import store
-from gapbridge.examples.example import ExampleSet
-from gapbridge.runs.job import read_job
-from gapbridge.runs.train import generate, train
-from gapbridge.training import building
+from gapbridge.data.example import ExampleSet
+from gapbridge.runs.run_config import read_job
+from gapbridge.runs.train import prepare, train
+from gapbridge.store import context_store
+from gapbridge.training import dataset_builder
 
 
 def test_a_round_with_contexts_hashes_each_thing_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,10 +30,12 @@ def test_a_round_with_contexts_hashes_each_thing_once(tmp_path: Path, monkeypatc
 
     fingerprint = vars(ExampleSet)["_fingerprint"]
     monkeypatch.setattr(fingerprint, "func", counted("examples", fingerprint.func))
-    generate(read_job(arguments))
+    prepare(read_job(arguments))
     before = contents(tmp_path / "run", "round_1/*contexts/*")
-    monkeypatch.setattr(building, "weights_fingerprint", counted("weights", building.weights_fingerprint))
-    monkeypatch.setattr(store, "sha256", counted("shards", store.sha256))
+    monkeypatch.setattr(
+        dataset_builder, "weights_fingerprint", counted("weights", dataset_builder.weights_fingerprint)
+    )
+    monkeypatch.setattr(context_store, "sha256", counted("shards", context_store.sha256))
     train(read_job(arguments))
     shards = [name for name in before if "shard-" in name]
     assert calls["weights"] == 1 and calls["shards"] == len(shards) == 4

@@ -24,7 +24,7 @@ from gapbridge.training.loading import require_local
 # Options of TRL's and transformers' configurations, and words of the refusal.
 OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "all of a conversation and one turn": (
-        {"assistant_only_loss": False, "assistant_turns": "last"}, "assistant_only_loss: false trains whole",
+        {"assistant_only_loss": False, "train_on_assistant_turns": "last"}, "assistant_only_loss: false trains whole",
     ),
     "no preparation": ({"dataset_kwargs": {"skip_prepare_dataset": True}}, "skip_prepare_dataset is not supported"),
     "unknown preparation": ({"dataset_kwargs": {"no_such_key": False}}, "no_such_key: TRL knows no such key"),
@@ -90,7 +90,7 @@ def test_command_and_validate(
     options: dict[str, Any], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], passes: list[int]
 ) -> None:
     arguments = recipe(tmp_path, **options)
-    for command in ("bash", "generate", "validate"):
+    for command in ("bash", "prepare", "validate"):
         use_cpu = [] if command != "validate" or "use_cpu" not in options else ["--use_cpu", "false"]
         assert words in untouched(tmp_path, capsys, command, *arguments, *use_cpu), command
     assert not passes
@@ -125,11 +125,11 @@ def test_other_methods(method: str, tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_a_refused_recipe_is_mended_in_place(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], passes: list[int]
 ) -> None:
-    refused(capsys, "generate", *recipe(tmp_path, truncation_mode="keep_end"))
-    refused(capsys, "generate", *recipe(tmp_path, report_to="comet_ml", seed=1))
+    refused(capsys, "prepare", *recipe(tmp_path, truncation_mode="keep_end"))
+    refused(capsys, "prepare", *recipe(tmp_path, report_to="comet_ml", seed=1))
     assert not passes
     (tmp_path / "run" / "round_1").mkdir(parents=True)  # as a process leaves it that is killed while it checks
-    cli.main(["generate", *recipe(tmp_path, seed=2)])
+    cli.main(["prepare", *recipe(tmp_path, seed=2)])
     assert passes and (tmp_path / "run" / "run.json").exists()
 
 

@@ -15,8 +15,9 @@ pytestmark = pytest.mark.slow
 def command(run: Path) -> list[str]:
     return [
         "bash", "--config", "recipes/tiny/bash/config_full.yaml", "--model_name_or_path", str(BASE), "--output_dir",
-        str(run), "--max_train_examples", "96", "--max_eval_examples", "16", "--shard_size", "8",
-        "--per_device_train_batch_size", "8", "--num_rounds", "2", "--round_epochs", "0.5", "--save_steps", "2",
+        str(run), "--max_train_examples", "96", "--max_eval_examples", "16", "--generation_shard_size", "8",
+        "--per_device_train_batch_size", "8", "--num_rounds", "2", "--num_epochs_per_round", "0.5", "--save_steps",
+        "2",
         "--logging_steps", "1", "--generation_batch_size", "4",
     ]  # fmt: skip
 
@@ -61,6 +62,6 @@ def test_two_rounds_differ(undisturbed: Path) -> None:
 def test_generating_first_gives_the_same_contexts(undisturbed: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     arguments = command(run)[1:]
-    gapbridge("generate", *arguments)
+    gapbridge("prepare", *arguments)
     assert contents(run, "round_1/_contexts/shard-*") == contents(undisturbed, "round_1/_contexts/shard-*") != {}
     assert not (run / "round_1" / "model").exists()

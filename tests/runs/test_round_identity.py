@@ -77,8 +77,8 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
 @pytest.mark.parametrize("name", CHANGES)
 def test_what_changed_is_named(stopped: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     change, words = CHANGES[name]
-    kept = tmp_path / "kept"
-    shutil.copytree(stopped, kept)
+    remaining = tmp_path / "kept"
+    shutil.copytree(stopped, remaining)
     try:
         change(stopped)
         before = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
@@ -87,7 +87,7 @@ def test_what_changed_is_named(stopped: Path, tmp_path: Path, name: str, capsys:
         assert before == {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
     finally:
         shutil.rmtree(stopped)
-        shutil.copytree(kept, stopped)
+        shutil.copytree(remaining, stopped)
 
 
 def test_the_record_of_a_run(stopped: Path) -> None:

@@ -37,7 +37,7 @@ def test_output_directory_of_something_else_is_refused(tmp_path: Path, capsys: p
 
 def test_damaged_shard_stops_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = recipe(tmp_path)
-    cli.main(["generate", *arguments])
+    cli.main(["prepare", *arguments])
     shard = next((tmp_path / "run" / "round_1" / "_contexts").glob("shard-*"))
     shard.write_bytes(shard.read_bytes()[:-20])
     assert "its sha256 is not the manifest's" in refused(capsys, "bash", *arguments)
@@ -115,9 +115,10 @@ def test_real_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = recipe(
         tmp_path,
         datasets=[{"path": "json", "data_files": str(GSM8K / "train.jsonl")}],
-        prompt_column="question", completion_column="answer", as_chat=True, max_length=1024, max_train_examples=24,
+        prompt_column="question", completion_column="answer", convert_to_chat=True, max_length=1024,
+        max_train_examples=24,
     )  # fmt: skip
-    cli.main(["preview", *options, "--rows", "1", "--probe", "6"])
+    cli.main(["preview", *options, "--rows", "1", "--num_probe_examples", "6"])
     said = capsys.readouterr().out
     assert "<|user|>Natalia sold clips to 48 of her friends" in said and "⟦" in said
     cli.main(["bash", *options])

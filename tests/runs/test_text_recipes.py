@@ -33,7 +33,7 @@ def test_a_recipe_trains_on_plain_text(name: str, tmp_path: Path, capsys: pytest
     cli.main([name, "--config", recipe(name), *own])
     record = json.loads((tmp_path / "run" / "data.json").read_text())
     assert record["train"]["examples"] == 24 and not record["train"]["truncated"], "wrapped rows lose nothing"
-    assert record["eval"]["prompts_also_trained"] == 0
+    assert record["eval"]["num_eval_prompts_in_train"] == 0
 
 
 def test_who_asks_refuses_a_recipe_of_plain_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,7 +44,7 @@ def test_who_asks_refuses_a_recipe_of_plain_text(tmp_path: Path, capsys: pytest.
     output = ["--output_dir", str(tmp_path / "out")]
     for command in (["eval", "--task", "word_problems"], ["gap"]):
         with pytest.raises(SystemExit) as caught:
-            cli.main([*command, "--config", str(path), "--model", str(BASE), "--limit", "2", *output])
+            cli.main([*command, "--config", str(path), "--model", str(BASE), "--max_examples", "2", *output])
         assert caught.value.code == 2
         said = capsys.readouterr().err
         assert "text_train.jsonl [train], row 0: got plain text" in said and "An evaluation asks each prompt" in said

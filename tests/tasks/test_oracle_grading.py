@@ -12,8 +12,8 @@ from commands import evaluate
 from conftest import BASE
 from helpers import write_rows
 
-from gapbridge.evaluation.command import show
-from gapbridge.evaluation.summaries import Group, grade_math, summarise
+from gapbridge.evaluation.aggregate import Group, grade_math, summarize_group
+from gapbridge.evaluation.command import print_results
 from gapbridge.tasks.procedural import Problem
 from gapbridge.tasks.task import PROCEDURAL, TASKS
 
@@ -24,7 +24,7 @@ def ready(tmp_path: Path, problems: list[Problem], answers: list[str], *, prompt
         row = problem.row()
         rows.append({"id": problem.id, "reference": problem.answer, "answer": answer})
         rows[-1] |= {"prompt": row["prompt"]} if prompts else {}
-    return Path(write_rows(tmp_path / "answers.jsonl", rows))
+    return Path(write_rows(tmp_path / "completions.jsonl", rows))
 
 
 @pytest.mark.parametrize("name", sorted(set(PROCEDURAL) - {"word_problems"}))
@@ -32,7 +32,7 @@ def test_the_oracle_grades_ready_answers(name: str, tmp_path: Path, capsys: pyte
     problems = list(PROCEDURAL[name].problems("test", count=6))
     wrong = ["", "Nothing."]
     path = ready(tmp_path, problems, [problem.answer for problem in problems[:4]] + wrong)
-    record = json.loads(evaluate(name, answers=[path], output_dir=tmp_path).read_text())
+    record = json.loads(evaluate(name, completions_file=[path], output_dir=tmp_path).read_text())
     result = record["results"][0]
     assert result["accuracy"]["mean"] == pytest.approx(4 / 6)
     for measure in set(PROCEDURAL[name].measures) - {"correct"}:
@@ -40,7 +40,7 @@ def test_the_oracle_grades_ready_answers(name: str, tmp_path: Path, capsys: pyte
     samples = [json.loads(line) for line in (tmp_path / "eval" / f"{name}.samples.jsonl").read_text().splitlines()]
     assert [sample["correct"] for sample in samples] == [True] * 4 + [False] * 2
     said = capsys.readouterr().out
-    assert all(word in said for word in ("correct", "capped"))
+    assert all(word in said for word in ("correct", "truncated"))
 
 
 def test_a_page_in_the_prompt_tells_needless_from_false(tmp_path: Path) -> None:
@@ -49,19 +49,22 @@ def test_a_page_in_the_prompt_tells_needless_from_false(tmp_path: Path) -> None:
     problem = Problem("1", prompt, "Ana met Ben.")
     answer = ["Ana met Ben and has a dog."]
     path = ready(tmp_path, [problem], answer)
-    record = json.loads(evaluate("page_summaries", answers=[path], output_dir=tmp_path / "a").read_text())
+    record = json.loads(evaluate("page_summaries", completions_file=[path], output_dir=tmp_path / "a").read_text())
     assert record["results"][0]["false_facts"]["mean"] == 0
     assert record["results"][0]["rouge1"]["mean"] == pytest.approx(2 * 3 / (3 + 7))
     path = ready(tmp_path, [problem], answer, prompts=False)
-    record = json.loads(evaluate("page_summaries", answers=[path], output_dir=tmp_path / "b").read_text())
+    record = json.loads(evaluate("page_summaries", completions_file=[path], output_dir=tmp_path / "b").read_text())
     assert record["results"][0]["false_facts"]["mean"] == 0.5 and record["results"][0]["facts_kept"]["mean"] == 1
 
 
 def test_models_are_graded_on_problems_made_on_the_spot(tmp_path: Path) -> None:
     other = shutil.copytree(BASE, tmp_path / "other")
-    options: dict[str, Any] = {"model": [str(BASE), str(other)], "limit": 4, "max_completion_length": 12}
-    record = json.loads(evaluate("sums", **options, mode=["both"], output_dir=tmp_path).read_text())
-    assert [(r["mode"], r["count"]) for r in record["results"]] == [("direct", 4), ("corrected", 4)] * 2
+    options: dict[str, Any] = {"model": [str(BASE), str(other)], "max_examples": 4, "max_completion_length": 12}
+    record = json.loads(evaluate("sums", **options, decoding_mode=["all"], output_dir=tmp_path).read_text())
+    assert [(r["decoding_mode"], r["count"]) for r in record["results"]] == [
+        ("single_pass", 4),
+        ("self_correct", 4),
+    ] * 2
     assert record["corrections"][0]["wrong_to_wrong"] == 4
     assert [(r["metric"], r["difference"]["mean"]) for r in record["differences"]] == [("accuracy", 0)] * 2
     rows = [json.loads(line) for line in (tmp_path / "eval" / "sums.data.jsonl").read_text().splitlines()]
@@ -94,19 +97,27 @@ GRADED = {
 
 def test_an_answer_first_is_graded_by_its_first_line() -> None:
     samples = [{"id": str(at), "reference": REFERENCE, "answer": answer} for at, answer in enumerate(GRADED)]
-    groups = [Group("m", "direct", samples)]
+    groups = [Group("m", "single_pass", samples)]
     grade_math(groups, timeout=10, workers=1)
     assert dict(zip(GRADED, groups[0].values("correct"), strict=True)) == GRADED
 
 
 def test_tables_of_oracles_fit_a_page(capsys: pytest.CaptureFixture[str]) -> None:
     for name, task in PROCEDURAL.items():
-        sample = {"id": "1", "tokens": 3, "capped": True, "rouge1": 1.0, "rougeL": 1.0}
+        sample = {"id": "1", "tokens": 3, "truncated": True, "rouge1": 1.0, "rougeL": 1.0}
         sample |= dict.fromkeys(task.measures, 1.0)
-        groups = [Group("outputs/tiny-sft", mode, [sample] * 1000) for mode in ("direct", "corrected")]
-        show(
-            {"task": name, "results": [summarise(g, name) for g in groups], "corrections": [], "differences": []}, name
+        groups = [Group("outputs/tiny-sft", mode, [sample] * 1000) for mode in ("single_pass", "self_correct")]
+        print_results(
+            {
+                "task": name,
+                "results": [summarize_group(g, name) for g in groups],
+                "corrections": [],
+                "differences": [],
+            },
+            name,
         )
     printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
-    assert max(map(len, printed)) <= 100 and sum("tiny-sft (corrected)" in line for line in printed) == len(PROCEDURAL)
+    assert max(map(len, printed)) <= 100 and sum("tiny-sft (self_correct)" in line for line in printed) == len(
+        PROCEDURAL
+    )
     assert not any("…" in line for line in printed)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from gapbridge.errors import ConfigError
 from gapbridge.tasks.__main__ import main
-from gapbridge.tasks.listing import THINGS
+from gapbridge.tasks.list_count_task import THINGS
 from gapbridge.tasks.page_summaries import FACTS, TRIFLES, claims
 from gapbridge.tasks.procedural import SPLITS, Problem
 from gapbridge.tasks.task import PROCEDURAL
@@ -34,9 +34,13 @@ OPTIONS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "word_problems": st.fixed_dictionaries(
         {"steps": st.lists(st.integers(1, 6), min_size=1, max_size=3).map(tuple), "order": ORDERS}
     ),
-    "copying": st.tuples(LENGTHS, st.integers(4, 26)).map(lambda drawn: {**drawn[0], "kinds": drawn[1]}),
+    "copying": st.tuples(LENGTHS, st.integers(4, 26)).map(
+        lambda sampled: {**sampled[0], "num_item_types": sampled[1]}
+    ),
     "listing": st.integers(2, 12).flatmap(
-        lambda items: st.fixed_dictionaries({"items": st.just(items), "kinds": st.integers(items + 14, len(THINGS))})
+        lambda items: st.fixed_dictionaries(
+            {"items": st.just(items), "num_item_types": st.integers(items + 14, len(THINGS))}
+        )
     ),
     "sums": st.fixed_dictionaries({"terms": st.integers(2, 12), "digits": st.integers(1, 4), "order": ORDERS}),
     "page_summaries": st.fixed_dictionaries({"facts": st.integers(2, len(FACTS)), "distractors": st.integers(0, 12)}),
@@ -97,17 +101,21 @@ def test_the_oracle_refuses_a_changed_answer(
     words = problem.answer.replace("\n", " \n ").split(" ")
     at = data.draw(st.integers(0, len(words) - 1))
     assume(words[at] != "\n")
-    slip = data.draw(st.sampled_from(("lost", "twice", "other")))
-    changed = [*words[:at], *{"lost": (), "twice": (words[at],) * 2, "other": ("zzz9",)}[slip], *words[at + 1 :]]
+    forced_error = data.draw(st.sampled_from(("lost", "twice", "other")))
+    changed = [
+        *words[:at],
+        *{"lost": (), "twice": (words[at],) * 2, "other": ("zzz9",)}[forced_error],
+        *words[at + 1 :],
+    ]
     answer = " ".join(changed).replace(" \n ", "\n")
     scores = score(name, problem, answer)
     assert all(0 <= value <= 1 for value in scores.values())
     if name in ("word_problems", "sums"):  # names and signs are no result: only what is changed there is seen
         result = next(line for line in problem.answer.splitlines() if line.startswith(("####", "Total:")))
         on_result = result not in answer.splitlines()
-        assert scores["correct"] == (not on_result) or slip == "lost"
+        assert scores["correct"] == (not on_result) or forced_error == "lost"
         if not on_result and not words[at].endswith(":"):
-            assert scores["working"] < 1
+            assert scores["step_accuracy"] < 1
     else:
         assert scores["correct"] == 0
 
@@ -118,20 +126,20 @@ def test_problems_are_a_function_of_split_seed_index_and_options(
     request: tuple[str, dict[str, Any], str, int],
 ) -> None:
     name, options, split, seed = request
-    drawn = made(name, split, 8, seed, **options)
-    assert made(name, split, 8, seed, **options) == drawn and made(name, split, 2, seed, **options) == drawn[:2]
-    assert [problem.id for problem in drawn] == [f"{split}-{seed}-{index}" for index in range(8)]
-    row = drawn[0].row()
-    assert row["prompt"][0]["content"] == drawn[0].prompt and row["completion"][0]["content"] == drawn[0].answer
+    sampled = made(name, split, 8, seed, **options)
+    assert made(name, split, 8, seed, **options) == sampled and made(name, split, 2, seed, **options) == sampled[:2]
+    assert [problem.id for problem in sampled] == [f"{split}-{seed}-{index}" for index in range(8)]
+    row = sampled[0].row()
+    assert row["prompt"][0]["content"] == sampled[0].prompt and row["completion"][0]["content"] == sampled[0].answer
     others = made(name, split, 8, seed + 1, **options)
-    assert [problem.prompt for problem in others] != [problem.prompt for problem in drawn]
+    assert [problem.prompt for problem in others] != [problem.prompt for problem in sampled]
 
 
 # Small enough that every computation comes up again and again.
 SMALL: dict[str, dict[str, Any]] = {
     "word_problems": {"steps": (1,)},
-    "copying": {"kinds": 3, "min_length": 3, "max_length": 4},
-    "listing": {"items": 2, "kinds": 12},
+    "copying": {"num_item_types": 3, "min_length": 3, "max_length": 4},
+    "listing": {"items": 2, "num_item_types": 12},
     "sums": {"terms": 3},
     "page_summaries": {"facts": 2},
 }
@@ -151,15 +159,15 @@ def test_sequences_are_as_long_and_as_varied_as_asked(options: dict[str, Any], s
     for problem in made("copying", "train", 20, seed, **options):
         symbols = problem.answer.split()
         assert options["min_length"] <= len(symbols) <= options["max_length"]
-        assert set(symbols) <= set("abcdefghijklmnopqrstuvwxyz"[: options["kinds"]])
+        assert set(symbols) <= set("abcdefghijklmnopqrstuvwxyz"[: options["num_item_types"]])
         assert problem.prompt == f"Copy: {problem.answer}"
 
 
 def test_places_behind_a_slip_count_and_shifted_ones_do_not() -> None:
     problem = Problem("1", "Copy: a b c d e", "a b c d e")
-    assert score("copying", problem, "a b x d e") == {"correct": 0, "places": 0.8}
-    assert score("copying", problem, "a b d e") == {"correct": 0, "places": 0.4}
-    assert score("copying", problem, "a b c d e e e e e e") == {"correct": 0, "places": 0.5}
+    assert score("copying", problem, "a b x d e") == {"correct": 0, "position_accuracy": 0.8}
+    assert score("copying", problem, "a b d e") == {"correct": 0, "position_accuracy": 0.4}
+    assert score("copying", problem, "a b c d e e e e e e") == {"correct": 0, "position_accuracy": 0.5}
 
 
 @FEW
@@ -167,14 +175,14 @@ def test_places_behind_a_slip_count_and_shifted_ones_do_not() -> None:
 def test_any_order_of_the_items_is_right(options: dict[str, Any], seed: int) -> None:
     (problem,) = made("listing", "test", 1, seed, **options)
     items = problem.answer.split(", ")
-    assert len(set(items)) == options["items"] and set(items) <= set(THINGS[: options["kinds"]])
+    assert len(set(items)) == options["items"] and set(items) <= set(THINGS[: options["num_item_types"]])
     assert all(f" {item}" in problem.prompt for item in items)
     random.Random(seed).shuffle(items)
     assert score("listing", problem, ", ".join(items))["correct"] == 1
     assert score("listing", problem, ", ".join([*items, items[0]])) == {
-        "correct": 0, "listed": 1, "repeated": 1 / (len(items) + 1), "strange": 0,
+        "correct": 0, "item_recall": 1, "duplicate_items": 1 / (len(items) + 1), "invalid_items": 0,
     }  # fmt: skip
-    assert score("listing", problem, ", ".join([*items[1:], "moon"]))["strange"] == 1 / len(items)
+    assert score("listing", problem, ", ".join([*items[1:], "moon"]))["invalid_items"] == 1 / len(items)
 
 
 def test_the_references_of_lists_are_in_no_one_order() -> None:
@@ -203,14 +211,14 @@ def test_a_wrong_first_line_is_not_mended_by_the_working(name: str, mark: str) -
     first, _, working = problem.answer.partition("\n")
     assert first.startswith(mark) and mark not in working
     wrong = f"{mark} {int(first.removeprefix(mark)) + 1}\n{working}"
-    assert score(name, problem, wrong) == {"correct": 0, "working": 1, "agrees": 0}
+    assert score(name, problem, wrong) == {"correct": 0, "step_accuracy": 1, "result_consistent": 0}
     assert score(name, problem, f"{wrong}\n{first}")["correct"] == 0
-    assert score(name, problem, f"{working}\n{first}") == {"correct": 0, "working": 1, "agrees": 0}
+    assert score(name, problem, f"{working}\n{first}") == {"correct": 0, "step_accuracy": 1, "result_consistent": 0}
     assert score(name, problem, working)["correct"] == 0
-    assert score(name, problem, f"{problem.answer}\n{working}")["working"] == 0.5
+    assert score(name, problem, f"{problem.answer}\n{working}")["step_accuracy"] == 0.5
     (other,) = made(name)
     assert other.prompt == problem.prompt and other.answer == f"{working}\n{first}"
-    assert score(name, other, f"{working}\n{first}") == {"correct": 1, "working": 1, "agrees": 1}
+    assert score(name, other, f"{working}\n{first}") == {"correct": 1, "step_accuracy": 1, "result_consistent": 1}
 
 
 @FEW
@@ -278,16 +286,16 @@ def test_rows_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     ]
     assert [row["completion"][0]["content"].count("\n") for row in rows] == [1, 2, 1]
     for wrong, message in (
-        (["copying", "--kinds", "1", "--max_length", "900"], "2 faults"),
+        (["copying", "--num_item_types", "1", "--max_length", "900"], "2 errors"),
         (["copying", "--min_length", "30"], "larger than max_length, 26"),
-        (["listing", "--items", "9", "--kinds", "8"], "no item comes twice"),
-        (["copying", "--kinds", "2", "--min_length", "1", "--max_length", "1"], "choose larger values"),
+        (["listing", "--items", "9", "--num_item_types", "8"], "no item comes twice"),
+        (["copying", "--num_item_types", "2", "--min_length", "1", "--max_length", "1"], "choose larger values"),
     ):
         with pytest.raises(SystemExit) as stopped:
             main([*wrong, "--split", "test", "--count", "9", "--output", str(tmp_path / "none.jsonl")])
         assert stopped.value.code == 2 and message in capsys.readouterr().err
     assert not (tmp_path / "none.jsonl").exists()
-    with pytest.raises(ConfigError, match="2 faults"):
+    with pytest.raises(ConfigError, match="2 errors"):
         made("sums", "dev", -1)
 
 

@@ -12,13 +12,13 @@ import yaml
 from conftest import ROOT
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from gapbridge.data.example import ExampleSet
 from gapbridge.errors import DataError
-from gapbridge.examples.example import ExampleSet
-from gapbridge.planning.stand_ins import data_stand_in, model_stand_in
+from gapbridge.planning.dummy_assets import dummy_dataset, dummy_model
+from gapbridge.planning.hub_metadata import DATA, MODELS, PublishedData, published_files
 from gapbridge.runs.data_record import write_data_record
-from gapbridge.runs.inputs import load_examples, load_held_out
-from gapbridge.runs.job import Job, read_job
-from gapbridge.tasks.published import DATA, MODELS, PublishedData, published_files
+from gapbridge.runs.load_inputs import load_eval_examples, load_examples
+from gapbridge.runs.run_config import RunConfig, read_job
 
 
 TOKENIZER = {
@@ -34,7 +34,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
-def job_on(folder: Path, recipe: str, **changes: Any) -> tuple[Job, Any]:
+def job_on(folder: Path, recipe: str, **changes: Any) -> tuple[RunConfig, Any]:
     """A recipe with its data in folders here, and a tokenizer of bytes with the original's special tokens."""
     keys = yaml.safe_load((ROOT / "recipes" / recipe).read_text()) | {"use_cpu": True, "dataset_num_proc": None}
     for part in [*keys.get("datasets", []), *keys["eval_datasets"]]:
@@ -44,7 +44,7 @@ def job_on(folder: Path, recipe: str, **changes: Any) -> tuple[Job, Any]:
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(keys | changes))
     job = read_job(["--config", str(path)])
-    tokenizer = AutoTokenizer.from_pretrained(model_stand_in(MODELS[TOKENIZER[recipe.split("/")[0]]]))
+    tokenizer = AutoTokenizer.from_pretrained(dummy_model(MODELS[TOKENIZER[recipe.split("/")[0]]]))
     if job.args.chat_template:
         tokenizer.chat_template = job.args.chat_template
     return job, tokenizer
@@ -60,7 +60,7 @@ def write(folder: Path, name: str, config: str, split: str, rows: list[Any]) -> 
 
 
 def texts(examples: ExampleSet, tokenizer: Any) -> list[tuple[str, str]]:
-    return [(tokenizer.decode(example.prompt), tokenizer.decode(example.reference)) for example in examples]
+    return [(tokenizer.decode(example.prompt), tokenizer.decode(example.completion_ids)) for example in examples]
 
 
 def test_summaries(tmp_path: Path) -> None:
@@ -77,7 +77,9 @@ def test_summaries(tmp_path: Path) -> None:
     assert [(bad.row, bad.reason.split(":")[0]) for bad in examples["train"].bad_rows] == [(1, "over-length")]
     write_data_record(tmp_path, examples)
     record = json.loads((tmp_path / "data.json").read_text())
-    assert record["train"]["examples"] == 1 and len(record["train"]["bad_rows"]) == 1, "what is dropped is counted"
+    assert record["train"]["examples"] == 1 and len(record["train"]["invalid_examples"]) == 1, (
+        "what is dropped is counted"
+    )
     assert "validation" in examples["eval"].source and len(examples["eval"]) == 8
 
 
@@ -88,7 +90,7 @@ def test_held_out_prompts_that_are_trained_are_counted(tmp_path: Path, caplog: p
     write(tmp_path, "openai/gsm8k", "main", "train", [*trained, held_out[3], {**held_out[5], "answer": "#### 1"}])
     job, tokenizer = job_on(tmp_path, "mistral-7b-math/sft/config_full.yaml")
     write_data_record(tmp_path, load_examples(job, tokenizer, None))
-    assert json.loads((tmp_path / "data.json").read_text())["eval"]["prompts_also_trained"] == 2
+    assert json.loads((tmp_path / "data.json").read_text())["eval"]["num_eval_prompts_in_train"] == 2
     assert "2 of 8 held-out prompts are trained as well" in caplog.text
 
 
@@ -118,12 +120,12 @@ def test_the_conversations_are_drawn_with_a_seed(tmp_path: Path) -> None:
     ]  # fmt: skip
     write(tmp_path, "HuggingFaceH4/ultrachat_200k", "default", "train_sft", rows)
 
-    def drawn(**changes: Any) -> list[str]:
+    def sampled(**changes: Any) -> list[str]:
         job, tokenizer = job_on(tmp_path, "mistral-7b-ultrachat/rac/config_full.yaml", **changes)
         return [prompt for prompt, _ in texts(load_examples(job, tokenizer, None)["train"], tokenizer)]
 
-    ten, twenty = drawn(max_train_examples=10), drawn(max_train_examples=20)
-    assert ten == twenty[:10] == drawn(max_train_examples=10, seed=1), "the mixture's seed draws, not the training's"
+    ten, twenty = sampled(max_train_examples=10), sampled(max_train_examples=20)
+    assert ten == twenty[:10] == sampled(max_train_examples=10, seed=1), "the mixture's seed draws, not the training's"
     assert len(set(twenty)) == 20 and ten != sorted(ten)
 
 
@@ -158,13 +160,13 @@ def test_mathematics(tmp_path: Path, suffix: str, name: str, prompt: str, answer
     config = next(iter(DATA[name].configs))
     row = DATA[name].row("How many?", "2+2=4\n#### 4", 0)
     write(tmp_path, name, config, "train", [row, {**row, prompt: "long" * 2000}])
-    job, tokenizer = job_on(tmp_path, f"mistral-7b-math/sft/config_{suffix}.yaml", on_bad_rows="skip")
+    job, tokenizer = job_on(tmp_path, f"mistral-7b-math/sft/config_{suffix}.yaml", on_invalid_example="skip")
     examples = load_examples(job, tokenizer, None)
     found = texts(examples["train"], tokenizer)
     assert ("<s>Question: How many?\n\nAnswer:\n", f"{row[answer]}</s>") in found
     assert len(found) == 1 + 8 * (len(DATA[name].configs) - 1) and len(examples["train"].bad_rows) == 1
     assert not {pair[0] for pair in found} & {pair[0] for pair in texts(examples["eval"], tokenizer)}
-    held_out = load_held_out(job, tokenizer, None)
+    held_out = load_eval_examples(job, tokenizer, None)
     assert len(held_out) == 8 * len(DATA[name].configs) and "test" in held_out.source
 
 
@@ -179,20 +181,20 @@ def test_gsm8k_must_fit(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_models_are_stood_in_for(name: str) -> None:
     """The same architecture, special tokens as in the original, no padding token, a template where there is one."""
-    place = model_stand_in(MODELS[name])
+    place = dummy_model(MODELS[name])
     model, tokenizer = AutoModelForCausalLM.from_pretrained(place), AutoTokenizer.from_pretrained(place)
     assert model.config.model_type == MODELS[name].shape["model_type"] and model.num_parameters() < 50_000
     assert model.config.max_position_embeddings == MODELS[name].shape["max_position_embeddings"]
     assert tokenizer.decode(tokenizer("Zoë: 1,250 €\n")["input_ids"]) == "Zoë: 1,250 €\n"
     assert tokenizer.pad_token is None and tokenizer.eos_token_id == model.config.eos_token_id
     assert bool(tokenizer.chat_template) == MODELS[name].chats
-    assert model_stand_in(MODELS[name]) == place
+    assert dummy_model(MODELS[name]) == place
 
 
 def test_another_content_is_another_folder() -> None:
     data = DATA["openai/gsm8k"]
     other = PublishedData(data.configs, lambda prompt, answer, number: {"question": answer, "answer": prompt})
-    assert data_stand_in(data) == data_stand_in(data) != data_stand_in(other)
+    assert dummy_dataset(data) == dummy_dataset(data) != dummy_dataset(other)
 
 
 def test_shapes_are_the_models() -> None:

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 from gapbridge.tasks.task import PROCEDURAL
-from gapbridge.tasks.word_problems import main, problems, split_of
+from gapbridge.tasks.word_problems import main, problems, word_problem_split
 
 
 @pytest.mark.parametrize(
@@ -34,12 +34,12 @@ def test_validation_is_taken_from_training_alone() -> None:
     assert list(problems("test", count=80, validation_apart=True)) == list(problems("test", count=80))
     plain = list(problems("train", count=300, steps=(1,)))
     apart = list(problems("train", count=300, steps=(1,), validation_apart=True))
-    assert {split_of(problem.steps, validation_apart=True) for problem in plain} == {"train", "validation"}
-    assert {split_of(problem.steps, validation_apart=True) for problem in apart} == {"train"}
+    assert {word_problem_split(problem.steps, validation_apart=True) for problem in plain} == {"train", "validation"}
+    assert {word_problem_split(problem.steps, validation_apart=True) for problem in apart} == {"train"}
     for old, new in zip(plain, apart, strict=True):  # only what belongs to validation is drawn again
-        assert (old == new) == (split_of(old.steps, validation_apart=True) == "train")
+        assert (old == new) == (word_problem_split(old.steps, validation_apart=True) == "train")
     held_out = list(problems("validation", count=300, steps=(1,)))
-    assert {split_of(problem.steps, validation_apart=True) for problem in held_out} == {"validation"}
+    assert {word_problem_split(problem.steps, validation_apart=True) for problem in held_out} == {"validation"}
 
 
 def test_validation_shares_no_computation_with_the_embedded_training_problems() -> None:
@@ -65,7 +65,7 @@ def test_the_order_changes_nothing_else() -> None:
 
 def test_the_common_interface_makes_the_same_problems() -> None:
     task = PROCEDURAL["word_problems"]
-    rows = [problem.row() for problem in task.problems("train", count=60, steps=(1, 3), validation="in_train")]
+    rows = [problem.row() for problem in task.problems("train", count=60, steps=(1, 3), validation="overlapping")]
     assert rows == [problem.row() for problem in problems("train", count=60, steps=(1, 3))]
     rows = [problem.row() for problem in task.problems("train", count=60, steps=(1, 3))]
     assert rows == [problem.row() for problem in problems("train", count=60, steps=(1, 3), validation_apart=True)]

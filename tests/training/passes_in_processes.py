@@ -21,8 +21,8 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from gapbridge import (
     GapCallback,
-    PreferenceConfig,
-    PreferenceTrainer,
+    GapDPOConfig,
+    GapDPOTrainer,
     ScheduledSamplingConfig,
     ScheduledSamplingTrainer,
     SPINConfig,
@@ -59,7 +59,7 @@ def trainers(model: str, folder: Path, processes: int) -> dict[str, Any]:
     """How to make each trainer; one is made, trained and forgotten before the next."""
     tokenizer = AutoTokenizer.from_pretrained(model)
     options = common(processes)
-    scheduled = {**options, "mixture_coefficient": 0.5, "num_passes": "exact"}
+    scheduled = {**options, "mixture_coefficient": 0.5, "num_sampling_passes": "exact"}
     lora = LoraConfig(r=4, lora_dropout=0.0, target_modules=["q_proj", "v_proj"])
 
     def sampling(peft: LoraConfig | None) -> Trainer:
@@ -78,12 +78,12 @@ def trainers(model: str, folder: Path, processes: int) -> dict[str, Any]:
         "dpo": lambda: DPOTrainer(
             model, args=DPOConfig(str(folder), **options), train_dataset=pairs(), processing_class=tokenizer
         ),
-        "preferences": lambda: PreferenceTrainer(
-            model, args=PreferenceConfig(str(folder), **options), train_dataset=pairs(), processing_class=tokenizer
+        "preferences": lambda: GapDPOTrainer(
+            model, args=GapDPOConfig(str(folder), **options), train_dataset=pairs(), processing_class=tokenizer
         ),
         "spin": lambda: SPINTrainer(
             model,
-            args=SPINConfig(str(folder / "spin"), **options, max_draft_length=20, shard_size=4),
+            args=SPINConfig(str(folder / "spin"), **options, max_completion_length=20, shard_size=4),
             train_dataset=rows("train", 16),
             processing_class=tokenizer,
         ),

@@ -55,10 +55,10 @@ def test_the_logs_begin_with_what_was_drawn(make_base: MakeBase, tokenizer: Any,
     trainer.train()
     first, second, *_ = trainer.state.log_history
     stats = trainer.stats
-    assert first["step"] == 0 and first["contexts/tokens"] == stats.tokens
-    assert first["contexts/sampled_share"] == stats.sampled / stats.tokens > 0.8
-    assert first["contexts/replaced_share"] == stats.differing / stats.tokens > 0
-    assert second["step"] == 0 and "eval_own_loss" in second, "held-out data are evaluated before the first step"
+    assert first["step"] == 0 and first["contexts/num_completion_tokens"] == stats.tokens
+    assert first["contexts/sampled_frac"] == stats.sampled / stats.tokens > 0.8
+    assert first["contexts/replaced_frac"] == stats.replaced / stats.tokens > 0
+    assert second["step"] == 0 and "eval_generated_loss" in second, "held-out data are evaluated before the first step"
     resumed = bash(tmp_path, make_base(), tokenizer, eval_dataset=rows(4, "test"), **{**options, "max_steps": 3})
     resumed.train(resume_from_checkpoint=True)
     assert at_start(resumed.state.log_history) == [first], "once, also after a resume"
@@ -86,12 +86,14 @@ def test_few_replaced_tokens_and_found_contexts_are_warned_of(
 def test_drafts_that_are_cut_are_warned_of(
     make_base: MakeBase, tokenizer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    args = RACConfig(str(tmp_path), max_draft_length=5, **COMMON)
+    args = RACConfig(str(tmp_path), max_completion_length=5, **COMMON)
     with caplog.at_level(logging.WARNING, "gapbridge"):
         trainer = RACTrainer(make_base(), args=args, train_dataset=rows(), processing_class=tokenizer)
-    assert said_by_us(caplog) == ["round 1: 8 of 8 drafts (100 %) were cut at max_draft_length (5 tokens): raise it"]
+    assert said_by_us(caplog) == [
+        "round 1: 8 of 8 drafts (100 %) were cut at max_completion_length (5 tokens): raise it"
+    ]
     trainer.train()
-    wanted = {"contexts/drafts": 8, "contexts/capped_share": 1.0, "contexts/plain_rows": 8}
+    wanted = {"completions/count": 8, "completions/truncated_frac": 1.0, "contexts/num_sft_rows": 8}
     assert wanted.items() <= trainer.state.log_history[0].items()
 
 
@@ -101,13 +103,13 @@ def test_the_card_of_a_run(tmp_path: Path) -> None:
     run = tmp_path / "run"
     card = (run / "README.md").read_text()
     entries = read_metrics(run / "round_2")
-    losses = [[entry[key] for entry in entries if key in entry] for key in ("eval_loss", "eval_own_loss")]
+    losses = [[entry[key] for entry in entries if key in entry] for key in ("eval_loss", "eval_generated_loss")]
     assert len(at_start(entries)) == 1
     for text in (
         "# Model Card for run", "trained with BASH", "| `mixture_coefficient` | `0.37` | β: share",
         "8 examples of ", "2 rounds of drawing contexts",
         "% of the answer tokens sampled", f"- Gapbridge: {version('gapbridge')}", "cen2025bridging", "2410.14655",
-        f"| own contexts (`eval_own_loss`) | {losses[1][0]:.4f} | {losses[1][-1]:.4f} |",
+        f"| own contexts (`eval_generated_loss`) | {losses[1][0]:.4f} | {losses[1][-1]:.4f} |",
         f"| reference contexts (`eval_loss`) | {losses[0][0]:.4f} | {losses[0][-1]:.4f} |",
         'model="run"', "fine-tuned version of `round_1/model`",
     ):  # fmt: skip
@@ -135,8 +137,8 @@ class Hub:
     def upload_folder(self, *, folder_path: str | Path, **options: Any) -> Any:
         folder = Path(folder_path)
         files = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
-        kept = filter_repo_objects(files, ignore_patterns=options.get("ignore_patterns"))
-        self.uploads.append(set(kept))
+        remaining = filter_repo_objects(files, ignore_patterns=options.get("ignore_patterns"))
+        self.uploads.append(set(remaining))
         info = CommitInfo(
             commit_url="https://huggingface.co/someone/x/commit/0", commit_message="", commit_description="", oid="0"
         )
@@ -172,8 +174,8 @@ def test_a_trainer_pushes_no_contexts(
     )  # fmt: skip
     trainer.train()
     trainer.push_to_hub()
-    drawn = {path.name for path in (tmp_path / "out").rglob("shard-*")}
-    assert drawn and (tmp_path / "out" / "_eval_contexts" / "manifest.json").exists()
+    sampled = {path.name for path in (tmp_path / "out").rglob("shard-*")}
+    assert sampled and (tmp_path / "out" / "_eval_contexts" / "manifest.json").exists()
     uploaded = set().union(*hub.uploads)
     assert len(hub.uploads) >= (1 if strategy == trainer_utils.HubStrategy.END else 3)
     assert {"model.safetensors", "README.md"} <= uploaded

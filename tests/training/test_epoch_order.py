@@ -10,13 +10,13 @@ import pytest
 import torch
 from helpers import recipe
 
-from gapbridge.runs.inputs import load_examples, load_start
-from gapbridge.runs.job import read_job
+from gapbridge.runs.load_inputs import load_examples, load_initial_model
 from gapbridge.runs.rounds import round_arguments
-from gapbridge.training.method import Method
+from gapbridge.runs.run_config import read_job
+from gapbridge.training.method import GapTrainerMixin
 
 
-def trainer_in(folder: Path, name: str, **keys: Any) -> Method:
+def trainer_in(folder: Path, name: str, **keys: Any) -> GapTrainerMixin:
     """SFT on eight rows in batches of two, two epochs of four steps."""
     folder.mkdir(exist_ok=True)
     settings = {
@@ -24,7 +24,7 @@ def trainer_in(folder: Path, name: str, **keys: Any) -> Method:
         "learning_rate": 1e-3, "lr_scheduler_type": "constant", "output_dir": str(folder / name), **keys,
     }  # fmt: skip
     job = read_job(recipe(folder, **settings), "sft")
-    model, tokenizer = load_start(job)
+    model, tokenizer = load_initial_model(job)
     examples = load_examples(job, tokenizer, model)
     args = round_arguments(job.args, 1)
     return job.method(model=model, args=args, train_dataset=examples["train"], processing_class=tokenizer)
@@ -47,13 +47,13 @@ def trainer_in(folder: Path, name: str, **keys: Any) -> Method:
     ],
 )  # fmt: skip
 def test_resumed_in_the_second_epoch(keys: dict[str, Any], tmp_path: Path) -> None:
-    whole = trainer_in(tmp_path, "whole", **keys)
-    whole.train()
+    full = trainer_in(tmp_path, "whole", **keys)
+    full.train()
     resumed = trainer_in(tmp_path, "resumed", **keys)
     [checkpoint] = (tmp_path / "whole" / "round_1").glob(f"checkpoint-{keys.get('save_steps', 6)}")
     resumed.train(resume_from_checkpoint=str(checkpoint))
-    assert resumed.state.global_step == whole.state.global_step
-    weights = whole.model.state_dict()
+    assert resumed.state.global_step == full.state.global_step
+    weights = full.model.state_dict()
     assert all(torch.equal(value, weights[key]) for key, value in resumed.model.state_dict().items())
 
 

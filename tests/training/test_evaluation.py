@@ -11,11 +11,11 @@ from helpers import recipe, write_rows
 from packaging.version import Version
 
 from gapbridge.compat import TRL
-from gapbridge.runs.inputs import load_examples, load_start
-from gapbridge.runs.job import read_job
+from gapbridge.runs.load_inputs import load_examples, load_initial_model
 from gapbridge.runs.rounds import round_arguments
+from gapbridge.runs.run_config import read_job
 from gapbridge.tasks.word_problems import problems
-from gapbridge.training.method import Method
+from gapbridge.training.method import GapTrainerMixin
 
 
 def rows_of(method: str) -> list[dict[str, Any]]:
@@ -29,7 +29,7 @@ def rows_of(method: str) -> list[dict[str, Any]]:
     return [{**row, "rejected": [{"role": "assistant", "content": "#### 7"}]} for row in chosen]
 
 
-def trainer_in(folder: Path, method: str, batch_size: int, **keys: Any) -> Method:
+def trainer_in(folder: Path, method: str, batch_size: int, **keys: Any) -> GapTrainerMixin:
     data = [{"path": "json", "data_files": write_rows(folder / "held_out.jsonl", rows_of(method))}]
     settings = {
         "model_name_or_path": str(BASE), "datasets": data, "eval_datasets": data, "eval_strategy": "steps",
@@ -37,7 +37,7 @@ def trainer_in(folder: Path, method: str, batch_size: int, **keys: Any) -> Metho
         "output_dir": str(folder / str(batch_size)),
     }  # fmt: skip
     job = read_job(recipe(folder, method=method, **settings), method)
-    model, tokenizer = load_start(job)
+    model, tokenizer = load_initial_model(job)
     examples = load_examples(job, tokenizer, model)
     args = round_arguments(job.args, 1)
     return job.method(
@@ -46,9 +46,9 @@ def trainer_in(folder: Path, method: str, batch_size: int, **keys: Any) -> Metho
     )  # fmt: skip
 
 
-def figures(trainer: Method) -> dict[str, float]:
+def figures(trainer: GapTrainerMixin) -> dict[str, float]:
     trainer.evaluate()
-    entries = [entry for entry in trainer.state.log_history if "eval_loss" in entry or "eval_own_loss" in entry]
+    entries = [entry for entry in trainer.state.log_history if "eval_loss" in entry or "eval_generated_loss" in entry]
     return {
         key: value
         for entry in entries
@@ -65,8 +65,8 @@ def figures(trainer: Method) -> dict[str, float]:
         ("mtp", {"num_future_tokens": 2}),
         # The same code with other rows: two to six seconds each.
         pytest.param("bash", {"mixture_coefficient": 0.5}, marks=pytest.mark.nightly),
-        pytest.param("rac", {"max_draft_length": 24}, marks=pytest.mark.nightly),
-        pytest.param("spin", {"max_draft_length": 24}, marks=pytest.mark.nightly),
+        pytest.param("rac", {"max_completion_length": 24}, marks=pytest.mark.nightly),
+        pytest.param("spin", {"max_completion_length": 24}, marks=pytest.mark.nightly),
         pytest.param("pause", {"num_pause_tokens": 2}, marks=pytest.mark.nightly),
         pytest.param("scheduled_sampling", {}, marks=pytest.mark.nightly),
         pytest.param("sft", {"eval_packing": True, "packing": True}, marks=pytest.mark.nightly),
@@ -79,7 +79,7 @@ def test_figures_do_not_depend_on_the_batch_size(method: str, keys: dict[str, An
         for found in (one, some, all_rows):
             found.pop("eval_entropy", None)
     assert one.keys() == some.keys() == all_rows.keys() and "eval_loss" in one
-    assert ("eval_own_loss" in one) == (method in ("bash", "rac"))
+    assert ("eval_generated_loss" in one) == (method in ("bash", "rac"))
     for other in (some, all_rows):
         assert other == pytest.approx(one, rel=2e-4, abs=1e-5)
     if method == "mtp":

@@ -12,18 +12,18 @@ from torch import Tensor
 from trl import get_peft_config
 
 from gapbridge.errors import TrainingError
-from gapbridge.runs.inputs import load_examples, load_start
-from gapbridge.runs.job import read_job
+from gapbridge.runs.load_inputs import load_examples, load_initial_model
 from gapbridge.runs.rounds import round_arguments
+from gapbridge.runs.run_config import read_job
 from gapbridge.training.checkpoints import MARK
-from gapbridge.training.method import Method
+from gapbridge.training.method import GapTrainerMixin
 
 
-def trainer_in(folder: Path, method: str = "sft", **keys: Any) -> Method:
+def trainer_in(folder: Path, method: str = "sft", **keys: Any) -> GapTrainerMixin:
     """Of eight rows in batches of two, that saves each step."""
     settings = {"max_steps": 3, "save_steps": 1, "per_device_train_batch_size": 2, "warmup_steps": 0, **keys}
     job = read_job(recipe(folder, method=method, **settings), method)
-    model, tokenizer = load_start(job)
+    model, tokenizer = load_initial_model(job)
     return job.method(
         model=model,
         args=round_arguments(job.args, 1),
@@ -33,7 +33,7 @@ def trainer_in(folder: Path, method: str = "sft", **keys: Any) -> Method:
     )
 
 
-def spoil(trainer: Method, name: str, value: float, *, call: int) -> None:
+def spoil(trainer: GapTrainerMixin, name: str, value: float, *, call: int) -> None:
     """Have a weight's gradient of the given backward pass, counted from 1, hold `value`."""
     calls = []
 
@@ -71,7 +71,7 @@ def test_a_gradient_that_is_not_finite(
     seen: list[dict[str, Tensor]] = []
     check = type(trainer).check_weights
 
-    def noted(self: Method) -> None:
+    def noted(self: GapTrainerMixin) -> None:
         check(self)
         seen.append({key: weight.clone() for key, weight in self.model.state_dict().items()})
 

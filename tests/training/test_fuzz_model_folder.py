@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from gapbridge import cli
 from gapbridge.errors import ConfigError, GapbridgeError, TrainingError
-from gapbridge.runs.job import read_job
+from gapbridge.runs.run_config import read_job
 from gapbridge.runs.train import train
 from gapbridge.runs.validate import validate
 from gapbridge.training.checkpoints import MARK
@@ -114,13 +114,13 @@ def test_model_folders(file: tuple[str, bytes], folder: Path) -> None:
     keys = {"method": "sft", "model_name_or_path": str(folder / "model"), "save_strategy": "no", "max_length": 512}
     argv = recipe(folder, **keys)
     try:
-        faults, _ = validate(read_job(argv, "sft"))
-        assert all(faults)
+        errors, _ = validate(read_job(argv, "sft"))
+        assert all(errors)
         train(read_job(argv, "sft"))
     except TrainingError:
         pass  # an odd number in the configuration
     except GapbridgeError as error:
-        assert error.faults and all(error.faults)
+        assert error.errors and all(error.errors)
         assert not (folder / "run").exists()
     finally:
         (folder / "model" / name).write_bytes(saved)

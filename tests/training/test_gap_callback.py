@@ -19,10 +19,10 @@ from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM, PreTrained
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from gapbridge import ConfigError, DataError, GapCallback, build_examples
-from gapbridge.answers.answering import AnswerOptions, answer_examples
-from gapbridge.decoding import DrawOptions, draft_answers
-from gapbridge.examples.tokens import stop_tokens
+from gapbridge.data.special_tokens import stop_tokens
+from gapbridge.decoding import SamplingParams, generate_completions
 from gapbridge.gap.measure import measure_gap
+from gapbridge.generation.held_out_completions import CompletionOptions, complete_examples
 from gapbridge.tasks.word_problems import problems
 
 
@@ -32,7 +32,7 @@ COMMON: dict[str, Any] = {
     "per_device_train_batch_size": 4, "per_device_eval_batch_size": 4, "learning_rate": 1e-3, "seed": 7,
 }  # fmt: skip
 PREFIXES = (1, 4, 16)
-NAMES = ("gap/reference_loss", "gap/own_loss", "gap/difference")
+NAMES = ("gap/loss_reference_prefix", "gap/loss_generated_prefix", "gap/loss_delta")
 
 
 def rows(split: str, count: int) -> Dataset:
@@ -67,8 +67,8 @@ def expected(model: PreTrainedModel, tokenizer: Any, folder: Path) -> float:
     """Δ over all k ≥ 1 of `gapbridge gap`."""
     args = SFTConfig(str(folder), **COMMON)
     examples = build_examples(rows("test", 7), tokenizer, stops=stop_tokens(tokenizer, model), max_length=None)
-    options = AnswerOptions(max_completion_length=64, temperature=1.0)
-    answers = answer_examples(model, tokenizer, examples, args, options, folder / "answers")
+    options = CompletionOptions(max_completion_length=64, temperature=1.0)
+    answers = complete_examples(model, tokenizer, examples, args, options, folder / "answers")
     gap = measure_gap(model, tokenizer, list(examples), answers, args, prefix_lengths=PREFIXES)
     return gap.recovery.mean.mean
 
@@ -86,10 +86,12 @@ def test_it_agrees_with_gapbridge_gap(make: Any, make_base: MakeBase, tokenizer:
         expected(make_base(), tokenizer, tmp_path / "a"),
         expected(trainer.model, tokenizer, tmp_path / "b"),
     )
-    assert found[0]["gap/difference"] == pytest.approx(before, rel=1e-4) and abs(before) > 1e-3
-    assert found[3]["gap/difference"] == pytest.approx(after, rel=1e-4) and after != pytest.approx(before, rel=1e-2)
+    assert found[0]["gap/loss_delta"] == pytest.approx(before, rel=1e-4) and abs(before) > 1e-3
+    assert found[3]["gap/loss_delta"] == pytest.approx(after, rel=1e-4) and after != pytest.approx(before, rel=1e-2)
     for entry in found.values():
-        assert entry["gap/own_loss"] - entry["gap/reference_loss"] == pytest.approx(entry["gap/difference"])
+        assert entry["gap/loss_generated_prefix"] - entry["gap/loss_reference_prefix"] == pytest.approx(
+            entry["gap/loss_delta"]
+        )
         assert set(entry) == {*NAMES, "step", "epoch"}
     # The trainer's own log and weights are those of a run without it.
     own, alone = (
@@ -113,15 +115,15 @@ def test_loss_is_the_hand_computed_one(make_base: MakeBase, tokenizer: Any, tmp_
     model.eval()
     sums, count = torch.zeros(2), 0
     for example in build_examples(rows("test", 3), tokenizer, stops=stop_tokens(tokenizer, model), max_length=None):
-        y, own = example.reference, []
+        y, own = example.completion_ids, []
         for _ in range(2):
             own.append(int(model(torch.tensor([[*example.prompt, *own]])).logits[0, -1].argmax()))
         for at, answer in enumerate((y, [*own, *y[2:]])):
             logits = model(torch.tensor([[*example.prompt, *answer]])).logits[0, len(example.prompt) - 1 : -1]
             sums[at] += torch.nn.functional.cross_entropy(logits[2:], torch.tensor(y[2:]), reduction="sum").item()
         count += len(y) - 2
-    assert found["gap/reference_loss"] == pytest.approx(sums[0].item() / count, rel=1e-5)
-    assert found["gap/own_loss"] == pytest.approx(sums[1].item() / count, rel=1e-5)
+    assert found["gap/loss_reference_prefix"] == pytest.approx(sums[0].item() / count, rel=1e-5)
+    assert found["gap/loss_generated_prefix"] == pytest.approx(sums[1].item() / count, rel=1e-5)
 
 
 def test_a_draft_counts_for_the_prefixes_it_reaches(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
@@ -129,17 +131,20 @@ def test_a_draft_counts_for_the_prefixes_it_reaches(make_base: MakeBase, tokeniz
     trainer = sft(model, tokenizer, tmp_path)
     callback = GapCallback(trainer, rows("test", 4), prefix_lengths=[1, 3], temperature=0)
     # Each model stops after one token of its own, so that no draft reaches k = 3.
-    first = [model(torch.tensor([list(example.asked)])).logits[0, -1].argmax() for example in callback._examples]
+    first = [
+        model(torch.tensor([list(example.generation_prompt_ids)])).logits[0, -1].argmax()
+        for example in callback._examples
+    ]
     second = [
-        int(model(torch.tensor([[*example.asked, int(own)]])).logits[0, -1].argmax())
+        int(model(torch.tensor([[*example.generation_prompt_ids, int(own)]])).logits[0, -1].argmax())
         for example, own in zip(callback._examples, first, strict=True)
     ]
     callback._stops = frozenset(second) - {int(own) for own in first}
-    drafts = callback._drafts(callback._examples)
-    assert callback._stops and any(len(own) == 1 for own in drafts)
+    completions = callback._drafts(callback._examples)
+    assert callback._stops and any(len(own) == 1 for own in completions)
     tokens = sum(
-        len(example.reference) - k
-        for example, own in zip(callback._examples, drafts, strict=True)
+        len(example.completion_ids) - k
+        for example, own in zip(callback._examples, completions, strict=True)
         for k in (1, 3)
         if len(own) >= k
     )
@@ -149,8 +154,8 @@ def test_a_draft_counts_for_the_prefixes_it_reaches(make_base: MakeBase, tokeniz
 def test_drafts_are_those_of_the_seed(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     trainer = sft(make_base(), tokenizer, tmp_path)
     first, second, again = (GapCallback(trainer, rows("test", 6), prefix_lengths=[8], seed=seed) for seed in (1, 2, 1))
-    drafts = [callback._drafts(callback._examples) for callback in (first, second, again)]
-    assert drafts[0] == drafts[2] != drafts[1]
+    completions = [callback._drafts(callback._examples) for callback in (first, second, again)]
+    assert completions[0] == completions[2] != completions[1]
 
 
 def test_ids_that_no_token_has_are_never_drawn(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
@@ -163,8 +168,8 @@ def test_ids_that_no_token_has_are_never_drawn(make_base: MakeBase, tokenizer: A
     model.register_forward_hook(prefer)
     trainer = sft(model, tokenizer, tmp_path)
     callback = GapCallback(trainer, rows("test", 4), prefix_lengths=[4])
-    drafts = callback._drafts(callback._examples)
-    assert any(drafts) and all(token < len(tokenizer) for own in drafts for token in own)
+    completions = callback._drafts(callback._examples)
+    assert any(completions) and all(token < len(tokenizer) for own in completions for token in own)
 
 
 def test_drafts_answer_the_prompt_that_is_asked(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
@@ -173,13 +178,13 @@ def test_drafts_answer_the_prompt_that_is_asked(make_base: MakeBase, tokenizer: 
     data = Dataset.from_list([{"id": "a", "prompt": "How man", "completion": "y coins has Ann now"}])
     callback = GapCallback(sft(model, tokenizer, tmp_path), data, prefix_lengths=[3], temperature=0)
     (example,) = callback._examples
-    assert example.asked != example.prompt
+    assert example.generation_prompt_ids != example.prompt
     asked, trained = (
-        draft_answers(
+        generate_completions(
             model, [prompt], ids=["a"], max_completion_length=3, stop_tokens=sorted(callback._stops),
-            options=DrawOptions(temperature=0),
+            options=SamplingParams(temperature=0),
         )[0].tokens
-        for prompt in (example.asked, example.prompt)
+        for prompt in (example.generation_prompt_ids, example.prompt)
     )  # fmt: skip
     assert callback._drafts([example]) == [[token for token in asked if token not in callback._stops]]
     assert asked != trained
@@ -190,7 +195,7 @@ def test_reporters_see_it(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -
         seen: list[float] = []
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-            self.seen += [logs["gap/difference"]] if logs and "gap/difference" in logs else []
+            self.seen += [logs["gap/loss_delta"]] if logs and "gap/loss_delta" in logs else []
 
     trainer = sft(make_base(), tokenizer, tmp_path, max_steps=1)
     trainer.add_callback(Reporter())

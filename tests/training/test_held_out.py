@@ -18,7 +18,7 @@ from trl import DPOTrainer, SFTConfig, SFTTrainer
 from gapbridge import methods
 from gapbridge.errors import ConfigError, DataError, GapbridgeError
 from gapbridge.methods.bash.trainer import BASHConfig
-from gapbridge.training.method import Method
+from gapbridge.training.method import GapTrainerMixin
 
 
 WORDS = ["two", "three apples", "four apples and a pear", "five"]
@@ -31,8 +31,8 @@ TIMES = ("runtime", "samples_per_second", "steps_per_second", "model_preparation
 # What makes a method's rows other than SFT's, or its drawing small.
 OPTIONS: dict[str, dict[str, Any]] = {
     "bash": {"mixture_coefficient": 0.5},
-    "rac": {"max_draft_length": 4},
-    "spin": {"max_draft_length": 4},
+    "rac": {"max_completion_length": 4},
+    "spin": {"max_completion_length": 4},
     "mtp": {"num_future_tokens": 2},
 }
 
@@ -49,7 +49,7 @@ def make(tmp_path: Path) -> Make:
     """A method's trainer on a tiny random model; a second call starts elsewhere with the same weights."""
 
     def build(name: str, train: Dataset | None = None, eval_dataset: Any = None, **given: Any) -> Any:
-        method = methods.find(name)
+        method = methods.get_method(name)
         tokenizer = AutoTokenizer.from_pretrained("recipes/tiny/base")
         arguments = {key: given.pop(key) for key in ("compute_metrics", "args") if key in given}
         options = {
@@ -57,7 +57,7 @@ def make(tmp_path: Path) -> Make:
             "disable_tqdm": True, "gradient_checkpointing": False, **OPTIONS.get(name, {}), **given,
         }  # fmt: skip
         args = method.config_class(str(tmp_path / str(len(list(tmp_path.iterdir())))), **options)
-        data = PAIRS if method.learns_from == "preferences" else CHATS
+        data = PAIRS if method.data_format == "preferences" else CHATS
         if name == "dpo":  # another reference: with the model's own weights every loss is log 2
             arguments["ref_model"] = tiny_llama(len(tokenizer), 2.0, max_position_embeddings=512)
         return method(
@@ -102,18 +102,22 @@ def test_several_held_out_data_sets(name: str, kind: type[Any], make: Make) -> N
     metrics = trainer.evaluate()
     trainer.eval_dataset, several = trainer.eval_dataset["a/b-c"], trainer.eval_dataset
     assert metrics["eval_a/b-c_loss"] == trainer.evaluate(several["a/b-c"])["eval_loss"] != metrics["eval_first_loss"]
-    assert ("eval_first_own_loss" in metrics) == (name in ("bash", "rac"))
+    assert ("eval_first_generated_loss" in metrics) == (name in ("bash", "rac"))
     logged = [key for entry in trainer.state.log_history for key in entry]
     assert {"eval_first_loss", "eval_a/b-c_loss"} <= set(logged)
 
 
 def test_one_of_several_is_evaluated_by_name(make: Make) -> None:
-    trainer = make("bash", eval_dataset={"a": CHATS, "own": OTHERS})
+    trainer = make("bash", eval_dataset={"a": CHATS, "generated": OTHERS})
     both = trainer.evaluate()
     names = {key for key in both if key.endswith("loss")}
-    assert names == {"eval_a_loss", "eval_a_own_loss", "eval_own_loss", "eval_own_own_loss"}
-    assert both["eval_own_loss"] == trainer.evaluate("own", metric_key_prefix="x")["x_loss"] != both["eval_a_loss"]
-    with pytest.raises(DataError, match=r"eval_dataset: got the name 'b', expected one of \['a', 'own'\]"):
+    assert names == {"eval_a_loss", "eval_a_generated_loss", "eval_generated_loss", "eval_generated_generated_loss"}
+    assert (
+        both["eval_generated_loss"]
+        == trainer.evaluate("generated", metric_key_prefix="x")["x_loss"]
+        != both["eval_a_loss"]
+    )
+    with pytest.raises(DataError, match=r"eval_dataset: got the name 'b', expected one of \['a', 'generated'\]"):
         trainer.evaluate("b")
 
 
@@ -132,7 +136,7 @@ def test_prepared_rows_are_evaluated_as_they_are(make: Make) -> None:
     ("name", "several"),
     [
         ("sft", True), ("bash", False), ("dpo", False), ("mtp", False),
-        *others(*((name, several) for name in methods.names() for several in (False, True))),
+        *others(*((name, several) for name in methods.list_methods() for several in (False, True))),
     ],
 )  # fmt: skip
 def test_best_model_by_any_metric(name: str, several: bool, make: Make) -> None:
@@ -202,14 +206,14 @@ def test_streams_have_no_numbers_for_precomputed_references(make: Make, tmp_path
 def test_faults_of_both_data_sets_are_told_at_once(make: Make) -> None:
     with pytest.raises(GapbridgeError) as raised:
         make("sft", train=CHATS.to_iterable_dataset(), eval_dataset={"a": 1})
-    assert len(raised.value.faults) == 2
+    assert len(raised.value.errors) == 2
     with pytest.raises(DataError, match="`train_dataset` is required"):
         make("sft", train=[])
 
 
-@pytest.mark.parametrize("name", methods.names())
+@pytest.mark.parametrize("name", methods.list_methods())
 def test_positions_are_trls(name: str) -> None:
-    method = methods.find(name)
+    method = methods.get_method(name)
     behind = DPOTrainer if issubclass(method, DPOTrainer) else SFTTrainer
     theirs = list(inspect.signature(behind).parameters)
     ours = [key for key, one in inspect.signature(method).parameters.items() if one.kind == one.POSITIONAL_OR_KEYWORD]
@@ -220,7 +224,7 @@ def test_positions_are_trls(name: str) -> None:
 @pytest.mark.parametrize("name", ["sft", "dpo", *others("bash", "spin")])
 def test_all_arguments_by_position(name: str, make: Make) -> None:
     trainer = make(name)
-    method: type[Method] = methods.find(name)
+    method: type[GapTrainerMixin] = methods.get_method(name)
     model, tokenizer = tiny_llama(len(trainer.processing_class), max_position_embeddings=512), trainer.processing_class
     reference = tiny_llama(len(tokenizer), max_position_embeddings=512)
     data = PAIRS if name == "dpo" else CHATS
@@ -241,7 +245,7 @@ def test_plain_training_arguments(name: str, make: Make, tmp_path: Path) -> None
         accelerator_config={"split_batches": False}, lr_scheduler_type="constant",
     )  # fmt: skip
     trainer = make(name, args=plain)
-    method = methods.find(name)
+    method = methods.get_method(name)
     assert type(trainer.args) is method.config_class
     for key in ("output_dir", "learning_rate", "warmup_steps", "hub_token", "lr_scheduler_type", "report_to"):
         assert vars(trainer.args)[key] == vars(plain)[key]

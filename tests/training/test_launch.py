@@ -10,9 +10,9 @@ import torch
 from transformers import LlamaForCausalLM
 
 from gapbridge import BASHConfig, RunError
-from gapbridge.decoding.mode import is_sharded, place_for_generation
+from gapbridge.decoding.model_state import is_sharded, move_to_device
+from gapbridge.training.distributed_checks import check_processes
 from gapbridge.training.loading import load_model
-from gapbridge.training.parallel import check_processes
 
 
 COMMON: dict[str, Any] = {"use_cpu": True, "bf16": False, "report_to": "none"}
@@ -29,12 +29,12 @@ def test_processes_that_do_not_know_of_each_other(tmp_path: Path, monkeypatch: p
 
 def test_sharded_weights_cannot_generate(llama: LlamaForCausalLM, tmp_path: Path) -> None:
     args = BASHConfig(str(tmp_path), **COMMON)
-    place_for_generation(llama, args)
+    move_to_device(llama, args)
     assert not is_sharded(llama)
     llama.model.norm.weight.data = torch.empty(0)  # what DeepSpeed leaves of a parameter that it has partitioned
     assert is_sharded(llama)
     with pytest.raises(RunError, match=r"weights are sharded.*load it with gapbridge\.handbook\.get_model"):
-        place_for_generation(llama, args)
+        move_to_device(llama, args)
 
 
 def test_models_are_whole_where_zero3_would_shard_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

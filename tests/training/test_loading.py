@@ -15,8 +15,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from gapbridge import BASHConfig, ConfigError, cli
 from gapbridge.methods.bash.trainer import BASHTrainer
-from gapbridge.runs.inputs import load_start
-from gapbridge.runs.job import read_job
+from gapbridge.runs.load_inputs import load_initial_model
+from gapbridge.runs.run_config import read_job
 from gapbridge.training.loading import load_model
 
 
@@ -90,7 +90,7 @@ def test_a_recipe_that_goes_on_from_an_adapter(cache: Path, tmp_path: Path) -> N
                model_init_kwargs={"cache_dir": str(cache)})
     )  # fmt: skip
     for path in (None, start):  # the recipe's own start, and a model that is named beside it
-        model, _ = load_start(job, path)
+        model, _ = load_initial_model(job, path)
         expected = tiny_llama(sharpness=3.0 if path else 5.0).get_input_embeddings().weight
         assert torch.equal(model.get_input_embeddings().weight, expected)
 
@@ -99,7 +99,9 @@ def test_a_new_adapter_notes_its_base(tmp_path: Path, monkeypatch: pytest.Monkey
     fill_cache(tmp_path / "hub", {"v1": BASE})
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     config = LoraConfig(r=2, target_modules=["q_proj"])
-    BASHTrainer.start(NAME, BASHConfig("out", model_init_kwargs={"revision": "v1"}, **COMMON), None, None, config)
+    BASHTrainer.load_model_and_tokenizer(
+        NAME, BASHConfig("out", model_init_kwargs={"revision": "v1"}, **COMMON), None, None, config
+    )
     assert config.revision == "v1"
     lora = {"use_peft": True, "lora_r": 2, "lora_target_modules": ["q_proj", "v_proj"], "num_rounds": 2}
     start = {"model_name_or_path": NAME, "model_revision": "v1"}

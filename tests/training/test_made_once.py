@@ -17,22 +17,29 @@ from helpers import recipe
 from transformers import AutoTokenizer, PreTrainedModel
 
 from gapbridge import ConfigError, DataError, RunError, methods
-from gapbridge.examples.tables import record_of
-from gapbridge.methods.sft.trainer import PlainSFTTrainer
-from gapbridge.runs.inputs import load_examples
-from gapbridge.runs.job import read_job
+from gapbridge.data.arrow_files import record_path
+from gapbridge.methods.sft.trainer import GapSFTTrainer
+from gapbridge.runs.load_inputs import load_examples
+from gapbridge.runs.run_config import read_job
 from gapbridge.tasks.word_problems import problems
-from gapbridge.training import once
-from gapbridge.training.once import EXAMPLES, ROWS, TakenBack, make_once, settings_of, table_path
+from gapbridge.training import artifact_cache
+from gapbridge.training.artifact_cache import (
+    EXAMPLES,
+    ROWS,
+    RollbackOnError,
+    cache_key_settings,
+    get_or_build,
+    table_path,
+)
 
 
 MakeBase = Callable[[], PreTrainedModel]
 OPTIONS: dict[str, dict[str, Any]] = {
     "sft": {"shuffle_dataset": True},
     "bash": {"mixture_coefficient": 0.5},
-    "rac": {"max_draft_length": 8},
+    "rac": {"max_completion_length": 8},
     "dpo": {},
-    "spin": {"max_draft_length": 8},
+    "spin": {"max_completion_length": 8},
 }
 
 
@@ -42,7 +49,7 @@ def data(name: str, kind: str = "train", count: int = 6) -> Dataset:
 
 
 def trainer(name: str, folder: Path, model: PreTrainedModel, train: Dataset | None = None, **options: Any) -> Any:
-    method = methods.find(name)
+    method = methods.get_method(name)
     common = {
         "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none", "max_length": 300,
         "per_device_train_batch_size": 3, "max_steps": 1, "save_strategy": "no", "eval_strategy": "steps",
@@ -70,18 +77,18 @@ def test_a_second_start_makes_nothing_again(
     name: str, make_base: MakeBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = trainer(name, tmp_path, make_base())
-    kept = tables(tmp_path)
-    assert {Path(path).parent.name for path in kept} == {EXAMPLES, ROWS}
+    remaining = tables(tmp_path)
+    assert {Path(path).parent.name for path in remaining} == {EXAMPLES, ROWS}
     for found in (first.row_ids, first.train_dataset, first.examples.table):
         (file,) = found.cache_files  # mapped by all processes, in no one's own memory
         assert Path(file["filename"]).parent.parent == tmp_path
     first.train()
-    method = methods.find(name)
-    monkeypatch.setattr(method, "read", must_not)
-    monkeypatch.setattr("gapbridge.training.building._built", must_not)
+    method = methods.get_method(name)
+    monkeypatch.setattr(method, "load_examples", must_not)
+    monkeypatch.setattr("gapbridge.training.dataset_builder._built", must_not)
     again = trainer(name, tmp_path, make_base())
     again.train()
-    assert tables(tmp_path) == kept and again.stats == first.stats
+    assert tables(tmp_path) == remaining and again.stats == first.stats
     assert again.row_ids[:] == first.row_ids[:] and again.train_dataset[:] == first.train_dataset[:]
     for a, b in zip(first.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -90,51 +97,51 @@ def test_a_second_start_makes_nothing_again(
 def test_what_differs_is_made_anew(make_base: MakeBase, tmp_path: Path) -> None:
     trainer("bash", tmp_path, make_base())
     before = tables(tmp_path)
-    masked = trainer("bash", tmp_path, make_base(), mask_after_replaced=2)
+    masked = trainer("bash", tmp_path, make_base(), num_masked_labels_after_replacement=2)
     after = tables(tmp_path)
     assert not set(before) & {path for path in after if "_rows/train" in path}, "older rows of the part are gone"
-    assert masked.stats.masked > 0
+    assert masked.stats.masked_labels > 0
     other = trainer("sft", tmp_path / "sft", make_base())
     fewer = trainer("sft", tmp_path / "sft", make_base(), data("sft", count=5))
     assert len(other.row_ids) == 6 and len(fewer.row_ids) == 5
 
 
 def test_every_setting_that_may_change_a_row_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = methods.find("bash").config_class(str(tmp_path), use_cpu=True, bf16=False)
+    config = methods.get_method("bash").config_class(str(tmp_path), use_cpu=True, bf16=False)
 
     def named(args: Any) -> Path:
-        return table_path(tmp_path, "train", {"settings": settings_of(args)})
+        return table_path(tmp_path, "train", {"settings": cache_key_settings(args)})
 
     changes: list[dict[str, Any]] = [
-        {"mixture_coefficient": 0.3}, {"seed": 1}, {"max_length": 77}, {"mask_after_replaced": 1},
-        {"chat_template_kwargs": {"a": 1}}, {"round_index": 2}, {"template_date": "2026-01-01"},
+        {"mixture_coefficient": 0.3}, {"seed": 1}, {"max_length": 77}, {"num_masked_labels_after_replacement": 1},
+        {"chat_template_kwargs": {"a": 1}}, {"round_index": 2}, {"chat_template_date": "2026-01-01"},
     ]  # fmt: skip
     assert len({named(config), *(named(replace(config, **change)) for change in changes)}) == len(changes) + 1
-    free = [{"output_dir": str(tmp_path / "x")}, {"logging_steps": 7}, {"dataset_num_proc": 2}, {"lookahead": 4}]
+    free = [{"output_dir": str(tmp_path / "x")}, {"logging_steps": 7}, {"dataset_num_proc": 2}, {"verify_window": 4}]
     assert {named(replace(config, **change)) for change in free} == {named(config)}
     elsewhere = replace(config)
     elsewhere.local_rank = 3  # as in another process
     assert named(elsewhere) == named(config)
     before = named(config)
-    monkeypatch.setattr(once, "_code", lambda: "another version")
+    monkeypatch.setattr(artifact_cache, "_code", lambda: "another version")
     assert named(config) != before
 
 
 def test_a_table_without_its_record_is_made_again(make_base: MakeBase, tmp_path: Path) -> None:
     first = trainer("sft", tmp_path, make_base())
     for name in tables(tmp_path):
-        record_of(tmp_path / name).unlink()
+        record_path(tmp_path / name).unlink()
         (tmp_path / name).unlink()  # it is mapped: what it held stays
         (tmp_path / name).write_bytes(b"half")
     assert trainer("sft", tmp_path, make_base()).row_ids[:] == first.row_ids[:]
 
 
-class Silent(PlainSFTTrainer):
+class Silent(GapSFTTrainer):
     """A method one of whose rows carries no loss."""
 
     @classmethod
-    def plain_row(cls, example: Any) -> Any:
-        row = super().plain_row(example)
+    def sft_row(cls, example: Any) -> Any:
+        row = super().sft_row(example)
         first = row["id"] == data("sft")[0]["id"]
         return {**row, "labels": [-100] * len(row["labels"])} if first else row
 
@@ -142,11 +149,11 @@ class Silent(PlainSFTTrainer):
 def test_rows_without_loss_are_left_out_as_in_trl(
     make_base: MakeBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(methods, "find", lambda _: Silent)
+    monkeypatch.setattr(methods, "get_method", lambda _: Silent)
     made = trainer("sft", tmp_path, make_base())
     assert len(made.row_ids) == 6 and len(made.train_dataset) == 5
-    kept = {tuple(row["input_ids"]) for row in made.row_ids if set(row["labels"]) != {-100}}
-    assert {tuple(row["input_ids"]) for row in made.train_dataset} == kept
+    remaining = {tuple(row["input_ids"]) for row in made.row_ids if set(row["labels"]) != {-100}}
+    assert {tuple(row["input_ids"]) for row in made.train_dataset} == remaining
 
 
 def in_process(rank: int, timeout: float = 5.0) -> Any:
@@ -155,17 +162,19 @@ def in_process(rank: int, timeout: float = 5.0) -> Any:
 
 def test_one_process_makes_and_the_other_waits(tmp_path: Path) -> None:
     path, made = tmp_path / ROWS / "train-0.arrow", []
-    waiting = threading.Thread(target=lambda: (make_once(path, in_process(1), must_not, path.exists), made.append(1)))
+    waiting = threading.Thread(
+        target=lambda: (get_or_build(path, in_process(1), must_not, path.exists), made.append(1))
+    )
     waiting.start()
 
     def make() -> None:
         made.append(0)
-        record_of(path).write_text("{}")
+        record_path(path).write_text("{}")
 
-    make_once(path, in_process(0), make, path.exists)
+    get_or_build(path, in_process(0), make, path.exists)
     waiting.join(timeout=10)
     assert made == [0, 1] and [entry.name for entry in path.parent.iterdir()] == ["train-0.json"]
-    make_once(path, in_process(0), must_not, path.exists)
+    get_or_build(path, in_process(0), must_not, path.exists)
 
 
 def test_all_have_opened_a_table_before_one_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,12 +186,12 @@ def test_all_have_opened_a_table_before_one_goes_on(tmp_path: Path, monkeypatch:
             done.append("wait")
 
     def make() -> None:
-        record_of(path).touch()
+        record_path(path).touch()
         done.append("make")
 
-    monkeypatch.setattr("gapbridge.training.once.PartialState", Together)
+    monkeypatch.setattr("gapbridge.training.artifact_cache.PartialState", Together)
     path = tmp_path / ROWS / "train-0.arrow"
-    assert make_once(path, in_process(0), make, lambda: done.append("open")) is None
+    assert get_or_build(path, in_process(0), make, lambda: done.append("open")) is None
     assert done == ["make", "open", "wait"]
 
 
@@ -191,7 +200,7 @@ def test_what_process_0_refuses_stops_the_other(tmp_path: Path) -> None:
 
     def wait() -> None:
         with pytest.raises(RunError) as error:
-            make_once(path, in_process(1), must_not, must_not)
+            get_or_build(path, in_process(1), must_not, must_not)
         said.append(str(error.value))
 
     waiting = threading.Thread(target=wait)
@@ -202,18 +211,18 @@ def test_what_process_0_refuses_stops_the_other(tmp_path: Path) -> None:
         raise DataError("row 3 is empty")
 
     with pytest.raises(DataError):
-        make_once(path, in_process(0), refuse, must_not)
+        get_or_build(path, in_process(0), refuse, must_not)
     waiting.join(timeout=10)
     assert "process 0 failed (DataError: row 3 is empty)" in said[0]
 
 
 def test_a_run_reads_its_data_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = AutoTokenizer.from_pretrained(BASE)
-    job = read_job(recipe(tmp_path, method="sft", leave_out_fold=[0, 3]))
+    job = read_job(recipe(tmp_path, method="sft", holdout_fold=[0, 3]))
     here = load_examples(job, tokenizer, None)["train"]
-    kept = load_examples(job, tokenizer, None, tmp_path / EXAMPLES)["train"]
-    assert list(kept) == list(here) and kept.fingerprint() == here.fingerprint()
-    monkeypatch.setattr(job.method, "read", must_not)
+    remaining = load_examples(job, tokenizer, None, tmp_path / EXAMPLES)["train"]
+    assert list(remaining) == list(here) and remaining.fingerprint() == here.fingerprint()
+    monkeypatch.setattr(job.method, "load_examples", must_not)
     assert list(load_examples(job, tokenizer, None, tmp_path / EXAMPLES)["train"]) == list(here)
     job.data.system_prompt = "Be brief."
     with pytest.raises(AssertionError, match="a second time"):
@@ -227,7 +236,7 @@ def test_what_is_refused_takes_its_files_back(make_base: MakeBase, tmp_path: Pat
     assert not list(tmp_path.iterdir())
     (folder / EXAMPLES).mkdir(parents=True)
     (folder / EXAMPLES / "train-1.json").touch()
-    with pytest.raises(RuntimeError), TakenBack(folder / EXAMPLES, active=True):
+    with pytest.raises(RuntimeError), RollbackOnError(folder / EXAMPLES, active=True):
         (folder / EXAMPLES / "train-2.json").touch()
         raise RuntimeError
     assert [path.name for path in (folder / EXAMPLES).iterdir()] == ["train-1.json"]

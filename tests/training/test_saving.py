@@ -16,7 +16,7 @@ from peft import LoraConfig, PeftModel, PromptTuningConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gapbridge import BASHConfig, BASHTrainer, ConfigError, cli
-from gapbridge.training.saving import check_mergeable
+from gapbridge.training.adapter_merge import check_mergeable
 
 
 LORA: dict[str, Any] = {
@@ -32,7 +32,7 @@ def test_the_cache_is_on_in_what_is_saved(tmp_path: Path) -> None:
 
 def test_the_last_round_is_merged(tmp_path: Path) -> None:
     """Round 2 goes on from round 1's adapter; the run's model is whole, and what the adapter on its base is."""
-    arguments = recipe(tmp_path, num_rounds=2, merge_adapter=True, **LORA)
+    arguments = recipe(tmp_path, num_rounds=2, save_merged_model=True, **LORA)
     cli.main(["bash", *arguments])
     run = tmp_path / "run"
     assert (run / "round_1/model/adapter_config.json").is_file() and not (run / "round_1/model/config.json").exists()
@@ -68,7 +68,7 @@ def test_merged_weights_that_were_tied(keys: dict[str, Any], tied: bool, tmp_pat
     """The base's head is its embedding. The merged model is what was trained, and its configuration says what it is:
     transformers 4 ties whatever the configuration calls tied."""
     method = str(keys.get("method", "sft"))
-    options = {"method": "sft", **LORA, "learning_rate": 5e-2, "warmup_steps": 0, "merge_adapter": True, **keys}
+    options = {"method": "sft", **LORA, "learning_rate": 5e-2, "warmup_steps": 0, "save_merged_model": True, **keys}
     cli.main([method, *recipe(tmp_path, **options)])
     run = tmp_path / "run"
     merged = AutoModelForCausalLM.from_pretrained(run)
@@ -104,7 +104,7 @@ LEFT = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("keys", [{}, {"merge_adapter": True, **LORA}], ids=["whole", "merged"])
+@pytest.mark.parametrize("keys", [{}, {"save_merged_model": True, **LORA}], ids=["whole", "merged"])
 def test_what_lies_beside_the_weights_reaches_the_run(keys: dict[str, Any], tmp_path: Path) -> None:
     model = with_companions(tmp_path)
     cli.main(["sft", *recipe(tmp_path, method="sft", model_name_or_path=model, save_strategy="no", **keys)])
@@ -137,7 +137,7 @@ def test_what_lies_beside_the_weights_goes_from_run_to_run(tmp_path: Path) -> No
 
 def test_refused_before_anything_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("bash", "validate"):
-        arguments = recipe(tmp_path, merge_adapter=True, num_rounds=2)
+        arguments = recipe(tmp_path, save_merged_model=True, num_rounds=2)
         if command == "validate":
             with pytest.raises(SystemExit):
                 cli.main([command, *arguments])
@@ -145,11 +145,11 @@ def test_refused_before_anything_is_trained(tmp_path: Path, capsys: pytest.Captu
             said = output.out + output.err
         else:
             said = refused(capsys, command, *arguments)
-        assert "merge_adapter: true, but no adapter is trained: set use_peft: true" in said
-    cli.main(["validate", *recipe(tmp_path, merge_adapter=True, **LORA)])
+        assert "save_merged_model: true, but no adapter is trained: set use_peft: true" in said
+    cli.main(["validate", *recipe(tmp_path, save_merged_model=True, **LORA)])
     with pytest.raises(SystemExit):
-        cli.main(["validate", *recipe(tmp_path, merge_adapter=True, load_in_4bit=True, **LORA)])
-    assert "merge_adapter: the base is quantised" in str(capsys.readouterr())
+        cli.main(["validate", *recipe(tmp_path, save_merged_model=True, load_in_4bit=True, **LORA)])
+    assert "save_merged_model: the base is quantised" in str(capsys.readouterr())
     assert not (tmp_path / "run").exists()
     model = tiny_llama()
     with pytest.raises(ConfigError, match="PROMPT_TUNING has no weights to merge"):
@@ -159,14 +159,14 @@ def test_refused_before_anything_is_trained(tmp_path: Path, capsys: pytest.Captu
     model.config._name_or_path = ""
     with pytest.raises(ConfigError) as caught:
         check_mergeable(model, LoraConfig())
-    assert ["load_in_4bit" in fault or "made in memory" in fault for fault in caught.value.faults] == [True, True]
+    assert ["load_in_4bit" in error or "made in memory" in error for error in caught.value.errors] == [True, True]
 
 
 def test_a_trainer_merges_and_goes_on(tmp_path: Path, make_base: Any) -> None:
     """As a fork's script calls it: save, then evaluate. A base that is another one on disk is not merged."""
     model = make_base()
     args = BASHConfig(
-        str(tmp_path / "out"), merge_adapter=True, max_steps=1, use_cpu=True, bf16=False, report_to="none",
+        str(tmp_path / "out"), save_merged_model=True, max_steps=1, use_cpu=True, bf16=False, report_to="none",
         learning_rate=1e-2,
     )  # fmt: skip
     recipe(tmp_path)
@@ -179,8 +179,8 @@ def test_a_trainer_merges_and_goes_on(tmp_path: Path, make_base: Any) -> None:
     trainer.train()
     trainer.save_model()
     assert isinstance(trainer.model, PeftModel) and trainer.model.config.use_cache is False
-    whole = AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
-    assert whole.keys() == make_base().state_dict().keys()
+    full = AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
+    assert full.keys() == make_base().state_dict().keys()
     assert not (tmp_path / "out/checkpoint-1/model.safetensors").exists()
     trainer.model.get_base_model().get_input_embeddings().weight.data.add_(1)
     with pytest.raises(ConfigError, match="the base that was trained on is not the one that"):

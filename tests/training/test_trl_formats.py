@@ -32,8 +32,8 @@ from gapbridge import (
     SPINTrainer,
     build_examples,
 )
-from gapbridge.compat import label_faults, pair_faults
-from gapbridge.methods.sft.trainer import PlainSFTConfig, PlainSFTTrainer
+from gapbridge.compat import label_support_errors, pair_support_errors
+from gapbridge.methods.sft.trainer import GapSFTConfig, GapSFTTrainer
 
 
 WORDS = ["two apples", "three apples are many", "four apples and a pear", "five"]
@@ -83,7 +83,7 @@ SETTINGS = {
 }  # fmt: skip
 OURS: list[tuple[Any, Any, dict[str, Any]]] = [
     (BASHTrainer, BASHConfig, {"mixture_coefficient": 0.0}),
-    (PlainSFTTrainer, PlainSFTConfig, {}),
+    (GapSFTTrainer, GapSFTConfig, {}),
 ]
 
 Make = Callable[..., Any]
@@ -121,7 +121,7 @@ def test_the_degenerate_case_is_trl_in_every_format(name: str, make: Make) -> No
 
 
 @pytest.mark.skipif(
-    bool(label_faults(SFTConfig("unused", packing=True, max_length=8, use_cpu=True, bf16=False))),
+    bool(label_support_errors(SFTConfig("unused", packing=True, max_length=8, use_cpu=True, bf16=False))),
     reason="rows lose their labels when this TRL packs them",
 )
 @pytest.mark.parametrize("strategy", ["bfd", "bfd_split", "wrapped"])
@@ -142,7 +142,7 @@ def test_conversations_train_what_messages_train(make: Make) -> None:
         {"conversations": [{"from": who, "value": t["content"]} for who, t in zip(("human", "gpt"), row["messages"])]}
         for row in CHAT
     ]
-    found = [make(PlainSFTTrainer, PlainSFTConfig, data).train_dataset[:] for data in (CHAT, TALK, spoken)]
+    found = [make(GapSFTTrainer, GapSFTConfig, data).train_dataset[:] for data in (CHAT, TALK, spoken)]
     assert found[0] == found[1] == found[2]
     assert all(labels.count(-100) > 4 for labels in found[0]["labels"])
 
@@ -150,9 +150,9 @@ def test_conversations_train_what_messages_train(make: Make) -> None:
 @pytest.mark.parametrize("style", ["torch", "numpy"])
 def test_formats_of_datasets_change_nothing(style: str, make: Make) -> None:
     for data in (PAIRS, rows(input_ids=IDS, labels=LATE), TEXT):
-        plain = make(PlainSFTTrainer, PlainSFTConfig, data).train_dataset[:]
+        plain = make(GapSFTTrainer, GapSFTConfig, data).train_dataset[:]
         dressed = Dataset.from_list(data).with_format(style)
-        assert make(PlainSFTTrainer, PlainSFTConfig, dressed).train_dataset[:] == plain
+        assert make(GapSFTTrainer, GapSFTConfig, dressed).train_dataset[:] == plain
 
 
 def test_rows_above_max_length_are_cut_as_in_trl(make: Make, caplog: pytest.LogCaptureFixture) -> None:
@@ -160,7 +160,7 @@ def test_rows_above_max_length_are_cut_as_in_trl(make: Make, caplog: pytest.LogC
     data = [*PAIRS, {"prompt": "Count the apples " * 8, "completion": "one"}]
     wanted = make(SFTTrainer, SFTConfig, PAIRS, max_length=24)  # old versions keep rows without loss
     caplog.clear()
-    own = make(PlainSFTTrainer, PlainSFTConfig, data, max_length=24)
+    own = make(GapSFTTrainer, GapSFTConfig, data, max_length=24)
     assert len(own.train_dataset) == len(wanted.train_dataset) == 4
     cut = sum(not set(row["input_ids"]) & set(own.examples.stops) for row in own.train_dataset)
     assert cut == own.examples.truncated > 0 and own.examples.left_out == 1
@@ -169,25 +169,25 @@ def test_rows_above_max_length_are_cut_as_in_trl(make: Make, caplog: pytest.LogC
     assert f"{cut + 1} of 5 rows" in said[0] and f"{cut} of them lose their stop token, and 1 have" in said[0]
     assert trained(own) == trained(wanted)
     with pytest.raises(DataError, match="row 4 .*over-length: the prompt alone"):
-        make(PlainSFTTrainer, PlainSFTConfig, data, max_length=24, truncate_long_rows=False)
+        make(GapSFTTrainer, GapSFTConfig, data, max_length=24, truncate_overlong=False)
 
 
 def test_other_columns_and_functions_give_plain_text(make: Make) -> None:
-    plain = make(PlainSFTTrainer, PlainSFTConfig, TEXT).train_dataset[:]
+    plain = make(GapSFTTrainer, GapSFTConfig, TEXT).train_dataset[:]
     named = [{"body": row["text"], "label": 1} for row in TEXT]
-    assert make(PlainSFTTrainer, PlainSFTConfig, named, dataset_text_field="body").train_dataset[:] == plain
+    assert make(GapSFTTrainer, GapSFTConfig, named, dataset_text_field="body").train_dataset[:] == plain
     parts = [{"word": word} for word in WORDS]
     function = {"formatting_func": lambda row: f"{row['word']}, and then {row['word']} and {row['word']}."}
-    assert make(PlainSFTTrainer, PlainSFTConfig, parts, function).train_dataset[:] == plain
+    assert make(GapSFTTrainer, GapSFTConfig, parts, function).train_dataset[:] == plain
 
 
 def test_every_method_trains_on_plain_text(make: Make) -> None:
     """Coins fall neither on the first token nor on the last, and pauses stand between tokens."""
     bash = make(BASHTrainer, BASHConfig, TEXT, mixture_coefficient=0.9, temperature=3.0)
     for row, example in zip(bash.train_dataset, bash.examples, strict=True):
-        whole = [*example.prompt, *example.reference, *example.trailer]
-        assert row["labels"] == whole != row["input_ids"]
-        assert row["input_ids"][0] == whole[0] and row["input_ids"][-1] == whole[-1]
+        full = [*example.prompt, *example.completion_ids, *example.template_suffix_ids]
+        assert row["labels"] == full != row["input_ids"]
+        assert row["input_ids"][0] == full[0] and row["input_ids"][-1] == full[-1]
     sampling = {"mixture_coefficient": 0.9, "temperature": 3.0}
     mixing = make(ScheduledSamplingTrainer, ScheduledSamplingConfig, TEXT, **sampling)
     mixing.train()
@@ -198,7 +198,7 @@ def test_every_method_trains_on_plain_text(make: Make) -> None:
     assert trained(paused)
 
 
-@pytest.mark.skipif(bool(pair_faults()), reason="this TRL knows neither pairs of ids nor several heads")
+@pytest.mark.skipif(bool(pair_support_errors()), reason="this TRL knows neither pairs of ids nor several heads")
 def test_plain_text_has_several_next_tokens_and_no_prompt(make: Make, tokenizer: Any) -> None:
     assert trained(make(MTPTrainer, MTPConfig, TEXT, num_future_tokens=2))
     with pytest.raises(DataError, match="train_dataset, row 0: got plain text.*expected a prompt.*SPIN drafts"):
@@ -210,7 +210,7 @@ def test_who_asks_refuses_what_has_no_prompt(make: Make, tokenizer: Any) -> None
         with pytest.raises(DataError, match="train_dataset, row 0: got plain text.*expected a prompt.*RAC drafts"):
             make(RACTrainer, RACConfig, data)
     with pytest.raises(DataError, match="eval_examples, row 0: got plain text.*GapCallback asks each prompt"):
-        GapCallback(make(PlainSFTTrainer, PlainSFTConfig, TEXT), Dataset.from_list(TEXT))
+        GapCallback(make(GapSFTTrainer, GapSFTConfig, TEXT), Dataset.from_list(TEXT))
     for key in WHOLE:
         with pytest.raises(ConfigError, match=f"{key} is false: RAC"):
             RACConfig("unused", **{**SETTINGS, key: False})
@@ -223,10 +223,10 @@ def test_who_asks_refuses_what_has_no_prompt(make: Make, tokenizer: Any) -> None
 def test_what_cannot_be_read_is_refused_by_name(make: Make) -> None:
     shouted = Dataset.from_list(PAIRS).with_transform(lambda batch: batch)
     with pytest.raises(DataError, match=r"train_dataset: got a `Dataset.with_transform\(\)`, expected"):
-        make(PlainSFTTrainer, PlainSFTConfig, shouted)
+        make(GapSFTTrainer, GapSFTConfig, shouted)
     for name in ("image", "images"):
         with pytest.raises(DataError, match=f"train_dataset, column {name}: got vision-related data, expected text"):
-            make(PlainSFTTrainer, PlainSFTConfig, [{**row, name: "cat.png"} for row in TEXT])
+            make(GapSFTTrainer, GapSFTConfig, [{**row, name: "cat.png"} for row in TEXT])
 
 
 def test_one_line_says_what_carries_loss(make: Make, caplog: pytest.LogCaptureFixture) -> None:
@@ -234,12 +234,12 @@ def test_one_line_says_what_carries_loss(make: Make, caplog: pytest.LogCaptureFi
     for data, options, words in (
         (TEXT, {}, "loss on every token of a row"),
         (CHAT, {}, "loss on assistant turns"),
-        (CHAT, {"assistant_turns": "last"}, "loss on the last assistant turn"),
+        (CHAT, {"train_on_assistant_turns": "last"}, "loss on the last assistant turn"),
         (CHAT, {"assistant_only_loss": False}, "loss on every token of a row"),
         (PAIRS, {}, "loss on completions"),
     ):
         caplog.clear()
-        trainer = make(PlainSFTTrainer, PlainSFTConfig, data, **options)
+        trainer = make(GapSFTTrainer, GapSFTConfig, data, **options)
         assert sum(words in record.getMessage() for record in caplog.records) == 1
         # What was asked for stays what it was, for whoever reads more data with it.
         assert trainer.args.assistant_only_loss is options.get("assistant_only_loss", True)
@@ -248,9 +248,9 @@ def test_one_line_says_what_carries_loss(make: Make, caplog: pytest.LogCaptureFi
 def test_rows_without_a_prompt_keep_their_identity(tokenizer: Any) -> None:
     """The same ids with and without a label on the first: another fingerprint, for other rows are trained."""
     stops = [tokenizer.eos_token_id]
-    whole, asked = (
+    full, asked = (
         build_examples(Dataset.from_list(data), tokenizer, stops=stops, max_length=None)
         for data in (rows(input_ids=IDS), rows(input_ids=IDS, labels=[[-100, *ids[1:]] for ids in IDS]))
     )
-    assert whole.without_prompt() == [0, 1, 2, 3] and not asked.without_prompt()
-    assert whole.fingerprint() != asked.fingerprint()
+    assert full.without_prompt() == [0, 1, 2, 3] and not asked.without_prompt()
+    assert full.fingerprint() != asked.fingerprint()

@@ -38,7 +38,7 @@ OWN: dict[str, tuple[str, str]] = {
     "dataset_kwargs": (REFUSED, "`skip_prepare_dataset: true` and unknown keys: preparing the data is the method"),
     "dataset_num_proc": (SUPPORTED, ""),
     "eos_token": (SUPPORTED, ""),
-    "max_length": (SUPPORTED, "rows that are longer are cut; bad rows with `truncate_long_rows: false`"),
+    "max_length": (SUPPORTED, "rows that are longer are cut; bad rows with `truncate_overlong: false`"),
     "truncation_mode": (REFUSED, "`keep_end`: rows lose the end of their answer or nothing, never their prompt"),
     "shuffle_dataset": (SUPPORTED, "after the contexts are generated: they do not depend on the order"),
     "packing": (SUPPORTED, "refused without `max_length`"),
@@ -80,7 +80,8 @@ INHERITED: list[tuple[str, str, str]] = [
      "length_column_name remove_unused_columns label_names", SUPPORTED, "on rows of ids and labels"),
     ("eval_strategy eval_steps eval_delay eval_on_start eval_do_concat_batches eval_use_gather_object "
      "eval_accumulation_steps prediction_loss_only include_for_metrics batch_eval_metrics", SUPPORTED,
-     "`eval_loss` on references, `eval_own_loss` on own contexts; refused without held-out data, but `eval_on_start`"),
+     "`eval_loss` on references, `eval_generated_loss` on own contexts; refused without held-out data, but "
+     "`eval_on_start`"),
     ("load_best_model_at_end metric_for_best_model greater_is_better", SUPPORTED,
      "each metric that `evaluate` returns, `NAME_…` of several data sets; others with `compute_metrics` alone"),
     ("save_strategy save_steps save_total_limit save_on_each_node save_only_model ignore_data_skip "
@@ -215,9 +216,9 @@ def test_refused_arguments(
     assert not list(tmp_path.iterdir())
 
 
-def test_best_model_by_own_loss(make: Make) -> None:
+def test_best_model_by_generated_loss(make: Make) -> None:
     strategies = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
-    trainer = make(load_best_model_at_end=True, metric_for_best_model="own_loss", **strategies)
+    trainer = make(load_best_model_at_end=True, metric_for_best_model="generated_loss", **strategies)
     trainer.train()
     assert trainer.state.best_model_checkpoint and trainer.state.best_metric > 0
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gapbridge import cli
 from gapbridge.errors import ConfigError
-from gapbridge.runs.job import read_job
+from gapbridge.runs.run_config import read_job
 from gapbridge.runs.train import train
 
 
@@ -77,7 +77,7 @@ def test_the_number_of_examples_that_are_not_shown(tmp_path: Path, capsys: pytes
     with pytest.raises(SystemExit):
         cli.main(["sft", *options])
     said = capsys.readouterr().err
-    assert "11 faults" in said and "5 more examples" in said and "example 9 " in said and "example 10 " not in said
+    assert "11 errors" in said and "5 more examples" in said and "example 9 " in said and "example 10 " not in said
 
 
 def test_references_without_a_row_are_refused_before_the_gap_is_measured(

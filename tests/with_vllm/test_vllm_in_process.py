@@ -21,8 +21,8 @@ pytestmark = [
 
 @pytest.mark.parametrize("method", ["rac", "spin"])
 def test_training(method: str, tmp_path: Path) -> None:
-    """In a process of its own: vLLM starts its engine in a child that imports the main module anew."""
-    options = {"use_vllm": True, "vllm_mode": "colocate", "vllm_max_model_length": 512, "max_draft_length": 24}
+    """In a process of its own: vLLM starts its engine in a child that imports the main module again."""
+    options = {"use_vllm": True, "vllm_mode": "colocate", "vllm_max_model_length": 512, "max_completion_length": 24}
     arguments = recipe(tmp_path, method=method, max_steps=1, temperature=1.0, max_length=400, **options)
     environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
     done = subprocess.run(

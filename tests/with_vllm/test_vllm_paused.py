@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from vllm_process import VLLM, serving
 
 from gapbridge import cli
-from gapbridge.examples.pauses import pause_id
+from gapbridge.data.pauses import pause_id
 from gapbridge.methods.pause import completion_request, generate, paused_template, paused_text
 from gapbridge.tasks.word_problems import problems
 

@@ -17,8 +17,8 @@ from transformers import PreTrainedModel
 from vllm_process import VLLM, serving
 
 from gapbridge import RACConfig, RACTrainer, SPINConfig, SPINTrainer, cli, correct
-from gapbridge.decoding import DrawOptions, draft_answers
-from gapbridge.decoding.vllm_drafts import ServerEngine, check_weights, vllm_draft_answers
+from gapbridge.decoding import SamplingParams, generate_completions
+from gapbridge.decoding.vllm_generation import ServerEngine, check_weights, generate_completions_vllm
 from gapbridge.errors import RunError
 from gapbridge.methods.rac.serve import correct_with_server
 from gapbridge.tasks.word_problems import problems
@@ -31,7 +31,7 @@ pytestmark = [
 MakeBase = Callable[[], PreTrainedModel]
 COMMON: dict[str, Any] = {
     "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none", "max_length": 400,
-    "per_device_train_batch_size": 4, "max_steps": 1, "save_strategy": "no", "max_draft_length": 32,
+    "per_device_train_batch_size": 4, "max_steps": 1, "save_strategy": "no", "max_completion_length": 32,
     "use_vllm": True, "vllm_mode": "server", "vllm_server_timeout": 0.0,
 }  # fmt: skip
 
@@ -83,27 +83,33 @@ def test_greedy_completions_are_those_of_this_package(url: str, make_base: MakeB
     engine = ServerEngine(url, model=str(BASE), timeout=0.0, concurrency=32)
     assert check_weights(engine, model, prompts, [1]) < 1e-3
     how: dict[str, Any] = {"ids": range(64), "max_completion_length": 64, "stop_tokens": [1]}
-    ours = draft_answers(model, prompts, **how, options=DrawOptions(0.0))
-    theirs = vllm_draft_answers(engine, prompts, **how, options=DrawOptions(0.0))
+    ours = generate_completions(model, prompts, **how, options=SamplingParams(0.0))
+    theirs = generate_completions_vllm(engine, prompts, **how, options=SamplingParams(0.0))
     differing = sum(a != b for a, b in zip(ours, theirs, strict=True))
     print(f"{differing} of 64 greedy completions differ")
     assert differing <= 1
-    sampled = [vllm_draft_answers(engine, prompts, **how, options=DrawOptions(1.0, seed=seed)) for seed in (0, 1)]
+    sampled = [
+        generate_completions_vllm(engine, prompts, **how, options=SamplingParams(1.0, seed=seed)) for seed in (0, 1)
+    ]
     assert sampled[0] != sampled[1]
-    for draft in sampled[0]:
-        assert draft.finished == (draft.tokens[-1] == 1) and (draft.finished or len(draft.tokens) == 64)
+    for completion in sampled[0]:
+        assert completion.finished == (completion.tokens[-1] == 1) and (
+            completion.finished or len(completion.tokens) == 64
+        )
 
 
 def test_suppressed_tokens_stay_away_and_long_prompts_are_refused(url: str, tokenizer: Any) -> None:
     engine = ServerEngine(url, model=str(BASE), timeout=0.0, concurrency=8)
     prompts, how = asked(tokenizer, 4), {"ids": range(4), "stop_tokens": [1]}
-    (first, *_) = vllm_draft_answers(engine, prompts, max_completion_length=8, options=DrawOptions(0.0), **how)
-    options = DrawOptions(0.0, suppress_tokens=first.tokens[:1])
-    (other, *_) = vllm_draft_answers(engine, prompts, max_completion_length=8, options=options, **how)
+    (first, *_) = generate_completions_vllm(
+        engine, prompts, max_completion_length=8, options=SamplingParams(0.0), **how
+    )
+    options = SamplingParams(0.0, suppress_tokens=first.tokens[:1])
+    (other, *_) = generate_completions_vllm(engine, prompts, max_completion_length=8, options=options, **how)
     assert first.tokens[0] not in other.tokens
     assert engine.max_length == 1024
     with pytest.raises(RunError, match="expected at most 1024"):
-        vllm_draft_answers(engine, prompts, max_completion_length=1024, options=DrawOptions(0.0), **how)
+        generate_completions_vllm(engine, prompts, max_completion_length=1024, options=SamplingParams(0.0), **how)
 
 
 def test_another_model_is_refused(url: str, make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
@@ -132,16 +138,16 @@ def test_evaluation(url: str, tmp_path: Path) -> None:
 
 def test_gap(url: str, tmp_path: Path) -> None:
     """Sampled completions and those after forced errors, from the command line."""
-    line = f"gap recipes/tiny/sft/config_full.yaml --model {BASE} --limit 6 --max_completion_length 64"
+    line = f"gap recipes/tiny/sft/config_full.yaml --model {BASE} --max_examples 6 --max_completion_length 64"
     cli.main([*line.split(), "--vllm_server_base_url", url, "--output_dir", str(tmp_path), "--prefix_lengths", "4"])
     record = json.loads((tmp_path / "gap" / "gap.json").read_text())
-    assert record["settings"]["engine"] == "vllm" and record["models"][0]["slips"]["answers"] > 0
+    assert record["settings"]["engine"] == "vllm" and record["models"][0]["forced_errors"]["answers"] > 0
 
 
 def test_a_judge(url: str, tmp_path: Path) -> None:
     """The tiny model's verdicts cannot be read, and are counted so; a second evaluation asks nothing again."""
     samples = [{"id": i, "prompt": f"What is {i}?", "reference": f"It is {i}.", "answer": f"{i}"} for i in range(3)]
-    path = Path(write_rows(tmp_path / "answers.jsonl", samples))
+    path = Path(write_rows(tmp_path / "completions.jsonl", samples))
     judge = {"judge": str(BASE), "judge_url": f"{url}/v1", "judge_max_tokens": 16, "judge_temperature": 0.0}
     record = json.loads(evaluate("winrate", answers=[path], **judge, output_dir=tmp_path).read_text())
     (rate,) = record["win_rates"]
@@ -165,7 +171,7 @@ def test_a_recipe(url: str, tmp_path: Path) -> None:
     values = yaml.safe_load(Path(config).read_text()) | {
         "use_vllm": True,
         "vllm_mode": "server",
-        "max_draft_length": 32,
+        "max_completion_length": 32,
     }
     Path(config).write_text(yaml.safe_dump(values))
     cli.main(["rac", config, "--vllm_server_base_url", url])

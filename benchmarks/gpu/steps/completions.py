@@ -1,4 +1,5 @@
-"""Free-running answers: `draft_answers`, plain and compiled, against `generate`, plain and with a static cache."""
+"""Free-running answers: `generate_completions`, plain and compiled, against `generate`, plain and with a static
+cache."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from common import Setup, host_waits, seconds_of
 from drafting import ours as drafted
 
 from gapbridge.decoding.compiled import CompiledSteps
-from gapbridge.decoding.mode import generation_mode
+from gapbridge.decoding.model_state import generation_mode
 
 
 def run(setup: Setup) -> None:
@@ -41,8 +42,8 @@ def measure(setup: Setup, shape: str) -> None:
     ways: dict[str, Any] = {
         "generate": theirs,
         "generate, static cache, compiled": lambda: theirs(cache_implementation="static"),
-        "draft_answers": ours,
-        "draft_answers, compiled": lambda: ours(compile_decoding=True, steps=steps),
+        "generate_completions": ours,
+        "generate_completions, compiled": lambda: ours(compile_decoding=True, steps=steps),
     }
     expected, slow = ours(), 1.0
     for name, way in ways.items():

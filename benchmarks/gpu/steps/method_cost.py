@@ -39,7 +39,7 @@ def one_epoch(setup: Setup, way: str, shape: str, answer: int) -> dict[str, Any]
             new_model=lambda: setup.model(shape), max_length=4 * answer + 256, limit=answer,
         )  # fmt: skip
         trainer.train()
-        record = Path(folder) / "_contexts" / "seconds.json"
+        record = Path(folder) / "_contexts" / "timing.json"
         generation = json.loads(record.read_text())["seconds"] if record.exists() else 0.0
         training = next(entry["train_runtime"] for entry in trainer.state.log_history if "train_runtime" in entry)
     del trainer, model

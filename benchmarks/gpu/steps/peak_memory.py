@@ -12,12 +12,12 @@ from common import Setup, digit_pairs, digit_rows, peak_bytes, tokenizer
 
 from gapbridge.planning.command import plan
 from gapbridge.planning.workload import workload
-from gapbridge.runs.job import read_job
+from gapbridge.runs.run_config import read_job
 from gapbridge.runs.train import train
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "sft": {}, "bash": {}, "rac": {"max_draft_length": 64}, "dpo": {}, "mtp": {"num_future_tokens": 2},
+    "sft": {}, "bash": {}, "rac": {"max_completion_length": 64}, "dpo": {}, "mtp": {"num_future_tokens": 2},
 }  # fmt: skip
 TINY = ("bash", "dpo", "mtp")  # one that draws, one of pairs, one with parameters of its own
 

@@ -15,7 +15,7 @@ from gapbridge.decoding import mix_contexts, mix_contexts_sequential
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "rac": {"max_draft_length": 16}, "spin": {"max_draft_length": 16}, "mtp": {"num_future_tokens": 2},
+    "rac": {"max_completion_length": 16}, "spin": {"max_completion_length": 16}, "mtp": {"num_future_tokens": 2},
     "pause": {"num_pause_tokens": 4},
 }  # fmt: skip
 
@@ -25,7 +25,7 @@ def run(setup: Setup) -> None:
     if setup.device == "cuda" and importlib.util.find_spec("flash_attn"):
         attentions.append("flash_attention_2")
     for attention in attentions:
-        for name in methods.names() if attention == "sdpa" else ("sft", "bash", "rac"):
+        for name in methods.list_methods() if attention == "sdpa" else ("sft", "bash", "rac"):
             for kind in ("full", "LoRA"):
                 with setup.case(f"{name}, {kind}, {attention}") as found:
                     found |= two_steps(setup, name, kind, attention)
@@ -37,7 +37,7 @@ def run(setup: Setup) -> None:
 
 
 def two_steps(setup: Setup, name: str, kind: str, attention: str) -> dict[str, Any]:
-    method = methods.find(name)
+    method = methods.get_method(name)
     rows = digit_pairs(8, 12, 24) if name == "dpo" else digit_rows(8, 12, 24)
     adapter = LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear") if kind == "LoRA" else None
     with tempfile.TemporaryDirectory() as folder:

@@ -23,16 +23,16 @@ from typing import Any
 from .. import methods
 from ..display import PrintableFormatter, notice_if_slow, printable, say
 from ..errors import ConfigError, GapbridgeError
-from ..recipe.values import nearest
+from ..recipe.type_checks import closest_match
 from ..recipe.variables import set_early
-from ..training.interruption import EXIT_INTERRUPTED, Interrupted, stop_at_once
+from ..signals import EXIT_INTERRUPTED, Interrupted, stop_at_once
 from .command import BaseCommand, Call, launch_parser
 
 
 EXIT_USER_ERROR = 2
 COMMANDS = (
-    *methods.names(), "validate", "preview", "generate", "answer", "eval", "gap", "compare", "report", "plan",
-    "copy-into", "init",
+    *methods.list_methods(), "validate", "preview", "prepare", "generate", "eval", "gap", "compare", "report", "plan",
+    "copy-into", "convert",
 )  # fmt: skip
 
 _OVERVIEW = """\
@@ -106,14 +106,14 @@ def run(arguments: Sequence[str]) -> Any:
     with notice_if_slow("loading PyTorch, transformers and TRL …"):
         import_module("..runs.job", __name__)
     try:
-        return command.run(_at_tiny_scale(call) if call.scale and command.recipes != "many" else call)
+        return command.run(_as_smoke_test(call) if call.smoke_test and command.recipes != "many" else call)
     except ConfigError as error:
-        raise ConfigError([_hinted(fault, call.command) for fault in error.faults]) from error
+        raise ConfigError([_with_hint(message, call.command) for message in error.errors]) from error
 
 
 def find(name: str) -> BaseCommand:
     """The command of that name, one of `COMMANDS`."""
-    module = "train" if name in methods.names() else name.replace("-", "_")
+    module = "train" if name in methods.list_methods() else name.replace("-", "_")
     command: BaseCommand = import_module(f"{__name__}.commands.{module}").Command(name)
     return command
 
@@ -122,48 +122,48 @@ def parse(arguments: Sequence[str]) -> Call:
     """Split a line into a command, its options, and what is meant for its recipe.
 
     Raises:
-        ConfigError: with all faults. SystemExit: help or the version was asked for, and shown.
+        ConfigError: with all errors. SystemExit: help or the version was asked for, and shown.
     """
     name, *rest = arguments or ["--help"]
     if name in ("-h", "--help", "--version"):
         print(f"gapbridge {metadata.version('gapbridge')}" if name == "--version" else _overview())
         raise SystemExit(0)
     if name not in COMMANDS:
-        near = nearest(name, [*COMMANDS, "--help", "--version"])
+        near = closest_match(name, [*COMMANDS, "--help", "--version"])
         raise ConfigError(f"command line: unknown command {name!r}{near}; there are {', '.join(COMMANDS)}")
     command = find(name)
     rest, tail = (rest[: rest.index("--")], rest[rest.index("--") + 1 :]) if "--" in rest else (rest, [])
     launch: dict[str, Any] = {}
-    faults: list[str] = []
+    errors: list[str] = []
     if command.is_launched:
         launcher = launch_parser()
         given, rest = launcher.parse_known_args(rest)
-        launch, faults = vars(given), launcher.errors
+        launch, errors = vars(given), launcher.errors
     parser = command.parser()
     options, extras = parser.parse_known_args(rest)
-    scale = vars(options).pop("scale", None)
-    if "mode" in options:
-        options.mode = options.mode or ["direct"]
-    faults = [*faults, *parser.errors]
+    smoke_test = vars(options).pop("smoke_test", False)
+    if "decoding_mode" in options:
+        options.decoding_mode = options.decoding_mode or ["single_pass"]
+    errors = [*errors, *parser.errors]
     if launch and "accelerate_config" not in launch:
-        faults.append(f"--{next(iter(launch))} needs --accelerate_config NAME: it says how processes are started")
+        errors.append(f"--{next(iter(launch))} needs --accelerate_config NAME: it says how processes are started")
     if command.recipes != "none":
         recipes, extras = _split_recipes(extras, named=bool(options.config))
         recipes = [*options.config, *recipes]
         options.config = recipes if command.recipes == "many" else recipes[0] if recipes else None
         if not recipes and command.recipes != "optional":
-            faults.append(f"no recipe: gapbridge {name} RECIPE.yaml, or --config RECIPE.yaml")
-        elif not recipes and scale:
-            faults.append("--scale is a recipe's: name one")
+            errors.append(f"no recipe: gapbridge {name} RECIPE.yaml, or --config RECIPE.yaml")
+        elif not recipes and smoke_test:
+            errors.append("--smoke_test is a recipe's: name one")
         if len(recipes) > 1 and command.recipes != "many":
-            faults.append(f"{name} takes one recipe, not {len(recipes)}: {', '.join(recipes)}")
+            errors.append(f"{name} takes one recipe, not {len(recipes)}: {', '.join(recipes)}")
     if extras and not extras[0].startswith("--"):
-        faults.append(f"{extras[0]!r} is neither an option nor a recipe, whose name ends with .yaml")
+        errors.append(f"{extras[0]!r} is neither an option nor a recipe, whose name ends with .yaml")
     elif command.recipes == "none":  # there is no recipe whose keys they could be
-        faults += [f"unknown option {word}" for word in [*extras, *tail]]
-    if faults:
-        raise ConfigError([_hinted(f"command line: {fault}", name) for fault in faults])
-    return Call(name, options, [*extras, *tail], launch, scale, [*rest, *(["--", *tail] if tail else [])])
+        errors += [f"unknown option {word}" for word in [*extras, *tail]]
+    if errors:
+        raise ConfigError([_with_hint(f"command line: {error}", name) for error in errors])
+    return Call(name, options, [*extras, *tail], launch, smoke_test, [*rest, *(["--", *tail] if tail else [])])
 
 
 def _overview() -> str:
@@ -174,14 +174,16 @@ def _overview() -> str:
     return _OVERVIEW.format(commands="\n".join(lines))
 
 
-def _at_tiny_scale(call: Call) -> Call:
+def _as_smoke_test(call: Call) -> Call:
     """The call with a small recipe that stands in for its own."""
-    from ..planning.tiny_scale import tiny_recipe
+    from ..planning.smoke_test import tiny_recipe
 
     # The commands that measure models take options that are no keys of the recipe; the others' are all the recipe's.
     own = [] if "model" in call.options else call.overrides
-    recipe, notes = tiny_recipe(call.options.config, own, call.command if call.command in methods.names() else None)
-    say(*notes, f"{call.options.config}: at tiny scale {recipe}")
+    recipe, notes = tiny_recipe(
+        call.options.config, own, call.command if call.command in methods.list_methods() else None
+    )
+    say(*notes, f"{call.options.config}: smoke test with {recipe}")
     call.options.config = str(recipe)
     return replace(call, overrides=[] if own else call.overrides)
 
@@ -199,10 +201,10 @@ def _split_recipes(words: list[str], *, named: bool) -> tuple[list[str], list[st
     return [words[at] for at in recipes], [word for at, word in enumerate(words) if at not in recipes]
 
 
-def _hinted(fault: str, command: str) -> str:
+def _with_hint(error: str, command: str) -> str:
     """With the command's own option that an unknown one may mean: the recipe's parser knows only the keys."""
-    unknown = re.fullmatch(r"command line: unknown option --(\S+)", fault)
+    unknown = re.fullmatch(r"command line: unknown option --(\S+)", error)
     if unknown is None:
-        return fault
+        return error
     options = find(command).parser()._option_string_actions
-    return fault + nearest(unknown[1], [option.lstrip("-") for option in options])
+    return error + closest_match(unknown[1], [option.lstrip("-") for option in options])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from .parser import Parser, integer, number, one_of, positive
+from .parser import Parser, integer, number, positive
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Call:
         options: Its own options. `config` is one recipe or None; of `validate` it is a list of recipes.
         overrides: The remaining arguments, for the recipe's parser, in order and as they were written.
         launch: The launch options that were given.
-        scale: "tiny" for a smoke test on small stand-ins.
+        smoke_test: Whether to run two steps on small stand-ins.
         passed: All arguments but the launch options: what a launched process gets.
     """
 
@@ -27,7 +27,7 @@ class Call:
     options: Namespace
     overrides: list[str] = field(default_factory=list)
     launch: dict[str, Any] = field(default_factory=dict)
-    scale: str | None = None
+    smoke_test: bool = False
     passed: list[str] = field(default_factory=list)
 
 
@@ -69,7 +69,7 @@ class BaseCommand:
         add_recipe(parser)
 
     def run(self, call: Call) -> Any:
-        """Import what does the work, and do it. With `--scale tiny` the call has a small recipe."""
+        """Import what does the work, and do it. With `--smoke_test` the call has a small recipe."""
         raise NotImplementedError
 
 
@@ -89,24 +89,25 @@ def launch_parser() -> Parser:
 
 def add_recipe(parser: Parser, help: str = "the recipe; its name without --config is the same") -> None:
     parser.add_argument("--config", action="append", default=[], metavar="RECIPE.yaml", help=help)
-    add_scale(parser, "tiny: two steps of the recipe with a small model and data, below outputs/tiny")
+    add_smoke_test(parser, "two steps of the recipe with a small model and data, below outputs/tiny")
 
 
-def add_scale(parser: Parser, help: str) -> None:
-    parser.add_argument("--scale", type=one_of("tiny"), metavar="tiny", help=help)
+def add_smoke_test(parser: Parser, help: str) -> None:
+    parser.add_argument("--smoke_test", action="store_true", help=help)
 
 
 def add_mode(parser: Parser) -> None:
     parser.add_argument(
-        "--mode", action="append", metavar="MODE",
-        help="direct, both, or a mode that a method brings, such as corrected; can be repeated (default: direct)",
+        "--decoding_mode", action="append", metavar="MODE",
+        help="single_pass, all, or a mode that a method brings, such as self_correct; can be repeated (default: "
+             "single_pass)",
     )  # fmt: skip
 
 
 def add_amounts(parser: Parser) -> None:
     """How many examples, how many at a time, and with which seed."""
     add = parser.add_argument
-    add("--limit", type=integer, metavar="N", help="the first so many examples only")
+    add("--max_examples", type=integer, metavar="N", help="the first so many examples only")
     add("--batch_size", type=integer, default=64, metavar="N",
         help="rows in one pass; changes the speed only (default: %(default)s)")  # fmt: skip
     add("--compile_decoding", action="store_true",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..training.interruption import EXIT_INTERRUPTED, Interrupted
+from ..signals import EXIT_INTERRUPTED, Interrupted
 
 
 SHUTDOWN_SECONDS = "600"  # for a step and a checkpoint after a signal; torch's launcher would kill after 30

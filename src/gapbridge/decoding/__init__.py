@@ -8,21 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from .drafting import draft_answers
-    from .engine import Draft
+    from .engine import Completion
+    from .free_running import generate_completions
     from .mixing import MixedContext, mix_contexts, mix_contexts_sequential
-    from .options import DrawOptions
+    from .sampling_params import SamplingParams
 
 _HOMES = {
-    "Draft": "engine",
-    "DrawOptions": "options",
+    "Completion": "engine",
+    "SamplingParams": "sampling_params",
     "MixedContext": "mixing",
-    "draft_answers": "drafting",
+    "generate_completions": "free_running",
     "mix_contexts": "mixing",
     "mix_contexts_sequential": "mixing",
 }
 
-__all__ = ["Draft", "DrawOptions", "MixedContext", "draft_answers", "mix_contexts", "mix_contexts_sequential"]
+__all__ = [
+    "Completion",
+    "MixedContext",
+    "SamplingParams",
+    "generate_completions",
+    "mix_contexts",
+    "mix_contexts_sequential",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -52,7 +52,7 @@ def grouped_attention(
         or attention_mask.shape[1] != 1
         or groups == 1
         or changed
-        or repeats_keys(heads, dim, width)
+        or expands_gqa_keys(heads, dim, width)
     ):
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
     attended = scaled_dot_product_attention(
@@ -66,7 +66,7 @@ def grouped_attention(
     return attended.reshape(rows, query_heads, width, value.shape[-1]).transpose(1, 2).contiguous(), None
 
 
-def repeats_keys(heads: int, dim: int, width: int) -> bool:
+def expands_gqa_keys(heads: int, dim: int, width: int) -> bool:
     """Whether copies of `heads` heads of keys and values take less than those of a mask with `width` rows."""
     return width > 2 * heads * dim
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ..errors import first_line
-from .limits import is_out_of_memory
-from .passes import SlotRunner, relative_error, tolerance_of
+from .forward import SlotRunner, logit_tolerance, relative_error
+from .memory_limits import is_out_of_memory
 from .slot_cache import SlotCache
 
 
@@ -38,11 +38,11 @@ class CompiledSteps:
 
     def step(self, runner: SlotRunner, rows: int, slots: int) -> CompiledStep:
         """A step for `rows` rows of up to `slots` tokens: the one before, if it serves them."""
-        kept = self._kept
-        if kept is None or not kept.serves(runner, rows, slots):
+        remaining = self._kept
+        if remaining is None or not remaining.serves(runner, rows, slots):
             self._kept = None  # the cache before goes first
-            kept = self._kept = CompiledStep(runner, runner.new_cache(rows, fixed_capacity(slots)))
-        return kept
+            remaining = self._kept = CompiledStep(runner, runner.new_cache(rows, fixed_capacity(slots)))
+        return remaining
 
 
 class CompiledStep:
@@ -103,13 +103,19 @@ class CompiledStep:
             for _ in range(2):  # a CUDA graph is recorded in the second call
                 torch.compiler.cudagraph_mark_step_begin()
                 found = compiled(self._tokens, self._slots).clone()
-        except (RuntimeError, AssertionError, TypeError, ValueError, OSError) as fault:  # compilers fail in many ways
-            if is_out_of_memory(fault):
+        except (
+            RuntimeError,
+            AssertionError,
+            TypeError,
+            ValueError,
+            OSError,
+        ) as message:  # compilers fail in many ways
+            if is_out_of_memory(message):
                 raise
-            reason = f"{type(fault).__name__}: {first_line(fault)}"
+            reason = f"{type(message).__name__}: {first_line(message)}"
         else:
             error = relative_error(found, expected)
-            allowed = tolerance_of(self._runner.model)
+            allowed = logit_tolerance(self._runner.model)
             if not error <= allowed:
                 reason = f"it changes the logits (relative error {error:.2g}, allowed {allowed:g})"
         if reason is None:

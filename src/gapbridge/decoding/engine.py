@@ -14,10 +14,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .compiled import CompiledStep, CompiledSteps
-from .full_passes import logits_of_rows
-from .limits import PassLimits
-from .passes import SlotRunner
-from .sampling import KeyedSampler
+from .forward import SlotRunner
+from .keyed_sampler import KeyedSampler
+from .memory_limits import BatchLimits
+from .parallel_sampling import padded_forward_logits_at
 from .slot_cache import SlotCache
 
 
@@ -26,14 +26,14 @@ PROMPT_COLUMNS = 512  # of prompts in one pass
 
 
 @dataclass(frozen=True)
-class Draft:
+class Completion:
     """A draft's `tokens`, and whether it `finished`: with a stop token, its last, rather than at the length cap."""
 
     tokens: list[int]
     finished: bool
 
 
-class Drafter:
+class BatchedGenerator:
     """The decoding loop's state that does not change: what to answer, and how tokens are drawn."""
 
     def __init__(
@@ -49,13 +49,13 @@ class Drafter:
         self.keys = keys.to(model.device)
         self.limit = max_completion_length
         self.stops = torch.tensor(sorted(set(stop_tokens)), dtype=torch.int64, device=model.device)
-        self.drafts: list[Draft | None] = [None] * len(prompts)
+        self.drafts: list[Completion | None] = [None] * len(prompts)
         self.margin = 0  # how many tokens a pass may write behind an answer's end
         self.steps: CompiledSteps | None = None  # where passes that draw one token a row are compiled
         self._step: CompiledStep | None = None
 
     def with_slots(
-        self, runner: SlotRunner, order: list[int], limits: PassLimits, on_finished: Callable[[int], object] | None
+        self, runner: SlotRunner, order: list[int], limits: BatchLimits, on_finished: Callable[[int], object] | None
     ) -> None:
         """Draw all answers through the slot cache. Those under way when memory runs out begin again, fewer a pass.
 
@@ -78,7 +78,7 @@ class Drafter:
         runner: SlotRunner,
         cache: SlotCache,
         waiting: list[int],
-        limits: PassLimits,
+        limits: BatchLimits,
         on_finished: Callable[[int], object] | None,
     ) -> None:
         """Answer the prompts `waiting`, longest first; the first `active` rows of the cache are at work.
@@ -107,7 +107,7 @@ class Drafter:
                 active += len(newcomers)
             else:
                 parts = (state[:active] for state in (answers, example, start, length))
-                self._draw_next(runner, cache, reach, *parts)
+                self._sample_next(runner, cache, reach, *parts)
 
             newest = answers[:active].gather(1, length[:active, None] - 1)[:, 0]
             stopped = torch.isin(newest, self.stops)
@@ -132,7 +132,7 @@ class Drafter:
             if waiting and self._step is None:
                 self._widen(cache, [*example[:active].tolist(), waiting[0]], active + len(waiting), limits)
 
-    def _draw_next(
+    def _sample_next(
         self,
         runner: SlotRunner,
         cache: SlotCache,
@@ -151,8 +151,8 @@ class Drafter:
         else:
             visible = min(reach, cache.capacity)
             logits = runner.logits(last, slots, cache, (row, torch.zeros_like(row)), visible=visible)
-        drawn = self.sampler(logits, self.keys[example], length)
-        answers.scatter_(1, length[:, None], drawn[:, None])
+        sampled = self.sampler(logits, self.keys[example], length)
+        answers.scatter_(1, length[:, None], sampled[:, None])
         length += 1
 
     def _move(self, source: Tensor, target: Tensor) -> None:
@@ -161,11 +161,11 @@ class Drafter:
     def _begin(self, runner: SlotRunner, rows: Tensor, at: tuple[Tensor, Tensor], examples: Tensor) -> None:
         """The rows `rows` of the cache have their first token: their prompts ended at the places `at` of the pass."""
 
-    def _widen(self, cache: SlotCache, examples: list[int], wanted: int, limits: PassLimits) -> None:
+    def _widen(self, cache: SlotCache, examples: list[int], wanted: int, limits: BatchLimits) -> None:
         """Give `cache` more rows, up to those `wanted`, where prompts are so short that twice as many have room."""
         capacity = max(len(self.prompts[i]) for i in examples) + self.limit
         if limits.rows_of(capacity) >= 2 * cache.rows:
-            cache.recut(min(limits.rows_of(capacity), wanted), capacity)
+            cache.resize(min(limits.rows_of(capacity), wanted), capacity)
 
     def _answer_prompts(self, runner: SlotRunner, newcomers: list[int], cache: SlotCache, first: int) -> Tensor:
         """Feed whole prompts, longest first, into the rows from `first` on and draw each answer's first token.
@@ -179,7 +179,7 @@ class Drafter:
             [[*self.prompts[i], *[0] * (width - len(self.prompts[i]))] for i in newcomers], device=device
         )
         slots = torch.arange(width, device=device).expand(len(newcomers), width)
-        drawn = torch.zeros(len(newcomers), dtype=torch.int64, device=device)
+        sampled = torch.zeros(len(newcomers), dtype=torch.int64, device=device)
         for begin in range(0, width, PROMPT_COLUMNS):
             end = min(begin + PROMPT_COLUMNS, width)
             fed = sum(length > begin for length in lengths)
@@ -190,11 +190,13 @@ class Drafter:
             last = runner.logits(*part, cache, (row, column), first=first, visible=end)
             if ending:
                 examples = torch.tensor([newcomers[i] for i in ending], device=device)
-                drawn[row] = self.sampler(last, self.keys[examples], torch.zeros_like(row))
+                sampled[row] = self.sampler(last, self.keys[examples], torch.zeros_like(row))
                 self._begin(runner, row + first, (row, column), examples)
-        return drawn
+        return sampled
 
-    def without_cache(self, order: list[int], limits: PassLimits, on_finished: Callable[[int], object] | None) -> None:
+    def without_cache(
+        self, order: list[int], limits: BatchLimits, on_finished: Callable[[int], object] | None
+    ) -> None:
         """One full-sequence pass a token: for models that the slot cache cannot serve."""
         while waiting := [i for i in order if self.drafts[i] is None]:
             longest = len(self.prompts[waiting[0]]) + self.limit
@@ -218,12 +220,12 @@ class Drafter:
         while len(example):
             at = start + length
             row = torch.arange(len(at), device=device)
-            logits = logits_of_rows(self.model, tokens[:, : int(at.max())], at, (row, at - 1))  # [n, vocab]
-            drawn = self.sampler(logits, self.keys[example], length)
-            tokens.scatter_(1, at[:, None], drawn[:, None])
-            answers.scatter_(1, length[:, None], drawn[:, None])
+            logits = padded_forward_logits_at(self.model, tokens[:, : int(at.max())], at, (row, at - 1))  # [n, vocab]
+            sampled = self.sampler(logits, self.keys[example], length)
+            tokens.scatter_(1, at[:, None], sampled[:, None])
+            answers.scatter_(1, length[:, None], sampled[:, None])
             length = length + 1
-            stopped = torch.isin(drawn, self.stops)
+            stopped = torch.isin(sampled, self.stops)
             finished = stopped | (length >= self.limit)
             self._collect(finished.nonzero().flatten(), answers, example, length, stopped)
             if on_finished is not None and bool(finished.any()):
@@ -235,4 +237,4 @@ class Drafter:
     def _collect(self, done: Tensor, answers: Tensor, example: Tensor, length: Tensor, stopped: Tensor) -> None:
         rows, examples, lengths = answers[done].tolist(), example[done].tolist(), length[done].tolist()
         for row, index, count, finished in zip(rows, examples, lengths, stopped[done].tolist(), strict=True):
-            self.drafts[index] = Draft(row[:count], finished)
+            self.drafts[index] = Completion(row[:count], finished)

@@ -3,8 +3,8 @@
 `mix_contexts_sequential` is the definition, one position at a time and without a cache. `mix_contexts` gives the same
 tokens in far fewer passes by using the reference as a speculative draft: between two sampled positions everything is
 known, and where the coin is 1 the reference token is a good guess of what the model will sample. Each pass feeds every
-row its next `lookahead` tokens from its last settled position, samples all coin positions of that window at once, and
-settles up to and including the first sampled token that differs from the reference; what was fed beyond that token
+row its next `verify_window` tokens from its last settled position, samples all coin positions of that window at once,
+and settles up to and including the first sampled token that differs from the reference; what was fed beyond that token
 stood on a wrong context and is fed again. Every settled token was thus sampled on settled tokens only, with noise that
 depends on its place alone (`noise`): the schedule cannot change it.
 """
@@ -22,15 +22,15 @@ from transformers import PreTrainedModel
 
 from ..compat import vocabulary_size
 from ..errors import DataError
-from .checks import check_examples, check_lengths
-from .full_passes import draw_in_passes
-from .limits import PassLimits
-from .mixed_rows import Batch, Rows, padded_rows
-from .mode import generation_mode
-from .noise import coin_flips, example_keys
-from .options import DrawOptions, options_from
-from .passes import SlotRunner, slot_runner, whole_rows
-from .sampling import KeyedSampler
+from .batch_state import Batch, DecodingRows, padded_rows
+from .forward import SlotRunner, forward_logits, slot_runner
+from .keyed_sampler import KeyedSampler
+from .memory_limits import BatchLimits
+from .model_state import generation_mode
+from .noise import bernoulli_mask, example_keys
+from .parallel_sampling import parallel_sample
+from .sampling_params import SamplingParams, resolve_sampling_params
+from .validate_inputs import check_examples, check_lengths
 
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def mix_contexts(
     ids: Sequence[str | int],
     mixture_coefficient: float,
     fixed: Sequence[Sequence[bool]] | None = None,
-    options: DrawOptions | None = None,
+    options: SamplingParams | None = None,
     on_finished: Callable[[int], object] | None = None,
     **draw: Any,
 ) -> list[MixedContext]:
@@ -69,14 +69,14 @@ def mix_contexts(
         mixture_coefficient: β, the probability in [0, 1] that a position is sampled.
         fixed: for each example as many truth values as its reference has tokens; where one is true no coin falls and
             the reference token stays. The coins and the noise of the other positions do not depend on it.
-        options: how tokens are drawn; or give the fields of `DrawOptions` as keywords (`draw`).
+        options: how tokens are drawn; or give the fields of `SamplingParams` as keywords (`draw`).
         on_finished: called with the number of newly finished examples, for a progress bar.
 
     Returns:
         One `MixedContext` for each example, in the order given.
 
     Raises:
-        ConfigError: an option lies outside its range. DataError: the examples cannot be used. All faults are listed.
+        ConfigError: an option lies outside its range. DataError: the examples cannot be used. All errors are listed.
     """
     options = _checked(model, prompts, references, ids, mixture_coefficient, fixed, options, draw)
     if not ids:
@@ -91,7 +91,7 @@ def mix_contexts(
         if isinstance(runner, str):
             logger.warning("contexts are mixed without a cache, in full-sequence passes, because %s", runner)
         sampler = KeyedSampler(options, model.device)
-        limits = PassLimits(options.batch_size, options.batch_tokens)
+        limits = BatchLimits(options.batch_size, options.batch_tokens)
         for block in order.split(max(_BLOCK_ROWS, 2 * options.batch_size)):
             examples = block.tolist()
             rows = padded_rows(
@@ -104,11 +104,11 @@ def mix_contexts(
             if isinstance(runner, str):
                 _mix_fixed_point(model, rows, sampler, limits, on_finished)
             else:
-                _mix_slots(runner, rows, sampler, options.lookahead, limits, on_finished)
+                _mix_slots(runner, rows, sampler, options.verify_window, limits, on_finished)
             for row, example in enumerate(examples):
                 first, end = len(prompts[example]), len(prompts[example]) + len(references[example])
                 mixed[example] = MixedContext(
-                    rows.tokens[row, first:end].tolist(), rows.coins[row, first:end].tolist()
+                    rows.tokens[row, first:end].tolist(), rows.sampling_mask[row, first:end].tolist()
                 )
     return [context for context in mixed if context is not None]
 
@@ -121,13 +121,14 @@ def mix_contexts_sequential(
     ids: Sequence[str | int],
     mixture_coefficient: float,
     fixed: Sequence[Sequence[bool]] | None = None,
-    options: DrawOptions | None = None,
+    options: SamplingParams | None = None,
     on_finished: Callable[[int], object] | None = None,
     **draw: Any,
 ) -> list[MixedContext]:
     """The definition of a mixed context: every sampled position costs one forward pass over all that stands before it.
 
-    Takes what `mix_contexts` takes; lookahead and batch size have no effect. For tests and for reading, not for use.
+    Takes what `mix_contexts` takes; verify_window and batch size have no effect. For tests and for reading, not for
+    use.
     """
     options = _checked(model, prompts, references, ids, mixture_coefficient, fixed, options, draw)
     mixed = []
@@ -135,20 +136,20 @@ def mix_contexts_sequential(
         sampler = KeyedSampler(options, model.device)
         for row, (example_id, x, y) in enumerate(zip(ids, prompts, references, strict=True)):
             key = example_keys([example_id], seed=options.seed, round_index=options.round_index)
-            coins = coin_flips(key.expand(len(y), 2), torch.arange(len(y)), mixture_coefficient)
-            coins[-1] = False
+            sampling_mask = bernoulli_mask(key.expand(len(y), 2), torch.arange(len(y)), mixture_coefficient)
+            sampling_mask[-1] = False
             if fixed is not None:
-                coins &= ~torch.tensor(fixed[row], dtype=torch.bool)
+                sampling_mask &= ~torch.tensor(fixed[row], dtype=torch.bool)
             context: list[int] = []
             for t, reference_token in enumerate(y):
-                if coins[t]:
+                if sampling_mask[t]:
                     before = torch.tensor([[*x, *context]], device=model.device)
-                    logits = whole_rows(model, before)[:, -1]
+                    logits = forward_logits(model, before)[:, -1]
                     position = torch.tensor([t], device=model.device)
                     context.append(int(sampler(logits, key.to(model.device), position)))
                 else:
                     context.append(reference_token)
-            mixed.append(MixedContext(context, coins.tolist()))
+            mixed.append(MixedContext(context, sampling_mask.tolist()))
             if on_finished is not None:
                 on_finished(1)
     return mixed
@@ -156,10 +157,10 @@ def mix_contexts_sequential(
 
 def _mix_slots(
     runner: SlotRunner,
-    examples: Rows,
+    examples: DecodingRows,
     sampler: KeyedSampler,
-    lookahead: int,
-    limits: PassLimits,
+    verify_window: int,
+    limits: BatchLimits,
     on_finished: Callable[[int], object] | None,
 ) -> None:
     """Fill `examples.tokens` in place. What is under way when memory runs out begins again, with fewer rows a pass."""
@@ -169,7 +170,7 @@ def _mix_slots(
     while left.any():
         batch = Batch.of(examples, left, runner, limits)
         try:
-            _mix_batch(runner, batch, sampler, lookahead, on_finished)
+            _mix_batch(runner, batch, sampler, verify_window, on_finished)
         except RuntimeError as error:
             if not limits.back_off(error, batch.cache.rows, batch.cache.capacity):
                 raise
@@ -179,7 +180,7 @@ def _mix_batch(
     runner: SlotRunner,
     batch: Batch,
     sampler: KeyedSampler,
-    lookahead: int,
+    verify_window: int,
     on_finished: Callable[[int], object] | None,
 ) -> None:
     """Mix all that is left. A finished row's place is taken by the next example, longest first.
@@ -192,32 +193,32 @@ def _mix_batch(
     overwrites the slots that were filled with what it replaced.
     """
     device = runner.model.device
-    offsets = torch.arange(lookahead, device=device)
+    offsets = torch.arange(verify_window, device=device)
     accepted = torch.tensor([3, 4], device=device)  # draws that equalled the reference, of how many: first a guess
     while len(batch.rows):
         # The one wait for the device in a pass.
-        finished, width, count, reach = _look_ahead(batch, offsets, accepted).tolist()
+        finished, width, count, reach = _verify_inputs(batch, offsets, accepted).tolist()
         if finished:
-            batch.exchange(on_finished)
+            batch.refill(on_finished)
             continue
         rows, settled, capacity = batch.rows, batch.settled, batch.cache.capacity
         slots = (settled[:, None] + offsets[:width]).clamp(max=capacity - 1)  # [n, w]
         following = slots + 1
-        tokens, draft = rows.tokens.gather(1, slots), rows.tokens.gather(1, following)
-        at_row, at_column = _places(rows.coins.gather(1, following) & (slots < capacity - 1), count)  # [k]
+        tokens, completion = rows.tokens.gather(1, slots), rows.tokens.gather(1, following)
+        at_row, at_column = _places(rows.sampling_mask.gather(1, following) & (slots < capacity - 1), count)  # [k]
         visible = min(reach + width, capacity)
         logits = runner.logits(tokens, slots, batch.cache, (at_row, at_column), visible=visible)  # [k, vocab]
         answer_position = following[at_row, at_column] - rows.start[at_row]
-        drawn = draft.clone()
-        drawn[at_row, at_column] = sampler(logits, rows.keys[at_row], answer_position)
+        sampled = completion.clone()
+        sampled[at_row, at_column] = sampler(logits, rows.keys[at_row], answer_position)
 
-        differs = drawn != draft
+        differs = sampled != completion
         rejected = differs.any(dim=1)
         first = torch.where(rejected, differs.int().argmax(dim=1), width - 1)  # [n], the last column that settles
         batch.settled = settled + first + 1
         valid = (at_column <= first[at_row]).sum()
         accepted = accepted + torch.stack([valid - rejected.sum(), valid])
-        rows.tokens.scatter_(1, following.gather(1, first[:, None]), drawn.gather(1, first[:, None]))
+        rows.tokens.scatter_(1, following.gather(1, first[:, None]), sampled.gather(1, first[:, None]))
 
 
 def _places(mask: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -226,33 +227,36 @@ def _places(mask: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return places // mask.shape[1], places % mask.shape[1]
 
 
-def _look_ahead(batch: Batch, offsets: Tensor, accepted: Tensor) -> Tensor:
+def _verify_inputs(batch: Batch, offsets: Tensor, accepted: Tensor) -> Tensor:
     """What the next pass must know: `[4]`, how many rows have finished, its window w, the number of coins in it, and
     the largest of `settled`.
 
-    w, at most as many as `offsets` `[lookahead]`, is the window that settles the most tokens for its cost, where each
-    draw is accepted at the rate a, `accepted[0] / accepted[1]`. The token at a row's j-th column settles if every draw
+    w, at most as many as `offsets` `[verify_window]`, is the window that settles the most tokens for its cost, where
+    each draw is accepted at the rate a, `accepted[0] / accepted[1]`. The token at a row's j-th column settles if every
+    draw
     before it is accepted: with a^c for the c coins before it, and not at all behind the row's last coin. A window of w
     columns thus settles Σ_rows Σ_{j<w} a^c on average and costs (fixed cost + w). Wide windows waste what is fed
     beyond a rejected token, narrow ones pay the fixed cost of a pass too often. The cost is modelled, not timed, so
     that the schedule, and with it every rounding error, is the same in every run.
     """
     rows, settled = batch.rows, batch.settled
-    following = settled[:, None] + offsets + 1  # [n, lookahead], as all below
-    coins = rows.coins.gather(1, following.clamp(max=rows.coins.shape[1] - 1))  # the last column has none
-    coins_before = coins.cumsum(dim=1) - coins.long()
+    following = settled[:, None] + offsets + 1  # [n, verify_window], as all below
+    sampling_mask = rows.sampling_mask.gather(
+        1, following.clamp(max=rows.sampling_mask.shape[1] - 1)
+    )  # the last column has none
+    coins_before = sampling_mask.cumsum(dim=1) - sampling_mask.long()
     useful = ((accepted[0] / accepted[1]) ** coins_before) * (following <= rows.last[:, None])
     cost = _PASS_COST[settled.device.type == "cpu"] + offsets + 1
     last_column = (useful.sum(dim=0).cumsum(dim=0) / cost).argmax()
-    count = coins.sum(dim=0).cumsum(dim=0).take(last_column)
+    count = sampling_mask.sum(dim=0).cumsum(dim=0).take(last_column)
     return torch.stack([(settled >= rows.last).sum(), last_column + 1, count, settled.max()])
 
 
 def _mix_fixed_point(
     model: PreTrainedModel,
-    examples: Rows,
+    examples: DecodingRows,
     sampler: KeyedSampler,
-    limits: PassLimits,
+    limits: BatchLimits,
     on_finished: Callable[[int], object] | None,
 ) -> None:
     """Fill `examples.tokens` in place by full-sequence passes until nothing changes: exact for any causal model.
@@ -260,7 +264,7 @@ def _mix_fixed_point(
     As many rows go into a pass as the limits allow, and as have no more logits drawn than `_LOGITS`: at least one.
     """
     drawable = _LOGITS // vocabulary_size(model)  # places
-    draws = examples.coins.sum(dim=1)
+    draws = examples.sampling_mask.sum(dim=1)
     done = 0
     while done < len(examples):
         width = max(int(examples.last[done:].max()), 1)
@@ -268,12 +272,12 @@ def _mix_fixed_point(
         chunk = slice(done, done + max(1, int((ends <= drawable).sum())))
         rows = examples.take(chunk).to(model.device)
         try:
-            drawn = draw_in_passes(model, rows.tokens, rows.coins, rows.start, rows.keys, sampler)
+            sampled = parallel_sample(model, rows.tokens, rows.sampling_mask, rows.start, rows.keys, sampler)
         except RuntimeError as error:
             if not limits.back_off(error, len(rows), width):
                 raise
             continue
-        examples.tokens[chunk] = drawn.cpu()
+        examples.tokens[chunk] = sampled.cpu()
         done = chunk.stop
         if on_finished is not None:
             on_finished(len(rows))
@@ -286,16 +290,16 @@ def _checked(
     ids: Sequence[str | int],
     mixture_coefficient: float,
     fixed: Sequence[Sequence[bool]] | None,
-    options: DrawOptions | None,
+    options: SamplingParams | None,
     draw: dict[str, Any],
-) -> DrawOptions:
+) -> SamplingParams:
     """The options, after all arguments were looked at."""
     wrong = (
         []
         if 0 <= mixture_coefficient <= 1
         else [f"mixture_coefficient is {mixture_coefficient}: it must lie in [0, 1]"]
     )
-    options = options_from(options, draw, wrong)
+    options = resolve_sampling_params(options, draw, wrong)
     if not len(prompts) == len(references) == len(ids):
         raise DataError(
             f"{len(prompts)} prompts, {len(references)} references and {len(ids)} ids: give one of each an example"
@@ -306,11 +310,11 @@ def _checked(
     if fixed is not None:
         if len(fixed) != len(ids):
             raise DataError(f"{len(fixed)} rows of fixed and {len(ids)} ids: give one of each an example")
-        faults = [
-            f"example {example_id!r}: {len(stays)} values of fixed for a reference of {len(y)} tokens"
-            for example_id, stays, y in zip(ids, fixed, references, strict=True)
-            if len(stays) != len(y)
+        errors = [
+            f"example {example_id!r}: {len(fixed_mask)} values of fixed for a reference of {len(y)} tokens"
+            for example_id, fixed_mask, y in zip(ids, fixed, references, strict=True)
+            if len(fixed_mask) != len(y)
         ]
-        if faults:
-            raise DataError(faults)
+        if errors:
+            raise DataError(errors)
     return options

@@ -54,7 +54,7 @@ def _mix_in_place(word: Tensor) -> Tensor:
     return word
 
 
-def _position_words(keys: Tensor, positions: Tensor, use: int) -> tuple[Tensor, Tensor]:
+def _keyed_bits(keys: Tensor, positions: Tensor, use: int) -> tuple[Tensor, Tensor]:
     """Two words for each (example, position, use). `keys` is `[..., 2]`, `positions` is `[...]`."""
     salted = _mix((positions * 0x9E3779B1 + use) & _WORD)
     first = _mix(keys[..., 0] ^ salted)
@@ -62,7 +62,7 @@ def _position_words(keys: Tensor, positions: Tensor, use: int) -> tuple[Tensor, 
     return first, second
 
 
-def coin_flips(keys: Tensor, positions: Tensor, probability: float) -> Tensor:
+def bernoulli_mask(keys: Tensor, positions: Tensor, probability: float) -> Tensor:
     """Bernoulli(`probability`) draws, one for each (example, position).
 
     Args:
@@ -72,7 +72,7 @@ def coin_flips(keys: Tensor, positions: Tensor, probability: float) -> Tensor:
     Returns:
         `[...]`, bool. Probability 0 never gives true, probability 1 always does.
     """
-    _, word = _position_words(keys, positions, _COIN)
+    _, word = _keyed_bits(keys, positions, _COIN)
     return word < round(probability * 2**32)
 
 
@@ -86,7 +86,7 @@ def gumbel_noise(keys: Tensor, positions: Tensor, vocab_size: int) -> Tensor:
     Returns:
         `[n, vocab_size]`, float32.
     """
-    first, second = _position_words(keys, positions, _TOKEN)
+    first, second = _keyed_bits(keys, positions, _TOKEN)
     vocabulary = _mix((torch.arange(vocab_size, device=keys.device, dtype=torch.int64) * 0x85EBCA6B + 1) & _WORD)
     vocabulary, first, second = (words.to(torch.int32) for words in (vocabulary, first, second))
     word = _mix_in_place(vocabulary[None, :] ^ first[:, None])
@@ -97,7 +97,7 @@ def gumbel_noise(keys: Tensor, positions: Tensor, vocab_size: int) -> Tensor:
     return complement.neg_().log1p_().neg_().log_().neg_()
 
 
-def place_words(keys: Tensor, positions: Tensor) -> Tensor:
+def position_bits(keys: Tensor, positions: Tensor) -> Tensor:
     """A 32-bit word for each (example, position): sorted by it, the positions of an example are in random order.
 
     Args:
@@ -107,11 +107,11 @@ def place_words(keys: Tensor, positions: Tensor) -> Tensor:
     Returns:
         `[...]`, int64.
     """
-    return _position_words(keys, positions, _PLACE)[1]
+    return _keyed_bits(keys, positions, _PLACE)[1]
 
 
-def stranger_words(keys: Tensor, positions: Tensor) -> Tensor:
+def replacement_bits(keys: Tensor, positions: Tensor) -> Tensor:
     """62 random bits for each (example, position), as whole numbers: for a token that no model draws. As
-    `place_words`."""
-    first, second = _position_words(keys, positions, _STRANGER)
+    `position_bits`."""
+    first, second = _keyed_bits(keys, positions, _STRANGER)
     return ((first >> 1) << 31) | (second >> 1)

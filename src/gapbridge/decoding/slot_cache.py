@@ -48,16 +48,16 @@ class SlotLayer(DynamicLayer):
             self.keys[target] = self.keys[source]
             self.values[target] = self.values[source]
 
-    def recut(self, rows: int, capacity: int) -> None:
+    def resize(self, rows: int, capacity: int) -> None:
         self.rows, self.capacity = rows, capacity
         if self.is_initialized:
             self.keys, self.values = self._copied(self.keys), self._copied(self.values)
 
     def _copied(self, states: Tensor | None) -> Tensor:
         assert states is not None
-        kept = states[: self.rows, :, : self.capacity]
+        remaining = states[: self.rows, :, : self.capacity]
         copied = states.new_zeros(self.rows, states.shape[1], self.capacity, states.shape[3])
-        copied[: len(kept), :, : kept.shape[2]] = kept
+        copied[: len(remaining), :, : remaining.shape[2]] = remaining
         return copied
 
     def get_seq_length(self) -> int:
@@ -79,11 +79,11 @@ class SlotCache(Cache):
         for layer in self.layers:
             layer.slots, layer.visible, layer.first = slots, visible, first
 
-    def recut(self, rows: int, capacity: int) -> None:
+    def resize(self, rows: int, capacity: int) -> None:
         """Make it `rows` rows of `capacity` slots; what fits is kept. One layer at a time is in memory twice."""
         self.rows, self.capacity = rows, capacity
         for layer in self.layers:
-            layer.recut(rows, capacity)
+            layer.resize(rows, capacity)
 
     def move_rows(self, source: Tensor, target: Tensor) -> None:
         """Copy rows `source` over rows `target` (index tensors)."""

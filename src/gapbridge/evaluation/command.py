@@ -17,33 +17,26 @@ from typing import Any
 
 from accelerate import PartialState
 
-from ..answers.answering import Answer, answer_examples, answer_options
-from ..answers.files import read_answers
-from ..answers.identity import asked_identity, finished_record, recorded_settings, shown_recipe
-from ..answers.modes import DIRECT, mode_settings, read_modes
-from ..answers.server import connect, server_faults
-from ..answers.session import (
-    count_faults,
-    job_for,
-    load_evaluated,
-    output_directory,
-)
-from ..contexts.hashes import FileHashes
-from ..decoding.vllm_drafts import ServerEngine
+from ..decoding.vllm_generation import ServerEngine
 from ..display import printable
 from ..errors import ConfigError
 from ..files import sha256, write_json_atomic, write_text_atomic
+from ..generation.common import count_errors, job_for, load_evaluated, output_directory
+from ..generation.completion_files import read_answers
+from ..generation.decoding_modes import SINGLE_PASS, mode_settings, read_modes
+from ..generation.held_out_completions import ExampleCompletions, complete_examples, completion_options
+from ..generation.recorded_settings import asked_identity, finished_record, recorded_settings, shown_recipe
+from ..generation.server import connect, server_faults
 from ..reporting.evaluations import evaluation_tables
 from ..reporting.tables import console, print_table
-from ..runs.directory import environment
-from ..runs.job import Job
+from ..runs.run_config import RunConfig
+from ..runs.run_directory import environment
+from ..store.file_hashes import FileHashes
 from ..tasks.task import EvalTask, task_named, task_recipe
-from ..training.parallel import check_processes
-from .judge.command import judge_groups
-from .lm_eval.command import run_lm_eval
-from .summaries import (
+from ..training.distributed_checks import check_processes
+from .aggregate import (
+    EvalRecord,
     Group,
-    Sample,
     corrections,
     differences,
     grade_edits,
@@ -52,8 +45,10 @@ from .summaries import (
     grade_rouge,
     has_right_answers,
     label_agreement,
-    summarise,
+    summarize_group,
 )
+from .judge.command import judge_groups
+from .lm_eval.command import run_lm_eval
 
 
 _LISTED = 10
@@ -74,7 +69,7 @@ def run_eval(args: argparse.Namespace, others: list[str]) -> Path:
         return run_lm_eval(args, others)
     task = task_named(args.task)
     told, rest = read_modes(args, others)
-    args.mode = list(told)
+    args.decoding_mode = list(told)
     args.temperature = task.temperature if args.temperature is None else args.temperature
     _check(args, task, rest)
     args.max_completion_length = args.max_completion_length or task.max_completion_length
@@ -88,12 +83,15 @@ def run_eval(args: argparse.Namespace, others: list[str]) -> Path:
         record = finished_record(path, settings, recipe)
         _check_samples(path, record)
         if PartialState().is_main_process:
-            show(record)
+            print_results(record)
             print(f"{path}: this evaluation is complete; remove the file to do it again")
         return path
-    if args.answers:
-        samples = {file: read_answers(file, label=args.labels, limit=args.limit) for file in args.answers}
-        groups = [Group(str(file), DIRECT, rows) for file, rows in samples.items()]
+    if args.completions_file:
+        samples = {
+            file: read_answers(file, label=args.gold_grade_field, limit=args.max_examples)
+            for file in args.completions_file
+        }
+        groups = [Group(str(file), SINGLE_PASS, rows) for file, rows in samples.items()]
     else:
         engines = connect(args, args.model)
         groups = [
@@ -115,53 +113,58 @@ def run_eval(args: argparse.Namespace, others: list[str]) -> Path:
         "settings": settings,
         "recipe": recipe,
         "environment": environment(),
-        "results": [summarise(group, task.grader) for group in groups],
+        "results": [summarize_group(group, task.grader) for group in groups],
         "corrections": corrections(groups) if has_right_answers(task.grader) else [],
         "differences": differences(groups, task.grader),
     }
-    if args.labels:
-        record["labels"] = label_agreement(groups, args.labels)
+    if args.gold_grade_field:
+        record["gold_grades"] = label_agreement(groups, args.gold_grade_field)
     if args.judge:
         record["win_rates"] = judge_groups(groups, args, directory / "verdicts")
-    rows = [{"model": group.model, "mode": group.mode, **sample} for group in groups for sample in group.samples]
+    rows = [
+        {"model": group.model, "decoding_mode": group.mode, **sample} for group in groups for sample in group.samples
+    ]
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-    samples_path = _samples_of(path)
+    samples_path = _samples_path(path)
     write_text_atomic(samples_path, "".join(lines))
     write_json_atomic(path, {**record, "samples": sha256(samples_path), "files": hashes.record()})
-    show(record)
+    print_results(record)
     print(f"figures: {path}   answers: {samples_path}")
     return path
 
 
 def _check(args: argparse.Namespace, task: EvalTask, others: list[str]) -> None:
-    faults = []
-    if bool(args.model) == bool(args.answers):
-        faults.append("give either --model (once or several times) or --answers")
-    faults += count_faults(args, "limit", "max_completion_length", "batch_size", "grading_workers")
+    errors = []
+    if bool(args.model) == bool(args.completions_file):
+        errors.append("give either --model (once or several times) or --completions_file")
+    errors += count_errors(args, "max_examples", "max_completion_length", "batch_size", "grading_workers")
     if not args.grading_timeout > 0:
-        faults.append(f"--grading_timeout is {args.grading_timeout}: it must be larger than 0")
-    if args.labels and (not args.answers or task.grader != "math"):
-        faults.append("--labels needs --answers and a task of mathematics: it names a field of the answer files")
-    if args.answers and set(args.mode) - {DIRECT}:
-        faults.append(f"--mode {args.mode[-1]} needs --model: ready answers are graded as they are")
-    if args.answers and (args.config or others):
-        faults.append(
-            f"--answers needs no recipe: leave out {' '.join(['--config'] * bool(args.config) + others[:1])}"
+        errors.append(f"--grading_timeout is {args.grading_timeout}: it must be larger than 0")
+    if args.gold_grade_field and (not args.completions_file or task.grader != "math"):
+        errors.append(
+            "--gold_grade_field needs --completions_file and a task of mathematics: it names a field of the answer "
+            "files"
         )
-    faults += server_faults(args, args.model, args.mode)
+    if args.completions_file and set(args.decoding_mode) - {SINGLE_PASS}:
+        errors.append(f"--decoding_mode {args.decoding_mode[-1]} needs --model: ready answers are graded as they are")
+    if args.completions_file and (args.config or others):
+        errors.append(
+            f"--completions_file needs no recipe: leave out {' '.join(['--config'] * bool(args.config) + others[:1])}"
+        )
+    errors += server_faults(args, args.model, args.decoding_mode)
     if task.grader == "none" and not args.judge:
-        faults.append(f"--task {task.name} needs --judge")
-    names = [str(path) for path in [*args.model, *args.answers]]
+        errors.append(f"--task {task.name} needs --judge")
+    names = [str(path) for path in [*args.model, *args.completions_file]]
     if len(set(names)) < len(names):
-        faults.append("a model or file is given twice")
-    if faults:
-        raise ConfigError([f"command line: {fault}" for fault in faults])
+        errors.append("a model or file is given twice")
+    if errors:
+        raise ConfigError([f"command line: {error}" for error in errors])
 
 
 def _settings(
     args: argparse.Namespace,
     others: list[str],
-    jobs: Mapping[str, Job],
+    jobs: Mapping[str, RunConfig],
     told: Mapping[str, Mapping[str, str]],
     hashes: FileHashes,
 ) -> dict[str, Any]:
@@ -169,19 +172,23 @@ def _settings(
     judge = [args.judge] if args.judge and not args.judge_url else []
     prompt = [args.judge_prompt] if args.judge_prompt and Path(args.judge_prompt).is_file() else []
     asked = {
-        model: asked_identity(job, model, args.limit, mode_settings(told, job.args)) for model, job in jobs.items()
+        model: asked_identity(job, model, args.max_examples, mode_settings(told, job.args))
+        for model, job in jobs.items()
     }
     # Behind what is asked: by then a hub's model has a copy here.
-    return {**recorded_settings(args, others, [*args.answers, *args.model, *judge, *prompt], hashes), "asked": asked}
+    return {
+        **recorded_settings(args, others, [*args.completions_file, *args.model, *judge, *prompt], hashes),
+        "asked": asked,
+    }
 
 
-def _samples_of(path: Path) -> Path:
+def _samples_path(path: Path) -> Path:
     return path.with_suffix(".samples.jsonl")
 
 
 def _check_samples(path: Path, record: Mapping[str, Any]) -> None:
     """Raise a ConfigError where the answers beside a record are not those that its figures were made from."""
-    samples = _samples_of(path)
+    samples = _samples_path(path)
     if not samples.is_file() or sha256(samples) != record.get("samples"):
         raise ConfigError(
             f"{samples}, content: got {'other answers' if samples.is_file() else 'no file'}, expected the answers "
@@ -191,39 +198,41 @@ def _check_samples(path: Path, record: Mapping[str, Any]) -> None:
 
 def _model_groups(
     model_path: str,
-    job: Job,
+    job: RunConfig,
     args: argparse.Namespace,
     told: Mapping[str, Mapping[str, str]],
     directory: Path,
     engine: ServerEngine | None,
 ) -> list[Group]:
     check_processes(job.args)
-    model, tokenizer, examples = load_evaluated(job, model_path, args.limit)
-    options = answer_options(args, mode_settings(told, job.args))
-    answers = answer_examples(model, tokenizer, examples, job.args, options, directory / "answers", engine=engine)
+    model, tokenizer, examples = load_evaluated(job, model_path, args.max_examples)
+    options = completion_options(args, mode_settings(told, job.args))
+    answers = complete_examples(
+        model, tokenizer, examples, job.args, options, directory / "completions", engine=engine
+    )
     del model
     gc.collect()  # the next model needs the room
     return [Group(model_path, mode, [_sample(answer, mode) for answer in answers]) for mode in told]
 
 
-def _sample(answer: Answer, mode: str) -> Sample:
-    sample: Sample = {"id": answer.id, "prompt": answer.prompt, "reference": answer.reference}
-    draft = answer.drafts[mode]
-    sample |= {"answer": answer.texts[mode], "tokens": len(draft.tokens), "capped": not draft.finished}
-    return sample if mode == DIRECT else {**sample, "first_answer": answer.first}
+def _sample(answer: ExampleCompletions, mode: str) -> EvalRecord:
+    sample: EvalRecord = {"id": answer.id, "prompt": answer.prompt, "reference": answer.reference}
+    completion = answer.drafts[mode]
+    sample |= {"answer": answer.texts[mode], "tokens": len(completion.tokens), "truncated": not completion.finished}
+    return sample if mode == SINGLE_PASS else {**sample, "first_answer": answer.first}
 
 
-def show(record: dict[str, Any]) -> None:
+def print_results(record: dict[str, Any]) -> None:
     """Print an evaluation's tables, and what stands below them."""
     for table in evaluation_tables(record):
         print_table(table)
     lines = [
-        f"{result['model']} ({result['mode']}): {result['capped']} of {result['count']} completions reach "
+        f"{result['model']} ({result['mode']}): {result['truncated']} of {result['count']} completions reach "
         "--max_completion_length: raise it"
         for result in record["results"]
-        if result.get("capped", 0) > result["count"] * MANY_CUT
+        if result.get("truncated", 0) > result["count"] * MANY_CUT
     ]
-    lines += [line for row in record.get("labels", ()) for line in _label_lines(row)]
+    lines += [line for row in record.get("gold_grades", ()) for line in _label_lines(row)]
     for line in lines:
         console().print(printable(line), highlight=False, markup=False, soft_wrap=True)
 

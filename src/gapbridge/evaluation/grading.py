@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import DataError
-from .counted import asserted, own_parts
-from .marks import bare_answer, marked_answer
-from .math import final_value, same_answer, settled
-from .quantities import quantity, split_unit
-from .verification import LONGEST, TIMEOUT_SECONDS, Verification, verify_answers
+from .answer_extraction import bare_answer, marked_answer
+from .asserted_text import asserted, own_parts
+from .math import decided_without_parser, final_value, same_answer
+from .math_verify_pool import LONGEST, TIMEOUT_SECONDS, Verification, verify_answers
+from .units import quantity, split_unit
 
 
 # `$5 a day`, not `$5x$`: words follow before the next sign, or none does.
@@ -59,13 +59,13 @@ def grade_answers(
     """
     if len(answers) != len(references):
         raise DataError(f"{len(answers)} answers and {len(references)} references: give one of each an example")
-    faults = [
+    errors = [
         f"row {row}: the reference {reference[-60:]!r} is empty: nothing can be compared with it"
         for row, reference in enumerate(references)
         if not reference.strip()
     ]
-    if faults:
-        raise DataError(faults)
+    if errors:
+        raise DataError(errors)
     # A reference without a mark is the final answer itself (data sets with a column for it).
     marked = [marked_answer(answer) for answer in answers]
     given = [bare_answer(answer) if mark is None else mark for mark, answer in zip(marked, answers, strict=True)]
@@ -89,7 +89,7 @@ def grade_answers(
 def _grade(marked: bool, given: str | None, wanted: str, verdict: Verification) -> Grade:
     same = given is not None and same_answer(given, wanted)
     return Grade(
-        correct=same if given is not None and settled(given, wanted) else same or verdict.correct,
+        correct=same if given is not None and decided_without_parser(given, wanted) else same or verdict.correct,
         exact=marked and same,
         verified=verdict.correct,
         marked=marked,

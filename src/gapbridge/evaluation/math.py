@@ -11,22 +11,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from .marks import marked_answer
-from .notation import LONGEST, bare, is_words, normalised, words_out
-from .quantities import in_digits, quantity, same_quantity, split_unit
+from .answer_extraction import marked_answer
+from .latex_normalization import LONGEST, drop_text_macros, is_words, normalize_latex, strip_markup
+from .units import in_digits, quantity, same_quantity, split_unit
 
 
 __all__ = [
     "CorrectionTable",
     "correction_table",
+    "decided_without_parser",
     "final_value",
     "is_correct",
     "marked_answer",
-    "normalised",
+    "normalize_latex",
     "number",
     "plain_number",
     "same_answer",
-    "settled",
 ]
 
 _BASE = re.compile(r"([\dA-F]+)_\{?(\d+|[a-z]+)\}?")
@@ -59,10 +59,14 @@ def same_answer(first: str, second: str) -> bool:
     if a is not None and b is not None:
         return same_quantity(a, b)
     special = _special(first, second)
-    return special if special is not None else bool(normalised(first)) and normalised(first) == normalised(second)
+    return (
+        special
+        if special is not None
+        else bool(normalize_latex(first)) and normalize_latex(first) == normalize_latex(second)
+    )
 
 
-def settled(first: str, second: str) -> bool:
+def decided_without_parser(first: str, second: str) -> bool:
     r"""Whether `same_answer` has the last word, and math-verify none.
 
     math-verify takes words for products of their letters, `(1,2)` for `\{1,2\}`, leaves bases and units out, and reads
@@ -87,13 +91,13 @@ def final_value(text: str, other: str) -> str:
     """
     if max(len(text), len(other)) > 2 * LONGEST:
         return text
-    text, other = bare(text), bare(other)
+    text, other = strip_markup(text), strip_markup(other)
     sides = _EQUALS.split(text)
     if len(sides) == 1 or _has_several(text) or not all(side.strip() for side in sides):
         return text
     if _EQUALS.search(other):
         return text
-    return bare(sides[-1]) if all(_names_or_computes(side) for side in sides[:-1]) else text
+    return strip_markup(sides[-1]) if all(_names_or_computes(side) for side in sides[:-1]) else text
 
 
 def is_correct(answer: str, reference: str) -> bool:
@@ -125,10 +129,10 @@ def _special(first: str, second: str) -> bool | None:
 
     Expressions with different units are unequal.
     """
-    units = split_unit(bare(first))[1], split_unit(bare(second))[1]
+    units = split_unit(strip_markup(first))[1], split_unit(strip_markup(second))[1]
     if None not in units and units[0] != units[1]:
         return False
-    first, second = (words_out(bare(text)).strip() for text in (first, second))
+    first, second = (drop_text_macros(strip_markup(text)).strip() for text in (first, second))
     bases = [_BASE.fullmatch(text.replace(" ", "")) for text in (first, second)]
     if any(bases):
         (digits, base), (others, other) = (
@@ -159,7 +163,7 @@ def _names_or_computes(side: str) -> bool:
 
 def _has_several(text: str) -> bool:
     """Whether commas or words outside all brackets part a text: `x = 3, y = 4`."""
-    inside, text = None, words_out(text)
+    inside, text = None, drop_text_macros(text)
     while inside != text:
         inside, text = text, re.sub(r"\([^()]*\)|\{[^{}]*\}|\[[^\[\]]*\]", "", text)
     return bool(re.search(r"[,;]|\b(?:and|or)\b", text)) and len(_EQUALS.findall(text)) > 1
@@ -167,6 +171,6 @@ def _has_several(text: str) -> bool:
 
 def _braces(text: str) -> str:
     r"""The bracket around a list: `(` for a point or interval, `\{` for a set, none for anything else."""
-    text = bare(text)
+    text = strip_markup(text)
     found = re.fullmatch(r"(\\\{|\(|\[)[^()\[\]]*,[^()\[\]]*(?:\\\}|\)|\])", text)
     return "" if found is None else "set" if found[1] == r"\{" else "list"

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import ConfigError, DataError
-from .words import UnicodeTokenizer, is_dropped
+from .unicode_words import UnicodeTokenizer, is_dropped
 
 
 logger = logging.getLogger(__name__)
@@ -76,13 +76,13 @@ def score_rouge(answers: Sequence[str], references: Sequence[str], *, use_stemme
         True: UnicodeTokenizer(PorterStemmer() if use_stemmer else None),
     }
     dropped = [is_dropped(reference) for reference in references]
-    faults = [
+    errors = [
         f"row {row}: the reference {reference[:60]!r} has no word: no summary can be compared with it; remove the row"
         for row, (reference, own) in enumerate(zip(references, dropped, strict=True))
         if not tokenizers[own].tokenize(reference)
     ]
-    if faults:
-        raise DataError(faults)
+    if errors:
+        raise DataError(errors)
     if any(dropped):
         logger.warning(
             "%d of %d references are in scripts that rouge-score's tokenizer drops: their words are Unicode's",
@@ -132,11 +132,11 @@ def _columns(masks: dict[str, int], length: int, given: Sequence[str]) -> list[i
     Bit i of column j is 0 where the value grows from row i to row i + 1 (Hyyrö 2004, "Bit-parallel LCS-length
     computation revisited").
     """
-    whole = (1 << length) - 1
-    column, columns = whole, []
+    full = (1 << length) - 1
+    column, columns = full, []
     for word in given:
         hits = column & masks.get(word, 0)
-        column = ((column + hits) | (column - hits)) & whole
+        column = ((column + hits) | (column - hits)) & full
         columns.append(column)
     return columns
 

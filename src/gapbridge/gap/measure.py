@@ -10,12 +10,22 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
-from ..answers.answering import Answer
-from ..decoding.mode import generation_precision
+from ..data.example import Example
+from ..decoding.model_state import generation_precision
 from ..errors import DataError
 from ..evaluation.math import is_correct
-from ..examples.example import Example
-from .measures import (
+from ..generation.held_out_completions import ExampleCompletions
+from ..tasks.step_oracle import (
+    FinalAnswers,
+    WrongSteps,
+    final_answers,
+    first_wrong_step,
+    oracle_tokens,
+    solution_steps,
+    wrong_steps,
+)
+from .error_recovery import ErrorRecovery
+from .gap_metrics import (
     DecisionAccuracy,
     ExcessError,
     RecoveryCurve,
@@ -26,17 +36,7 @@ from .measures import (
     recovery_losses,
     recovery_rows,
 )
-from .oracle import (
-    FinalAnswers,
-    WrongSteps,
-    final_answers,
-    first_wrong_step,
-    oracle_tokens,
-    steps_of,
-    wrong_steps,
-)
-from .scoring import IdList, Scores, score
-from .slip_scores import SlipRecovery
+from .logprobs import IdList, Scores, score
 
 
 Losses = NDArray[np.float64]
@@ -45,35 +45,35 @@ Scorer = Callable[[Sequence[int], Sequence[IdList], Sequence[IdList]], list[Scor
 
 
 @dataclass(frozen=True)
-class Gap:
+class GapReport:
     """What `gapbridge gap` reports of one model.
 
-    excess_error, wrong_steps and final_answers are None where the task has no known oracle, slips where none are
-    forced.
+    excess_error, wrong_steps and final_answers are None where the task has no known oracle, forced errors where none
+    are forced.
     """
 
     examples: int
-    capped: int
+    truncated: int
     recovery: RecoveryCurve
     decisions: DecisionAccuracy
     excess_error: ExcessError | None
     wrong_steps: WrongSteps | None
     final_answers: FinalAnswers | None = None
-    slips: SlipRecovery | None = None
+    forced_errors: ErrorRecovery | None = None
 
 
 def measure_gap(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Example],
-    answers: Sequence[Answer],
+    answers: Sequence[ExampleCompletions],
     args: TrainingArguments,
     *,
     prefix_lengths: Sequence[int],
     batch_size: int = 64,
     seed: int = 0,
-) -> Gap:
-    """All measures of one model but those behind forced slips.
+) -> GapReport:
+    """All measures of one model but those behind forced errors.
 
     Args:
         examples, answers: in the same order; the answers' drafts are the model's own words.
@@ -83,16 +83,16 @@ def measure_gap(
     Raises:
         DataError: no example is long enough for any k.
     """
-    references = [example.reference for example in examples]
-    complete = [answer.first_draft.tokens for answer in answers]
-    capped = [not answer.first_draft.finished for answer in answers]
+    references = [example.completion_ids for example in examples]
+    complete = [answer.first_completion.tokens for answer in answers]
+    truncated = [not answer.first_completion.finished for answer in answers]
     # A draft's stop token is no word of the answer: what follows it was never read.
-    drafts = [tokens if cut else tokens[:-1] for tokens, cut in zip(complete, capped, strict=True)]
-    rows_of = {k: recovery_rows(references, drafts, k) for k in sorted({0, *prefix_lengths})}
+    completions = [tokens if cut else tokens[:-1] for tokens, cut in zip(complete, truncated, strict=True)]
+    rows_of = {k: recovery_rows(references, completions, k) for k in sorted({0, *prefix_lengths})}
     rows_of = {k: rows for k, rows in rows_of.items() if rows}
     if not any(rows_of):
         raise DataError(f"no reference is longer than {min(prefix_lengths)} tokens: give shorter --prefix_lengths")
-    steps = [step for answer in answers if (step := steps_of(answer.reference)) is not None]
+    steps = [step for answer in answers if (step := solution_steps(answer.reference)) is not None]
     with_oracle = len(steps) == len(answers)
     twice = sum(len(rows) for k, rows in rows_of.items() if k > 0)  # behind the reference and behind the own prefix
     passes = 2 * twice + len(examples) * (3 if with_oracle else 2)
@@ -105,13 +105,15 @@ def measure_gap(
         everyone = range(len(examples))
         forced = scored(everyone, references, references)
         losses = {
-            k: dict(zip([examples[i].id for i in rows], _losses(scored, references, drafts, rows, k), strict=True))
+            k: dict(
+                zip([examples[i].id for i in rows], _losses(scored, references, completions, rows, k), strict=True)
+            )
             for k, rows in rows_of.items()
         }
-        shared = [min(len(y), len(own) + 1) for y, own in zip(references, drafts, strict=True)]
+        shared = [min(len(y), len(own) + 1) for y, own in zip(references, completions, strict=True)]
         free = scored(
             everyone,
-            [[*own, 0][:length] for own, length in zip(drafts, shared, strict=True)],
+            [[*own, 0][:length] for own, length in zip(completions, shared, strict=True)],
             [y[:length] for y, length in zip(references, shared, strict=True)],
         )
         excess, wrong, final = None, None, None
@@ -127,9 +129,9 @@ def measure_gap(
             wrong = wrong_steps(first_wrong, counts, seed=seed)
             right = [is_correct(answer.first, answer.reference) for answer in answers]
             final = final_answers(first_wrong, counts, right, seed=seed)
-    return Gap(
+    return GapReport(
         examples=len(examples),
-        capped=sum(capped),
+        truncated=sum(truncated),
         recovery=recovery_curve(losses, [example.id for example in examples], seed=seed),
         decisions=decision_accuracy(forced, free, seed=seed),
         excess_error=excess,
@@ -139,7 +141,7 @@ def measure_gap(
 
 
 def _losses(
-    scored: Scorer, references: Sequence[IdList], drafts: Sequence[IdList], rows: Sequence[int], k: int
+    scored: Scorer, references: Sequence[IdList], completions: Sequence[IdList], rows: Sequence[int], k: int
 ) -> list[Losses]:
     """`recovery_losses` of the rows for one k."""
     labels = [references[i] for i in rows]
@@ -147,13 +149,13 @@ def _losses(
         return [np.zeros(len(y)) for y in labels]  # an empty prefix disturbs nothing
     # The reference in the batches of these rows, so that an undisturbed row differs by exactly 0.
     plain = scored(rows, labels, labels)
-    disturbed = scored(rows, [recovery_context(references[i], drafts[i], k) for i in rows], labels)
+    disturbed = scored(rows, [recovery_context(references[i], completions[i], k) for i in rows], labels)
     return [recovery_losses(a, b, k) for a, b in zip(plain, disturbed, strict=True)]
 
 
-def _errors(scored: Scorer, oracle: Sequence[Sequence[int | None]], drafts: Sequence[IdList]) -> list[Losses]:
+def _errors(scored: Scorer, oracle: Sequence[Sequence[int | None]], completions: Sequence[IdList]) -> list[Losses]:
     """KL(oracle ‖ model) along the drafts, in nats: the oracle knows one token, or nothing (NaN)."""
     labels = [[token or 0 for token in row] for row in oracle]
     known = [np.array([token is not None for token in row]) for row in oracle]
-    scores = scored(range(len(drafts)), drafts, labels)
+    scores = scored(range(len(completions)), completions, labels)
     return [np.where(k, -row.log_probs, np.nan) for k, row in zip(known, scores, strict=True)]

@@ -8,8 +8,8 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 from trl import ModelConfig
 
-from ..compat import take_trust
-from ..decoding.mode import check_loading
+from ..compat import backfill_trust_remote_code
+from ..decoding.model_state import check_loading
 from ..training.loading import load_model, model_init_kwargs
 
 
@@ -29,7 +29,7 @@ def get_model(model_args: ModelConfig, training_args: Any) -> PreTrainedModel | 
         ConfigError: there is no such model. RunError: FSDP would load the weights into one process only.
     """
     check_loading()
-    take_trust(training_args, model_args)
+    backfill_trust_remote_code(training_args, model_args)
     options = model_init_kwargs(model_args, training_args)
     training_args.model_init_kwargs = None
     return load_model(str(model_args.model_name_or_path), training_args, **options)

@@ -16,28 +16,28 @@ from peft import PeftConfig
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from trl import get_peft_config
 
+from ..compare.cost_profile import profile_rows
+from ..compare.dry_run import seconds_of_step
 from ..decoding.engine import PROMPT_COLUMNS
-from ..decoding.future_heads import heads_of
-from ..decoding.limits import PassLimits
-from ..decoding.mode import caps_scores, place_for_generation
+from ..decoding.memory_limits import BatchLimits
+from ..decoding.model_state import move_to_device, uses_logit_softcapping
+from ..decoding.mtp_heads import find_heads
 from ..errors import ConfigError
-from ..recipe.values import plain as plain_value
-from ..recipe.values import read_yaml
+from ..recipe.type_checks import read_yaml
+from ..recipe.type_checks import to_builtin as plain_value
 from ..reporting.tables import in_columns, number, print_table
-from ..results.compare.dry import seconds_of_step
-from ..results.compare.sampling import take_sample
-from ..runs.inputs import load_start
-from ..runs.job import Job, read_job
-from ..runs.rounds import rounds_of
+from ..runs.load_inputs import load_initial_model
+from ..runs.rounds import number_of_rounds
+from ..runs.run_config import RunConfig, read_job
 from ..runs.validate import cpu_option
-from ..tasks.published import MODELS
-from ..training.draft_config import DraftFields
+from ..training.completion_config import CompletionArgs
 from ..training.loading import load_tokenizer
-from ..training.preferences import PreferenceMethod
-from .memory import CONFIGS, PARTS, SHARDED, Memory, drawing_parts, memory
-from .simulation import Step, simulate
-from .stand_ins import byte_tokenizer
-from .tiny_scale import origin_of
+from ..training.preferences import PreferenceTrainerMixin
+from .dummy_assets import byte_tokenizer
+from .fake_step import StepMemory, run_fake_step
+from .hub_metadata import MODELS
+from .memory import CONFIGS, PARTS, SHARDED, Memory, generation_parts, memory
+from .smoke_test import find_base_model
 from .workload import Workload, rows_per_step, workload
 
 
@@ -59,7 +59,7 @@ class Plan:
     """
 
     work: Workload
-    step: Step
+    step: StepMemory
     memories: dict[str, Memory]
     best: tuple[str, int] | None
     seconds: tuple[float | None, float | None]
@@ -83,31 +83,31 @@ def run_plan(args: argparse.Namespace, overrides: list[str]) -> Plan:
     """Print what a recipe takes.
 
     Raises:
-        ConfigError, DataError: the recipe has faults, or something that nothing here knows must be said.
+        ConfigError, DataError: the recipe has errors, or something that nothing here knows must be said.
     """
-    faults = [
+    errors = [
         f"command line: --{name} is {value}: it must be larger than 0"
-        for name in ("gpu_memory", "tflops", "row_tokens")
+        for name in ("device_memory_gib", "device_tflops", "mean_sequence_length")
         if (value := vars(args)[name]) is not None and not value > 0
     ]
-    if faults:
-        raise ConfigError(faults)
+    if errors:
+        raise ConfigError(errors)
     added = cpu_option(overrides)
     job = read_job(["--config", args.config, *overrides, *added])
     # A recipe that is planned on a machine without GPUs is not one for its CPU.
     asked = not added or bool(read_yaml(Path(args.config)).get("use_cpu"))
     machine = _machine(args, is_cpu=asked and job.args.use_cpu)
-    work = workload(job, machine.devices, rows=args.rows, row_tokens=args.row_tokens)
+    work = workload(job, machine.devices, rows=args.num_train_examples, row_tokens=args.mean_sequence_length)
     found = plan(
         job,
         work,
         gpus=machine.devices,
         usable=machine.memory * _GIB * USABLE,
-        tflops=args.tflops,
-        on_cpu=(asked or args.measure) and job.args.use_cpu,
+        tflops=args.device_tflops,
+        on_cpu=(asked or args.benchmark) and job.args.use_cpu,
         lower=True,
     )
-    if args.measure:
+    if args.benchmark:
         found = replace(found, seconds=_measured(job, work))
     _show(job, found, args, machine)
     return found
@@ -115,15 +115,15 @@ def run_plan(args: argparse.Namespace, overrides: list[str]) -> Plan:
 
 def _machine(args: argparse.Namespace, *, is_cpu: bool) -> Machine:
     """The devices that the command line describes; of a recipe for a CPU this machine, where it describes none."""
-    here = is_cpu and args.gpus is None
-    devices = args.gpus or (1 if here else _DEVICES)
-    if args.gpu_memory is not None:
-        return Machine(devices, args.gpu_memory, here)
+    here = is_cpu and args.num_devices is None
+    devices = args.num_devices or (1 if here else _DEVICES)
+    if args.device_memory_gib is not None:
+        return Machine(devices, args.device_memory_gib, here)
     return Machine(devices, psutil.virtual_memory().total / _GIB if here else _DEVICE_MEMORY, here)
 
 
 def plan(
-    job: Job,
+    job: RunConfig,
     work: Workload,
     *,
     gpus: int,
@@ -143,16 +143,16 @@ def plan(
     # DeepSpeed casts weights to bf16, where the others keep float32 and cast as they go.
     casts = gpus > 1 and job.args.bf16 and _dtype(job) == torch.float32
     cast = _steps(job, config, work, cast=True)[1] if casts else plain
-    pairs = issubclass(job.method, PreferenceMethod)
+    pairs = issubclass(job.method, PreferenceTrainerMixin)
     reference = pairs and not job.uses_peft and not job.args.precompute_ref_log_probs
-    drawing = _drawing(job, config, work, plain[0].weights, on_cpu)
+    generation = _generation_memory(job, config, work, plain[0].weights, on_cpu)
 
-    def memory_of(name: str, batch: int, steps: list[Step] | None = None) -> Memory:
+    def memory_of(name: str, batch: int, steps: list[StepMemory] | None = None) -> Memory:
         steps = steps or (cast if name.startswith("zero") else plain)
         curve = np.polyfit(simulated, [step.activations for step in steps], len(simulated) - 1)
         size = work.packed_tokens(batch) if work.packed else batch
         step = replace(steps[0], activations=max(0, round(float(np.polyval(curve, size)))))
-        return memory(step, job.args, name, gpus, reference=reference, drawing=drawing, on_cpu=on_cpu)
+        return memory(step, job.args, name, gpus, reference=reference, generation=generation, on_cpu=on_cpu)
 
     refused = _refused_configs(job)
     names = [name for name in CONFIGS if (name == "single") == (gpus == 1) and name not in refused]
@@ -163,8 +163,8 @@ def plan(
         # Small steps are lost in bf16 weights; the sharded configurations keep a float32 copy of them.
         names.sort(key=lambda name: name == "ddp")
     # As many rows a step as the recipe has, in batches of powers of two and as many passes as that takes.
-    whole = micro * job.args.gradient_accumulation_steps
-    sizes = [2**power for power in range(12) if whole % 2**power == 0]
+    full = micro * job.args.gradient_accumulation_steps
+    sizes = [2**power for power in range(12) if full % 2**power == 0]
     fitting = [(name, size) for name in names for size in sizes if memory_of(name, size).peak <= usable]
     best = None
     if fitting:
@@ -181,10 +181,10 @@ def plan(
         again.args.gradient_checkpointing = True
         steps = _steps(again, config, work, cast=casts and name.startswith("zero"))[1]
         changed["gradient_checkpointing: true (one more forward pass in each step)"] = memory_of(name, micro, steps)
-    if drawing and job.args.generation_batch_size > 1:
+    if generation and job.args.generation_batch_size > 1:
         fewer = replace(job, args=copy.copy(job.args))
         fewer.args.generation_batch_size //= 2
-        parts = _drawing(fewer, config, work, plain[0].weights, on_cpu)
+        parts = _generation_memory(fewer, config, work, plain[0].weights, on_cpu)
         way = f"generation_batch_size: {fewer.args.generation_batch_size}"
         changed[way] = Memory(memories[name].training, parts)
     lowered = {way: found.peak for way, found in changed.items() if found.peak < 0.95 * memories[name].peak}
@@ -193,20 +193,20 @@ def plan(
     return Plan(work, step, memories, best, seconds, refused, lowered)
 
 
-def _refused_configs(job: Job) -> tuple[str, ...]:
+def _refused_configs(job: RunConfig) -> tuple[str, ...]:
     """The accelerate configurations that the method refuses."""
-    place = Path(origin_of(str(job.model.model_name_or_path), job.recipe.path).name)
+    place = Path(find_base_model(str(job.model.model_name_or_path), job.recipe.path).name)
     tokenizer = load_tokenizer(place, job.args) if place.is_dir() else None
     return job.method.refused_configs(job.args, tokenizer)
 
 
-def architecture(job: Job) -> PretrainedConfig:
+def architecture(job: RunConfig) -> PretrainedConfig:
     """The configuration of the model that a recipe trains, found without a hub where it can be.
 
     Raises:
         ConfigError: nothing here knows it, and no hub does.
     """
-    name = origin_of(str(job.model.model_name_or_path), job.recipe.path).name
+    name = find_base_model(str(job.model.model_name_or_path), job.recipe.path).name
     place = Path(name)
     if (place / "adapter_config.json").is_file():
         name = str(PeftConfig.from_pretrained(name).base_model_name_or_path)
@@ -218,7 +218,9 @@ def architecture(job: Job) -> PretrainedConfig:
         raise ConfigError(f"{job.recipe.path}: the configuration of {name} cannot be had: {error}") from error
 
 
-def _steps(job: Job, config: PretrainedConfig, work: Workload, *, cast: bool) -> tuple[list[int], list[Step]]:
+def _steps(
+    job: RunConfig, config: PretrainedConfig, work: Workload, *, cast: bool
+) -> tuple[list[int], list[StepMemory]]:
     """A step with the recipe's micro-batch, and one with twice as many rows; `cast`: with weights in bf16.
 
     Packed rows are one row, whose mask grows with the square of its length: then of one, two and four times as many
@@ -237,11 +239,11 @@ def _steps(job: Job, config: PretrainedConfig, work: Workload, *, cast: bool) ->
     if work.packed:
         sizes = [work.packed_tokens(micro) * times for times in (1, 2, 4)]
         options["masked"] = not str(model.attn_implementation).startswith("flash")
-        found = [simulate(config, dtype, rows=1, length=size, **options) for size in sizes]
+        found = [run_fake_step(config, dtype, rows=1, length=size, **options) for size in sizes]
     else:
         sizes = [micro, 2 * micro]
         options["length"] = work.longest
-        found = [simulate(config, dtype, rows=size * work.sequences, **options) for size in sizes]
+        found = [run_fake_step(config, dtype, rows=size * work.sequences, **options) for size in sizes]
     added = added_parameters(job, config)
     found = [
         replace(step, parameters=step.parameters + added, trained=step.trained + added,
@@ -250,7 +252,7 @@ def _steps(job: Job, config: PretrainedConfig, work: Workload, *, cast: bool) ->
     ]  # fmt: skip
     bits = 4 if model.load_in_4bit else 8 if model.load_in_8bit else None
     # Scheduled draws look at the logits of whole rows.
-    passes = job.method.step_passes(args) - 3 - issubclass(job.method, PreferenceMethod)
+    passes = job.method.forward_equivalents_per_token(args) - 3 - issubclass(job.method, PreferenceTrainerMixin)
     logits = work.longest * config.get_text_config().vocab_size * (2 if args.bf16 else 4) if passes > 0 else 0
     found = [
         replace(step, activations=step.activations + logits * size * work.sequences)
@@ -263,23 +265,23 @@ def _steps(job: Job, config: PretrainedConfig, work: Workload, *, cast: bool) ->
     return sizes, [replace(step, weights=weights) for step in found]
 
 
-def added_parameters(job: Job, config: PretrainedConfig) -> int:
+def added_parameters(job: RunConfig, config: PretrainedConfig) -> int:
     """The parameters that the method adds to a model, all of them trained."""
     with torch.device("meta"):
         before = AutoModelForCausalLM.from_config(config).num_parameters()
     return max(0, int(_prepared(job, config).num_parameters()) - int(before))
 
 
-def _reused_parameters(job: Job, config: PretrainedConfig) -> int:
+def _reused_parameters(job: RunConfig, config: PretrainedConfig) -> int:
     """The parameters that a token meets once more: heads that are layers share the model's unembedding."""
     model = _prepared(job, config)
-    heads = heads_of(model)
-    if heads is None or heads.kind != "layer":
+    heads = find_heads(model)
+    if heads is None or heads.kind != "transformer":
         return 0
     return len(heads) * int(model.get_output_embeddings().weight.numel())
 
 
-def _prepared(job: Job, config: PretrainedConfig) -> PreTrainedModel:
+def _prepared(job: RunConfig, config: PretrainedConfig) -> PreTrainedModel:
     """The model, without weights, with what the method adds to it."""
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
@@ -288,49 +290,53 @@ def _prepared(job: Job, config: PretrainedConfig) -> PreTrainedModel:
     return model
 
 
-def _dtype(job: Job) -> torch.dtype:
+def _dtype(job: RunConfig) -> torch.dtype:
     """The type in which weights are loaded."""
     return torch.float32 if job.model.dtype in (None, "float32") else torch.bfloat16
 
 
-def _drawing(job: Job, config: PretrainedConfig, work: Workload, weights: float, on_cpu: bool) -> dict[str, float]:
+def _generation_memory(
+    job: RunConfig, config: PretrainedConfig, work: Workload, weights: float, on_cpu: bool
+) -> dict[str, float]:
     args, length = job.args, work.longest
-    drafts = isinstance(args, DraftFields)
-    if not job.method.draws or (drafts and args.use_vllm):
+    completions = isinstance(args, CompletionArgs)
+    if not job.method.generates_contexts or (completions and args.use_vllm):
         return {}
-    rows = PassLimits(args.generation_batch_size, args.generation_batch_tokens).rows_of(length)
-    if drafts:  # the widest pass is one over the prompts
-        fed, seen, drawn = min(PROMPT_COLUMNS, work.longest_prompt), work.longest_prompt, 1
+    rows = BatchLimits(args.generation_batch_size, args.generation_max_batch_tokens).rows_of(length)
+    if completions:  # the widest pass is one over the prompts
+        fed, seen, sampled = min(PROMPT_COLUMNS, work.longest_prompt), work.longest_prompt, 1
     else:
-        fed, seen, drawn = args.lookahead, length, args.lookahead
-    parts = drawing_parts(
-        config, _dtype(job).itemsize, rows=rows, length=length, fed=fed, seen=seen, drawn=drawn,
-        eager=caps_scores(config) or job.model.attn_implementation == "eager", on_cpu=on_cpu,
+        fed, seen, sampled = args.verify_window, length, args.verify_window
+    parts = generation_parts(
+        config, _dtype(job).itemsize, rows=rows, length=length, fed=fed, seen=seen, generated=sampled,
+        eager=uses_logit_softcapping(config) or job.model.attn_implementation == "eager", on_cpu=on_cpu,
     )  # fmt: skip
     return {"weights": float(weights), **parts}
 
 
 def _estimated(
-    job: Job, work: Workload, parameters: int, gpus: int, tflops: float | None
+    job: RunConfig, work: Workload, parameters: int, gpus: int, tflops: float | None
 ) -> tuple[float | None, float | None]:
     """Seconds from a stated speed: two operations a parameter that a token meets, in a forward pass."""
     if tflops is None:
         return None, None
     a_pass = 2 * parameters / (tflops * 1e12 * gpus)
-    passes = job.method.step_passes(job.args) + bool(job.args.gradient_checkpointing)
+    passes = job.method.forward_equivalents_per_token(job.args) + bool(job.args.gradient_checkpointing)
     training = sum(part.tokens for part in work.rounds) * passes * a_pass
-    if isinstance(job.args, DraftFields):
+    if isinstance(job.args, CompletionArgs):
         return training, None  # decoding waits for memory, not for arithmetic
     return training, sum(part.drawn for part in work.rounds) * a_pass
 
 
-def _measured(job: Job, work: Workload) -> tuple[float | None, float | None]:
+def _measured(job: RunConfig, work: Workload) -> tuple[float | None, float | None]:
     """Seconds here, from a few steps and draws of the actual model."""
-    model, tokenizer = load_start(job)
-    place_for_generation(model, job.args)
-    sample = take_sample(job, model, tokenizer)
+    model, tokenizer = load_initial_model(job)
+    move_to_device(model, job.args)
+    sample = profile_rows(job, model, tokenizer)
     steps = sum(part.steps for part in work.rounds)
-    return steps * seconds_of_step(job, model, sample), sample.drawing_seconds * work.examples * rounds_of(job.args)
+    return steps * seconds_of_step(job, model, sample), sample.generation_seconds * work.examples * number_of_rounds(
+        job.args
+    )
 
 
 def _size(size: float) -> str:
@@ -338,7 +344,7 @@ def _size(size: float) -> str:
     return f"{size / _GIB:.2f} GiB" if size >= _GIB else f"{size / _MIB:.0f} MiB"
 
 
-def count_checkpoints(job: Job, work: Workload) -> int:
+def count_checkpoints(job: RunConfig, work: Workload) -> int:
     """How many checkpoints a run leaves, those of all rounds together."""
     args, saves = job.args, 0
     for part in work.rounds:
@@ -359,15 +365,15 @@ def _column(parts: Memory, usable: float, unit: int) -> dict[str, str | None]:
     return {**rows, "fits": "yes" if parts.peak <= usable else "no"}
 
 
-def _show(job: Job, found: Plan, args: argparse.Namespace, machine: Machine) -> None:
+def _show(job: RunConfig, found: Plan, args: argparse.Namespace, machine: Machine) -> None:
     work, step, training = found.work, found.step, job.args
     usable = machine.memory * _GIB * USABLE
     trained = "" if step.trained == step.parameters else f", {number(step.trained)} of them trained"
     counted = "counted here" if work.exact else "as published, each taken for as long as it may be"
     if work.sampled:
         counted = f"counted here on {work.sampled:,} of them"
-    if not work.exact and args.row_tokens:
-        counted = f"as published, {number(args.row_tokens)} tokens each"
+    if not work.exact and args.mean_sequence_length:
+        counted = f"as published, {number(args.mean_sequence_length)} tokens each"
     print(f"{args.config}: {job.name.upper()}, {number(step.parameters)} parameters{trained}")
     rows = "packed rows" if work.packed else "rows"
     print(f"{work.examples:,} examples ({counted}); {rows_per_step(training, machine.devices)} {rows} a step\n")
@@ -388,10 +394,10 @@ def _show(job: Job, found: Plan, args: argparse.Namespace, machine: Machine) -> 
     if machine.devices > 1 and found.refused:
         print(f"left out, because {job.name} refuses to train under them: {', '.join(found.refused)}")
     if found.best is None:
-        drawing = all(sum(parts.drawing.values()) > usable for parts in found.memories.values())
+        generation = all(sum(parts.drawing.values()) > usable for parts in found.memories.values())
         way = (
-            "lower generation_batch_tokens"
-            if drawing
+            "lower generation_max_batch_tokens"
+            if generation
             else f"take an adapter{'' if machine.is_here else ', more devices'} or a lower max_length"
         )
         print(f"nothing fits {machine}: {way}")
@@ -400,8 +406,8 @@ def _show(job: Job, found: Plan, args: argparse.Namespace, machine: Machine) -> 
         start = f"--accelerate_config {name} --num_processes {machine.devices}"
         if machine.is_here:
             start = "one process on this machine's CPU"
-        whole = training.per_device_train_batch_size * training.gradient_accumulation_steps
-        print(f"use {start}, per_device_train_batch_size {micro}, gradient_accumulation_steps {whole // micro}")
+        full = training.per_device_train_batch_size * training.gradient_accumulation_steps
+        print(f"use {start}, per_device_train_batch_size {micro}, gradient_accumulation_steps {full // micro}")
     used = found.best[0] if found.best else next(iter(found.memories))
     if found.lowered:
         print(f"the peak is {_size(found.memories[used].peak)} with the recipe's own settings; lower it with")
@@ -414,5 +420,5 @@ def _show(job: Job, found: Plan, args: argparse.Namespace, machine: Machine) -> 
     print(f"disk: {contexts}{count_checkpoints(job, work)} checkpoints of about {_size(saved)} each")
     for what, seconds in zip(("training", "drawing"), found.seconds, strict=True):
         if seconds:
-            source = "measured here" if args.measure else f"at {args.tflops:g} TFLOP/s a device"
+            source = "measured here" if args.benchmark else f"at {args.device_tflops:g} TFLOP/s a device"
             print(f"{what}: {seconds / 3600:.2f} hours, {source}")

@@ -8,10 +8,10 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from ..decoding.attention import repeats_keys
-from ..decoding.sampling import SCORES
-from ..recipe.values import plain
-from .simulation import Step
+from ..decoding.attention import expands_gqa_keys
+from ..decoding.keyed_sampler import SCORES
+from ..recipe.type_checks import to_builtin
+from .fake_step import StepMemory
 
 
 SHARDED = ("zero2", "zero3", "fsdp")  # what of them is divided among the processes is in `_parts`
@@ -43,13 +43,13 @@ class Memory:
 
 
 def memory(
-    step: Step,
+    step: StepMemory,
     args: Any,
     config: str,
     gpus: int,
     *,
     reference: bool,
-    drawing: Mapping[str, float],
+    generation: Mapping[str, float],
     on_cpu: bool = False,
 ) -> Memory:
     """The parts of a device's memory under an accelerate configuration.
@@ -58,11 +58,11 @@ def memory(
         step: simulated with the micro-batch; for DeepSpeed with weights in bf16, see `simulate`.
         config: single, ddp, zero2, zero3 or fsdp.
         reference: whether a frozen copy of the model stands beside it.
-        drawing: what generation needs: the weights as they were loaded, and `drawing_parts`.
+        generation: what generation needs: the weights as they were loaded, and `generation_parts`.
     """
     trained = step.trained
     each = step.gradients / max(1, trained)  # bytes of a trained weight
-    number, size = _STATES.get(plain(args.optim), (2, None))
+    number, size = _STATES.get(to_builtin(args.optim), (2, None))
     share = gpus if config in SHARDED else 1
     if config in ("zero2", "zero3"):
         # A master copy and its gradient in float32 and the states, all of them divided; bf16 gradients on their way.
@@ -92,10 +92,10 @@ def memory(
     if reference:
         parts["reference model"] = step.weights / (share if config in ("zero3", "fsdp") else 1)
     parts["activations"] = max(step.activations, update)
-    return Memory({name: size for name, size in parts.items() if size}, drawing)
+    return Memory({name: size for name, size in parts.items() if size}, generation)
 
 
-def drawing_parts(
+def generation_parts(
     config: PretrainedConfig,
     width: int,
     *,
@@ -103,7 +103,7 @@ def drawing_parts(
     length: int,
     fed: int,
     seen: int,
-    drawn: int,
+    generated: int,
     eager: bool,
     on_cpu: bool,
 ) -> dict[str, float]:
@@ -119,16 +119,16 @@ def drawing_parts(
     text = config.get_text_config()
     options = text.to_dict()
     layers, heads, hidden = text.num_hidden_layers, text.num_attention_heads, text.hidden_size
-    kept = options.get("num_key_value_heads") or heads
+    remaining = options.get("num_key_value_heads") or heads
     depth = options.get("head_dim") or hidden // heads
     inner = options.get("intermediate_size") or 4 * hidden
-    tokens, logits = rows * fed, rows * drawn * text.vocab_size
+    tokens, logits = rows * fed, rows * generated * text.vocab_size
     pairs = tokens * seen
     # Of keys and values that heads share, or of the mask instead: see `decoding.attention`.
-    copied = heads != kept and (eager or repeats_keys(kept, depth, fed))
-    attention = 2 * rows * length * heads * depth * width if copied else pairs * width * (heads // kept - 1)
+    copied = heads != remaining and (eager or expands_gqa_keys(remaining, depth, fed))
+    attention = 2 * rows * length * heads * depth * width if copied else pairs * width * (heads // remaining - 1)
     return {
-        "cache": 2 * layers * rows * length * kept * depth * width,
+        "cache": 2 * layers * rows * length * remaining * depth * width,
         # The mask, what attention adds to it, its scores with their softmax in float32, the window's widest states.
         "one layer": pairs * width
         + attention

@@ -18,20 +18,20 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from ..compare.cost_profile import count_sequences
+from ..data.arrow_files import ROWS_PER_CHUNK
+from ..data.example import Example, ExampleSet
+from ..data.mixture import read_mixture
 from ..errors import ConfigError, StoreError
-from ..examples.example import Example, ExampleSet
-from ..examples.mixture import read_mixture
-from ..examples.tables import PART
-from ..results.compare.sampling import sequences_of
-from ..runs.inputs import load_examples
-from ..runs.job import Job, read_job
-from ..runs.rounds import round_arguments, rounds_of
+from ..runs.load_inputs import load_examples
+from ..runs.rounds import number_of_rounds, round_arguments
+from ..runs.run_config import RunConfig, read_job
 from ..runs.validate import is_local
-from ..tasks.published import DATA
-from ..training.draft_config import DraftFields
-from ..training.loading import load_skeleton, load_tokenizer, prepare_tokenizer
+from ..training.completion_config import CompletionArgs
+from ..training.loading import load_meta_model, load_tokenizer, prepare_tokenizer
 from ..training.packing import is_packed, packed_lengths
-from .tiny_scale import Origin, origin_of, tiny_recipe
+from .hub_metadata import DATA
+from .smoke_test import BaseModelInfo, find_base_model, tiny_recipe
 
 
 _Source = tuple[ExampleSet, PreTrainedTokenizerBase]
@@ -72,7 +72,7 @@ class Workload:
         return sum(self.packed[:rows])
 
 
-def workload(job: Job, gpus: int, *, rows: int | None = None, row_tokens: float | None = None) -> Workload:
+def workload(job: RunConfig, gpus: int, *, rows: int | None = None, row_tokens: float | None = None) -> Workload:
     """Count what a recipe does on `gpus` processes.
 
     Args:
@@ -83,7 +83,7 @@ def workload(job: Job, gpus: int, *, rows: int | None = None, row_tokens: float 
         ConfigError: nothing knows how many rows a data set has, or `max_length` is not set where it must stand for the
         rows. DataError: the data that are here cannot be used.
     """
-    origin = origin_of(str(job.model.model_name_or_path), job.recipe.path)
+    origin = find_base_model(str(job.model.model_name_or_path), job.recipe.path)
     if Path(origin.name).is_dir() and all(
         map(is_local, [*job.data.sources(), *filter(None, [job.script.dataset_name])])
     ):
@@ -95,13 +95,13 @@ def workload(job: Job, gpus: int, *, rows: int | None = None, row_tokens: float 
     with tempfile.TemporaryDirectory() as folder:
         small, _ = tiny_recipe(str(job.recipe.path), [], job.name, Path(folder))
         stood_in = read_job(["--config", str(small)])
-        source, tokenizer = _examples(stood_in, Origin(str(stood_in.model.model_name_or_path)), max_length=None)
+        source, tokenizer = _examples(stood_in, BaseModelInfo(str(stood_in.model.model_name_or_path)), max_length=None)
     first = source.part(0, 1)[0]
     made = [replace(first, id=str(at)) for at in range(min(count, _PROBED))]
     return _counted(job, gpus, (source, tokenizer), made, count, row_tokens or float(length))
 
 
-def _counted_here(job: Job, gpus: int, origin: Origin) -> Workload:
+def _counted_here(job: RunConfig, gpus: int, origin: BaseModelInfo) -> Workload:
     """Count all rows, or so many of them that the rest are like them; then also those with the longest text."""
     rows: list[int] = []
 
@@ -123,14 +123,14 @@ def _longest_rows(dataset: Dataset) -> list[int]:
     """The rows with the most text."""
     sizes = [
         len(json.dumps(row, default=str, ensure_ascii=False))
-        for part in dataset.with_format("arrow").iter(PART)
+        for part in dataset.with_format("arrow").iter(ROWS_PER_CHUNK)
         for row in part.to_pylist()
     ]
     return sorted(np.argsort(sizes)[-_LONGEST:].tolist())
 
 
 def _examples(
-    job: Job, origin: Origin, choose: Callable[[Dataset], Sequence[int]] | None = None, **changes: Any
+    job: RunConfig, origin: BaseModelInfo, choose: Callable[[Dataset], Sequence[int]] | None = None, **changes: Any
 ) -> tuple[ExampleSet, PreTrainedTokenizerBase]:
     """The training examples of a job whose data and first model are here, and the tokenizer, which the method has
     prepared.
@@ -146,11 +146,11 @@ def _examples(
     tokenizer = load_tokenizer(place, quiet.args)
     prepare_tokenizer(None, tokenizer, quiet.args, uses_peft=job.uses_peft)
     job.method.setup_model(None, tokenizer, quiet.args)
-    return load_examples(quiet, tokenizer, load_skeleton(place, job.args), choose=choose)["train"], tokenizer
+    return load_examples(quiet, tokenizer, load_meta_model(place, job.args), choose=choose)["train"], tokenizer
 
 
 def _counted(
-    job: Job,
+    job: RunConfig,
     gpus: int,
     source: _Source,
     made: Sequence[Example],
@@ -166,15 +166,15 @@ def _counted(
     found: list[Round] = []
     widest, sequences = 0, 1
     packed: list[int] = []
-    for index in range(1, rounds_of(job.args) + 1):
+    for index in range(1, number_of_rounds(job.args) + 1):
         args = round_arguments(job.args, index)
         if row_tokens is not None:
             args.max_length = None  # what stands for the rows has another length
         rows = _rows(job, source, made, args)
-        lengths = [[len(tokens) for tokens in sequences_of(job, row)] for row in rows]
+        lengths = [[len(tokens) for tokens in count_sequences(job, row)] for row in rows]
         sequences = max(sequences, *map(len, lengths))
         long_rows = _rows(job, source, longest, args) if longest else []
-        more = [len(tokens) for row in long_rows for tokens in sequences_of(job, row)]
+        more = [len(tokens) for row in long_rows for tokens in count_sequences(job, row)]
         widest = max([widest, *more, *(max(pair) for pair in lengths)])
         number = round(len(rows) / len(made) * count)
         mean = sum(map(sum, lengths)) / len(rows) if row_tokens is None else sequences * row_tokens
@@ -184,30 +184,32 @@ def _counted(
             number = round(len(packs) / len(rows) * number) if row_tokens is None else len(packs)
             mean = sum(packs) / len(packs)
             packed = max(packed, sorted(packs, reverse=True), key=lambda lengths: sum(lengths[:_PROBED]))
-        steps = steps_of(args, number, gpus)
+        steps = count_steps(args, number, gpus)
         seen = min(float(steps * rows_per_step(args, gpus)), args.num_train_epochs * number)
         if args.max_steps > 0:
             seen = float(steps * rows_per_step(args, gpus))
-        prompt = row_tokens or sum(len(example.asked) for example in made) / len(made)
-        found.append(Round(number, steps, seen * mean, _drawn(job, args, count, prompt, row)))
-    longest_prompt = max(len(example.asked) for example in [*made, *longest])
+        prompt = row_tokens or sum(len(example.generation_prompt_ids) for example in made) / len(made)
+        found.append(Round(number, steps, seen * mean, _generated_tokens(job, args, count, prompt, row)))
+    longest_prompt = max(len(example.generation_prompt_ids) for example in [*made, *longest])
     if row_tokens is not None:
         widest = longest_prompt = int(job.args.max_length)
-    elif isinstance(job.args, DraftFields):  # drafts may be longer than the references that stand for them
-        widest = min(job.args.max_length or widest + job.args.max_draft_length, widest + job.args.max_draft_length)
+    elif isinstance(job.args, CompletionArgs):  # drafts may be longer than the references that stand for them
+        widest = min(
+            job.args.max_length or widest + job.args.max_completion_length, widest + job.args.max_completion_length
+        )
     return Workload(count, found, sequences, widest, longest_prompt, row_tokens is None, tuple(packed))
 
 
-def _packs(job: Job, lengths: list[int], number: int, row_tokens: float | None) -> list[int]:
+def _packs(job: RunConfig, lengths: list[int], number: int, row_tokens: float | None) -> list[int]:
     """Tokens of each packed row; of data that are not here all are full."""
     if row_tokens is None:
         return packed_lengths(lengths, job.args)
     return [int(job.args.max_length)] * math.ceil(number * row_tokens / job.args.max_length)
 
 
-def _rows(job: Job, source: _Source, made: Sequence[Example], args: Any) -> list[Any]:
+def _rows(job: RunConfig, source: _Source, made: Sequence[Example], args: Any) -> list[Any]:
     """The rows of examples whose drafts are as long as their references."""
-    pairs = [(example, _drafted(example)) for example in made]
+    pairs = [(example, _completion_length(example)) for example in made]
     try:
         return [row for rows, _ in job.method.build_rows(pairs, *source, args) for row in rows]
     except StoreError:  # the drafts of the round before are trained along, and there are none yet
@@ -216,35 +218,35 @@ def _rows(job: Job, source: _Source, made: Sequence[Example], args: Any) -> list
         return _rows(job, source, made, first) * 2
 
 
-def _drafted(example: Example) -> dict[str, Any]:
+def _completion_length(example: Example) -> dict[str, Any]:
     """What any method's store could hold for an example: other tokens than the reference's, and as many."""
-    *words, end = example.reference
-    return {"tokens": [*reversed(words), end], "finished": True, "sampled": [False] * len(example.reference)}
+    *words, end = example.completion_ids
+    return {"tokens": [*reversed(words), end], "finished": True, "sampled": [False] * len(example.completion_ids)}
 
 
-def _drawn(job: Job, args: Any, count: int, prompt: float, row: float) -> float:
-    if not job.method.draws:
+def _generated_tokens(job: RunConfig, args: Any, count: int, prompt: float, row: float) -> float:
+    if not job.method.generates_contexts:
         return 0.0
-    return count * (prompt + args.max_draft_length if isinstance(args, DraftFields) else row)
+    return count * (prompt + args.max_completion_length if isinstance(args, CompletionArgs) else row)
 
 
 def rows_per_step(args: Any, gpus: int) -> int:
     return int(args.per_device_train_batch_size * args.gradient_accumulation_steps * gpus)
 
 
-def steps_of(args: Any, rows: int, gpus: int) -> int:
+def count_steps(args: Any, rows: int, gpus: int) -> int:
     """Optimizer steps of a round, as transformers counts them: each process gets whole batches, and the last step of
     an epoch may have fewer."""
     if args.max_steps > 0:
         return int(args.max_steps)
     batches = rows / args.per_device_train_batch_size
-    whole = math.floor(batches) if args.dataloader_drop_last else math.ceil(batches)
-    each = whole // gpus if args.dataloader_drop_last else math.ceil(whole / gpus)
+    full = math.floor(batches) if args.dataloader_drop_last else math.ceil(batches)
+    each = full // gpus if args.dataloader_drop_last else math.ceil(full / gpus)
     an_epoch = max(1, math.ceil(each / args.gradient_accumulation_steps))
     return math.ceil(args.num_train_epochs * an_epoch)
 
 
-def published_rows(job: Job) -> int:
+def published_rows(job: RunConfig) -> int:
     """The training rows of a recipe whose data are on a hub, from the numbers that are published.
 
     Raises:
@@ -261,7 +263,8 @@ def published_rows(job: Job) -> int:
     unknown = [name for name, config, split, _ in asked if _size(name, config, split) is None]
     if unknown:
         raise ConfigError(
-            f"{job.recipe.path}: nobody here knows how many rows {', '.join(unknown)} has: say so with --rows N"
+            f"{job.recipe.path}: nobody here knows how many rows {', '.join(unknown)} has: say so with "
+            f"--num_train_examples N"
         )
     count = sum(int((_size(name, config, split) or 0) * (1 if weight is None else weight))
                 for name, config, split, weight in asked)  # fmt: skip
@@ -269,8 +272,8 @@ def published_rows(job: Job) -> int:
     if held_out:
         count -= int(held_out) if held_out >= 1 else math.ceil(count * held_out)
     count = min(count, data.max_train_examples or count)
-    if data.leave_out_fold:
-        count = round(count * (1 - 1 / data.leave_out_fold[1]))
+    if data.holdout_fold:
+        count = round(count * (1 - 1 / data.holdout_fold[1]))
     return count
 
 

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-from .old_keys import DROPPED, RENAMED
+from .deprecated_keys import DROPPED, RENAMED
 
 
-Fate = Literal["taken", "translated", "no effect", "refused"]
+KeySupport = Literal["taken", "translated", "no effect", "refused"]
 
 
 class HandbookKey(NamedTuple):
     """`detail` is the key that it becomes, or why it has no effect or is refused; `preferences`: what becomes of it in
     methods that learn from preferences, where that is another fate."""
 
-    fate: Fate
+    fate: KeySupport
     detail: str = ""
-    preferences: Fate | None = None
+    preferences: KeySupport | None = None
 
 
 _TAKEN = """

@@ -1,4 +1,4 @@
-"""Strict recipes: TRL's YAML parser with every fault reported at once, and old handbook keys translated.
+"""Strict recipes: TRL's YAML parser with every error reported at once, and old handbook keys translated.
 
 A recipe is one YAML file and one training run. Keys that no dataclass knows are an error that names the nearest known
 key; values are checked against the field's type and choices; command-line options win over the file. Keys of older
@@ -19,12 +19,12 @@ from typing import Any, NoReturn, get_type_hints
 
 from trl import TrlParser
 
-from ..errors import ConfigError, refusals
+from ..errors import ConfigError, as_config_error
+from .deprecated_keys import RENAMED, TRACKING, translate, translate_options
 from .handbook_keys import preference_marks, without_effect
-from .old_keys import RENAMED, TRACKING, translate, translate_options
 from .secrets import redacted
-from .values import as_list, nearest, plain, read_yaml, value_fault
-from .variables import environment_faults, too_late
+from .type_checks import as_list, closest_match, read_yaml, to_builtin, value_error
+from .variables import environment_errors, too_late
 from .yaml_nodes import ENVIRONMENT_VALUE
 
 
@@ -50,7 +50,7 @@ class Recipe:
 
 
 class RecipeParser(TrlParser):
-    """`TrlParser` that collects every fault of a recipe before it gives up. Parse with `parse_recipe`.
+    """`TrlParser` that collects every error of a recipe before it gives up. Parse with `parse_recipe`.
 
     Args:
         methods (`Sequence[str]`): What the recipe's `method` may be.
@@ -78,7 +78,7 @@ class RecipeParser(TrlParser):
         """Parse `--config FILE [--key value …]`.
 
         Raises:
-            ConfigError: with all faults of the file and of the command line.
+            ConfigError: with all errors of the file and of the command line.
         """
         arguments = _split_equals(argv)
         path = _take_option(arguments, "--config")
@@ -87,12 +87,12 @@ class RecipeParser(TrlParser):
         hints = {key: hint for kind in self.dataclass_types for key, hint in get_type_hints(kind).items()}
         values = read_yaml(Path(path), self._read_as(hints))
         notes: list[str] = []
-        faults: list[str] = []
+        errors: list[str] = []
         method = values.pop("method", None)
         if method is not None and method not in self._methods:
-            faults.append(f"{path}: method is {method!r}: choose one of {', '.join(self._methods)}")
+            errors.append(f"{path}: method is {method!r}: choose one of {', '.join(self._methods)}")
         environment = values.pop("env", None) or {}
-        faults += [f"{path}: {fault}" for fault in environment_faults(environment)]
+        errors += [f"{path}: {error}" for error in environment_errors(environment)]
         if not isinstance(environment, dict):
             environment = {}
         surroundings = {"env": dict(environment)} if environment else {}
@@ -103,26 +103,26 @@ class RecipeParser(TrlParser):
                 f"{path}: this is a DPO recipe: start from the SFT one (it has {', '.join(marks)}, as ORPO's have)"
             )
         surroundings |= {key: value for key, value in values.items() if key in TRACKING and key not in actions}
-        values = translate(values, set(actions), notes, faults, environment, path)
-        cut = "truncate_long_rows"
+        values = translate(values, set(actions), notes, errors, environment, path)
+        cut = "truncate_overlong"
         if method is None and cut in actions and not (cut in values or f"--{cut}" in arguments):
             values[cut] = True
             notes.append(f"{path}: a recipe without `method` is a handbook's, which cuts long rows: {cut}: true")
         for key, value in values.items():
             if key not in actions:
-                faults.append(f"{path}: unknown key {key!r}{self._hint(key)}")
+                errors.append(f"{path}: unknown key {key!r}{self._hint(key)}")
                 continue
-            fault = value_fault(value, hints[key], actions[key])
-            if fault:
-                faults.append(f"{path}: {key} is {redacted(key, value)!r}: {fault}")
+            error = value_error(value, hints[key], actions[key])
+            if error:
+                errors.append(f"{path}: {key} is {redacted(key, value)!r}: {error}")
             elif why := without_effect(key):
                 notes.append(f"{path}: {key} has no effect here: {why}")
-        arguments, tracked = translate_options(arguments, set(actions), notes, faults, environment)
+        arguments, tracked = translate_options(arguments, set(actions), notes, errors, environment)
         surroundings |= tracked
         given, unknown = self._given(arguments)
-        faults += [f"command line: unknown option {option}{self._hint(option.lstrip('-'))}" for option in unknown]
-        if faults:
-            raise ConfigError(faults)
+        errors += [f"command line: unknown option {option}{self._hint(option.lstrip('-'))}" for option in unknown]
+        if errors:
+            raise ConfigError(errors)
         for note in notes:
             logger.info(note)
         for late in too_late(environment):
@@ -131,11 +131,11 @@ class RecipeParser(TrlParser):
         # The dataclasses change the lists and mappings that they are given.
         written = copy.deepcopy({key: value for key, value in values.items() if key not in given})
         self.set_defaults_with_config(**{key: as_list(value, hints[key]) for key, value in values.items()})
-        with refusals(f"{path}: "):
+        with as_config_error(f"{path}: "):
             parts = self.parse_args_into_dataclasses(args=arguments, look_for_args_file=False)
         explicit = set(values) | given
         settings = {
-            name: plain(getattr(part, name))
+            name: to_builtin(getattr(part, name))
             for part in parts
             for name in (f.name for f in dataclasses.fields(part))
             if name in explicit
@@ -157,7 +157,7 @@ class RecipeParser(TrlParser):
         """What may have been meant by an unknown key."""
         if key in self._other_keys:
             return f" (a key of {self._other_keys[key]})"
-        return nearest(key, [action.dest for action in self._actions])
+        return closest_match(key, [action.dest for action in self._actions])
 
     def _given(self, arguments: list[str]) -> tuple[set[str], list[str]]:
         """The destinations that the command line sets, and the options it has that nobody knows."""

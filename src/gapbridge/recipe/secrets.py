@@ -47,8 +47,8 @@ def cut_in(keys: Mapping[str, Any]) -> list[str]:
 
 def without_secrets(keys: Mapping[str, Any]) -> dict[str, Any]:
     """The keys less those that hold a secret; URLs lose user, password and query."""
-    kept: dict[str, Any] = _replaced(dict(keys), (), None)
-    return kept
+    remaining: dict[str, Any] = _replaced(dict(keys), (), None)
+    return remaining
 
 
 def redacted(key: str, value: Any) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from .values import read_yaml
+from .type_checks import read_yaml
 from .yaml_nodes import ENVIRONMENT_VALUE
 
 
@@ -34,40 +34,40 @@ _AT_IMPORT = {
 }
 
 
-def environment_faults(environment: Any) -> list[str]:
+def environment_errors(environment: Any) -> list[str]:
     """What is wrong with a recipe's `env`. No value is shown, for it may be a secret."""
     if not isinstance(environment, dict):
         return [
             f"env: got {type(environment).__name__}, expected a mapping of names to text. Write NAME: VALUE below it"
         ]
-    faults = []
+    errors = []
     for name, value in environment.items():
         shown = str(name).partition("=")[0]
         if not (isinstance(name, str) and name.isidentifier()):
-            faults.append(
+            errors.append(
                 f"env: {shown!r}: got a name that is no environment variable, expected letters, digits and _"
             )
         elif isinstance(value, (list, dict)):
-            faults.append(f"env: {shown!r}: got {type(value).__name__}, expected text. It is no environment variable")
+            errors.append(f"env: {shown!r}: got {type(value).__name__}, expected text. It is no environment variable")
         elif value is None or "\0" in str(value):
             what = "nothing" if value is None else "a null character"
-            faults.append(f'env: {shown!r}: got {what}, expected text. Write "" for an empty value')
+            errors.append(f'env: {shown!r}: got {what}, expected text. Write "" for an empty value')
         elif _CODE.fullmatch(name):
-            faults.append(
+            errors.append(
                 f"env: {name}: got a variable that says which code is loaded, expected none. Set it in the "
                 "shell that starts the command"
             )
-    return faults
+    return errors
 
 
 def set_early(path: str | Path | None) -> None:
     """Set a recipe's `env` before anything reads it at its import, and nothing where `env` or the file is refused:
-    the recipe's parser says so later, with all other faults."""
+    the recipe's parser says so later, with all other errors."""
     try:
         environment = None if path is None else read_yaml(Path(path), {"env": dict[str, ENVIRONMENT_VALUE]}).get("env")
     except ConfigError:
         return
-    if environment and not environment_faults(environment):
+    if environment and not environment_errors(environment):
         for late in too_late(environment):
             logger.warning("%s: %s", path, late)
         os.environ.update({name: str(value) for name, value in environment.items()})

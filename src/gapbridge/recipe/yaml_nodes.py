@@ -30,7 +30,7 @@ _SIXTIES = re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?")
 _SPECIAL = {".inf": float("inf"), "+.inf": float("inf"), "-.inf": float("-inf"), ".nan": float("nan")}
 
 
-class NodeFault(Exception):
+class NodeError(Exception):
     """Something that no value is made of; its text begins with the line."""
 
 
@@ -41,15 +41,15 @@ def alternatives(hint: Any) -> tuple[Any, ...]:
     return (hint,)
 
 
-def values_of(root: yaml.MappingNode, hints: Mapping[str, Any] | None) -> tuple[dict[Any, Any], list[str]]:
-    """The values of a file, and its faults: keys given twice at any depth, and scalars with two meanings.
+def read_values(root: yaml.MappingNode, hints: Mapping[str, Any] | None) -> tuple[dict[Any, Any], list[str]]:
+    """The values of a file, and its errors: keys given twice at any depth, and scalars with two meanings.
 
     Args:
         hints: the types of the keys at the top; what has none is read without one. None: nothing is known of the
             types, and scalars with two meanings are text.
 
     Raises:
-        NodeFault: aliases make it endless or too large, or a tag is none of JSON's types.
+        NodeError: aliases make it endless or too large, or a tag is none of JSON's types.
     """
     _measure(root, {}, [])
     twice = _given_twice(root)
@@ -61,13 +61,13 @@ def values_of(root: yaml.MappingNode, hints: Mapping[str, Any] | None) -> tuple[
 def _measure(node: yaml.Node, sizes: dict[int, int], above: list[int]) -> int:
     """How many values a node stands for. Aliases of aliases grow as powers, and one inside itself has no end."""
     if id(node) in above:
-        raise NodeFault(f"{_line(node)}: an alias stands inside of what it names")
+        raise NodeError(f"{_line(node)}: an alias stands inside of what it names")
     if id(node) not in sizes:
         above.append(id(node))
         sizes[id(node)] = 1 + sum(_measure(child, sizes, above) for child in _children(node))
         above.pop()
     if sizes[id(node)] > MOST_VALUES:
-        raise NodeFault(f"{_line(node)}: it holds more than {MOST_VALUES:,} values, aliases counted")
+        raise NodeError(f"{_line(node)}: it holds more than {MOST_VALUES:,} values, aliases counted")
     return sizes[id(node)]
 
 
@@ -96,14 +96,14 @@ def _given_twice(root: yaml.Node) -> list[str]:
                 dash = "; or put the dash before it with which another entry begins" if in_list else ""
                 found.append((key.start_mark.line, f"{_line(key)}: {key.value} is given twice: keep one{dash}"))
             keys.add(key.value)
-    return [fault for _, fault in sorted(found)]
+    return [error for _, error in sorted(found)]
 
 
 class _Reading:
     """Makes values of nodes, and collects what has two meanings."""
 
-    def __init__(self, faults: list[str]) -> None:
-        self._faults = faults
+    def __init__(self, errors: list[str]) -> None:
+        self._faults = errors
 
     def mapping(self, node: yaml.MappingNode, hint_of: Callable[[Any], Any]) -> dict[Any, Any]:
         values: dict[Any, Any] = {}
@@ -114,7 +114,7 @@ class _Reading:
 
     def _key(self, node: yaml.Node) -> Any:
         if not isinstance(node, yaml.ScalarNode):
-            raise NodeFault(f"{_line(node)}: a key must be text, not a list or mapping")
+            raise NodeError(f"{_line(node)}: a key must be text, not a list or mapping")
         meaning = _meaning(node)
         return meaning if isinstance(meaning, int) and not isinstance(meaning, bool) else node.value
 
@@ -170,8 +170,8 @@ def _meaning(node: yaml.Node) -> Any:
         if tag in ("int", "float"):
             return int(text) if tag == "int" else float(text)
     except (KeyError, ValueError):
-        raise NodeFault(f"{_line(node)}: {tag} is no type of this value") from None
-    raise NodeFault(f"{_line(node)}: got a value with the tag {node.tag}, expected text, a number, true or false")
+        raise NodeError(f"{_line(node)}: {tag} is no type of this value") from None
+    raise NodeError(f"{_line(node)}: got a value with the tag {node.tag}, expected text, a number, true or false")
 
 
 def _number(text: str) -> Any:
@@ -229,14 +229,14 @@ def _merged(node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
         sources = value.value if isinstance(value, yaml.SequenceNode) else [value]
         for source in reversed(sources):  # the first wins
             if not isinstance(source, yaml.MappingNode):
-                raise NodeFault(f"{_line(value)}: << takes a mapping or a list of them")
+                raise NodeError(f"{_line(value)}: << takes a mapping or a list of them")
             brought += _merged(source)
     return brought + own
 
 
 def _require_tag(node: yaml.Node, tag: str) -> None:
     if node.tag != f"{_TAG}{tag}":
-        raise NodeFault(f"{_line(node)}: got a value with the tag {node.tag}, expected a mapping or a list")
+        raise NodeError(f"{_line(node)}: got a value with the tag {node.tag}, expected a mapping or a list")
 
 
 def _line(node: yaml.Node) -> str:

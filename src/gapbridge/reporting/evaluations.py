@@ -15,7 +15,7 @@ _LABELS = {
 # What a result counts, and the head of its share; then the means that it holds.
 _SHARES = {
     "disagreements": "graders disagree (%)", "unmarked": "no final answer (%)", "unparsed": "unparseable (%)",
-    "timed_out": "grading timed out (%)", "empty": "empty (%)", "capped": "truncated (%)",
+    "timed_out": "grading timed out (%)", "empty": "empty (%)", "truncated": "truncated (%)",
 }  # fmt: skip
 _MEANS = {
     "answer_tokens": "length (tokens)", "answer_words": "length (words)", "reference_words": "reference (words)",
@@ -44,7 +44,7 @@ def evaluation_tables(record: Record, names: Mapping[str, str] | None = None) ->
         return [_harness_table(task, results, names)]
 
     def mode(row: Record) -> list[str]:
-        return [names[row["model"]], row["mode"]]
+        return [names[row["model"]], row["decoding_mode"]]
 
     scores = dict.fromkeys(name for result in results for name, value in result.items() if is_interval(value))
     found = [
@@ -107,7 +107,7 @@ def _difference_tables(task: str, rows: Iterable[Record], names: Mapping[str, st
                 [
                     score_label(row["metric"]),
                     names[row["second"]],
-                    row["mode"],
+                    row["decoding_mode"],
                     *estimate(row["difference"], 100, sign=True),
                     row["examples"],
                 ]

@@ -23,7 +23,7 @@ def draw_gaps(models: Mapping[str, Mapping[str, Any]], caption: str) -> Figure:
         caption: what was measured on what, the title of the picture.
     """
     with_oracle = [gap for gap in models.values() if gap["excess_error"]]
-    with_slips = {name: gap["slips"] for name, gap in models.items() if gap.get("slips")}
+    with_slips = {name: gap["forced_errors"] for name, gap in models.items() if gap.get("forced_errors")}
     figure, axes = new_figure(1 + bool(with_oracle) + bool(with_slips), 2)
     figure.suptitle(caption, fontsize=10)
     look = looks(list(models))
@@ -61,13 +61,17 @@ def draw_gaps(models: Mapping[str, Mapping[str, Any]], caption: str) -> Figure:
 
 def _slips(axes: Sequence[Axes], models: Mapping[str, Mapping[str, Any]], look: Mapping[str, tuple[str, str]]) -> None:
     """What is recovered after a forced error, by its position; final answers too where all references have one."""
-    final = all(slips["final_right"] for slips in models.values())
+    final = all(forced_errors["final_right"] for forced_errors in models.values())
     second = ("final_right", "final answer after a forced error", "right (%)") if final else None
     second = second or ("edit_recovered", "recovery by edit distance after a forced error", "recovered (%)")
     first = ("tokens_recovered", "token recovery after a forced error", "recovered (%)")
     for axis, (key, title, unit) in zip(axes, (first, second), strict=True):
-        for name, slips in models.items():
-            known = [(100 * at, one) for at, one in zip(slips["places"], slips[key]["at"], strict=True) if one]
+        for name, forced_errors in models.items():
+            known = [
+                (100 * at, one)
+                for at, one in zip(forced_errors["places"], forced_errors[key]["at"], strict=True)
+                if one
+            ]
             _band(axis, [at for at, _ in known], [one for _, one in known], look[name], scale=100)
         label(axis, title, "higher", "position of the error (% of the reference)", unit)
 

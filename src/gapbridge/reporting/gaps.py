@@ -49,7 +49,7 @@ def gap_tables(record: Record, names: Mapping[str, str] | None = None) -> list[T
     tables = [Table(["measure", "model", "value", INTERVAL, "n"], rows, texts=2)]
     base = names[models[0]]
     differences = [(_MEAN_RISE, row, 1.0) for row in record["differences"]]
-    differences += [(SLIP_ROWS[row["measure"]], row, 100.0) for row in record.get("slip_differences", ())]
+    differences += [(SLIP_ROWS[row["measure"]], row, 100.0) for row in record.get("recovery_differences", ())]
     lines = [
         [
             measure.replace("(%)", "(pp)"),
@@ -86,15 +86,19 @@ def _measures(gap: Record) -> Iterator[list[Any]]:
         yield ["all steps correct (%)", 100 * gap["wrong_steps"]["all_right"] / count, None, count]
     final = gap.get("final_answers")
     if final is not None:
-        for step, drafts, right in zip(final["steps"], final["drafts"], final["right"], strict=True):
-            yield [f"final accuracy | first error at step {step} (%)", *estimate(right, 100), drafts]
-        if final["whole_right"]:
-            yield ["final accuracy | no error (%)", *estimate(final["whole_right"], 100), final["whole_drafts"]]
-    yield ["truncated completions (%)", 100 * gap["capped"] / count, None, count]
-    slips = gap.get("slips")
-    if slips:
+        for step, completions, right in zip(final["steps"], final["drafts"], final["right"], strict=True):
+            yield [f"final accuracy | first error at step {step} (%)", *estimate(right, 100), completions]
+        if final["right_if_all_steps_correct"]:
+            yield [
+                "final accuracy | no error (%)",
+                *estimate(final["right_if_all_steps_correct"], 100),
+                final["num_all_steps_correct"],
+            ]
+    yield ["truncated completions (%)", 100 * gap["truncated"] / count, None, count]
+    forced_errors = gap.get("forced_errors")
+    if forced_errors:
         for measure, label in SLIP_ROWS.items():
-            if slips[measure]:
-                yield [label, *estimate(slips[measure]["mean"], 100), slips["answers"]]
-        truncated = 100 * slips["capped"] / slips["answers"]
-        yield ["after forced error: truncated (%)", truncated, None, slips["answers"]]
+            if forced_errors[measure]:
+                yield [label, *estimate(forced_errors[measure]["mean"], 100), forced_errors["answers"]]
+        truncated = 100 * forced_errors["truncated"] / forced_errors["answers"]
+        yield ["after forced error: truncated (%)", truncated, None, forced_errors["answers"]]

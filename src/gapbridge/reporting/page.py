@@ -63,7 +63,7 @@ class Example:
     """A held-out prompt with its reference and the models' completions."""
 
     prompt: str
-    reference: str
+    completion_ids: str
     completions: list[Completion]
 
 

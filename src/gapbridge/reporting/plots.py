@@ -22,7 +22,7 @@ _MANY = 40  # points on a line, more than that need no markers
 LOSSES = {
     "loss": "training loss",
     "eval_loss": "eval loss",
-    "eval_own_loss": "eval loss (generated contexts)",
+    "eval_generated_loss": "eval loss (generated contexts)",
 }
 
 
@@ -77,13 +77,13 @@ def draw_losses(runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> Fi
         None where no loss was logged.
     """
     points = {name: _points(rounds) for name, rounds in runs.items()}
-    drawn = {key for lines in points.values() for key, _ in lines}
-    if not drawn:
+    sampled = {key for lines in points.values() for key, _ in lines}
+    if not sampled:
         return None
-    panels = {"training loss": ("loss",), "eval loss": ("eval_loss", "eval_own_loss")}
-    panels = {title: keys for title, keys in panels.items() if drawn & {*keys}}
+    panels = {"training loss": ("loss",), "eval loss": ("eval_loss", "eval_generated_loss")}
+    panels = {title: keys for title, keys in panels.items() if sampled & {*keys}}
     figure, axes = new_figure(1, len(panels))
-    look, styles = looks(list(runs)), {"loss": "-", "eval_loss": "-", "eval_own_loss": "--"}
+    look, styles = looks(list(runs)), {"loss": "-", "eval_loss": "-", "eval_generated_loss": "--"}
     steps = "optimizer step" + (", a line for each round" if max(map(len, runs.values())) > 1 else "")
     for axis, (title, keys) in zip(axes, panels.items(), strict=True):
         for name, lines in points.items():
@@ -94,7 +94,7 @@ def draw_losses(runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> Fi
                     axis.plot(*zip(*line, strict=True), styles[key], color=colour, marker=shown, ms=4, lw=1.5)
         label(axis, title, "lower", steps, "nats per token")
         _spread(axis)
-    legend(figure, look, {LOSSES[key]: style for key, style in styles.items() if key in drawn and key != "loss"})
+    legend(figure, look, {LOSSES[key]: style for key, style in styles.items() if key in sampled and key != "loss"})
     blind = [name for name, lines in points.items() if all(key == "loss" for key, _ in lines)]
     if blind:
         figure.suptitle(f"no evaluation was logged: {', '.join(blind)}", fontsize=9, color="0.3", wrap=True)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..contexts.records import read_note, read_record
 from ..errors import RunError
+from ..store.records import read_note, read_record
 from ..training.metrics import read_metrics
 from ..training.run_files import RUN_FILE, flat, read_run, seconds, stages
 from .evaluations import evaluation_tables
@@ -58,7 +58,7 @@ def run_report(args: argparse.Namespace) -> Path:
     """
     check_replaceable(args.output_dir)
     runs = _read_runs(args)
-    path = write_page(_page(runs, [*(run.path for run in runs), *args.results]), args.output_dir)
+    path = write_page(_page(runs, [*(run.path for run in runs), *args.extra_results_dir]), args.output_dir)
     page = path.with_suffix(".html")
     print(f"report: {page}   as Markdown: {path}")
     if args.open:
@@ -67,23 +67,25 @@ def run_report(args: argparse.Namespace) -> Path:
 
 
 def _read_runs(args: argparse.Namespace) -> list[Run]:
-    faults, runs = [], []
+    errors, runs = [], []
     names = [path.name for path in args.runs]
     for path in args.runs:
         if not (path / RUN_FILE).is_file():
-            faults.append(f"{path}: holds no {RUN_FILE}: it is not a run of gapbridge")
+            errors.append(f"{path}: holds no {RUN_FILE}: it is not a run of gapbridge")
             continue
         try:
             record = read_run(path)
             name = path.name if names.count(path.name) == 1 else str(path)
             runs.append(Run(path, name, record["settings"], record["state"]))
         except RunError as error:
-            faults += error.faults
-    faults += [f"--results {path}: no such directory" for path in args.results if not path.is_dir()]
+            errors += error.errors
+    errors += [
+        f"--extra_results_dir {path}: no such directory" for path in args.extra_results_dir if not path.is_dir()
+    ]
     if len(set(args.runs)) < len(args.runs):
-        faults.append("a run is named twice")
-    if faults:
-        raise RunError(faults)
+        errors.append("a run is named twice")
+    if errors:
+        raise RunError(errors)
     return runs
 
 
@@ -153,7 +155,7 @@ def _rounds(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
                 values = [entry[key] for entry in entries if key in entry]
                 if values:
                     figures |= {f"{name}, first (nats/token)": values[0], f"{name}, last (nats/token)": values[-1]}
-            counts = read_note(stage / "counts.json")
+            counts = read_note(stage / "generation_stats.json")
             figures |= count_rows({name: count for name, count in counts.items() if isinstance(count, int)})
             figures |= {_SECONDS[name]: value for name, value in seconds([stage]).items()}
             name = stage.name.replace("_", " ")
@@ -187,14 +189,14 @@ def _data(run: Path) -> list[str | Table]:
     for name, part in parts.items():
         examples, truncated = (part.get(key) for key in ("examples", "truncated"))
         examples, truncated = (value if isinstance(value, int) else 0 for value in (examples, truncated))
-        bad = len(part.get("bad_rows") or ())
+        bad = len(part.get("invalid_examples") or ())
         found[name] = {
             "source": part.get("source"),
             "examples": examples,
             "invalid rows, skipped": bad,
             "invalid rows, skipped (%)": 100 * bad / (examples + bad) if bad else None,
             "truncated (%)": 100 * truncated / examples if examples else None,
-            "eval prompts in the training data": part.get("prompts_also_trained") or None,
+            "eval prompts in the training data": part.get("num_eval_prompts_in_train") or None,
         }
     return [in_columns("part", found)] if found else []
 

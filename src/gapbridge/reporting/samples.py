@@ -22,7 +22,7 @@ def read_samples(path: Path) -> Iterator[Sample]:
         DataError: a line is no sample.
     """
     for number, row in read_json_lines(path):
-        names = ("model", "mode", "id", "prompt", "reference", "answer")
+        names = ("model", "decoding_mode", "id", "prompt", "reference", "answer")
         if not isinstance(row, dict) or any(name not in row for name in names):
             found = row if isinstance(row, ValueError) else shown_value(row)
             raise DataError(
@@ -51,7 +51,7 @@ def read_examples(files: Mapping[Path, Callable[[str], str]], count: int = SHOWN
                 continue
             example = Example(prompt_text(sample["prompt"]), str(sample["reference"]), [])
             completions = found.setdefault(key, example).completions
-            model, mode, first = name(sample["model"]), sample["mode"], sample.get("first_answer")
+            model, mode, first = name(sample["model"]), sample["decoding_mode"], sample.get("first_answer")
             if first is not None and all(each.name != f"{model}, direct" for each in completions):
                 completions.append(Completion(f"{model}, before {mode}", str(first)))
             completions.append(Completion(f"{model}, {mode}", str(sample["answer"]), sample.get("correct")))

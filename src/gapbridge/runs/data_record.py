@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..examples.example import ExampleSet
+from ..data.example import ExampleSet
 from ..files import write_json_atomic
 
 
@@ -21,16 +21,16 @@ def write_data_record(directory: Path, examples: dict[str, ExampleSet]) -> None:
             "source": part.source,
             "examples": len(part),
             "truncated": part.truncated,
-            "left_out_for_their_length": part.left_out,
-            "prompts_cut_at_the_border": part.cut_prompts,
-            "bad_rows": [{"row": bad.row, "id": bad.id, "reason": bad.reason} for bad in part.bad_rows],
+            "dropped_overlong": part.left_out,
+            "prompt_boundary_retokenized": part.num_boundary_merges,
+            "invalid_examples": [{"row": bad.row, "id": bad.id, "reason": bad.reason} for bad in part.bad_rows],
         }
         for name, part in examples.items()
     }
     if "eval" in examples:
         known = set(_prompts(examples["train"]))
         shared = sum(prompt in known for prompt in _prompts(examples["eval"]))
-        record["eval"]["prompts_also_trained"] = shared
+        record["eval"]["num_eval_prompts_in_train"] = shared
         if shared:
             held_out = examples["eval"]
             logger.warning(

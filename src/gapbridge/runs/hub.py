@@ -14,7 +14,7 @@ def repository_name(args: Any) -> str:
     return str(args.hub_model_id or Path(args.output_dir).name)
 
 
-def name_faults(args: Any) -> list[str]:
+def name_errors(args: Any) -> list[str]:
     """What a hub would refuse of the repository's name, without being asked."""
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
@@ -30,7 +30,7 @@ def name_faults(args: Any) -> list[str]:
     return []
 
 
-def access_faults(args: Any) -> list[str]:
+def access_errors(args: Any) -> list[str]:
     """Why nothing can be uploaded from here, as far as it shows without asking a hub."""
     from huggingface_hub import constants, get_token
 

@@ -1,6 +1,6 @@
 """Packages that a recipe needs and that are not installed, named before anything is loaded.
 
-Those of optimizers and of fused losses are asked for in `training/starting.py`.
+Those of optimizers and of fused losses are asked for in `training/preflight.py`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
-from .job import Job
+from .run_config import RunConfig
 
 
 # Any one of the packages will do. transformers takes a kernel of the hub where flash-attn is not installed.
@@ -26,7 +26,7 @@ _TRACKERS = {
 }  # fmt: skip
 
 
-def package_faults(job: Job) -> list[str]:
+def package_errors(job: RunConfig) -> list[str]:
     """One sentence for each key whose package is not installed."""
     return [
         f"{key}: got {value}, expected the package {' or '.join(packages)}, which is not installed. Install it, or "
@@ -36,7 +36,7 @@ def package_faults(job: Job) -> list[str]:
     ]
 
 
-def _needed(job: Job) -> Iterator[tuple[str, Any, tuple[str, ...]]]:
+def _needed(job: RunConfig) -> Iterator[tuple[str, Any, tuple[str, ...]]]:
     args, model = job.args, job.model
     attention = (args.model_init_kwargs or {}).get("attn_implementation") or model.attn_implementation
     if attention in _ATTENTION:

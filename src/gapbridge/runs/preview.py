@@ -12,19 +12,19 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import methods
+from ..data.example import ExampleSet
 from ..errors import ConfigError
-from ..examples.example import ExampleSet
-from ..training.building import first_rows
-from ..training.method import Method
+from ..training.dataset_builder import first_rows
+from ..training.method import GapTrainerMixin
 from ..training.rows import Row, print_rows
 from ..training.stats import GenerationStats
-from .inputs import load_examples, load_start
-from .job import Job
+from .load_inputs import load_examples, load_initial_model
 from .rounds import round_arguments
+from .run_config import RunConfig
 
 
 @dataclass(frozen=True)
-class FirstRows:
+class PreviewBatch:
     """What a run starts from, round 1's configuration, and the first rows that it would train.
 
     stats: what the rows are made from.
@@ -38,35 +38,35 @@ class FirstRows:
     stats: GenerationStats
 
 
-def take_first(job: Job, count: int, *, more: int = 0) -> FirstRows:
+def build_preview(job: RunConfig, count: int, *, more: int = 0) -> PreviewBatch:
     """Load what the run starts from, and make the rows of its first `count` examples; nothing is written.
 
     Args:
         more: so many examples are loaded for `take_more`, and the model is placed for generation.
     """
-    from ..decoding.mode import place_for_generation
+    from ..decoding.model_state import move_to_device
 
     args = round_arguments(job.args, 1)
-    generates = job.method.draws or more > 0
-    model, tokenizer = load_start(job, whole=generates)
+    generates = job.method.generates_contexts or more > 0
+    model, tokenizer = load_initial_model(job, whole=generates)
     if generates:
-        place_for_generation(model, args)
+        move_to_device(model, args)
     loaded = max(count, more)
     job.data.max_train_examples = min(loaded, job.data.max_train_examples or loaded)
     job.args.eval_strategy = type(job.args.eval_strategy)("no")
     examples = load_examples(job, tokenizer, model)["train"]
     rows, stats = _rows(job, model, tokenizer, examples, args, count)
-    return FirstRows(model, tokenizer, examples, args, rows, stats)
+    return PreviewBatch(model, tokenizer, examples, args, rows, stats)
 
 
-def take_more(job: Job, first: FirstRows, count: int) -> FirstRows:
+def take_more(job: RunConfig, first: PreviewBatch, count: int) -> PreviewBatch:
     """The same with the rows of the first `count` examples, with a progress bar where their contexts are generated."""
     rows, stats = _rows(job, first.model, first.tokenizer, first.examples, first.args, count, shows_progress=True)
     return replace(first, rows=rows, stats=stats)
 
 
 def _rows(
-    job: Job,
+    job: RunConfig,
     model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     examples: ExampleSet,
@@ -81,14 +81,14 @@ def _rows(
         return first_rows(job.method, examples, tokenizer, args, contexts, count, bar.update)
 
 
-def run_preview(job: Job, count: int, first: FirstRows | None = None) -> list[Text]:
+def run_preview(job: RunConfig, count: int, first: PreviewBatch | None = None) -> list[Text]:
     """Print the first rows of round 1; their contexts are drawn, and nothing is written.
 
     Args:
-        first: what `take_first` took, where it did; at least `count` rows.
+        first: what `build_preview` took, where it did; at least `count` rows.
     """
-    first = first or take_first(job, count)
-    found = [job.method.show(row, first.tokenizer) for row in first.rows[:count]]
+    first = first or build_preview(job, count)
+    found = [job.method.render_row(row, first.tokenizer) for row in first.rows[:count]]
     print_rows(found)
     return found
 
@@ -115,17 +115,17 @@ def preview(
     """
     method = _method_of(args)
     args.check()
-    model, tokenizer = method.start(model, args, processing_class)
+    model, tokenizer = method.load_model_and_tokenizer(model, args, processing_class)
     part = train_dataset.select(range(min(count, len(train_dataset))))
-    examples = method.read(part, tokenizer, model, args, "train_dataset", max_length=args.row_limit())
+    examples = method.load_examples(part, tokenizer, model, args, "train_dataset", max_length=args.row_limit())
     contexts = method.generation_spec(model, tokenizer, examples, args)
     rows, _ = first_rows(method, examples, tokenizer, args, contexts, count)
-    return [method.show(row, tokenizer) for row in rows]
+    return [method.render_row(row, tokenizer) for row in rows]
 
 
-def _method_of(args: Any) -> type[Method]:
-    for name in methods.names():
-        method = methods.find(name)
+def _method_of(args: Any) -> type[GapTrainerMixin]:
+    for name in methods.list_methods():
+        method = methods.get_method(name)
         if type(args) is method.config_class:
             return method
     raise ConfigError(f"args is a {type(args).__name__}: it is the configuration of no method here")

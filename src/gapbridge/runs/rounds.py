@@ -21,16 +21,16 @@ from typing import Any
 
 from accelerate import PartialState
 
-from ..contexts.records import add_seconds
-from ..files import sync_directory, sync_file, writing
+from ..files import os_errors_as_run_error, sync_directory, sync_file
+from ..signals import Interrupted, stop_after_step
+from ..store.records import add_seconds
 from ..training.checkpoints import SaveAndStop, agreed_checkpoint
 from ..training.companions import copy_companions
-from ..training.config import RoundFields
-from ..training.guards import Guards
-from ..training.interruption import Interrupted, stop_after_step
+from ..training.config import RoundArgs
+from ..training.trainer_guards import TrainerGuardMixin
 
 
-MakeTrainer = Callable[[Path | None, Any], Guards]
+MakeTrainer = Callable[[Path | None, Any], TrainerGuardMixin]
 OnSaved = Callable[[Path, Path], None]  # given a round's directory and where its whole model lies before it is renamed
 
 
@@ -38,27 +38,27 @@ def round_directory(output_dir: str | Path, round_index: int) -> Path:
     return Path(output_dir) / f"round_{round_index}"
 
 
-def rounds_of(args: Any) -> int:
+def number_of_rounds(args: Any) -> int:
     """How many rounds a configuration asks for; methods without the key have one."""
-    return args.num_rounds if isinstance(args, RoundFields) else 1
+    return args.num_rounds if isinstance(args, RoundArgs) else 1
 
 
 def last_model(args: Any) -> Path:
-    return round_directory(args.output_dir, rounds_of(args)) / "model"
+    return round_directory(args.output_dir, number_of_rounds(args)) / "model"
 
 
 def round_arguments(args: Any, round_index: int) -> Any:
     """The configuration of one round's trainer.
 
-    It is built anew rather than copied: accelerate gives each trainer a DeepSpeed plugin of its own or none.
+    It is built again rather than copied: accelerate gives each trainer a DeepSpeed plugin of its own or none.
     """
     changes: dict[str, Any] = {"output_dir": str(round_directory(args.output_dir, round_index))}
-    if isinstance(args, RoundFields):
+    if isinstance(args, RoundArgs):
         changes |= {
-            "num_train_epochs": args.epochs_of_round(round_index),
+            "num_train_epochs": args.num_epochs_of_round(round_index),
             "round_index": round_index,
             "num_rounds": 1,
-            "round_epochs": None,
+            "num_epochs_per_round": None,
         }
         if args.run_name and args.num_rounds > 1:
             changes["run_name"] = f"{args.run_name}-round-{round_index}"
@@ -69,7 +69,7 @@ def round_arguments(args: Any, round_index: int) -> Any:
 
 def unfinished_rounds(args: Any) -> Iterator[tuple[int, Path | None]]:
     """The rounds without a whole model, each with the model it starts from (None: the recipe's)."""
-    for index in range(1, rounds_of(args) + 1):
+    for index in range(1, number_of_rounds(args) + 1):
         if not (round_directory(args.output_dir, index) / "model").is_dir():
             yield index, None if index == 1 else round_directory(args.output_dir, index - 1) / "model"
 
@@ -89,18 +89,18 @@ def run_rounds(args: Any, make_trainer: MakeTrainer, on_saved: OnSaved | None = 
     for index, start in unfinished_rounds(args):
         trainer = make_trainer(start, round_arguments(args, index))
         train_stage(trainer)
-        if index < rounds_of(args):
-            trainer.args.merge_adapter = False  # the next round trains the adapter on
+        if index < number_of_rounds(args):
+            trainer.args.save_merged_model = False  # the next round trains the adapter on
         directory = Path(trainer.args.output_dir)
         save_model(trainer, directory / "model", on_saved and partial(on_saved, directory))
         del trainer
     if PartialState().is_main_process:
-        publish(last_model(args), Path(args.output_dir))
+        link_final_model(last_model(args), Path(args.output_dir))
     PartialState().wait_for_everyone()
     return Path(args.output_dir)
 
 
-def train_stage(trainer: Guards) -> None:
+def train_stage(trainer: TrainerGuardMixin) -> None:
     """Train, from the last complete checkpoint if there is one, and add up the seconds for the report.
 
     Raises:
@@ -117,17 +117,17 @@ def train_stage(trainer: Guards) -> None:
             raise Interrupted(request.signal_number)
     finally:
         if trainer.is_world_process_zero():
-            add_seconds(directory / "training_seconds.json", time.perf_counter() - started)
+            add_seconds(directory / "timing.json", time.perf_counter() - started)
 
 
-def save_model(trainer: Guards, directory: Path, on_saved: Callable[[Path], None] | None = None) -> None:
+def save_model(trainer: TrainerGuardMixin, directory: Path, on_saved: Callable[[Path], None] | None = None) -> None:
     """Save model, tokenizer and card under a temporary name, then rename: `directory` is whole or not there.
 
     Args:
         on_saved: called in the main process with the temporary name, when all is on the disk.
     """
     temporary = directory.with_name(f".{directory.name}.tmp")
-    with writing(directory):
+    with os_errors_as_run_error(directory):
         if trainer.is_world_process_zero() and temporary.exists():
             shutil.rmtree(temporary)
         PartialState().wait_for_everyone()
@@ -148,12 +148,12 @@ def save_model(trainer: Guards, directory: Path, on_saved: Callable[[Path], None
     PartialState().wait_for_everyone()
 
 
-def publish(model: Path, output_dir: Path) -> None:
+def link_final_model(model: Path, output_dir: Path) -> None:
     """Make the files and folders of `model` appear in `output_dir` as well: linked where the file system can, else
     copied."""
     for source in sorted(path for path in model.rglob("*") if path.is_file()):
         target = output_dir / source.relative_to(model)
-        with writing(target):
+        with os_errors_as_run_error(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = target.with_name(f".{source.name}.tmp")
             temporary.unlink(missing_ok=True)

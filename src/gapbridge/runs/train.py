@@ -14,34 +14,34 @@ from rich.console import Console
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import get_peft_config
 
-from ..contexts.fingerprint import tokenizer_fingerprint
-from ..decoding.mode import place_for_generation
+from ..data.example import ExampleSet
+from ..decoding.model_state import move_to_device
 from ..display import say
 from ..errors import ConfigError
-from ..examples.example import ExampleSet
 from ..files import write_json_atomic, write_text_atomic
 from ..reporting.runs import write_report
-from ..training.building import Drawing, open_drawings, row_records, shown
+from ..store.fingerprint import tokenizer_fingerprint
+from ..training.artifact_cache import EXAMPLES, RollbackOnError, prune_stale_artifacts
+from ..training.dataset_builder import PendingGeneration, open_context_stores, render_rows, row_records
+from ..training.distributed_checks import check_processes
 from ..training.loading import record_revision
-from ..training.method import Method
+from ..training.method import GapTrainerMixin
 from ..training.metrics import MetricsFile
-from ..training.once import EXAMPLES, TakenBack, drop_others
-from ..training.parallel import check_processes
 from ..training.rows import LEGEND
 from .data_record import write_data_record
-from .directory import RunDirectory
-from .hub import name_faults, open_repository, upload
-from .inputs import load_examples, load_start, started_inputs
-from .job import Job
-from .packages import package_faults
+from .hub import name_errors, open_repository, upload
+from .load_inputs import load_examples, load_initial_model, started_inputs
+from .packages import package_errors
 from .rounds import last_model, round_arguments, run_rounds, unfinished_rounds
+from .run_config import RunConfig
+from .run_directory import RunDirectory
 
 
 SHOWN_ROWS = 3
 
 
 @dataclass
-class _Opened:
+class _LoadedRound:
     """The first unfinished round, looked at in every respect but TRL's before anything is written."""
 
     index: int
@@ -49,11 +49,11 @@ class _Opened:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     examples: dict[str, ExampleSet]
-    drawings: dict[str, Drawing]
+    generations: dict[str, PendingGeneration]
     inputs: dict[str, str]
 
 
-def train(job: Job) -> Path:
+def train(job: RunConfig) -> Path:
     """Run all rounds of a recipe from the first unfinished stage on, and write the report.
 
     Raises:
@@ -61,26 +61,26 @@ def train(job: Job) -> Path:
         TrainingError: the loss is not finite. Interrupted: SIGTERM or Ctrl-C; the same command continues.
     """
     check_processes(job.args)
-    if faults := [*name_faults(job.args), *package_faults(job)]:
-        raise ConfigError([f"{job.recipe.path}: {fault}" for fault in faults])
+    if errors := [*name_errors(job.args), *package_errors(job)]:
+        raise ConfigError([f"{job.recipe.path}: {error}" for error in errors])
     run = job.run_directory()
     if run.check(job.resume) == "complete":
         if PartialState().is_main_process:
             run.check_inputs(started_inputs(job, run.hashes))
-        _say(f"{run.path}: this run is complete, nothing to do")
+        _print_header(f"{run.path}: this run is complete, nothing to do")
         return run.path
     # The run pushes its model and nothing else; the trainers would push what else lies in their directories.
     job.args.push_to_hub, push = False, job.args.push_to_hub
-    with run.used_alone():
+    with run.locked():
         run.check(job.resume)  # another one may have written to it meanwhile
         with _prepared(run) as prepared:
-            found = _open(job, run)
+            found = _load_round(job, run)
             if found and push and PartialState().is_main_process:
                 open_repository(job.args)
             opened = [found] if found else []  # emptied when a trainer takes it: a model ends with its round
             del found
 
-            def make_trainer(start: Path | None, round_args: Any) -> Method:
+            def make_trainer(start: Path | None, round_args: Any) -> GapTrainerMixin:
                 return _trainer(job, run, round_args, opened.pop() if opened else None, start, prepared)
 
             run_rounds(job.args, make_trainer, run.finish_round)
@@ -89,37 +89,37 @@ def train(job: Job) -> Path:
             if push:
                 upload(last_model(job.args), job.args)
             run.complete()
-            _say(f"model: {run.path}   report: {report}")
+            _print_header(f"model: {run.path}   report: {report}")
         PartialState().wait_for_everyone()
     return run.path
 
 
-def generate(job: Job) -> Path:
+def prepare(job: RunConfig) -> Path:
     """Build the contexts of the first unfinished round and stop; training later finds them in the store."""
     check_processes(job.args)
-    if not job.method.draws:
+    if not job.method.generates_contexts:
         raise ConfigError(f"{job.recipe.path}: method {job.name} generates nothing before training")
     run = job.run_directory()
     state = run.check()
-    with run.used_alone(), _prepared(run) as prepared:
-        opened = None if state == "complete" else _open(job, run)
+    with run.locked(), _prepared(run) as prepared:
+        opened = None if state == "complete" else _load_round(job, run)
         if opened is None:
-            _say(f"{run.path}: every round is trained, nothing to generate")
+            _print_header(f"{run.path}: every round is trained, nothing to generate")
             return run.path
-        if not opened.drawings:
+        if not opened.generations:
             raise ConfigError(f"{job.recipe.path}: with these options {job.name} generates nothing before training")
         _trainer(job, run, round_arguments(job.args, opened.index), opened, opened.start, prepared)
-    directory = opened.drawings["train"].store.directory
-    _say(f"{directory}: {len(opened.examples['train'])} contexts, complete")
+    directory = opened.generations["train"].store.directory
+    _print_header(f"{directory}: {len(opened.examples['train'])} contexts, complete")
     return directory
 
 
-def _prepared(run: RunDirectory) -> TakenBack:
+def _prepared(run: RunDirectory) -> RollbackOnError:
     """Around all that comes before the run is entered: its examples go where it is refused."""
-    return TakenBack(run.path / EXAMPLES, active=PartialState().is_main_process)
+    return RollbackOnError(run.path / EXAMPLES, active=PartialState().is_main_process)
 
 
-def _open(job: Job, run: RunDirectory) -> _Opened | None:
+def _load_round(job: RunConfig, run: RunDirectory) -> _LoadedRound | None:
     """Load the first unfinished round and compare everything with what the run has."""
     index, start = next(unfinished_rounds(job.args), (None, None))
     before = last_model(job.args).parent if index is None else start and start.parent
@@ -129,10 +129,10 @@ def _open(job: Job, run: RunDirectory) -> _Opened | None:
         run.check_inputs(inputs)
     if index is None:
         return None
-    job.args.template_date = job.args.template_date or run.date()
-    model, tokenizer = load_start(job, start, whole=job.method.draws)
-    if job.method.draws:
-        place_for_generation(model, job.args)
+    job.args.chat_template_date = job.args.chat_template_date or run.date()
+    model, tokenizer = load_initial_model(job, start, whole=job.method.generates_contexts)
+    if job.method.generates_contexts:
+        move_to_device(model, job.args)
     examples = load_examples(job, tokenizer, model, run.path / EXAMPLES)
     inputs |= {f"{name} examples": part.fingerprint() for name, part in examples.items()}
     if PartialState().is_main_process:
@@ -140,33 +140,38 @@ def _open(job: Job, run: RunDirectory) -> _Opened | None:
             inputs["tokenizer"] = tokenizer_fingerprint(tokenizer)
         inputs |= started_inputs(job, run.hashes)
         run.check_inputs(inputs)
-    drawings = open_drawings(job.method, model, tokenizer, examples, round_arguments(job.args, index))
-    for drawing in drawings.values():
-        if not drawing.store.is_complete():
-            drawing.contexts.open()
-    return _Opened(index, start, model, tokenizer, examples, drawings, inputs)
+    generations = open_context_stores(job.method, model, tokenizer, examples, round_arguments(job.args, index))
+    for generation in generations.values():
+        if not generation.store.is_complete():
+            generation.contexts.open()
+    return _LoadedRound(index, start, model, tokenizer, examples, generations, inputs)
 
 
-def _enter(job: Job, run: RunDirectory, opened: _Opened, prepared: TakenBack) -> None:
+def _mark_started(job: RunConfig, run: RunDirectory, opened: _LoadedRound, prepared: RollbackOnError) -> None:
     """Enter the run's directory: nothing can be refused any more, and nothing has been drawn yet."""
     PartialState().wait_for_everyone()  # each has looked at the directory before one writes to it
-    prepared.keep()
+    prepared.commit()
     if PartialState().is_main_process:
-        drop_others(run.path / EXAMPLES, opened.examples)
+        prune_stale_artifacts(run.path / EXAMPLES, opened.examples)
         run.enter(job.recipe, opened.inputs)
         write_data_record(run.path, opened.examples)
     PartialState().wait_for_everyone()
 
 
 def _trainer(
-    job: Job, run: RunDirectory, round_args: Any, opened: _Opened | None, start: Path | None, prepared: TakenBack
-) -> Method:
+    job: RunConfig,
+    run: RunDirectory,
+    round_args: Any,
+    opened: _LoadedRound | None,
+    start: Path | None,
+    prepared: RollbackOnError,
+) -> GapTrainerMixin:
     """The trainer of a round; what it counted and the first rows that it trains are written."""
     if opened is None:
-        model, tokenizer = load_start(job, start, whole=job.method.draws)
-        examples, drawings = load_examples(job, tokenizer, model, run.path / EXAMPLES), None
+        model, tokenizer = load_initial_model(job, start, whole=job.method.generates_contexts)
+        examples, generations = load_examples(job, tokenizer, model, run.path / EXAMPLES), None
     else:
-        model, tokenizer, examples, drawings = opened.model, opened.tokenizer, opened.examples, opened.drawings
+        model, tokenizer, examples, generations = opened.model, opened.tokenizer, opened.examples, opened.generations
     round_args.model_init_kwargs = None  # used up
     trainer = job.method(
         model=model,
@@ -177,14 +182,14 @@ def _trainer(
         # An adapter, of an SFT stage or of the round before, is trained on rather than topped with another.
         peft_config=None if isinstance(model, PeftModel) else _new_adapter(job),
         callbacks=[MetricsFile()],
-        drawings=drawings,
-        on_checked=None if opened is None else partial(_enter, job, run, opened, prepared),
+        generations=generations,
+        on_checked=None if opened is None else partial(_mark_started, job, run, opened, prepared),
     )
     if trainer.is_world_process_zero():
         counts = json.dumps(trainer.stats.counts(), indent=2)  # in the method's order: the total comes first
-        write_text_atomic(Path(trainer.args.output_dir) / "counts.json", f"{counts}\n")
+        write_text_atomic(Path(trainer.args.output_dir) / "generation_stats.json", f"{counts}\n")
         if start is None:
-            rows = shown(job.method, trainer.row_ids, tokenizer, SHOWN_ROWS)
+            rows = render_rows(job.method, trainer.row_ids, tokenizer, SHOWN_ROWS)
             Console(stderr=True, soft_wrap=True).print(rows[0])
             text = "\n".join([f"{LEGEND}\n", *(row.plain for row in rows)])
             write_text_atomic(run.path / "samples" / "first_rows.txt", text)
@@ -193,13 +198,13 @@ def _trainer(
     return trainer
 
 
-def _new_adapter(job: Job) -> PeftConfig | None:
+def _new_adapter(job: RunConfig) -> PeftConfig | None:
     config = get_peft_config(job.model)
     if config is not None:
         record_revision(config, job.model.model_revision)
     return config
 
 
-def _say(text: str) -> None:
+def _print_header(text: str) -> None:
     if PartialState().is_main_process:
         say(text)

@@ -13,30 +13,30 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import get_peft_config
 
 from .. import methods
+from ..data.example import ExampleSet
+from ..data.sources import FILE_BUILDERS, check_data_config, find_data
 from ..display import notice_if_slow, say
 from ..errors import ConfigError, GapbridgeError
-from ..examples.data import FILE_BUILDERS, check_data_config, find_data
-from ..examples.example import ExampleSet
-from ..recipe.values import read_yaml
+from ..recipe.type_checks import read_yaml
+from ..training.adapter_merge import QUANTISED
 from ..training.arguments import TRAIN
-from ..training.building import open_drawings
-from ..training.config import RoundFields
-from ..training.loading import load_skeleton, load_tokenizer, prepare_tokenizer, require_local
+from ..training.config import RoundArgs
+from ..training.dataset_builder import open_context_stores
+from ..training.loading import load_meta_model, load_tokenizer, prepare_tokenizer, require_local
+from ..training.preflight import batch_errors, preflight_errors
 from ..training.quiet import quiet_libraries
-from ..training.saving import QUANTISED
-from ..training.starting import batch_faults, starting_faults
-from .hub import access_faults, name_faults, repository_name
-from .inputs import load_examples, require_ending, started_inputs
-from .job import Job, read_job
-from .packages import package_faults
+from .hub import access_errors, name_errors, repository_name
+from .load_inputs import check_template_eos, load_examples, started_inputs
+from .packages import package_errors
 from .rounds import round_arguments
+from .run_config import RunConfig, read_job
 
 
 DRY_ROWS = 64
 
 
 @quiet_libraries()
-def validate(job: Job, *, all_rows: bool = False) -> tuple[list[str], list[str]]:
+def validate(job: RunConfig, *, all_rows: bool = False) -> tuple[list[str], list[str]]:
     """Check a parsed recipe and dry-run it on its first rows.
 
     Model and data that are local are loaded (the tokenizer and the model's configurations, not its weights; the first
@@ -44,11 +44,11 @@ def validate(job: Job, *, all_rows: bool = False) -> tuple[list[str], list[str]]
     is not asked for and is reported as not checked.
 
     Returns:
-        (faults, notes): empty faults mean that the run can start.
+        (errors, notes): empty errors mean that the run can start.
     """
-    faults = [*key_faults(job), *access_faults(job.args), *package_faults(job), *_output_dir_faults(job)]
+    errors = [*key_errors(job), *access_errors(job.args), *package_errors(job), *_output_dir_errors(job)]
     notes = list(job.recipe.notes)
-    if job.args.push_to_hub and not name_faults(job.args):
+    if job.args.push_to_hub and not name_errors(job.args):
         notes.append(f"not checked: whether a hub takes the model as {repository_name(job.args)}")
     data_faults = check_data_config(job.data, job.script)
     model: PreTrainedModel | PeftModel | None = None
@@ -57,28 +57,28 @@ def validate(job: Job, *, all_rows: bool = False) -> tuple[list[str], list[str]]
     try:
         require_local(str(job.model.model_name_or_path), "model_name_or_path")
         if path.is_dir():
-            require_ending(job)
+            check_template_eos(job)
             tokenizer = load_tokenizer(path, job.args)
             prepare_tokenizer(None, tokenizer, job.args, uses_peft=job.uses_peft)
-            model = load_skeleton(path, job.args)
+            model = load_meta_model(path, job.args)
             if model is None:
                 notes.append(f"not checked: the base of the adapter {path} is no directory here")
             else:
-                _check_positions(job, model, faults)
+                _check_positions(job, model, errors)
         else:
             notes.append(f"not checked: model {path} is not a directory here, so it is taken for a hub id")
     except GapbridgeError as error:
-        faults += error.faults
+        errors += error.errors
     if data_faults:
         notes.append("not checked: the rows of the data sets")
     elif any(not is_local(path) for path in job.data.sources()) or job.script.dataset_name:
         notes.append("not checked: data sets on a hub")
     elif tokenizer is not None and model is not None:
         try:
-            faults += _batch_faults(job)
+            errors += _batch_size_errors(job)
         except GapbridgeError:  # told below
             pass
-        faults += _changed_inputs(job)
+        errors += _changed_inputs(job)
         if not all_rows:
             job.data.max_train_examples = min(DRY_ROWS, job.data.max_train_examples or DRY_ROWS)
             job.data.max_eval_examples = min(DRY_ROWS, job.data.max_eval_examples or DRY_ROWS)
@@ -92,25 +92,25 @@ def validate(job: Job, *, all_rows: bool = False) -> tuple[list[str], list[str]]
                 notes += [f"{name}: loss on {part.loss_on}"] if part.loss_on else []
             notes += _construct(job, model, tokenizer, examples)
         except GapbridgeError as error:
-            faults += error.faults
+            errors += error.errors
     if model is None:
-        faults += starting_faults(job.args, metrics=job.method.evaluated_names(job.args, experts=True))
-    return list(dict.fromkeys(faults)), notes
+        errors += preflight_errors(job.args, metrics=job.method.evaluated_names(job.args, experts=True))
+    return list(dict.fromkeys(errors)), notes
 
 
-def key_faults(job: Job) -> list[str]:
+def key_errors(job: RunConfig) -> list[str]:
     """What of the keys does not go together, with nothing looked at but the recipe and whether its files are there."""
-    faults = [*job.args.faults(), *check_data_config(job.data, job.script), *name_faults(job.args)]
+    errors = [*job.args.errors(), *check_data_config(job.data, job.script), *name_errors(job.args)]
     if str(job.args.eval_strategy.value) != "no":
         if not (job.data.eval_datasets or job.data.splits_off or job.script.dataset_name):
-            faults.append(
+            errors.append(
                 "eval_strategy asks for evaluation: give eval_datasets or test_split_size, or set eval_strategy: 'no'"
             )
     if (job.model.load_in_4bit or job.model.load_in_8bit) and not job.model.use_peft:
-        faults.append("load_in_4bit and load_in_8bit need use_peft: true: quantised weights cannot be trained")
-    if (job.model.load_in_4bit or job.model.load_in_8bit) and job.args.merge_adapter:
-        faults.append(QUANTISED)
-    return faults
+        errors.append("load_in_4bit and load_in_8bit need use_peft: true: quantised weights cannot be trained")
+    if (job.model.load_in_4bit or job.model.load_in_8bit) and job.args.save_merged_model:
+        errors.append(QUANTISED)
+    return errors
 
 
 def is_local(path: str) -> bool:
@@ -122,7 +122,7 @@ class _Checked(Exception):
 
 
 def _construct(
-    job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: dict[str, ExampleSet]
+    job: RunConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: dict[str, ExampleSet]
 ) -> list[str]:
     """Construct the first round's trainer on a model without weights, in a directory of its own, up to the drawing.
 
@@ -147,7 +147,7 @@ def _construct(
                 eval_dataset=examples.get("eval"),
                 processing_class=tokenizer,
                 peft_config=None if isinstance(model, PeftModel) else get_peft_config(job.model),
-                drawings=open_drawings(job.method, model, tokenizer, examples, args, weights="none"),
+                generations=open_context_stores(job.method, model, tokenizer, examples, args, weights="none"),
                 on_checked=checked,
             )
         except _Checked:
@@ -159,49 +159,51 @@ def _construct(
     return []
 
 
-def _batch_faults(job: Job) -> list[str]:
+def _batch_size_errors(job: RunConfig) -> list[str]:
     """Whether all rows, rather than the first ones, make a batch."""
     if not job.args.dataloader_drop_last:
         return []
     evaluates = str(job.args.eval_strategy.value) != "no"
     found = find_data(job.data, job.script, seed=job.args.seed, needs_eval=evaluates)
     rows = {TRAIN: len(found.train), **({} if found.eval is None else {"eval": len(found.eval)})}
-    return batch_faults(job.args, rows)
+    return batch_errors(job.args, rows)
 
 
-def _check_positions(job: Job, model: PreTrainedModel, faults: list[str]) -> None:
+def _check_positions(job: RunConfig, model: PreTrainedModel, errors: list[str]) -> None:
     positions = model.config.get_text_config().to_dict().get("max_position_embeddings")
     if positions and job.args.max_length and job.args.max_length > positions:
-        faults.append(f"max_length is {job.args.max_length}, but the model has {positions} positions")
+        errors.append(f"max_length is {job.args.max_length}, but the model has {positions} positions")
 
 
-def _changed_inputs(job: Job) -> list[str]:
+def _changed_inputs(job: RunConfig) -> list[str]:
     """What a run that is there was started with, and what lies there now."""
     try:
         run = job.run_directory()
         if run.check() != "new":
             run.check_inputs(started_inputs(job, run.hashes))
     except GapbridgeError as error:
-        return error.faults
+        return error.errors
     return []
 
 
-def _output_dir_faults(job: Job) -> list[str]:
+def _output_dir_errors(job: RunConfig) -> list[str]:
     try:
         job.run_directory().check()
     except GapbridgeError as error:
-        return error.faults
+        return error.errors
     return []
 
 
-def describe(job: Job) -> str:
+def describe(job: RunConfig) -> str:
     """One line on what the recipe does."""
     args = job.args
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps
-    rounds = f", {args.num_rounds} round(s)" if isinstance(args, RoundFields) else ""
-    own = methods.fields_of(job.name)  # the keys of this method alone, not those of the mixins behind it
+    rounds = f", {args.num_rounds} round(s)" if isinstance(args, RoundArgs) else ""
+    own = methods.method_fields(job.name)  # the keys of this method alone, not those of the mixins behind it
     off = {field.name for field in fields(own) if field.default == 0}
-    keys = [field.name for field in fields(own) if field.name in own.__annotations__ and field.name not in own.FREE]
+    keys = [
+        field.name for field in fields(own) if field.name in own.__annotations__ and field.name not in own.RUNTIME_ONLY
+    ]
     values = {name: vars(args)[name] for name in keys}
     values = {name: value for name, value in values.items() if value or name not in off}
     shown = [f"{name} {value}" for name, value in values.items() if isinstance(value, (int, float))]
@@ -224,7 +226,7 @@ def run_validate(
         all_rows: check every row of local data sets rather than the first ones.
 
     Raises:
-        ConfigError: listing the faults of all of them.
+        ConfigError: listing the errors of all of them.
     """
     cpu = cpu_option(overrides)
     failed = []
@@ -232,12 +234,12 @@ def run_validate(
         try:
             job = read_job(["--config", path, *overrides, *cpu], method)
             with notice_if_slow(f"{path}: checking data, model and trainer …"):
-                faults, notes = validate(job, all_rows=all_rows)
+                errors, notes = validate(job, all_rows=all_rows)
         except GapbridgeError as error:
-            failed += error.faults
+            failed += error.errors
             continue
-        failed += [fault if fault.startswith(path) else f"{path}: {fault}" for fault in faults]
-        say(f"{path}: refused, see below" if faults else f"{path}: good. {describe(job)}")
+        failed += [message if message.startswith(path) else f"{path}: {message}" for message in errors]
+        say(f"{path}: refused, see below" if errors else f"{path}: good. {describe(job)}")
         if cpu and not read_yaml(Path(path)).get("use_cpu"):
             notes.append("this machine has no accelerator: checked as if use_cpu were true")
         for note in notes:

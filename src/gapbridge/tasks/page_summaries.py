@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .procedural import Options, Procedural, Scores, generator, whole
+from .procedural import Options, Procedural, Scores, generator, integer_option
 from .word_problems import ITEMS, NAMES
 
 
@@ -78,8 +78,8 @@ BACKGROUND = (
 @dataclass(frozen=True)
 class PageOptions(Options):
     # Of pages with one fact the split would hold out the fact itself: a place or a job that training never tells.
-    facts: int = whole(3, 2, len(FACTS), "facts that matter")
-    distractors: int = whole(4, 0, 40, "sentences on the page beside them")
+    facts: int = integer_option(3, 2, len(FACTS), "facts that matter")
+    distractors: int = integer_option(4, 0, 40, "sentences on the page beside them")
 
 
 @dataclass(frozen=True)
@@ -122,22 +122,22 @@ def score(prompt: str, reference: str, answer: str) -> Scores:
     needless_facts: the share of its claims that the page makes and nobody asked for, or that it made before.
     """
     needed, made = set(claims(reference)), list(claims(answer))
-    kept = len(needed & set(made))
+    remaining = len(needed & set(made))
     false = sum(claim not in needed and not claim.is_on(prompt) for claim in made)
     return {
-        "correct": float(kept == len(needed) == len(made)),
-        "facts_kept": kept / max(len(needed), 1),
+        "correct": float(remaining == len(needed) == len(made)),
+        "facts_kept": remaining / max(len(needed), 1),
         "false_facts": false / max(len(made), 1),
-        "needless_facts": (len(made) - kept - false) / max(len(made), 1),
+        "needless_facts": (len(made) - remaining - false) / max(len(made), 1),
     }
 
 
-def _draw(rng: random.Random, options: PageOptions) -> tuple[str, str, str]:
+def _generate_problem(rng: random.Random, options: PageOptions) -> tuple[str, str, str]:
     names = rng.sample(NAMES, 4)
     person, others = names[0], names[1:]
     clauses, needed = [], []
     for kind in rng.sample(FACTS, options.facts):
-        clause, sentence = _told(rng, kind, person, person)
+        clause, sentence = _sentence(rng, kind, person, person)
         clauses.append(clause)
         needed.append(sentence)
     sentences = [_distractor(rng, person, others) for _ in range(options.distractors)]
@@ -155,11 +155,11 @@ def _distractor(rng: random.Random, person: str, others: list[str]) -> str:
     if sort == 0:
         return rng.choice(BACKGROUND).format(**_values(rng, person))
     if sort == 1:
-        return _told(rng, rng.choice(TRIFLES), person, person)[1]
-    return _told(rng, rng.choice(FACTS), rng.choice(others), person)[1]
+        return _sentence(rng, rng.choice(TRIFLES), person, person)[1]
+    return _sentence(rng, rng.choice(FACTS), rng.choice(others), person)[1]
 
 
-def _told(rng: random.Random, kind: Kind, subject: str, person: str) -> tuple[str, str]:
+def _sentence(rng: random.Random, kind: Kind, subject: str, person: str) -> tuple[str, str]:
     """A fact of this kind about `subject`, as a clause and as a sentence; nobody in it but the subject is `person`."""
     values = _values(rng, subject, person)
     return kind.clause.format(**values), rng.choice(kind.wordings).format(a=subject, **values)
@@ -173,7 +173,7 @@ def _values(rng: random.Random, *absent: str) -> dict[str, str]:
 TASK = Procedural(
     name="page_summaries",
     options=PageOptions,
-    generate=generator("page_summaries", _draw),
+    generate=generator("page_summaries", _generate_problem),
     score=score,
     measures={"correct": "correct", "facts_kept": "facts kept", "false_facts": "false facts"},
     rouge=True,

@@ -20,7 +20,7 @@ from ..errors import ConfigError
 
 SPLITS = ("train", "validation", "test")
 Scores = dict[str, float]
-_MOST_DRAWS = 2000  # a split that holds an eighth of what can be drawn is missed so often once in 10^115
+MAX_ATTEMPTS = 2000  # a split that holds an eighth of what can be drawn is missed so often once in 10^115
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Problem:
         }
 
 
-def whole(default: int | tuple[int, ...], low: int, high: int, about: str) -> Any:
+def integer_option(default: int | tuple[int, ...], low: int, high: int, about: str) -> Any:
     """An option that is a whole number in `low` to `high`, or where the default is a tuple several, taken in turn."""
     return dataclasses.field(default=default, metadata={"range": (low, high), "help": about})
 
@@ -55,20 +55,20 @@ class Options:
     """Length, difficulty and form of a task's problems; its fields are made by `whole` and `choice`.
 
     Raises:
-        ConfigError: a value lies outside its range, or some do not go together; all faults are listed.
+        ConfigError: a value lies outside its range, or some do not go together; all errors are listed.
     """
 
     def __post_init__(self) -> None:
-        faults = []
+        errors = []
         for field in fields(self):
             value, limits, choices = vars(self)[field.name], field.metadata.get("range"), field.metadata.get("choices")
             values = value if isinstance(value, tuple) else (value,)
             if limits and (not values or any(not limits[0] <= each <= limits[1] for each in values)):
-                faults.append(f"{field.name} is {value}: it must lie in {limits[0]} to {limits[1]}")
+                errors.append(f"{field.name} is {value}: it must lie in {limits[0]} to {limits[1]}")
             if choices and value not in choices:
-                faults.append(f"{field.name} is {value!r}: choose one of {', '.join(choices)}")
-        if faults or self.conflicts():
-            raise ConfigError(faults or self.conflicts())
+                errors.append(f"{field.name} is {value!r}: choose one of {', '.join(choices)}")
+        if errors or self.conflicts():
+            raise ConfigError(errors or self.conflicts())
 
     def conflicts(self) -> list[str]:
         """What does not go together, of values that lie in their ranges."""
@@ -102,26 +102,26 @@ class Procedural:
                 next to nothing of what the options can make.
         """
         chosen = self.options(**options)
-        faults = request_faults(split, count)
-        if faults:
-            raise ConfigError(faults)
+        errors = request_errors(split, count)
+        if errors:
+            raise ConfigError(errors)
         yield from self.generate(split, count, seed, chosen)
 
 
-def request_faults(split: str, count: int) -> list[str]:
+def request_errors(split: str, count: int) -> list[str]:
     """What is wrong with a split's name and a number of problems."""
-    faults = [] if split in SPLITS else [f"split is {split!r}: choose one of {', '.join(SPLITS)}"]
-    return faults + ([f"count is {count}: it must not be negative"] if count < 0 else [])
+    errors = [] if split in SPLITS else [f"split is {split!r}: choose one of {', '.join(SPLITS)}"]
+    return errors + ([f"count is {count}: it must not be negative"] if count < 0 else [])
 
 
-def eighth_of(computation: str) -> int:
+def hash_eighth(computation: str) -> int:
     """A number in 0 to 7 that is a hash of what a problem computes."""
     return int.from_bytes(hashlib.sha256(computation.encode()).digest()[:8], "big") >> 61
 
 
-def split_of(computation: str) -> str:
+def procedural_split(computation: str) -> str:
     """The split of every problem that computes this."""
-    return {0: "test", 1: "validation"}.get(eighth_of(computation), "train")
+    return {0: "test", 1: "validation"}.get(hash_eighth(computation), "train")
 
 
 def generator(
@@ -132,9 +132,9 @@ def generator(
     def generate(split: str, count: int, seed: int, options: Any) -> Iterator[Problem]:
         for index in range(count):
             rng = random.Random(f"{name}/{split}/{seed}/{index}")
-            for _ in range(_MOST_DRAWS):
+            for _ in range(MAX_ATTEMPTS):
                 computation, prompt, answer = draw(rng, options)
-                if split_of(f"{name}/{computation}") == split:
+                if procedural_split(f"{name}/{computation}") == split:
                     break
             else:
                 raise ConfigError(f"{name}: {options} leaves the {split} split next to nothing: choose larger values")

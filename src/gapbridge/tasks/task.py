@@ -10,13 +10,14 @@ import yaml
 
 from ..errors import ConfigError
 from ..files import write_text_atomic
-from ..recipe.values import nearest
-from . import copying, listing, page_summaries, sums, word_problems
+from ..recipe.type_checks import closest_match
+from . import addition_task, copy_task, list_count_task, page_summaries, word_problems
 
 
 PROBLEMS = 400  # of a procedural task
 PROCEDURAL = {
-    task.name: task for task in (module.TASK for module in (word_problems, copying, listing, sums, page_summaries))
+    task.name: task
+    for task in (module.TASK for module in (word_problems, copy_task, list_count_task, addition_task, page_summaries))
 }
 
 
@@ -25,7 +26,7 @@ class EvalTask:
     """A task of `gapbridge eval`.
 
     grader: `math`, `rouge`, the name of a procedural task whose oracle grades, or `none`: the win rate alone.
-    has_data: whether it brings its data set; the others need `--config RECIPE` or `--answers FILE`.
+    has_data: whether it brings its data set; the others need `--config RECIPE` or `--completions_file FILE`.
     max_completion_length: the most tokens of an answer.
     temperature: 0.01 where the paper samples for the win rate, else greedy.
     judge_prompt: what a judge is asked, see `evaluation/judge/prompts`.
@@ -62,7 +63,7 @@ def task_named(name: str) -> EvalTask:
     """The task. Raises ConfigError if there is none of that name."""
     if name not in TASKS:
         known = [*TASKS, "lm_eval"]
-        raise ConfigError(f"--task {name}: no such task{nearest(name, known)}; there are {', '.join(known)}")
+        raise ConfigError(f"--task {name}: no such task{closest_match(name, known)}; there are {', '.join(known)}")
     return TASKS[name]
 
 
@@ -75,7 +76,7 @@ def task_recipe(task: EvalTask, directory: Path) -> Path:
     if not task.has_data:
         raise ConfigError(
             f"--task {task.name} brings no data: name a recipe whose held-out data are used with --config RECIPE, or "
-            "ready answers with --answers FILE.jsonl"
+            "ready answers with --completions_file FILE.jsonl"
         )
     recipes = Path(__file__).with_name("recipes")
     if task.name not in PROCEDURAL:

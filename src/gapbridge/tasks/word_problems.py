@@ -28,9 +28,18 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..files import write_text_atomic
-from .procedural import SPLITS, Options, Procedural, Scores, choice, eighth_of, request_faults, whole
+from .procedural import (
+    SPLITS,
+    Options,
+    Procedural,
+    Scores,
+    choice,
+    hash_eighth,
+    integer_option,
+    request_errors,
+)
 from .procedural import Problem as PlainProblem
-from .worked import MEASURES, ORDERS, order_option, score_worked, worked
+from .worked_solutions import MEASURES, ORDERS, order_option, score_worked, worked
 
 
 MARK = "####"
@@ -105,11 +114,11 @@ class Problem:
         A pure function of the problem. Every result stays a whole number in 1 to `MAX_VALUE`, and the last is wrong.
         """
         rng = random.Random(f"word-problems/wrong/{self.id}")
-        slips = [(at, by) for at in range(len(self.steps)) for by in range(-9, 10) if by]
-        rng.shuffle(slips)
+        forced_errors = [(at, by) for at in range(len(self.steps)) for by in range(-9, 10) if by]
+        rng.shuffle(forced_errors)
         candidates = (
-            _with_slip(self.steps, at, by) for at, by in slips
-        )  # a slip in the last step is always among them
+            _with_wrong_step(self.steps, at, by) for at, by in forced_errors
+        )  # a forced error in the last step is always among them
         return next(steps for steps in candidates if steps and steps[-1].result != self.result)
 
     def row(self) -> dict[str, Any]:
@@ -138,7 +147,7 @@ def _worked(steps: Sequence[Step], order: str) -> str:
     return worked([step.line for step in steps], f"{MARK} {steps[-1].result}", order)
 
 
-def _with_slip(steps: Sequence[Step], at: int, by: int) -> tuple[Step, ...]:
+def _with_wrong_step(steps: Sequence[Step], at: int, by: int) -> tuple[Step, ...]:
     """The steps with the result of step `at` off by `by`; none where a result would leave 1 to `MAX_VALUE`."""
     found = list(steps[:at])
     for number, step in enumerate(steps[at:], at):
@@ -153,12 +162,12 @@ def _with_slip(steps: Sequence[Step], at: int, by: int) -> tuple[Step, ...]:
     return tuple(found)
 
 
-def split_of(steps: Sequence[Step], *, validation_apart: bool = False) -> str:
+def word_problem_split(steps: Sequence[Step], *, validation_apart: bool = False) -> str:
     """The split that every problem with this computation belongs to, whatever its names and wording.
 
     What is not of the test split is of training, and with `validation_apart` a seventh of it of validation.
     """
-    eighth = eighth_of(",".join(f"{step.left}{step.operator}{step.right}" for step in steps))
+    eighth = hash_eighth(",".join(f"{step.left}{step.operator}{step.right}" for step in steps))
     return "test" if eighth == 0 else "validation" if eighth == 1 and validation_apart else "train"
 
 
@@ -180,24 +189,24 @@ def problems(
     Raises:
         ConfigError: `split` or `order` is unknown, `count` is negative or a number of steps lies outside 1 to 6.
     """
-    faults = request_faults(split, count)
+    errors = request_errors(split, count)
     if not steps or any(not 1 <= number <= MAX_STEPS for number in steps):
-        faults.append(f"steps is {list(steps)}: each number must lie in 1 to {MAX_STEPS}")
+        errors.append(f"steps is {list(steps)}: each number must lie in 1 to {MAX_STEPS}")
     if order not in ORDERS:
-        faults.append(f"order is {order!r}: choose one of {', '.join(ORDERS)}")
-    if faults:
-        raise ConfigError(faults)
+        errors.append(f"order is {order!r}: choose one of {', '.join(ORDERS)}")
+    if errors:
+        raise ConfigError(errors)
     apart = validation_apart or split == "validation"
     for index in range(count):
         number = steps[index % len(steps)]
         rng = random.Random(f"word-problems/{split}/{seed}/{index}/{number}")
-        problem = _draw(rng, number, f"{split}-{seed}-{index}")
-        while split_of(problem.steps, validation_apart=apart) != split:
-            problem = _draw(rng, number, problem.id)
+        problem = _generate_problem(rng, number, f"{split}-{seed}-{index}")
+        while word_problem_split(problem.steps, validation_apart=apart) != split:
+            problem = _generate_problem(rng, number, problem.id)
         yield replace(problem, order=order)
 
 
-def _draw(rng: random.Random, number_of_steps: int, problem_id: str) -> Problem:
+def _generate_problem(rng: random.Random, number_of_steps: int, problem_id: str) -> Problem:
     names = rng.sample(NAMES, number_of_steps + 4)
     items, others = rng.sample(ITEMS, 2)
     holder = names.pop()
@@ -243,15 +252,19 @@ def _draw_operation(rng: random.Random, value: int) -> tuple[tuple[str, ...], st
 
 @dataclass(frozen=True)
 class WordProblemOptions(Options):
-    steps: tuple[int, ...] = whole((4,), 1, MAX_STEPS, "operations of a problem, 1 to 6; several are taken in turn")
+    steps: tuple[int, ...] = integer_option(
+        (4,), 1, MAX_STEPS, "operations of a problem, 1 to 6; several are taken in turn"
+    )
     order: str = order_option()
     validation: str = choice(
-        "apart", ("apart", "in_train"), "whether training problems keep off the computations of validation problems"
+        "disjoint",
+        ("disjoint", "overlapping"),
+        "whether training problems keep off the computations of validation problems",
     )
 
 
 def _generate(split: str, count: int, seed: int, options: WordProblemOptions) -> Iterator[PlainProblem]:
-    apart = options.validation == "apart"
+    apart = options.validation == "disjoint"
     for problem in problems(
         split, count=count, steps=options.steps, seed=seed, order=options.order, validation_apart=apart
     ):

@@ -11,22 +11,22 @@ from datasets import Dataset, IterableDataset
 from transformers import TrainingArguments
 from trl import DPOConfig, SFTConfig
 
-from ..errors import ConfigError, DataError, refusals
-from ..examples.example import ExampleSet
+from ..data.example import ExampleSet
+from ..errors import ConfigError, DataError, as_config_error
 
 
-TRAIN, EVAL, EVAL_OWN = "train", "eval", "eval_own"  # the parts of a trainer's data
+TRAIN, EVAL, EVAL_GENERATED = "train", "eval", "eval_generated"  # the parts of a trainer's data
 
 _BY_INDEX = ": precompute_ref_log_probs is not supported with IterableDataset"
 _WANTED = "expected a datasets.Dataset or an ExampleSet"
 
 
-def part_of(name: str | None, kind: str = EVAL) -> str:
+def part_name(name: str | None, kind: str = EVAL) -> str:
     """The part of a held-out data set: `eval`, or `eval.NAME` for one of several. It can stand in a file's name."""
     return kind if name is None else f"{kind}.{quote(name, safe='').replace('-', '%2D')}"
 
 
-def name_of(part: str) -> str | None:
+def dataset_name(part: str) -> str | None:
     """The name of a held-out data set among several; None for the only one."""
     _, dot, name = part.partition(".")
     return unquote(name) if dot else None
@@ -38,7 +38,7 @@ def is_held_out(part: str) -> bool:
 
 def by_name(parts: Mapping[str, Any], kind: str = EVAL) -> Any:
     """What the held-out parts have, as TRL takes it: the value of the only one, a dict of several, or None."""
-    found = {name_of(part): value for part, value in parts.items() if part.partition(".")[0] == kind}
+    found = {dataset_name(part): value for part, value in parts.items() if part.partition(".")[0] == kind}
     return found[None] if None in found else found or None
 
 
@@ -80,7 +80,7 @@ def own_configuration(kind: type[Any], args: Any, trainer: str) -> Any:
         raise ConfigError(
             [f"args, {key}: got a key of {type(args).__name__}, expected one of {kind.__name__}" for key in foreign]
         )
-    with refusals():
+    with as_config_error():
         return kind(**{key: value for key, value in values.items() if value is not None or not key.endswith("_token")})
 
 
@@ -95,9 +95,9 @@ def given_data(train_dataset: Any, eval_dataset: Any, *, by_index: bool) -> dict
     Raises:
         DataError: listing every one that is no data set.
     """
-    faults = []
+    errors = []
     if not isinstance(train_dataset, (Dataset, ExampleSet)):
-        faults.append(
+        errors.append(
             f"train_dataset is {type(train_dataset).__name__}, {_WANTED}: `train_dataset` is required, and contexts "
             f"are made of all its rows before training. Load one split, without streaming{_BY_INDEX * by_index}"
         )
@@ -105,26 +105,26 @@ def given_data(train_dataset: Any, eval_dataset: Any, *, by_index: bool) -> dict
     held_out: dict[Any, Any] = eval_dataset if several else {} if eval_dataset is None else {None: eval_dataset}
     for name in held_out:
         if several and not isinstance(name, str):
-            faults.append(f"eval_dataset, {name!r}: got a key that is no text, expected a name. Rename it")
-        elif several and f"{name}_own" in held_out:
-            faults.append(
+            errors.append(f"eval_dataset, {name!r}: got a key that is no text, expected a name. Rename it")
+        elif several and f"{name}_generated" in held_out:
+            errors.append(
                 f"eval_dataset, {name}_own: got a name whose figures are those of {name} on own contexts, expected "
                 "another. Rename it"
             )
     parts: dict[str, Dataset | ExampleSet] = {}
     for name, value in held_out.items():
         try:
-            parts[part_of(None if name is None else str(name))] = as_data_set(
-                value, source_of(name), by_index=by_index
+            parts[part_name(None if name is None else str(name))] = as_data_set(
+                value, source_label(name), by_index=by_index
             )
         except DataError as error:
-            faults += error.faults
-    if faults:
-        raise DataError(faults)
+            errors += error.errors
+    if errors:
+        raise DataError(errors)
     return {TRAIN: train_dataset, **parts}
 
 
-def source_of(name: str | None) -> str:
+def source_label(name: str | None) -> str:
     """What messages call a held-out data set."""
     return "eval_dataset" if name is None else f"eval_dataset[{name!r}]"
 

@@ -19,8 +19,8 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, reduce
 from transformers import IntervalStrategy, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..files import sha256, sync_file, write_json_atomic, writing
-from .interruption import Interrupted, StopRequest
+from ..files import os_errors_as_run_error, sha256, sync_file, write_json_atomic
+from ..signals import Interrupted, StopRequest
 
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def mark_complete(checkpoint: Path, world_size: int, *, only_model: bool = False
     """Flush the files of a checkpoint to disk, then write its mark. `only_model`: it has no state of the optimizer."""
     paths = [path for path in sorted(checkpoint.rglob("*")) if path.is_file() and path.name != MARK]
     paths = [path for path in paths if not path.name.endswith(".tmp")]
-    with writing(checkpoint):
+    with os_errors_as_run_error(checkpoint):
         for path in paths:
             sync_file(path)
     names = [str(path.relative_to(checkpoint)) for path in paths]
@@ -52,7 +52,7 @@ def _hashes(paths: Sequence[Path]) -> list[str]:
         return list(threads.map(sha256, paths))
 
 
-def why_incomplete(checkpoint: Path) -> str | None:
+def missing_files(checkpoint: Path) -> str | None:
     """Why `checkpoint` cannot be resumed from, or None if it is whole."""
     mark = checkpoint / MARK
     if not mark.is_file():
@@ -84,7 +84,7 @@ def last_complete_checkpoint(directory: Path) -> Path | None:
     """The complete checkpoint with the highest step, or None. Incomplete and damaged ones are passed over with a
     warning."""
     for path in _newest_first(directory):
-        reason = why_incomplete(path)
+        reason = missing_files(path)
         if reason is None:
             return path
         logger.warning("%s is passed over: %s", path, reason)
@@ -146,7 +146,7 @@ class StopAtLastStep(TrainerCallback):
     """Ends a run that was resumed from its last step, without an evaluation or a checkpoint more.
 
     transformers looks at the number of epochs only, and would train one step too many where the last step lies inside
-    an epoch. `Guards.get_batch_samples` keeps that step's batches back.
+    an epoch. `TrainerGuardMixin.get_batch_samples` keeps that step's batches back.
     """
 
     def __init__(self) -> None:

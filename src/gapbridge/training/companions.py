@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..files import writing
+from ..files import os_errors_as_run_error
 
 
 # Weights in every format, and what only belongs to them.
@@ -27,12 +27,12 @@ _SAVED = (
 # What other trainings and evaluations left there.
 _LEFT = (
     ".*", "*.tmp", "__pycache__", "checkpoint-*", "round_[0-9]*", "runs", "wandb", "mlruns", "COMPLETE.json",
-    "trainer_state.json", "*_results.json", "metrics.jsonl", "counts.json", "training_seconds.json",
+    "trainer_state.json", "*_results.json", "metrics.jsonl", "generation_stats.json", "timing.json",
 )  # fmt: skip
 # The names that a run has for its own files: a model's file of that name would take their place.
 RUN_FILES = (
     "run.json", "config.resolved.yaml", "environment.json", "data.json", "samples", "report.md", "report.html",
-    "loss.png", "eval", "gap", "completions", "answers", "_*",
+    "loss.png", "eval", "gap", "completions", "_*",
 )  # fmt: skip
 _LEFT_OUT = (*_WEIGHTS, *_SAVED, *_LEFT, *RUN_FILES)
 
@@ -57,7 +57,7 @@ def copy_companions(source: Path, target: Path) -> list[str]:
         name = path.relative_to(source)
         if (target / name).exists():
             continue
-        with writing(target / name):
+        with os_errors_as_run_error(target / name):
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target / name)
         copied.append(name.as_posix())

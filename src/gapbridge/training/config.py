@@ -1,5 +1,5 @@
 """Field mixins: what the methods' configurations share. They stand before TRL's configuration of a method's trainer:
-`class BASHConfig(BASHFields, SFTConfig)`. Free of torch, so that `gapbridge METHOD --help` answers at once."""
+`class BASHConfig(BASHArgs, SFTConfig)`. Free of torch, so that `gapbridge METHOD --help` answers at once."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..compat import Defaults, label_faults, pair_faults, settle_warmup
-from ..decoding.options import DrawOptions
-from ..errors import ConfigError, refusals
+from ..compat import Defaults, label_support_errors, normalize_warmup_args, pair_support_errors
+from ..decoding.sampling_params import SamplingParams
+from ..errors import ConfigError, as_config_error
 from ..recipe.secrets import without_secrets
 
 
@@ -22,7 +22,7 @@ else:
 
 
 # Settings that change neither data nor weights: a run may be continued with other values.
-FREE_SETTINGS = frozenset(
+RUNTIME_ONLY_KEYS = frozenset(
     """
     output_dir run_name report_to logging_dir logging_steps logging_strategy logging_first_step log_level
     log_level_replica disable_tqdm push_to_hub hub_model_id hub_strategy hub_private_repo hub_revision hub_token
@@ -33,97 +33,98 @@ FREE_SETTINGS = frozenset(
 
 
 @dataclass
-class Fields(Defaults, _Behind):
-    """The base of the mixins: faults are collected along the method resolution order, and checked when all is set.
+class BaseArgs(Defaults, _Behind):
+    """The base of the mixins: errors are collected along the method resolution order, and checked when all is set.
 
-    `FREE` names keys of a mixin that change neither data nor weights: a run may be continued with other values.
+    `RUNTIME_ONLY` names keys of a mixin that change neither data nor weights: a run may be continued with other
+        values.
 
     Args:
-        merge_adapter (`bool`, *optional*, defaults to `False`):
+        save_merged_model (`bool`, *optional*, defaults to `False`):
             Save the final model whole, the trained adapter merged into its base, so that whatever comes next loads it
             as any model; the adapter is kept in its folder `adapter`. Checkpoints and earlier rounds hold the adapter.
     """
 
-    FREE: ClassVar[frozenset[str]] = frozenset()
+    RUNTIME_ONLY: ClassVar[frozenset[str]] = frozenset()
 
-    merge_adapter: bool = field(
+    save_merged_model: bool = field(
         default=False, metadata={"help": "Save the whole model, an adapter merged into its base."}
     )
 
     def __post_init__(self) -> None:
-        settle_warmup(self)
-        with refusals():
+        normalize_warmup_args(self)
+        with as_config_error():
             super().__post_init__()
         self.check()
 
     def __getstate__(self) -> dict[str, Any]:
         return without_secrets(vars(self))  # `training_args.bin` goes wherever the model goes
 
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """Everything wrong with the values, one sentence each."""
-        faults = []
+        errors = []
         if self.max_steps == 0:
-            faults.append(
+            errors.append(
                 "max_steps is 0: transformers takes that for no limit; leave it out, or give a number of steps"
             )
         elif self.max_steps < 0 and not self.num_train_epochs > 0:
-            faults.append(f"num_train_epochs is {self.num_train_epochs}: nothing would be trained")
+            errors.append(f"num_train_epochs is {self.num_train_epochs}: nothing would be trained")
         for name, value in (
             ("per_device_train_batch_size", self.per_device_train_batch_size),
             ("per_device_eval_batch_size", self.per_device_eval_batch_size),
             ("gradient_accumulation_steps", self.gradient_accumulation_steps),
         ):
             if value < 1:
-                faults.append(f"{name} is {value}: it must be at least 1")
+                errors.append(f"{name} is {value}: it must be at least 1")
         if self.enable_jit_checkpoint:
-            faults.append(
+            errors.append(
                 "enable_jit_checkpoint: a signal saves a whole checkpoint here already, at the end of its step; leave "
                 "it out"
             )
-        return faults
+        return errors
 
     @contextmanager
-    def implied(self) -> Iterator[None]:
+    def implied_defaults(self) -> Iterator[None]:
         """While the trainer behind is constructed: what the method does by itself is taken back."""
         yield
 
     @classmethod
-    def free_settings(cls) -> set[str]:
+    def runtime_only_keys(cls) -> set[str]:
         """The `FREE` keys of all its mixins."""
-        return {name for kind in cls.__mro__ if issubclass(kind, Fields) for name in kind.FREE}
+        return {name for kind in cls.__mro__ if issubclass(kind, BaseArgs) for name in kind.RUNTIME_ONLY}
 
     def check(self) -> None:
-        """Raise one ConfigError that lists all faults."""
-        faults = self.faults()
-        if faults:
-            raise ConfigError(faults)
+        """Raise one ConfigError that lists all errors."""
+        errors = self.errors()
+        if errors:
+            raise ConfigError(errors)
 
 
 @dataclass
-class TextFields(Fields):
+class TokenizationArgs(BaseArgs):
     """How text becomes tokens, before any of TRL's configurations.
 
     Args:
-        on_bad_rows (`str`, *optional*, defaults to `"raise"`):
+        on_invalid_example (`str`, *optional*, defaults to `"raise"`):
             What to do with rows that cannot be used: `"raise"` stops with a list of them, `"skip"` leaves them out and
             lists them.
-        truncate_long_rows (`bool`, *optional*, defaults to `True`):
+        truncate_overlong (`bool`, *optional*, defaults to `True`):
             Cut rows that do not fit into `max_length`, as TRL does, and leave out those that have nothing left to
             learn; a warning counts both. `False` counts them as bad rows.
         chat_template (`str`, *optional*):
             A chat template in Jinja, set on the tokenizer. For a file use `chat_template_path`.
         chat_template_kwargs (`dict[str, Any]`, *optional*):
             Arguments of the chat template for every row, such as `{"enable_thinking": False}`.
-        assistant_turns (`str`, *optional*, defaults to `"all"`):
+        train_on_assistant_turns (`str`, *optional*, defaults to `"all"`):
             Which assistant turns of `messages` are trained: `"all"`, as with TRL's `assistant_only_loss`, or `"last"`.
-        template_date (`str`, *optional*):
+        chat_template_date (`str`, *optional*):
             The day, `YYYY-MM-DD`, for chat templates that write today's date. Defaults to the day a run began on.
     """
 
-    on_bad_rows: str = field(
+    on_invalid_example: str = field(
         default="raise", metadata={"help": "Rows that cannot be used: raise or skip.", "choices": ["raise", "skip"]}
     )
-    truncate_long_rows: bool = field(
+    truncate_overlong: bool = field(
         default=True, metadata={"help": "Cut rows to max_length, as TRL does; false refuses them."}
     )
     chat_template: str | None = field(
@@ -132,11 +133,11 @@ class TextFields(Fields):
     chat_template_kwargs: dict[str, Any] | None = field(
         default=None, metadata={"help": "Arguments of the chat template, such as {enable_thinking: false}."}
     )
-    assistant_turns: str = field(
+    train_on_assistant_turns: str = field(
         default="all",
         metadata={"help": "Turns of `messages` that are trained: all or last.", "choices": ["all", "last"]},
     )
-    template_date: str | None = field(
+    chat_template_date: str | None = field(
         default=None,
         metadata={"help": "Day (YYYY-MM-DD) for templates that write the date; default: the run's first."},
     )
@@ -145,23 +146,23 @@ class TextFields(Fields):
         """The most tokens of a row in a part, `train` or `eval`: packing may split longer ones, and loses nothing."""
         return self.max_length
 
-    def faults(self) -> list[str]:
-        faults = super().faults()
-        if self.on_bad_rows not in ("raise", "skip"):
-            faults.append(f"on_bad_rows is {self.on_bad_rows!r}: choose raise or skip")
-        if self.assistant_turns not in ("all", "last"):
-            faults.append(f"assistant_turns is {self.assistant_turns!r}: choose all or last")
-        if self.template_date is not None and not _is_day(self.template_date):
-            faults.append(f"template_date is {self.template_date!r}: give a day as YYYY-MM-DD")
+    def errors(self) -> list[str]:
+        errors = super().errors()
+        if self.on_invalid_example not in ("raise", "skip"):
+            errors.append(f"on_invalid_example is {self.on_invalid_example!r}: choose raise or skip")
+        if self.train_on_assistant_turns not in ("all", "last"):
+            errors.append(f"train_on_assistant_turns is {self.train_on_assistant_turns!r}: choose all or last")
+        if self.chat_template_date is not None and not _is_day(self.chat_template_date):
+            errors.append(f"chat_template_date is {self.chat_template_date!r}: give a day as YYYY-MM-DD")
         if self.chat_template is not None and self.chat_template_path is not None:
-            faults.append("both chat_template and chat_template_path are given: keep one")
+            errors.append("both chat_template and chat_template_path are given: keep one")
         if self.max_length is not None and self.max_length < 2:
-            faults.append(f"max_length is {self.max_length}: a row needs at least 2 tokens")
-        return faults
+            errors.append(f"max_length is {self.max_length}: a row needs at least 2 tokens")
+        return errors
 
 
 @dataclass
-class LossFields(TextFields):
+class LossScopeArgs(TokenizationArgs):
     """Which tokens carry loss, under TRL's names and with this package's defaults.
 
     Args:
@@ -185,7 +186,7 @@ class LossFields(TextFields):
         return not self.assistant_only_loss or not self.completion_only_loss
 
     @contextmanager
-    def implied(self) -> Iterator[None]:
+    def implied_defaults(self) -> Iterator[None]:
         # Rows have their labels: TRL would look for turns in rows of ids.
         asked = self.assistant_only_loss, self.completion_only_loss
         self.assistant_only_loss = self.completion_only_loss = False
@@ -196,8 +197,8 @@ class LossFields(TextFields):
 
 
 @dataclass
-class ExampleFields(LossFields):
-    """How rows of data become examples, before TRL's `SFTConfig`: [`LossFields`], and what of TRL's is taken."""
+class DataArgs(LossScopeArgs):
+    """How rows of data become examples, before TRL's `SFTConfig`: [`LossScopeArgs`], and what of TRL's is taken."""
 
     wraps_rows: ClassVar[bool] = True  # whether rows may be cut anywhere, as `packing_strategy: wrapped` does
 
@@ -205,43 +206,44 @@ class ExampleFields(LossFields):
         packs = self.packing if part == "train" or self.eval_packing is None else self.eval_packing
         return None if packs and self.packing_strategy in ("wrapped", "bfd_split") else self.max_length
 
-    def faults(self) -> list[str]:
-        faults = super().faults()
+    def errors(self) -> list[str]:
+        errors = super().errors()
         # What rows of ids would leave without effect, and what goes wrong in TRL's preparation of them.
-        if not self.assistant_only_loss and self.assistant_turns == "last":
-            faults.append(
-                "assistant_only_loss: false trains whole conversations, assistant_turns: last the last turn: keep one"
+        if not self.assistant_only_loss and self.train_on_assistant_turns == "last":
+            errors.append(
+                "assistant_only_loss: false trains whole conversations, train_on_assistant_turns: last the last "
+                "turn: keep one"
             )
         for key, value in (self.dataset_kwargs or {}).items():
             if key != "skip_prepare_dataset":
-                faults.append(f"dataset_kwargs: {key}: TRL knows no such key")
+                errors.append(f"dataset_kwargs: {key}: TRL knows no such key")
             elif value:
-                faults.append(
+                errors.append(
                     "dataset_kwargs: skip_prepare_dataset is not supported: preparing the data is the method"
                 )
         if self.truncation_mode != "keep_start":
-            faults.append(
+            errors.append(
                 f"truncation_mode is {self.truncation_mode!r}: rows lose the end of their answer or nothing "
-                "(truncate_long_rows), never their prompt; use keep_start"
+                "(truncate_overlong), never their prompt; use keep_start"
             )
         if (self.packing or self.eval_packing) and self.packing_strategy == "wrapped" and not self.wraps_rows:
-            faults.append("packing_strategy: wrapped cuts rows anywhere, and a correction from its draft; use bfd")
+            errors.append("packing_strategy: wrapped cuts rows anywhere, and a correction from its draft; use bfd")
         if self.packing and self.max_length is None:
-            faults.append("packing needs max_length: it is the length of a packed row")
+            errors.append("packing needs max_length: it is the length of a packed row")
         if self.padding_free and not self.packing and self.max_length is not None:
-            faults.append(
+            errors.append(
                 f"padding_free with max_length {self.max_length}: TRL takes it with packing, or with max_length unset"
             )
-        faults += label_faults(self)
+        errors += label_support_errors(self)
         if self.activation_offloading and self.device.type == "cpu":
-            faults.append("activation_offloading moves activations to the CPU, and this run is on the CPU")
-        return faults
+            errors.append("activation_offloading moves activations to the CPU, and this run is on the CPU")
+        return errors
 
 
 @dataclass
-class PairFields(TextFields):
-    """How rows of data become pairs of answers, before TRL's `DPOConfig`: [`TextFields`], and what only `SFTConfig`
-    has of the tokenizer's keys.
+class PreferenceArgs(TokenizationArgs):
+    """How rows of data become pairs of answers, before TRL's `DPOConfig`: [`TokenizationArgs`], and what only
+    `SFTConfig` has of the tokenizer's keys.
 
     Args:
         eos_token (`str`, *optional*): Token that ends an answer. Defaults to the tokenizer's.
@@ -259,8 +261,8 @@ class PairFields(TextFields):
     )
 
     def __post_init__(self) -> None:
-        if faults := pair_faults():
-            raise ConfigError(faults)
+        if errors := pair_support_errors():
+            raise ConfigError(errors)
         super().__post_init__()
 
 
@@ -272,53 +274,54 @@ def _is_day(text: str) -> bool:
 
 
 @dataclass
-class RoundFields(Fields):
+class RoundArgs(BaseArgs):
     """Rounds: contexts are built with the current weights and trained on, again and again.
 
     Args:
         num_rounds (`int`, *optional*, defaults to `1`):
             How often contexts are built with the current weights and trained on. Rounds are chained by the command
             line or by [`~gapbridge.runs.rounds.run_rounds`]; one trainer trains one round.
-        round_epochs (`list[float]`, *optional*):
+        num_epochs_per_round (`list[float]`, *optional*):
             Epochs of each round: one number for all, or one per round. Defaults to `num_train_epochs` in each.
         round_index (`int`, *optional*, defaults to `1`):
             The round that this trainer trains, counted from 1. It enters the noise, so that rounds draw differently.
     """
 
     num_rounds: int = field(default=1, metadata={"help": "Rounds of building contexts and training on them."})
-    round_epochs: list[float] | None = field(
+    num_epochs_per_round: list[float] | None = field(
         default=None, metadata={"help": "Epochs of each round: one number, or one per round."}
     )
     round_index: int = field(default=1, metadata={"help": "The round this trainer trains, counted from 1."})
 
     def __post_init__(self) -> None:
-        if isinstance(self.round_epochs, (int, float)):
-            self.round_epochs = [float(self.round_epochs)]
+        if isinstance(self.num_epochs_per_round, (int, float)):
+            self.num_epochs_per_round = [float(self.num_epochs_per_round)]
         super().__post_init__()
 
-    def faults(self) -> list[str]:
-        faults = super().faults()
+    def errors(self) -> list[str]:
+        errors = super().errors()
         for name, value in (("num_rounds", self.num_rounds), ("round_index", self.round_index)):
             if value < 1:
-                faults.append(f"{name} is {value}: it must be at least 1")
-        epochs = self.round_epochs
+                errors.append(f"{name} is {value}: it must be at least 1")
+        epochs = self.num_epochs_per_round
         if epochs is not None and len(epochs) not in (1, self.num_rounds):
-            faults.append(
-                f"round_epochs has {len(epochs)} numbers for {self.num_rounds} rounds: give one, or one per round"
+            errors.append(
+                f"num_epochs_per_round has {len(epochs)} numbers for {self.num_rounds} rounds: give one, or one per "
+                f"round"
             )
         if epochs is not None and any(not number > 0 for number in epochs):
-            faults.append(f"round_epochs is {epochs}: each must be larger than 0")
-        return faults
+            errors.append(f"num_epochs_per_round is {epochs}: each must be larger than 0")
+        return errors
 
-    def epochs_of_round(self, round_index: int) -> float:
+    def num_epochs_of_round(self, round_index: int) -> float:
         """How many epochs round `round_index` (counted from 1) trains."""
-        if self.round_epochs is None:
+        if self.num_epochs_per_round is None:
             return float(self.num_train_epochs)
-        return self.round_epochs[0 if len(self.round_epochs) == 1 else round_index - 1]
+        return self.num_epochs_per_round[0 if len(self.num_epochs_per_round) == 1 else round_index - 1]
 
 
 @dataclass
-class SamplingFields(Fields):
+class SamplingArgs(BaseArgs):
     """How a token is drawn; names and defaults are TRL's where it has them.
 
     Args:
@@ -333,9 +336,9 @@ class SamplingFields(Fields):
     top_k: int = field(default=0, metadata={"help": "Top-k sampling; 0 is off."})
     min_p: float | None = field(default=None, metadata={"help": "Min-p sampling; empty is off."})
 
-    def draw_options(self, suppress_tokens: tuple[int, ...] = (), **more: Any) -> DrawOptions:
-        """How tokens are drawn; `more` are further fields of `DrawOptions`."""
-        return DrawOptions(
+    def sampling_params(self, suppress_tokens: tuple[int, ...] = (), **more: Any) -> SamplingParams:
+        """How tokens are drawn; `more` are further fields of `SamplingParams`."""
+        return SamplingParams(
             temperature=self.temperature,
             top_k=self.top_k,
             top_p=self.top_p,
@@ -347,55 +350,61 @@ class SamplingFields(Fields):
 
 
 @dataclass
-class DrawFields(SamplingFields, RoundFields):
+class GenerationArgs(SamplingArgs, RoundArgs):
     """How tokens are drawn before a round is trained.
 
     Args:
-        eval_own_contexts (`bool`, *optional*, defaults to `True`):
-            Evaluate on held-out rows with own contexts as well (`eval_own_loss`), beside `eval_loss` on references.
+        eval_on_generated_contexts (`bool`, *optional*, defaults to `True`):
+            Evaluate on held-out rows with own contexts as well (`eval_generated_loss`), beside `eval_loss` on
+            references.
         eval_on_start (`bool`, *optional*, defaults to `True`):
             Evaluate before the first step where there is held-out data, so that what a round did shows. TRL's default
             is `False`.
         generation_batch_size (`int`, *optional*, defaults to `64`): Rows in one pass. No influence on the contexts.
-        generation_batch_tokens (`int`, *optional*):
+        generation_max_batch_tokens (`int`, *optional*):
             The most tokens that the cache of a pass has room for: its rows times the longest of them, prompt and
             answer together. Long rows go fewer at a time. Empty: no limit. No influence on the contexts.
-        shard_size (`int`, *optional*): Examples in one shard: what an interruption can cost, and what one process
+        generation_shard_size (`int`, *optional*): Examples in one shard: what an interruption can cost, and what one
+            process
             takes at a time. None: that of the contexts that are there, or else 512 for one process and up to eight
             shards for each of several.
     """
 
-    FREE = frozenset({"generation_batch_size", "generation_batch_tokens"})
+    RUNTIME_ONLY = frozenset({"generation_batch_size", "generation_max_batch_tokens"})
 
-    eval_own_contexts: bool = field(default=True, metadata={"help": "Evaluate on held-out own contexts as well."})
+    eval_on_generated_contexts: bool = field(
+        default=True, metadata={"help": "Evaluate on held-out own contexts as well."}
+    )
     eval_on_start: bool = field(
         default=True, metadata={"help": "Evaluate before the first step, given held-out data."}
     )
     generation_batch_size: int = field(default=64, metadata={"help": "Rows in one generation pass."})
-    generation_batch_tokens: int | None = field(
+    generation_max_batch_tokens: int | None = field(
         default=None, metadata={"help": "Most tokens in the cache of a generation pass; empty: no limit."}
     )
-    shard_size: int | None = field(default=None, metadata={"help": "Examples in a shard of contexts; None: by size."})
+    generation_shard_size: int | None = field(
+        default=None, metadata={"help": "Examples in a shard of contexts; None: by size."}
+    )
 
-    def faults(self) -> list[str]:
-        faults = super().faults()
+    def errors(self) -> list[str]:
+        errors = super().errors()
         if self.generation_batch_size < 1:
-            faults.append(f"generation_batch_size is {self.generation_batch_size}: it must be at least 1")
-        tokens = self.generation_batch_tokens
+            errors.append(f"generation_batch_size is {self.generation_batch_size}: it must be at least 1")
+        tokens = self.generation_max_batch_tokens
         if tokens is not None and tokens < 1:
-            faults.append(f"generation_batch_tokens is {tokens}: it must be at least 1, or empty for no limit")
-        if self.shard_size is not None and self.shard_size < 1:
-            faults.append(f"shard_size is {self.shard_size}: it must be at least 1")
+            errors.append(f"generation_max_batch_tokens is {tokens}: it must be at least 1, or empty for no limit")
+        if self.generation_shard_size is not None and self.generation_shard_size < 1:
+            errors.append(f"generation_shard_size is {self.generation_shard_size}: it must be at least 1")
         if self.generation_batch_size >= 1 and (tokens is None or tokens >= 1):  # which it calls by other names
             try:
-                self.draw_options()
+                self.sampling_params()
             except ConfigError as error:
-                faults += error.faults
-        return faults
+                errors += error.errors
+        return errors
 
-    def draw_options(self, suppress_tokens: tuple[int, ...] = (), **more: Any) -> DrawOptions:
-        """How this round draws; `more` are further fields of `DrawOptions`."""
-        batch_size, batch_tokens = self.generation_batch_size, self.generation_batch_tokens
-        return super().draw_options(
+    def sampling_params(self, suppress_tokens: tuple[int, ...] = (), **more: Any) -> SamplingParams:
+        """How this round draws; `more` are further fields of `SamplingParams`."""
+        batch_size, batch_tokens = self.generation_batch_size, self.generation_max_batch_tokens
+        return super().sampling_params(
             suppress_tokens, round_index=self.round_index, batch_size=batch_size, batch_tokens=batch_tokens, **more
         )

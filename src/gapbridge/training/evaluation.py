@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ..examples.example import IGNORE
+from ..data.example import IGNORE_INDEX
 
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class EvaluationByTokens(_Behind):
         the loss and all that are not named."""
         if "labels" not in inputs:  # of a collator of one's own
             return {LOSS: torch.tensor(len(inputs["input_ids"]), device=inputs["input_ids"].device)}
-        return {LOSS: (inputs["labels"][..., 1:] != IGNORE).sum()}
+        return {LOSS: (inputs["labels"][..., 1:] != IGNORE_INDEX).sum()}
 
     def compute_loss(
         self,
@@ -96,5 +96,5 @@ class EvaluationByTokens(_Behind):
         if "labels" not in inputs or "attention_mask" not in inputs:
             return inputs
         labels = inputs["labels"].clone()
-        labels[max(0, state.remainder - self.args.process_index * len(labels)) :] = IGNORE
+        labels[max(0, state.remainder - self.args.process_index * len(labels)) :] = IGNORE_INDEX
         return {**inputs, "labels": labels}

@@ -18,30 +18,31 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..decoding.checks import check_examples, check_lengths
-from ..decoding.full_passes import draw_in_passes, logits_of_rows
-from ..decoding.mode import evaluation_mode
+from ..data.example import Example, ExampleSet
+from ..data.formats import require_prompts
+from ..data.special_tokens import stop_tokens, undecodable_token_ids
+from ..data.tokenization import build_examples
+from ..decoding.keyed_sampler import KeyedSampler, rows_at_a_time
+from ..decoding.model_state import evaluation_mode
 from ..decoding.noise import example_keys
-from ..decoding.options import DrawOptions
-from ..decoding.sampling import KeyedSampler, rows_at_a_time
+from ..decoding.parallel_sampling import padded_forward_logits_at, parallel_sample
+from ..decoding.sampling_params import SamplingParams
+from ..decoding.validate_inputs import check_examples, check_lengths
 from ..errors import ConfigError, DataError
-from ..examples.build import build_examples
-from ..examples.example import Example, ExampleSet
-from ..examples.forms import require_prompts
-from ..examples.tokens import stop_tokens, unnamed_tokens
-from .parallel import anywhere
+from .distributed_checks import any_process
 
 
-PREFIX_LENGTHS = (1, 2, 4, 8, 16, 32)
+DEFAULT_CALLBACK_PREFIX_LENGTHS = (1, 2, 4, 8, 16, 32)
 
 
 class GapCallback(TrainerCallback):
     """
-    Logs `gap/reference_loss`, `gap/own_loss` and `gap/difference`, in nats per token, before the first step, every so
-    many steps and after the last.
+    Logs `gap/loss_reference_prefix`, `gap/loss_generated_prefix` and `gap/loss_delta`, in nats per token, before the
+    first step, every so many steps and after the last.
 
-    `own_loss` is the mean of -log π(y_t | x, ŷ_<k, y_k … y_t-1) over the examples, the k of `prefix_lengths` and
-    t ≥ k; `reference_loss` is the mean of -log π(y_t | x, y_<t) over the same (k, t); `difference` is what
+    `loss_generated_prefix` is the mean of -log π(y_t | x, ŷ_<k, y_k … y_t-1) over the examples, the k of
+    `prefix_lengths` and t ≥ k; `loss_reference_prefix` is the mean of -log π(y_t | x, y_<t) over the same (k, t);
+    `loss_delta` is what
     `gapbridge gap` calls Δ over all k ≥ 1. An example counts for k if its reference is longer than k and its draft has
     at least k tokens before its stop token.
 
@@ -71,7 +72,7 @@ class GapCallback(TrainerCallback):
         eval_examples: Dataset | ExampleSet,
         *,
         every: int = 100,
-        prefix_lengths: Sequence[int] = PREFIX_LENGTHS,
+        prefix_lengths: Sequence[int] = DEFAULT_CALLBACK_PREFIX_LENGTHS,
         temperature: float = 1.0,
         batch_size: int | None = None,
         seed: int = 0,
@@ -83,43 +84,49 @@ class GapCallback(TrainerCallback):
         model, tokenizer = trainer.model, trainer.processing_class
         self._stops = frozenset(stop_tokens(tokenizer, model))
         self._examples = self._usable(eval_examples)
-        longest = max(len(example.reference) for example in self._examples)
+        longest = max(len(example.completion_ids) for example in self._examples)
         self._prefix_lengths = [k for k in self._prefix_lengths if k < longest]
-        suppressed = tuple(unnamed_tokens(tokenizer, model))
-        options = DrawOptions(temperature=temperature, suppress_tokens=suppressed, seed=seed)
+        suppressed = tuple(undecodable_token_ids(tokenizer, model))
+        options = SamplingParams(temperature=temperature, suppress_tokens=suppressed, seed=seed)
         self._sampler = KeyedSampler(options, trainer.accelerator.device)
 
     def _check(self) -> None:
         numbers = [("every", self._every), ("batch_size", self._batch_size)]
         numbers += [("prefix_lengths", k) for k in self._prefix_lengths]
-        faults = [f"{name} is {value}: it must be at least 1" for name, value in numbers if value < 1]
+        errors = [f"{name} is {value}: it must be at least 1" for name, value in numbers if value < 1]
         if not self._prefix_lengths:
-            faults.append("prefix_lengths is empty: give at least one")
+            errors.append("prefix_lengths is empty: give at least one")
         if self._trainer.processing_class is None:
-            faults.append("the trainer has no processing_class: give it the tokenizer")
+            errors.append("the trainer has no processing_class: give it the tokenizer")
         parallel = self._trainer.accelerator.parallelism_config
         if parallel is not None and (parallel.tp_enabled or parallel.cp_enabled or parallel.sp_enabled):
-            faults.append(
+            errors.append(
                 "parallelism_config has processes share rows: GapCallback gives each process rows of its own"
             )
-        if faults:
-            raise ConfigError(faults)
+        if errors:
+            raise ConfigError(errors)
 
     def _usable(self, eval_examples: Dataset | ExampleSet) -> list[Example]:
         """The examples whose reference is longer than the shortest k, longest row first."""
         model, tokenizer = self._trainer.model, self._trainer.processing_class
         if not isinstance(eval_examples, ExampleSet):
-            options: dict[str, Any] = {"source": "eval_examples", "assistant_turns": "last", "max_length": None}
+            options: dict[str, Any] = {
+                "source": "eval_examples",
+                "train_on_assistant_turns": "last",
+                "max_length": None,
+            }
             eval_examples = build_examples(eval_examples, tokenizer, stops=sorted(self._stops), **options)
         require_prompts(eval_examples, "GapCallback asks each prompt")
-        examples = list(eval_examples.by_turn(self._stops))
+        examples = list(eval_examples.split_turns(self._stops))
         ids, prompts = [example.id for example in examples], [example.prompt for example in examples]
-        check_examples(model, ids, {"prompt": prompts, "reference": [example.reference for example in examples]})
-        lengths = [len(example.prompt) + len(example.reference) for example in examples]
+        check_examples(model, ids, {"prompt": prompts, "reference": [example.completion_ids for example in examples]})
+        lengths = [len(example.prompt) + len(example.completion_ids) for example in examples]
         check_lengths(model, ids, lengths, "prompt and reference", "Shorten or leave out such rows")
         shortest = self._prefix_lengths[0]
         usable = [
-            (n, example) for n, example in zip(lengths, examples, strict=True) if len(example.reference) > shortest
+            (n, example)
+            for n, example in zip(lengths, examples, strict=True)
+            if len(example.completion_ids) > shortest
         ]
         if not usable:
             raise DataError(
@@ -167,48 +174,59 @@ class GapCallback(TrainerCallback):
         if not tokens:
             return {}
         own, reference = own / tokens, reference / tokens
-        return {"gap/reference_loss": reference, "gap/own_loss": own, "gap/difference": own - reference}
+        return {
+            "gap/loss_reference_prefix": reference,
+            "gap/loss_generated_prefix": own,
+            "gap/loss_delta": own - reference,
+        }
 
     def _sums(self, examples: list[Example]) -> Tensor:
         """Of a batch: the summed losses behind own and behind reference prefixes, and of how many tokens; `[3]`."""
-        drafts = self._drafts(examples)
-        plain = self._losses(examples, [example.reference for example in examples])
+        completions = self._drafts(examples)
+        plain = self._losses(examples, [example.completion_ids for example in examples])
         sums = torch.zeros(3, dtype=torch.float64)
         for k in self._prefix_lengths:
-            contexts = [[*own[:k], *e.reference[len(own[:k]) :]] for e, own in zip(examples, drafts, strict=True)]
+            contexts = [
+                [*own[:k], *e.completion_ids[len(own[:k]) :]] for e, own in zip(examples, completions, strict=True)
+            ]
             disturbed = self._losses(examples, contexts)
-            for own, reference, draft in zip(disturbed, plain, drafts, strict=True):
-                if len(draft) >= k < len(reference):
+            for own, reference, completion in zip(disturbed, plain, completions, strict=True):
+                if len(completion) >= k < len(reference):
                     sums += torch.stack([own[k:].sum(), reference[k:].sum(), torch.ones_like(own[k:]).sum()])
         return sums
 
     def _drafts(self, examples: list[Example]) -> list[list[int]]:
         """The first own tokens of each, up to the longest k or the token before the stop token."""
-        lengths = [min(self._prefix_lengths[-1], len(example.reference) - 1) for example in examples]
-        rows = [[*example.asked, *example.reference[:n]] for example, n in zip(examples, lengths, strict=True)]
+        lengths = [min(self._prefix_lengths[-1], len(example.completion_ids) - 1) for example in examples]
+        rows = [
+            [*example.generation_prompt_ids, *example.completion_ids[:n]]
+            for example, n in zip(examples, lengths, strict=True)
+        ]
         tokens, device = _padded(rows), self._trainer.accelerator.device
-        start = torch.tensor([len(example.asked) for example in examples])
+        start = torch.tensor([len(example.generation_prompt_ids) for example in examples])
         column = torch.arange(tokens.shape[1])
-        coins = (column >= start[:, None]) & (column < (start + torch.tensor(lengths))[:, None])
+        sampling_mask = (column >= start[:, None]) & (column < (start + torch.tensor(lengths))[:, None])
         keys = example_keys([example.id for example in examples], seed=self._seed, round_index=0)
-        tokens, coins, start, keys = (value.to(device) for value in (tokens, coins, start, keys))
+        tokens, sampling_mask, start, keys = (value.to(device) for value in (tokens, sampling_mask, start, keys))
         model, sampler = self._trainer.model_wrapped, self._sampler
-        asking = partial(anywhere, self._trainer.accelerator)
-        drawn = draw_in_passes(model, tokens, coins, start, keys, sampler, anywhere=asking).tolist()
-        own = [row[first : first + n] for row, first, n in zip(drawn, start.tolist(), lengths, strict=True)]
+        asking = partial(any_process, self._trainer.accelerator)
+        sampled = parallel_sample(model, tokens, sampling_mask, start, keys, sampler, anywhere=asking).tolist()
+        own = [row[first : first + n] for row, first, n in zip(sampled, start.tolist(), lengths, strict=True)]
         return [row[: next((at for at, token in enumerate(row) if token in self._stops), len(row))] for row in own]
 
     def _losses(self, examples: list[Example], contexts: Sequence[Sequence[int]]) -> list[Tensor]:
         """-log π(y_t | x, context_<t) for every position t of every row, float64 on the CPU."""
         device = self._trainer.accelerator.device
         rows = [[*example.prompt, *context][:-1] for example, context in zip(examples, contexts, strict=True)]
-        places = [(at, len(e.prompt) - 1 + t) for at, e in enumerate(examples) for t in range(len(e.reference))]
+        places = [(at, len(e.prompt) - 1 + t) for at, e in enumerate(examples) for t in range(len(e.completion_ids))]
         at_row, at_column = torch.tensor(places, device=device).unbind(dim=1)
-        labels = torch.tensor([token for example in examples for token in example.reference], device=device)
+        labels = torch.tensor([token for example in examples for token in example.completion_ids], device=device)
         lengths = torch.tensor([len(row) for row in rows], device=device)
-        logits = logits_of_rows(self._trainer.model_wrapped, _padded(rows).to(device), lengths, (at_row, at_column))
+        logits = padded_forward_logits_at(
+            self._trainer.model_wrapped, _padded(rows).to(device), lengths, (at_row, at_column)
+        )
         losses = torch.cat(list(_negative_log_probs(logits, labels)))
-        return list(losses.cpu().double().split([len(example.reference) for example in examples]))
+        return list(losses.cpu().double().split([len(example.completion_ids) for example in examples]))
 
 
 def _negative_log_probs(logits: Tensor, labels: Tensor) -> Iterator[Tensor]:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 
+from ..data.example import ExampleSet
+from ..data.formats import formatted, readable
 from ..errors import DataError
-from ..examples.example import ExampleSet
-from ..examples.forms import formatted, readable
-from .arguments import EVAL, EVAL_OWN, as_data_set, source_of
-from .building import Rows, rows_in_memory, trainable
+from .arguments import EVAL, EVAL_GENERATED, as_data_set, source_label
+from .dataset_builder import BuiltDataset, rows_in_memory, select_model_columns
 from .hooks import MethodHooks
 from .vocabulary import check_vocabulary
 
@@ -27,15 +27,15 @@ _PREPARED = "rows of a gapbridge trainer"  # in the description of a data set, w
 _TIMES = ("runtime", "samples_per_second", "steps_per_second")
 
 
-class HeldOut(_Behind):
+class EvalDatasetMixin(_Behind):
     """Put before a TRL trainer: `evaluate` and `predict` read a data set as the constructor does.
 
-    `eval_dataset` holds the rows that give `eval_loss`, and `_own_eval_dataset` those with own contexts; either is a
-    dict where the held-out data sets have names.
+    `eval_dataset` holds the rows that give `eval_loss`, and `_generated_eval_dataset` those with own contexts; either
+    is a dict where the held-out data sets have names.
     """
 
-    _own_eval_dataset: Dataset | dict[str, Dataset] | None = None
-    _own_prefix: str | None = None  # of the metrics, while own contexts are evaluated
+    _generated_eval_dataset: Dataset | dict[str, Dataset] | None = None
+    _generated_prefix: str | None = None  # of the metrics, while own contexts are evaluated
     _reading_args: Any = None  # the configuration as it was given: constructors write into theirs
     _text_of_row: Callable[[dict[str, Any]], str] | None = None  # TRL's `formatting_func`
 
@@ -44,12 +44,12 @@ class HeldOut(_Behind):
         """Whether a data set holds rows that a trainer has prepared, or is a part of one that does."""
         return isinstance(dataset, Dataset) and dataset.info.description == _PREPARED
 
-    def _prepare(self, rows: Rows, part: str) -> Dataset:
+    def _prepare(self, rows: BuiltDataset, part: str) -> Dataset:
         """What is trained of finished rows. TRL's preparation, where it does something: it packs rows, and drops those
         without loss; none is too long."""
-        dataset, args = trainable(type(self), rows.table), self.args
+        dataset, args = select_model_columns(type(self), rows.table), self.args
         packing = args.eval_packing if part == "eval" and args.eval_packing is not None else args.packing
-        if packing or rows.without_loss:
+        if packing or rows.num_rows_without_loss:
             dataset = self._prepare_dataset(dataset, self.processing_class, args, packing, None, part)
         elif args.shuffle_dataset:
             dataset = dataset.shuffle(seed=args.seed, keep_in_memory=True)
@@ -77,10 +77,10 @@ class HeldOut(_Behind):
                 f"{source}: got a data set after the drafts were drawn, expected one that the constructor was given. "
                 f"Give it to {method.__name__} as eval_dataset"
             )
-        found = as_data_set(dataset, source, by_index=method.reads_rows_at_once(args))
+        found = as_data_set(dataset, source, by_index=method.requires_eager_rows(args))
         if not isinstance(found, ExampleSet):
             found = formatted(readable(found, source), self._text_of_row, args.dataset_text_field)
-            found = method.read(found, tokenizer, self.model, args, source, max_length=args.row_limit(EVAL))
+            found = method.load_examples(found, tokenizer, self.model, args, source, max_length=args.row_limit(EVAL))
         check_vocabulary(self.model, tokenizer, {EVAL: found}, args.pad_token)
         return self._prepare(rows_in_memory(method, EVAL, found, tokenizer, args), EVAL)
 
@@ -88,7 +88,7 @@ class HeldOut(_Behind):
         self, eval_dataset: Any | None = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """As in TRL's trainer, for raw data sets, examples, prepared rows, a dict of them, or the name of one of the
-        constructor's; without one of its own also on the constructor's held-out own contexts (`eval_own_loss`).
+        constructor's; without one of its own also on the constructor's held-out own contexts (`eval_generated_loss`).
 
         Raises:
             GapbridgeError: what the constructor raises for such data; nothing has been evaluated then.
@@ -96,24 +96,24 @@ class HeldOut(_Behind):
         if eval_dataset is None and isinstance(self.eval_dataset, dict):
             eval_dataset = {name: name for name in self.eval_dataset}
         if isinstance(eval_dataset, dict):
-            several = {name: self._found(part, source_of(name)) for name, part in eval_dataset.items()}
+            several = {name: self._found(part, source_label(name)) for name, part in eval_dataset.items()}
             metrics: dict[str, float] = {}
             for name, part in several.items():
                 metrics |= self.evaluate(part, ignore_keys, f"{metric_key_prefix}_{name}")
             return metrics
-        own = self._own_eval_dataset
+        own = self._generated_eval_dataset
         if isinstance(own, dict):
             own = own.get(eval_dataset) if isinstance(eval_dataset, str) else None
         elif eval_dataset is not None:
             own = None
         metrics = {}
         if own is not None:
-            self._own_prefix = f"{metric_key_prefix}_own"
+            self._generated_prefix = f"{metric_key_prefix}_generated"
             try:
-                metrics = super().evaluate(own, ignore_keys, self._own_prefix)
+                metrics = super().evaluate(own, ignore_keys, self._generated_prefix)
             finally:
-                self._own_prefix = None
-        found = None if eval_dataset is None else self._found(eval_dataset, source_of(None))
+                self._generated_prefix = None
+        found = None if eval_dataset is None else self._found(eval_dataset, source_label(None))
         return {**metrics, **super().evaluate(found, ignore_keys, metric_key_prefix)}
 
     def predict(self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test") -> Any:
@@ -137,7 +137,7 @@ class HeldOut(_Behind):
         return dataset
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        prefix = self._own_prefix
+        prefix = self._generated_prefix
         if prefix is not None and any(key.startswith(f"{prefix}_") for key in logs):
             # TRL would log the entropy and accuracy of this evaluation as those of the reference contexts.
             metrics = self._metrics["eval"]
@@ -157,7 +157,7 @@ class HeldOut(_Behind):
         found = [*figures]  # which TRL names alike for each data set
         for prefix in [""] if names is None else [f"{name}_" for name in names]:
             found += [f"{prefix}{name}" for name in ("loss", *_TIMES)]
-            if {EVAL, EVAL_OWN} <= set(cls.eval_sets(args)):
+            if {EVAL, EVAL_GENERATED} <= set(cls.eval_sets(args)):
                 found += [f"{prefix}own_{name}" for name in ("loss", *_TIMES, *figures)]
         return found
 

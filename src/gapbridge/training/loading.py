@@ -23,7 +23,12 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 from trl import ModelConfig, clone_chat_template, get_quantization_config
 
-from ..compat import mend_generation_config, model_faults, tokenizer_faults, vocabulary_size
+from ..compat import (
+    model_version_errors,
+    repair_generation_config,
+    tokenizer_version_errors,
+    vocabulary_size,
+)
 from ..errors import ConfigError, reading
 
 
@@ -46,7 +51,7 @@ def model_init_kwargs(model_config: ModelConfig, args: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def whole_weights(args: Any) -> Iterator[None]:
+def disable_zero3_init(args: Any) -> Iterator[None]:
     """Models that are loaded inside are whole in every process, also when they are to be trained under ZeRO-3.
 
     From the moment a configuration asks for ZeRO-3, transformers shards models while it loads them, whatever
@@ -83,16 +88,16 @@ def load_model(path: str | Path, args: Any, *, whole: bool = True, **options: An
     if options.get("quantization_config") is not None:
         options.setdefault("device_map", {"": args.device})
     adapter = Path(path) if (Path(path) / "adapter_config.json").is_file() else None
-    with reading(f"model {path!s}"), whole_weights(args) if whole else nullcontext():
+    with reading(f"model {path!s}"), disable_zero3_init(args) if whole else nullcontext():
         if adapter is None:
-            _require_readable([*_size_faults(Path(path)), *model_faults(str(path), options.get("revision"))])
+            _require_readable([*_size_errors(Path(path)), *model_version_errors(str(path), options.get("revision"))])
             model = AutoModelForCausalLM.from_pretrained(str(path), **options)
-            mend_generation_config(model)
+            repair_generation_config(model)
             return model
-        base, revision = _base_of(adapter, options.pop("revision", None))
-        _require_readable([*_size_faults(Path(base)), *model_faults(base, revision)])
+        base, revision = _adapter_base(adapter, options.pop("revision", None))
+        _require_readable([*_size_errors(Path(base)), *model_version_errors(base, revision)])
         model = AutoModelForCausalLM.from_pretrained(base, revision=revision or "main", **options)
-        mend_generation_config(model)
+        repair_generation_config(model)
         _grow_for_adapter(model, adapter)
         model = PeftModel.from_pretrained(model, str(adapter), is_trainable=True)
         record_revision(model.active_peft_config, revision)
@@ -117,7 +122,7 @@ def _grow_for_adapter(model: PreTrainedModel, adapter: Path) -> None:
     grow_vocabulary(model, max(indices, default=-1) + 1)
 
 
-def _size_faults(folder: Path) -> list[str]:
+def _size_errors(folder: Path) -> list[str]:
     """A number of layers that no model has would keep transformers building for hours, before it looks at weights."""
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -130,12 +135,12 @@ def _size_faults(folder: Path) -> list[str]:
     ]
 
 
-def _require_readable(faults: list[str]) -> None:
-    if faults:
-        raise ConfigError(faults)
+def _require_readable(errors: list[str]) -> None:
+    if errors:
+        raise ConfigError(errors)
 
 
-def _base_of(adapter: Path, revision: str | None) -> tuple[str, str | None]:
+def _adapter_base(adapter: Path, revision: str | None) -> tuple[str, str | None]:
     """The base model of an adapter and the revision to load it at: the one asked for, else the adapter's own record.
 
     "main" is what a recipe says that names no revision.
@@ -180,7 +185,7 @@ def require_local(path: str | Path, what: str) -> None:
         )
 
 
-def load_skeleton(path: Path, args: Any) -> PreTrainedModel | PeftModel | None:
+def load_meta_model(path: Path, args: Any) -> PreTrainedModel | PeftModel | None:
     """The model or adapter of a local directory without weights, on torch's `meta` device: for what its configuration
     says. None for an adapter whose base is no directory here.
 
@@ -189,10 +194,10 @@ def load_skeleton(path: Path, args: Any) -> PreTrainedModel | PeftModel | None:
     """
     adapter = path if (path / "adapter_config.json").is_file() else None
     with reading(f"model {path}"):
-        source = Path(_base_of(adapter, None)[0]) if adapter else path
+        source = Path(_adapter_base(adapter, None)[0]) if adapter else path
         if not source.is_dir():
             return None
-        _require_readable([*_size_faults(source), *model_faults(str(source), None)])
+        _require_readable([*_size_errors(source), *model_version_errors(str(source), None)])
         config = AutoConfig.from_pretrained(source, trust_remote_code=args.trust_remote_code)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=args.trust_remote_code)
@@ -224,7 +229,7 @@ def load_tokenizer(path: str | Path, args: Any, revision: str | None = None) -> 
     """Load a tokenizer. Raises ConfigError if there is none."""
     require_local(path, "tokenizer")
     with reading(f"tokenizer {path!s}"):
-        _require_readable(tokenizer_faults(str(path), revision))
+        _require_readable(tokenizer_version_errors(str(path), revision))
         return AutoTokenizer.from_pretrained(
             str(path), revision=revision or "main", trust_remote_code=args.trust_remote_code
         )

@@ -23,50 +23,57 @@ from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 
 from ..compat import show_head_bias
-from ..decoding.mode import place_for_generation
+from ..data.example import ExampleSet
+from ..data.formats import formatted, readable
+from ..data.loss_scope import LESS_THAN_TRL
+from ..decoding.model_state import move_to_device
 from ..errors import ConfigError
-from ..examples.example import ExampleSet
-from ..examples.forms import formatted, readable
-from ..examples.loss import LESS_THAN_TRL
+from .adapter_merge import ADAPTER, cache_enabled, check_mergeable, merge_saved
 from .arguments import (
     EVAL,
-    EVAL_OWN,
+    EVAL_GENERATED,
     TRAIN,
     by_name,
+    dataset_name,
     given_data,
     is_held_out,
-    name_of,
     own_configuration,
-    part_of,
-    source_of,
+    part_name,
+    source_label,
 )
-from .building import (
-    Drawing,
-    Rows,
-    fill_drawing,
-    keep_rows,
-    open_drawings,
+from .artifact_cache import (
+    EXAMPLES,
+    RollbackOnError,
+    artifact_identity,
+    cache_key_settings,
+    examples_identity,
+    get_or_build_examples,
+)
+from .config import RoundArgs
+from .dataset_builder import (
+    BuiltDataset,
+    PendingGeneration,
+    build_and_cache_rows,
+    generate_pending_contexts,
+    open_context_stores,
     placeholder_rows,
     rows_in_memory,
-    trainable,
+    select_model_columns,
 )
-from .card import complete_card
-from .config import RoundFields
-from .guards import Guards
-from .held_out import HeldOut
+from .distributed_checks import check_processes
+from .held_out import EvalDatasetMixin
 from .loading import load_model, load_tokenizer, prepare_tokenizer, record_revision
 from .metrics import LogAtStart
-from .once import EXAMPLES, TakenBack, read_once, reading_identity, settings_of, shared_identity
-from .parallel import check_processes
-from .saving import ADAPTER, cache_on, check_mergeable, merge_saved
+from .model_card import complete_card
 from .stats import GenerationStats
+from .trainer_guards import TrainerGuardMixin
 from .vocabulary import check_vocabulary
 
 
 logger = logging.getLogger(__name__)
 
 
-class Method(HeldOut, Guards):
+class GapTrainerMixin(EvalDatasetMixin, TrainerGuardMixin):
     """
     A TRL trainer that builds its own rows, put before it: `class BASHTrainer(Method, SFTTrainer)`.
 
@@ -80,13 +87,13 @@ class Method(HeldOut, Guards):
         train_dataset ([`~datasets.Dataset`] or `ExampleSet`):
             Prompts and answers in one of the forms of `gapbridge.build_examples`, or what that returns.
         eval_dataset ([`~datasets.Dataset`], [`~datasets.IterableDataset`], `ExampleSet` or a `dict` of them):
-            Held-out data in the same form. Gives `eval_loss` on reference contexts and `eval_own_loss` on own ones,
-            and of several by name `eval_NAME_loss` and `eval_NAME_own_loss`.
+            Held-out data in the same form. Gives `eval_loss` on reference contexts and `eval_generated_loss` on own
+            ones, and of several by name `eval_NAME_loss` and `eval_NAME_generated_loss`.
         processing_class ([`~transformers.PreTrainedTokenizerBase`], *optional*): The tokenizer.
         data_collator, compute_loss_func, compute_metrics, callbacks, optimizers, optimizer_cls_and_kwargs,
             preprocess_logits_for_metrics, quantization_config, peft_config, **kwargs: as for TRL's trainer, and in its
             order.
-        drawings: the opened stores, where the caller has them already.
+        pending: the opened stores, where the caller has them already.
         on_checked: called when everything that can be refused has been, before the first token is drawn.
 
     Raises:
@@ -116,7 +123,7 @@ class Method(HeldOut, Guards):
         peft_config: PeftConfig | None = None,
         formatting_func: Callable[..., Any] | None = None,
         *,
-        drawings: dict[str, Drawing] | None = None,
+        generations: dict[str, PendingGeneration] | None = None,
         on_checked: Callable[[], None] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -132,33 +139,35 @@ class Method(HeldOut, Guards):
             name = str(model) if isinstance(model, str) else model.config._name_or_path
             args = self.config_class(f"{name.rstrip('/').split('/')[-1]}-{self._name}")
         args = own_configuration(self.config_class, args, method.__name__)
-        if faults := method.argument_faults(args, kwargs):
-            raise ConfigError(faults)
-        given = given_data(train_dataset, eval_dataset, by_index=method.reads_rows_at_once(args))
+        if errors := method.argument_errors(args, kwargs):
+            raise ConfigError(errors)
+        given = given_data(train_dataset, eval_dataset, by_index=method.requires_eager_rows(args))
         check_processes(args)
-        settings = settings_of(args)  # before any trainer writes into them
-        model, tokenizer = method.start(model, args, processing_class, quantization_config, peft_config)
-        if args.merge_adapter:
+        settings = cache_key_settings(args)  # before any trainer writes into them
+        model, tokenizer = method.load_model_and_tokenizer(
+            model, args, processing_class, quantization_config, peft_config
+        )
+        if args.save_merged_model:
             check_mergeable(model, peft_config)
-        with TakenBack(Path(args.output_dir) / EXAMPLES, active=args.process_index == 0) as prepared:
+        with RollbackOnError(Path(args.output_dir) / EXAMPLES, active=args.process_index == 0) as prepared:
             parts = method._examples(given, tokenizer, model, args, formatting_func)
             if len(parts) == 1:
                 args.eval_on_start = False  # transformers would stop at the start of training
             check_vocabulary(model, tokenizer, parts, args.pad_token)
-            if drawings is None:
-                drawings = open_drawings(method, model, tokenizer, parts, args)
-            whole: dict[str, Rows] = {}
-            if method.reads_rows_at_once(args):
-                whole = {part: rows_in_memory(method, part, found, tokenizer, args) for part, found in parts.items()}
+            if generations is None:
+                generations = open_context_stores(method, model, tokenizer, parts, args)
+            full: dict[str, BuiltDataset] = {}
+            if method.requires_eager_rows(args):
+                full = {part: rows_in_memory(method, part, found, tokenizer, args) for part, found in parts.items()}
             first = {
-                part: trainable(method, whole[part].table) if whole else placeholder_rows(method, found)
+                part: select_model_columns(method, full[part].table) if full else placeholder_rows(method, found)
                 for part, found in parts.items()
             }
             added = method.trainer_arguments(model, tokenizer, args, peft_config)
             kwargs = {"peft_config": peft_config, **added, **kwargs}
             set_seed(args.seed)
             self._reading_args, self._text_of_row = copy.copy(args), formatting_func
-            with args.implied():
+            with args.implied_defaults():
                 super().__init__(
                     model=model,
                     args=args,
@@ -173,16 +182,16 @@ class Method(HeldOut, Guards):
             show_head_bias(self.model)
             if on_checked is not None:
                 on_checked()
-            prepared.keep()
+            prepared.commit()
         self.examples = parts[TRAIN]
-        if not whole:
+        if not full:
             # The contexts are the round's starting model's: an adapter that TRL has just put on it stays out.
-            with _starting_model(self.model, added=bool(drawings) and peft_config is not None):
-                for part, drawing in drawings.items():
-                    fill_drawing(drawing, parts[part], args)
-            whole = self._keep_rows(parts, drawings, settings)
-        self.row_ids, self.stats = whole[TRAIN].table, whole[TRAIN].stats
-        own = (rows.stats for part, rows in whole.items() if part.startswith(EVAL_OWN))
+            with _starting_model(self.model, added=bool(generations) and peft_config is not None):
+                for part, generation in generations.items():
+                    generate_pending_contexts(generation, parts[part], args)
+            full = self._keep_rows(parts, generations, settings)
+        self.row_ids, self.stats = full[TRAIN].table, full[TRAIN].stats
+        own = (rows.stats for part, rows in full.items() if part.startswith(EVAL_GENERATED))
         self.eval_stats = sum(own, start=method.stats_class())
         self._say_what_is_trained()
 
@@ -202,41 +211,43 @@ class Method(HeldOut, Guards):
             if isinstance(dataset, ExampleSet):
                 parts[part] = dataset
                 continue
-            identity = identity or reading_identity(cls, tokenizer, model, args)
-            source = "train_dataset" if part == TRAIN else source_of(name_of(part))
+            identity = identity or examples_identity(cls, tokenizer, model, args)
+            source = "train_dataset" if part == TRAIN else source_label(dataset_name(part))
             dataset = formatted(readable(dataset, source), formatting_func, args.dataset_text_field)
             limit = args.row_limit(part)
-            read = partial(cls.read, dataset, tokenizer, model, args, source, max_length=limit)
-            parts[part] = read_once(cls, Path(args.output_dir) / EXAMPLES, part, dataset, identity, args, read)
+            read = partial(cls.load_examples, dataset, tokenizer, model, args, source, max_length=limit)
+            parts[part] = get_or_build_examples(
+                cls, Path(args.output_dir) / EXAMPLES, part, dataset, identity, args, read
+            )
         return parts
 
     def _keep_rows(
-        self, parts: dict[str, ExampleSet], drawings: dict[str, Drawing], settings: dict[str, Any]
-    ) -> dict[str, Rows]:
+        self, parts: dict[str, ExampleSet], generations: dict[str, PendingGeneration], settings: dict[str, Any]
+    ) -> dict[str, BuiltDataset]:
         """Make the rows that are trained and evaluated, and put them in the place of TRL's placeholder."""
         method = type(self)
-        shared = shared_identity(method, self.processing_class, settings)
-        keep = partial(keep_rows, method, tokenizer=self.processing_class, args=self.args, shared=shared)
-        whole: dict[str, Rows] = {TRAIN: keep(TRAIN, parts[TRAIN], drawing=drawings.get(TRAIN))}
-        self.train_dataset = self._prepare(whole[TRAIN], TRAIN)
+        shared = artifact_identity(method, self.processing_class, settings)
+        keep = partial(build_and_cache_rows, method, tokenizer=self.processing_class, args=self.args, shared=shared)
+        full: dict[str, BuiltDataset] = {TRAIN: keep(TRAIN, parts[TRAIN], generation=generations.get(TRAIN))}
+        self.train_dataset = self._prepare(full[TRAIN], TRAIN)
         for part in filter(is_held_out, parts):
             if EVAL in method.eval_sets(self.args):
-                whole[part] = keep(part, parts[part])
-            if part in drawings:
-                own = part_of(name_of(part), EVAL_OWN)
-                whole[own] = keep(own, parts[part], drawing=drawings[part])
-        held_out = {part: self._prepare(rows, EVAL) for part, rows in whole.items() if part != TRAIN}
-        own_rows = by_name(held_out, EVAL_OWN)
+                full[part] = keep(part, parts[part])
+            if part in generations:
+                own = part_name(dataset_name(part), EVAL_GENERATED)
+                full[own] = keep(own, parts[part], generation=generations[part])
+        held_out = {part: self._prepare(rows, EVAL) for part, rows in full.items() if part != TRAIN}
+        own_rows = by_name(held_out, EVAL_GENERATED)
         if EVAL in method.eval_sets(self.args):
-            self.eval_dataset, self._own_eval_dataset = by_name(held_out), own_rows
+            self.eval_dataset, self._generated_eval_dataset = by_name(held_out), own_rows
         elif own_rows is not None:
             self.eval_dataset = own_rows
-        return whole
+        return full
 
     def _say_what_is_trained(self) -> None:
         """Say what the round's rows are made from, now and in the logs of the training that follows."""
         if self.is_world_process_zero():
-            round_index = self.args.round_index if isinstance(self.args, RoundFields) else 1
+            round_index = self.args.round_index if isinstance(self.args, RoundArgs) else 1
             summary = self.stats.summary()
             logger.info("round %d: %d rows%s", round_index, len(self.row_ids), f", {summary}" if summary else "")
             if self.examples.loss_on:
@@ -247,7 +258,7 @@ class Method(HeldOut, Guards):
         self.add_callback(LogAtStart(self.log, self.stats.metrics()))
 
     @classmethod
-    def start(
+    def load_model_and_tokenizer(
         cls,
         model: str | PreTrainedModel | PeftModel,
         args: Any,
@@ -261,7 +272,7 @@ class Method(HeldOut, Guards):
         revision = (args.model_init_kwargs or {}).get("revision")
         if isinstance(model, str):
             quantized = {"quantization_config": quantization_config} if quantization_config else {}
-            model = load_model(model, args, whole=cls.draws, **quantized)
+            model = load_model(model, args, whole=cls.generates_contexts, **quantized)
             if peft_config is not None:
                 record_revision(peft_config, revision)
             args.model_init_kwargs = None  # used up; TRL would warn that a loaded model ignores them
@@ -270,8 +281,8 @@ class Method(HeldOut, Guards):
         tokenizer = tokenizer or load_tokenizer(name, args, revision)
         prepare_tokenizer(model, tokenizer, args, uses_peft=peft_config is not None or isinstance(model, PeftModel))
         cls.setup_model(model, tokenizer, args)
-        if cls.draws:
-            place_for_generation(model, args)
+        if cls.generates_contexts:
+            move_to_device(model, args)
         return model, tokenizer
 
     def create_model_card(self, model_name: str | None = None, *args: Any, **kwargs: Any) -> None:
@@ -289,12 +300,14 @@ class Method(HeldOut, Guards):
             )
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As in TRL's trainer, with the cache on; with `merge_adapter` the whole model, but for checkpoints.
+        """As in TRL's trainer, with the cache on; with `save_merged_model` the whole model, but for checkpoints.
 
         All processes call it together.
         """
-        with cache_on(self.model.config):
-            if not self.args.merge_adapter or (_internal_call and output_dir is not None):  # so checkpoints are saved
+        with cache_enabled(self.model.config):
+            if not self.args.save_merged_model or (
+                _internal_call and output_dir is not None
+            ):  # so checkpoints are saved
                 super().save_model(output_dir, _internal_call)
                 return
             directory = Path(output_dir or self.args.output_dir)

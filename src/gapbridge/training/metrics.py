@@ -9,14 +9,14 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..files import write_text_atomic, writing
+from ..files import os_errors_as_run_error, write_text_atomic
 from ..jsonl import read_json_lines
 
 
 class MetricsFile(TrainerCallback):
     """Writes each log entry as a line of `output_dir/metrics.jsonl`.
 
-    At the start the file is written anew from the trainer's state, so that after a resume it holds each step once.
+    At the start the file is written again from the trainer's state, so that after a resume it holds each step once.
     """
 
     def on_train_begin(
@@ -28,7 +28,7 @@ class MetricsFile(TrainerCallback):
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero and state.log_history:
             path = _metrics_path(args)
-            with writing(path), open(path, "a", encoding="utf-8") as file:
+            with os_errors_as_run_error(path), open(path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(state.log_history[-1]) + "\n")
 
 

@@ -47,8 +47,8 @@ def packed_lengths(lengths: Sequence[int], args: Any) -> list[int]:
 
 
 def _pieces(length: int, room: int) -> list[int]:
-    whole, rest = divmod(length, room)
-    return [room] * whole + [rest] * (rest > 0)
+    full, rest = divmod(length, room)
+    return [room] * full + [rest] * (rest > 0)
 
 
 def _best_fit(lengths: Sequence[int], room: int) -> list[int]:

@@ -1,6 +1,6 @@
-"""Methods on pairs of answers: what lies between `Method` and TRL's `DPOTrainer`.
+"""Methods on pairs of answers: what lies between `GapTrainerMixin` and TRL's `DPOTrainer`.
 
-    class SPINTrainer(PreferenceMethod, DPOTrainer): ...
+    class SPINTrainer(PreferenceTrainerMixin, DPOTrainer): ...
 
 A row is a prompt and two answers to it, as token ids. `DPOTrainer` tokenises text; here ids go in and stay what they
 are.
@@ -20,11 +20,11 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from trl import DPOTrainer
 
-from ..decoding.mode import is_sharded
+from ..decoding.model_state import is_sharded
 from .arguments import named_arguments
-from .building import Rows, trainable
+from .dataset_builder import BuiltDataset, select_model_columns
 from .evaluation import LOSS
-from .method import Method
+from .method import GapTrainerMixin
 from .rows import Row, masked_row
 
 
@@ -34,7 +34,7 @@ PAIR_FEATURES = Features(
         "prompt_ids": List(Value("int32")),
         "chosen_ids": List(Value("int32")),
         "rejected_ids": List(Value("int32")),
-        "drawn": List(Value("bool")),
+        "sampled": List(Value("bool")),
     }
 )
 
@@ -44,36 +44,36 @@ def pair_row(
     prompt: Sequence[int],
     chosen: Sequence[int],
     rejected: Sequence[int],
-    drawn: Sequence[bool] | None = None,
+    sampled: Sequence[bool] | None = None,
 ) -> Row:
     """A row of the columns that TRL's `DPOTrainer` makes of text, with its id.
 
     Args:
         prompt, chosen, rejected: P, C and R ids. The loss falls on all of the answers and on nothing of the prompt.
-        drawn: R flags: which tokens of the rejected answer the model itself wrote; None for none.
+        sampled: R flags: which tokens of the rejected answer the model itself wrote; None for none.
     """
     return {
         "id": row_id,
         "prompt_ids": list(prompt),
         "chosen_ids": list(chosen),
         "rejected_ids": list(rejected),
-        "drawn": [False] * len(rejected) if drawn is None else list(drawn),
+        "sampled": [False] * len(rejected) if sampled is None else list(sampled),
     }
 
 
-class PreferenceMethod(Method):
+class PreferenceTrainerMixin(GapTrainerMixin):
     """A method on pairs of answers, before TRL's `DPOTrainer`.
 
-    Where TRL would load the reference model anew from the model's name, it is a copy of the weights that the trainer
+    Where TRL would load the reference model again from the model's name, it is a copy of the weights that the trainer
     starts from: so it is the same model whatever `revision`, path or memory that came from. With a new adapter it is
     the model with the adapter off, and with an adapter that is trained on, TRL's frozen copy of that.
 
     Args:
         model, *positional: in the order of TRL's `DPOTrainer`, or without its `ref_model`, the configuration second.
-        **given: `ref_model`, another reference model, and what [`~gapbridge.training.method.Method`] takes.
+        **given: `ref_model`, another reference model, and what [`~gapbridge.training.method.GapTrainerMixin`] takes.
     """
 
-    degenerate: ClassVar[dict[str, Any]] = {"beta": 0.0}  # the loss is log 2 whatever the weights
+    sft_equivalent_config: ClassVar[dict[str, Any]] = {"beta": 0.0}  # the loss is log 2 whatever the weights
     row_features = PAIR_FEATURES
 
     __signature__ = inspect.signature(DPOTrainer)
@@ -93,9 +93,9 @@ class PreferenceMethod(Method):
         found = []
         for name in ("chosen", "rejected"):
             answer = row[f"{name}_ids"]
-            own = row["drawn"] if name == "rejected" else [False] * len(answer)
-            drawn = [*[False] * len(row["prompt_ids"]), *own]
-            found.append({"id": f"{row['id']}, {name}", **masked_row(row["prompt_ids"], answer), "drawn": drawn})
+            own = row["sampled"] if name == "rejected" else [False] * len(answer)
+            sampled = [*[False] * len(row["prompt_ids"]), *own]
+            found.append({"id": f"{row['id']}, {name}", **masked_row(row["prompt_ids"], answer), "sampled": sampled})
         return found
 
     @classmethod
@@ -103,8 +103,8 @@ class PreferenceMethod(Method):
         return [row["prompt_ids"] + row["chosen_ids"], row["prompt_ids"] + row["rejected_ids"]]
 
     @classmethod
-    def step_passes(cls, args: Any) -> float:
-        return super().step_passes(args) + 1  # the reference model's
+    def forward_equivalents_per_token(cls, args: Any) -> float:
+        return super().forward_equivalents_per_token(args) + 1  # the reference model's
 
     @classmethod
     def figures_of(cls, args: Any) -> tuple[str, ...]:
@@ -128,7 +128,7 @@ class PreferenceMethod(Method):
         return {"ref_model": copy.deepcopy(model).requires_grad_(False)}
 
     @classmethod
-    def reads_rows_at_once(cls, args: Any) -> bool:
+    def requires_eager_rows(cls, args: Any) -> bool:
         return bool(args.precompute_ref_log_probs)
 
     @classmethod
@@ -149,5 +149,5 @@ class PreferenceMethod(Method):
             "logits/rejected": rejected,
         }
 
-    def _prepare(self, rows: Rows, part: str) -> Dataset:
-        return trainable(type(self), rows.table)
+    def _prepare(self, rows: BuiltDataset, part: str) -> Dataset:
+        return select_model_columns(type(self), rows.table)

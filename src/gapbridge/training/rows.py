@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
+from ..data.arrow_files import chunk_rows, in_memory
+from ..data.example import IGNORE_INDEX, Example
 from ..display import printable
-from ..examples.example import IGNORE, Example
-from ..examples.tables import in_memory, in_parts
 
 
 Row = dict[str, Any]
@@ -25,7 +25,7 @@ ROW_FEATURES = Features(
         "id": Value("string"),
         "input_ids": List(Value("int32")),
         "labels": List(Value("int32")),
-        "drawn": List(Value("bool")),
+        "sampled": List(Value("bool")),
     }
 )
 LEGEND = (
@@ -36,42 +36,43 @@ LEGEND = (
 
 def masked_row(context: Sequence[int], answer: Sequence[int]) -> dict[str, list[int]]:
     """`context` without loss, then `answer` with all of it."""
-    return {"input_ids": [*context, *answer], "labels": [*([IGNORE] * len(context)), *answer]}
+    return {"input_ids": [*context, *answer], "labels": [*([IGNORE_INDEX] * len(context)), *answer]}
 
 
-def reference_row(example: Example) -> Row:
+def sft_row(example: Example) -> Row:
     """The SFT row: the prompt, then the reference with all of the loss, but for user turns in between."""
     row = example.reference_row()
-    return {"id": example.id, **row, "drawn": [False] * len(row["labels"])}
+    return {"id": example.id, **row, "sampled": [False] * len(row["labels"])}
 
 
 def rows_to_dataset(rows: Iterable[Row], features: Features = ROW_FEATURES) -> Dataset:
     """A data set of rows in the memory of this process."""
-    return in_memory(in_parts(rows, features), features)
+    return in_memory(chunk_rows(rows, features), features)
 
 
 def show_row(row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:
     """A row as it is trained: every token with or without loss, replaced and drawn tokens marked, shares in its head.
 
-    Everything is read off the row's ids, labels and `drawn`, so a wrong row looks wrong. The marks (`LEGEND`) are
+    Everything is read off the row's ids, labels and `sampled`, so a wrong row looks wrong. The marks (`LEGEND`) are
     text, so that they survive in a file; on a terminal what carries no loss is dim, too.
     """
-    ids, labels, drawn = row["input_ids"], row["labels"], row["drawn"]
-    trained = [label != IGNORE for label in labels]
-    replaced = [label not in (IGNORE, token) for token, label in zip(ids, labels, strict=True)]
+    ids, labels, sampled = row["input_ids"], row["labels"], row["sampled"]
+    trained = [label != IGNORE_INDEX for label in labels]
+    replaced = [label not in (IGNORE_INDEX, token) for token, label in zip(ids, labels, strict=True)]
     text = Text()
     text.append(f"id {printable(row['id'])}", style="bold")
-    text.append(f"   {len(ids)} tokens, {sum(trained)} with loss ({_share(sum(trained), len(ids))})")
-    if any(drawn) or any(replaced):
-        own = sum(drawn)
-        among = sum(a and b for a, b in zip(drawn, trained, strict=True))
+    text.append(f"   {len(ids)} tokens, {sum(trained)} with loss ({_percentage(sum(trained), len(ids))})")
+    if any(sampled) or any(replaced):
+        own = sum(sampled)
+        among = sum(a and b for a, b in zip(sampled, trained, strict=True))
         text.append(
-            f"; drawn {own} ({_share(own, len(ids))}), of the tokens with loss {_share(among, sum(trained))}; "
-            f"replaced {sum(replaced)} ({_share(sum(replaced), sum(trained))} of the tokens with loss)"
+            f"; drawn {own} ({_percentage(own, len(ids))}), of the tokens with loss "
+            f"{_percentage(among, sum(trained))}; "
+            f"replaced {sum(replaced)} ({_percentage(sum(replaced), sum(trained))} of the tokens with loss)"
         )
     text.append("\n")
     for has_loss, positions in groupby(range(len(ids)), key=lambda at: trained[at]):
-        piece = _piece(list(positions), ids, labels, drawn, replaced, tokenizer)
+        piece = _piece(list(positions), ids, labels, sampled, replaced, tokenizer)
         if has_loss:
             text.append_text(piece)
         else:
@@ -87,13 +88,13 @@ def _piece(
     positions: Sequence[int],
     ids: Sequence[int],
     labels: Sequence[int],
-    drawn: Sequence[bool],
+    sampled: Sequence[bool],
     replaced: Sequence[bool],
     tokenizer: PreTrainedTokenizerBase,
 ) -> Text:
     """Neighbouring tokens that all carry loss, or all carry none."""
     text = Text()
-    for (is_drawn, is_replaced), run in groupby(positions, key=lambda at: (drawn[at], replaced[at])):
+    for (is_drawn, is_replaced), run in groupby(positions, key=lambda at: (sampled[at], replaced[at])):
         if is_replaced:
             for at in run:
                 text.append(f"⟦{_visible(tokenizer, labels[at])}→{_visible(tokenizer, ids[at])}⟧", style="bold red")
@@ -112,16 +113,16 @@ def row_record(row: Row, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
 
     The kind is `masked` (no loss), `loss`, `sampled` (from the model) or `replaced` (sampled and not the reference's).
     """
-    ids, labels, drawn = row["input_ids"], row["labels"], row["drawn"]
+    ids, labels, sampled = row["input_ids"], row["labels"], row["sampled"]
     tokens = []
     for at, (text, token, label) in enumerate(zip(_texts(ids, tokenizer), ids, labels, strict=True)):
-        has_loss, is_replaced = label != IGNORE, label not in (IGNORE, token)
-        kind = "replaced" if is_replaced else "sampled" if drawn[at] else "loss" if has_loss else "masked"
+        has_loss, is_replaced = label != IGNORE_INDEX, label not in (IGNORE_INDEX, token)
+        kind = "replaced" if is_replaced else "sampled" if sampled[at] else "loss" if has_loss else "masked"
         reference = f", reference: {_visible(tokenizer, label)}" if is_replaced else ""
         note = f"position {at}, token id {token}, {'loss' if has_loss else 'no loss'}{reference}"
         shown = text if text or not is_replaced else _visible(tokenizer, token)
         tokens.append({"text": shown, "kind": kind, "note": note})
-    count = sum(label != IGNORE for label in labels)
+    count = sum(label != IGNORE_INDEX for label in labels)
     return {"head": printable(f"{row['id']}: {len(ids)} tokens, {count} with loss"), "tokens": tokens}
 
 
@@ -137,7 +138,7 @@ def _texts(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> Iterator[s
         start, shown = shown, end
 
 
-def _share(count: int, total: int) -> str:
+def _percentage(count: int, total: int) -> str:
     return f"{count / total:.1%}" if total else "–"
 
 
@@ -149,6 +150,6 @@ def print_rows(shown: Sequence[Text], console: Console | None = None) -> None:
         console.print(text)
 
 
-def rows_of(dataset: Dataset, count: int) -> Iterator[Row]:
+def read_rows(dataset: Dataset, count: int) -> Iterator[Row]:
     """The first rows of a data set of rows."""
     yield from dataset.select(range(min(count, len(dataset))))

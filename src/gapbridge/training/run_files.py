@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..contexts.records import read_record, read_seconds
 from ..errors import RunError
 from ..jsonl import shown_value
+from ..store.records import read_record, read_seconds
 
 
 RUN_FILE = "run.json"
@@ -25,7 +25,7 @@ def read_run(directory: Path) -> dict[str, Any]:
     path = directory / RUN_FILE
     record = read_record(path)
     record = {"inputs": {}, "date": None, **record}
-    faults = [
+    errors = [
         f"{key}: got {shown_value(record.get(key))}, expected {wanted}"
         for key, wanted, right in (
             ("settings", "an object", isinstance(record.get("settings"), dict)),
@@ -35,8 +35,8 @@ def read_run(directory: Path) -> dict[str, Any]:
         )
         if not right
     ]
-    if faults:
-        raise RunError(f"{path}: is damaged ({'; '.join(faults)}). Put it back, or choose another output_dir")
+    if errors:
+        raise RunError(f"{path}: is damaged ({'; '.join(errors)}). Put it back, or choose another output_dir")
     return record
 
 
@@ -61,7 +61,7 @@ def stages(run: Path) -> list[Path]:
 def seconds(rounds: Sequence[Path]) -> dict[str, float | None]:
     """Wall seconds that rounds took together, over all starts of the run; None of what did not happen."""
     found = {}
-    for name, file in (("generation", "_contexts/seconds.json"), ("training", "training_seconds.json")):
+    for name, file in (("generation", "_contexts/timing.json"), ("training", "timing.json")):
         values = [value for stage in rounds if (value := read_seconds(stage / file)) is not None]
         found[name] = sum(values) if values else None
     return found

@@ -24,7 +24,7 @@ class GenerationStats:
         return dict(vars(self))
 
     def metrics(self) -> dict[str, float]:
-        """What the trainer logs when training starts; previews read `contexts/replaced_share`."""
+        """What the trainer logs when training starts; previews read `contexts/replaced_frac`."""
         return {f"contexts/{name}": count for name, count in self.counts().items()}
 
     def summary(self) -> str:
@@ -35,6 +35,6 @@ class GenerationStats:
         """What a user should know of, each with the key to change."""
         return []
 
-    def faults(self, args: Any) -> list[str]:
+    def errors(self, args: Any) -> list[str]:
         """Why there is nothing to train on, where that is so."""
         return []

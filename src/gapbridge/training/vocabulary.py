@@ -11,13 +11,19 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..compat import vocabulary_size
+from ..data.arrow_files import iterate_chunks
+from ..data.example import ExampleSet
 from ..errors import ConfigError
-from ..examples.example import ExampleSet
-from ..examples.tables import parts_of
 
 
 _SHOWN = 10  # examples that are named
-_COLUMNS = ("prompt", "reference", "trailer", "asked", "rejected")  # of examples and preferences, with ids of tokens
+_COLUMNS = (
+    "prompt",
+    "completion_ids",
+    "template_suffix_ids",
+    "generation_prompt_ids",
+    "rejected",
+)  # of examples and preferences, with ids of tokens
 _WAY_OUT = (
     "Resize the model's embedding to the tokenizer (resize_token_embeddings), save both and start from them, or take "
     "the model's own tokenizer"
@@ -41,24 +47,26 @@ def check_vocabulary(
     rows = vocabulary_size(model)
     if len(tokenizer) <= rows:  # ids of examples lie below the length of the tokenizer
         return
-    faults = []
+    errors = []
     special = {"pad_token": pad_token or tokenizer.pad_token, "eos_token": tokenizer.eos_token}
     for name, token in special.items():
         index = tokenizer.get_vocab().get(token, 0)
         if index >= rows:
-            faults.append(f"{tokenizer.name_or_path}, {name}: got {_told(tokenizer, index, rows)}")
+            errors.append(f"{tokenizer.name_or_path}, {name}: got {_token_examples(tokenizer, index, rows)}")
     for part in examples.values():
         found = _beyond(part.table, rows)
         for row, example_id, index in found[:_SHOWN]:
-            faults.append(f"{part.source}, example {row} (id {example_id}): got {_told(tokenizer, index, rows)}")
+            errors.append(
+                f"{part.source}, example {row} (id {example_id}): got {_token_examples(tokenizer, index, rows)}"
+            )
         if len(found) > _SHOWN:
-            faults.append(f"{part.source}: {len(found) - _SHOWN} more examples with such tokens are not shown")
-    if faults:
-        faults[-1] = f"{faults[-1]}. {_WAY_OUT}"
-        raise ConfigError(faults)
+            errors.append(f"{part.source}: {len(found) - _SHOWN} more examples with such tokens are not shown")
+    if errors:
+        errors[-1] = f"{errors[-1]}. {_WAY_OUT}"
+        raise ConfigError(errors)
 
 
-def _told(tokenizer: PreTrainedTokenizerBase, index: int, rows: int) -> str:
+def _token_examples(tokenizer: PreTrainedTokenizerBase, index: int, rows: int) -> str:
     token = tokenizer.convert_ids_to_tokens(index)
     return f"token {index} ({token!r}), expected one below {rows}, the rows of the model's embedding"
 
@@ -67,7 +75,7 @@ def _beyond(table: Dataset, rows: int) -> list[tuple[int, str, int]]:
     """The examples that hold an id of at least `rows`: number, id and the first such token."""
     columns = [name for name in _COLUMNS if name in table.column_names]
     found, start = [], 0
-    for part in parts_of(table.select_columns(["id", *columns])):
+    for part in iterate_chunks(table.select_columns(["id", *columns])):
         ids = [part[name].to_pylist() for name in columns]
         for at, example_id in enumerate(part["id"].to_pylist()):
             index = next((token for column in ids for token in column[at] or () if token >= rows), None)

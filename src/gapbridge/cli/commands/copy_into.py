@@ -17,6 +17,6 @@ class Command(BaseCommand):
         parser.add_argument("--recipe", metavar="MODEL", help="a folder of its recipes; default: all with SFT recipes")
 
     def run(self, call: Call) -> object:
-        from ...handbook.copying import run_copy_into
+        from ...handbook.export import run_copy_into
 
         return run_copy_into(call.options.fork, call.options.recipe)

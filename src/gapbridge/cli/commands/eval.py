@@ -10,8 +10,8 @@ class Command(BaseCommand):
     takes = "--task TASK --model MODEL [--model MODEL …] [options] [--KEY VALUE …]"
     summary = "grade answers: accuracy, ROUGE, win rate or lm-eval, with intervals"
     examples = (
-        "--task gsm8k --model outputs/sft --model outputs/rac --mode both",
-        "--task tldr --answers ready.jsonl --judge MODEL --judge_url http://127.0.0.1:8000/v1",
+        "--task gsm8k --model outputs/sft --model outputs/rac --decoding_mode all",
+        "--task tldr --completions_file ready.jsonl --judge MODEL --judge_url http://127.0.0.1:8000/v1",
     )
     recipes = "optional"
     is_launched = True
@@ -21,10 +21,10 @@ class Command(BaseCommand):
         add("--task", required=True, help="math, gsm8k, math500, word_problems, copying, listing, sums, "
             "page_summaries, summarization, tldr, winrate or lm_eval")  # fmt: skip
         add_models(parser)
-        add("--answers", action="append", default=[], type=Path, metavar="FILE.jsonl",
+        add("--completions_file", action="append", default=[], type=Path, metavar="FILE.jsonl",
             help="ready answers (id, prompt, reference, answer) instead of a model; can be repeated")  # fmt: skip
         add(
-            "--labels",
+            "--gold_grade_field",
             metavar="KEY",
             help="a field of the answer files with published marks to compare the grades with",
         )

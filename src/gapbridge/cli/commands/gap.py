@@ -11,7 +11,7 @@ SLIPS = (0.15, 0.35, 0.55, 0.75)
 class Command(BaseCommand):
     takes = "RECIPE.yaml --model MODEL [--model MODEL …] [options] [--KEY VALUE …]"
     summary = "measure how much models are disturbed by their own words"
-    examples = ("RECIPE.yaml --model outputs/sft --model outputs/bash --limit 200",)
+    examples = ("RECIPE.yaml --model outputs/sft --model outputs/bash --max_examples 200",)
     recipes = "optional"
 
     def add_options(self, parser: Parser) -> None:
@@ -20,11 +20,12 @@ class Command(BaseCommand):
         add("--prefix_lengths", type=integer, nargs="+", default=list(PREFIX_LENGTHS), metavar="K",
             help="model-generated tokens before the reference goes on "
             f"(default: {' '.join(map(str, PREFIX_LENGTHS))})")  # fmt: skip
-        add("--slips", type=number, nargs="*", default=list(SLIPS), metavar="SHARE",
-            help="where one wrong token is forced, as shares of the reference; --slips alone: nowhere "
+        add("--error_positions", type=number, nargs="*", default=list(SLIPS), metavar="SHARE",
+            help="where one wrong token is forced, as shares of the reference; --error_positions alone: nowhere "
             f"(default: {' '.join(map(str, SLIPS))})")  # fmt: skip
-        add("--slips_from", metavar="MODEL",
-            help="the model whose slips all are given; each: each has its own (default: the first)")  # fmt: skip
+        add("--error_source", metavar="MODEL",
+            help="the model whose forced errors all are given; self: each has its own (default: the "
+                 "first)")  # fmt: skip
         add("--max_completion_length", type=integer, default=256, metavar="N",
             help="most tokens of a draft (default: %(default)s)")  # fmt: skip
         add("--temperature", type=number, default=1.0, metavar="T",

@@ -1,15 +1,32 @@
 """`gapbridge generate`."""
 
-from ..command import BaseCommand, Call
+from pathlib import Path
+
+from ..command import BaseCommand, Call, add_amounts, add_mode, add_recipe, add_server
+from ..parser import Parser, integer, number
 
 
 class Command(BaseCommand):
-    summary = "build the contexts of the next round and stop"
-    examples = ("RECIPE.yaml", "RECIPE.yaml --accelerate_config ddp --num_processes 8")
-    is_launched = True
+    summary = "answer a recipe's held-out prompts, as JSONL"
+    examples = (
+        "RECIPE.yaml",
+        "RECIPE.yaml --model outputs/tiny-rac --decoding_mode single_pass --decoding_mode self_correct --output "
+        "completions.jsonl",
+    )
+
+    def add_options(self, parser: Parser) -> None:
+        add = parser.add_argument
+        add_recipe(parser)
+        add("--model", metavar="MODEL", help="a path or hub id; default: the recipe's finished run")
+        add_mode(parser)
+        add("--output", type=Path, metavar="FILE.jsonl", help="where they go; default: in the recipe's output_dir")
+        add("--max_completion_length", type=integer, default=256, metavar="N",
+            help="most tokens of an answer (default: %(default)s)")  # fmt: skip
+        add("--temperature", type=number, default=0.0, metavar="T", help="0 is greedy (default: %(default)s)")
+        add_amounts(parser)
+        add_server(parser)
 
     def run(self, call: Call) -> object:
-        from ...runs.job import read_job
-        from ...runs.train import generate
+        from ...generation.command import run_generate
 
-        return generate(read_job(["--config", call.options.config, *call.overrides]))
+        return run_generate(call.options, call.overrides)

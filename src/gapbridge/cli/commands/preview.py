@@ -6,25 +6,27 @@ from ..parser import Parser, non_negative, positive
 
 class Command(BaseCommand):
     summary = "show the first rows as the trainer sees them, and what they could teach; nothing is written"
-    examples = ("RECIPE.yaml", "RECIPE.yaml --rows 10 --mixture_coefficient 0.5")
+    examples = ("RECIPE.yaml", "RECIPE.yaml --num_rows 10 --mixture_coefficient 0.5")
 
     def add_options(self, parser: Parser) -> None:
         add_recipe(parser)
-        parser.add_argument("--rows", type=positive, default=3, metavar="N", help="how many (default: %(default)s)")
         parser.add_argument(
-            "--probe", type=non_negative, default=0, metavar="N",
+            "--num_rows", type=positive, default=3, metavar="N", help="how many (default: %(default)s)"
+        )
+        parser.add_argument(
+            "--num_probe_examples", type=non_negative, default=0, metavar="N",
             help="training examples on which the starting model is asked what training could gain, such as 32; "
             "it takes minutes with a real model (default: %(default)s, none)",
         )  # fmt: skip
 
     def run(self, call: Call) -> object:
-        from ...gap.probe import run_probe
-        from ...runs.job import read_job
-        from ...runs.preview import run_preview, take_first
+        from ...gap.starting_model_check import run_probe
+        from ...runs.preview import build_preview, run_preview
+        from ...runs.run_config import read_job
 
-        rows, examples = call.options.rows, call.options.probe
+        rows, examples = call.options.num_rows, call.options.num_probe_examples
         job = read_job(["--config", call.options.config, *call.overrides])
-        first = take_first(job, rows, more=examples)
+        first = build_preview(job, rows, more=examples)
         shown = run_preview(job, rows, first)
         if examples:
             run_probe(job, first, examples)

@@ -7,18 +7,18 @@ from ..parser import Parser
 
 
 class Command(BaseCommand):
-    takes = "RUN [RUN …] [--results DIR …] [--output_dir DIR] [--open]"
+    takes = "RUN [RUN …] [--extra_results_dir DIR …] [--output_dir DIR] [--open]"
     summary = "put runs side by side: settings, losses, figures, cost, answers"
     examples = (
         "outputs/sft outputs/bash outputs/rac",
-        "outputs/sft outputs/bash --results outputs --output_dir outputs/report",
+        "outputs/sft outputs/bash --extra_results_dir outputs --output_dir outputs/report",
     )
     recipes = "none"
 
     def add_options(self, parser: Parser) -> None:
         add = parser.add_argument
         add("runs", nargs="+", type=Path, metavar="RUN", help="output_dir of a run")
-        add("--results", type=Path, nargs="+", default=[], metavar="DIR",
+        add("--extra_results_dir", type=Path, nargs="+", default=[], metavar="DIR",
             help="further directories with eval/ or gap/, as of several models evaluated together")  # fmt: skip
         add("--output_dir", type=Path, default=Path("outputs/report"), metavar="DIR",
             help="directory for report.md and report.html (default: %(default)s)")  # fmt: skip

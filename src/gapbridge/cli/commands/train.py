@@ -10,7 +10,7 @@ from ..command import BaseCommand, Call, add_recipe
 from ..parser import Parser, Show, one_of
 
 
-RESUME = ("auto", "never", "must")
+RESUME = ("auto", "never", "require")
 
 
 class Command(BaseCommand):
@@ -19,19 +19,19 @@ class Command(BaseCommand):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self.summary = methods.summary(name).rstrip(".")
+        self.summary = methods.method_summary(name).rstrip(".")
 
     def add_options(self, parser: Parser) -> None:
         add_recipe(parser)
         parser.add_argument("--resume", type=one_of(*RESUME), default="auto", metavar="|".join(RESUME),
-            help="auto continues the run in output_dir or starts one, never refuses to continue, must refuses to "
+            help="auto continues the run in output_dir or starts one, never refuses to continue, require refuses to "
             "start (default: %(default)s)")  # fmt: skip
-        parser.add_argument("--help-all", action=Show, const=lambda: _all_keys(self.name),
+        parser.add_argument("--help_all", action=Show, const=lambda: _all_keys(self.name),
             help="list every recipe key, TRL's included, and exit")  # fmt: skip
         parser.extend_help = lambda: _add_keys(parser, self.name)
 
     def run(self, call: Call) -> object:
-        from ...runs.job import read_job
+        from ...runs.run_config import read_job
         from ...runs.train import train
 
         job = read_job(["--config", call.options.config, *call.overrides], self.name)
@@ -41,9 +41,9 @@ class Command(BaseCommand):
 
 def _add_keys(parser: Parser, method: str) -> None:
     add = parser.add_argument_group(
-        f"recipe keys of {method} (`KEY: VALUE` in the recipe, --KEY VALUE here); --help-all adds those of TRL"
+        f"recipe keys of {method} (`KEY: VALUE` in the recipe, --KEY VALUE here); --help_all adds those of TRL"
     ).add_argument
-    for key in fields(methods.fields_of(method)):
+    for key in fields(methods.method_fields(method)):
         add(f"--{key.name}", metavar=_kind(key), help=key.metadata["help"].replace("%", "%%") + _default(key))
 
 
@@ -62,7 +62,7 @@ def _default(key: Field[Any]) -> str:
 
 
 def _all_keys(method: str) -> str:
-    from ...runs.job import parser_for
+    from ...runs.run_config import parser_for
 
     parser = parser_for(method)
     parser.usage = f"gapbridge {method} RECIPE.yaml [--KEY VALUE …]"

@@ -2,40 +2,40 @@
 
 import logging
 
-from ...methods import names
-from ..command import BaseCommand, Call, add_scale
+from ...methods import list_methods
+from ..command import BaseCommand, Call, add_smoke_test
 from ..parser import Parser
 
 
 class Command(BaseCommand):
     takes = "RECIPE.yaml … [options] [--KEY VALUE …]"
-    summary = "check recipes, and report every fault at once"
-    examples = ("recipes/tiny/*/config_full.yaml", "RECIPE.yaml --all")
+    summary = "check recipes, and report every error at once"
+    examples = ("recipes/tiny/*/config_full.yaml", "RECIPE.yaml --check_all_rows")
     recipes = "many"
 
     def add_options(self, parser: Parser) -> None:
         add = parser.add_argument
         add("--config", action="extend", nargs="+", default=[], metavar="RECIPE.yaml",
             help="recipes; their names without --config are the same")  # fmt: skip
-        add("--method", metavar="NAME", help=f"for recipes without the key method: {', '.join(names())}")
-        add("--all", action="store_true", help="check every row of the data, not only the first ones")
+        add("--method", metavar="NAME", help=f"for recipes without the key method: {', '.join(list_methods())}")
+        add("--check_all_rows", action="store_true", help="check every row of the data, not only the first ones")
         add("--offline", action="store_true", help="ask no hub: stand-ins for the models and data that are not here")
-        add_scale(parser, "train each recipe for two steps as well, on stand-ins for model and data: tiny")
+        add_smoke_test(parser, "train each recipe for two steps as well, on stand-ins for model and data")
 
     def run(self, call: Call) -> None:
         logging.getLogger("gapbridge").setLevel(logging.WARNING)  # notes are printed below the recipe
         options = call.options
-        if call.scale or options.offline:
-            from ...planning.tiny_scale import run_offline
+        if call.smoke_test or options.offline:
+            from ...planning.smoke_test import validate_offline
 
-            run_offline(
+            validate_offline(
                 options.config,
                 call.overrides,
                 method=options.method,
-                all_rows=options.all,
-                steps=call.scale is not None,
+                all_rows=options.check_all_rows,
+                steps=call.smoke_test,
             )
         else:
             from ...runs.validate import run_validate
 
-            run_validate(options.config, call.overrides, method=options.method, all_rows=options.all)
+            run_validate(options.config, call.overrides, method=options.method, all_rows=options.check_all_rows)

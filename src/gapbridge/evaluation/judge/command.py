@@ -11,13 +11,13 @@ from typing import Any
 from ...errors import ConfigError
 from ...reporting.samples import prompt_text
 from ...tasks.task import task_named
-from ..summaries import Group, said
+from ..aggregate import Group, answer_text
 from .judges import EndpointJudge, Judge, LocalJudge
 from .winrate import Pair, judge_pairs
 
 
 def make_judge(args: argparse.Namespace) -> Judge:
-    """The judge that the options name. Raises ConfigError with all faults of the options."""
+    """The judge that the options name. Raises ConfigError with all errors of the options."""
     if args.judge_url:
         names = ("api_key_env", "temperature", "max_tokens", "token_limit_field", "timeout", "concurrency")
         return EndpointJudge(args.judge_url, args.judge, **{name: vars(args)[f"judge_{name}"] for name in names})
@@ -27,14 +27,14 @@ def make_judge(args: argparse.Namespace) -> Judge:
         )
     from trl import ModelConfig, SFTConfig
 
-    from ...compat import take_trust
-    from ...decoding.mode import place_for_generation
+    from ...compat import backfill_trust_remote_code
+    from ...decoding.model_state import move_to_device
     from ...training.loading import load_model, load_tokenizer
 
     config = SFTConfig(output_dir="outputs", bf16=False, report_to="none")
-    take_trust(config, ModelConfig(model_name_or_path=args.judge))
+    backfill_trust_remote_code(config, ModelConfig(model_name_or_path=args.judge))
     model = load_model(args.judge, config, dtype="auto")
-    place_for_generation(model, config)
+    move_to_device(model, config)
     return LocalJudge(
         model,
         load_tokenizer(args.judge, config),
@@ -56,10 +56,10 @@ def judge_groups(groups: Sequence[Group], args: argparse.Namespace, cache: Path)
     for at, group in enumerate(groups):
         rivals = {"the reference": {s["id"]: s["reference"] for s in group.samples}}
         if at:
-            rivals[groups[0].name] = {s["id"]: said(s) for s in groups[0].samples}
+            rivals[groups[0].name] = {s["id"]: answer_text(s) for s in groups[0].samples}
         for rival, texts in rivals.items():
             pairs = [
-                Pair(str(s["id"]), prompt_text(s["prompt"]), said(s).strip(), texts[s["id"]].strip())
+                Pair(str(s["id"]), prompt_text(s["prompt"]), answer_text(s).strip(), texts[s["id"]].strip())
                 for s in group.samples
                 if s["id"] in texts
             ]

@@ -50,7 +50,7 @@ class Judge(Protocol):
 
     def ask(self, prompts: Sequence[str], on_reply: OnReply) -> None:
         """Reply to each prompt; all differ. `on_reply(index, text)` is called once for each, as soon as its reply is
-        there, in any order and possibly from several threads. After a fault, replies that came before were passed on.
+        there, in any order and possibly from several threads. After an error, replies that came before were passed on.
 
         Raises:
             ConfigError: the judge cannot be used as configured. DataError: a prompt cannot be judged.
@@ -98,38 +98,38 @@ class EndpointJudge:
     concurrency: int = 8
 
     def __post_init__(self) -> None:
-        faults = []
+        errors = []
         try:
             url = httpx.URL(self.base_url)
         except httpx.InvalidURL as error:
-            faults.append(f"base_url is {self.base_url!r}: {error}")
+            errors.append(f"base_url is {self.base_url!r}: {error}")
         else:
             if url.userinfo or url.query:
                 # Not quoted: what stands there may be a secret.
-                faults.append(
+                errors.append(
                     "base_url holds a user, a password or a query: put the key into an environment variable and name "
                     "it with api_key_env"
                 )
             elif url.scheme not in ("http", "https") or not url.host:
-                faults.append(f"base_url is {self.base_url!r}: it must look like http://127.0.0.1:8000/v1")
+                errors.append(f"base_url is {self.base_url!r}: it must look like http://127.0.0.1:8000/v1")
         if not self.model:
-            faults.append("model is empty: name the model as the server does")
+            errors.append("model is empty: name the model as the server does")
         if self.temperature is not None and not self.temperature >= 0:
-            faults.append(f"temperature is {self.temperature}: it must be 0 or larger, or None")
+            errors.append(f"temperature is {self.temperature}: it must be 0 or larger, or None")
         if self.token_limit_field not in TOKEN_LIMITS:
-            faults.append(
+            errors.append(
                 f"token_limit_field is {self.token_limit_field!r}: choose max_tokens or max_completion_tokens"
             )
         if not self.timeout > 0:
-            faults.append(f"timeout is {self.timeout}: it must be larger than 0")
+            errors.append(f"timeout is {self.timeout}: it must be larger than 0")
         least = {"max_tokens": 1, "concurrency": 1, "max_retries": 0, "backoff": 0, "max_wait": 0}
-        faults += [
+        errors += [
             f"{name} is {vars(self)[name]}: it must be at least {low}"
             for name, low in least.items()
             if not vars(self)[name] >= low
         ]
-        if faults:
-            raise ConfigError(faults)
+        if errors:
+            raise ConfigError(errors)
 
     @property
     def name(self) -> str:
@@ -149,7 +149,7 @@ class EndpointJudge:
         return self.base_url.rstrip("/") + "/chat/completions"
 
     def ask(self, prompts: Sequence[str], on_reply: OnReply) -> None:
-        """See `Judge.ask`. After a fault the requests under way are still awaited, and no further ones are made."""
+        """See `Judge.ask`. After an error the requests under way are still awaited, and no further ones are made."""
         if not prompts:
             return
         key = self._key()
@@ -165,7 +165,7 @@ class EndpointJudge:
                 try:
                     reply = None if stop.is_set() else self._reply(client, key, prompts[index], stop, limit_field)
                 except (ConfigError, RunError):
-                    stop.set()  # here too: the pool may start the next request before the fault is seen below
+                    stop.set()  # here too: the pool may start the next request before the error is seen below
                     raise
                 if reply is not None:
                     on_reply(index, reply)
@@ -189,21 +189,21 @@ class EndpointJudge:
         self, client: httpx.Client, key: str | None, prompt: str, stop: threading.Event, limit_field: _LimitField
     ) -> str | None:
         """The reply; None if `stop` was set while this waited to try again."""
-        fault = ""
+        error = ""
         for attempt in range(self.max_retries + 1):
             attempted = self._attempt(client, key, prompt, limit_field)
             if isinstance(attempted, str):
                 return attempted
-            fault = attempted.fault
+            error = attempted.error
             if attempted.wait > self.max_wait:
                 raise RunError(
-                    f"{self.url}: {fault}. The server asks to wait {attempted.wait:.0f} s, max_wait is "
+                    f"{self.url}: {error}. The server asks to wait {attempted.wait:.0f} s, max_wait is "
                     f"{self.max_wait:g} s; try again later, or raise max_wait"
                 )
             delay = min(self.max_wait, self.backoff * 2**attempt) * random.uniform(0.5, 1)
             if attempt < self.max_retries and stop.wait(max(delay, attempted.wait)):
                 return None
-        raise RunError(f"{self.url}: no reply in {self.max_retries + 1} attempts, the last one: {fault}")
+        raise RunError(f"{self.url}: no reply in {self.max_retries + 1} attempts, the last one: {error}")
 
     def _attempt(
         self, client: httpx.Client, key: str | None, prompt: str, limit_field: _LimitField
@@ -242,7 +242,7 @@ class EndpointJudge:
     def _post(self, client: httpx.Client, key: str | None, prompt: str, limit_field: str) -> _Response:
         """The response, if it is whole within the timeout.
 
-        The client's own timeout begins anew with each byte. A server that sends its header byte by byte is left to a
+        The client's own timeout begins again with each byte. A server that sends its header byte by byte is left to a
         thread that ends with the process.
         """
         body: dict[str, Any] = {
@@ -305,7 +305,7 @@ class _Response(NamedTuple):
 class _Transient:
     """Why an attempt failed, and the seconds that the server asks to wait."""
 
-    fault: str
+    error: str
     wait: float = 0.0
 
 
@@ -366,12 +366,12 @@ class LocalJudge:
         batch_size: int = 16,
     ) -> None:
         # Here and not above: an endpoint is judged with without loading PyTorch.
-        from ...contexts.fingerprint import tokenizer_fingerprint, weights_fingerprint
-        from ...examples.tokens import stop_tokens, unnamed_tokens
+        from ...data.special_tokens import stop_tokens, undecodable_token_ids
+        from ...store.fingerprint import tokenizer_fingerprint, weights_fingerprint
 
         self.model, self.tokenizer = model, tokenizer
         self.temperature, self.max_tokens, self.batch_size = temperature, max_tokens, batch_size
-        self.stops, self.unnamed = stop_tokens(tokenizer, model), unnamed_tokens(tokenizer, model)
+        self.stops, self.unnamed = stop_tokens(tokenizer, model), undecodable_token_ids(tokenizer, model)
         self.identity: Mapping[str, Any] = {
             "kind": "local",
             "weights": weights_fingerprint(model),
@@ -393,21 +393,21 @@ class LocalJudge:
             DataError: prompts do not fit the tokenizer's `model_max_length`; all are listed. ConfigError: an option
                 lies outside its range.
         """
-        from ...decoding import draft_answers
+        from ...decoding import generate_completions
 
         tokens = [self._tokens(prompt) for prompt in prompts]
         room = self.tokenizer.model_max_length - self.max_tokens
-        faults = [
+        errors = [
             f"judge prompt {prompt[:60]!r}…: {len(ids)} tokens and {self.max_tokens} for the reply exceed the "
             f"tokenizer's model_max_length of {self.tokenizer.model_max_length}"
             for prompt, ids in zip(prompts, tokens, strict=True)
             if len(ids) > room
         ]
-        if faults:
-            raise DataError(faults)
+        if errors:
+            raise DataError(errors)
         for start in range(0, len(prompts), max(1, self.batch_size)):
             part = range(start, min(start + self.batch_size, len(prompts)))
-            drafts = draft_answers(
+            completions = generate_completions(
                 self.model,
                 [tokens[index] for index in part],
                 ids=[hashlib.blake2b(prompts[index].encode(), digest_size=16).hexdigest() for index in part],
@@ -417,11 +417,11 @@ class LocalJudge:
                 suppress_tokens=self.unnamed,
                 batch_size=self.batch_size,
             )
-            for index, draft in zip(part, drafts, strict=True):
-                on_reply(index, str(self.tokenizer.decode(draft.tokens, skip_special_tokens=True)))
+            for index, completion in zip(part, completions, strict=True):
+                on_reply(index, str(self.tokenizer.decode(completion.tokens, skip_special_tokens=True)))
 
     def _tokens(self, prompt: str) -> list[int]:
-        from ...examples.template import ChatTemplate
+        from ...data.chat_template import ChatTemplate
 
         asks_text = self.tokenizer.chat_template is None
         return ChatTemplate(self.tokenizer).prompt_ids(prompt if asks_text else [{"role": "user", "content": prompt}])

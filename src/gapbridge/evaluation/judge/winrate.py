@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
-from ...answers.intervals import mean_interval
 from ...errors import ConfigError, DataError, RunError
 from ...files import write_json_atomic
+from ...intervals import mean_interval
 from ...jsonl import as_json_values, parse_json
 from .judges import Judge
-from .templates import Template, Verdict, load_template
+from .prompt_templates import Template, Verdict, load_template
 
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class ReplyCache:
         Raises:
             DataError: naming every file that is damaged or holds something else.
         """
-        replies, faults = {}, []
+        replies, errors = {}, []
         for prompt in prompts:
             path = self.path(prompt)
             if not path.exists():
@@ -80,11 +80,11 @@ class ReplyCache:
             if (found.get("prompt"), found.get("judge")) == (prompt, self.identity) and isinstance(reply, str):
                 replies[prompt] = reply
             else:
-                faults.append(
+                errors.append(
                     f"{path}: is damaged, or holds another judge's reply; delete it, and it is asked for again"
                 )
-        if faults:
-            raise DataError(faults)
+        if errors:
+            raise DataError(errors)
         return replies
 
     def write(self, prompt: str, reply: str) -> None:
@@ -92,7 +92,7 @@ class ReplyCache:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class PairVerdict:
     """One pair's outcome for `first`, its verdicts and raw replies: first as A, then first as B.
 
     Answers that are equal are a tie; the judge is not asked, and there are no replies. `first_words` and
@@ -138,7 +138,7 @@ class WinRate:
     length_controlled: float | None
     first_words: float
     second_words: float
-    judgements: tuple[Judgement, ...] = field(repr=False)
+    judgements: tuple[PairVerdict, ...] = field(repr=False)
 
     def __str__(self) -> str:
         rate = "no win rate"
@@ -166,7 +166,7 @@ def judge_pairs(
 
     Raises:
         DataError: there is no pair, ids repeat, texts cannot be encoded, or cached files are damaged; all are listed.
-        ConfigError: the template has faults, or the judge cannot be used as configured.
+        ConfigError: the template has errors, or the judge cannot be used as configured.
         RunError: a reply could not be had. What is cached is said, and the same call continues from there.
     """
     if not isinstance(template, Template):
@@ -190,8 +190,8 @@ def judge_pairs(
         own = tuple(replies[prompt] for prompt in asked.get(pair.id, ()))
         verdicts = tuple(template.verdict(reply) for reply in own)
         words = len(pair.first.split()), len(pair.second.split())
-        judgements.append(Judgement(pair.id, _outcome(verdicts), verdicts, own, *words))
-    result = summarise(judgements, judge=judge.name, template=template.name)
+        judgements.append(PairVerdict(pair.id, _outcome(verdicts), verdicts, own, *words))
+    result = summarize_verdicts(judgements, judge=judge.name, template=template.name)
     if result.unparsable:
         logger.warning(
             "judge %s: %d of %d pairs have a verdict that cannot be read and enter no rate; their replies are in %s",
@@ -203,7 +203,7 @@ def judge_pairs(
     return result
 
 
-def summarise(judgements: Sequence[Judgement], *, judge: str, template: str) -> WinRate:
+def summarize_verdicts(judgements: Sequence[PairVerdict], *, judge: str, template: str) -> WinRate:
     """Count judgements and work out the rates."""
     outcomes = Counter(judgement.outcome for judgement in judgements)
     parsable = [judgement for judgement in judgements if judgement.outcome != "unparsable"]
@@ -275,18 +275,18 @@ def _check_pairs(pairs: Sequence[Pair]) -> None:
     if not pairs:
         raise DataError("there is no pair to judge")
     times = Counter(pair.id for pair in pairs)
-    faults = [f"pair {name!r}: the id occurs {count} times" for name, count in times.items() if count > 1]
+    errors = [f"pair {name!r}: the id occurs {count} times" for name, count in times.items() if count > 1]
     for pair in pairs:
         for part, text in (("prompt", pair.prompt), ("first", pair.first), ("second", pair.second)):
             if not isinstance(text, str):
-                faults.append(f"pair {pair.id!r}: {part} is {type(text).__name__}, not a string")
+                errors.append(f"pair {pair.id!r}: {part} is {type(text).__name__}, not a string")
                 continue
             try:
                 text.encode()
             except UnicodeEncodeError as error:
-                faults.append(f"pair {pair.id!r}: {part} is no valid Unicode text ({error.reason}); mend the data")
-    if faults:
-        raise DataError(faults)
+                errors.append(f"pair {pair.id!r}: {part} is no valid Unicode text ({error.reason}); fix the data")
+    if errors:
+        raise DataError(errors)
 
 
 def _replies(asked: Mapping[str, tuple[str, str]], judge: Judge, cache: ReplyCache) -> dict[str, str]:
@@ -306,12 +306,12 @@ def _replies(asked: Mapping[str, tuple[str, str]], judge: Judge, cache: ReplyCac
         try:
             judge.ask(missing, keep)
         except (ConfigError, DataError, RunError) as error:
-            whole = sum(set(both) <= replies.keys() for both in asked.values())
-            kept = (
-                f"{whole} of {len(asked)} pairs ({len(replies)} of {len(prompts)} replies) are cached in "
+            full = sum(set(both) <= replies.keys() for both in asked.values())
+            remaining = (
+                f"{full} of {len(asked)} pairs ({len(replies)} of {len(prompts)} replies) are cached in "
                 f"{cache.directory}; the same command continues from there"
             )
-            raise type(error)([*error.faults, kept]) from error
+            raise type(error)([*error.errors, remaining]) from error
     return replies
 
 

@@ -7,35 +7,36 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ...answers.identity import finished_record, recorded_settings
-from ...answers.session import output_directory
-from ...contexts.hashes import FileHashes
 from ...errors import ConfigError
 from ...files import write_json_atomic
+from ...generation.common import output_directory
+from ...generation.recorded_settings import finished_record, recorded_settings
 from ...reporting.evaluations import evaluation_tables
 from ...reporting.tables import print_table
-from ...runs.directory import environment
+from ...runs.run_directory import environment
+from ...store.file_hashes import FileHashes
 from .harness import evaluate_model, harness_model_args, task_files
-from .recipe import read_lm_eval_recipe
+from .harness_recipe import read_lm_eval_recipe
 
 
 def run_lm_eval(args: argparse.Namespace, others: list[str]) -> Path:
     """Run the recipe of `--config` for each model. Returns the file with the figures.
 
     Raises:
-        ConfigError: options that the harness does not take, or faults of the recipe. RunError: the harness failed.
+        ConfigError: options that the harness does not take, or errors of the recipe. RunError: the harness failed.
     """
-    faults = [f"unknown option {option}" for option in others if option.startswith("--")]
+    errors = [f"unknown option {option}" for option in others if option.startswith("--")]
     if not args.config or not args.model:
-        faults.append("--task lm_eval needs --model, and --config RECIPE such as recipes/eval/general_qa.yaml")
-    if args.answers or args.judge or args.vllm_server_base_url or set(args.mode) - {"direct"}:
-        faults.append(
-            "--task lm_eval takes none of --answers, --judge, --mode and --vllm_server_base_url: the harness asks and "
+        errors.append("--task lm_eval needs --model, and --config RECIPE such as recipes/eval/general_qa.yaml")
+    if args.completions_file or args.judge or args.vllm_server_base_url or set(args.decoding_mode) - {"single_pass"}:
+        errors.append(
+            "--task lm_eval takes none of --completions_file, --judge, --decoding_mode and --vllm_server_base_url: "
+            "the harness asks and "
             "grades"
         )
-    if faults:
-        raise ConfigError([f"command line: {fault}" for fault in faults])
-    recipe = read_lm_eval_recipe(args.config, limit=args.limit)
+    if errors:
+        raise ConfigError([f"command line: {error}" for error in errors])
+    recipe = read_lm_eval_recipe(args.config, limit=args.max_examples)
     path = output_directory(args) / "eval" / "lm_eval.json"
     hashes = FileHashes.of_record(path)
     settings = recorded_settings(args, others, [*args.model, *task_files(recipe)], hashes) | {"recipe": asdict(recipe)}

@@ -22,10 +22,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...answers.intervals import NORMAL, Interval, share_interval
-from ...contexts.hashes import FileHashes
 from ...errors import ConfigError, RunError
-from .recipe import HarnessTask, LmEvalRecipe
+from ...intervals import NORMAL, Interval, fraction_interval
+from ...store.file_hashes import FileHashes
+from .harness_recipe import HarnessTask, LmEvalRecipe
 
 
 logger = logging.getLogger(__name__)
@@ -49,10 +49,10 @@ def evaluate_model(
         group += [task.name] * (task.name not in group)  # two metrics of a task are one evaluation
     hashes = hashes or FileHashes()
     results = {shots: _results(recipe, model_args, shots, group, directory, hashes) for shots, group in names.items()}
-    rows = [row_of(task, results[task.num_fewshot]) for task in recipe.tasks]
-    faults = [row for row in rows if isinstance(row, str)]
-    if faults:
-        raise RunError(faults)
+    rows = [metric_row(task, results[task.num_fewshot]) for task in recipe.tasks]
+    errors = [row for row in rows if isinstance(row, str)]
+    if errors:
+        raise RunError(errors)
     return [row for row in rows if not isinstance(row, str)]
 
 
@@ -155,7 +155,7 @@ def run_harness(command: Sequence[str], folder: Path) -> None:
         )
 
 
-def row_of(task: HarnessTask, path: Path) -> dict[str, Any] | str:
+def metric_row(task: HarnessTask, path: Path) -> dict[str, Any] | str:
     """The task's row from a results file of the harness, or what is wrong with it.
 
     `metric` has its filter (`acc,none`); `value` is in the metric's unit, shares in [0, 1]; `low` and `high` are the
@@ -165,7 +165,7 @@ def row_of(task: HarnessTask, path: Path) -> dict[str, Any] | str:
         content = json.loads(path.read_text(encoding="utf-8"))
         table, shots = dict(content["results"]), dict(content["n-shot"])
     except (ValueError, KeyError, TypeError) as error:
-        return f"{path}: no results of lm-eval 0.4.13 ({error}); remove {path.parent} and it is made anew"
+        return f"{path}: no results of lm-eval 0.4.13 ({error}); remove {path.parent} and it is made again"
     if task.name not in table:
         return f"{path}: no task {task.name}; there are {', '.join(table)}"
     values, where = table[task.name], f"{path}: {task.name}"
@@ -187,5 +187,5 @@ def row_of(task: HarnessTask, path: Path) -> dict[str, Any] | str:
         return {**row, "stderr": None, "low": None, "high": None}
     interval = Interval(value, value - NORMAL * stderr, value + NORMAL * stderr)
     if 0 <= value <= 1 and math.isclose(value * n, round(value * n), abs_tol=1e-6):
-        interval = share_interval(round(value * n), n)
+        interval = fraction_interval(round(value * n), n)
     return {**row, "stderr": stderr, "low": interval.low, "high": interval.high}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ...training.rows import IGNORE
+from ...training.rows import IGNORE_INDEX
 
 
 def bash_row(
@@ -38,25 +38,25 @@ def bash_row(
         raise ValueError(
             f"the context has {len(y_hat)} tokens, the reference {len(y)}: they must stand position by position"
         )
-    labels = list(y) if trained is None else [t if loss else IGNORE for t, loss in zip(y, trained, strict=True)]
-    return {"input_ids": [*x, *y_hat, *trailer], "labels": [*([IGNORE] * len(x)), *labels, *trailer]}
+    labels = list(y) if trained is None else [t if loss else IGNORE_INDEX for t, loss in zip(y, trained, strict=True)]
+    return {"input_ids": [*x, *y_hat, *trailer], "labels": [*([IGNORE_INDEX] * len(x)), *labels, *trailer]}
 
 
-def mask_after_replaced(row: dict[str, list[int]], count: int) -> int:
+def mask_labels_after_replacement(row: dict[str, list[int]], count: int) -> int:
     """Take the loss from the `count` labels behind each replaced token of a BASH row, in place.
 
     Returns:
         How many labels that are.
     """
     inputs, labels = row["input_ids"], row["labels"]
-    replaced = [at for at, label in enumerate(labels) if label not in (IGNORE, inputs[at])]
+    replaced = [at for at, label in enumerate(labels) if label not in (IGNORE_INDEX, inputs[at])]
     behind = {after for at in replaced for after in range(at + 1, min(at + 1 + count, len(labels)))}
-    masked = [at for at in behind if labels[at] != IGNORE]
+    masked = [at for at in behind if labels[at] != IGNORE_INDEX]
     for at in masked:
-        labels[at] = IGNORE
+        labels[at] = IGNORE_INDEX
     return len(masked)
 
 
 def reference_inputs(input_ids: Tensor, labels: Tensor) -> Tensor:
     """The reference context of a BASH row or a batch of them: wherever a token may be replaced, its label stands."""
-    return torch.where(labels != IGNORE, labels, input_ids)
+    return torch.where(labels != IGNORE_INDEX, labels, input_ids)

@@ -10,80 +10,84 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
-from ...contexts.fill import Contexts
-from ...examples.example import ExampleSet
-from ...examples.lots import lot
+from ...data.example import ExampleSet
+from ...data.hash_sampling import hash_uniform
+from ...store.generate_shards import GenerationSpec
 from ...training.arguments import EVAL
 from ...training.citations import CEN_2025
-from ...training.hooks import Built, Pairs
-from ...training.method import Method
-from ...training.rows import reference_row
-from .config import BASHFields
-from .contexts import mixed_contexts
-from .models import check_context_models
-from .rows import bash_row, mask_after_replaced, reference_inputs
+from ...training.hooks import ExamplesWithGenerations, RowsWithStats
+from ...training.method import GapTrainerMixin
+from ...training.rows import sft_row
+from .config import BASHArgs
+from .context_models import check_context_models
+from .mixed_contexts import mixed_contexts
+from .rows import bash_row, mask_labels_after_replacement, reference_inputs
 from .stats import BASHStats
 
 
 @dataclass
-class BASHConfig(BASHFields, SFTConfig):
+class BASHConfig(BASHArgs, SFTConfig):
     """Configuration for [`BASHTrainer`]: everything of [`~trl.SFTConfig`], and the keys of
-    [`~gapbridge.methods.bash.config.BASHFields`]."""
+    [`~gapbridge.methods.bash.config.BASHArgs`]."""
 
 
-class BASHTrainer(Method, SFTTrainer):
+class BASHTrainer(GapTrainerMixin, SFTTrainer):
     """
     Trainer for batch-scheduled sampling (BASH): the model learns the reference token at every position of a context
     into which its own tokens are mixed.
 
-    It takes what [`~trl.SFTTrainer`] takes, with a [`BASHConfig`]; see [`~gapbridge.training.method.Method`] for the
-    arguments. `eval_own_loss` is the loss on held-out contexts mixed like the training ones. `stats` holds
-    [`~gapbridge.methods.bash.stats.BASHStats`].
+    It takes what [`~trl.SFTTrainer`] takes, with a [`BASHConfig`]; see [`~gapbridge.training.method.GapTrainerMixin`]
+    for the arguments. `eval_generated_loss` is the loss on held-out contexts mixed like the training ones. `stats`
+    holds [`~gapbridge.methods.bash.stats.BASHStats`].
     """
 
     _tag_names = ["trl", "bash", "gapbridge"]
     _name = "BASH"
     _paper = CEN_2025
     config_class = BASHConfig
-    draws = True
+    generates_contexts = True
     stats_class = BASHStats
-    degenerate = {"mixture_coefficient": 0.0}
+    sft_equivalent_config = {"mixture_coefficient": 0.0}
 
     @classmethod
     def generation_spec(
         cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: BASHConfig
-    ) -> Contexts | None:
-        check_context_models(args.context_model or [], tokenizer, args)
-        if args.reference_rows == 1:
+    ) -> GenerationSpec | None:
+        check_context_models(args.generator_model_name_or_path or [], tokenizer, args)
+        if args.sft_fraction == 1:
             return None  # every row is plain
         return mixed_contexts(model, tokenizer, examples, args)
 
     @classmethod
     def build_rows(
         cls,
-        pairs: Pairs,
+        pairs: ExamplesWithGenerations,
         examples: ExampleSet,
         tokenizer: PreTrainedTokenizerBase,
         args: BASHConfig,
         *,
         evaluation: bool = False,
-    ) -> Built:
-        """A row an example: mixed, or plain for the share `reference_rows`; in evaluation all mixed, all with loss."""
+    ) -> RowsWithStats:
+        """A row an example: mixed, or plain for the share `sft_fraction`; in evaluation all mixed, all with loss."""
         for example, record in pairs:
-            if not evaluation and lot(example.id, args.seed, "plain") < args.reference_rows:
-                yield [reference_row(example)], BASHStats(plain_rows=1)
+            if not evaluation and hash_uniform(example.id, args.seed, "plain") < args.sft_fraction:
+                yield [sft_row(example)], BASHStats(sft_rows=1)
                 continue
             tokens, sampled = record["tokens"], record["sampled"]
-            row = bash_row(example.prompt, tokens, example.reference, example.trailer, example.trained)
+            row = bash_row(
+                example.prompt, tokens, example.completion_ids, example.template_suffix_ids, example.loss_mask
+            )
             row["labels"][: len(example.prompt)] = example.prompt_labels()
             stats = BASHStats(
-                tokens=sum(example.trained),
+                tokens=sum(example.loss_mask),
                 sampled=sum(sampled),
-                differing=sum(a != b for a, b in zip(tokens, example.reference, strict=True)),
-                masked=0 if evaluation else mask_after_replaced(row, args.mask_after_replaced),
+                replaced=sum(a != b for a, b in zip(tokens, example.completion_ids, strict=True)),
+                masked_labels=0
+                if evaluation
+                else mask_labels_after_replacement(row, args.num_masked_labels_after_replacement),
             )
-            drawn = [*[False] * len(example.prompt), *sampled, *[False] * len(example.trailer)]
-            yield [{"id": example.id, **row, "drawn": drawn}], stats
+            generated = [*[False] * len(example.prompt), *sampled, *[False] * len(example.template_suffix_ids)]
+            yield [{"id": example.id, **row, "sampled": generated}], stats
 
     def compute_loss(
         self,
@@ -98,8 +102,8 @@ class BASHTrainer(Method, SFTTrainer):
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     def _on_references(self) -> bool:
-        """Whether this step is one of `final_reference_epochs`; a resumed run's trainer state says so, too."""
-        final = self.args.final_reference_epochs
+        """Whether this step is one of `final_sft_epochs`; a resumed run's trainer state says so, too."""
+        final = self.args.final_sft_epochs
         if not final:
             return False
         steps = round(self.state.max_steps * final / self.args.num_train_epochs)
@@ -107,7 +111,7 @@ class BASHTrainer(Method, SFTTrainer):
 
     @classmethod
     def tokens_of(cls, row: dict[str, Any]) -> list[list[int]]:
-        """A row as it is drawn, and as `final_reference_epochs` trains it."""
+        """A row as it is drawn, and as `final_sft_epochs` trains it."""
         ids = row["input_ids"]
         return [ids, reference_inputs(torch.tensor(ids), torch.tensor(row["labels"])).tolist()]
 

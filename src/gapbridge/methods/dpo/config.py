@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ...training.config import PairFields
+from ...training.config import PreferenceArgs
 
 
 # What TRL's trainer computes. It looks at the name when it computes the first loss, after everything is loaded.
@@ -17,7 +17,7 @@ LOSSES = frozenset(
 
 
 @dataclass
-class DPOFields(PairFields):
+class DPOArgs(PreferenceArgs):
     r"""What of [`~trl.DPOConfig`] makes a run DPO.
 
     Args:
@@ -27,14 +27,14 @@ class DPOFields(PairFields):
 
     beta: float = field(default=0.1, metadata={"help": "β: how strongly the model is held to its reference."})
 
-    def faults(self) -> list[str]:
-        faults = super().faults()
+    def errors(self) -> list[str]:
+        errors = super().errors()
         if not self.beta >= 0:
-            faults.append(f"beta is {self.beta}: it must be 0 or larger")
+            errors.append(f"beta is {self.beta}: it must be 0 or larger")
         unknown = sorted(set(self.loss_type) - LOSSES)
         if unknown:
-            faults.append(f"loss_type is {', '.join(unknown)}: choose among {', '.join(sorted(LOSSES))}")
-        return faults
+            errors.append(f"loss_type is {', '.join(unknown)}: choose among {', '.join(sorted(LOSSES))}")
+        return errors
 
 
-FIELDS = DPOFields
+FIELDS = DPOArgs

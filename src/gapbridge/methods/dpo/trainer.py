@@ -9,36 +9,37 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import DPOConfig, DPOTrainer
 
-from ...examples.preferences import Preference, PreferenceSet, build_preferences
-from ...examples.tokens import stop_tokens
-from ...training.preferences import PreferenceMethod, pair_row
+from ...data.preferences import Preference, PreferenceSet, build_preferences
+from ...data.special_tokens import stop_tokens
+from ...training.preferences import PreferenceTrainerMixin, pair_row
 from ...training.rows import Row
-from .config import DPOFields
+from .config import DPOArgs
 
 
 @dataclass
-class PreferenceConfig(DPOFields, DPOConfig):
-    """Configuration for [`PreferenceTrainer`]: everything of [`~trl.DPOConfig`], and the keys of
-    [`~gapbridge.methods.dpo.config.DPOFields`]."""
+class GapDPOConfig(DPOArgs, DPOConfig):
+    """Configuration for [`GapDPOTrainer`]: everything of [`~trl.DPOConfig`], and the keys of
+    [`~gapbridge.methods.dpo.config.DPOArgs`]."""
 
 
-class PreferenceTrainer(PreferenceMethod, DPOTrainer):
+class GapDPOTrainer(PreferenceTrainerMixin, DPOTrainer):
     """
     [`~trl.DPOTrainer`] with the guards, the checks of data and the runs of the other methods; one round, nothing
     drawn.
 
-    It takes what [`~trl.DPOTrainer`] takes, with a [`PreferenceConfig`] and preference data in one of the forms of
-    `gapbridge.examples.preferences.build_preferences`; see [`~gapbridge.training.method.Method`] for the arguments.
+    It takes what [`~trl.DPOTrainer`] takes, with a [`GapDPOConfig`] and preference data in one of the forms of
+    `gapbridge.data.preferences.build_preferences`; see [`~gapbridge.training.method.GapTrainerMixin`] for the
+    arguments.
     `ref_model` may be given; by default it is a copy of the model.
     """
 
     _tag_names = ["trl", "dpo", "gapbridge"]
-    config_class = PreferenceConfig
-    learns_from = "preferences"
+    config_class = GapDPOConfig
+    data_format = "preferences"
     example_set = PreferenceSet
 
     @classmethod
-    def read(
+    def load_examples(
         cls,
         dataset: Dataset,
         tokenizer: PreTrainedTokenizerBase,
@@ -47,25 +48,25 @@ class PreferenceTrainer(PreferenceMethod, DPOTrainer):
         source: str,
         *,
         max_length: int | None,
-        assistant_turns: str | None = None,
+        train_on_assistant_turns: str | None = None,
     ) -> PreferenceSet:
-        """The pairs of a data set. Each is asked for once, whatever `assistant_turns` says."""
+        """The pairs of a data set. Each is asked for once, whatever `train_on_assistant_turns` says."""
         return build_preferences(
             dataset,
             tokenizer,
             stops=stop_tokens(tokenizer, model),
             max_length=max_length,
-            on_bad_rows=args.on_bad_rows,
-            truncate_long_rows=args.truncate_long_rows and max_length is not None,
+            on_invalid_example=args.on_invalid_example,
+            truncate_overlong=args.truncate_overlong and max_length is not None,
             num_proc=args.dataset_num_proc,
             source=source,
-            date=args.template_date,
+            date=args.chat_template_date,
             chat_template_kwargs=args.chat_template_kwargs,
         )
 
     @classmethod
-    def plain_row(cls, example: Preference) -> Row:
+    def sft_row(cls, example: Preference) -> Row:
         return pair_row(example.id, example.prompt, example.chosen, example.rejected)
 
 
-METHOD = PreferenceTrainer
+METHOD = GapDPOTrainer

@@ -13,7 +13,7 @@ from peft import PeftConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
-from ...decoding.future_heads import FILE, heads_of, load_heads, plain_model, remove_heads, saved_heads
+from ...decoding.mtp_heads import HEADS_FILE, find_heads, load_heads, remove_heads, saved_heads, unwrap_peft
 from ...errors import ConfigError
 from ...training.loading import require_local
 
@@ -32,10 +32,10 @@ def load(path: str | Path, *, revision: str | None = None, **options: Any) -> Pr
     require_local(path, "model")
     file = saved_heads(path)
     if file is None and not Path(path).is_dir():
-        found = cached_file(str(path), FILE, revision=revision, _raise_exceptions_for_missing_entries=False)
+        found = cached_file(str(path), HEADS_FILE, revision=revision, _raise_exceptions_for_missing_entries=False)
         file = None if found is None else Path(found)
     if file is None:
-        raise ConfigError(f"{path}: has no {FILE}; MTPTrainer saves it where num_future_tokens is above 1")
+        raise ConfigError(f"{path}: has no {HEADS_FILE}; MTPTrainer saves it where num_future_tokens is above 1")
     return _load(path, revision, options, file).eval()
 
 
@@ -52,8 +52,8 @@ def export(model: str | Path | PreTrainedModel | PeftModel, directory: str | Pat
         if (Path(model) / "tokenizer_config.json").is_file():
             tokenizer = AutoTokenizer.from_pretrained(str(model))
         model = _load(model, None, {})
-    if heads_of(model) is not None:
-        remove_heads(plain_model(model))
+    if find_heads(model) is not None:
+        remove_heads(unwrap_peft(model))
     plain = model.merge_and_unload() if isinstance(model, PeftModel) else model
     plain.save_pretrained(str(directory))
     if tokenizer is not None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ...examples.example import IGNORE
+from ...data.example import IGNORE_INDEX
 
 
 SCORES = 2**25  # logits that are in memory at once
@@ -50,19 +50,19 @@ def future_targets(labels: Tensor, distance: int, starts: Tensor | None = None) 
         `[n, L]`, -100 where there is nothing to predict.
     """
     length = labels.shape[1] - distance
-    targets = torch.full_like(labels, IGNORE)
+    targets = torch.full_like(labels, IGNORE_INDEX)
     if length < 1:
         return targets
     reachable = torch.ones_like(labels[:, :length], dtype=torch.bool)
     for step in range(1, distance + 1):
-        reachable &= labels[:, step : step + length] != IGNORE
+        reachable &= labels[:, step : step + length] != IGNORE_INDEX
         if starts is not None:
             reachable &= ~starts[:, step : step + length]
-    targets[:, :length] = labels[:, distance:].masked_fill(~reachable, IGNORE)
+    targets[:, :length] = labels[:, distance:].masked_fill(~reachable, IGNORE_INDEX)
     return targets
 
 
-def losses_at_once(states: Tensor, heads: Sequence[HeadLoss]) -> tuple[Tensor, Tensor]:
+def joint_losses(states: Tensor, heads: Sequence[HeadLoss]) -> tuple[Tensor, Tensor]:
     """The definition: every head's logits stay in memory until the backward pass.
 
     Args:
@@ -74,7 +74,7 @@ def losses_at_once(states: Tensor, heads: Sequence[HeadLoss]) -> tuple[Tensor, T
     """
     sums, figures = [], []
     for head in heads:
-        chosen = head.targets != IGNORE
+        chosen = head.targets != IGNORE_INDEX
         targets = head.targets[chosen]
         logits = head.unembedding(head.states(states)[chosen]).float()
         log_probs = logits.log_softmax(dim=-1).gather(1, targets[:, None]).sum()
@@ -83,10 +83,10 @@ def losses_at_once(states: Tensor, heads: Sequence[HeadLoss]) -> tuple[Tensor, T
     return torch.stack(sums).sum(), torch.stack(figures)
 
 
-def losses_in_sequence(
+def sequential_losses(
     states: Tensor, heads: Sequence[HeadLoss], parameters: Sequence[nn.Parameter]
 ) -> tuple[Tensor, Tensor]:
-    """As `losses_at_once`, one head after another, and of a head as many positions at a time as have `SCORES` logits.
+    """As `joint_losses`, one head after another, and of a head as many positions at a time as have `SCORES` logits.
 
     The gradients are made in the forward pass and kept until the backward pass asks for them, where they are handed
     to autograd as those of one operation: accumulation, data-parallel wrappers and ZeRO-1 and -2 see each parameter
@@ -109,7 +109,7 @@ class _InSequence(torch.autograd.Function):
         figures = []
         for head in heads:
             with torch.set_grad_enabled(wanted):
-                chosen = head.targets != IGNORE
+                chosen = head.targets != IGNORE_INDEX
                 hidden = head.states(trunk)[chosen]  # [k, d]
             figure, slope = _unembedded(hidden.detach(), head, gradients if wanted else None, chosen)
             figures.append(figure)

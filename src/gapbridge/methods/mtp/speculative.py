@@ -10,12 +10,12 @@ from typing import Any
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ...decoding import Draft, DrawOptions, draft_answers
-from ...decoding.future_heads import FILE, heads_beside
-from ...decoding.speculation import Speculation
+from ...data.special_tokens import stop_tokens as stop_tokens_of
+from ...data.special_tokens import undecodable_token_ids
+from ...decoding import Completion, SamplingParams, generate_completions
+from ...decoding.mtp_heads import HEADS_FILE, load_adjacent_heads
+from ...decoding.speculative_decoding import SpeculativeStats
 from ...errors import ConfigError
-from ...examples.tokens import stop_tokens as stop_tokens_of
-from ...examples.tokens import unnamed_tokens
 
 
 logger = logging.getLogger(__name__)
@@ -29,13 +29,13 @@ def generate(
     stop_tokens: Sequence[int] | None = None,
     ids: Sequence[str | int] | None = None,
     max_completion_length: int = 256,
-    options: DrawOptions | None = None,
+    options: SamplingParams | None = None,
     on_finished: Callable[[int], object] | None = None,
     **draw: Any,
-) -> tuple[list[Draft], Speculation]:
+) -> tuple[list[Completion], SpeculativeStats]:
     """Answer prompts in fewer passes: heads 2 to n propose tokens, the model confirms them.
 
-    The tokens are those of [`~gapbridge.decoding.draft_answers`] with the same options, greedy or sampled.
+    The tokens are those of [`~gapbridge.decoding.generate_completions`] with the same options, greedy or sampled.
 
     Args:
         model: a model with future heads, from [`load`] or a trainer; heads that lie where it was loaded from do, too.
@@ -43,7 +43,7 @@ def generate(
         tokenizer, stop_tokens: what ends an answer: the tokens given, or those of model and tokenizer. With a
             tokenizer no answer holds a pause or an id without a token.
         ids: stable ids for keyed sampling; by default the positions in the list.
-        options: how tokens are drawn; or give the fields of `DrawOptions` as keywords (`temperature=0`).
+        options: how tokens are drawn; or give the fields of `SamplingParams` as keywords (`temperature=0`).
         on_finished: called with the number of newly finished answers.
 
     Returns:
@@ -56,13 +56,13 @@ def generate(
     if stop_tokens is None and tokenizer is None:
         raise ConfigError("give a tokenizer or stop_tokens: nothing says what ends an answer")
     if tokenizer is not None:
-        unnamed = unnamed_tokens(tokenizer, model)
+        unnamed = undecodable_token_ids(tokenizer, model)
         if options is None:
             draw["suppress_tokens"] = [*draw.get("suppress_tokens", ()), *unnamed]
         else:
             options = options.without(unnamed)
-    speculation = Speculation(_heads(model))
-    drafts = draft_answers(
+    speculation = SpeculativeStats(_heads(model))
+    completions = generate_completions(
         model,
         prompts,
         ids=list(range(len(prompts))) if ids is None else ids,
@@ -73,33 +73,34 @@ def generate(
         speculation=speculation,
         **draw,
     )
-    return drafts, speculation
+    return completions, speculation
 
 
 def speculative_answers(
     model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
-    first: Sequence[Draft],
+    first: Sequence[Completion],
     *,
     ids: Sequence[str | int],
     settings: dict[str, Any],
     max_completion_length: int,
-    options: DrawOptions,
+    options: SamplingParams,
     conversational: bool = True,
     date: str | None = None,
     chat_template_kwargs: Sequence[Mapping[str, Any]] | None = None,
     on_finished: Callable[[int], object] | None = None,
     complete: object = None,
-) -> list[Draft]:
-    """The direct answers once more, drafted by the heads; tells how many passes it took, and whether they are `first`.
+) -> list[Completion]:
+    """The single-pass answers once more, drafted by the heads; tells how many passes it took, and whether they are
+    `first`.
 
     `complete` is not asked: a server knows nothing of the heads.
 
     Raises:
         ConfigError: the model has no heads.
     """
-    drafts, done = generate(
+    completions, done = generate(
         model,
         prompts,
         tokenizer=tokenizer,
@@ -108,21 +109,22 @@ def speculative_answers(
         options=replace(options, compile_decoding=False),  # a pass feeds several tokens a row
         on_finished=on_finished,
     )
-    equal = sum(a == b for a, b in zip(drafts, first, strict=True))
+    equal = sum(a == b for a, b in zip(completions, first, strict=True))
     shares = ", ".join(f"head {head}: {share:.0%}" for head, share in enumerate(done.acceptance, start=2))
     logger.info(
         "%d answers in %.3f passes a token, %d of them equal to the direct ones; proposals accepted of %s",
-        len(drafts), done.passes_per_token, equal, shares,
+        len(completions), done.passes_per_token, equal, shares,
     )  # fmt: skip
-    return drafts
+    return completions
 
 
 def _heads(model: PreTrainedModel | PeftModel) -> Any:
-    heads = heads_beside(model)
+    heads = load_adjacent_heads(model)
     if heads is None:
-        way_out = "of an adapter they are found by gapbridge.methods.mtp.load, or with merge_adapter: true"
+        way_out = "of an adapter they are found by gapbridge.methods.mtp.load, or with save_merged_model: true"
         raise ConfigError(
-            f"{model.name_or_path or 'the model'}: has no {FILE}, so nothing proposes tokens. MTPTrainer saves it "
+            f"{model.name_or_path or 'the model'}: has no {HEADS_FILE}, so nothing proposes tokens. MTPTrainer "
+            f"saves it "
             f"where num_future_tokens is above 1; {way_out}"
         )
     return heads

@@ -18,38 +18,38 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import SFTConfig, SFTTrainer
 
-from ...decoding.future_heads import (
-    NAME,
-    FutureHeads,
-    Heard,
+from ...decoding.mtp_heads import (
+    HEADS_ATTRIBUTE,
+    CapturedStates,
+    MTPHeads,
     add_heads,
+    capture_hidden_states,
+    find_decoder_parts,
+    find_heads,
     head_states,
     head_unembedding,
-    heads_of,
-    listening,
     load_heads,
-    parts_of,
-    plain_model,
     save_heads,
     saved_heads,
+    unwrap_peft,
 )
 from ...errors import ConfigError
-from ...training.answer_mode import AnswerMode
-from ...training.method import Method
+from ...training.decoding_mode import DecodingMode
+from ...training.method import GapTrainerMixin
 from ...training.ratios import Ratios
-from .config import MTPFields
-from .losses import HeadLoss, future_targets, losses_at_once, losses_in_sequence
-from .paper import GLOECKLE_2024
+from .citation import GLOECKLE_2024
+from .config import MTPArgs
+from .losses import HeadLoss, future_targets, joint_losses, sequential_losses
 from .speculative import speculative_answers
 
 
 @dataclass
-class MTPConfig(MTPFields, SFTConfig):
+class MTPConfig(MTPArgs, SFTConfig):
     """Configuration for [`MTPTrainer`]: everything of [`~trl.SFTConfig`], and the keys of
-    [`~gapbridge.methods.mtp.config.MTPFields`]."""
+    [`~gapbridge.methods.mtp.config.MTPArgs`]."""
 
 
-class FutureSFTTrainer(SFTTrainer):
+class MTPSFTTrainer(SFTTrainer):
     """[`~trl.SFTTrainer`] whose loss is the sum over the model's own head and the future heads that stand on it.
 
     The losses of the heads are taken inside the model's forward pass, where TRL takes that of the first: what wraps
@@ -64,36 +64,36 @@ class FutureSFTTrainer(SFTTrainer):
         super().__init__(*args, peft_config=peft_config, **kwargs)
         if wanted and self.is_fsdp_enabled:
             raise ConfigError("num_future_tokens: heads are not trained under FSDP: take zero2, ddp, or one process")
-        self._heads = heads_of(self.model) if wanted else None
+        self._heads = find_heads(self.model) if wanted else None
         self._figures: Tensor | None = None  # of the last forward pass, `[heads, 3]`
         self._ratios = Ratios()
         if self._heads is not None:
             self._heads.requires_grad_(True)  # an adapter has frozen them with the rest
-            self._hang_in(plain_model(self.model), self._heads)
+            self._patch_forward(unwrap_peft(self.model), self._heads)
 
-    def _hang_in(self, base: PreTrainedModel, heads: FutureHeads) -> None:
+    def _patch_forward(self, base: PreTrainedModel, heads: MTPHeads) -> None:
         """Add the heads' log-probabilities to those that `base.forward` gives TRL."""
-        behind, parts = base.forward, parts_of(base)
+        behind, parts = base.forward, find_decoder_parts(base)
 
         @functools.wraps(type(base).forward)
         def forward(_: PreTrainedModel, *args: Any, fused_lm_head: bool = False, **kwargs: Any) -> Any:
             if not fused_lm_head:
                 return behind(*args, **kwargs)
-            with listening(parts, heads) as heard:
+            with capture_hidden_states(parts, heads) as captured:
                 output = behind(*args, fused_lm_head=True, **kwargs)
-            total, figures = self._future_losses(heads, heard, kwargs["labels"], kwargs.get("position_ids"))
+            total, figures = self._future_losses(heads, captured, kwargs["labels"], kwargs.get("position_ids"))
             first = [output.log_probs.sum(), output.is_top1.sum(), output.label_mask.sum()]
             self._figures = torch.cat([torch.stack([entry.detach().float() for entry in first])[None], figures])
             if self.model.training:
                 # TRL takes the negative sum and divides it by the number of tokens with loss.
-                weighted = (self.args.head_loss_weight * total)[None]
+                weighted = (self.args.mtp_loss_weight * total)[None]
                 output.log_probs = torch.cat([output.log_probs.flatten(), weighted])
             return output
 
         base.forward = types.MethodType(forward, base)
 
     def _future_losses(
-        self, heads: FutureHeads, heard: Heard, labels: Tensor, position_ids: Tensor | None
+        self, heads: MTPHeads, heard: CapturedStates, labels: Tensor, position_ids: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Of heads 2 to n, the sum of their log-probabilities and their figures."""
         parts = heard.parts
@@ -108,15 +108,15 @@ class FutureSFTTrainer(SFTTrainer):
             )
             for index in range(len(heads))
         ]
-        alone = self.state.global_step < self.args.head_warmup_ratio * self.state.max_steps
-        if not self.args.sequential_heads and not alone:
-            return losses_at_once(heard.states, losses)
+        alone = self.state.global_step < self.args.mtp_head_only_ratio * self.state.max_steps
+        if not self.args.sequential_head_backward and not alone:
+            return joint_losses(heard.states, losses)
         for module in heads.modules():
             if "gradient_checkpointing" in vars(module):
                 vars(module)["gradient_checkpointing"] = False  # the activations of one head are in memory, no more
-        shared = [parts.norm, parts.unembedding] if heads.kind == "layer" and not alone else []
+        shared = [parts.norm, parts.unembedding] if heads.kind == "transformer" and not alone else []
         learning = [weight for part in (heads, *shared) for weight in part.parameters() if weight.requires_grad]
-        return losses_in_sequence(heard.states.detach() if alone else heard.states, losses, learning)
+        return sequential_losses(heard.states.detach() if alone else heard.states, losses, learning)
 
     def compute_loss(
         self,
@@ -153,7 +153,7 @@ class FutureSFTTrainer(SFTTrainer):
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """The heads are not missing: they have a file of their own."""
-        missing = [name for name in load_result.missing_keys if not name.startswith(f"{NAME}.")]
+        missing = [name for name in load_result.missing_keys if not name.startswith(f"{HEADS_ATTRIBUTE}.")]
         super()._issue_warnings_after_load(type(load_result)(missing, load_result.unexpected_keys))
 
     def _load_best_model(self) -> None:
@@ -167,18 +167,18 @@ class FutureSFTTrainer(SFTTrainer):
         path = saved_heads(checkpoint)
         if path is None:
             raise ConfigError(f"{checkpoint}: holds no future heads, and num_future_tokens is above 1")
-        load_heads(plain_model(self.model), path)
+        load_heads(unwrap_peft(self.model), path)
 
 
-class MTPTrainer(Method, FutureSFTTrainer):
+class MTPTrainer(GapTrainerMixin, MTPSFTTrainer):
     """
     Trainer for multi-token prediction: from every position the model learns the next n tokens, each with a head of its
     own on a shared trunk.
 
-    It takes what [`~trl.SFTTrainer`] takes, with an [`MTPConfig`]; see [`~gapbridge.training.method.Method`] for the
-    arguments. The rows are the reference rows. `loss` is the sum over the heads in training; `eval_loss` is the
-    next-token loss, comparable with SFT's. It logs `head_i_loss` and `head_i_accuracy` for i = 1 … n. With an adapter
-    the trunk learns through it, and the heads with all their weights.
+    It takes what [`~trl.SFTTrainer`] takes, with an [`MTPConfig`]; see [`~gapbridge.training.method.GapTrainerMixin`]
+    for the arguments. The rows are the reference rows. `loss` is the sum over the heads in training; `eval_loss` is
+    the next-token loss, comparable with SFT's. It logs `head_i_loss` and `head_i_accuracy` for i = 1 … n. With an
+    adapter the trunk learns through it, and the heads with all their weights.
 
     Raises:
         ConfigError: heads do not fit the model, or how its weights are held.
@@ -188,10 +188,10 @@ class MTPTrainer(Method, FutureSFTTrainer):
     _name = "MTP"
     _paper = GLOECKLE_2024
     config_class = MTPConfig
-    degenerate = {"num_future_tokens": 1}
+    sft_equivalent_config = {"num_future_tokens": 1}
     answer_modes = {
-        "speculative": AnswerMode(
-            help="the direct answers again, drafted by the model's future heads: the same, in fewer passes",
+        "speculative": DecodingMode(
+            help="the single-pass answers again, drafted by the model's future heads: the same, in fewer passes",
             options={},
             settings=lambda args: {},
             answer=speculative_answers,
@@ -216,21 +216,21 @@ class MTPTrainer(Method, FutureSFTTrainer):
         """Heads 2 to n: those that lie beside the model, or new ones."""
         if model is None or isinstance(model, PeftModel) or args.num_future_tokens == 1:
             return
-        if heads_of(model) is not None:
+        if find_heads(model) is not None:
             return
-        faults = []
+        errors = []
         if model.config.to_dict().get("quantization_config") is not None:
-            faults.append(
+            errors.append(
                 "num_future_tokens: heads learn with all their weights, and are copies of layers: load the model "
                 "without load_in_4bit and load_in_8bit, or set num_future_tokens: 1"
             )
         if is_deepspeed_zero3_enabled():
-            faults.append("num_future_tokens: heads are not trained under ZeRO-3: take zero2, ddp, or one process")
-        if faults:
-            raise ConfigError(faults)
+            errors.append("num_future_tokens: heads are not trained under ZeRO-3: take zero2, ddp, or one process")
+        if errors:
+            raise ConfigError(errors)
         count = args.num_future_tokens - 1
         path = saved_heads(model.config._name_or_path)
-        add_heads(model, count, args.future_head)
+        add_heads(model, count, args.mtp_head_type)
         if path is not None:
             load_heads(model, path)
 
@@ -240,29 +240,30 @@ METHOD = MTPTrainer
 
 def _check(model: PreTrainedModel | PeftModel, peft_config: PeftConfig | None, given: Mapping[str, Any]) -> None:
     """Refuse what heads cannot stand on, before TRL takes it."""
-    faults = []
+    errors = []
     if isinstance(model, PeftModel):
-        faults.append(
-            "num_future_tokens: the heads' trunk is an adapter on its base already: merge it (merge_adapter: true in "
+        errors.append(
+            "num_future_tokens: the heads' trunk is an adapter on its base already: merge it (save_merged_model: "
+            "true in "
             "the run that made it), and start from the whole model"
         )
-    elif heads_of(model) is None:
-        faults.append("num_future_tokens: the model has no heads: call MTPTrainer.setup_model(model, tokenizer, args)")
+    elif find_heads(model) is None:
+        errors.append("num_future_tokens: the model has no heads: call MTPTrainer.setup_model(model, tokenizer, args)")
     if peft_config is not None and peft_config.is_prompt_learning:
-        faults.append(
+        errors.append(
             f"num_future_tokens: an adapter of type {peft_config.peft_type.value} moves the labels; use LoRA"
         )
     if given.get("compute_loss_func") is not None:
-        faults.append("compute_loss_func would take the loss of head 1 alone; leave it out")
-    if faults:
-        raise ConfigError(faults)
+        errors.append("compute_loss_func would take the loss of head 1 alone; leave it out")
+    if errors:
+        raise ConfigError(errors)
 
 
 def _beside_heads(peft_config: PeftConfig) -> PeftConfig:
     """The adapter's configuration, with the heads among what it leaves alone: they learn with all their weights."""
     changed = copy.copy(peft_config)
     excluded = changed.exclude_modules
-    pattern = rf"(.*\.)?{NAME}\..*"
+    pattern = rf"(.*\.)?{HEADS_ATTRIBUTE}\..*"
     if isinstance(excluded, str):
         pattern = f"{pattern}|{excluded}"
     elif excluded:
@@ -273,5 +274,5 @@ def _beside_heads(peft_config: PeftConfig) -> PeftConfig:
 
 def _of_heads(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The heads' weights among a whole model's, under their own names."""
-    prefix = re.compile(rf"(.*\.)?{NAME}\.")
+    prefix = re.compile(rf"(.*\.)?{HEADS_ATTRIBUTE}\.")
     return {prefix.sub("", name, count=1): value for name, value in state_dict.items() if prefix.match(name)}

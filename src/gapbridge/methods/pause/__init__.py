@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from .answering import completion_request, generate, paused_prompt, paused_template, paused_text
+    from .inference import completion_request, generate, paused_prompt, paused_template, paused_text
 
 EXPORTS = {"PauseConfig": "trainer", "PauseTrainer": "trainer"}
 __all__ = ["completion_request", "generate", "paused_prompt", "paused_template", "paused_text"]

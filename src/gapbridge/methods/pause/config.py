@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ...training.config import ExampleFields
+from ...training.config import DataArgs
 
 
 PLACEMENTS = ("after_prompt", "random")
@@ -12,7 +12,7 @@ PAUSE_TOKEN = "<|pause|>"
 
 
 @dataclass
-class PauseFields(ExampleFields):
+class PauseArgs(DataArgs):
     r"""Where pauses stand in the rows, and how their token begins.
 
     Args:
@@ -27,7 +27,7 @@ class PauseFields(ExampleFields):
             and none are asked for later.
         pause_fraction (`float`, *optional*, defaults to `0.1`):
             With `pause_placement: random`, how many pauses, as a share of a row's tokens.
-        pause_init (`str`, *optional*, defaults to `"mean"`):
+        pause_embedding_init (`str`, *optional*, defaults to `"mean"`):
             How the rows of a new token begin, in the embeddings and the output head: `"mean"` of all others,
             `"random"` with their spread, or the text of a token whose rows are copied.
     """
@@ -44,26 +44,26 @@ class PauseFields(ExampleFields):
     pause_fraction: float = field(
         default=0.1, metadata={"help": "Random placement: pauses as a share of a row's tokens."}
     )
-    pause_init: str = field(
+    pause_embedding_init: str = field(
         default="mean", metadata={"help": "Rows of a new pause token: mean, random, or a token to copy."}
     )
 
-    def faults(self) -> list[str]:
-        faults = super().faults()
+    def errors(self) -> list[str]:
+        errors = super().errors()
         if self.num_pause_tokens < 0:
-            faults.append(f"num_pause_tokens is {self.num_pause_tokens}: it must be at least 0")
+            errors.append(f"num_pause_tokens is {self.num_pause_tokens}: it must be at least 0")
         if self.pause_placement not in PLACEMENTS:
-            faults.append(f"pause_placement is {self.pause_placement!r}: choose {' or '.join(PLACEMENTS)}")
+            errors.append(f"pause_placement is {self.pause_placement!r}: choose {' or '.join(PLACEMENTS)}")
         if not 0 <= self.pause_fraction < 1:
-            faults.append(f"pause_fraction is {self.pause_fraction}: it must lie in [0, 1)")
+            errors.append(f"pause_fraction is {self.pause_fraction}: it must lie in [0, 1)")
         if self.trains_whole_rows and self.pauses_after_prompt:
-            faults.append(
+            errors.append(
                 "assistant_only_loss and completion_only_loss: false trains whole rows, which have no end of a prompt "
                 "for pauses; set pause_placement: random, or leave them out"
             )
         if not self.pause_token.strip():
-            faults.append("pause_token is empty: give the text of a token, such as <|pause|>")
-        return faults
+            errors.append("pause_token is empty: give the text of a token, such as <|pause|>")
+        return errors
 
     @property
     def at_random(self) -> bool:
@@ -80,4 +80,4 @@ class PauseFields(ExampleFields):
         return self.pause_fraction > 0 if self.at_random else self.num_pause_tokens > 0
 
 
-FIELDS = PauseFields
+FIELDS = PauseArgs

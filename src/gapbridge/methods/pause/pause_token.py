@@ -13,10 +13,10 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...compat import vocabulary_size
-from ...decoding.mode import is_sharded
+from ...data.chat_template import ChatTemplate
+from ...data.pauses import PauseSettings, pause_id, record_pauses, recorded_pauses
+from ...decoding.model_state import is_sharded
 from ...errors import ConfigError, DataError
-from ...examples.pauses import Pauses, pause_id, record_pauses, recorded_pauses
-from ...examples.template import ChatTemplate
 from ...training.loading import grow_vocabulary
 
 
@@ -38,7 +38,7 @@ def add_pauses(
     Args:
         model: None for the tokenizer alone; on the `meta` device where only its shapes matter.
         token: text of the token: a new one, or a special token of the vocabulary that nothing uses.
-        init: `mean`, `random` or the text of a token, as `PauseFields.pause_init`.
+        init: `mean`, `random` or the text of a token, as `PauseArgs.pause_embedding_init`.
         seed: of `random` rows.
 
     Raises:
@@ -50,7 +50,7 @@ def add_pauses(
     if known is None:
         _check_free(tokenizer, token)
         tokenizer.add_tokens([AddedToken(token, special=True, normalized=False)], special_tokens=True)
-    record_pauses(tokenizer, Pauses(token, count))
+    record_pauses(tokenizer, PauseSettings(token, count))
     if model is None:
         return
     index = int(tokenizer.convert_tokens_to_ids(token))
@@ -59,7 +59,8 @@ def add_pauses(
         return
     if isinstance(model, PeftModel):
         raise ConfigError(
-            "the run starts from an adapter, and its base has no pause token: merge the adapter first (merge_adapter: "
+            "the run starts from an adapter, and its base has no pause token: merge the adapter first "
+            "(save_merged_model: "
             "true in its own run), and start from the merged model"
         )
     if is_sharded(model):
@@ -75,7 +76,7 @@ def add_pauses(
             "is added, or take the model's own tokenizer"
         )
     grow_vocabulary(model, index + 1)
-    begin_rows(model, tokenizer, index, init, seed)
+    init_pause_embedding(model, tokenizer, index, init, seed)
     logger.warning("%s is new to the model: it is token %d, and its rows begin as %r", token, index, init)
     generation = model.generation_config
     if generation is not None:  # so that the model's own `generate` never writes one
@@ -111,13 +112,17 @@ def _in_chats(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
     return token in rendered or token in str(tokenizer.chat_template)
 
 
-def begin_rows(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, index: int, init: str, seed: int) -> None:
+def init_pause_embedding(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, index: int, init: str, seed: int
+) -> None:
     """Set the token's rows of the embeddings and, where it has its own weights, of the output head."""
     source = None
     if init not in ("mean", "random"):
         source = tokenizer.get_vocab().get(init)
         if source is None:
-            raise ConfigError(f"pause_init is {init!r}: it must be mean, random or a token of the vocabulary")
+            raise ConfigError(
+                f"pause_embedding_init is {init!r}: it must be mean, random or a token of the vocabulary"
+            )
     generator = torch.Generator().manual_seed(seed)
     weights: list[Tensor] = [model.get_input_embeddings().weight]
     head = model.get_output_embeddings()
@@ -137,7 +142,9 @@ def begin_rows(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, index
             weight[index] = mean.to(weight.dtype)
 
 
-def trains_pause(config: PeftConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PeftConfig:
+def extend_lora_for_pause(
+    config: PeftConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> PeftConfig:
     """The adapter, with the pause token's rows in embeddings and output head trained by value, and no other rows.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from ...training.rows import IGNORE, Row
+from ...training.rows import IGNORE_INDEX, Row
 
 
 def mask_pauses(row: Row, pause: int) -> None:
@@ -14,7 +14,7 @@ def mask_pauses(row: Row, pause: int) -> None:
     last pause predicts what follows it.
     """
     row["labels"] = [
-        IGNORE if token == pause else label for token, label in zip(row["input_ids"], row["labels"], strict=True)
+        IGNORE_INDEX if token == pause else label for token, label in zip(row["input_ids"], row["labels"], strict=True)
     ]
 
 
@@ -33,15 +33,15 @@ def with_random_pauses(row: Row, pause: int, count: int, seed: int) -> Row:
         pauses_before[draw.randrange(1, length)] += 1
     ids: list[int] = []
     labels: list[int] = []
-    drawn: list[bool] = []
-    for token, label, own, pauses in zip(row["input_ids"], row["labels"], row["drawn"], pauses_before, strict=True):
+    sampled: list[bool] = []
+    for token, label, own, pauses in zip(row["input_ids"], row["labels"], row["sampled"], pauses_before, strict=True):
         ids += [*[pause] * pauses, token]
-        labels += [*[IGNORE] * pauses, label]
-        drawn += [*[False] * pauses, own]
-    return {**row, "input_ids": ids, "labels": labels, "drawn": drawn}
+        labels += [*[IGNORE_INDEX] * pauses, label]
+        sampled += [*[False] * pauses, own]
+    return {**row, "input_ids": ids, "labels": labels, "sampled": sampled}
 
 
 def cut_row(row: Row, length: int) -> Row:
     """The first `length` tokens of a row with pauses: the paper inserts 0.1 N of them into N tokens and keeps N."""
-    kept = {name: row[name][:length] for name in ("input_ids", "labels", "drawn")}
-    return {**row, **kept}
+    remaining = {name: row[name][:length] for name in ("input_ids", "labels", "sampled")}
+    return {**row, **remaining}

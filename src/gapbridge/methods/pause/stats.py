@@ -29,6 +29,6 @@ class PauseStats(GenerationStats):
             return []
         return [
             f"only {self.pauses} of {self.pauses + self.missing} pauses have room within max_length "
-            f"{args.max_length}, so that this is nearly SFT. Set truncate_long_rows: true, which cuts rows as the "
+            f"{args.max_length}, so that this is nearly SFT. Set truncate_overlong: true, which cuts rows as the "
             "paper does, or raise max_length"
         ]

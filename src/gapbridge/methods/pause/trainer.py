@@ -9,34 +9,34 @@ from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
-from ...examples.example import IGNORE, ExampleSet
-from ...examples.pauses import Pauses, pause_id, record_pauses, recorded_pauses
-from ...training.answer_mode import AnswerMode
-from ...training.hooks import Built, Pairs
-from ...training.method import Method
-from ...training.rows import Row, reference_row
-from .answering import paused_answers
-from .config import PauseFields
-from .paper import GOYAL_2024
-from .pause_token import add_pauses, trains_pause
+from ...data.example import IGNORE_INDEX, ExampleSet
+from ...data.pauses import PauseSettings, pause_id, record_pauses, recorded_pauses
+from ...training.decoding_mode import DecodingMode
+from ...training.hooks import ExamplesWithGenerations, RowsWithStats
+from ...training.method import GapTrainerMixin
+from ...training.rows import Row, sft_row
+from .citation import GOYAL_2024
+from .config import PauseArgs
+from .inference import paused_answers
+from .pause_token import add_pauses, extend_lora_for_pause
 from .rows import cut_row, mask_pauses, with_random_pauses
 from .stats import PauseStats
 
 
 @dataclass
-class PauseConfig(PauseFields, SFTConfig):
+class PauseConfig(PauseArgs, SFTConfig):
     """Configuration for [`PauseTrainer`]: everything of [`~trl.SFTConfig`], and the keys of
-    [`~gapbridge.methods.pause.config.PauseFields`]."""
+    [`~gapbridge.methods.pause.config.PauseArgs`]."""
 
 
-class PauseTrainer(Method, SFTTrainer):
+class PauseTrainer(GapTrainerMixin, SFTTrainer):
     """
     Trainer for pause tokens: the model answers after `num_pause_tokens` copies of a learnt token, over which it can go
     on computing, and learns everything but to write them.
 
-    It takes what [`~trl.SFTTrainer`] takes, with a [`PauseConfig`]; see [`~gapbridge.training.method.Method`] for the
-    arguments. Model and tokenizer get the token in place, and with `peft_config` the adapter trains its rows. `stats`
-    holds [`~gapbridge.methods.pause.stats.PauseStats`].
+    It takes what [`~trl.SFTTrainer`] takes, with a [`PauseConfig`]; see [`~gapbridge.training.method.GapTrainerMixin`]
+    for the arguments. Model and tokenizer get the token in place, and with `peft_config` the adapter trains its rows.
+    `stats` holds [`~gapbridge.methods.pause.stats.PauseStats`].
     """
 
     _tag_names = ["trl", "pause", "gapbridge"]
@@ -44,9 +44,9 @@ class PauseTrainer(Method, SFTTrainer):
     _paper = GOYAL_2024
     config_class = PauseConfig
     stats_class = PauseStats
-    degenerate = {"num_pause_tokens": 0}
+    sft_equivalent_config = {"num_pause_tokens": 0}
     answer_modes = {
-        "paused": AnswerMode(
+        "pause": DecodingMode(
             help="the answer after a number of pauses of one's own choice; models that were trained with pauses",
             options={"num_pause_tokens": "pauses between prompt and answer; default: as many as in training"},
             settings=lambda args: {"num_pause_tokens": None},
@@ -60,10 +60,10 @@ class PauseTrainer(Method, SFTTrainer):
         """Add the pause token to tokenizer and model; without pauses add nothing."""
         known = recorded_pauses(tokenizer)
         if args.has_pauses:
-            count, init = args.pauses_after_prompt, args.pause_init
+            count, init = args.pauses_after_prompt, args.pause_embedding_init
             add_pauses(model, tokenizer, token=args.pause_token, count=count, init=init, seed=args.seed)
         elif known is not None:
-            record_pauses(tokenizer, Pauses(known.token, 0))
+            record_pauses(tokenizer, PauseSettings(known.token, 0))
 
     @classmethod
     def refused_configs(cls, args: PauseConfig, tokenizer: PreTrainedTokenizerBase | None) -> tuple[str, ...]:
@@ -80,22 +80,22 @@ class PauseTrainer(Method, SFTTrainer):
         peft_config: PeftConfig | None,
     ) -> dict[str, Any]:
         """A new adapter trains the token's rows, too."""
-        return {} if peft_config is None else {"peft_config": trains_pause(peft_config, model, tokenizer)}
+        return {} if peft_config is None else {"peft_config": extend_lora_for_pause(peft_config, model, tokenizer)}
 
     @classmethod
     def build_rows(
         cls,
-        pairs: Pairs,
+        pairs: ExamplesWithGenerations,
         examples: ExampleSet,
         tokenizer: PreTrainedTokenizerBase,
         args: PauseConfig,
         *,
         evaluation: bool = False,
-    ) -> Built:
+    ) -> RowsWithStats:
         """A row an example: pauses stand after its prompt already, or are put at random places."""
         pause = pause_id(tokenizer)
         for example, _ in pairs:
-            row, stats = reference_row(example), PauseStats(rows=1)
+            row, stats = sft_row(example), PauseStats(rows=1)
             if pause is not None:
                 if args.at_random:
                     row, placed = _at_random(row, pause, args)
@@ -113,9 +113,9 @@ def _at_random(row: Row, pause: int, args: PauseConfig) -> tuple[Row, PauseStats
     length, limit = len(row["input_ids"]), args.row_limit()
     wanted = round(args.pause_fraction * length)
     room = wanted if limit is None else min(wanted, limit - length)
-    if limit is not None and room < wanted and args.truncate_long_rows:
+    if limit is not None and room < wanted and args.truncate_overlong:
         cut = cut_row(with_random_pauses(row, pause, wanted, args.seed), limit)
-        if any(label != IGNORE for label in cut["labels"]):
+        if any(label != IGNORE_INDEX for label in cut["labels"]):
             return cut, PauseStats(cut=1)
     row = with_random_pauses(row, pause, room, args.seed)
     return row, PauseStats(short=room < wanted, missing=wanted - room)

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ...training.config import ExampleFields
-from ...training.draft_config import DraftFields
+from ...training.completion_config import CompletionArgs
+from ...training.config import DataArgs
 
 
 CORRECTION_PROMPT = "Check your answer step by step and write the correct answer."
 
 
 @dataclass
-class RACFields(DraftFields, ExampleFields):
+class RACArgs(CompletionArgs, DataArgs):
     r"""How the model is asked to correct itself; drafts are drawn as
-    [`~gapbridge.training.draft_config.DraftFields`] says.
+    [`~gapbridge.training.completion_config.CompletionArgs`] says.
 
     Args:
         correction_prompt (`str`, *optional*):
             The request between draft and reference: a user turn in chat data, a line of text in plain data.
-        reference_rows (`float`, *optional*, defaults to `0.5`):
+        sft_fraction (`float`, *optional*, defaults to `0.5`):
             Share in [0, 1] of plain rows, prompt → reference, among all rows. They keep the first answer from
             decaying. 1 is SFT.
     """
@@ -29,22 +29,20 @@ class RACFields(DraftFields, ExampleFields):
     correction_prompt: str = field(
         default=CORRECTION_PROMPT, metadata={"help": "The request that stands between draft and reference."}
     )
-    reference_rows: float = field(
-        default=0.5, metadata={"help": "Share of plain rows (prompt → reference), in [0, 1]."}
-    )
+    sft_fraction: float = field(default=0.5, metadata={"help": "Share of plain rows (prompt → reference), in [0, 1]."})
 
-    def faults(self) -> list[str]:
-        faults = super().faults()
+    def errors(self) -> list[str]:
+        errors = super().errors()
         for name in ("assistant_only_loss", "completion_only_loss"):
             if not vars(self)[name]:
-                faults.append(
+                errors.append(
                     f"{name} is false: RAC learns to correct an answer, and a whole row has none; leave it out"
                 )
-        if not 0 <= self.reference_rows <= 1:
-            faults.append(f"reference_rows is {self.reference_rows}: it must lie in [0, 1]")
+        if not 0 <= self.sft_fraction <= 1:
+            errors.append(f"sft_fraction is {self.sft_fraction}: it must lie in [0, 1]")
         if not self.correction_prompt.strip():
-            faults.append("correction_prompt is empty: the model could not tell a correction from an answer")
-        return faults
+            errors.append("correction_prompt is empty: the model could not tell a correction from an answer")
+        return errors
 
 
-FIELDS = RACFields
+FIELDS = RACArgs

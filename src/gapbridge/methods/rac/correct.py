@@ -10,12 +10,12 @@ from typing import Any
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ...decoding import Draft, DrawOptions, draft_answers
-from ...examples.pauses import pauses_after_prompt
-from ...examples.template import ChatTemplate
-from ...examples.tokens import stop_tokens, unnamed_tokens
+from ...data.chat_template import ChatTemplate
+from ...data.pauses import pauses_after_prompt
+from ...data.special_tokens import stop_tokens, undecodable_token_ids
+from ...decoding import Completion, SamplingParams, generate_completions
 from .config import CORRECTION_PROMPT
-from .rows import Layouts, draft_in_context
+from .rows import CorrectionTemplates, draft_as_context_ids
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,12 @@ def correct(
     shared: dict[str, Any] = {
         "ids": list(range(len(prompts))) if ids is None else ids,
         "max_completion_length": max_completion_length,
-        "options": DrawOptions(
-            temperature, suppress_tokens=unnamed_tokens(tokenizer, model), seed=seed, batch_size=batch_size
+        "options": SamplingParams(
+            temperature, suppress_tokens=undecodable_token_ids(tokenizer, model), seed=seed, batch_size=batch_size
         ),
     }
     with tqdm(total=2 * len(prompts), desc="answering and correcting", delay=1) as bar:
-        first = draft_answers(
+        first = generate_completions(
             model, token_ids, stop_tokens=stop_tokens(tokenizer, model), on_finished=bar.update, **shared
         )
         corrected = corrected_answers(
@@ -91,18 +91,18 @@ def corrected_answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
-    first: Sequence[Draft],
+    first: Sequence[Completion],
     *,
     ids: Sequence[str | int],
     conversational: bool,
     settings: dict[str, Any],
     max_completion_length: int,
-    options: DrawOptions,
+    options: SamplingParams,
     date: str | None = None,
     chat_template_kwargs: Sequence[Mapping[str, Any]] | None = None,
     on_finished: Callable[[int], object] | None = None,
-    complete: Callable[..., list[Draft]] | None = None,
-) -> list[Draft]:
+    complete: Callable[..., list[Completion]] | None = None,
+) -> list[Completion]:
     """The answers that follow `first` and the request `settings["correction_prompt"]`, as token ids.
 
     Args:
@@ -110,7 +110,7 @@ def corrected_answers(
         conversational: whether the request is a chat turn, or else a paragraph of text.
         date: as `build_examples` takes it.
         chat_template_kwargs: the arguments of the chat template for each prompt.
-        complete: what generates, `draft_answers` without its model; by default it is that, with `model`.
+        complete: what generates, `generate_completions` without its model; by default it is that, with `model`.
 
     Raises:
         ConfigError: the chat template cannot carry a correction, or an option lies outside its range.
@@ -127,13 +127,13 @@ def corrected_answers(
         date=date,
         chat_template_kwargs=chat_template_kwargs,
     )
-    return (complete or partial(draft_answers, model))(
+    return (complete or partial(generate_completions, model))(
         contexts,
         ids=ids,
         max_completion_length=max_completion_length,
         stop_tokens=stops,
         # Another round of noise: the corrected answer is drawn independently of the first.
-        options=replace(options.without(unnamed_tokens(tokenizer, model)), round_index=options.round_index + 1),
+        options=replace(options.without(undecodable_token_ids(tokenizer, model)), round_index=options.round_index + 1),
         on_finished=on_finished,
     )
 
@@ -141,7 +141,7 @@ def corrected_answers(
 def correction_contexts(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
-    first: Sequence[Draft],
+    first: Sequence[Completion],
     stops: Sequence[int],
     *,
     correction_prompt: str,
@@ -158,11 +158,13 @@ def correction_contexts(
     Raises:
         ConfigError: the chat template cannot carry a correction.
     """
-    layouts = Layouts(tokenizer, correction_prompt, stops, conversational=conversational, date=date)
+    layouts = CorrectionTemplates(tokenizer, correction_prompt, stops, conversational=conversational, date=date)
     contexts = []
-    for x, draft, arguments in zip(prompts, first, chat_template_kwargs or [{}] * len(first), strict=True):
+    for x, completion, arguments in zip(prompts, first, chat_template_kwargs or [{}] * len(first), strict=True):
         closing, cue = layouts.of(arguments)
-        contexts.append([*x, *draft_in_context(draft, conversational=conversational, eos_token_id=closing), *cue])
+        contexts.append(
+            [*x, *draft_as_context_ids(completion, conversational=conversational, eos_token_id=closing), *cue]
+        )
     return contexts
 
 
@@ -178,7 +180,7 @@ def prompt_ids(template: ChatTemplate, prompt: str | list[Any]) -> list[int]:
 
 
 def as_text(
-    tokenizer: PreTrainedTokenizerBase, first: Sequence[Draft], corrected: Sequence[Draft]
+    tokenizer: PreTrainedTokenizerBase, first: Sequence[Completion], corrected: Sequence[Completion]
 ) -> list[Correction]:
     """Both completions of each prompt, decoded."""
     texts = [[str(tokenizer.decode(one.tokens, skip_special_tokens=True)) for one in of] for of in (first, corrected)]

@@ -9,11 +9,11 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from ...decoding import Draft
+from ...data.chat_template import ChatTemplate
+from ...data.pauses import pauses_after_prompt
+from ...data.special_tokens import UndecodableTokens, completion_end, special_token_ids
+from ...decoding import Completion
 from ...errors import ConfigError, DataError
-from ...examples.pauses import pauses_after_prompt
-from ...examples.template import ChatTemplate
-from ...examples.tokens import Fillers, answer_end, control_tokens
 from ...training.rows import masked_row
 
 
@@ -44,23 +44,23 @@ def _after_draft(
 ) -> tuple[int, list[int]]:
     template = ChatTemplate(tokenizer, date=date, arguments=arguments or {})
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    fillers, control = Fillers(tokenizer, stops), {*control_tokens(tokenizer), *stops}
-    faults = []
+    fillers, control = UndecodableTokens(tokenizer, stops), {*special_token_ids(tokenizer), *stops}
+    errors = []
     for candidate in filter(None, (template, template.training_variant())):
         try:
             first = candidate.ids(turns)
             both = candidate.ids([*turns, {"role": "user", "content": request}], ask=True)
         except DataError as error:
-            faults.append(f"a correction cannot be asked for: {error}")
+            errors.append(f"a correction cannot be asked for: {error}")
             continue
-        end = answer_end(first, stops, fillers)
+        end = completion_end(first, stops, fillers)
         if not end:
-            faults.append(
+            errors.append(
                 "the chat template puts no stop token after an assistant turn: set eos_token to the one it uses"
             )
         elif both[: end - 1] != first[: end - 1] or both[end - 1] not in control:
             names = " or ".join(template.thinking_arguments())
-            faults.append(
+            errors.append(
                 "the chat template renders an assistant turn differently once another turn follows (some drop a "
                 "reasoning part): a draft cannot be kept as it was sampled. "
                 + (f"Set {names} in chat_template_kwargs, or use" if names else "Use")
@@ -69,10 +69,10 @@ def _after_draft(
         else:
             # The last turn may end with another token: gpt-oss ends it with <|return|>, earlier ones with <|end|>.
             return both[end - 1], both[end:]
-    raise ConfigError(faults[0])
+    raise ConfigError(errors[0])
 
 
-def text_cue(tokenizer: PreTrainedTokenizerBase, correction_prompt: str) -> list[int]:
+def correction_request_ids(tokenizer: PreTrainedTokenizerBase, correction_prompt: str) -> list[int]:
     """The request as a paragraph of its own, for data without a chat template."""
     return list(tokenizer(f"\n\n{correction_prompt}\n", add_special_tokens=False)["input_ids"])
 
@@ -102,11 +102,11 @@ def correction_layout(
     if conversational:
         closing, cue = _after_draft(tokenizer, correction_prompt, stops, date, chat_template_kwargs)
     else:
-        closing, cue = int(tokenizer.eos_token_id), text_cue(tokenizer, correction_prompt)
+        closing, cue = int(tokenizer.eos_token_id), correction_request_ids(tokenizer, correction_prompt)
     return closing, [*cue, *pauses_after_prompt(tokenizer)]
 
 
-class Layouts:
+class CorrectionTemplates:
     """`correction_layout` for rows with arguments of their own, each read off the template once."""
 
     def __init__(
@@ -131,7 +131,7 @@ class Layouts:
         return self._known[key]
 
 
-def draft_in_context(draft: Draft, *, conversational: bool, eos_token_id: int) -> list[int]:
+def draft_as_context_ids(completion: Completion, *, conversational: bool, eos_token_id: int) -> list[int]:
     """A draft as it stands before the cue.
 
     In a chat the turn is closed as the template closes it, in place of the stop token that the draft ended on or, cut
@@ -141,5 +141,5 @@ def draft_in_context(draft: Draft, *, conversational: bool, eos_token_id: int) -
     Args:
         eos_token_id: the token that closes the turn, from `correction_layout` (plain text needs none).
     """
-    words = draft.tokens[:-1] if draft.finished else draft.tokens
+    words = completion.tokens[:-1] if completion.finished else completion.tokens
     return [*words, eos_token_id] if conversational else words

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from ...decoding import Draft
-from ...examples.pauses import pause_id
-from ...examples.template import ChatTemplate
-from ...examples.tokens import control_tokens, stops_of
+from ...data.chat_template import ChatTemplate
+from ...data.pauses import pause_id
+from ...data.special_tokens import generation_stop_tokens, special_token_ids
+from ...decoding import Completion
 from .config import CORRECTION_PROMPT
 from .correct import Correction, as_text, correction_contexts, is_conversational, prompt_ids
 
@@ -64,13 +64,13 @@ def correct_with_server(
         return []
     folder = Path(tokenizer.name_or_path)
     configured = GenerationConfig.from_pretrained(folder) if (folder / "generation_config.json").is_file() else None
-    stops, pause = stops_of(tokenizer, configured), pause_id(tokenizer)
-    ends = {*stops, *control_tokens(tokenizer)}
+    stops, pause = generation_stop_tokens(tokenizer, configured), pause_id(tokenizer)
+    ends = {*stops, *special_token_ids(tokenizer)}
     sampling: dict[str, Any] = {"max_tokens": max_completion_length, "temperature": temperature, "top_p": 1.0}
     if pause is not None:
         sampling["logit_bias"] = {str(pause): -100}
 
-    def complete(bar: tqdm[Any], context: list[int], seed: int) -> Draft:
+    def complete(bar: tqdm[Any], context: list[int], seed: int) -> Completion:
         choice = client.completions.create(
             model=model, prompt=context, seed=seed, extra_body=dict(extra_body), **sampling
         ).choices[0]
@@ -78,7 +78,7 @@ def correct_with_server(
         tokens = tokenizer(choice.text, add_special_tokens=False)["input_ids"] if tokens is None else list(tokens)
         finished = choice.finish_reason == "stop"
         bar.update()
-        return Draft([*tokens, stops[0]] if finished and not {*tokens[-1:]} & ends else tokens, finished)
+        return Completion([*tokens, stops[0]] if finished and not {*tokens[-1:]} & ends else tokens, finished)
 
     template = ChatTemplate(tokenizer, date=date, arguments=chat_template_kwargs or {})
     asked = [prompt_ids(template, prompt) for prompt in prompts]

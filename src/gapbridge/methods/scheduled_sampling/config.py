@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ...errors import ConfigError
-from ...training.config import ExampleFields, SamplingFields
+from ...training.config import DataArgs, SamplingArgs
 from .schedules import SCHEDULES
 
 
@@ -13,7 +13,7 @@ EXACT = "exact"
 
 
 @dataclass
-class ScheduledSamplingFields(SamplingFields, ExampleFields):
+class ScheduledSamplingArgs(SamplingArgs, DataArgs):
     r"""How contexts are mixed in a training step.
 
     Args:
@@ -21,8 +21,8 @@ class ScheduledSamplingFields(SamplingFields, ExampleFields):
             β, the probability that a position of the context holds the model's own token, at its largest. 0 is SFT.
         mixture_schedule (`str`, *optional*, defaults to `"constant"`):
             How the probability grows over training, from 0 to β: `"constant"` (β all the time), `"linear"` or
-            `"inverse_sigmoid"`; see [`~gapbridge.methods.scheduled_sampling.schedules.mixture_at`].
-        num_passes (`int` or `str`, *optional*, defaults to `1`):
+            `"inverse_sigmoid"`; see [`~gapbridge.methods.scheduled_sampling.schedules.sampling_prob_at`].
+        num_sampling_passes (`int` or `str`, *optional*, defaults to `1`):
             Forward passes that draw a step's contexts: 1 draws every position behind the reference, K behind the
             draws of the pass before, and `"exact"` goes on until nothing changes, which is the definition.
         suppress_tokens (`list[int]`, *optional*):
@@ -38,7 +38,7 @@ class ScheduledSamplingFields(SamplingFields, ExampleFields):
         metadata={"help": "How β is reached: constant, linear or inverse_sigmoid.", "choices": list(SCHEDULES)},
     )
     # With `None` among its types TRL's parser leaves a value from the command line a string.
-    num_passes: int | str | None = field(
+    num_sampling_passes: int | str | None = field(
         default=1, metadata={"help": "Passes that draw a step's contexts: 1, 2, … or exact."}
     )
     suppress_tokens: list[int] | None = field(
@@ -46,34 +46,34 @@ class ScheduledSamplingFields(SamplingFields, ExampleFields):
     )
 
     def __post_init__(self) -> None:
-        if isinstance(self.num_passes, str) and self.num_passes.isdecimal():
-            self.num_passes = int(self.num_passes)
+        if isinstance(self.num_sampling_passes, str) and self.num_sampling_passes.isdecimal():
+            self.num_sampling_passes = int(self.num_sampling_passes)
         super().__post_init__()
 
-    def faults(self) -> list[str]:
-        faults = super().faults()
+    def errors(self) -> list[str]:
+        errors = super().errors()
         if not 0 <= self.mixture_coefficient <= 1:
-            faults.append(f"mixture_coefficient is {self.mixture_coefficient}: it must lie in [0, 1]")
+            errors.append(f"mixture_coefficient is {self.mixture_coefficient}: it must lie in [0, 1]")
         if self.mixture_schedule not in SCHEDULES:
-            faults.append(f"mixture_schedule is {self.mixture_schedule!r}: choose one of {', '.join(SCHEDULES)}")
-        whole = isinstance(self.num_passes, int) and self.num_passes >= 1
-        if self.num_passes != EXACT and not whole:
-            faults.append(f"num_passes is {self.num_passes!r}: give 1, 2, … or {EXACT}")
+            errors.append(f"mixture_schedule is {self.mixture_schedule!r}: choose one of {', '.join(SCHEDULES)}")
+        full = isinstance(self.num_sampling_passes, int) and self.num_sampling_passes >= 1
+        if self.num_sampling_passes != EXACT and not full:
+            errors.append(f"num_sampling_passes is {self.num_sampling_passes!r}: give 1, 2, … or {EXACT}")
         for key in ("packing", "padding_free"):
             if vars(self)[key]:
-                faults.append(
+                errors.append(
                     f"{key} is true: a step mixes contexts row by row, and must see where rows begin; leave it off"
                 )
         parallel = self.parallelism_config
         if parallel is not None and (parallel.cp_enabled or parallel.sp_enabled):
-            faults.append(
+            errors.append(
                 "parallelism_config cuts rows between processes: a step mixes contexts in whole rows; leave it off"
             )
         try:
-            self.draw_options()
+            self.sampling_params()
         except ConfigError as error:
-            faults += error.faults
-        return faults
+            errors += error.errors
+        return errors
 
 
-FIELDS = ScheduledSamplingFields
+FIELDS = ScheduledSamplingArgs

@@ -12,7 +12,7 @@ import math
 SCHEDULES = ("constant", "linear", "inverse_sigmoid")
 
 
-def mixture_at(schedule: str, mixture_coefficient: float, step: int, num_steps: int) -> float:
+def sampling_prob_at(schedule: str, mixture_coefficient: float, step: int, num_steps: int) -> float:
     """The probability of an own token in a step.
 
     constant: β. linear: β · i / N, the paper's ε_i = max(ε, k - c·i) with k = 1, ε = 1 - β and c = β / N.

@@ -10,42 +10,42 @@ import torch
 from torch import Tensor, nn
 from trl import SFTConfig, SFTTrainer
 
-from ...decoding.full_passes import draw_in_passes
-from ...decoding.mode import evaluation_mode
-from ...decoding.sampling import KeyedSampler
+from ...data.example import IGNORE_INDEX
+from ...data.special_tokens import suppressed_tokens
+from ...decoding.keyed_sampler import KeyedSampler
+from ...decoding.model_state import evaluation_mode
+from ...decoding.parallel_sampling import parallel_sample
 from ...errors import ConfigError
-from ...examples.example import IGNORE
-from ...examples.tokens import suppressed_tokens
-from ...training.method import Method
-from ...training.parallel import anywhere
+from ...training.distributed_checks import any_process
+from ...training.method import GapTrainerMixin
 from ...training.ratios import Ratios
-from .config import EXACT, ScheduledSamplingFields
-from .contexts import CoinPlaces
-from .paper import BENGIO_2015
-from .schedules import mixture_at
+from .citation import BENGIO_2015
+from .config import EXACT, ScheduledSamplingArgs
+from .sampling_mask import SamplingMasks
+from .schedules import sampling_prob_at
 
 
 EXACT_PASSES = 2  # by its cost beside SFT on the tiny base, 1.7 to 2.1 steps (docs/research/cost.md)
 
 
 @dataclass
-class ScheduledSamplingConfig(ScheduledSamplingFields, SFTConfig):
+class ScheduledSamplingConfig(ScheduledSamplingArgs, SFTConfig):
     """Configuration for [`ScheduledSamplingTrainer`]: everything of [`~trl.SFTConfig`], and the keys of
-    [`~gapbridge.methods.scheduled_sampling.config.ScheduledSamplingFields`]."""
+    [`~gapbridge.methods.scheduled_sampling.config.ScheduledSamplingArgs`]."""
 
 
-class MixingSFTTrainer(SFTTrainer):
+class OnlineSamplingSFTTrainer(SFTTrainer):
     """[`~trl.SFTTrainer`] that mixes the model's own tokens into the inputs of a batch before its loss is taken.
 
-    It stands behind the guards of [`Method`], which know rows by the ids that they had before.
+    It stands behind the guards of [`GapTrainerMixin`], which know rows by the ids that they had before.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._places = CoinPlaces(self.processing_class, self.model)
+        self._places = SamplingMasks(self.processing_class, self.model)
         suppressed = suppressed_tokens(self.model, self.processing_class, self.args.suppress_tokens)
         self._ratios = Ratios()
-        self._sampler = KeyedSampler(self.args.draw_options(suppressed), self.accelerator.device)
+        self._sampler = KeyedSampler(self.args.sampling_params(suppressed), self.accelerator.device)
 
     def compute_loss(
         self,
@@ -62,10 +62,10 @@ class MixingSFTTrainer(SFTTrainer):
     def _mixed(self, model: nn.Module, inputs: dict[str, Tensor | Any]) -> Tensor:
         """The batch's `input_ids` `[n, L]` with the coin positions drawn from the current weights."""
         args, step = self.args, self.state.global_step
-        coefficient = mixture_at(args.mixture_schedule, args.mixture_coefficient, step, self.state.max_steps)
+        coefficient = sampling_prob_at(args.mixture_schedule, args.mixture_coefficient, step, self.state.max_steps)
         ids: Tensor = inputs["input_ids"]
         if coefficient == 0:  # in every process alike
-            tokens = (inputs["labels"][:, 1:] != IGNORE).sum()
+            tokens = (inputs["labels"][:, 1:] != IGNORE_INDEX).sum()
             self._count(int(self.accelerator.reduce(tokens, reduction="sum")), 0, 0)
             return ids
         if "attention_mask" not in inputs or not bool(inputs["attention_mask"][:, 0].all()):
@@ -73,28 +73,32 @@ class MixingSFTTrainer(SFTTrainer):
                 "data_collator: scheduled sampling needs an attention_mask, and rows padded on the right"
             )
         lengths = inputs["attention_mask"].sum(dim=1)
-        drawn = self._places.step(ids, inputs["labels"], lengths, coefficient, seed=args.seed, step=step)
-        coins, start, keys = (value.to(ids.device) for value in (drawn.coins, drawn.start, drawn.keys))
+        generated = self._places.step(ids, inputs["labels"], lengths, coefficient, seed=args.seed, step=step)
+        sampling_mask, start, keys = (
+            value.to(ids.device) for value in (generated.sampling_mask, generated.start, generated.keys)
+        )
         with evaluation_mode(model):
-            mixed = draw_in_passes(
+            mixed = parallel_sample(
                 model,
                 ids,
-                coins,
+                sampling_mask,
                 start,
                 keys,
                 self._sampler,
-                num_passes=None if args.num_passes == EXACT else args.num_passes,
-                anywhere=partial(anywhere, self.accelerator),
+                num_sampling_passes=None if args.num_sampling_passes == EXACT else args.num_sampling_passes,
+                anywhere=partial(any_process, self.accelerator),
             )
-        counts = torch.tensor([drawn.tokens, drawn.coins.sum(), (mixed != ids).sum()], device=ids.device)
+        counts = torch.tensor(
+            [generated.tokens, generated.sampling_mask.sum(), (mixed != ids).sum()], device=ids.device
+        )
         tokens, sampled, replaced = self.accelerator.reduce(counts, reduction="sum").tolist()
         self._count(tokens, sampled, replaced)
         return mixed
 
     def _count(self, tokens: int, sampled: int, replaced: int) -> None:
         """Of the reference tokens of all processes; their shares are logged of all between two log entries."""
-        self._ratios.add("train", "sampled", sampled, tokens)
-        self._ratios.add("train", "replaced", replaced, tokens)
+        self._ratios.add("train", "sampling/sampled_frac", sampled, tokens)
+        self._ratios.add("train", "sampling/replaced_frac", replaced, tokens)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if self.model.training:
@@ -102,14 +106,15 @@ class MixingSFTTrainer(SFTTrainer):
         super().log(logs, start_time)
 
 
-class ScheduledSamplingTrainer(Method, MixingSFTTrainer):
+class ScheduledSamplingTrainer(GapTrainerMixin, OnlineSamplingSFTTrainer):
     """
     Trainer for online scheduled sampling: the model learns the reference token at every position of a context into
     which its own tokens are mixed, drawn from the current weights in each step.
 
     It takes what [`~trl.SFTTrainer`] takes, with a [`ScheduledSamplingConfig`]; see
-    [`~gapbridge.training.method.Method`] for the arguments. Its rows are the reference rows. It logs the shares of
-    answer tokens `sampled` from the model and `replaced` by another token than the reference.
+    [`~gapbridge.training.method.GapTrainerMixin`] for the arguments. Its rows are the reference rows. It logs the
+    shares of completion tokens sampled from the model (`sampling/sampled_frac`) and replaced
+    (`sampling/replaced_frac`) by another token than the reference.
 
     Raises:
         ConfigError: in the first step, a `data_collator` of one's own pads rows on the left.
@@ -119,12 +124,12 @@ class ScheduledSamplingTrainer(Method, MixingSFTTrainer):
     _name = "Scheduled sampling"
     _paper = BENGIO_2015
     config_class = ScheduledSamplingConfig
-    degenerate = {"mixture_coefficient": 0.0}
+    sft_equivalent_config = {"mixture_coefficient": 0.0}
 
     @classmethod
-    def step_passes(cls, args: ScheduledSamplingConfig) -> float:
-        passes = EXACT_PASSES if args.num_passes == EXACT else int(args.num_passes or 1)
-        return super().step_passes(args) + passes
+    def forward_equivalents_per_token(cls, args: ScheduledSamplingConfig) -> float:
+        passes = EXACT_PASSES if args.num_sampling_passes == EXACT else int(args.num_sampling_passes or 1)
+        return super().forward_equivalents_per_token(args) + passes
 
 
 METHOD = ScheduledSamplingTrainer

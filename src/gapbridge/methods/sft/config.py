@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...training.config import ExampleFields
+from ...training.config import DataArgs
 
 
-FIELDS = ExampleFields
+FIELDS = DataArgs

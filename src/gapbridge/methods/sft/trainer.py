@@ -6,20 +6,20 @@ from dataclasses import dataclass
 
 from trl import SFTConfig, SFTTrainer
 
-from ...training.config import ExampleFields
-from ...training.method import Method
+from ...training.config import DataArgs
+from ...training.method import GapTrainerMixin
 
 
 @dataclass
-class PlainSFTConfig(ExampleFields, SFTConfig):
-    """Configuration of [`PlainSFTTrainer`]: [`~trl.SFTConfig`] with the treatment of bad rows."""
+class GapSFTConfig(DataArgs, SFTConfig):
+    """Configuration of [`GapSFTTrainer`]: [`~trl.SFTConfig`] with the treatment of bad rows."""
 
 
-class PlainSFTTrainer(Method, SFTTrainer):
+class GapSFTTrainer(GapTrainerMixin, SFTTrainer):
     """[`~trl.SFTTrainer`] on the examples that the other methods get, with their guards; one round, nothing drawn."""
 
     _tag_names = ["trl", "sft", "gapbridge"]
-    config_class = PlainSFTConfig
+    config_class = GapSFTConfig
 
 
-METHOD = PlainSFTTrainer
+METHOD = GapSFTTrainer

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ...decoding import Draft
-from ...examples.example import Example
-from ...examples.turns import common_length
+from ...data.chat_splitting import common_length
+from ...data.example import Example
+from ...decoding import Completion
 from ...training.preferences import pair_row
 from ...training.rows import Row
 
 
-def spin_pair(row_id: str, example: Example, draft: Draft) -> Row:
+def spin_pair(row_id: str, example: Example, completion: Completion) -> Row:
     """The pair whose loss is ℓ(λ log π(y|x)/π_k(y|x) - λ log π(ŷ|x)/π_k(ŷ|x)).
 
     Both answers end where they ended: y with its stop token and without what a template puts after it, which no model
@@ -18,8 +18,8 @@ def spin_pair(row_id: str, example: Example, draft: Draft) -> Row:
     Where tokens merge across the border, `example.prompt` lacks the end that the draft's prompt `example.asked` has;
     the pair's prompt is what both begin with, as in TRL.
     """
-    common = common_length(example.prompt, example.asked)
-    chosen = [*example.prompt[common:], *example.reference]
-    rejected = [*example.asked[common:], *draft.tokens]
-    drawn = [at >= len(rejected) - len(draft.tokens) for at in range(len(rejected))]
-    return pair_row(row_id, example.asked[:common], chosen, rejected, drawn)
+    common = common_length(example.prompt, example.generation_prompt_ids)
+    chosen = [*example.prompt[common:], *example.completion_ids]
+    rejected = [*example.generation_prompt_ids[common:], *completion.tokens]
+    sampled = [at >= len(rejected) - len(completion.tokens) for at in range(len(rejected))]
+    return pair_row(row_id, example.generation_prompt_ids[:common], chosen, rejected, sampled)

@@ -10,26 +10,29 @@ from ...training.stats import GenerationStats
 
 @dataclass(frozen=True)
 class SPINStats(GenerationStats):
-    """The `drafts`, how many of them are of the `previous_round`, were `capped` at the length limit, `equal` to the
-    reference (left out) or `too_long` for `max_length` (left out)."""
+    """The `completions`, how many of them are of the `previous_round_pairs`, were `truncated` at the length limit,
+    equal to the reference (left out) or too long for `max_length` (left out)."""
 
-    drafts: int = 0
-    previous_round: int = 0
-    capped: int = 0
-    equal: int = 0
-    too_long: int = 0
+    completions: int = 0
+    previous_round_pairs: int = 0
+    truncated: int = 0
+    exact_match: int = 0
+    dropped_overlong: int = 0
 
     def summary(self) -> str:
         return (
-            f"{self.drafts} drafts ({self.previous_round} of the round before, {self.capped} at the length cap; left "
-            f"out: {self.equal} equal to the reference, {self.too_long} longer than max_length)"
+            f"{self.completions} drafts ({self.previous_round_pairs} of the round before, {self.truncated} at the "
+            f"length cap; left "
+            f"out: {self.exact_match} equal to the reference, {self.dropped_overlong} longer than max_length)"
         )
 
-    def faults(self, args: Any) -> list[str]:
-        if self.drafts > self.equal + self.too_long:
+    def errors(self, args: Any) -> list[str]:
+        if self.completions > self.exact_match + self.dropped_overlong:
             return []
         return [
-            f"none of {self.drafts} drafts makes a pair: {self.equal} equal the reference, {self.too_long} do not fit "
-            f"into max_length {args.max_length}. Raise max_length, lower max_draft_length, or stop here: a model that "
+            f"none of {self.completions} drafts makes a pair: {self.exact_match} equal the reference, "
+            f"{self.dropped_overlong} do not fit "
+            f"into max_length {args.max_length}. Raise max_length, lower max_completion_length, or stop here: a "
+            f"model that "
             "writes the references has nothing to learn from SPIN"
         ]

@@ -11,83 +11,83 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import DPOConfig, DPOTrainer
 
-from ...contexts.drafts import SCHEMA, drafted_contexts
-from ...contexts.fill import Contexts
-from ...contexts.store import ContextStore
-from ...decoding import Draft
+from ...data.example import Example, ExampleSet
+from ...data.formats import require_prompts
+from ...decoding import Completion
 from ...errors import StoreError
-from ...examples.example import Example, ExampleSet
-from ...examples.forms import require_prompts
-from ...training.arguments import EVAL_OWN
-from ...training.hooks import Built, Pairs
-from ...training.preferences import PreferenceMethod
+from ...store.context_store import ContextStore
+from ...store.generate_shards import GenerationSpec
+from ...store.training_completions import SCHEMA, completion_spec
+from ...training.arguments import EVAL_GENERATED
+from ...training.hooks import ExamplesWithGenerations, RowsWithStats
+from ...training.preferences import PreferenceTrainerMixin
 from ...training.rows import Row
-from .config import SPINFields
-from .paper import CHEN_2024
+from .citation import CHEN_2024
+from .config import SPINArgs
 from .rows import spin_pair
 from .stats import SPINStats
 
 
 @dataclass
-class SPINConfig(SPINFields, DPOConfig):
+class SPINConfig(SPINArgs, DPOConfig):
     """Configuration for [`SPINTrainer`]: everything of [`~trl.DPOConfig`], and the keys of
-    [`~gapbridge.methods.spin.config.SPINFields`]."""
+    [`~gapbridge.methods.spin.config.SPINArgs`]."""
 
 
-class SPINTrainer(PreferenceMethod, DPOTrainer):
+class SPINTrainer(PreferenceTrainerMixin, DPOTrainer):
     """
     Trainer for self-play fine-tuning (SPIN): the model learns to tell the reference answer from its own, against the
     weights that the round starts from.
 
     It takes what [`~trl.SFTTrainer`] takes, prompts and reference answers, with a [`SPINConfig`]; see
-    [`~gapbridge.training.method.Method`] for the arguments. `eval_loss` is the loss on held-out pairs, whose drafts
-    are those of the round's starting weights. `stats` holds [`~gapbridge.methods.spin.stats.SPINStats`].
+    [`~gapbridge.training.method.GapTrainerMixin`] for the arguments. `eval_loss` is the loss on held-out pairs, whose
+    drafts are those of the round's starting weights. `stats` holds [`~gapbridge.methods.spin.stats.SPINStats`].
     """
 
     _tag_names = ["trl", "spin", "gapbridge"]
     _name = "SPIN"
     _paper = CHEN_2024
     config_class = SPINConfig
-    draws = True
+    generates_contexts = True
     stats_class = SPINStats
 
     @classmethod
-    def read(cls, *args: Any, **kwargs: Any) -> ExampleSet:
-        """As in `Method`, one example a trained turn: each is answered by itself."""
-        examples = super().read(*args, **kwargs)
+    def load_examples(cls, *args: Any, **kwargs: Any) -> ExampleSet:
+        """As in `GapTrainerMixin`, one example a trained turn: each is answered by itself."""
+        examples = super().load_examples(*args, **kwargs)
         require_prompts(examples, "SPIN drafts an answer to each prompt")
-        return examples.by_turn(examples.stops)
+        return examples.split_turns(examples.stops)
 
     @classmethod
-    def argument_faults(cls, args: SPINConfig, given: dict[str, Any]) -> list[str]:
-        faults = super().argument_faults(args, given)
+    def argument_errors(cls, args: SPINConfig, given: dict[str, Any]) -> list[str]:
+        errors = super().argument_errors(args, given)
         if given.get("ref_model") is not None:
-            faults.append("ref_model is given: SPIN's reference is the round's starting model; leave it out")
-        return faults
+            errors.append("ref_model is given: SPIN's reference is the round's starting model; leave it out")
+        return errors
 
     @classmethod
     def generation_spec(
         cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: SPINConfig
-    ) -> Contexts:
+    ) -> GenerationSpec:
         previous = _previous_store(args)  # refused before anything is drawn
-        contexts = drafted_contexts("spin", model, tokenizer, args)
+        contexts = completion_spec("spin", model, tokenizer, args)
         return contexts if previous is None else replace(contexts, sources=(previous.manifest_path,))
 
     @classmethod
-    def plain_row(cls, example: Example) -> Row:
+    def sft_row(cls, example: Example) -> Row:
         """A pair of twice the reference: what TRL's constructor looks at while there are no drafts."""
-        return spin_pair(example.id, example, Draft(example.reference, True))
+        return spin_pair(example.id, example, Completion(example.completion_ids, True))
 
     @classmethod
     def build_rows(
         cls,
-        pairs: Pairs,
+        pairs: ExamplesWithGenerations,
         examples: ExampleSet,
         tokenizer: PreTrainedTokenizerBase,
         args: SPINConfig,
         *,
         evaluation: bool = False,
-    ) -> Built:
+    ) -> RowsWithStats:
         """A pair for each draft that differs from the reference and fits into `max_length`, and behind it that of the
         round before.
 
@@ -101,12 +101,12 @@ class SPINTrainer(PreferenceMethod, DPOTrainer):
             if earlier is not None:
                 row, before = _pair(f"{example.id} (round {args.round_index - 1})", example, earlier, args)
                 rows += [row] if row else []
-                stats += before + SPINStats(previous_round=1)
+                stats += before + SPINStats(previous_round_pairs=1)
             yield rows, stats
 
     @classmethod
     def eval_sets(cls, args: Any) -> tuple[str, ...]:
-        return (EVAL_OWN,)
+        return (EVAL_GENERATED,)
 
 
 METHOD = SPINTrainer
@@ -114,12 +114,12 @@ METHOD = SPINTrainer
 
 def _pair(row_id: str, example: Example, record: dict[str, Any], args: SPINConfig) -> tuple[Row | None, SPINStats]:
     """The pair of a draft, None where it teaches nothing or does not fit."""
-    draft = Draft(record["tokens"], record["finished"])
-    row = spin_pair(row_id, example, draft)
+    completion = Completion(record["tokens"], record["finished"])
+    row = spin_pair(row_id, example, completion)
     longest = len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
     equal = row["chosen_ids"] == row["rejected_ids"]
     too_long = not equal and args.max_length is not None and longest > args.max_length
-    stats = SPINStats(drafts=1, capped=not draft.finished, equal=equal, too_long=too_long)
+    stats = SPINStats(completions=1, truncated=not completion.finished, exact_match=equal, dropped_overlong=too_long)
     return None if equal or too_long else row, stats
 
 
@@ -129,7 +129,7 @@ def _previous_store(args: SPINConfig) -> ContextStore | None:
     Raises:
         StoreError: they are not there, or damaged.
     """
-    if not args.previous_round or args.round_index == 1:
+    if not args.include_previous_round_pairs or args.round_index == 1:
         return None
     directory = Path(args.output_dir).with_name(f"round_{args.round_index - 1}") / "_contexts"
     try:
@@ -137,7 +137,10 @@ def _previous_store(args: SPINConfig) -> ContextStore | None:
         store.check()
     except StoreError as error:
         raise StoreError(
-            [*error.faults, "previous_round: true trains these drafts along; set it to false to do without them"]
+            [
+                *error.errors,
+                "include_previous_round_pairs: true trains these drafts along; set it to false to do without them",
+            ]
         ) from error
     return store
 
@@ -148,7 +151,8 @@ def _records(store: ContextStore | None, examples: ExampleSet) -> Iterator[dict[
         yield from repeat(None)
     elif store.identity.get("examples") != examples.fingerprint():
         raise StoreError(
-            f"{store.directory}: these drafts answer other examples; set previous_round to false, or put the data back"
+            f"{store.directory}: these drafts answer other examples; set include_previous_round_pairs to false, or "
+            f"put the data back"
         )
     else:
-        yield from (record for _, record in store.joined(examples))
+        yield from (record for _, record in store.iter_with(examples))

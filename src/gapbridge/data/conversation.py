@@ -1,0 +1,160 @@
+"""A conversation of a row: its turns without padding, and which of them carry loss.
+
+Keys of a turn that say whether it is learnt: `weight` of OpenAI's format, 0 or 1, and `train` (`training`, `loss`) of
+others, true or false. The remaining keys go to the chat template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Features, LargeList, List
+
+from .chat_template import Messages
+
+
+LOSS_KEYS = ("weight", "train", "training", "loss")
+PARTIAL_LOSS_KEYS = ("train_detail", "training_detail", "loss_scale")
+CONVERSATION_COLUMNS = (
+    "messages",
+    "conversations",
+    "prompt",
+    "completion",
+    "chosen",
+    "rejected",
+    "tools",
+    "chat_template_kwargs",
+)
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Turns up to the last one that carries loss, as the chat template gets them.
+
+    Attributes:
+        trained: the numbers of the turns that carry loss, all of them the assistant's.
+        names: the columns of the turns before `border` and of those behind it.
+    """
+
+    messages: Messages
+    trained: tuple[int, ...]
+    names: tuple[str, str] = ("messages", "messages")
+    border: int = 0
+
+    def place(self, turn: int) -> str:
+        """Where a turn stands, for messages: `completion, turn 0`."""
+        first, second = self.names
+        behind = turn >= self.border and first != second
+        return f"{second}, turn {turn - self.border}" if behind else f"{first}, turn {turn}"
+
+
+def read_conversation(
+    before: Sequence[Mapping[str, Any]],
+    answers: Sequence[Mapping[str, Any]],
+    names: tuple[str, str],
+    *,
+    all_turns: bool,
+) -> Conversation | str:
+    """The conversation of a row, or what is wrong with it.
+
+    Args:
+        before: turns that carry no loss, whoever wrote them.
+        answers: turns of which the assistant's carry loss: all of them, or the last with `all_turns` false.
+        names: the columns of the two.
+    """
+    border, turns = len(before), [*before, *answers]
+    full = Conversation([turn_as_rendered(turn) for turn in turns], (), names, border)
+    candidates = [at for at in range(border, len(turns)) if turns[at]["role"] == "assistant"]
+    if not candidates or candidates[-1] != len(turns) - 1:
+        return f"{names[1]} ends with a {turns[-1]['role']} turn: there is no answer to learn"
+    untrained = set()
+    for at in range(border, len(turns)):
+        learnt, error = _learnt(turns[at])
+        if not error and learnt and turns[at]["role"] != "assistant":
+            error = "it asks for loss on a turn that no assistant wrote, expected none. Leave the key out"
+        if error:
+            return f"{full.place(at)} ({turns[at]['role']}): {error}"
+        if learnt is False:
+            untrained.add(at)
+    chosen = [at for at in (candidates if all_turns else candidates[-1:]) if at not in untrained]
+    if not chosen:
+        which = "every assistant turn is" if all_turns else "the last assistant turn is"
+        return f"{names[1]}: {which} excluded from the loss (weight 0 or train false): there is no answer to learn"
+    if len(turns) == 1:
+        return f"{names[0]} has no turn before the answer"
+    if not chosen[0]:
+        return (
+            f"{names[0]} starts with an assistant turn, and nothing asks for it: leave it out, or train the last turn "
+            "alone (train_on_assistant_turns: last)"
+        )
+    return Conversation(full.messages[: chosen[-1] + 1], tuple(chosen), names, border)
+
+
+def excluded_turn_error(turns: Sequence[Mapping[str, Any]], name: str) -> str:
+    """What is wrong with turns that are all trained: one of them says that it is not to be learnt."""
+    for at, turn in enumerate(turns):
+        learnt, error = _learnt(turn)
+        if not error and learnt is False:
+            error = "it is excluded from the loss, and assistant_only_loss: false trains whole rows. Drop the key"
+        if error:
+            return f"{name}, turn {at} ({turn['role']}): {error}"
+    return ""
+
+
+def turn_as_rendered(turn: Mapping[str, Any]) -> dict[str, Any]:
+    """A turn without nulls, without empty tool calls and without the keys of the loss."""
+    hidden = (*LOSS_KEYS, *PARTIAL_LOSS_KEYS)
+    return {
+        key: value
+        for key, value in turn.items()
+        if value is not None and key not in hidden and not (key == "tool_calls" and not value)
+    }
+
+
+def _learnt(turn: Mapping[str, Any]) -> tuple[bool | None, str]:
+    """Whether a turn's keys say that it is learnt (None: they do not say), and what is wrong with them."""
+    for key in PARTIAL_LOSS_KEYS:
+        if turn.get(key) is not None:
+            return None, f"{key} is not supported, expected loss on a whole turn. Use weight 0 or 1, or leave it out"
+    said: list[bool] = []
+    for key in LOSS_KEYS:
+        value = turn.get(key)
+        if value is None:
+            continue
+        if not isinstance(value, (bool, int, float)) or value not in (0, 1):
+            number = isinstance(value, (int, float)) and -1e9 < value < 1e9
+            shown = repr(value) if number else type(value).__name__
+            return None, f"{key}: got {shown}, expected 0 or 1, or true or false. Mend it, or leave it out"
+        said.append(bool(value))
+    return (all(said), "") if said else (None, "")
+
+
+class WithoutPadding:
+    """Drops the nulls with which Arrow pads rows of nested columns whose keys differ from row to row.
+
+    Nulls that JSON Lines hold are data: `datasets` reads nested values of several shapes as JSON, and these stay.
+    """
+
+    def __init__(self, features: Features, columns: Collection[str] = CONVERSATION_COLUMNS) -> None:
+        self._columns = {name: features[name] for name in columns if name in features and _padded(features[name])}
+
+    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A row without padding."""
+        own = {name: _without(row[name], feature) for name, feature in self._columns.items()}
+        return {**row, **own}
+
+
+def _padded(feature: Any) -> bool:
+    if isinstance(feature, (List, LargeList)):
+        return _padded(feature.feature)
+    return isinstance(feature, dict)
+
+
+def _without(value: Any, feature: Any) -> Any:
+    if isinstance(feature, (List, LargeList)) and isinstance(value, list):
+        return [_without(item, feature.feature) for item in value]
+    if isinstance(feature, dict) and isinstance(value, dict):
+        return {key: _without(item, feature.get(key)) for key, item in value.items() if item is not None}
+    return value

@@ -1,0 +1,54 @@
+"""JSON files that end the process which reads them: the reader behind `datasets` (Arrow's) crashes on some values.
+
+A row that is `null`, and values that nest some thousands of levels deep.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from glob import glob
+from pathlib import Path
+
+
+MAX_LEVELS = 200
+_SUFFIXES = (".json", ".jsonl", ".ndjson")
+_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+
+
+def unreadable_lines(files: Iterable[str]) -> list[str]:
+    """What is wrong with the first such line of each local JSON file; patterns stand for the files that they fit."""
+    paths = [Path(path) for name in files if "://" not in name for path in sorted(glob(name, recursive=True))]
+    errors = (_line_error(path) for path in paths if path.suffix in _SUFFIXES and path.is_file())
+    return [error for error in errors if error]
+
+
+def _line_error(path: Path) -> str:
+    of_lines: bool | None = None  # whether each line is a row
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            row = line.strip()
+            if of_lines is None and row:
+                of_lines = row == b"null" or (row.startswith(b"{") and row.endswith(b"}"))
+            if of_lines and row == b"null":
+                return f"{path}, line {number}: got null, expected a row. Leave it out"
+            # Most lines have fewer brackets than that, and counting them costs nothing.
+            if line.count(b"[") + line.count(b"{") > MAX_LEVELS and _levels(line) > MAX_LEVELS:
+                return (
+                    f"{path}, line {number}: got values that nest deeper than {MAX_LEVELS} levels, expected a row. "
+                    "Leave it out"
+                )
+    return ""
+
+
+def _levels(line: bytes) -> int:
+    """The deepest nesting of one line, with brackets in texts left out."""
+    level = deepest = 0
+    for match in _TOKENS.finditer(line):
+        token = match[0]
+        if token in b"[{":
+            level += 1
+            deepest = max(deepest, level)
+        elif token in b"]}":
+            level -= 1
+    return deepest

@@ -1,0 +1,189 @@
+"""The alignment-handbook's `dataset_mixture`: the same rows in the same order, and the same rows held out.
+
+Each data set is shuffled and cut to `int(rows · weight)`, all are put behind each other and shuffled, and the held-out
+rows are split off, with one seed throughout (`get_dataset` of alignment-handbook 0.4.0.dev0). TRL's `datasets`, whose
+shares are of the mixture and which are not shuffled, stay TRL's.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Any, get_type_hints
+
+from datasets import Dataset, concatenate_datasets, load_dataset
+from datasets.exceptions import DatasetsError
+
+from ..errors import ConfigError, DataError, public
+from ..recipe.type_checks import closest_match, type_error
+
+
+logger = logging.getLogger(__name__)
+
+_NAMED = 2  # data sets that a message names one by one
+
+
+@dataclass(frozen=True)
+class MixturePart:
+    """One data set of a mixture, by the handbook's keys.
+
+    id: a hub id, a directory, or a builder of `datasets`. weight: the share of its rows that is taken, drawn at
+        random; null takes all of them in their order, before the mixture is shuffled.
+    """
+
+    id: str
+    config: str | None = None
+    split: str = "train"
+    columns: list[str] | None = None
+    weight: float | None = 1.0
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A `dataset_mixture`. test_split_size: held-out rows, a number of them or a share of the mixture."""
+
+    parts: tuple[MixturePart, ...]
+    seed: int = 0
+    test_split_size: float | None = None
+
+    def __str__(self) -> str:
+        if len(self.parts) > _NAMED:
+            return f"dataset_mixture ({len(self.parts)} data sets)"
+        return f"dataset_mixture ({', '.join(map(_described, self.parts))})"
+
+
+@dataclass(frozen=True)
+class MixtureKeys:
+    """The keys of `dataset_mixture` with their types, by which its YAML is read: `config: no` is Norwegian."""
+
+    datasets: list[MixturePart]
+    seed: int
+    test_split_size: float | None
+
+
+def as_mapping(value: dict[str, Any] | str | None) -> dict[str, Any] | str | None:
+    """A mixture as a recipe gives it, or as the command line does: JSON."""
+    if isinstance(value, str):
+        try:
+            return json.loads(value)  # errors are told with all others
+        except ValueError:
+            return value
+    return value
+
+
+def read_mixture(value: Any) -> Mixture:
+    """The mixture that a recipe's `dataset_mixture` describes.
+
+    Raises:
+        ConfigError: with every error of it.
+    """
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"dataset_mixture is {value!r}: it must be a mapping with a list of `datasets`")
+    entries = value.get("datasets")
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, Mapping) for entry in entries):
+        raise ConfigError(f"dataset_mixture: datasets is {entries!r}: it must be a list of mappings")
+    errors = _entry_errors(value, Mixture, "dataset_mixture", {"datasets"})
+    for at, entry in enumerate(entries):
+        where = f"dataset_mixture, data set {at + 1} ({entry.get('id')})"
+        wrong = _entry_errors(entry, MixturePart, where, set())
+        weight = entry.get("weight")
+        if not wrong and weight is not None and not 0 <= float(weight) <= 1:
+            wrong.append(f"{where}: weight is {weight}: it must lie in [0, 1]")
+        errors += wrong
+    columns = {tuple(sorted(entry["columns"])) for entry in entries if _is_columns(entry.get("columns"))}
+    if len(columns) > 1:
+        listed = ", ".join(f"[{', '.join(names)}]" for names in sorted(columns))
+        errors.append(f"dataset_mixture: the data sets take different columns, {listed}: they must be the same")
+    if errors:
+        raise ConfigError(errors)
+    parts = tuple(MixturePart(**{**entry, "weight": _number(entry.get("weight", 1.0))}) for entry in entries)
+    rest = {name: _number(given) for name, given in value.items() if name != "datasets"}
+    return Mixture(parts, **rest)
+
+
+def load_mixture(mixture: Mixture) -> tuple[Dataset, Dataset | None]:
+    """The rows to train in their order, and the held-out ones.
+
+    Raises:
+        DataError: a data set cannot be loaded, lacks a column, does not go with the others, or nothing is left.
+        ConfigError: there are too few rows for `test_split_size`.
+    """
+    parts = [_take(part, mixture.seed) for part in mixture.parts]
+    with cannot_be_loaded(str(mixture)):
+        combined = concatenate_datasets(parts).shuffle(seed=mixture.seed, keep_in_memory=True)
+    if not len(combined):
+        raise DataError(f"{mixture}: no row is left of its data sets")
+    if mixture.test_split_size is None:
+        return combined, None
+    return split_off(combined, mixture.test_split_size, mixture.seed, str(mixture))
+
+
+def split_off(dataset: Dataset, size: float, seed: int, source: str) -> tuple[Dataset, Dataset]:
+    """The rows to train, and `size` held-out ones drawn at random: a number of them (int) or a share (float).
+
+    Raises:
+        ConfigError: there are too few rows.
+    """
+    try:
+        parts = dataset.train_test_split(test_size=size, seed=seed)
+    except ValueError as error:
+        raise ConfigError(
+            f"test_split_size is {size}, and {source} has {len(dataset)} rows: give a smaller whole number, or "
+            "a share between 0 and 1"
+        ) from error
+    return parts["train"], parts["test"]
+
+
+@contextmanager
+def cannot_be_loaded(source: str) -> Iterator[None]:
+    """What `datasets` refuses inside becomes a DataError that names `source`."""
+    try:
+        yield
+    except (DatasetsError, ConnectionError, ValueError, TypeError, OSError, StopIteration, RuntimeError) as error:
+        reason = str(error.__cause__ or error) or "it holds no row"  # the cause says more than "an error occurred"
+        raise DataError(f"{source}: cannot be loaded: {reason}") from error
+
+
+def _take(part: MixturePart, seed: int) -> Dataset:
+    with cannot_be_loaded(_described(part)):
+        dataset = load_dataset(part.id, part.config, split=part.split)
+        if part.columns is not None:
+            dataset = dataset.select_columns(part.columns)
+        if part.weight is None:
+            return dataset
+        count = int(len(dataset) * part.weight)
+        if not count:
+            logger.warning("%s: weight %s of %d rows is none", _described(part), part.weight, len(dataset))
+        return dataset.shuffle(seed=seed, keep_in_memory=True).select(range(count))
+
+
+def _described(part: MixturePart) -> str:
+    return public(f"{part.id}{f' ({part.config})' if part.config else ''} [{part.split}]")
+
+
+def _entry_errors(given: Mapping[Any, Any], kind: type[Any], where: str, others: set[str]) -> list[str]:
+    """Unknown and missing keys and values of a wrong type, for a dataclass that the mapping fills."""
+    hints = {name: hint for name, hint in get_type_hints(kind).items() if name != "parts"}
+    known = [*hints, *others]
+    errors = [f"{where}: unknown key {key!r}{closest_match(str(key), known)}" for key in given if key not in known]
+    errors += [
+        f"{where}: {name} is {given[name]!r}: {error}"
+        for name, hint in hints.items()
+        if name in given and (error := type_error(given[name], hint))
+    ]
+    required = {entry.name for entry in fields(kind) if entry.name == "id"}
+    return errors + [f"{where}: {name} is missing" for name in required - set(given)]
+
+
+def _is_columns(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _number(value: Any) -> Any:
+    """A number that YAML reads as text (1e-3), as the number."""
+    if not isinstance(value, str):
+        return value
+    return int(value) if value.strip().lstrip("+-").isdigit() else float(value)

@@ -1,0 +1,143 @@
+"""Bounds for chat templates: a faulty one raises anything, never ends, or fills the memory.
+
+A template that has not been rendered before is tried in a process of its own, whose seconds and memory the operating
+system bounds: nothing in Python stops one long operation, such as a power of large numbers. Later renderings have a
+bound of seconds alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import resource
+import select
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+
+from ..errors import ConfigError
+
+
+MAX_SECONDS = 10  # of processor time, for one rendering
+MAX_CHARACTERS = 50_000_000
+_MAX_BYTES = 1 << 30  # that a first rendering may take
+_TIMEOUT_SECONDS = 60  # seconds of waiting, after which a process that does not compute is given up
+
+# What a template can raise, its own `raise_exception` among them.
+RENDER_ERRORS = (
+    TemplateError,
+    ValueError,
+    TypeError,
+    ArithmeticError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    RuntimeError,
+    MemoryError,
+)
+
+_TOO_LARGE, _TOO_LONG = 3, 4  # exit codes of the process that tries a template
+_ADVICE = {
+    _TOO_LARGE: "a rendering takes more than 1 GiB of memory",
+    _TOO_LONG: f"a rendering has more than {MAX_CHARACTERS:,} characters",
+    -signal.SIGXCPU: f"a rendering takes more than {MAX_SECONDS} seconds",
+    -signal.SIGKILL: "a rendering takes more memory than there is",
+    -signal.SIGSEGV: "a rendering nests too deep",
+}
+
+
+class _OutOfTime(Exception):
+    """A rendering used its seconds."""
+
+
+@contextmanager
+def bounded_rendering() -> Iterator[None]:
+    """Bound the processor time of a rendering in the main thread; elsewhere there are no signals to do so.
+
+    Raises:
+        ConfigError: it took more than `MAX_SECONDS`.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        raise _OutOfTime
+
+    handler = signal.signal(signal.SIGVTALRM, stop)
+    before = signal.setitimer(signal.ITIMER_VIRTUAL, MAX_SECONDS)
+    try:
+        yield
+    except _OutOfTime as error:
+        raise _advice(_ADVICE[-signal.SIGXCPU]) from error
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, *before)
+        signal.signal(signal.SIGVTALRM, handler)
+
+
+def try_once(source: str, render: Callable[[], str]) -> None:
+    """Render with a template for the first time in this process: in a child, under bounds.
+
+    What the template raises is not looked at: it raises that again.
+
+    Raises:
+        ConfigError: it takes too many seconds or bytes, or gives too many characters.
+    """
+    outcomes = _outcomes(source)
+    if not outcomes:
+        outcomes.append(_ADVICE.get(_exit_code(render), ""))
+    if outcomes[0]:
+        raise _advice(outcomes[0])
+
+
+def _advice(error: str) -> ConfigError:
+    return ConfigError(f"the chat template: {error}, expected a text about as long as the turns. Mend the template")
+
+
+@functools.lru_cache(maxsize=256)
+def _outcomes(source: str) -> list[str]:
+    """Empty until the template of this source has been tried, then its error."""
+    return []
+
+
+def _exit_code(render: Callable[[], str]) -> int:
+    """How a child ends that renders: 0 also for one that had to be given up without having computed."""
+    reading, writing = os.pipe()  # the child's end closes when it is gone, however it ends
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # threads: the child uses none of what they hold
+        child = os.fork()
+    if not child:
+        os._exit(_in_child(render))
+    os.close(writing)
+    ended, *_ = select.select([reading], [], [], _TIMEOUT_SECONDS)
+    os.close(reading)
+    if not ended:
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status) if ended else 0
+
+
+def _in_child(render: Callable[[], str]) -> int:
+    sys.unraisablehook = lambda _: None  # what a bound breaks off says nothing on the terminal
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(MAX_SECONDS), math.ceil(MAX_SECONDS) + 1))
+    used = Path("/proc/self/statm")
+    if used.exists():  # Linux
+        room = int(used.read_text().split()[0]) * resource.getpagesize() + _MAX_BYTES
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        if hard == resource.RLIM_INFINITY or room < hard:
+            resource.setrlimit(resource.RLIMIT_AS, (room, hard))
+    try:
+        return _TOO_LONG if len(render()) > MAX_CHARACTERS else 0
+    except MemoryError:
+        return _TOO_LARGE
+    except RENDER_ERRORS:
+        return 0

@@ -1,0 +1,151 @@
+"""A data set's rows through a tokeniser: the good ones in one table, the bad ones listed, the cut ones counted."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from datasets import Dataset, Features, Value
+
+from ..errors import DataError
+from ..files import os_errors_as_run_error
+from .arrow_files import ROWS_PER_CHUNK
+from .conversation import WithoutPadding
+from .example import BadRow
+
+
+logger = logging.getLogger(__name__)
+
+SHOWN_BAD_ROWS = 20
+
+
+@dataclass(frozen=True)
+class Tokenised:
+    """The good rows of a data set, its bad rows, and how many were cut at the border of prompt and answer, cut to
+    `max_length`, or left out since nothing was left to learn then."""
+
+    table: Dataset
+    bad_rows: list[BadRow]
+    cut: int
+    truncated: int
+    left_out: int
+
+
+FLAGS = {
+    "fault": Value("string"),
+    "cut_prompt": Value("bool"),
+    "truncated": Value("bool"),  # to `max_length`
+    "endless": Value("bool"),  # without its stop token, which was cut off
+    "left_out": Value("bool"),  # nothing is left to learn
+}
+
+
+def tokenise_rows(
+    dataset: Dataset,
+    tokenise: Callable[[dict[str, Any]], dict[str, Any]],
+    features: Features,
+    *,
+    num_proc: int | None,
+    source: str,
+    on_invalid_example: str,
+) -> Tokenised:
+    """The good rows of a data set in columns of `features`, and what became of the others.
+
+    Args:
+        tokenise: a row → `features` and `FLAGS`.
+
+    Raises:
+        DataError: there are bad rows (with `raise`), or no good one.
+    """
+    # Neither written to nor read from the cache of `datasets`: its key does not cover the code of this module. The
+    # file is mapped into memory, and gone when nobody uses it any more.
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder, os_errors_as_run_error(Path(folder) / "rows.arrow"):
+        table = dataset.map(
+            _Unpadded(tokenise, dataset.features),
+            remove_columns=dataset.column_names,
+            features=Features({**features, **FLAGS}),
+            num_proc=num_proc,
+            desc="Tokenizing",
+            load_from_cache_file=False,
+            cache_file_name=f"{folder}/rows.arrow",
+            writer_batch_size=ROWS_PER_CHUNK,
+        )
+    ids, errors = _unique_ids(table["id"][:], table["fault"][:], explicit="id" in dataset.column_names)
+    bad_rows = [BadRow(row, ids[row], error) for row, error in enumerate(errors) if error]
+    left_out = table["left_out"][:]
+    good = [row for row, error in enumerate(errors) if not error and not left_out[row]]
+    _report_bad_rows(bad_rows, len(table), source, on_invalid_example)
+    if not good:
+        raise DataError(
+            f"{source}: no row is left: {len(bad_rows)} bad rows were skipped, and {sum(left_out)} have nothing left "
+            "to learn within max_length. Mend them, or raise max_length"
+        )
+    cut = sum(table["cut_prompt"][:])
+    if cut:
+        logger.warning(
+            "%s: in %d of %d rows the tokenised prompt is no prefix of the tokenised row, because tokens merge across "
+            "the border; the answer starts where the two part",
+            source, cut, len(table),
+        )  # fmt: skip
+    truncated = sum(table["truncated"][:])
+    if truncated or any(left_out):
+        logger.warning(
+            "%s: %d of %d rows are longer than max_length and lose their end, as in TRL: %d of them lose their stop "
+            "token, and %d have nothing left to learn and are left out (truncate_overlong: false refuses such rows)",
+            source, truncated + sum(left_out), len(table), sum(table["endless"][:]), sum(left_out),
+        )  # fmt: skip
+    table = table.remove_columns(["id", *FLAGS]).add_column("id", ids)
+    if len(good) < len(table):
+        table = table.select(good)
+    return Tokenised(table, bad_rows, cut, truncated, sum(left_out))
+
+
+class _Unpadded:
+    """`tokenise` for rows without the nulls that Arrow pads them with."""
+
+    def __init__(self, tokenise: Callable[[dict[str, Any]], dict[str, Any]], features: Features) -> None:
+        self._tokenise, self._without_padding = tokenise, WithoutPadding(features)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return self._tokenise(self._without_padding(row))
+
+
+def _unique_ids(ids: list[str], errors: list[str], *, explicit: bool) -> tuple[list[str], list[str]]:
+    """Given ids must differ; ids made from the content get a number where a row occurs again."""
+    seen: dict[str, int] = {}
+    times: Counter[str] = Counter()
+    unique, all_faults = [], []
+    for row, (example_id, error) in enumerate(zip(ids, errors, strict=True)):
+        first = seen.setdefault(example_id, row)
+        if first != row and explicit and not error:
+            error = f"duplicate id: row {first} has the same one"
+        elif first != row and not explicit:
+            times[example_id] += 1
+            example_id = f"{example_id}-{times[example_id] + 1}"
+        unique.append(example_id)
+        all_faults.append(error)
+    return unique, all_faults
+
+
+def _report_bad_rows(bad_rows: list[BadRow], total: int, source: str, on_invalid_example: str) -> None:
+    if not bad_rows:
+        return
+    lines = [f"{source}, row {bad.row} (id {bad.id}): {bad.reason}" for bad in bad_rows]
+    shown = lines[:SHOWN_BAD_ROWS]
+    if on_invalid_example == "raise":
+        more = f" ({len(lines) - len(shown)} more are not shown)" if len(lines) > len(shown) else ""
+        cut = any("over-length" in bad.reason and "alone" not in bad.reason for bad in bad_rows)
+        shorten = ", cut long rows (truncate_overlong=True; `truncate_overlong: true` in a recipe)," if cut else ""
+        shown[-1] += (
+            f"\n{len(lines)} of {total} rows cannot be used{more}: fix them{shorten} or leave them out "
+            "(on_invalid_example='skip'; `on_invalid_example: skip` in a recipe)"
+        )
+        raise DataError(shown)
+    for line in shown:
+        logger.warning("skipped %s", line)
+    logger.warning("%s: %d of %d rows skipped", source, len(bad_rows), total)

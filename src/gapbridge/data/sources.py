@@ -1,0 +1,387 @@
+"""From a recipe's data keys to data sets in TRL's standard columns: `messages`, `prompt` and `completion`, or `chosen`
+and `rejected`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, get_type_hints
+from uuid import uuid4
+
+from datasets import Dataset, DatasetDict
+from trl import DatasetMixtureConfig, ScriptArguments, get_dataset
+from trl.scripts.utils import DatasetConfig
+
+from ..errors import ConfigError, DataError, public
+from ..files import os_errors_as_run_error
+from ..recipe.type_checks import type_error
+from .formats import TEXT_FIELD, as_messages
+from .json_files import unreadable_lines
+from .mixture import MixtureKeys, as_mapping, cannot_be_loaded, load_mixture, read_mixture, split_off
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class DataConfig(DatasetMixtureConfig):
+    """TRL's mixture of data sets, or the alignment-handbook's (`dataset_mixture`), with held-out data of its own and a
+    mapping of columns.
+
+    `prompt_column` and `completion_column` name the columns that hold question and answer; with `convert_to_chat`
+    plain strings become one user and one assistant turn. Without a completion column a `messages` or `conversations`
+    column is the conversation, and without any of these `dataset_text_field` names plain text. `system_prompt` goes
+    before every conversation that has no system turn of its own. `id_column` names a column of stable ids. Preference
+    data keep `chosen` and `rejected`, with or without a `prompt`. `holdout_fold` [k, K] takes the examples of one fold
+    out of the training data, for a model that draws their contexts later.
+    """
+
+    READ_AS: ClassVar[dict[str, Any]] = {"dataset_mixture": MixtureKeys}
+
+    dataset_mixture: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "The alignment-handbook's mixture: {datasets: [{id, config, split, columns, weight}], seed, "
+                  "test_split_size}."},
+    )  # fmt: skip
+    eval_datasets: list[DatasetConfig] = field(
+        default_factory=list, metadata={"help": "Held-out data sets, in the form of `datasets`."}
+    )
+    prompt_column: str = field(default="prompt", metadata={"help": "Column that holds the prompt."})
+    completion_column: str = field(default="completion", metadata={"help": "Column that holds the answer."})
+    id_column: str = field(default="id", metadata={"help": "Column of stable ids; without it ids follow the content."})
+    convert_to_chat: bool = field(
+        default=False, metadata={"help": "Turn prompt and answer strings into one user and one assistant turn."}
+    )
+    system_prompt: str | None = field(
+        default=None, metadata={"help": "System turn put before conversations that have none, for chat data."}
+    )
+    max_train_examples: int | None = field(default=None, metadata={"help": "Use the first so many rows only."})
+    max_eval_examples: int | None = field(default=None, metadata={"help": "Use the first so many held-out rows only."})
+    holdout_fold: list[int] | None = field(
+        default=None, metadata={"help": "[k, K]: train without fold k (from 0) of K, which a hash of the ids makes."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            self.eval_datasets = [
+                DatasetConfig(**entry) if isinstance(entry, dict) else entry for entry in self.eval_datasets
+            ]
+        except TypeError as error:
+            raise ConfigError(f"eval_datasets: {error}") from error
+        self.dataset_mixture = as_mapping(self.dataset_mixture)
+        if isinstance(self.holdout_fold, int):  # a recipe's single value stands for a list of one
+            self.holdout_fold = [self.holdout_fold]
+
+    @property
+    def splits_off(self) -> Any:
+        """How many rows are held out of the training data, or their share; None for none."""
+        mixture = self.dataset_mixture
+        return self.test_split_size or (mixture.get("test_split_size") if isinstance(mixture, dict) else None)
+
+    @property
+    def mixes_chats(self) -> bool:
+        """Whether `dataset_mixture` takes conversations by name."""
+        if self.dataset_mixture is None:
+            return False
+        return any("messages" in (part.columns or ()) for part in read_mixture(self.dataset_mixture).parts)
+
+    def sources(self) -> list[str]:
+        """The paths or hub ids of the training data, as far as they are here rather than in `dataset_name`."""
+        return [entry.path for entry in self.datasets] + (
+            [part.id for part in read_mixture(self.dataset_mixture).parts] if self.dataset_mixture is not None else []
+        )
+
+
+@dataclass(frozen=True)
+class LoadedData:
+    """The data of a run; `source` and `eval_source` say where they come from, for messages."""
+
+    train: Dataset
+    eval: Dataset | None
+    source: str
+    eval_source: str
+
+
+def check_data_config(config: DataConfig, script: ScriptArguments) -> list[str]:
+    """Every error of the data keys that shows without loading anything; local files must exist."""
+    errors = []
+    given = {
+        "`datasets`": config.datasets,
+        "`dataset_mixture`": config.dataset_mixture is not None,
+        "`dataset_name`": script.dataset_name,
+    }
+    forms = [name for name, value in given.items() if value]
+    if not forms:
+        errors.append("no data: give `datasets:` (a list of path, name, data_files, split, …) or `dataset_name:`")
+    if len(forms) > 1:
+        errors.append(f"{'both' if len(forms) == 2 else 'all of'} {' and '.join(forms)} are given: keep one")
+    if config.streaming or script.dataset_streaming:
+        errors.append("streaming is not supported: contexts belong to rows with a length and stable ids")
+    if config.dataset_mixture is not None:
+        try:
+            read_mixture(config.dataset_mixture)
+        except ConfigError as error:
+            errors += error.errors
+        if config.test_split_size:
+            errors.append("test_split_size stands beside dataset_mixture: write it into the mixture")
+    if config.eval_datasets and config.splits_off:
+        errors.append("both `eval_datasets` and `test_split_size` are given: keep one")
+    for name in ("max_train_examples", "max_eval_examples"):
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            errors.append(f"{name} is {value}: it must be at least 1")
+    left_out = config.holdout_fold
+    if left_out is not None and not (len(left_out) == 2 and left_out[1] >= 2 and 0 <= left_out[0] < left_out[1]):
+        errors.append(
+            f"holdout_fold is {left_out}: give [k, K], K folds (at least 2) and one of them, k from 0 to K-1"
+        )
+    for entry in [*config.datasets, *config.eval_datasets]:
+        wrong = [
+            f"datasets: {name} is {value!r}: {message}"
+            for name, value in vars(entry).items()
+            if (message := type_error(value, _ENTRY_TYPES[name]))
+        ]
+        errors += wrong
+        if wrong:
+            continue
+        for name in _file_names(entry):
+            if "://" not in name and not any(mark in name for mark in "*?[") and entry.path in FILE_BUILDERS:
+                if not Path(name).is_file():
+                    errors.append(f"data file {name}: no such file (looked from {Path.cwd()})")
+                elif not Path(name).stat().st_size:
+                    errors.append(f"data file {name}: is empty")
+        if entry.data_dir is not None and entry.path in FILE_BUILDERS and not Path(entry.data_dir).is_dir():
+            errors.append(f"data_dir {entry.data_dir}: no such directory (looked from {Path.cwd()})")
+    return errors
+
+
+_ENTRY_TYPES = get_type_hints(DatasetConfig)
+FILE_BUILDERS = ("json", "csv", "parquet", "text", "arrow")
+
+
+def load_data(
+    config: DataConfig, script: ScriptArguments, *, seed: int, needs_eval: bool, text_field: str = TEXT_FIELD
+) -> LoadedData:
+    """Load training and held-out data and bring them to TRL's columns; `text_field`: the column of plain text.
+
+    Raises:
+        ConfigError: the data keys contradict each other or name missing files. DataError: a data set is empty, cannot
+        be loaded, or lacks a column.
+    """
+    found = find_data(config, script, seed=seed, needs_eval=needs_eval)
+    train = standard_columns(found.train, config, found.source, text_field=text_field)
+    evaluation = found.eval
+    if evaluation is not None:
+        evaluation = standard_columns(evaluation, config, found.eval_source, text_field=text_field)
+    return replace(found, train=train, eval=evaluation)
+
+
+def find_data(config: DataConfig, script: ScriptArguments, *, seed: int, needs_eval: bool) -> LoadedData:
+    """Training and held-out data as they are loaded, in columns of their own; errors as in `load_data`."""
+    errors = check_data_config(config, script)
+    if errors:
+        raise ConfigError(errors)
+    held_out = config.eval_datasets
+    if script.dataset_name and needs_eval:
+        held_out = [DatasetConfig(script.dataset_name, script.dataset_config, split=script.dataset_test_split)]
+    evaluation, eval_source = None, ""
+    if config.dataset_mixture is not None:
+        mixture = read_mixture(config.dataset_mixture)
+        (train, evaluation), source = load_mixture(mixture), str(mixture)
+        eval_source = f"{source} (test part)"
+    else:
+        entries = config.datasets or [
+            DatasetConfig(path=script.dataset_name, name=script.dataset_config, split=script.dataset_train_split)
+        ]
+        train, source = _load(entries), _describe(entries)
+    if held_out and needs_eval:
+        evaluation, eval_source = _load(held_out), _describe(held_out)
+    elif config.test_split_size:
+        # TRL splits without a seed: a restarted run would train on other rows.
+        size = config.test_split_size
+        train, evaluation = split_off(train, int(size) if size >= 1 else size, seed, source)
+        eval_source = f"{source} (test part)"
+    if needs_eval and evaluation is None:
+        raise ConfigError(
+            "eval_strategy asks for evaluation: give `eval_datasets` or `test_split_size`, or set eval_strategy: 'no'"
+        )
+    train = _first(train, config.max_train_examples)
+    if evaluation is not None:
+        evaluation = _first(evaluation, config.max_eval_examples)
+    return LoadedData(train, evaluation, source, eval_source)
+
+
+def _load(entries: list[DatasetConfig]) -> Dataset:
+    names = [name for entry in entries if entry.path == "json" for name in _file_names(entry)]
+    if errors := unreadable_lines(names):
+        raise DataError(errors)
+    with cannot_be_loaded(_describe(entries)):
+        loaded: DatasetDict = get_dataset(DatasetMixtureConfig(datasets=entries))
+    dataset = loaded["train"]
+    if not len(dataset):
+        raise DataError(f"{_describe(entries)}: the data set is empty")
+    return dataset
+
+
+def _file_names(entry: DatasetConfig) -> list[str]:
+    files = entry.data_files
+    return [files] if isinstance(files, str) else list(files.values()) if isinstance(files, dict) else files or []
+
+
+def _describe(entries: list[DatasetConfig]) -> str:
+    """Where data come from, for messages, records and model cards: without what a URL holds of secrets."""
+    parts = []
+    for entry in entries:
+        files = entry.data_files or entry.data_dir
+        parts.append(f"{files if files else entry.path}{f' ({entry.name})' if entry.name else ''} [{entry.split}]")
+    return public(", ".join(parts))
+
+
+def _first(dataset: Dataset, count: int | None) -> Dataset:
+    return dataset if count is None else dataset.select(range(min(count, len(dataset))))
+
+
+def standard_columns(
+    dataset: Dataset,
+    config: DataConfig,
+    source: str,
+    scratch: Path | None = None,
+    text_field: str = TEXT_FIELD,
+) -> Dataset:
+    """A data set in TRL's columns.
+
+    Args:
+        scratch: a directory for what is written again; None keeps it in memory.
+        text_field: the column of plain text.
+    """
+    columns = dataset.column_names
+    if "input_ids" in columns:
+        if config.system_prompt:
+            raise ConfigError(f"{source}: system_prompt needs text, and the rows are token ids: leave it out")
+        return _named(dataset, {config.id_column: "id"})
+    if {"chosen", "rejected"} <= set(columns) and config.completion_column not in columns:
+        return _preference_columns(dataset, config, source, scratch)
+    if "messages" in columns and config.completion_column not in columns:
+        # UltraChat's `prompt` repeats the first user turn.
+        dataset = dataset.remove_columns([name for name in (config.prompt_column, "completion") if name in columns])
+        return _with_system_turn(_named(dataset, {config.id_column: "id"}), "messages", config, source, scratch)
+    wanted = (config.prompt_column, config.completion_column)
+    if "conversations" in columns and config.completion_column not in columns:
+        dataset = _named(
+            dataset.remove_columns([name for name in wanted if name in columns]), {config.id_column: "id"}
+        )
+        if not config.system_prompt:
+            return dataset
+
+        def rename(row: dict[str, Any]) -> dict[str, Any]:
+            return {"messages": as_messages(row["conversations"])}
+
+        dataset = _mapped(dataset, rename, "As messages", source, scratch).remove_columns("conversations")
+        return _with_system_turn(dataset, "messages", config, source, scratch)
+    if text_field in columns and not set(wanted) & set(columns):
+        errors = [
+            f"{source}, column {text_field}: got plain text, expected prompts and answers for {key}. Leave {key} out, "
+            "or name the columns with prompt_column and completion_column"
+            for key, value in (("convert_to_chat", config.convert_to_chat), ("system_prompt", config.system_prompt))
+            if value
+        ]
+        if errors:
+            raise ConfigError(errors)
+        return _named(dataset, {config.id_column: "id"})
+    missing = [name for name in wanted if name not in columns]
+    if missing:
+        raise DataError(
+            f"{source}: no column {' and no column '.join(map(repr, missing))}; it has "
+            f"{', '.join(map(repr, columns))}. "
+            "Say which hold question and answer with prompt_column and completion_column, or which holds plain text "
+            "with dataset_text_field"
+        )
+    mapping = {config.prompt_column: "prompt", config.completion_column: "completion", config.id_column: "id"}
+    dataset = _named(dataset, mapping)
+    if not config.convert_to_chat:
+        return _with_system_turn(dataset, "prompt", config, source, scratch)
+
+    def chat(row: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "prompt": [{"role": "user", "content": row["prompt"]}],
+            "completion": [{"role": "assistant", "content": row["completion"]}],
+        }
+
+    dataset = _mapped(dataset, chat, "As chat", source, scratch)
+    return _with_system_turn(dataset, "prompt", config, source, scratch)
+
+
+def _preference_columns(dataset: Dataset, config: DataConfig, source: str, scratch: Path | None) -> Dataset:
+    """`chosen` and `rejected`, with a `prompt` or with the prompt inside them, and `messages` where there are."""
+    dataset = _named(dataset, {config.prompt_column: "prompt", config.id_column: "id"})
+    text = isinstance(dataset[0]["chosen"], str)
+    if text and config.convert_to_chat:
+        if "prompt" not in dataset.column_names:
+            raise ConfigError(
+                f"{source}: convert_to_chat needs a column of prompts beside chosen and rejected: say which with "
+                "prompt_column, or give conversations"
+            )
+
+        def chat(row: dict[str, Any]) -> dict[str, Any]:
+            answers = {name: [{"role": "assistant", "content": row[name]}] for name in ("chosen", "rejected")}
+            return {"prompt": [{"role": "user", "content": row["prompt"]}], **answers}
+
+        dataset = _mapped(dataset, chat, "As chat", source, scratch)
+    if not text and "prompt" in dataset.column_names and isinstance(dataset[0]["prompt"], str):
+        dataset = dataset.remove_columns("prompt")  # UltraFeedback's repeats the first user turn
+    if config.system_prompt:
+        explicit = "prompt" in dataset.column_names
+        columns = ["prompt"] if explicit else ["chosen", "rejected"]
+        for column in [*columns, *(["messages"] if "messages" in dataset.column_names else [])]:
+            dataset = _with_system_turn(dataset, column, config, source, scratch)
+    return dataset
+
+
+def _with_system_turn(dataset: Dataset, column: str, config: DataConfig, source: str, scratch: Path | None) -> Dataset:
+    """`system_prompt` put before the conversations that have no system turn of their own."""
+    if not config.system_prompt:
+        return dataset
+    if isinstance(dataset[0][column], str):
+        raise ConfigError(f"{source}: system_prompt needs convert_to_chat: true, since the rows are plain text")
+    turn = {"role": "system", "content": config.system_prompt}
+    own = 0
+
+    def put(row: dict[str, Any]) -> dict[str, Any]:
+        nonlocal own
+        turns = row[column]
+        if not isinstance(turns, list) or not turns or not isinstance(turns[0], dict):
+            return {column: turns}  # told with its row when it becomes an example
+        has_one = turns[0].get("role") == "system"
+        own += has_one
+        return {column: turns if has_one else [turn, *turns]}
+
+    dataset = _mapped(dataset, put, "System turn", source, scratch)
+    if own:
+        logger.warning("%s: %d of %d rows keep a system turn of their own", source, own, len(dataset))
+    return dataset
+
+
+def _mapped(
+    dataset: Dataset,
+    function: Callable[[dict[str, Any]], dict[str, Any]],
+    what: str,
+    source: str,
+    scratch: Path | None,
+) -> Dataset:
+    if scratch is None:
+        with cannot_be_loaded(source):  # values that have no common type
+            return dataset.map(function, desc=what, load_from_cache_file=False, keep_in_memory=True)
+    path = scratch / f"{uuid4().hex}.arrow"
+    with os_errors_as_run_error(path), cannot_be_loaded(source):
+        return dataset.map(function, desc=what, load_from_cache_file=False, cache_file_name=str(path))
+
+
+def _named(dataset: Dataset, mapping: dict[str, str]) -> Dataset:
+    """Select and rename: `mapping` is {column: standard name}; other columns that TRL reads are kept."""
+    wanted = [old for old, new in mapping.items() if old in dataset.column_names]
+    clashing = [new for old, new in mapping.items() if old in wanted and old != new and new in dataset.column_names]
+    dataset = dataset.remove_columns([name for name in clashing if name not in wanted])
+    return dataset.rename_columns({old: mapping[old] for old in wanted if mapping[old] != old})

@@ -1,0 +1,332 @@
+"""Data sets as examples: prompts and reference answers as token ids, and every row that cannot be one listed.
+
+The chat template is applied here, once; from here on only ids travel. Decoding sampled ids and encoding the text again
+gives other ids, and prompt and answer tokenised apart lose the tokens at their border, so both are tokenised together.
+A chat is cut where the template's generation prompt ends (`turns.py`), plain text where TRL's `SFTTrainer` cuts it:
+after the longest common prefix of the prompt's ids and the whole row's ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from ..errors import ConfigError, DataError
+from .chat_splitting import ChatSplitter, PromptCompletionMask, split_pair
+from .chat_template import ChatTemplate
+from .conversation import Conversation, excluded_turn_error, read_conversation, turn_as_rendered
+from .example import EXAMPLE_FEATURES, ExampleSet
+from .formats import TEXT_FIELD, as_messages, detect_form, readable
+from .loss_scope import LossScope
+from .pauses import pauses_after_prompt, with_pauses
+from .pretokenized import split_ids
+from .rendering import RENDER_ERRORS
+from .row_table import tokenise_rows
+from .special_tokens import UndecodableTokens, completion_end
+from .text import TextEncoder
+
+
+logger = logging.getLogger(__name__)
+
+
+def build_examples(
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    stops: Sequence[int],
+    max_length: int | None,
+    on_invalid_example: str = "raise",
+    truncate_overlong: bool = False,
+    num_proc: int | None = None,
+    source: str = "train_dataset",
+    train_on_assistant_turns: str = "all",
+    date: str | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    text_field: str = TEXT_FIELD,
+    assistant_only_loss: bool = True,
+    completion_only_loss: bool = True,
+) -> ExampleSet:
+    """Tokenise a data set in one of TRL's forms, or take its ids as they are.
+
+    Forms: `messages`, or `conversations` of `from` and `value`; `prompt` and `completion` as lists of messages or as
+    strings; plain text, which has no prompt (`Example.has_prompt`); `input_ids` with `labels`, with `completion_mask`
+    and `assistant_masks`, or alone (`given_ids.py`). `messages` win over a `prompt` column without
+    `completion` (UltraChat's `prompt` repeats the first user turn). A row may bring `tools` and
+    `chat_template_kwargs`. An `id` column is used where there is one; otherwise an id is a hash of the content. For a
+    model with pauses (`pauses.py`) they stand at the end of each prompt, and a conversation is one example a turn.
+
+    Args:
+        stops: token ids that end an answer, from `stop_tokens`.
+        max_length: the most tokens in a row, prompt and answer together; None for no limit.
+        on_invalid_example: `raise` or `skip`. Both list every bad row with its number, id and reason.
+        truncate_overlong: cut rows to `max_length`, as TRL does, and leave out those that have nothing left to learn;
+            one warning counts them. Else they are bad rows.
+        train_on_assistant_turns: which turns of `messages` are answers: `all`, as in TRL's `assistant_only_loss`, or
+            `last`. What is asked once a row (an evaluation, a gap) takes `last`.
+        date: the day, `YYYY-MM-DD`, for templates that write today's date; None takes the clock. A run keeps the day
+            on which it began and passes it each time, and so does what is evaluated afterwards: otherwise the examples
+            differ after midnight.
+        chat_template_kwargs: arguments of the chat template for every row, such as `{"enable_thinking": False}`; a
+            row's own `chat_template_kwargs` win.
+        text_field: the column of plain text.
+        assistant_only_loss: whether of conversations the assistant's turns alone are trained; else all of it, which
+            then has no prompt.
+        completion_only_loss: the same of prompts and completions, and whether `completion_mask` holds.
+
+    Raises:
+        DataError: the data set is empty, has no known columns, has bad rows (with `raise`), has no good row, holds
+            images, or makes its rows again whenever they are read.
+        ConfigError: there is no chat template for conversations, it is no Jinja, or an argument cannot be used.
+    """
+    if train_on_assistant_turns not in ("all", "last"):
+        raise ConfigError(f"train_on_assistant_turns is {train_on_assistant_turns!r}: choose one of all, last")
+    if not len(dataset):
+        raise DataError(f"{source}: the data set is empty")
+    dataset = readable(dataset, source)
+    form = detect_form(set(dataset.column_names), source, text_field)
+    conversational = form in ("messages", "conversations")
+    if form == "ids":
+        conversational = tokenizer.chat_template is not None
+    if form == "pair":
+        conversational = isinstance(dataset[0]["prompt"], list)
+    if form != "ids" and conversational:
+        require_template(tokenizer, source)
+    template = ChatTemplate(tokenizer, date=date, arguments=chat_template_kwargs or {})
+    loss = LossScope(train_on_assistant_turns == "all", assistant_only_loss, completion_only_loss)
+    tokenise = RowTokeniser(
+        template, form, frozenset(stops), max_length, truncate_overlong, loss, text_field=text_field
+    )
+    made = tokenise_rows(
+        dataset, tokenise, EXAMPLE_FEATURES, num_proc=num_proc, source=source, on_invalid_example=on_invalid_example
+    )
+    examples = ExampleSet(
+        made.table, made.bad_rows, source, made.cut, made.truncated, conversational, tuple(stops), date,
+        dict(chat_template_kwargs or {}), loss.in_words(form), made.left_out,
+    )  # fmt: skip
+    return with_pauses(examples, pauses_after_prompt(tokenizer))
+
+
+def require_template(tokenizer: PreTrainedTokenizerBase, source: str) -> None:
+    """Raise ConfigError where conversations have no chat template."""
+    if tokenizer.chat_template is None:
+        raise ConfigError(
+            f"{source}: the rows are conversations, but the tokenizer {tokenizer.name_or_path!r} has no chat "
+            "template: set chat_template or chat_template_path"
+        )
+
+
+class RowTokeniser:
+    """Row → token ids and error. A class, so that `datasets` can send it to worker processes.
+
+    `answer` names the column that holds the answer beside a `prompt`.
+    """
+
+    def __init__(
+        self,
+        template: ChatTemplate,
+        form: str,
+        stops: frozenset[int],
+        max_length: int | None,
+        truncate_overlong: bool,
+        loss: LossScope,
+        answer: str = "completion",
+        text_field: str = TEXT_FIELD,
+    ) -> None:
+        self.template, self.tokenizer, self.form, self.stops = template, template.tokenizer, form, stops
+        self.max_length, self.truncate_overlong, self.loss = max_length, truncate_overlong, loss
+        self.answer, self.text_field, self.whole = answer, text_field, loss.on_whole(form)
+        self.vocabulary = len(self.tokenizer)
+        self.pauses = len(pauses_after_prompt(self.tokenizer))
+        self.fillers = UndecodableTokens(self.tokenizer, stops)
+        self.text = TextEncoder.of(self.tokenizer)
+        self.splitter = None
+        if form != "ids" and self.tokenizer.chat_template is not None:
+            self.splitter = ChatSplitter(template, stops, self.fillers)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        split = self._read(row)
+        error, prompt, answer = split.error, split.prompt, split.answer
+        trained = split.loss_mask or [True] * len(answer)
+        if not error:
+            error = "the prompt has no token" if not prompt else "the answer has no token" if not answer else ""
+            if error and not split.has_prompt:
+                error = "the row has a single token: nothing follows it"
+        end = 0
+        if not error:
+            end = completion_end(answer, self.stops, self.fillers)
+            if not end and not split.loss_mask:  # one piece, with words after its stop token
+                end = max((at + 1 for at, token in enumerate(answer) if token in self.stops), default=0)
+            if self.form == "ids":  # as they are given, whatever they end with
+                end = end if end and all(trained[end:]) else len(answer)
+            else:
+                error = self._ending_error(answer, end, split.has_prompt)
+        asks = len(prompt) + self.pauses
+        room = len(answer) if self.max_length is None else self.max_length - asks
+        too_long = not error and room < len(answer)
+        room = max(0, room)
+        if too_long and not self.truncate_overlong and room < 1:
+            error = f"over-length: the prompt alone has {asks} tokens, max_length is {self.max_length}"
+        elif too_long and not self.truncate_overlong:
+            error = f"over-length: {asks} + {len(answer)} tokens, max_length is {self.max_length}"
+        left_out = too_long and not error and not any(trained[:room])
+        content = hashlib.blake2b(json.dumps([prompt, answer]).encode(), digest_size=8).hexdigest()
+        remaining = min(room, end)
+        return {
+            "id": given_id(row) or content,
+            "prompt": prompt,
+            "completion_ids": answer[:remaining],
+            "template_suffix_ids": [
+                token for token, loss in zip(answer[end:room], trained[end:room], strict=True) if loss
+            ],
+            "loss_mask": None if all(trained[:remaining]) else trained[:remaining],
+            "generation_prompt_ids": split.generation_prompt_ids,
+            "template_kwargs_json": None if error else row_template_kwargs(row),
+            "has_prompt": None if split.has_prompt else False,
+            "fault": error,
+            "cut_prompt": split.generation_prompt_ids is not None and not error,
+            "truncated": too_long and not error and not left_out,
+            "endless": too_long and not error and room < end and not left_out,
+            "left_out": left_out,
+        }
+
+    def _ending_error(self, answer: list[int], end: int, has_prompt: bool) -> str:
+        if not end:
+            ending = self.tokenizer.convert_ids_to_tokens(answer[-3:])
+            special = [token for token in answer[-3:] if token in self.tokenizer.added_tokens_decoder]
+            way = (
+                f"set eos_token: {self.tokenizer.convert_ids_to_tokens(special[-1])!r}"
+                if special
+                else "end answers with one of them: in the chat template, or in the data"
+            )
+            return (
+                f"no EOS: the answer ends with {ending} and holds none of the stop tokens "
+                f"{self.tokenizer.convert_ids_to_tokens(sorted(self.stops))}; {way}"
+            )
+        return "the answer is empty: it holds nothing but EOS" if end == 1 and has_prompt else ""
+
+    def _read(self, row: dict[str, Any]) -> PromptCompletionMask:
+        try:
+            row_template_kwargs(row)
+            return self._split(row)
+        except ConfigError:
+            raise
+        except DataError as error:
+            return PromptCompletionMask(error=str(error))
+        except RENDER_ERRORS as error:  # what JSON can hold and no text: large numbers, deep nesting, half surrogates
+            return PromptCompletionMask(error=f"cannot be read: {type(error).__name__} {error}".strip())
+
+    def _split(self, row: dict[str, Any]) -> PromptCompletionMask:
+        if self.form == "ids":
+            return split_ids(row, self.vocabulary, completion_only=self.loss.completion_only)
+        if self.form == "text":
+            text = row[self.text_field]
+            error = text_error(self.text_field, text)
+            return PromptCompletionMask(error=error) if error else _whole(self.text.ids(self.text.closed(text)))
+        if self.form in ("messages", "conversations"):
+            messages = as_messages(row[self.form])
+            error = messages_error(self.form, messages)
+            return (
+                PromptCompletionMask(error=error) if error else self._chat(row, [], messages, (self.form, self.form))
+            )
+        prompt, completion = row["prompt"], row[self.answer]
+        if isinstance(prompt, list) and isinstance(completion, list):
+            error = messages_error("prompt", prompt) or messages_error(self.answer, completion)
+            return (
+                PromptCompletionMask(error=error)
+                if error
+                else self._chat(row, prompt, completion, ("prompt", self.answer))
+            )
+        error = text_error("prompt", prompt) or text_error(self.answer, completion)
+        return PromptCompletionMask(error=error) if error else self._text(prompt, completion)
+
+    def _chat(
+        self, row: dict[str, Any], before: list[Any], answers: list[Any], names: tuple[str, str]
+    ) -> PromptCompletionMask:
+        if self.splitter is None:
+            return PromptCompletionMask(error="it is a conversation, and the tokenizer has no chat template")
+        conversation = None
+        if self.whole or (self.form == "pair" and not self.loss.assistant_only):
+            message = excluded_turn_error([*before, *answers], names[0])
+            if message:
+                return PromptCompletionMask(error=message)
+        else:
+            found = read_conversation(before, answers, names, all_turns=self.loss.all_turns)
+            if isinstance(found, str):
+                return PromptCompletionMask(error=found)
+            conversation = found
+        tools, options = row.get("tools"), row.get("chat_template_kwargs") or {}
+        try:
+            options = {"tools": json.loads(tools) if isinstance(tools, str) else tools, **options}
+        except (ValueError, TypeError, RecursionError) as error:
+            return PromptCompletionMask(error=f"tools is no JSON, or chat_template_kwargs no mapping: {error}")
+        if conversation is None:
+            turns = [turn_as_rendered(turn) for turn in [*before, *answers]]
+            full, message = self.splitter.whole(Conversation(turns, (), names, len(before)), **options)
+            if message:
+                return PromptCompletionMask(error=message)
+            if self.whole:
+                return _whole(full)
+            return split_pair(self.template.ids(turns[: len(before)], ask=True, **options), full)
+        return self.splitter.split(conversation, **options)
+
+    def _text(self, prompt: str, completion: str) -> PromptCompletionMask:
+        full = self.text.ids(prompt + self.text.closed(completion))
+        return _whole(full) if self.whole else split_pair(self.text.ids(prompt), full)
+
+
+def _whole(ids: list[int]) -> PromptCompletionMask:
+    """A row that is trained from its first token on: no model predicts that one, so that it stands for the prompt."""
+    return PromptCompletionMask(list(ids[:1]), list(ids[1:]), has_prompt=False)
+
+
+def given_id(row: Mapping[str, Any]) -> str:
+    """The id that a row brings, without what no file can hold; empty where it brings none."""
+    given = row.get("id")
+    try:
+        return "" if given is None else str(given).encode(errors="backslashreplace").decode()
+    except ValueError:  # a number with more digits than Python writes
+        return ""
+
+
+def row_template_kwargs(row: Mapping[str, Any]) -> str | None:
+    """The arguments of the chat template that a row brings, as JSON."""
+    own = row.get("chat_template_kwargs")
+    return json.dumps(own, sort_keys=True) if own else None
+
+
+def text_error(name: str, value: Any) -> str:
+    if value is None:
+        return f"{name} is null"
+    if not isinstance(value, str):
+        return f"{name} is {type(value).__name__}, not a string"
+    if not value.strip():
+        return f"{name} is empty"
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        return f"{name}, character {error.start}: got half of a surrogate pair, expected text. Mend it"
+    return ""
+
+
+def messages_error(name: str, messages: Any) -> str:
+    if not messages:
+        return f"{name} is null or empty"
+    if not isinstance(messages, list):
+        return f"{name} is {type(messages).__name__}, not a list of turns"
+    for turn, message in enumerate(messages):
+        if not isinstance(message, dict) or not message.get("role"):
+            return f"{name}, turn {turn}: no role"
+        if not isinstance(message["role"], str):
+            return f"{name}, turn {turn}: role is {type(message['role']).__name__}, not a string"
+        if message.get("tool_calls"):
+            continue
+        error = text_error(f"{name}, turn {turn} ({message['role']}): content", message.get("content"))
+        if error:
+            return error
+    return ""

@@ -1,0 +1,91 @@
+"""Free-running answers ŷ ~ π(· | x): what can be generated is checked, then the engine generates it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from ..errors import ConfigError, DataError
+from .compiled import CompiledSteps
+from .engine import BatchedGenerator, Completion
+from .forward import slot_runner
+from .keyed_sampler import KeyedSampler
+from .memory_limits import BatchLimits
+from .model_state import generation_mode
+from .noise import example_keys
+from .sampling_params import SamplingParams, resolve_sampling_params
+from .speculative_decoding import SpeculativeStats
+from .validate_inputs import check_examples, check_lengths
+
+
+logger = logging.getLogger(__name__)
+
+
+def generate_completions(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    ids: Sequence[str | int],
+    max_completion_length: int,
+    stop_tokens: Sequence[int],
+    options: SamplingParams | None = None,
+    on_finished: Callable[[int], object] | None = None,
+    speculation: SpeculativeStats | None = None,
+    steps: CompiledSteps | None = None,
+    **draw: Any,
+) -> list[Completion]:
+    """Let the model answer each prompt until a stop token or `max_completion_length` tokens.
+
+    Args:
+        model: a causal language model, on its device. It is put into evaluation mode and restored.
+        prompts: token ids; none may be empty.
+        ids: one stable string or integer for each prompt; with seed and round it fixes the noise.
+        stop_tokens: token ids that end a draft.
+        options: how tokens are drawn; or give the fields of `SamplingParams` as keywords (`draw`).
+        on_finished: called with the number of newly finished drafts, for a progress bar.
+        speculation: the model's future heads, which then propose tokens; the answers are the same. It counts them.
+        steps: with `compile_decoding`, what one call compiles for the next ones; by default nothing is kept.
+
+    Returns:
+        One `Completion` for each prompt, in the order given.
+
+    Raises:
+        ConfigError: an option lies outside its range. DataError: the prompts cannot be used. All errors are listed.
+    """
+    errors = []
+    if max_completion_length < 1:
+        errors.append(f"max_completion_length is {max_completion_length}: it must be at least 1")
+    options = resolve_sampling_params(options, draw, errors)
+    if options.compile_decoding and speculation is not None:
+        raise ConfigError(
+            "compile_decoding is true with speculation: got heads that propose tokens, expected plain decoding. Leave "
+            "out one of the two"
+        )
+    if len(prompts) != len(ids):
+        raise DataError(f"{len(prompts)} prompts and {len(ids)} ids: give one id a prompt")
+    check_examples(model, ids, {"prompt": prompts})
+    # An answer's last token is fed to nobody; proposals behind it are, in its place.
+    fed = [len(prompt) + max_completion_length - (speculation is None) for prompt in prompts]
+    row = f"a prompt and an answer of up to {max_completion_length} tokens"
+    check_lengths(model, ids, fed, row, "Shorten the prompts or the longest answer allowed")
+    if not ids:
+        return []
+    keys = example_keys(ids, seed=options.seed, round_index=options.round_index)
+    order = sorted(range(len(ids)), key=lambda i: -len(prompts[i]))
+    with generation_mode(model):
+        runner = slot_runner(model, prompts[order[0]], max(fed))
+        sampler = KeyedSampler(options, model.device)
+        make = BatchedGenerator if speculation is None else speculation.generator
+        generator = make(model, prompts, keys, sampler, max_completion_length, stop_tokens)
+        if options.compile_decoding:
+            generator.steps = steps or CompiledSteps()
+        limits = BatchLimits(options.batch_size, options.batch_tokens)
+        if isinstance(runner, str):
+            logger.warning("drafts are made without a cache, in full-sequence passes, because %s", runner)
+            generator.without_cache(order, limits, on_finished)
+        else:
+            generator.with_slots(runner, order, limits, on_finished)
+    return [completion for completion in generator.drafts if completion is not None]

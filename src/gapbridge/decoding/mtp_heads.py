@@ -1,0 +1,276 @@
+"""Future heads: what predicts the tokens behind the next one (Gloeckle et al. 2024), on an ordinary causal model.
+
+The model's own last layer, final norm and unembedding are head 1. The trunk is everything before its last layer, with
+output z; head i = 2 … n predicts the token i places ahead:
+
+    layer    log p_i(· | x_≤t) = unembedding(norm(layer_i(z)))_t      a layer of the model's own class, the rest shared
+    linear   log p_i(· | x_≤t) = unembedding_i(norm(layer_L(z)))_t    an unembedding of its own on the final states
+
+They stand on the model as `future_heads`, so that optimizers, wrappers and fingerprints see them. `save_pretrained`
+leaves them out: what it writes is the next-token model, and the heads lie beside it in a file of their own.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from ..errors import ConfigError
+from ..files import write_atomic
+
+
+HEADS_FILE = "future_heads.safetensors"
+HEADS_ATTRIBUTE = "future_heads"  # the attribute of the model
+# With which a model changes its logits behind the unembedding.
+_LOGIT_OPTIONS = (
+    "final_logit_softcapping",
+    "logit_scale",
+    "output_multiplier",
+    "lm_head_multiplier",
+    "logits_scaling",
+)
+
+
+_EXPERTS = re.compile(r"(^|\.)(experts|(\w+_)?router(_\w+)?)$")  # modules of a mixture of experts
+_ADAPTER_KEYS: tuple[tuple[type[Any], str], ...] = (  # what PEFT puts around a module that it trains, and why
+    (ModulesToSaveWrapper, "modules_to_save"),
+    (TrainableTokensWrapper, "trainable_token_indices"),
+    (BaseTunerLayer, "target_modules"),
+)
+
+
+class MTPHeads(nn.Module):
+    """Heads 2 … n of a model; `kind` is `layer` or `linear`."""
+
+    def __init__(self, kind: str, heads: list[nn.Module]) -> None:
+        super().__init__()
+        self.kind = kind
+        self.heads = nn.ModuleList(heads)
+
+    def __len__(self) -> int:
+        return len(self.heads)
+
+
+@dataclass(frozen=True)
+class DecoderParts:
+    """The parts of a causal model that heads share or copy."""
+
+    last_layer: nn.Module
+    num_layers: int
+    norm: nn.Module
+    unembedding: nn.Linear
+
+
+@dataclass
+class CapturedStates:
+    """What heads read in a forward pass: `states` `[n, L, d]`, and the further `arguments` of the last layer."""
+
+    parts: DecoderParts
+    states: Tensor | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+def unwrap_peft(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def find_heads(model: PreTrainedModel | PeftModel) -> MTPHeads | None:
+    """The heads that stand on a model."""
+    found = dict(unwrap_peft(model).named_children()).get(HEADS_ATTRIBUTE)
+    return found if isinstance(found, MTPHeads) else None
+
+
+def find_decoder_parts(model: PreTrainedModel | PeftModel) -> DecoderParts:
+    """Find the parts of a model.
+
+    Raises:
+        ConfigError: it is not of the shape of Llama, Mistral, Qwen or GPT-NeoX.
+    """
+    base = unwrap_peft(model)
+    config, stack = base.config.get_text_config(), base.base_model
+    count = config.num_hidden_layers
+    layers = [part for part in stack.children() if isinstance(part, nn.ModuleList) and len(part) == count]
+    norms = [part for name, part in stack.named_children() if name.endswith("norm")]
+    unembedding = base.get_output_embeddings()
+    options = config.to_dict()
+    changed = [f"{name} of its configuration" for name in _LOGIT_OPTIONS if options.get(name) not in (None, 1, 1.0)]
+    # By the modules: each family has another key for their number, and some have one without having experts.
+    changed += [f"its {name}" for name, _ in base.named_modules() if _EXPERTS.search(name)][:1]
+    if key := _adapter_key(unembedding):
+        name = next(name for name, module in base.named_modules() if module is unembedding)
+        raise ConfigError(
+            f"num_future_tokens: {key} of the adapter trains {name}, which the heads share and would use untrained. "
+            f"Let {key} leave {name} alone, or set num_future_tokens: 1"
+        )
+    full = len(layers) == 1 and len(norms) == 1 and isinstance(unembedding, nn.Linear)
+    if not full or changed:
+        reason = f" ({', '.join(changed)})" if changed else ""
+        raise ConfigError(
+            f"num_future_tokens: heads need layers, one final norm and an unembedding as Llama, Mistral, Qwen and "
+            f"GPT-NeoX have them, without experts; {type(base).__name__} is built otherwise{reason}. Set "
+            "num_future_tokens: 1, or take another model"
+        )
+    return DecoderParts(layers[0][-1], count, norms[0], unembedding)
+
+
+def _adapter_key(module: Any) -> str | None:
+    """The key by which an adapter trains a module, where one does."""
+    return next((key for kind, key in _ADAPTER_KEYS if isinstance(module, kind)), None)
+
+
+def build_heads(model: PreTrainedModel, count: int, kind: str) -> MTPHeads:
+    """`count` heads for a model: copies of its last layer, or of its unembedding.
+
+    A copied layer gets a place of its own in a key-value cache, behind the model's layers. It shares the model's
+    configuration: the attention that is set there, now or later, is that of the heads.
+    """
+    parts = find_decoder_parts(model)
+    source = parts.last_layer if kind == "transformer" else parts.unembedding
+    values = [value for module in source.modules() for value in vars(module).values()]
+    configurations = {id(value): value for value in values if isinstance(value, PretrainedConfig)}
+    heads = []
+    for index in range(count):
+        head = copy.deepcopy(source, {**configurations}).requires_grad_(True)
+        for module in head.modules():
+            if "layer_idx" in vars(module):
+                vars(module)["layer_idx"] = parts.num_layers + index
+        heads.append(head)
+    return MTPHeads(kind, heads).train(model.training)
+
+
+def add_heads(model: PreTrainedModel, count: int, kind: str) -> MTPHeads:
+    """Put `count` new heads on a model; `save_pretrained` leaves them out."""
+    added = build_heads(model, count, kind)
+    model.add_module(HEADS_ATTRIBUTE, added)
+    names = {f"{HEADS_ATTRIBUTE}.{name}" for name in added.state_dict()}
+    model._keys_to_ignore_on_save = {*(model._keys_to_ignore_on_save or ()), *names}
+    return added
+
+
+def remove_heads(model: PreTrainedModel) -> None:
+    """Take the heads off a model."""
+    model._keys_to_ignore_on_save = {
+        name for name in model._keys_to_ignore_on_save or () if not name.startswith(f"{HEADS_ATTRIBUTE}.")
+    }
+    del model._modules[HEADS_ATTRIBUTE]
+
+
+@contextmanager
+def capture_hidden_states(parts: DecoderParts, heads: MTPHeads) -> Iterator[CapturedStates]:
+    """Inside, a forward pass of the model with these parts leaves what its heads read."""
+    captured = CapturedStates(parts)
+
+    def before_last_layer(_: nn.Module, arguments: tuple[Any, ...], further: dict[str, Any]) -> None:
+        rest = dict(further)
+        captured.states = arguments[0] if arguments else rest.pop("hidden_states")
+        captured.arguments = rest
+
+    def behind_norm(_: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
+        captured.states = output
+
+    if heads.kind == "transformer":
+        handle = parts.last_layer.register_forward_pre_hook(before_last_layer, with_kwargs=True)
+    else:
+        handle = parts.norm.register_forward_hook(behind_norm)
+    with handle:
+        yield captured
+
+
+def head_states(heads: MTPHeads, index: int, heard: CapturedStates, states: Tensor) -> Tensor:
+    """What head `index` (0 is head 2) hands to its unembedding: `[n, L, d]` from `states` `[n, L, d]`, which are those
+    that were heard, or the same numbers outside their graph."""
+    if heads.kind == "linear":
+        return states
+    hidden: Tensor = heard.parts.norm(layer_output(heads, index, heard, states))
+    return hidden
+
+
+def layer_output(heads: MTPHeads, index: int, heard: CapturedStates, states: Tensor) -> Tensor:
+    """What the layer of head `index` makes of `states` `[n, L, d]`, before the final norm."""
+    output = heads.heads[index](states, **heard.arguments)
+    hidden: Tensor = output[0] if isinstance(output, tuple) else output
+    return hidden
+
+
+def head_unembedding(heads: MTPHeads, index: int, parts: DecoderParts) -> nn.Linear:
+    own = heads.heads[index]
+    return own if isinstance(own, nn.Linear) else parts.unembedding
+
+
+def save_heads(directory: Path, heads: MTPHeads, state: Mapping[str, Tensor] | None = None) -> None:
+    """Write the heads into a model's directory. `state`: their weights, where they are not those in memory."""
+    weights = {name: value.detach().cpu().contiguous() for name, value in (state or heads.state_dict()).items()}
+    metadata = {"format": "pt", "kind": heads.kind, "count": str(len(heads))}
+    write_atomic(directory / HEADS_FILE, lambda path: save_file(weights, path, metadata=metadata))
+
+
+def saved_heads(directory: str | Path) -> Path | None:
+    """The heads' file in a model's directory, where there is one."""
+    path = Path(directory) / HEADS_FILE
+    return path if path.is_file() else None
+
+
+def describe_saved(path: Path) -> tuple[str, int]:
+    """The kind and the count of the heads in a file.
+
+    Raises:
+        ConfigError: the file is no such one.
+    """
+    try:
+        with safe_open(path, framework="pt") as content:
+            metadata = content.metadata() or {}
+        return metadata["kind"], int(metadata["count"])
+    except (OSError, KeyError, ValueError) as error:
+        raise ConfigError(f"{path}: holds no future heads ({error}); move it away, or save the model again") from error
+
+
+def load_heads(model: PreTrainedModel, path: Path) -> MTPHeads:
+    """Put the heads of a file on a model, or their weights into the heads that stand on it.
+
+    Raises:
+        ConfigError: they do not fit the model, or the heads on it.
+    """
+    kind, count = describe_saved(path)
+    heads = find_heads(model) or add_heads(model, count, kind)
+    _fill(heads, model, path)
+    return heads
+
+
+def load_adjacent_heads(model: PreTrainedModel | PeftModel) -> MTPHeads | None:
+    """Those on the model, or those that lie where it was loaded from, which are not put on it and do not learn."""
+    heads = find_heads(model)
+    path = None if heads or isinstance(model, PeftModel) else saved_heads(model.name_or_path)
+    if path is None:
+        return heads
+    kind, count = describe_saved(path)
+    heads = build_heads(model, count, kind).eval()
+    _fill(heads, model, path)
+    return heads
+
+
+def _fill(heads: MTPHeads, model: PreTrainedModel, path: Path) -> None:
+    kind, count = describe_saved(path)
+    if (heads.kind, len(heads)) != (kind, count):
+        raise ConfigError(
+            f"{path}: holds {count} heads of kind {kind}, and the model has {len(heads)} of kind {heads.kind}: set "
+            f"num_future_tokens: {count + 1} and mtp_head_type: {kind}, or move the file away for new heads"
+        )
+    if model.device.type == "meta":
+        return
+    try:
+        heads.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        raise ConfigError(f"{path}: these heads are of another model: {error}") from error

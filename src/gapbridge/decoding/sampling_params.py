@@ -1,0 +1,102 @@
+"""How tokens are drawn. Free of torch, so that recipes are checked without it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..errors import ConfigError
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """What decides a draw beside model and context, and how many rows and tokens go into one pass.
+
+    Args:
+        temperature: 0 takes the most likely token.
+        top_k, top_p, min_p: as in TRL; 0, 1 and 0 switch them off.
+        suppress_tokens: ids that are never drawn; the probabilities of the others are rescaled to one.
+        seed, round_index: with an example's id they fix its noise.
+        batch_size: rows in one pass. Changes the speed, not the tokens (up to floating-point ties).
+        batch_tokens: the most tokens that the cache of a pass has room for: rows times the longest of them; one row
+            always goes. None sets no limit. Changes memory and speed, not the tokens.
+        verify_window: the most tokens that a row is fed in one pass of `mix_contexts`. Changes the speed, not the
+            tokens.
+        compile_decoding: compile the pass of `generate_completions` that draws one token a row. Changes the speed, not
+            the tokens (up to floating-point ties).
+
+    Raises:
+        ConfigError: a value lies outside its range; all errors are listed.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    suppress_tokens: Sequence[int] = ()
+    seed: int = 0
+    round_index: int = 0
+    batch_size: int = 64
+    batch_tokens: int | None = None
+    verify_window: int = 16
+    compile_decoding: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "suppress_tokens", tuple(self.suppress_tokens))
+        errors = []
+        if not self.temperature >= 0:
+            errors.append(f"temperature is {self.temperature}: it must be 0 (greedy) or larger")
+        if self.top_k < 0:
+            errors.append(f"top_k is {self.top_k}: it must be 0 (off) or larger")
+        if not 0 < self.top_p <= 1:
+            errors.append(f"top_p is {self.top_p}: it must lie in (0, 1], 1 meaning off")
+        if not 0 <= self.min_p <= 1:
+            errors.append(f"min_p is {self.min_p}: it must lie in [0, 1], 0 meaning off")
+        for name in ("batch_size", "verify_window"):
+            if getattr(self, name) < 1:
+                errors.append(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if self.batch_tokens is not None and self.batch_tokens < 1:
+            errors.append(f"batch_tokens is {self.batch_tokens}: it must be at least 1, or None for no limit")
+        if errors:
+            raise ConfigError(errors)
+
+    def without(self, tokens: Sequence[int]) -> SamplingParams:
+        """The same options, with which these ids are never drawn either."""
+        return replace(self, suppress_tokens=tuple(dict.fromkeys([*self.suppress_tokens, *tokens])))
+
+
+def vllm_faults(temperature: float, top_p: float, min_p: float | None) -> list[str]:
+    """Why vLLM would not sample as this package does with these options."""
+    errors = []
+    if temperature != 0 and not 0.01 <= temperature <= 2:
+        errors.append(
+            f"temperature: got {temperature}, expected 0 (greedy) or 0.01 to 2 with vLLM. Change it, or leave vLLM out"
+        )
+    if temperature and min_p and top_p < 1:
+        errors.append(
+            f"min_p and top_p: got {min_p} and {top_p}, expected one of them with vLLM, which applies min_p first, "
+            "this package last. Keep one of them, or leave vLLM out"
+        )
+    return errors
+
+
+def resolve_sampling_params(
+    options: SamplingParams | None, draw: dict[str, Any], errors: Sequence[str] = ()
+) -> SamplingParams:
+    """The options given, or those that the keywords `draw` make.
+
+    Raises:
+        ConfigError: both are given, a keyword lies outside its range, or there are other `errors` to report with them.
+        TypeError: a keyword is no field of `SamplingParams`.
+    """
+    found = list(errors)
+    if options is not None and draw:
+        found.append(f"options and {', '.join(draw)} are both given: put the latter into the options")
+    try:
+        made = options or SamplingParams(**draw)
+    except ConfigError as error:
+        raise ConfigError([*found, *error.errors]) from error
+    if found:
+        raise ConfigError(found)
+    return made

@@ -1,0 +1,370 @@
+"""Free-running answers ŷ ~ π(· | x) by vLLM, for models and machines where speed matters more than keyed noise.
+
+Two engines: a server started with `vllm serve`, and vLLM in this process. Both hold a copy of the weights that nothing
+here updates, so `check_weights` compares it with the model before anything is drawn. Each answer has a seed of its
+own: prompts that share one seed would be answered with the same random numbers. Unlike `generate_completions` the
+    result is
+not byte-reproducible, because vLLM's batches change with the load.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from ..compat import vocabulary_size
+from ..errors import DataError, RunError
+from .engine import Completion
+from .model_state import generation_mode
+from .noise import example_keys
+from .sampling_params import SamplingParams
+
+
+CHECKED_PROMPTS, CHECKED_TOKENS = 8, 32
+# Nats a token. bfloat16 and another attention kernel give a few hundredths.
+LOG_PROBABILITY_TOLERANCE = 0.1
+
+_POLL_SECONDS = 1.0
+_HEALTH_SECONDS = 5.0
+_ANSWER_SECONDS = 3600.0  # a server that takes longer for one answer has hung
+_NEVER = -100.0  # the lowest logit bias of the API
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What vLLM drew: `tokens` with the one that ended it, their `log_probabilities`, and `reason` (stop, length)."""
+
+    tokens: list[int]
+    log_probabilities: list[float]
+    reason: str | None
+
+
+class Engine(Protocol):
+    """Something that answers. `name` stands in errors, `remedy` says how it gets the right weights.
+
+    `max_length` is the most tokens of a prompt and its completion, where that is known.
+    """
+
+    name: str
+    remedy: str
+    max_length: int | None
+
+    def answers(self, prompts: Sequence[Sequence[int]], parameters: Sequence[dict[str, Any]]) -> Iterator[Reply]:
+        """One answer a prompt, in order; `parameters` are vLLM's `SamplingParams`, one a prompt."""
+
+    def close(self) -> None:
+        """Give back what the engine holds."""
+
+
+class ServerEngine:
+    """A `vllm serve` process, through `/health`, `/v1/models` and `/v1/completions`.
+
+    TRL's `VLLMClient` speaks to the same endpoints, but it cannot be built without vLLM installed on this side and
+    gives all prompts of a request one seed; these are plain requests with the standard library.
+
+    Args:
+        url: such as `http://localhost:8000`.
+        model: path or name of the model the answers must come from; the server has to serve it under that path, or
+            under that name (`--served-model-name`).
+        timeout: seconds to wait for the server to be up; 0 tries once.
+        concurrency: requests at a time; the server batches them.
+
+    Raises:
+        RunError: nobody answers within `timeout`, or the server serves another model.
+    """
+
+    def __init__(self, url: str, *, model: str, timeout: float, concurrency: int) -> None:
+        self.url = url.rstrip("/")
+        self.name = f"the vLLM server at {self.url}"
+        self.remedy = f"stop it, start `vllm serve {model}`, and run the same command again"
+        self.max_length: int | None = None
+        self._concurrency = concurrency
+        self._opener = urllib.request.build_opener()
+        self._wait(timeout, model)
+        self._model = self._served(model)
+
+    def answers(self, prompts: Sequence[Sequence[int]], parameters: Sequence[dict[str, Any]]) -> Iterator[Reply]:
+        with ThreadPoolExecutor(self._concurrency) as pool:
+            yield from pool.map(self._answer, prompts, parameters)
+
+    def close(self) -> None:
+        """Nothing is held: each request has its own connection."""
+
+    def _answer(self, prompt: Sequence[int], parameters: dict[str, Any]) -> Reply:
+        body = {"model": self._model, "prompt": list(prompt), "return_token_ids": True, **parameters}
+        reply = self._call("/v1/completions", body)
+        try:
+            (choice,) = reply["choices"]
+            tokens = [int(token) for token in choice["token_ids"]]
+            return Reply(tokens, list(choice["logprobs"]["token_logprobs"]), choice["finish_reason"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(
+                f"{self.url}/v1/completions: the reply has no token ids or no log-probabilities ({error!r}): vLLM "
+                "0.22 or later is needed"
+            ) from error
+
+    def _wait(self, timeout: float, model: str) -> None:
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                self._request("/health", None, _HEALTH_SECONDS)
+                return
+            except RunError as error:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise RunError(
+                        f"no vLLM server is up at {self.url} after {timeout:g} s (vllm_server_timeout): start "
+                        f"`vllm serve {model}`, or set vllm_server_base_url, or vllm_server_host and "
+                        f"vllm_server_port, to where it is ({error.__cause__})"
+                    ) from error
+                time.sleep(min(_POLL_SECONDS, left))
+
+    def _served(self, model: str) -> str:
+        """The name under which the server answers for `model`."""
+        reply = self._call("/v1/models")
+        try:
+            served = {str(card["id"]): str(card["root"] or card["id"]) for card in reply["data"]}
+            lengths = {str(card["id"]): card.get("max_model_len") for card in reply["data"]}
+        except (AttributeError, KeyError, TypeError) as error:
+            raise RunError(f"{self.url}/v1/models: the reply lists no models ({error!r}): no vLLM server") from error
+        for name, root in served.items():
+            if name == model or _same_path(root, model):
+                self.max_length = lengths[name]
+                return name
+        raise RunError(
+            f"{self.url}/v1/models, model: got {', '.join(served.values())}, expected {model}. Stop the server, start "
+            f"`vllm serve {model}`, and run the same command again. Where the server sees that model under another "
+            f"path, add `--served-model-name {model}`"
+        )
+
+    def _call(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        reply = self._request(path, body, _ANSWER_SECONDS)
+        try:
+            return json.loads(reply)
+        except ValueError as error:
+            raise RunError(f"{self.url}{path}: the reply is not JSON: no vLLM server") from error
+
+    def _request(self, path: str, body: dict[str, Any] | None, timeout: float) -> bytes:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
+        try:
+            with self._opener.open(request, timeout=timeout) as response:
+                return bytes(response.read())
+        except urllib.error.HTTPError as error:
+            reason = error.read()[:500].decode(errors="replace")
+            raise RunError(f"{self.url}{path}: status {error.code}: {reason}") from error
+        except (OSError, HTTPException) as error:
+            raise RunError(f"{self.url}{path}: {error}; once the server is up, run the same command again") from error
+
+
+class ColocatedEngine:
+    """vLLM in this process, on this process's GPU, beside the model that is to be trained.
+
+    Args:
+        model: directory or hub name, from which vLLM loads its own copy of the weights.
+        dtype: the precision of its weights and passes.
+        concurrency: answers in one batch.
+        gpu_memory_utilization, max_model_length, tensor_parallel_size: as in TRL.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        dtype: torch.dtype,
+        concurrency: int,
+        gpu_memory_utilization: float,
+        max_model_length: int | None,
+        tensor_parallel_size: int,
+        trust_remote_code: bool,
+    ) -> None:
+        from vllm import LLM  # large and optional: only who asks for it pays for it
+
+        self.name = f"vLLM with the weights of {model}"
+        self.remedy = "save the model with save_pretrained and start from that directory"
+        self.max_length = max_model_length
+        self._llm: Any = LLM(
+            model=model,
+            dtype=str(dtype).removeprefix("torch."),
+            max_num_seqs=concurrency,
+            gpu_memory_utilization=gpu_memory_utilization,
+            max_model_len=max_model_length,
+            tensor_parallel_size=tensor_parallel_size,
+            trust_remote_code=trust_remote_code,
+        )
+
+    def answers(self, prompts: Sequence[Sequence[int]], parameters: Sequence[dict[str, Any]]) -> Iterator[Reply]:
+        from vllm import SamplingParams as VLLMSamplingParams
+
+        outputs = self._llm.generate(
+            [{"prompt_token_ids": list(prompt)} for prompt in prompts],
+            sampling_params=[VLLMSamplingParams(**one) for one in parameters],
+            use_tqdm=False,
+        )
+        for output in outputs:
+            (choice,) = output.outputs
+            tokens = list(choice.token_ids)
+            sampled = [entry[token].logprob for entry, token in zip(choice.logprobs, tokens, strict=True)]
+            yield Reply(tokens, sampled, choice.finish_reason)
+
+    def close(self) -> None:
+        """Free the GPU: vLLM ends its worker when the last reference to it goes."""
+        self._llm = None
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def check_weights(
+    engine: Engine, model: PreTrainedModel, prompts: Sequence[Sequence[int]], stop_tokens: Sequence[int]
+) -> float:
+    """Compare the engine's weights with the model's on tokens that the engine draws.
+
+    The shortest few prompts are answered at temperature 1, and the model scores the same tokens. Log-probabilities
+    tell weights apart long before the most likely token changes.
+
+    Args:
+        model: on its device; the caller sets the precision.
+
+    Returns:
+        The mean absolute difference of the tokens' log-probabilities, in nats.
+
+    Raises:
+        RunError: it is larger than `LOG_PROBABILITY_TOLERANCE`, or the engine knows tokens that the model does not.
+    """
+    chosen = sorted(prompts, key=len)[:CHECKED_PROMPTS]
+    common = _parameters(SamplingParams(), CHECKED_TOKENS, stop_tokens)
+    parameters = [{**common, "seed": at} for at in range(len(chosen))]
+    vocabulary = vocabulary_size(model)
+    differences = []
+    with generation_mode(model):
+        for prompt, reply in zip(chosen, engine.answers(chosen, parameters), strict=True):
+            if not reply.tokens or max(reply.tokens) >= vocabulary:
+                raise RunError(
+                    f"{engine.name} answers with tokens outside the model's vocabulary of {vocabulary}, or with none: "
+                    f"it holds another model; {engine.remedy}"
+                )
+            theirs = torch.tensor(reply.log_probabilities)
+            differences.append((_log_probabilities(model, prompt, reply.tokens).cpu() - theirs).abs())
+    difference = float(torch.cat(differences).mean())
+    if not difference <= LOG_PROBABILITY_TOLERANCE:  # also when it is not a number
+        raise RunError(
+            f"{engine.name} does not hold the model's weights in this run's precision: the log-probabilities of its "
+            f"tokens differ from the model's by {difference:.3f} on average over {len(chosen)} prompts, more than "
+            f"{LOG_PROBABILITY_TOLERANCE}; {engine.remedy}"
+        )
+    return difference
+
+
+def generate_completions_vllm(
+    engine: Engine,
+    prompts: Sequence[Sequence[int]],
+    *,
+    ids: Sequence[str | int],
+    max_completion_length: int,
+    stop_tokens: Sequence[int],
+    options: SamplingParams,
+    on_finished: Callable[[int], object] | None = None,
+) -> list[Completion]:
+    """Let vLLM answer each prompt; arguments and result as those of `generate_completions`.
+
+    The engine has a batch size of its own. `suppress_tokens` get the lowest logit bias of the API. What comes back is
+    checked: an engine that ends at other tokens, draws a suppressed one or cuts an answer short of
+    `max_completion_length` is refused.
+
+    Returns:
+        One `Completion` for each prompt, in the order given.
+
+    Raises:
+        DataError: not one id a prompt. RunError: the engine cannot be reached or does not do what it was asked.
+    """
+    if len(prompts) != len(ids):
+        raise DataError(f"{len(prompts)} prompts and {len(ids)} ids: give one id a prompt")
+    longest = max(map(len, prompts), default=0) + max_completion_length
+    if engine.max_length is not None and longest > engine.max_length:
+        raise RunError(
+            f"{engine.name}, tokens of a prompt and its completion: got {longest}, expected at most "
+            f"{engine.max_length}. Raise --max-model-len of the server or vllm_max_model_length, or shorten the "
+            "longest completion allowed"
+        )
+    common = _parameters(options, max_completion_length, stop_tokens)
+    keys = example_keys(ids, seed=options.seed, round_index=options.round_index).tolist()
+    parameters = [{**common, "seed": (first & 0x7FFFFFFF) << 32 | second} for first, second in keys]
+    stops, suppressed = set(stop_tokens), set(options.suppress_tokens)
+    completions = []
+    for reply in engine.answers(prompts, parameters):
+        completions.append(_completion(reply, engine.name, max_completion_length, stops, suppressed))
+        if on_finished is not None:
+            on_finished(1)
+    return completions
+
+
+def _parameters(options: SamplingParams, max_tokens: int, stop_tokens: Sequence[int]) -> dict[str, Any]:
+    """vLLM's sampling parameters. All are given: a server takes the missing ones from the model's generation config.
+
+    `ignore_eos` with `stop_token_ids` leaves exactly our stop tokens; vLLM would add those that it knows.
+    """
+    parameters: dict[str, Any] = {
+        "max_tokens": max_tokens,
+        "temperature": options.temperature,
+        "top_k": options.top_k,
+        "top_p": options.top_p,
+        "min_p": options.min_p,
+        "repetition_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "stop_token_ids": sorted(set(stop_tokens)),
+        "include_stop_str_in_output": True,
+        "ignore_eos": True,
+        "skip_special_tokens": False,
+        "logprobs": 0,  # of the drawn tokens alone
+    }
+    if options.suppress_tokens:
+        parameters["logit_bias"] = dict.fromkeys(sorted(set(options.suppress_tokens)), _NEVER)
+    return parameters
+
+
+def _completion(reply: Reply, engine: str, limit: int, stops: set[int], suppressed: set[int]) -> Completion:
+    """The reply as a draft, or a RunError that says what the engine did with it."""
+    tokens = reply.tokens
+    finished = bool(tokens) and tokens[-1] in stops
+    if suppressed.intersection(tokens):
+        raise RunError(f"{engine} drew a token that the tokenizer cannot decode, against its logit_bias")
+    if stops.intersection(tokens[:-1]) or (reply.reason == "stop" and not finished) or len(tokens) > limit:
+        raise RunError(
+            f"{engine} ended an answer after {len(tokens)} tokens (of {limit}) for {reply.reason!r}, which "
+            f"stop_token_ids {sorted(stops)} do not explain: it does not honour the request"
+        )
+    if not finished and len(tokens) < limit:
+        raise RunError(
+            f"{engine} ended an answer after {len(tokens)} of {limit} tokens ({reply.reason!r}): prompt and answer "
+            "do not fit into its context. Raise --max-model-len of the server or vllm_max_model_length, or lower "
+            "max_completion_length"
+        )
+    return Completion(tokens, finished)
+
+
+def _log_probabilities(model: PreTrainedModel, prompt: Sequence[int], tokens: Sequence[int]) -> Tensor:
+    """log π(token | prompt, tokens before it), shape `[len(tokens)]`, float32."""
+    ids = torch.tensor([[*prompt, *tokens]], device=model.device)
+    logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].to(torch.float32)
+    return logits.log_softmax(-1).gather(1, ids[0, len(prompt) :, None])[:, 0]
+
+
+def _same_path(root: str, model: str) -> bool:
+    """Whether the server's path and ours are one: the same name, or on this machine the same directory."""
+    if root.rstrip("/") == model.rstrip("/"):
+        return True
+    return Path(model).is_dir() and Path(root).resolve() == Path(model).resolve()

@@ -1,0 +1,187 @@
+"""From answers to samples and from samples to figures: one line an answer, then means with intervals."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ..generation.decoding_modes import SINGLE_PASS
+from ..intervals import mean_interval, paired_difference
+from ..reporting.samples import Sample, prompt_text
+from ..tasks.task import PROCEDURAL
+from .asserted_text import without_thoughts
+from .grading import grade_answers
+from .math import correction_table
+from .rouge import METRICS, score_rouge
+from .text_metrics import METRICS as EDITS
+from .text_metrics import score_edits
+
+
+# For each grader the fields of a sample that are averaged.
+MEANS = {"math": {"accuracy": "correct", "exact_match": "exact", "math_verify": "verified"},
+         "rouge": {metric: metric for metric in METRICS}, "none": {}}  # fmt: skip
+# The oracle of a procedural task grades by what the task measures, and by two of ROUGE where the task asks for it.
+MEANS |= {
+    name: {"accuracy" if measure == "correct" else measure: measure for measure in task.measures}
+    | ({"rouge1": "rouge1", "rougeL": "rougeL"} if task.rouge else {})
+    for name, task in PROCEDURAL.items()
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """The samples of one model in one mode, in the order of the examples."""
+
+    model: str
+    mode: str
+    samples: list[Sample]
+
+    @property
+    def name(self) -> str:
+        return self.model if self.mode == SINGLE_PASS else f"{self.model} ({self.mode})"
+
+    def values(self, key: str) -> list[Any]:
+        return [sample[key] for sample in self.samples]
+
+
+def grade_math(groups: Sequence[Group], *, timeout: float, workers: int) -> None:
+    """Add the fields of `Grade` to every sample, in place. An answer cut at the limit before a mark is wrong, and one
+    without a mark to a reference that has its mark first and the working behind it: no number of that is a result."""
+    samples = [sample for group in groups for sample in group.samples]
+    grades = grade_answers(
+        [sample["answer"] for sample in samples],
+        [sample["reference"] for sample in samples],
+        timeout=timeout,
+        workers=workers,
+    )
+    for sample, grade in zip(samples, grades, strict=True):
+        sample.update(asdict(grade))
+        mark_first = re.match(r"\s*####.*\n\s*\S", sample["reference"])
+        if not grade.marked and (sample.get("truncated") or mark_first):
+            sample["correct"] = False  # cut before it came to an answer; a number in its middle is none
+
+
+def grade_rouge(groups: Sequence[Group]) -> None:
+    """Add the fields of `RougeScores` to every sample, in place."""
+    for group in groups:
+        scores = score_rouge([answer_text(sample) for sample in group.samples], group.values("reference"))
+        for sample, score in zip(group.samples, scores, strict=True):
+            sample.update(asdict(score))
+
+
+def grade_oracle(groups: Sequence[Group], name: str) -> None:
+    """Add the scores of a procedural task to every sample, in place, and those of ROUGE where the task asks for it."""
+    task = PROCEDURAL[name]
+    for sample in (sample for group in groups for sample in group.samples):
+        scores = task.score(prompt_text(sample.get("prompt", "")), sample["reference"], answer_text(sample))
+        sample.update(scores, correct=bool(scores["correct"]))
+    if task.rouge:
+        grade_rouge(groups)
+
+
+def answer_text(sample: Sample) -> str:
+    """The answer without the model's thoughts; with them where the reference has its own."""
+    thinks = without_thoughts(sample["reference"]) != sample["reference"]
+    return str(sample["answer"]) if thinks else without_thoughts(sample["answer"])
+
+
+def has_right_answers(grader: str) -> bool:
+    """Whether an answer is right or wrong to this grader."""
+    return "accuracy" in MEANS[grader]
+
+
+def grade_edits(groups: Sequence[Group]) -> None:
+    """Add the fields of `EditScores` to every sample, in place; for every grader."""
+    for group in groups:
+        scores = score_edits([answer_text(sample) for sample in group.samples], group.values("reference"))
+        for sample, score in zip(group.samples, scores, strict=True):
+            sample.update(asdict(score))
+
+
+def summarize_group(group: Group, grader: str) -> dict[str, Any]:
+    """Means with intervals, and counts."""
+    record: dict[str, Any] = {"model": group.model, "decoding_mode": group.mode, "count": len(group.samples)}
+    means = MEANS[grader] | {name: name for name in EDITS if name in group.samples[0]}
+    record |= {name: vars(mean_interval(group.values(key))) for name, key in means.items()}
+    if grader == "math":
+        record["disagreements"] = [s["id"] for s in group.samples if s["exact"] != s["verified"]]
+        record |= {
+            "without_final_answer": group.values("marked").count(False),
+            "unparseable": group.values("parsed").count(False),
+        }
+        record["timed_out"] = sum(group.values("timed_out"))
+    elif grader == "rouge":
+        record |= {key: float(np.mean(group.values(key))) for key in ("answer_words", "reference_words")}
+        record["empty"] = group.values("answer_words").count(0)
+        record["unicode_words"] = sum(group.values("unicode_words"))
+    if "tokens" in group.samples[0]:
+        record["answer_tokens"] = float(np.mean(group.values("tokens")))
+        record["truncated"] = sum(group.values("truncated"))
+    return record
+
+
+def corrections(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """What a further mode did to the single-pass answers of its model: the 2 × 2 counts and the paired difference."""
+    found = []
+    for first, second in _pairs(groups, lambda a, b: a.model == b.model and a.mode == SINGLE_PASS != b.mode):
+        before, after = first.values("correct"), second.values("correct")
+        found.append(
+            {
+                "model": first.model,
+                "decoding_mode": second.mode,
+                **vars(correction_table(before, after)),
+                "difference": vars(paired_difference(before, after)),
+            }
+        )
+    return found
+
+
+def differences(groups: Sequence[Group], grader: str) -> list[dict[str, Any]]:
+    """The paired difference of each model from the first one, in the same mode, over the examples they share."""
+    key = "correct" if has_right_answers(grader) else {"rouge": "rougeL"}.get(grader)
+    if key is None:
+        return []
+    found = []
+    for first, second in _pairs(groups, lambda a, b: a.mode == b.mode and a.model == groups[0].model != b.model):
+        by_id = {sample["id"]: sample[key] for sample in first.samples}
+        shared = [sample for sample in second.samples if sample["id"] in by_id]
+        if shared:
+            difference = paired_difference([by_id[s["id"]] for s in shared], [s[key] for s in shared])
+            found.append(
+                {
+                    "first": first.model,
+                    "second": second.model,
+                    "decoding_mode": first.mode,
+                    "metric": "accuracy" if has_right_answers(grader) else key,
+                    "examples": len(shared),
+                    "difference": vars(difference),
+                }
+            )
+    return found
+
+
+def label_agreement(groups: Sequence[Group], key: str) -> list[dict[str, Any]]:
+    """How far the grades agree with the published marks that samples carry under `label`, and every disagreement."""
+    found = []
+    for group in groups:
+        differing = [s for s in group.samples if s["correct"] != s["label"]]
+        found.append(
+            {
+                "model": group.model,
+                "label": key,
+                "count": len(group.samples),
+                "agreement": 1 - len(differing) / len(group.samples),
+                "disagreements": [
+                    {name: s[name] for name in ("id", "label", "correct", "answer", "reference")} for s in differing
+                ],
+            }
+        )
+    return found
+
+
+def _pairs(groups: Sequence[Group], wanted: Any) -> Iterable[tuple[Group, Group]]:
+    return ((a, b) for a in groups for b in groups if wanted(a, b))

@@ -1,0 +1,83 @@
+"""The recipe of a run of lm-evaluation-harness: which tasks, with how many examples in the prompt, by which metric."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from ...errors import ConfigError
+from ...recipe.type_checks import closest_match, read_yaml, type_error
+
+
+@dataclass(frozen=True)
+class HarnessTask:
+    """One row of the table. `metric` is the harness's name, `acc`, or with its filter, `exact_match,strict-match`."""
+
+    name: str
+    num_fewshot: int
+    metric: str
+
+
+@dataclass(frozen=True)
+class LmEvalRecipe:
+    """A parsed recipe.
+
+    batch_size: a number, or the harness's `auto` or `auto:N`. model_args: further arguments of its `hf` model.
+    limit: a number of examples a task, or a share of them below 1; None is all.
+    include_path: a folder with tasks of one's own. log_samples: whether every prompt and answer is kept.
+    """
+
+    tasks: list[HarnessTask]
+    batch_size: int | str = 8
+    apply_chat_template: bool = False
+    include_path: str | None = None
+    limit: int | float | None = None
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    log_samples: bool = False
+
+
+def read_lm_eval_recipe(path: str | Path, *, limit: int | float | None = None) -> LmEvalRecipe:
+    """Read and check a recipe. `limit` wins over the file's. Raises ConfigError with all errors of the file."""
+    values = {key: value for key, value in read_yaml(Path(path)).items() if value is not None}
+    values |= {} if limit is None else {"limit": limit}
+    errors = _type_errors(LmEvalRecipe, values) + _range_errors(values)
+    rows = values.pop("tasks") if isinstance(values.get("tasks"), list) else []
+    for at, row in enumerate(rows, start=1):
+        if isinstance(row, dict):
+            found = _type_errors(HarnessTask, row)
+            # What the harness could read as several names, as a pattern or as a path.
+            if re.search(r"[\s,*?\[\]/\\]|\.yaml$", str(row.get("name"))):
+                found.append(f"name is {row['name']!r}: give one task or group; a local task's folder is include_path")
+            if isinstance(row.get("num_fewshot"), int) and row["num_fewshot"] < 0:
+                found.append(f"num_fewshot is {row['num_fewshot']}: it must be 0 or larger")
+            errors += [f"tasks, entry {at}: {error}" for error in found]
+    if errors:
+        raise ConfigError([f"{path}: {error}" for error in errors])
+    return LmEvalRecipe(tasks=[HarnessTask(**row) for row in rows], **values)
+
+
+def _type_errors(kind: type, values: Mapping[str, Any]) -> list[str]:
+    """Unknown keys, missing ones, and values of a wrong type."""
+    hints = get_type_hints(kind)
+    required = [entry.name for entry in fields(kind) if entry.default is entry.default_factory is MISSING]
+    errors = [f"unknown key {key!r}{closest_match(str(key), hints)}" for key in values if key not in hints]
+    errors += [f"{key} is missing" for key in required if key not in values]
+    wrong = {key: type_error(value, hints[key]) for key, value in values.items() if key in hints}
+    return errors + [f"{key} is {values[key]!r}: {error}" for key, error in wrong.items() if error]
+
+
+def _range_errors(values: Mapping[str, Any]) -> list[str]:
+    errors = [] if values.get("tasks", True) else ["tasks is empty: list {name, num_fewshot, metric}"]
+    size, limit, folder = values.get("batch_size", 8), values.get("limit", 1), values.get("include_path", ".")
+    if not re.fullmatch(r"[1-9]\d*|auto(:[1-9]\d*)?", str(size)):
+        errors.append(f"batch_size is {size!r}: it must be a whole number from 1 on, auto, or auto:N")
+    if isinstance(limit, (int, float)) and not (0 < limit < 1 or (limit >= 1 and isinstance(limit, int))):
+        errors.append(f"limit is {limit!r}: it must be a whole number from 1 on, or a share between 0 and 1")
+    if isinstance(folder, str) and not Path(folder).is_dir():
+        errors.append(f"include_path is {folder!r}: no such directory (looked from {Path.cwd()})")
+    elsewhere = {"pretrained": "--model", "peft": "--model", "batch_size": "its own key", "device": "the environment"}
+    given = [(key, place) for key, place in elsewhere.items() if key in values.get("model_args", ())]
+    return errors + [f"model_args: {key} is given with {place}" for key, place in given]

@@ -1,0 +1,76 @@
+"""The one forward pass of every measure: how likely a model finds given labels behind given contexts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
+
+from ..compat import vocabulary_size
+from ..decoding.model_state import generation_mode
+
+
+IdList = Sequence[int]
+_LOGITS = 2**26  # elements of one pass's logits
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One row's labels under its context: `log_probs` [T] in nats; `hits` [T], whether each is the likeliest token."""
+
+    log_probs: NDArray[np.float64]
+    hits: NDArray[np.bool_]
+
+
+def batches(lengths: Sequence[int], vocabulary: int, batch_size: int) -> Iterator[list[int]]:
+    """The rows of each pass, the longest first: at most `batch_size`, and no more than their logits take room for."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    start = 0
+    while start < len(order):
+        rows = max(1, min(batch_size, _LOGITS // (lengths[order[start]] * vocabulary)))
+        yield order[start : start + rows]
+        start += rows
+
+
+@torch.no_grad()
+def score(
+    model: PreTrainedModel,
+    prompts: Sequence[IdList],
+    contexts: Sequence[IdList],
+    labels: Sequence[IdList],
+    *,
+    batch_size: int = 64,
+    on_scored: Callable[[int], object] | None = None,
+) -> list[Scores]:
+    """log π(labels_t | x, context_<t) for every position t of every row.
+
+    Rows are batched by length alone, so that contexts of the same lengths are scored in the same batches: equal
+    contexts give equal digits.
+
+    Args:
+        prompts: [rows], the ids of x; none is empty.
+        contexts, labels: [rows], of the same length T within a row. The last context token is nobody's context.
+        on_scored: called with the number of newly scored rows.
+    """
+    lengths = [len(x) + len(y) for x, y in zip(prompts, labels, strict=True)]
+    vocabulary = vocabulary_size(model)
+    found: list[Scores | None] = [None] * len(lengths)
+    with generation_mode(model):
+        for chunk in batches(lengths, vocabulary, batch_size):
+            ids = [torch.tensor([*prompts[i], *contexts[i]][:-1], device=model.device) for i in chunk]
+            mask = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
+            logits = model(input_ids=pad_sequence(ids, batch_first=True), attention_mask=mask).logits
+            for at, i in enumerate(chunk):
+                own = logits[at, len(prompts[i]) - 1 : lengths[i] - 1].float()
+                wanted = torch.tensor(list(labels[i]), device=own.device)
+                log_probs = own.log_softmax(-1).gather(1, wanted[:, None])[:, 0]
+                hits = own.argmax(-1) == wanted
+                found[i] = Scores(log_probs.double().cpu().numpy(), hits.cpu().numpy())
+            if on_scored is not None:
+                on_scored(len(chunk))
+    return [scores for scores in found if scores is not None]

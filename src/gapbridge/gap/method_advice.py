@@ -1,0 +1,89 @@
+"""What a probe of the starting model says about the methods: rules with their thresholds, from exploratory runs.
+
+The thresholds are rules of thumb, not laws: docs/research/gap-definitions.md says where they come from. A
+comparison on one's own data decides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+MIN_REPLACED_FRACTION = 0.001  # of the context tokens: below, mixed contexts are the references
+UNTRAINED = 0.3  # token F1 of drafts: below, the model does not answer in the references' form
+MANY_TRUNCATED = 0.5  # of the drafts: above, the model does not know how an answer ends
+OFTEN_RIGHT = 0.5  # of the drafts: below, an answer that comes before its working leaves much to correct
+NEVER_RECOVERED = (
+    0.05  # of the tokens behind a forced error: below, there is no way back that training could strengthen
+)
+ALWAYS_RECOVERED = 0.95  # above, there is nothing left to learn
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What a probe finds, as shares; None where it cannot be told.
+
+    replaced: of the answer tokens in the contexts that would be trained on. recovered: of the reference's tokens
+    behind a forced error, those that are written all the same. right: of the drafts, those with the right final
+        answer.
+    token_f1: of the drafts. truncated: of the drafts, those cut at the limit. answer_first: the references give the
+        final
+    answer before its working.
+    """
+
+    replaced: float | None
+    recovered: float | None
+    right: float | None
+    token_f1: float
+    truncated: float
+    answer_first: bool
+
+
+def advice(found: ProbeResult) -> str:
+    """One sentence with its reason: of the rules in this order, the first that holds."""
+    if found.truncated > MANY_TRUNCATED:
+        return f"Train with SFT first: {_percentage(found.truncated)} of the drafts do not end by themselves."
+    if found.token_f1 < UNTRAINED:
+        return (
+            f"Train with SFT first: the drafts do not have the references' form yet (token F1 "
+            f"{_percentage(found.token_f1)}), and own contexts of such a model teach little."
+        )
+    if found.answer_first and found.right is not None and found.right < OFTEN_RIGHT:
+        return (
+            f"RAC has something to gain: the answer stands before its working, drafts are right in "
+            f"{_percentage(found.right)}, and a correction can read the working of the draft."
+        )
+    if found.replaced is not None and found.replaced < MIN_REPLACED_FRACTION:
+        return (
+            f"BASH would change almost nothing here: {_percentage(found.replaced)} of the tokens are replaced, "
+            f"because the "
+            "model draws what the references say."
+        )
+    if found.recovered is None:
+        return "No advice: the references are too short for a forced error."
+    if found.recovered > ALWAYS_RECOVERED:
+        return (
+            f"Little to gain: behind a forced error the model writes {_percentage(found.recovered)} of the "
+            f"reference all "
+            "the same."
+        )
+    if found.recovered < NEVER_RECOVERED:
+        return (
+            f"Expect little of BASH: behind a forced error {_percentage(found.recovered)} of the reference follow, "
+            f"so there "
+            "is no way back that it could strengthen."
+        )
+    enough = (
+        "" if found.replaced is not None else f"If own tokens replace {_percentage(MIN_REPLACED_FRACTION)} or more, "
+    )
+    return (
+        f"{enough}BASH may help where the score credits what follows an error: behind a forced error "
+        f"{_percentage(found.recovered)} of the reference follow, so there is a way back to strengthen; but on "
+        f"small tasks "
+        "it changed which errors are made, not what followed them, so compare it with SFT and random tokens "
+        "(replacement_source: uniform) first."
+    )
+
+
+def _percentage(share: float) -> str:
+    return f"{100 * share:.2g} %" if share < 0.995 else "100 %"

@@ -1,0 +1,100 @@
+"""Completions for evaluation through vLLM servers: which server serves which model, and whether it has its weights."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+
+from ..data.special_tokens import stop_tokens
+from ..decoding import Completion
+from ..decoding.model_state import device_name, generation_precision
+from ..decoding.sampling_params import vllm_faults
+from ..decoding.vllm_generation import ServerEngine, check_weights, generate_completions_vllm
+from ..methods import answer_modes
+from .decoding_modes import SINGLE_PASS
+
+
+logger = logging.getLogger(__name__)
+
+Complete = Callable[..., list[Completion]]
+
+
+def server_faults(args: argparse.Namespace, models: Sequence[str], modes: Sequence[str] = (SINGLE_PASS,)) -> list[str]:
+    """What in a command's options cannot be done through vLLM servers; nothing where no server is named.
+
+    Args:
+        args: `vllm_server_base_url`, one address or one a model; `vllm_server_timeout`; the options of sampling.
+        models, modes: which are asked, and how.
+    """
+    urls = args.vllm_server_base_url
+    if not urls:
+        return []
+    errors = [
+        f"--vllm_server_base_url: got {url}, expected http://HOST:PORT. Give the address of `vllm serve`"
+        for url in urls
+        if not url.startswith(("http://", "https://"))
+    ]
+    if len(urls) != len(models):
+        errors.append(
+            f"--vllm_server_base_url: got {len(urls)} servers, expected one for each of {len(models)} models. Repeat "
+            "the option in the order of --model"
+        )
+    if not args.vllm_server_timeout >= 0:
+        errors.append(
+            f"--vllm_server_timeout: got {args.vllm_server_timeout}, expected 0 (try once) or more. Give seconds"
+        )
+    if args.compile_decoding:
+        errors.append("--compile_decoding: got a vLLM server, expected this package's engine. Leave out one of them")
+    known = answer_modes()
+    errors += [
+        f"--decoding_mode {name}: got a vLLM server, expected this package's engine, which alone has what the mode "
+        f"needs. "
+        "Leave out the mode, or --vllm_server_base_url"
+        for name in modes
+        if name in known and not known[name].through_server
+    ]
+    return errors + [
+        f"command line, {error}" for error in vllm_faults(args.temperature or 0.0, vars(args).get("top_p", 1.0), 0.0)
+    ]
+
+
+def connect(args: argparse.Namespace, models: Sequence[str]) -> dict[str, ServerEngine]:
+    """The server of each model, or none where no server is named.
+
+    Raises:
+        RunError: a server is not up, or serves another model.
+    """
+    return {
+        model: ServerEngine(url, model=model, timeout=args.vllm_server_timeout, concurrency=args.batch_size)
+        for model, url in zip(models, args.vllm_server_base_url or (), strict=False)
+    }
+
+
+def generated_by(model: PreTrainedModel, engine: ServerEngine | None) -> dict[str, str]:
+    """What stands in a store's identity for the engine: where this package's ran, or that it was vLLM."""
+    return {"device": device_name(model)} if engine is None else {"engine": "vllm"}
+
+
+def completions_of(
+    engine: ServerEngine, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: TrainingArguments
+) -> Complete:
+    """A function like `generate_completions` without its model, whose completions the server generates.
+
+    Before the first of them its weights are compared with the model's (`check_weights`).
+    """
+    checked = False
+
+    def complete(prompts: Sequence[Sequence[int]], **how: Any) -> list[Completion]:
+        nonlocal checked
+        if prompts and not checked:
+            with generation_precision(model, args):
+                difference = check_weights(engine, model, prompts, stop_tokens(tokenizer, model))
+            logger.info("%s holds the model's weights (difference %.4f)", engine.name, difference)
+            checked = True
+        return generate_completions_vllm(engine, prompts, **how)
+
+    return complete

@@ -1,0 +1,122 @@
+"""`gapbridge copy-into FORK`: scripts and recipes as new files of a fork, whose own launch.slurm starts them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trl import SFTTrainer
+
+from .. import methods
+from ..errors import ConfigError
+from ..files import write_text_atomic
+from ..recipe.type_checks import closest_match, read_yaml
+from .eos_lookup import missing_eos
+from .recipe_edit import render_method_recipe
+
+
+_SCRIPT = """\
+import sys
+
+from gapbridge.cli import main
+
+if __name__ == "__main__":
+    main(["{method}", *sys.argv[1:]])
+"""
+
+
+def exportable_recipes() -> list[str]:
+    """The methods that a fork gets: those that train an SFT recipe's data on contexts drawn before."""
+    return [
+        name
+        for name in methods.list_methods()
+        if (kind := methods.get_method(name)).generates_contexts and issubclass(kind, SFTTrainer)
+    ]
+
+
+def run_copy_into(fork: Path, model: str | None = None) -> list[Path]:
+    """Write a script for each method, and a recipe for each method and SFT recipe; print them and what comes next.
+
+    Args:
+        fork: the top directory of a fork.
+        model: a folder of its `recipes`; None takes all that have SFT recipes.
+
+    Returns:
+        The files written. Those that are there already, just as they would be written, are left alone.
+
+    Raises:
+        ConfigError: with every reason at once; nothing is written then.
+    """
+    sources = _sft_recipes(fork, model)
+    files = {Path("scripts") / f"{name}.py": _SCRIPT.format(method=name) for name in exportable_recipes()}
+    errors: list[str] = []
+    remarks: list[str] = []
+    for source in sources:
+        try:
+            recipe = read_yaml(fork / source)
+            eos_token, remark = missing_eos(recipe, fork)
+            remarks += [f"{source}: {remark}"] if remark else []
+            for name in exportable_recipes():
+                target = source.parent.parent / name / f"config_{_suffix(source)}.yaml"
+                if target in files:
+                    errors.append(f"{source}: {target} would be made from another recipe, too: rename one of them")
+                text = (fork / source).read_text(encoding="utf-8")
+                files[target] = render_method_recipe(text, source.as_posix(), target.as_posix(), name, eos_token)
+        except ConfigError as error:
+            errors += error.errors
+    new = {path: text for path, text in files.items() if not _is_there(fork / path, text)}
+    errors += [
+        f"{fork / path}: is there already, and nothing is overwritten" for path in new if (fork / path).exists()
+    ]
+    if errors:
+        raise ConfigError(errors)
+    for path, text in new.items():
+        write_text_atomic(fork / path, text)
+        print(f"wrote {fork / path}")
+    print("\n".join(remarks + _next(fork, files)))
+    return list(new)
+
+
+def _sft_recipes(fork: Path, model: str | None) -> list[Path]:
+    """The SFT recipes, relative to the fork."""
+    recipes = fork / "recipes"
+    if not recipes.is_dir():
+        raise ConfigError(f"{fork}: holds no directory recipes: give the top directory of a fork of the handbook")
+    by_model = {path.parent.name: sorted(path.glob("*.yaml")) for path in sorted(recipes.glob(f"*/{methods.CONTROL}"))}
+    by_model = {name: paths for name, paths in by_model.items() if paths}
+    if not by_model:
+        raise ConfigError(f"{recipes}: no SFT recipe (MODEL/{methods.CONTROL}/config_full.yaml) to start from")
+    if model is not None and model not in by_model:
+        there = ", ".join(by_model)
+        raise ConfigError(f"--recipe {model}: {recipes} has SFT recipes for {there}{closest_match(model, by_model)}")
+    chosen = by_model if model is None else {model: by_model[model]}
+    return [path.relative_to(fork) for paths in chosen.values() for path in paths]
+
+
+def _suffix(source: Path) -> str:
+    """What `launch.slurm --config` is given: of config_full.yaml `full`, and so of config.yaml."""
+    return source.stem.removeprefix("config").removeprefix("_") or "full"
+
+
+def _is_there(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_bytes() == text.encode()
+
+
+def _next(fork: Path, files: dict[Path, str]) -> list[str]:
+    """The commands for the first recipe, from the top of the fork."""
+    recipe = next(path for path in files if path.suffix == ".yaml")
+    model, task, suffix = recipe.parts[1], recipe.parts[2], recipe.stem.removeprefix("config_")
+    accelerators = {path.stem for path in (fork / "recipes" / "accelerate_configs").glob("*.yaml")}
+    lines = ["", f"next, from {fork}:", f"  gapbridge preview --config {recipe.as_posix()}"]
+    for name in ("zero3", "ddp", *sorted(accelerators)):
+        if name in accelerators:
+            lines.append(
+                f"  accelerate launch --config_file recipes/accelerate_configs/{name}.yaml scripts/{task}.py "
+                f"--config {recipe.as_posix()}"
+            )
+            if (fork / "recipes" / "launch.slurm").is_file():
+                lines.append(
+                    f"  sbatch recipes/launch.slurm --model {model} --task {task} --config {suffix} "
+                    f"--accelerator {name}"
+                )
+            break
+    return lines

@@ -1,0 +1,90 @@
+"""Where coins fall in the rows of a training step, and with which noise: a batch has ids and labels alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ...data.special_tokens import (
+    UndecodableTokens,
+    completion_end,
+    never_sampled_mask,
+    special_token_ids,
+    stop_tokens,
+)
+from ...decoding.noise import bernoulli_mask, example_keys
+from ...training.rows import IGNORE_INDEX
+
+
+def row_id(ids: Sequence[int]) -> str:
+    """What a row is known by in a training step: a hash of its token ids. Equal rows have equal ids."""
+    return hashlib.blake2b(",".join(map(str, ids)).encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True)
+class StepSamplingMask:
+    """What a batch of n right-padded rows of L columns draws, on the CPU.
+
+    sampling_mask: `[n, L]`, bool. start: `[n]`, the column of answer position 0. keys: `[n, 2]`, of the noise. tokens:
+        how
+    many tokens of the references are trained.
+    """
+
+    sampling_mask: Tensor
+    start: Tensor
+    keys: Tensor
+    tokens: int
+
+
+class SamplingMasks:
+    """Finds the positions on which coins fall, as BASH does: trained tokens of the reference but its last, and no
+    control tokens."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
+        self._stops: Collection[int] = frozenset(stop_tokens(tokenizer, model))
+        self._fillers = UndecodableTokens(tokenizer, self._stops)
+        self._control = frozenset(special_token_ids(tokenizer))
+
+    def step(
+        self, input_ids: Tensor, labels: Tensor, lengths: Tensor, mixture_coefficient: float, *, seed: int, step: int
+    ) -> StepSamplingMask:
+        """The coins of a step.
+
+        Args:
+            input_ids, labels: `[n, L]`, reference rows.
+            lengths: `[n]`, without padding.
+            mixture_coefficient: the probability of a coin.
+            step: with the seed and a row's tokens it fixes the row's coins and noise.
+        """
+        rows = [ids[:length] for ids, length in zip(input_ids.tolist(), lengths.tolist(), strict=True)]
+        trained = [[label != IGNORE_INDEX for label in row] for row in labels.tolist()]
+        keys = example_keys([row_id(ids) for ids in rows], seed=seed, round_index=step)
+        sampling_mask = torch.zeros(input_ids.shape, dtype=torch.bool)
+        starts, tokens = [], 0
+        for row, ids in enumerate(rows):
+            # A row has at least one label. The first one opens the reference, or stands on the first token, which no
+            # model predicts.
+            start = max(1, trained[row].index(True))
+            end = start + self._reference_length(ids[start:], trained[row][start : len(ids)])
+            fixed_mask = never_sampled_mask(ids[start:end], trained[row][start:end], self._control)
+            flips = bernoulli_mask(keys[row].expand(end - start, 2), torch.arange(end - start), mixture_coefficient)
+            sampling_mask[row, start:end] = flips & ~torch.tensor(fixed_mask)
+            sampling_mask[row, end - 1] = False  # nobody's context
+            starts.append(start)
+            tokens += sum(trained[row][start:end])
+        return StepSamplingMask(sampling_mask, torch.tensor(starts), keys, tokens)
+
+    def _reference_length(self, answer: Sequence[int], trained: Sequence[bool]) -> int:
+        """How many tokens of an answer are the reference: what follows its last stop token is the template's.
+
+        As in `build_examples`; an answer that was cut to `max_length` has no end, and is all reference.
+        """
+        end = completion_end(answer, self._stops, self._fillers)
+        if not end and all(trained):
+            end = max((at + 1 for at, token in enumerate(answer) if token in self._stops), default=0)
+        return end or len(answer)

@@ -1,0 +1,166 @@
+"""Values of a recipe: read from YAML, checked against a field's type and choices, and made plain again."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import math
+import re
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import yaml
+
+from ..errors import ConfigError
+from .yaml_nodes import NodeError, alternatives, read_values
+
+
+_QUOTED = re.compile(r"(['\"])(?!<).{3,}\1")  # in an error of PyYAML, what stands in the file; '<scalar>' is its own
+_MOST_BYTES = 2**20  # of a recipe: its templates and prompts are thousands
+
+
+def read_yaml(path: Path, hints: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A YAML mapping.
+
+    Args:
+        hints: the types of its keys, as far as they are known: where text is wanted, `no` is text.
+
+    Raises:
+        ConfigError: the file is missing, is no YAML, is no mapping, or gives a key twice at any depth. No line of the
+        file is quoted, for it may hold a secret.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such recipe (looked from {Path.cwd()})")
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ConfigError(
+                f"{path}: got {path.stat().st_size:,} bytes, expected at most {_MOST_BYTES:,}. Name a recipe, not data"
+            )
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        if not isinstance(node, yaml.MappingNode):
+            found = "nothing" if node is None else "a list" if isinstance(node, yaml.SequenceNode) else "text"
+            raise ConfigError(f"{path}: a recipe must be a mapping of keys to values, not {found}")
+        values, errors = read_values(node, hints)
+    except ConfigError:
+        raise
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except NodeError as message:
+        raise ConfigError(f"{path}: not valid YAML: {message}") from message
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        said = _QUOTED.sub("'…'", ", ".join(part for part in (error.context, error.problem) if part))
+        raise ConfigError(f"{path}{where}: not valid YAML: {said}") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, a number of thousands of digits
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: not valid YAML: it is nested too deeply") from error
+    errors = [f"{path}, {message}" for message in errors]
+    errors += [f"{path}: the key {key!r} is not a string" for key in values if not isinstance(key, str)]
+    if errors:
+        raise ConfigError(errors)
+    return values
+
+
+def closest_match(key: str, known: Iterable[str]) -> str:
+    """The known name that `key` is a forced error of. Names that are merely alike would mislead."""
+    match = difflib.get_close_matches(key, [name for name in known if name != "help"], n=1, cutoff=0.75)
+    return f" (did you mean {match[0]!r}?)" if match else ""
+
+
+def value_error(value: Any, hint: Any, action: argparse.Action) -> str | None:
+    """What is wrong with a YAML value for a field of type `hint`, or None."""
+    if action.choices is not None and value is not None:
+        choices = [choice.value if isinstance(choice, Enum) else choice for choice in action.choices]
+        if value not in choices:
+            return f"choose one of {', '.join(map(str, choices))}"
+        return None
+    if value is None:
+        return None if type(None) in alternatives(hint) or action.default is None else "it must not be empty"
+    return type_error(value, hint)
+
+
+def type_error(value: Any, hint: Any) -> str | None:
+    """What is wrong with the type of a YAML value for a field of type `hint`, or None."""
+    kinds = alternatives(hint)
+    if value is None and type(None) in kinds:
+        return None
+    if isinstance(value, float) and math.isnan(value):
+        return "it must be a number"
+    if any(_fits(value, kind) for kind in kinds):
+        return None
+    # YAML reads 5e-7 as a string; numbers written that way are what people mean.
+    if isinstance(value, str) and any(kind in (int, float) and _parses(value, kind) for kind in kinds):
+        return None
+    wanted = " or ".join(sorted({_type_name(kind) for kind in kinds if kind is not type(None)}))
+    return f"it must be {wanted}, not {type(value).__name__}"
+
+
+def as_list(value: Any, hint: Any) -> Any:
+    """A single value where only a list can stand, as a list of one."""
+    kinds = alternatives(hint)
+    lists = [kind for kind in kinds if (get_origin(kind) or kind) is list]
+    alone = value is None or isinstance(value, list) or any(_fits(value, kind) for kind in kinds if kind not in lists)
+    return value if alone or not lists else [value]
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    origin = get_origin(kind) or kind
+    if origin is Any:
+        return True
+    if origin is Literal:
+        return value in get_args(kind)
+    if origin is bool:
+        return isinstance(value, bool)
+    if origin is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if origin is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if origin is list:
+        element = alternatives((get_args(kind) or (Any,))[0])
+        if isinstance(value, dict) and any(dataclasses.is_dataclass(alternative) for alternative in element):
+            return False  # its keys would be taken for the entries
+        values = (
+            value if isinstance(value, list) else [value]
+        )  # one value stands for a list of one, as on the command line
+        return all(any(_fits(entry, alternative) for alternative in element) for entry in values)
+    if origin is dict:
+        content = alternatives((get_args(kind) or (Any, Any))[1])
+        return isinstance(value, dict) and all(any(_fits(entry, kind) for kind in content) for entry in value.values())
+    if isinstance(origin, type) and issubclass(origin, Enum):
+        return value in [member.value for member in origin]
+    if dataclasses.is_dataclass(origin):
+        return isinstance(value, dict)
+    return isinstance(value, origin)
+
+
+def _parses(text: str, kind: type) -> bool:
+    try:
+        kind(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _type_name(kind: Any) -> str:
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a string", dict: "a mapping"}
+    if get_origin(kind) is list or kind is list:
+        return "a list"
+    return names.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+def to_builtin(value: Any) -> Any:
+    """A value as YAML and JSON can hold it."""
+    if isinstance(value, Enum):
+        return value.value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_builtin(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): to_builtin(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_builtin(entry) for entry in value]
+    return value

@@ -1,0 +1,204 @@
+"""What a run starts from: the model, its tokenizer, and the examples of the recipe's data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from datasets import Dataset
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+
+from ..data.arrow_files import content_fingerprint
+from ..data.chat_template import ChatTemplate
+from ..data.eos_check import find_missing_eos
+from ..data.example import ExampleSet
+from ..data.formats import require_prompts
+from ..data.sources import find_data, load_data, standard_columns
+from ..data.special_tokens import generation_stop_tokens
+from ..errors import ConfigError
+from ..recipe.secrets import without_secrets
+from ..store.file_hashes import FileHashes
+from ..training.artifact_cache import examples_identity, get_or_build_examples
+from ..training.loading import (
+    load_generation_config,
+    load_model,
+    load_tokenizer,
+    model_init_kwargs,
+    prepare_tokenizer,
+    require_local,
+)
+from .run_config import RunConfig
+
+
+def load_initial_model(
+    job: RunConfig, path: str | Path | None = None, *, whole: bool = True
+) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
+    """Model and tokenizer that a run, or one of its rounds, starts from; `whole` as in `load_model`."""
+    source = path or job.model.model_name_or_path
+    set_seed(job.args.seed)
+    if path is None:
+        check_template_eos(job)
+    options = model_init_kwargs(job.model, job.args)
+    if path is not None:
+        options.pop("revision", None)
+    model = load_model(source, job.args, whole=whole, **options)
+    tokenizer = load_tokenizer(source, job.args, None if path else job.model.model_revision)
+    prepare_tokenizer(model, tokenizer, job.args, uses_peft=job.uses_peft)
+    job.method.setup_model(model, tokenizer, job.args)
+    return model, tokenizer
+
+
+def check_template_eos(job: RunConfig) -> None:
+    """Where the recipe's data are sure to be chats, render a placeholder and look for the stop token of its answer.
+
+    Data are loaded and rows tokenised much later, and each of them would say the same.
+
+    Raises:
+        ConfigError: the answer ends with no stop token; which key fixes it.
+    """
+    if not (job.args.chat_template is not None or job.data.convert_to_chat or job.data.mixes_chats):
+        return
+    source, revision = str(job.model.model_name_or_path), job.model.model_revision
+    require_local(source, "model")
+    generation = load_generation_config(source, job.args, revision)
+    if generation is None:
+        return
+    tokenizer = load_tokenizer(source, job.args, revision)
+    prepare_tokenizer(None, tokenizer, job.args, uses_peft=job.uses_peft)
+    if tokenizer.chat_template is None or tokenizer.eos_token_id is None:
+        return
+    template = ChatTemplate(tokenizer, date=job.args.chat_template_date, arguments=job.args.chat_template_kwargs or {})
+    end = find_missing_eos(template, generation_stop_tokens(tokenizer, generation))
+    if end:
+        raise ConfigError(f"{job.recipe.path}: {end.error}")
+
+
+def load_examples(
+    job: RunConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel | None,
+    directory: Path | None = None,
+    *,
+    choose: Callable[[Dataset], Sequence[int]] | None = None,
+) -> dict[str, ExampleSet]:
+    """`train`, and `eval` where the recipe evaluates.
+
+    Args:
+        choose: which rows of the training data are read, where not all are.
+        directory: where they are kept, so that one process reads them, and once; None reads them here and keeps
+            nothing.
+    """
+    found = find_data(job.data, job.script, seed=job.args.seed, needs_eval=_evaluates(job))
+    parts: dict[str, tuple[Dataset, str]] = {"train": (found.train, found.source)}
+    if found.eval is not None:
+        parts["eval"] = (found.eval, found.eval_source)
+
+    def read(part: str) -> ExampleSet:
+        dataset, source = parts[part]
+        if part == "train" and choose is not None:
+            dataset = dataset.select(choose(dataset))
+        with TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+            folder = None if directory is None else Path(scratch)
+            dataset = standard_columns(dataset, job.data, source, folder, job.args.dataset_text_field)
+            examples = _read(job, dataset, tokenizer, model, source, job.args.row_limit(part))
+        if part == "train" and job.data.holdout_fold is not None:
+            fold, folds = job.data.holdout_fold
+            examples = examples.exclude_fold(fold, folds)
+        return examples
+
+    if directory is None:
+        return {part: read(part) for part in parts}
+    shared = {
+        **examples_identity(job.method, tokenizer, model, job.args),
+        "keys": without_secrets(asdict(job.data)),
+    }  # a URL may be signed again
+    return {
+        part: get_or_build_examples(
+            job.method, directory, part, dataset, {**shared, "source": source}, job.args, partial(read, part)
+        )
+        for part, (dataset, source) in parts.items()
+    }
+
+
+def started_inputs(job: RunConfig, hashes: FileHashes) -> dict[str, str]:
+    """Fingerprints of what a recipe names, as it lies on the disk now: rows, the first model, a template in a file.
+
+    Raises:
+        ConfigError, DataError: data cannot be loaded.
+    """
+    found = find_data(job.data, job.script, seed=job.args.seed, needs_eval=_evaluates(job))
+    inputs = {"train rows": content_fingerprint(found.train)}
+    if found.eval is not None:
+        inputs["eval rows"] = content_fingerprint(found.eval)
+    named = {
+        "model": hashes.model(str(job.model.model_name_or_path), job.model.model_revision),
+        "chat template": job.args.chat_template_path and hashes.of(job.args.chat_template_path),
+    }
+    return inputs | {name: found for name, found in named.items() if found}
+
+
+def load_eval_examples(
+    job: RunConfig, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None, *, limit: int | None = None
+) -> ExampleSet:
+    """The examples that a model is evaluated on: the recipe's held-out data, or its data where it has no others.
+
+    Nothing is left out for its length: an evaluation on fewer examples is another evaluation.
+    """
+    dataset, source = _held_out_rows(job, limit)
+    # An evaluation asks once a row.
+    examples = _read(job, dataset, tokenizer, model, source, None, train_on_assistant_turns="last")
+    require_prompts(examples, "An evaluation asks each prompt")
+    return examples
+
+
+def count_held_out_rows(job: RunConfig, limit: int | None = None) -> int:
+    """How many rows `load_eval_examples` reads, without reading them."""
+    return len(_held_out_rows(job, limit)[0])
+
+
+def count_train_rows(job: RunConfig) -> int:
+    """How many rows the recipe's training data have."""
+    return len(find_data(job.data, job.script, seed=job.args.seed, needs_eval=_evaluates(job)).train)
+
+
+def _held_out_rows(job: RunConfig, limit: int | None) -> tuple[Dataset, str]:
+    data, script = job.data, job.script
+    needs_eval = _evaluates(job) and bool(data.test_split_size or script.dataset_name)
+    if data.eval_datasets:  # the training data need not be loaded
+        data = replace(data, eval_datasets=[], max_train_examples=data.max_eval_examples)
+        data.datasets, data.dataset_mixture = job.data.eval_datasets, None
+        script, needs_eval = replace(script, dataset_name=None), False
+    text_field = job.args.dataset_text_field
+    loaded = load_data(data, script, seed=job.args.seed, needs_eval=needs_eval, text_field=text_field)
+    dataset, source = (loaded.train, loaded.source) if loaded.eval is None else (loaded.eval, loaded.eval_source)
+    if limit is not None:
+        dataset = dataset.select(range(min(limit, len(dataset))))
+    return dataset, source
+
+
+def _read(
+    job: RunConfig,
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel | None,
+    source: str,
+    max_length: int | None,
+    train_on_assistant_turns: str | None = None,
+) -> ExampleSet:
+    return job.method.load_examples(
+        dataset,
+        tokenizer,
+        model,
+        job.args,
+        source,
+        max_length=max_length,
+        train_on_assistant_turns=train_on_assistant_turns,
+    )
+
+
+def _evaluates(job: RunConfig) -> bool:
+    return str(job.args.eval_strategy.value) != "no"

@@ -1,0 +1,122 @@
+"""A job: a parsed recipe with its parts by name, and the method that it is for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from trl import ModelConfig, ScriptArguments
+
+from .. import methods
+from ..compat import backfill_trust_remote_code
+from ..data.sources import DataConfig
+from ..errors import ConfigError
+from ..recipe.parser import Recipe, RecipeParser
+from ..recipe.type_checks import read_yaml
+from ..training.method import GapTrainerMixin
+from .run_directory import RunDirectory, require_output_dir
+
+
+@dataclass
+class RunConfig:
+    """A parsed recipe with its parts by name; `args` is the configuration of the method's trainer."""
+
+    name: str
+    method: type[GapTrainerMixin]
+    recipe: Recipe
+    data: DataConfig
+    script: ScriptArguments
+    model: ModelConfig
+    args: Any
+    resume: str = "auto"
+
+    @property
+    def uses_peft(self) -> bool:
+        return bool(self.model.use_peft)
+
+    def run_directory(self) -> RunDirectory:
+        """The run in `output_dir`."""
+        return RunDirectory(
+            require_output_dir(self.args.output_dir),
+            self.name,
+            self.recipe.settings,
+            free=self.args.runtime_only_keys(),
+        )
+
+
+def parser_for(name: str) -> RecipeParser:
+    """The parser of a method's recipes."""
+    owners: dict[str, list[str]] = {}
+    for other in methods.list_methods():
+        for key in fields(methods.method_fields(other)):
+            owners.setdefault(key.name, []).append(other)
+    method = methods.get_method(name)
+    return RecipeParser(
+        [DataConfig, ScriptArguments, method.config_class, ModelConfig],
+        methods=methods.list_methods(),
+        other_keys={key: " and ".join(others) for key, others in owners.items() if name not in others},
+        preferences=method.data_format == "preferences",
+        prog=f"gapbridge {name}",
+        description=methods.method_summary(name),
+    )
+
+
+def read_job(argv: Sequence[str], method: str | None = None) -> RunConfig:
+    """Parse a recipe. The method is the one given, or the recipe's `method` key.
+
+    Raises:
+        ConfigError: listing every error.
+    """
+    chosen = method or _method_of(argv)
+    recipe = parser_for(chosen).parse_recipe(argv)
+    if recipe.method not in (None, chosen):
+        raise ConfigError(f"{recipe.path}: is a recipe for {recipe.method}: run it with `gapbridge {recipe.method}`")
+    data, script, args, model = recipe.parts
+    if not model.model_name_or_path:
+        raise ConfigError(f"{recipe.path}: model_name_or_path is not set")
+    require_output_dir(recipe.settings.get("output_dir"))
+    errors = [f"{recipe.path}: {error}" for error in _unused(recipe.settings)]
+    if errors:
+        raise ConfigError(errors)
+    backfill_trust_remote_code(args, model)
+    model.lora_target_modules = _targets(model.lora_target_modules)
+    return RunConfig(chosen, methods.get_method(chosen), recipe, data, script, model, args)
+
+
+def _targets(modules: Any) -> Any:
+    """LoRA's targets. TRL makes text of a list of one, which PEFT takes for a pattern of whole names; a name of a
+    module is no pattern."""
+    is_name = isinstance(modules, str) and modules != "all-linear" and re.fullmatch(r"[\w.-]+", modules)
+    return [modules] if is_name else modules
+
+
+def _unused(settings: dict[str, Any]) -> list[str]:
+    """Settings that scripts of their own act upon, and that a run would leave without effect."""
+    errors = []
+    if settings.get("do_train") is False:
+        errors.append("do_train: false: the commands of methods train; `gapbridge eval` evaluates alone")
+    if settings.get("do_predict"):
+        errors.append("do_predict: there is no test set; use `gapbridge eval` or `gapbridge generate`")
+    if settings.get("resume_from_checkpoint"):
+        errors.append("resume_from_checkpoint: a run goes on from its last whole checkpoint by itself; see --resume")
+    if settings.get("hub_strategy") in ("checkpoint", "all_checkpoints"):
+        errors.append(
+            f"hub_strategy: {settings['hub_strategy']}: a run uploads its final model and nothing else; leave it out"
+        )
+    return errors
+
+
+def _method_of(argv: Sequence[str]) -> str:
+    arguments = [part for argument in argv for part in argument.split("=", 1)]
+    if "--config" not in arguments or arguments[-1] == "--config":
+        raise ConfigError("no recipe: give one with --config FILE.yaml")
+    path = Path(arguments[arguments.index("--config") + 1])
+    method = read_yaml(path).get("method")
+    if method not in methods.list_methods():
+        raise ConfigError(
+            f"{path}: method is {method!r}: the recipe must say which of {', '.join(methods.list_methods())} it is for"
+        )
+    return str(method)

@@ -1,0 +1,281 @@
+"""A round's contexts on disk: parquet shards and a manifest, whole or not there.
+
+    _contexts/shard-00000-of-00008.parquet …  _contexts/manifest.json
+
+Every shard carries the identity of the store in its footer: method, every option that changes a token, seed, and
+fingerprints of weights, tokenizer and data. A shard is written under a temporary name, flushed and renamed, so a shard
+that has its name is whole; after an interruption whole shards are kept and the others made. The manifest, with the
+sha256 of each shard, comes last and says that the store is complete. Nothing is ever appended to a file, and nothing
+is used that was made with other options.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..data.arrow_files import ROWS_PER_CHUNK
+from ..data.example import Example, ExampleSet
+from ..errors import StoreError
+from ..files import sha256, write_atomic, write_json_atomic
+
+
+FORMAT_VERSION = 2
+_IDENTITY = b"gapbridge.identity"
+_SHARD = b"gapbridge.shard"
+
+
+class ContextStore:
+    """The contexts of `num_examples` examples in shards of `shard_size`, in the order of the examples.
+
+    Args:
+        directory: where the shards and the manifest are.
+        identity: everything that determines a context, as JSON values; see `identity` in the manifest.
+        num_examples, shard_size: how many examples, and how many in one shard (the last may hold fewer).
+        schema: the columns of a shard; the first is `id`.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        identity: Mapping[str, Any],
+        *,
+        num_examples: int,
+        shard_size: int,
+        schema: pa.Schema,
+    ) -> None:
+        self.directory = Path(directory)
+        self.identity = {
+            "format_version": FORMAT_VERSION, **identity, "num_examples": num_examples, "shard_size": shard_size,
+        }  # fmt: skip
+        self.num_examples, self.shard_size, self.schema = num_examples, shard_size, schema
+        self.num_shards = -(-num_examples // shard_size)
+        self._whole: list[dict[str, Any]] | None = (
+            None  # the manifest's entries, once the shards were compared with it
+        )
+
+    @classmethod
+    def from_identity(cls, parent: Path, identity: Mapping[str, Any], **options: Any) -> ContextStore:
+        """A store in a directory of `parent` named by a hash of the identity: stores of many settings side by side."""
+        store = cls(parent, identity, **options)
+        digest = hashlib.blake2b(store._encoded_identity(), digest_size=8).hexdigest()
+        return cls(Path(parent) / digest, identity, **options)
+
+    @classmethod
+    def recorded(cls, directory: Path, schema: pa.Schema) -> ContextStore:
+        """A complete store as its own manifest describes it, for reading.
+
+        Raises:
+            StoreError: there is no manifest, or it is damaged.
+        """
+        try:
+            identity = dict(json.loads((Path(directory) / "manifest.json").read_text(encoding="utf-8"))["identity"])
+            num_examples, shard_size = int(identity.pop("num_examples")), int(identity.pop("shard_size"))
+        except OSError as error:
+            raise StoreError(f"{directory}: holds no complete contexts: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{directory}: its manifest.json is damaged ({error})") from error
+        return cls(directory, identity, num_examples=num_examples, shard_size=shard_size, schema=schema)
+
+    @property
+    def manifest_path(self) -> Path:
+        return self.directory / "manifest.json"
+
+    def shard_path(self, shard: int) -> Path:
+        return self.directory / f"shard-{shard:05d}-of-{self.num_shards:05d}.parquet"
+
+    def shard_range(self, shard: int) -> tuple[int, int]:
+        """The examples of a shard: first and one past the last."""
+        return shard * self.shard_size, min((shard + 1) * self.shard_size, self.num_examples)
+
+    def is_complete(self) -> bool:
+        """Whether the manifest is there. A manifest made with other options is refused.
+
+        Raises:
+            StoreError: naming every option that differs, or saying that the manifest is damaged.
+        """
+        if not self.manifest_path.exists():
+            return False
+        self._manifest()
+        return True
+
+    def missing_shards(self) -> list[int]:
+        """The shards still to be made. Shards that are there are checked: whole, and of this store.
+
+        Raises:
+            StoreError: a shard cannot be read or was made with other options, or a file does not belong here.
+        """
+        expected = {self.shard_path(shard).name for shard in range(self.num_shards)}
+        for path in sorted(self.directory.glob("shard-*")):
+            if path.name not in expected:
+                self._check_identity(self._footer(path), path)
+                raise StoreError(
+                    f"{path}: does not belong to a store of {self.num_shards} shards; delete {self.directory}"
+                )
+        missing = []
+        for shard in range(self.num_shards):
+            path = self.shard_path(shard)
+            if path.exists():
+                self._check_identity(self._footer(path, shard), path)
+            else:
+                missing.append(shard)
+        return missing
+
+    def write_shard(self, shard: int, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Write one shard atomically. `columns` has one entry an example for each column of the schema."""
+        metadata = {_IDENTITY: self._encoded_identity(), _SHARD: str(shard).encode()}
+        table = pa.table(dict(columns), schema=self.schema.with_metadata(metadata))
+        start, end = self.shard_range(shard)
+        if len(table) != end - start:
+            raise StoreError(f"shard {shard} has {len(table)} contexts for {end - start} examples")
+        write_atomic(
+            self.shard_path(shard),
+            lambda path: pq.write_table(table, path, compression="zstd", write_page_checksum=True),
+        )
+
+    def finish(self) -> None:
+        """Write the manifest, after all shards: the store is complete from then on."""
+        shards = []
+        for shard in range(self.num_shards):
+            path = self.shard_path(shard)
+            if not path.exists():
+                raise StoreError(f"{path}: is missing; start generation again to make it")
+            start, end = self.shard_range(shard)
+            shards.append({"file": path.name, "rows": end - start, "sha256": sha256(path)})
+        write_json_atomic(self.manifest_path, {"identity": self.identity, "shards": shards})
+        self._whole = shards
+
+    def read(self) -> Iterator[dict[str, list[Any]]]:
+        """The columns of each shard, in order, after the whole store was checked.
+
+        Raises:
+            StoreError: the manifest is missing, options differ, or a shard is missing or not what the manifest says.
+        """
+        for table in self._tables():
+            yield table.to_pydict()
+
+    def _tables(self) -> Iterator[pa.Table]:
+        if not self.is_complete():
+            raise StoreError(
+                f"{self.directory}: has no manifest.json: generation did not finish; start it again to continue"
+            )
+        for entry in self._whole_shards():
+            yield self._table(self.directory / entry["file"])
+
+    def check(self) -> None:
+        """Look at everything that is there, complete or not.
+
+        Raises:
+            StoreError: something is damaged, or was made with other options.
+        """
+        if self.is_complete():
+            self._whole_shards()
+        else:
+            self.missing_shards()
+
+    def _whole_shards(self) -> list[dict[str, Any]]:
+        """The manifest's entries, after each shard was compared with its own, once for each store that is opened."""
+        if self._whole is not None:
+            return self._whole
+        entries: list[dict[str, Any]] = self._manifest()["shards"]
+        errors = []
+        for entry in entries:
+            path = self.directory / entry["file"]
+            if not path.exists():
+                errors.append(
+                    f"{path}: is in the manifest but not on disk; delete {self.manifest_path} to make it again"
+                )
+            elif sha256(path) != entry["sha256"]:
+                errors.append(
+                    f"{path}: its sha256 is not the manifest's; delete it and {self.manifest_path} to make it again"
+                )
+        if errors:
+            raise StoreError(errors)
+        self._whole = entries
+        return entries
+
+    def iter_with(self, examples: ExampleSet) -> Iterator[tuple[Example, dict[str, Any]]]:
+        """Each example with its record. Raises StoreError as `read` does."""
+        start = 0
+        for shard in self._tables():
+            for first in range(0, len(shard), ROWS_PER_CHUNK):
+                columns = shard.slice(first, ROWS_PER_CHUNK).to_pydict()
+                part = examples.part(start, start + len(columns["id"]))
+                start += len(part)
+                for at, example in enumerate(part):
+                    yield example, {name: column[at] for name, column in columns.items()}
+
+    def _manifest(self) -> dict[str, Any]:
+        try:
+            manifest = json.loads(self.manifest_path.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise StoreError(
+                f"{self.manifest_path}: is damaged ({error}); delete it, the shards are checked again"
+            ) from error
+        if not isinstance(manifest, dict) or not {"identity", "shards"} <= set(manifest):
+            raise StoreError(f"{self.manifest_path}: is no manifest of a context store; delete it")
+        self._check_identity(manifest["identity"], self.manifest_path)
+        try:
+            listed = [entry["file"] for entry in manifest["shards"] if entry["sha256"]]
+        except (TypeError, KeyError):
+            listed = []
+        if listed != [self.shard_path(shard).name for shard in range(self.num_shards)]:
+            raise StoreError(
+                f"{self.manifest_path}: does not list the {self.num_shards} shards of this store; delete it, the "
+                "shards are checked again"
+            )
+        return manifest
+
+    def _encoded_identity(self) -> bytes:
+        return json.dumps(self.identity, sort_keys=True).encode()
+
+    def _footer(self, path: Path, shard: int | None = None) -> dict[str, Any]:
+        """The identity in a shard's footer, after its pages, and its number where one is given, were checked."""
+        metadata = self._table(path).schema.metadata or {}
+        if _IDENTITY not in metadata:
+            raise StoreError(f"{path}: is no shard of a context store; move it away")
+        if shard is not None and metadata.get(_SHARD) != str(shard).encode():
+            raise StoreError(f"{path}: holds another shard of this store; delete it, it is made again")
+        identity: dict[str, Any] = json.loads(metadata[_IDENTITY])
+        return identity
+
+    def _table(self, path: Path) -> pa.Table:
+        try:
+            return pq.ParquetFile(path, page_checksum_verification=True).read()
+        except (pa.ArrowException, OSError) as error:
+            raise StoreError(f"{path}: is truncated or damaged ({error}); delete it, it is made again") from error
+
+    def _check_identity(self, found: Any, path: Path) -> None:
+        if not isinstance(found, dict):
+            raise StoreError(f"{path}: says not what its contexts were made with; delete it")
+        expected = json.loads(self._encoded_identity())
+        differing = [key for key in sorted({*found, *expected}) if found.get(key) != expected.get(key)]
+        if differing:
+            changes = [
+                f"{key}: the store has {found.get(key)!r}, this run has {expected.get(key)!r}" for key in differing
+            ]
+            way_out = (
+                "use another output_dir, set the options back, or delete the directory to build the contexts again"
+            )
+            raise StoreError([f"{path}: these contexts were made with other options; {way_out}", *changes])
+
+
+def recorded_shard_size(directory: Path) -> int | None:
+    """The shard size of the store in `directory`, by its manifest or a shard; None where nothing there says one."""
+    try:
+        manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
+        return int(manifest["identity"]["shard_size"])
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or damaged, which the store's checks tell
+        pass
+    for path in sorted(directory.glob("shard-*")):
+        try:
+            return int(json.loads(pq.read_schema(path).metadata[_IDENTITY])["shard_size"])
+        except (OSError, pa.ArrowException, ValueError, KeyError, TypeError):
+            continue
+    return None

@@ -1,0 +1,137 @@
+"""Hashes of whole files and of models on disk: what lies under a name, told from what lay there before.
+
+A file is read once: as long as its size, its inode and its times stay, its hash is remembered, and `record` hands the
+memory on to the next start. Times that are as young as the reading prove nothing, so such a file is read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
+
+from ..errors import RunError
+from ..files import sha256
+
+
+_YOUNG = 2 * 10**9  # nanoseconds: a file that changed so shortly before it was read may change again unseen
+_MODEL_SUFFIXES = frozenset({".safetensors", ".bin", ".model", ".jinja", ".tiktoken", ".py"})
+_MODEL_FILES = frozenset(
+    """
+    config.json generation_config.json adapter_config.json tokenizer.json tokenizer_config.json vocab.json merges.txt
+    special_tokens_map.json added_tokens.json chat_template.json model.safetensors.index.json
+    pytorch_model.bin.index.json
+    """.split()
+)
+_NO_MODEL_FILES = frozenset({"training_args.bin"})  # how a model was trained: no pass reads it
+
+
+class FileHashes:
+    """The hashes of files that were read, by path.
+
+    Args:
+        known: what `record` of an earlier start gave; entries of another form are ignored.
+    """
+
+    def __init__(self, known: object = None) -> None:
+        self._known: dict[str, Any] = dict(known) if isinstance(known, Mapping) else {}
+        self._used: dict[str, list[Any]] = {}
+
+    @classmethod
+    def of_record(cls, path: Path) -> FileHashes:
+        """With what the JSON file at `path` remembers under `files`; with nothing where it has or is none."""
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):  # not there, or damaged, which its reader tells
+            return cls()
+        return cls(record.get("files") if isinstance(record, dict) else None)
+
+    def record(self) -> dict[str, list[Any]]:
+        """The files that were asked for and that are old enough, as JSON values for `known`."""
+        return dict(sorted(self._used.items()))
+
+    def file(self, path: str | Path) -> str:
+        """The sha256 of a file's content. Raises RunError where it cannot be read."""
+        place = Path(path).absolute()
+        try:
+            return self._hash(place)
+        except OSError as error:
+            raise RunError(
+                f"{path}, content: got {error.strerror}, expected a file that can be read. Mend its permissions or "
+                "its disk"
+            ) from error
+
+    def _hash(self, place: Path) -> str:
+        state = _state(place)
+        entry = self._used.get(str(place)) or self._known.get(str(place))
+        if isinstance(entry, list) and len(entry) == 2 and entry[0] == state and isinstance(entry[1], str):
+            self._used[str(place)] = entry
+            return entry[1]
+        started = time.time_ns()
+        digest = sha256(place)
+        self._used.pop(str(place), None)
+        if max(state[2:]) < started - _YOUNG and _state(place) == state:
+            self._used[str(place)] = [state, digest]
+        return digest
+
+    def model(self, name: str | Path, revision: str | None = None) -> str | None:
+        """A hash of a model: of a directory's files, by name; of one on a hub, of the commit that was loaded last,
+        which names its content. With an adapter its base enters, too. None where there is neither on this machine."""
+        place = _snapshot_path(str(name), revision)
+        if place is None:
+            return None
+        base = _adapter_base(place)
+        base_place = _snapshot_path(*base) if base else None
+        parts = [self._parts(place), self._parts(base_place) if base_place else None]
+        return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+
+    def _parts(self, place: Path) -> list[list[str]]:
+        if place.parent.name == "snapshots":  # of a hub's cache, named by the commit
+            return [["commit", place.name]]
+        return [[path.relative_to(place).as_posix(), self.file(path)] for path in model_files(place)]
+
+    def of(self, path: str | Path) -> str | None:
+        """`file` of a file, `model` of anything else."""
+        return self.file(path) if Path(path).is_file() else self.model(path)
+
+
+def model_files(directory: Path) -> list[Path]:
+    """The files of a directory that make the model. A run's directory also holds reports, which change."""
+    found = [
+        path
+        for path in directory.iterdir()
+        if (path.suffix in _MODEL_SUFFIXES or path.name in _MODEL_FILES) and path.name not in _NO_MODEL_FILES
+    ]
+    return sorted([*found, *(directory / "additional_chat_templates").glob("*.jinja")])
+
+
+def _state(path: Path) -> list[int]:
+    """Size, inode, and the times of the last change of the content and of the entry, in nanoseconds."""
+    found = path.stat()
+    return [found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def _snapshot_path(name: str, revision: str | None) -> Path | None:
+    """A model's directory: itself, or where the copy of a hub's model lies on this machine."""
+    if Path(name).is_dir():
+        return Path(name)
+    try:
+        return Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except (HFValidationError, OSError):  # no name on a hub; no copy here
+        return None
+
+
+def _adapter_base(adapter: Path) -> tuple[str, str | None] | None:
+    """The base model of an adapter and its revision; None of a whole model, or where its configuration is damaged."""
+    try:
+        config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        base, revision = config["base_model_name_or_path"], config.get("revision")
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        return None
+    return (str(base), revision) if base else None

@@ -1,0 +1,149 @@
+"""Keys of methods that let the model answer by itself before training, through vLLM if wanted. Free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any
+
+from ..decoding.sampling_params import SamplingParams, vllm_faults
+from .config import GenerationArgs
+
+
+@dataclass
+class CompletionArgs(GenerationArgs):
+    """How drafts are drawn; names and defaults of the vLLM keys are those of [`~trl.GRPOConfig`].
+
+    Args:
+        max_completion_length (`int`, *optional*, defaults to `256`):
+            The most tokens of a draft. A draft that reaches it is closed there, kept, and counted.
+        compile_decoding (`bool`, *optional*, defaults to `False`):
+            Compile the pass that draws one token a row, at fixed shapes; on a GPU it runs as a CUDA graph. Compilation
+            takes up to some minutes. Where it fails a warning says why, and the passes run as they are. The same
+            drafts, up to floating-point ties.
+        use_mtp_speculative_decoding (`bool`, *optional*, defaults to `False`):
+            Let the future heads that lie beside the model propose tokens (docs/methods/mtp.md): the same drafts in
+            fewer passes. In the first round; trained on, a model has no heads any more.
+
+        > Drafts through vLLM; names and defaults are those of [`~trl.GRPOConfig`]
+
+        use_vllm (`bool`, *optional*, defaults to `False`):
+            Draw drafts with vLLM, `generation_batch_size` of them at a time.
+        vllm_mode (`str`, *optional*, defaults to `"colocate"`):
+            `"server"` asks a `vllm serve` process that serves the model the round starts from, `"colocate"` loads that
+            model into vLLM in this process.
+        vllm_server_base_url (`str`, *optional*): Where the server is; then host and port are ignored.
+        vllm_server_host (`str`, *optional*, defaults to `"0.0.0.0"`): The server's host.
+        vllm_server_port (`int`, *optional*, defaults to `8000`): The server's port.
+        vllm_server_timeout (`float`, *optional*, defaults to `240.0`): Seconds to wait for the server to be up.
+        vllm_gpu_memory_utilization (`float`, *optional*, defaults to `0.3`):
+            Share of the GPU's memory that vLLM takes while it drafts, with `"colocate"`.
+        vllm_max_model_length (`int`, *optional*): Most tokens of prompt and draft, with `"colocate"`.
+        vllm_tensor_parallel_size (`int`, *optional*, defaults to `1`): GPUs of one engine, with `"colocate"`.
+    """
+
+    RUNTIME_ONLY = frozenset(
+        """
+        compile_decoding use_mtp_speculative_decoding vllm_server_base_url vllm_server_host vllm_server_port
+        vllm_server_timeout vllm_gpu_memory_utilization vllm_max_model_length vllm_tensor_parallel_size
+        """.split()
+    )
+
+    max_completion_length: int = field(default=256, metadata={"help": "Most tokens of a draft."})
+    compile_decoding: bool = field(
+        default=False, metadata={"help": "Compile the pass that draws one token a row; the same drafts."}
+    )
+    use_mtp_speculative_decoding: bool = field(
+        default=False, metadata={"help": "Let future heads beside the model propose tokens; the same drafts."}
+    )
+    use_vllm: bool = field(default=False, metadata={"help": "Draw drafts with vLLM."})
+    vllm_mode: str = field(
+        default="colocate",
+        metadata={
+            "help": "server asks a `vllm serve` process, colocate runs vLLM in this one.",
+            "choices": ["server", "colocate"],
+        },
+    )
+    vllm_server_base_url: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where the server is, such as http://localhost:8000; overrides host and port.",
+        },
+    )
+    vllm_server_host: str = field(default="0.0.0.0", metadata={"help": "Host of the vLLM server."})
+    vllm_server_port: int = field(default=8000, metadata={"help": "Port of the vLLM server."})
+    vllm_server_timeout: float = field(default=240.0, metadata={"help": "Seconds to wait for the server to be up."})
+    vllm_gpu_memory_utilization: float = field(
+        default=0.3, metadata={"help": "Share of the GPU's memory for vLLM, with colocate."}
+    )
+    vllm_max_model_length: int | None = field(
+        default=None,
+        metadata={"help": "Most tokens of prompt and draft, with colocate; empty: the model's own."},
+    )
+    vllm_tensor_parallel_size: int = field(default=1, metadata={"help": "GPUs of one engine, with colocate."})
+
+    def errors(self) -> list[str]:
+        errors = super().errors()
+        if self.max_completion_length < 1:
+            errors.append(f"max_completion_length is {self.max_completion_length}: it must be at least 1")
+        if self.use_vllm and self.use_mtp_speculative_decoding:
+            errors.append("use_mtp_speculative_decoding: vLLM knows nothing of these heads; leave it out, or use_vllm")
+        other = [name for name in ("use_vllm", "use_mtp_speculative_decoding") if vars(self)[name]]
+        if self.compile_decoding and other:
+            others = " and ".join(other)
+            errors.append(f"compile_decoding: got true with {others}, expected plain decoding. Leave out one of them")
+        if self.use_vllm:
+            errors += self._vllm_errors()
+        return errors
+
+    def sampling_params(self, suppress_tokens: tuple[int, ...] = (), **more: Any) -> SamplingParams:
+        return super().sampling_params(suppress_tokens, compile_decoding=self.compile_decoding, **more)
+
+    @property
+    def vllm_server_url(self) -> str:
+        """Where the server is."""
+        return self.vllm_server_base_url or f"http://{self.vllm_server_host}:{self.vllm_server_port}"
+
+    def _vllm_errors(self) -> list[str]:
+        errors = vllm_faults(self.temperature, self.top_p, self.min_p)
+        if self.vllm_mode == "server":
+            errors += self._server_errors()
+        elif self.vllm_mode == "colocate":
+            errors += self._colocate_errors()
+        else:
+            errors.append(f"vllm_mode is {self.vllm_mode!r}: choose server or colocate")
+        return errors
+
+    def _server_errors(self) -> list[str]:
+        errors = []
+        url = self.vllm_server_base_url
+        if url is not None and not url.startswith(("http://", "https://")):
+            errors.append(f"vllm_server_base_url is {url!r}: give it as http://HOST:PORT")
+        if not 0 < self.vllm_server_port < 2**16:
+            errors.append(f"vllm_server_port is {self.vllm_server_port}: it must lie in 1 to 65535")
+        if not self.vllm_server_timeout >= 0:
+            errors.append(f"vllm_server_timeout is {self.vllm_server_timeout}: it must be 0 (try once) or larger")
+        return errors
+
+    def _colocate_errors(self) -> list[str]:
+        errors = []
+        if find_spec("vllm") is None:
+            errors.append(
+                "use_vllm is true and vllm_mode is colocate, but vLLM is not installed: pip install "
+                '"gapbridge[vllm]", or set vllm_mode: server to use a server elsewhere, or use_vllm: false'
+            )
+        if self.world_size > 1:
+            errors.append(
+                f"vllm_mode is colocate in a run of {self.world_size} processes: use vllm_mode: server, which all of "
+                "them share"
+            )
+        if not 0 < self.vllm_gpu_memory_utilization <= 1:
+            errors.append(f"vllm_gpu_memory_utilization is {self.vllm_gpu_memory_utilization}: it must lie in (0, 1]")
+        if self.vllm_max_model_length is not None and self.vllm_max_model_length <= self.max_completion_length:
+            errors.append(
+                f"vllm_max_model_length is {self.vllm_max_model_length}: prompt and draft must fit into it, "
+                f"max_completion_length is {self.max_completion_length}"
+            )
+        if self.vllm_tensor_parallel_size < 1:
+            errors.append(f"vllm_tensor_parallel_size is {self.vllm_tensor_parallel_size}: it must be at least 1")
+        return errors

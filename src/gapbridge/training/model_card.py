@@ -1,0 +1,125 @@
+"""The card of a saved model: TRL's, and in it what the method did to it, with which settings and on which data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ..compat import reading_note
+from ..data.example import ExampleSet
+from ..files import write_text_atomic
+from .config import BaseArgs, RoundArgs
+
+
+_NO_BASE = "[None](https://huggingface.co/None)"  # what TRL writes where the base is a directory
+_NO_NAME = 'model="None"'  # and where the model is not on a hub
+_VERSIONS = "### Framework versions\n\n"
+
+# They say how a run is carried out, stand elsewhere on the card, or go with the tokenizer.
+_LEFT_OUT = frozenset(
+    """
+    num_rounds num_epochs_per_round round_index chat_template generation_shard_size eval_on_start
+    eval_on_generated_contexts save_merged_model
+    """.split()
+)
+_TRAINING = (
+    "learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps",
+    "max_length", "seed",
+)  # fmt: skip
+
+
+def complete_card(
+    card: Path,
+    args: Any,
+    examples: ExampleSet,
+    described: str,
+    log_history: Sequence[dict[str, Any]],
+    *,
+    base: str,
+    model_name: str,
+) -> None:
+    """Write into a card that TRL has written: the method's settings, data, what was drawn, losses, our version.
+
+    Args:
+        card: its file.
+        args: the trainer's configuration.
+        examples: what was trained.
+        described: what was drawn, in words; empty where nothing was.
+        log_history: the trainer's logs.
+        base: the model that was trained, a path or a hub id.
+        model_name: what to load, where the model is not on a hub.
+    """
+    text = card.read_text(encoding="utf-8")
+    text = text.replace(_NO_BASE, f"`{'/'.join(Path(base).parts[-2:])}`")
+    text = text.replace(_NO_NAME, f'model="{args.hub_model_id or model_name}"')
+    section = "\n".join(_section(args, examples, described, log_history))
+    head, marker, tail = text.partition(_VERSIONS)
+    version = f"- Gapbridge: {metadata.version('gapbridge')}\n{reading_note()}" if marker else ""
+    write_text_atomic(card, f"{head}{section}\n{marker}{version}{tail}")
+
+
+def _section(args: Any, examples: ExampleSet, described: str, log_history: Sequence[dict[str, Any]]) -> Iterator[str]:
+    yield "### Settings"
+    yield ""
+    yield "| setting | value | |"
+    yield "|---|---|---|"
+    for name, help_text in _shown(args):
+        value = vars(args)[name]
+        if value is not None:
+            yield f"| `{name}` | {_cell(value)} | {_escaped(help_text)} |"
+    yield ""
+    yield "### Data"
+    yield ""
+    yield f"{len(examples):,} examples of {examples.source}."
+    if examples.bad_rows:
+        yield f"{len(examples.bad_rows):,} rows could not be used and were left out."
+    if examples.truncated:
+        yield f"{examples.truncated:,} rows were cut to `max_length`."
+    if examples.left_out:
+        yield f"{examples.left_out:,} rows had nothing to learn within `max_length` and were left out."
+    if examples.loss_on:
+        yield f"Loss on {examples.loss_on}."
+    if isinstance(args, RoundArgs):
+        rounds = "1 round" if args.round_index == 1 else f"{args.round_index} rounds"
+        yield f"{rounds} of drawing contexts and training on them{f', at last {described}' if described else ''}."
+    yield ""
+    losses = list(_losses(log_history))
+    if losses:
+        yield "### Held-out losses"
+        yield ""
+        yield "| loss | first | last |"
+        yield "|---|---|---|"
+        yield from losses
+        yield ""
+
+
+def _shown(args: Any) -> Iterator[tuple[str, str]]:
+    """The method's own settings, its very own first, then some of training; each with its help."""
+    kinds = [kind for kind in type(args).__mro__ if issubclass(kind, BaseArgs)]
+    own = [name for kind in kinds for name in vars(kind).get("__annotations__", ())]
+    hidden = _LEFT_OUT | args.runtime_only_keys()
+    helps = {field.name: str(field.metadata.get("help", "")) for field in fields(args)}
+    for name in own:
+        # Without vLLM its keys say nothing.
+        if name in helps and name not in hidden and ("vllm" not in name or vars(args)["use_vllm"]):
+            yield name, helps[name]
+    yield from ((name, "") for name in _TRAINING if name != "max_steps" or args.max_steps > 0)
+
+
+def _losses(log_history: Sequence[dict[str, Any]]) -> Iterator[str]:
+    for key, name in (("eval_loss", "reference contexts"), ("eval_generated_loss", "own contexts")):
+        values = [entry[key] for entry in log_history if key in entry]
+        if values:
+            yield f"| {name} (`{key}`) | {values[0]:.4f} | {values[-1]:.4f} |"
+
+
+def _cell(value: Any) -> str:
+    return f"`{_escaped(value if isinstance(value, str) else json.dumps(value))}`"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,105 @@
+"""What transformers refuses only when training starts, when everything has been drawn: asked beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, Trainer, get_scheduler
+from transformers.utils import is_liger_kernel_available
+
+from ..errors import ConfigError, as_config_error
+from .arguments import TRAIN
+
+
+_STEPS = 1000  # of the schedule that is tried where the run's own length is not known yet
+
+
+def preflight_errors(
+    args: Any,
+    model: PreTrainedModel | PeftModel | None = None,
+    *,
+    own_optimizer: bool = False,
+    metrics: Sequence[str] | None = None,
+) -> list[str]:
+    """Everything in a configuration that would stop the trainer when it begins to train, or at its first evaluation.
+
+    Args:
+        model: the model, for what depends on it; None leaves that out.
+        own_optimizer: the trainer was given its optimizer or schedule.
+        metrics: what its evaluations return, without `eval_`; None where `compute_metrics` names more.
+    """
+    errors: list[str] = []
+    if not own_optimizer:
+        errors += _tried("optim", lambda: _try_optimizer(args, model))
+        errors += _tried("lr_scheduler_type, lr_scheduler_kwargs", lambda: _try_schedule(args))
+    errors += _tried("dataloader", lambda: _try_loader(args))
+    if args.use_liger_kernel and not is_liger_kernel_available():
+        errors.append("use_liger_kernel needs the package liger-kernel, which is not installed")
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    if base is not None and args.gradient_checkpointing and not base.supports_gradient_checkpointing:
+        errors.append(f"gradient_checkpointing: {type(base).__name__} has none; set it to false")
+    metric = args.metric_for_best_model
+    if metric is not None and metrics is not None and metric.removeprefix("eval_") not in metrics:
+        errors.append(f"metric_for_best_model is {metric!r}: evaluations here give {', '.join(metrics)}")
+    return errors
+
+
+def batch_errors(args: Any, rows: Mapping[str, int]) -> list[str]:
+    """Parts with fewer rows than one batch of all processes, where `dataloader_drop_last` drops it.
+
+    Args:
+        rows: how many rows each part has, `train` or another; packed rows are fewer than that.
+    """
+    errors = []
+    for part, count in rows.items():
+        batch = (args.train_batch_size if part == TRAIN else args.eval_batch_size) * args.world_size
+        if args.dataloader_drop_last and count < batch:
+            errors.append(
+                f"{part}: got {count} rows, expected at least {batch}, one batch of all processes: "
+                "dataloader_drop_last drops what fills none. Leave it out, or make batches smaller"
+            )
+    return errors
+
+
+def _tried(what: str, action: Callable[[], object]) -> list[str]:
+    try:
+        with as_config_error(f"{what}: "):
+            action()
+    except ConfigError as error:
+        return error.errors
+    return []
+
+
+def _try_optimizer(args: Any, model: PreTrainedModel | PeftModel | None) -> None:
+    """A missing package, an unknown argument or a value out of range; on a single parameter of its own."""
+    kind, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
+    if isinstance(kind, type) and kind.__module__.startswith("torch.optim"):
+        kind([torch.nn.Parameter(torch.zeros(1, device=args.device))], **options)
+
+
+def _try_schedule(args: Any) -> None:
+    steps = args.max_steps if args.max_steps > 0 else _STEPS
+    get_scheduler(
+        args.lr_scheduler_type,
+        optimizer=torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1),
+        num_warmup_steps=args.get_warmup_steps(steps),
+        num_training_steps=steps,
+        scheduler_specific_kwargs=args.lr_scheduler_kwargs,
+    )
+
+
+def _try_loader(args: Any) -> None:
+    """No worker is started."""
+    for batch_size in (args.per_device_train_batch_size, args.per_device_eval_batch_size):
+        DataLoader(
+            [0],  # type: ignore[arg-type]
+            batch_size=batch_size,
+            num_workers=args.dataloader_num_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+            persistent_workers=args.dataloader_persistent_workers,
+            multiprocessing_context=args.dataloader_multiprocessing_context,
+        )
