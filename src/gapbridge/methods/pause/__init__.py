@@ -15,4 +15,4 @@ def __getattr__(name: str) -> Any:
     """What asks a model is imported when it is first used: torch comes with it."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return vars(import_module(f"{__name__}.answering"))[name]
+    return vars(import_module(f"{__name__}.inference"))[name]
