@@ -104,7 +104,7 @@ def run(arguments: Sequence[str]) -> Any:
     set_early(recipes if isinstance(recipes, str) else recipes[0] if len(recipes) == 1 else None)
     command = find(call.command)
     with notice_if_slow("loading PyTorch, transformers and TRL …"):
-        import_module("..runs.run_config", __name__)
+        from ..runs import run_config  # noqa: F401
     try:
         return command.run(_as_smoke_test(call) if call.smoke_test and command.recipes != "many" else call)
     except ConfigError as error:
