@@ -95,7 +95,7 @@ def sole_user(path: Path) -> Iterator[None]:
     """`directory_removed_on_error`, and inside no other process of this machine is inside, too.
 
     The system gives the directory free when the process ends, however it ends: nothing is left on disk that says
-    otherwise. File systems that know no locks, as some of networks, keep nobody out.
+    otherwise. File systems that know no locks, as some of networks, give no protection.
 
     Raises:
         RunError: another process uses the directory.

@@ -1,7 +1,7 @@
 """Equal budgets: how many optimizer steps a variant makes so that it costs what the control costs. Pure arithmetic.
 
 The unit of `compute` is one token in a forward pass, as in docs/research/cost.md: a backward pass counts as two, and
-a token that is drawn as one (decoding token by token costs more than that where it waits for memory).
+a token that is generated as one (decoding token by token costs more than that where it waits for memory).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class StepCost:
     passes: forward passes that one of its tokens costs in a step.
     generated_tokens: tokens fed before training, all rounds together.
     rows: rows of one epoch.
-    rounds: how often contexts are drawn.
+    rounds: how often contexts are generated.
     """
 
     rows_per_step: int
@@ -36,7 +36,7 @@ class StepCost:
         return steps * self.rows_per_step * self.row_tokens
 
     def compute(self, steps: int) -> float:
-        """Forward-token equivalents of so many steps, and of the drawing before them."""
+        """Forward-token equivalents of so many steps, and of the generation before them."""
         return self.passes * self.tokens(steps) + self.generated_tokens
 
     def configured_steps(self, epochs: float, max_steps: int = -1) -> int:
@@ -51,7 +51,7 @@ def budget_steps(match: str, control: StepCost, control_steps: int, variant: Ste
     rounds, at least one in each.
 
     Raises:
-        ConfigError: the control's budget does not pay for what the variant draws before it trains.
+        ConfigError: the control's budget does not pay for what the variant generates before it trains.
     """
     wanted = float(control_steps)
     if match == "tokens":

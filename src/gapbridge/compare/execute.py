@@ -78,7 +78,7 @@ def run_seeds(comparison: ExperimentPlan, task: EvalTask, run: Run, workers: int
             if number := done.result():
                 raise Interrupted(number)
     except BrokenProcessPool as error:
-        _await_end(processes)  # the pool has told them to stop
+        _await_end(processes)  # the pool has asked them to stop
         raise RunError(
             f"{comparison.directory}, worker: got {_exit_error(processes)}, expected an exit of its own. Give it more "
             "memory or fewer --num_parallel_seeds; what is whole on disk is kept, and the same command continues"
@@ -96,7 +96,7 @@ def run_seeds(comparison: ExperimentPlan, task: EvalTask, run: Run, workers: int
 
 
 def _await_end(processes: Collection[BaseProcess]) -> None:
-    """Wait for workers that were told to stop; those that do not are killed."""
+    """Wait for workers that were asked to stop; those that do not are killed."""
     deadline = time.monotonic() + EXIT_TIMEOUT_SECONDS
     running = {process.sentinel for process in processes}
     while running and time.monotonic() < deadline:
@@ -205,7 +205,7 @@ def _gap(comparison: ExperimentPlan, run: Run, seed: int, asked: list[str], own:
 
 
 def _take_answers(source: Path, target: Path) -> None:
-    """Copy finished answers, in stores that their contents name, so that the same are not drawn again."""
+    """Copy finished answers, in stores that their contents name, so that the same are not generated again."""
     if not target.exists():
         temporary = target.with_name(f".{target.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)

@@ -77,7 +77,7 @@ class InitModel:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A comparison. `variants` holds the start stage, if there is one, first, and each variant behind the one it
+    """A comparison. `variants` holds the start stage, if there is one, first, and each variant after the one it
     starts from;
     `overrides` are recipe keys for all of them, left out where a variant's method does not have them."""
 
@@ -336,7 +336,7 @@ def _start_errors(variants: Mapping[str, Variant]) -> list[str]:
 
 
 def _ordered(variants: Mapping[str, Variant], start: str = NONE) -> dict[str, Variant]:
-    """The variants with the control, each behind the one that it starts from; the control as early as it can be."""
+    """The variants with the control, each after the one that it starts from; the control as early as it can be."""
     control = methods.CONTROL
     wanted = {control: Variant(control, control, init_from=start), **variants}
     order: dict[str, Variant] = {}

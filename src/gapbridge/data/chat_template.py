@@ -108,7 +108,7 @@ class ChatTemplate:
             self.text(_PLACEHOLDER)  # before TRL renders with it: it may never end
         except DataError:
             pass
-        except ConfigError:  # told when a row is rendered
+        except ConfigError:  # reported when a row is rendered
             return None
         try:
             source = training_chat_template(self.tokenizer)

@@ -35,7 +35,7 @@ class Conversation:
 
     Attributes:
         trained: the numbers of the turns that carry loss, all of them the assistant's.
-        names: the columns of the turns before `border` and of those behind it.
+        names: the columns of the turns before `border` and of those after it.
     """
 
     messages: Messages

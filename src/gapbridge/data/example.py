@@ -46,8 +46,7 @@ class Example:
         loss_mask: one flag for each token of `completion_ids`: False on user turns, role headers and whatever no
             assistant wrote. All True with one turn.
         generation_prompt_ids: what a model is asked when it answers freely. It is `prompt`, but for tokens that merge
-            across the
-            border of prompt and reference: there `prompt` lacks the end that `generation_prompt_ids` has.
+            across the border of prompt and reference: there `prompt` lacks the end that `generation_prompt_ids` has.
         template_kwargs_json: the row's own arguments of the chat template, as JSON; empty for most.
         has_prompt: False where the row's first token is trained, as in plain text: nothing asks for it. That token
             stands for the prompt, since no model predicts it, and its row has a label there as TRL's has.
@@ -69,7 +68,8 @@ class Example:
             object.__setattr__(self, "generation_prompt_ids", self.prompt)
 
     def reference_row(self) -> dict[str, list[int]]:
-        """The SFT row: `input_ids` = prompt ⊕ reference ⊕ trailer, and `labels` with -100 where no loss falls."""
+        """The SFT row: `input_ids` = prompt ⊕ reference ⊕ template suffix, and `labels` with -100 where no loss
+        falls."""
         labels = [
             token if loss else IGNORE_INDEX for token, loss in zip(self.completion_ids, self.loss_mask, strict=True)
         ]
@@ -94,7 +94,7 @@ def split_turns(example: Example, stops: Collection[int]) -> list[Example]:
     An example of one turn is itself, and with several the ids get the number of the turn: `id#1`, `id#2`, …
 
     Args:
-        stops: the ids that end an answer: what a template puts after them becomes the trailer.
+        stops: the ids that end an answer: what a template puts after them becomes the template suffix.
     """
     runs: list[list[int]] = []
     for at, loss in enumerate(example.loss_mask):

@@ -6,7 +6,7 @@ import hashlib
 
 
 def hash_uniform(example_id: str, seed: int, use: str) -> float:
-    """A number in [0, 1) that depends on its arguments only; `use` tells the lots of one example apart."""
+    """A number in [0, 1) that depends on its arguments only; `use` separates the uses of one example."""
     return _word(f"{seed}/{use}/{example_id}") / 2**64
 
 

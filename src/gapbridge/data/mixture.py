@@ -1,8 +1,8 @@
 """The alignment-handbook's `dataset_mixture`: the same rows in the same order, and the same rows held out.
 
-Each data set is shuffled and cut to `int(rows · weight)`, all are put behind each other and shuffled, and the held-out
-rows are split off, with one seed throughout (`get_dataset` of alignment-handbook 0.4.0.dev0). TRL's `datasets`, whose
-shares are of the mixture and which are not shuffled, stay TRL's.
+Each data set is shuffled and cut to `int(rows · weight)`, all are put one after the other and shuffled, and the
+held-out rows are split off, with one seed throughout (`get_dataset` of alignment-handbook 0.4.0.dev0). TRL's
+`datasets`, whose shares are of the mixture and which are not shuffled, stay TRL's.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NAMED = 2  # data sets that a message names one by one
 class MixturePart:
     """One data set of a mixture, by the handbook's keys.
 
-    id: a hub id, a directory, or a builder of `datasets`. weight: the share of its rows that is taken, drawn at
+    id: a hub id, a directory, or a builder of `datasets`. weight: the share of its rows that is taken, sampled at
         random; null takes all of them in their order, before the mixture is shuffled.
     """
 
@@ -68,7 +68,7 @@ def as_mapping(value: dict[str, Any] | str | None) -> dict[str, Any] | str | Non
     """A mixture as a recipe gives it, or as the command line does: JSON."""
     if isinstance(value, str):
         try:
-            return json.loads(value)  # errors are told with all others
+            return json.loads(value)  # errors are reported with all others
         except ValueError:
             return value
     return value
@@ -122,7 +122,7 @@ def load_mixture(mixture: Mixture) -> tuple[Dataset, Dataset | None]:
 
 
 def split_off(dataset: Dataset, size: float, seed: int, source: str) -> tuple[Dataset, Dataset]:
-    """The rows to train, and `size` held-out ones drawn at random: a number of them (int) or a share (float).
+    """The rows to train, and `size` held-out ones sampled at random: a number of them (int) or a share (float).
 
     Raises:
         ConfigError: there are too few rows.

@@ -37,7 +37,7 @@ def split_ids(row: dict[str, Any], vocabulary: int, *, completion_only: bool) ->
         trained = [label != -100 for label in labels]
     else:
         trained = [all(bits) for bits in zip([True] * len(ids), *given.values(), strict=True)]
-    # What stands at the start of a row is predicted by nobody, so that a label there alone trains nothing.
+    # What stands at the start of a row is never predicted, so that a label there alone trains nothing.
     if not any(trained[1:]):
         return PromptCompletionMask(error="no trainable token: every label is -100, or there is but one token")
     start = max(1, trained.index(True))

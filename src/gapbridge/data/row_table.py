@@ -63,7 +63,7 @@ def tokenise_rows(
         DataError: there are bad rows (with `raise`), or no good one.
     """
     # Neither written to nor read from the cache of `datasets`: its key does not cover the code of this module. The
-    # file is mapped into memory, and gone when nobody uses it any more.
+    # file is mapped into memory, and gone when no reader is left.
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder, os_errors_as_run_error(Path(folder) / "rows.arrow"):
         table = dataset.map(
             _Unpadded(tokenise, dataset.features),

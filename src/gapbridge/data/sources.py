@@ -35,7 +35,7 @@ class DataConfig(DatasetMixtureConfig):
     column is the conversation, and without any of these `dataset_text_field` names plain text. `system_prompt` goes
     before every conversation that has no system turn of its own. `id_column` names a column of stable ids. Preference
     data keep `chosen` and `rejected`, with or without a `prompt`. `holdout_fold` [k, K] takes the examples of one fold
-    out of the training data, for a model that draws their contexts later.
+    out of the training data, for a model that generates their contexts later.
     """
 
     READ_AS: ClassVar[dict[str, Any]] = {"dataset_mixture": MixtureKeys}
@@ -353,7 +353,7 @@ def _with_system_turn(dataset: Dataset, column: str, config: DataConfig, source:
         nonlocal own
         turns = row[column]
         if not isinstance(turns, list) or not turns or not isinstance(turns[0], dict):
-            return {column: turns}  # told with its row when it becomes an example
+            return {column: turns}  # reported with its row when it becomes an example
         has_one = turns[0].get("role") == "system"
         own += has_one
         return {column: turns if has_one else [turn, *turns]}

@@ -70,10 +70,10 @@ def suppressed_tokens(
 
 
 def never_sampled_mask(y: Sequence[int], trained: Sequence[bool], control: Collection[int]) -> list[bool]:
-    """Where no coin falls on a reference: what no assistant wrote, and control tokens.
+    """Where no token is sampled on a reference: what no assistant wrote, and special tokens.
 
-    A control token is never drawn, so that a coin could only replace it by a word: an end of turn, a channel mark or
-    a tool mark would vanish from the context.
+    A special token is never sampled, so that sampling could only replace it by a word: an end of turn, a channel
+    mark or a tool mark would vanish from the context.
 
     Args:
         y: reference, T ids.

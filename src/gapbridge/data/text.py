@@ -1,6 +1,6 @@
 """Plain text as token ids, with what a tokenizer adds by itself kept off the place where an answer starts or ends.
 
-Some tokenizers put a BOS token before a text, and some an EOS token behind it (`add_eos_token`, or a post-processor).
+Some tokenizers put a BOS token before a text, and some an EOS token after it (`add_eos_token`, or a post-processor).
 A prompt that ends with EOS is a finished document: a model that is asked with it answers nothing.
 """
 
@@ -17,7 +17,7 @@ class TextEncoder:
     """Encodes prompts and rows of plain text for one tokenizer.
 
     Attributes:
-        before: the ids that the tokenizer adds before a text, such as BOS. What it adds behind one is left out.
+        before: the ids that the tokenizer adds before a text, such as BOS. What it adds after one is left out.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -42,7 +42,7 @@ class TextEncoder:
     def closed(self, text: str) -> str:
         """A text that ends with the EOS token once.
 
-        White space behind an EOS that the text spells out is no part of an answer, nor is a second EOS.
+        White space after an EOS that the text spells out is no part of an answer, nor is a second EOS.
         """
         eos = str(self.tokenizer.eos_token)
         bare = text.rstrip()

@@ -1,4 +1,4 @@
-"""The decoding engine: keyed noise, slot cache, mixed contexts and drafts.
+"""The decoding engine: keyed noise, slot cache, mixed contexts and completions.
 
 The names are imported when they are first used, so that the options cost no torch.
 """

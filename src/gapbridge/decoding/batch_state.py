@@ -19,8 +19,8 @@ class DecodingRows:
     """Right-padded examples, longest first. Positions count from the start of the prompt; n rows, L columns.
 
     `tokens` `[n, L]` starts as prompt ⊕ reference and ends as prompt ⊕ context; `sampling_mask` `[n, L]` marks what is
-    sampled; `start` `[n]` is the position of the first answer token; `last` `[n]` the position of the last coin, 0
-    where there is none; `keys` `[n, 2]`.
+    sampled; `start` `[n]` is the position of the first answer token; `last` `[n]` the position of the last sampled
+    position, 0 where there is none; `keys` `[n, 2]`.
     """
 
     tokens: Tensor
@@ -53,7 +53,7 @@ def padded_rows(
     mixture_coefficient: float,
     fixed: Sequence[Sequence[bool]] | None = None,
 ) -> DecodingRows:
-    """Examples with their coins; the arguments are those of `mix_contexts`, `keys` `[n, 2]`."""
+    """Examples with their sampling masks; the arguments are those of `mix_contexts`, `keys` `[n, 2]`."""
     start = torch.tensor([len(x) for x in prompts])
     end = start + torch.tensor([len(y) for y in references])
     width = int(end.max()) + 1

@@ -27,14 +27,15 @@ PROMPT_COLUMNS = 512  # of prompts in one pass
 
 @dataclass(frozen=True)
 class Completion:
-    """A draft's `tokens`, and whether it `finished`: with a stop token, its last, rather than at the length cap."""
+    """A completion's `tokens`, and whether it `finished`: with a stop token, its last, rather than at the length
+    cap."""
 
     tokens: list[int]
     finished: bool
 
 
 class BatchedGenerator:
-    """The decoding loop's state that does not change: what to answer, and how tokens are drawn."""
+    """The decoding loop's state that does not change: what to answer, and how tokens are sampled."""
 
     def __init__(
         self,
@@ -50,14 +51,14 @@ class BatchedGenerator:
         self.limit = max_completion_length
         self.stops = torch.tensor(sorted(set(stop_tokens)), dtype=torch.int64, device=model.device)
         self.drafts: list[Completion | None] = [None] * len(prompts)
-        self.margin = 0  # how many tokens a pass may write behind an answer's end
-        self.steps: CompiledSteps | None = None  # where passes that draw one token a row are compiled
+        self.margin = 0  # how many tokens a pass may write after an answer's end
+        self.steps: CompiledSteps | None = None  # where passes that sample one token a row are compiled
         self._step: CompiledStep | None = None
 
     def with_slots(
         self, runner: SlotRunner, order: list[int], limits: BatchLimits, on_finished: Callable[[int], object] | None
     ) -> None:
-        """Draw all answers through the slot cache. Those under way when memory runs out begin again, fewer a pass.
+        """Sample all answers through the slot cache. Those under way when memory runs out begin again, fewer a pass.
 
         Args:
             order: the prompts, longest first.
@@ -83,10 +84,10 @@ class BatchedGenerator:
     ) -> None:
         """Answer the prompts `waiting`, longest first; the first `active` rows of the cache are at work.
 
-        Between two passes this holds for every active row i with c = `length[i]` tokens drawn: `answers[i, :c]` are
-        the draft's first tokens, and the cache holds the keys and values of the prompt and of the first c - 1 of them.
-        A pass either feeds the last token drawn in each active row and draws the next, or feeds the prompts of
-        newcomers, behind the active rows, and draws their first.
+        Between two passes this holds for every active row i with c = `length[i]` tokens sampled: `answers[i, :c]` are
+        the completion's first tokens, and the cache holds the keys and values of the prompt and of the first c - 1 of
+        them. A pass either feeds the last token sampled in each active row and samples the next, or feeds the prompts
+        of newcomers, after the active rows, and samples their first.
         """
         device = self.model.device
         rows = min(limits.rows, len(waiting))  # the cache may get as many, once prompts are short
@@ -142,7 +143,8 @@ class BatchedGenerator:
         start: Tensor,
         length: Tensor,
     ) -> None:
-        """Draw one token or more in each of the active rows: write them into `answers` and count them in `length`."""
+        """Sample one token or more in each of the active rows: write them into `answers` and count them in
+        `length`."""
         row = torch.arange(len(length), device=length.device)
         last = answers.gather(1, length[:, None] - 1)  # [active, 1]
         slots = (start + length - 1)[:, None]
@@ -168,7 +170,7 @@ class BatchedGenerator:
             cache.resize(min(limits.rows_of(capacity), wanted), capacity)
 
     def _answer_prompts(self, runner: SlotRunner, newcomers: list[int], cache: SlotCache, first: int) -> Tensor:
-        """Feed whole prompts, longest first, into the rows from `first` on and draw each answer's first token.
+        """Feed whole prompts, longest first, into the rows from `first` on and sample each answer's first token.
 
         `PROMPT_COLUMNS` are fed at a time, of the prompts that are so long: the mask of a pass has as many rows.
         """

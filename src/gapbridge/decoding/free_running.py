@@ -43,9 +43,9 @@ def generate_completions(
         model: a causal language model, on its device. It is put into evaluation mode and restored.
         prompts: token ids; none may be empty.
         ids: one stable string or integer for each prompt; with seed and round it fixes the noise.
-        stop_tokens: token ids that end a draft.
-        options: how tokens are drawn; or give the fields of `SamplingParams` as keywords (`draw`).
-        on_finished: called with the number of newly finished drafts, for a progress bar.
+        stop_tokens: token ids that end a completion.
+        options: how tokens are sampled; or give the fields of `SamplingParams` as keywords (`draw`).
+        on_finished: called with the number of newly finished completions, for a progress bar.
         speculation: the model's future heads, which then propose tokens; the answers are the same. It counts them.
         steps: with `compile_decoding`, what one call compiles for the next ones; by default nothing is kept.
 
@@ -67,7 +67,7 @@ def generate_completions(
     if len(prompts) != len(ids):
         raise DataError(f"{len(prompts)} prompts and {len(ids)} ids: give one id a prompt")
     check_examples(model, ids, {"prompt": prompts})
-    # An answer's last token is fed to nobody; proposals behind it are, in its place.
+    # An answer's last token is never fed; proposals after it are, in its place.
     fed = [len(prompt) + max_completion_length - (speculation is None) for prompt in prompts]
     row = f"a prompt and an answer of up to {max_completion_length} tokens"
     check_lengths(model, ids, fed, row, "Shorten the prompts or the longest answer allowed")

@@ -1,4 +1,4 @@
-"""Draw tokens from logits with keyed noise, after TRL's usual sampling options."""
+"""Sample tokens from logits with keyed noise, after TRL's usual sampling options."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class KeyedSampler:
         self._suppressed = torch.tensor(sorted(set(options.suppress_tokens)), dtype=torch.int64, device=device)
 
     def __call__(self, logits: Tensor, keys: Tensor, positions: Tensor) -> Tensor:
-        """Draw one token for each row.
+        """Sample one token for each row.
 
         Args:
             logits: `[n, vocab]`, any floating type; computed in float32.

@@ -1,12 +1,13 @@
-"""Mixed contexts for BASH (Cen et al. 2025, Algorithm 1): ŷ_t = y_t where the coin is 0, else ŷ_t ~ π(· | x, ŷ_<t).
+"""Mixed contexts for BASH (Cen et al. 2025, Algorithm 1): ŷ_t = y_t where the sampling mask is false, else ŷ_t ~ π(· |
+x, ŷ_<t).
 
 `mix_contexts_sequential` is the definition, one position at a time and without a cache. `mix_contexts` gives the same
 tokens in far fewer passes by using the reference as a speculative draft: between two sampled positions everything is
-known, and where the coin is 1 the reference token is a good guess of what the model will sample. Each pass feeds every
-row its next `verify_window` tokens from its last settled position, samples all coin positions of that window at once,
-and settles up to and including the first sampled token that differs from the reference; what was fed beyond that token
-stood on a wrong context and is fed again. Every settled token was thus sampled on settled tokens only, with noise that
-depends on its place alone (`noise`): the schedule cannot change it.
+known, and where it is true the reference token is a good guess of what the model will sample. Each pass feeds every
+row its next `verify_window` tokens from its last settled position, samples all masked positions of that window at
+once, and settles up to and including the first sampled token that differs from the reference; what was fed beyond that
+token stood on a wrong context and is fed again. Every settled token was thus sampled on settled tokens only, with
+noise that depends on its place alone (`noise`): the schedule cannot change it.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _PASS_COST = {True: 2.0, False: 16.0}  # fixed cost of a pass on a CPU (True) or
 
 @dataclass(frozen=True)
 class MixedContext:
-    """A mixed answer: `tokens` is as long as the reference, `sampled` says where the coin was 1 (never at the end)."""
+    """A mixed answer: `tokens` is as long as the reference, `sampled` says which were sampled (never at the end)."""
 
     tokens: list[int]
     sampled: list[bool]
@@ -64,12 +65,14 @@ def mix_contexts(
 
     Args:
         model: a causal language model, on its device. It is put into evaluation mode and restored.
-        prompts, references: token ids; none may be empty. A reference's last token is nobody's context: never sampled.
-        ids: one stable string or integer for each example; with seed and round it fixes coins and noise.
+        prompts, references: token ids; none may be empty. A reference's last token is no label's context: never
+            sampled.
+        ids: one stable string or integer for each example; with seed and round it fixes the sampling mask and the
+            noise.
         mixture_coefficient: β, the probability in [0, 1] that a position is sampled.
-        fixed: for each example as many truth values as its reference has tokens; where one is true no coin falls and
-            the reference token stays. The coins and the noise of the other positions do not depend on it.
-        options: how tokens are drawn; or give the fields of `SamplingParams` as keywords (`draw`).
+        fixed: for each example as many truth values as its reference has tokens; where one is true no token is sampled
+            and the reference token stays. The mask and the noise of the other positions do not depend on it.
+        options: how tokens are sampled; or give the fields of `SamplingParams` as keywords (`draw`).
         on_finished: called with the number of newly finished examples, for a progress bar.
 
     Returns:
@@ -164,7 +167,7 @@ def _mix_slots(
     on_finished: Callable[[int], object] | None,
 ) -> None:
     """Fill `examples.tokens` in place. What is under way when memory runs out begins again, with fewer rows a pass."""
-    left = examples.last > 0  # examples with no coin need no pass
+    left = examples.last > 0  # examples without a sampled position need no pass
     if on_finished is not None and not left.all():
         on_finished(len(examples) - int(left.sum()))
     while left.any():
@@ -187,14 +190,15 @@ def _mix_batch(
 
     A pass feeds each of n rows w tokens, those at its slots s … s + w - 1 with s = `settled`; their logits speak of
     the positions s + 1 … s + w. Between two passes this holds for every row: its tokens 0 … s are those of the
-    definition, the cache holds the keys and values of 0 … s - 1, and behind s stands the reference. The draws of a
-    window are right up to and including the first that differs from the reference, for up to there the tokens fed are
-    those of the definition; the first one that differs is written and becomes the row's new s, so that the next pass
-    overwrites the slots that were filled with what it replaced.
+    definition, the cache holds the keys and values of 0 … s - 1, and after s stands the reference. The sampled tokens
+    of a window are right up to and including the first that differs from the reference, for up to there the tokens fed
+    are those of the definition; the first one that differs is written and becomes the row's new s, so that the next
+    pass overwrites the slots that were filled with what it replaced.
     """
     device = runner.model.device
     offsets = torch.arange(verify_window, device=device)
-    accepted = torch.tensor([3, 4], device=device)  # draws that equalled the reference, of how many: first a guess
+    # sampled tokens that equalled the reference, of how many: first a guess
+    accepted = torch.tensor([3, 4], device=device)
     while len(batch.rows):
         # The one wait for the device in a pass.
         finished, width, count, reach = _verify_inputs(batch, offsets, accepted).tolist()
@@ -228,16 +232,15 @@ def _places(mask: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _verify_inputs(batch: Batch, offsets: Tensor, accepted: Tensor) -> Tensor:
-    """What the next pass must know: `[4]`, how many rows have finished, its window w, the number of coins in it, and
-    the largest of `settled`.
+    """What the next pass must know: `[4]`, how many rows have finished, its window w, the number of sampled positions
+    in it, and the largest of `settled`.
 
     w, at most as many as `offsets` `[verify_window]`, is the window that settles the most tokens for its cost, where
-    each draw is accepted at the rate a, `accepted[0] / accepted[1]`. The token at a row's j-th column settles if every
-    draw
-    before it is accepted: with a^c for the c coins before it, and not at all behind the row's last coin. A window of w
-    columns thus settles Σ_rows Σ_{j<w} a^c on average and costs (fixed cost + w). Wide windows waste what is fed
-    beyond a rejected token, narrow ones pay the fixed cost of a pass too often. The cost is modelled, not timed, so
-    that the schedule, and with it every rounding error, is the same in every run.
+    each sampled token is accepted at the rate a, `accepted[0] / accepted[1]`. The token at a row's j-th column settles
+    if every sample before it is accepted: with a^c for the c sampled positions before it, and not at all after the
+    row's last sampled position. A window of w columns thus settles Σ_rows Σ_{j<w} a^c on average and costs (fixed cost
+    + w). Wide windows waste what is fed beyond a rejected token, narrow ones pay the fixed cost of a pass too often.
+    The cost is modelled, not timed, so that the schedule, and with it every rounding error, is the same in every run.
     """
     rows, settled = batch.rows, batch.settled
     following = settled[:, None] + offsets + 1  # [n, verify_window], as all below
@@ -261,7 +264,7 @@ def _mix_fixed_point(
 ) -> None:
     """Fill `examples.tokens` in place by full-sequence passes until nothing changes: exact for any causal model.
 
-    As many rows go into a pass as the limits allow, and as have no more logits drawn than `_LOGITS`: at least one.
+    As many rows go into a pass as the limits allow, and as have no more logits sampled than `_LOGITS`: at least one.
     """
     drawable = _LOGITS // vocabulary_size(model)  # places
     draws = examples.sampling_mask.sum(dim=1)

@@ -1,4 +1,4 @@
-"""Future heads: what predicts the tokens behind the next one (Gloeckle et al. 2024), on an ordinary causal model.
+"""Future heads: what predicts the tokens after the next one (Gloeckle et al. 2024), on an ordinary causal model.
 
 The model's own last layer, final norm and unembedding are head 1. The trunk is everything before its last layer, with
 output z; head i = 2 … n predicts the token i places ahead:
@@ -34,7 +34,7 @@ from ..files import write_atomic
 
 HEADS_FILE = "future_heads.safetensors"
 HEADS_ATTRIBUTE = "future_heads"  # the attribute of the model
-# With which a model changes its logits behind the unembedding.
+# With which a model changes its logits after the unembedding.
 _LOGIT_OPTIONS = (
     "final_logit_softcapping",
     "logit_scale",
@@ -134,7 +134,7 @@ def _adapter_key(module: Any) -> str | None:
 def build_heads(model: PreTrainedModel, count: int, kind: str) -> MTPHeads:
     """`count` heads for a model: copies of its last layer, or of its unembedding.
 
-    A copied layer gets a place of its own in a key-value cache, behind the model's layers. It shares the model's
+    A copied layer gets a place of its own in a key-value cache, after the model's layers. It shares the model's
     configuration: the attention that is set there, now or later, is that of the heads.
     """
     parts = find_decoder_parts(model)

@@ -1,8 +1,8 @@
 """Randomness as a pure function of where it is used: (seed, round, example id, answer position, vocabulary index).
 
 Sampling is Gumbel-max (Gumbel 1954; Maddison et al. 2014): argmax_v [log p_v + G_v] with G_v = -log(-log U_v) is a
-draw from p. U_v comes from an integer hash, not from a generator with a state, so the token drawn at a position does
-not depend on the batch the example is in, on the order of the rows, on the number of processes, on the decoding
+sample from p. U_v comes from an integer hash, not from a generator with a state, so the token sampled at a position
+does not depend on the batch the example is in, on the order of the rows, on the number of processes, on the decoding
 schedule or on where a run was interrupted.
 
 All arithmetic is on 32-bit words, held in int64 tensors: products wrap modulo 2^64, which leaves their low 32 bits
@@ -63,7 +63,7 @@ def _keyed_bits(keys: Tensor, positions: Tensor, use: int) -> tuple[Tensor, Tens
 
 
 def bernoulli_mask(keys: Tensor, positions: Tensor, probability: float) -> Tensor:
-    """Bernoulli(`probability`) draws, one for each (example, position).
+    """Bernoulli(`probability`) samples, one for each (example, position).
 
     Args:
         keys: `[..., 2]` from `example_keys`.
@@ -111,7 +111,7 @@ def position_bits(keys: Tensor, positions: Tensor) -> Tensor:
 
 
 def replacement_bits(keys: Tensor, positions: Tensor) -> Tensor:
-    """62 random bits for each (example, position), as whole numbers: for a token that no model draws. As
+    """62 random bits for each (example, position), as integers: for a token that no model samples. As
     `position_bits`."""
     first, second = _keyed_bits(keys, positions, _STRANGER)
     return ((first >> 1) << 31) | (second >> 1)

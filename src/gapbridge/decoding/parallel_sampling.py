@@ -1,11 +1,11 @@
 """Own tokens by full-sequence passes: through a model as it stands in a trainer, wrapped or sharded too.
 
-A pass feeds whole rows and draws every coin position at once from what stands before it in the rows fed; the draws
-are written into the rows, and the next pass goes on from there. One pass is the two-pass scheme of Mihaylova & Martins
-2019, K passes are parallel scheduled sampling (Duckworth et al. 2019). Coins and noise are the same in all passes, so
-that the rows settle from the left: all tokens before the first one that a pass changed are final, each pass settles at
-least one draw more, and a pass that changes nothing proves every draw right. Run to there the rows are those of the
-sequential definition (`gapbridge.decoding.mixing`), for any causal model.
+A pass feeds whole rows and samples every masked position at once from what stands before it in the rows fed; the
+samples are written into the rows, and the next pass goes on from there. One pass is the two-pass scheme of Mihaylova &
+Martins 2019, K passes are parallel scheduled sampling (Duckworth et al. 2019). Mask and noise are the same in all
+passes, so that the rows settle from the left: all tokens before the first one that a pass changed are final, each pass
+settles at least one sample more, and a pass that changes nothing proves every sample right. Run to there the rows are
+those of the sequential definition (`gapbridge.decoding.mixing`), for any causal model.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def padded_forward_logits_at(model: nn.Module, tokens: Tensor, lengths: Tensor, 
         model: a causal language model, wrapped or not.
         tokens: `[n, L]`.
         lengths: `[n]`, how many tokens of each row are fed; a row of 0 is fed its first.
-        at: (rows, columns), k of each; the logits speak of the token behind.
+        at: (rows, columns), k of each; the logits predict the token after it.
 
     Returns:
         `[k, vocab]`.
@@ -54,25 +54,24 @@ def parallel_sample(
     num_sampling_passes: int | None = None,
     anywhere: Callable[[bool], bool] = bool,
 ) -> Tensor:
-    """Draw the coin positions of right-padded rows.
+    """Sample the masked positions of right-padded rows.
 
     The caller puts the model into evaluation mode (`gapbridge.decoding.model_state.evaluation_mode`). Where weights
-    are
-    sharded all processes must make as many passes, those without coins too: they do with a number, and with `anywhere`
-    otherwise. ZeRO-3 is to be called through its engine: passes through the module inside would upset the order of
-    modules that it has learnt, and break the next backward pass.
+    are sharded all processes must make as many passes, those without such positions too: they do with a number, and
+    with `anywhere` otherwise. ZeRO-3 is to be called through its engine: passes through the module inside would upset
+    the order of modules that it has learnt, and break the next backward pass.
 
     Args:
         model: a causal language model, wrapped or not, on the rows' device.
         tokens: `[n, L]`, prompt ⊕ first guess.
-        sampling_mask: `[n, L]`, bool: the positions to draw; none in column 0.
+        sampling_mask: `[n, L]`, bool: the positions to sample; none in column 0.
         start: `[n]`, the column of answer position 0.
         keys: `[n, 2]` from `gapbridge.decoding.noise.example_keys`.
         num_sampling_passes: how many; None goes on until no pass of any process changes a token.
         anywhere: from a truth value of this process to whether it holds in any process.
 
     Returns:
-        `[n, L]`: `tokens` with the draws written into them.
+        `[n, L]`: `tokens` with the samples written into them.
     """
     tokens = tokens.clone()
     at_row, at_column = sampling_mask.nonzero(as_tuple=True)  # [k]

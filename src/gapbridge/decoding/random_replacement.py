@@ -1,6 +1,6 @@
-"""Random tokens in the place of the model's, as many in each example as the model's own draws replaced: a control.
+"""Random tokens in the place of the model's, as many in each example as the model's own samples replaced: a control.
 
-What a model learns from its own tokens is told from what it learns from any wrong token. The number of replaced
+What a model learns from its own tokens is separated from what it learns from any wrong token. The number of replaced
 tokens is the model's in every example, so the share is equal in every batch and process; where they stand and what
 they are comes from the keyed noise (`noise`), so it is a function of (seed, round, id) and of the contexts.
 """
@@ -21,7 +21,7 @@ from .sampling_params import SamplingParams
 
 @dataclass(frozen=True)
 class RandomReplacements:
-    """What random tokens come from: `tokens` `[m]`, ascending, and how often each is drawn, `weights` `[m]`, whole
+    """What random tokens come from: `tokens` `[m]`, ascending, and how often each is sampled, `weights` `[m]`, whole
     numbers."""
 
     tokens: Tensor
@@ -64,7 +64,7 @@ def replace_with_random_tokens(
 
     Args:
         contexts: as `mix_contexts` gives them, with the same `references`, `ids`, `fixed` and `options`.
-        replacements: what the tokens are drawn from.
+        replacements: what the tokens are sampled from.
 
     Returns:
         Contexts whose `sampled` says where a random token stands; none is the reference's, and all other tokens are.
@@ -77,7 +77,7 @@ def replace_with_random_tokens(
         positions = torch.arange(len(y))
         order = position_bits(key.expand(len(y), 2), positions)
         order = torch.where(torch.tensor(fixed_mask), 2**32, order)
-        order[-1] = 2**32  # the last is nobody's context
+        order[-1] = 2**32  # the last is no label's context
         chosen = torch.argsort(order, stable=True)[:count]
         tokens, sampled = reference.clone(), torch.zeros(len(y), dtype=torch.bool)
         tokens[chosen] = replacements.generate(replacement_bits(key.expand(count, 2), chosen), reference[chosen])

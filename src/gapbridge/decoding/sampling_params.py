@@ -1,4 +1,4 @@
-"""How tokens are drawn. Free of torch, so that recipes are checked without it."""
+"""How tokens are sampled. Free of torch, so that recipes are checked without it."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from ..errors import ConfigError
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """What decides a draw beside model and context, and how many rows and tokens go into one pass.
+    """What decides a sample beside model and context, and how many rows and tokens go into one pass.
 
     Args:
         temperature: 0 takes the most likely token.
         top_k, top_p, min_p: as in TRL; 0, 1 and 0 switch them off.
-        suppress_tokens: ids that are never drawn; the probabilities of the others are rescaled to one.
+        suppress_tokens: ids that are never sampled; the probabilities of the others are rescaled to one.
         seed, round_index: with an example's id they fix its noise.
         batch_size: rows in one pass. Changes the speed, not the tokens (up to floating-point ties).
         batch_tokens: the most tokens that the cache of a pass has room for: rows times the longest of them; one row
             always goes. None sets no limit. Changes memory and speed, not the tokens.
         verify_window: the most tokens that a row is fed in one pass of `mix_contexts`. Changes the speed, not the
             tokens.
-        compile_decoding: compile the pass of `generate_completions` that draws one token a row. Changes the speed, not
-            the tokens (up to floating-point ties).
+        compile_decoding: compile the pass of `generate_completions` that samples one token a row. Changes the speed,
+            not the tokens (up to floating-point ties).
 
     Raises:
         ConfigError: a value lies outside its range; all errors are listed.
@@ -62,7 +62,7 @@ class SamplingParams:
             raise ConfigError(errors)
 
     def without(self, tokens: Sequence[int]) -> SamplingParams:
-        """The same options, with which these ids are never drawn either."""
+        """The same options, with which these ids are never sampled either."""
         return replace(self, suppress_tokens=tuple(dict.fromkeys([*self.suppress_tokens, *tokens])))
 
 

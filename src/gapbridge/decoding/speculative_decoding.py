@@ -1,13 +1,13 @@
 """Self-speculative decoding: future heads propose tokens, and the model's own head confirms them in the next pass.
 
-A pass feeds a row's newest token and the n - 1 tokens proposed behind it. Head 1 draws at each of these places; what
-it draws counts up to and including the first token that differs from the proposal, since everything before it was
-drawn behind the right tokens. Then heads 2 … n propose what follows from the last place that counts. A pass gives
-between 1 and n tokens, and every one of them is head 1's own draw, with the noise of its place: the answers are those
-of plain decoding, greedy or not (up to floating-point ties).
+A pass feeds a row's newest token and the n - 1 tokens proposed after it. Head 1 samples at each of these places; what
+it samples counts up to and including the first token that differs from the proposal, since everything before it was
+sampled after the right tokens. Then heads 2 … n propose what follows from the last place that counts. A pass gives
+between 1 and n tokens, and every one of them is head 1's own sample, with the noise of its place: the answers are
+those of plain decoding, greedy or not (up to floating-point ties).
 
-A proposal is drawn from its head with the noise that head 1 will draw with at that place, so that two heads that say
-the same give the same token also at a temperature above 0.
+A proposal is sampled from its head with the noise that head 1 will sample with at that place, so that two heads that
+say the same give the same token also at a temperature above 0.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class SpeculativeStats:
     """The heads that propose, and what came of it.
 
     passes: forward passes of the model, whatever the number of their rows. row_passes: the sum of the rows in them: as
-    many as tokens without speculation. tokens: how many were drawn. proposed, accepted: by head, 2 first, how many of
-    its proposals were looked at, and how many the model drew itself.
+    many as tokens without speculation. tokens: how many were sampled. proposed, accepted: by head, 2 first, how many
+    of its proposals were looked at, and how many the model drew itself.
     """
 
     heads: MTPHeads
@@ -45,7 +45,7 @@ class SpeculativeStats:
         self.proposed, self.accepted = [0] * len(self.heads), [0] * len(self.heads)
 
     def generator(self, *parts: Any) -> BatchedGenerator:
-        """What draws with these heads; `parts` as for [`BatchedGenerator`]."""
+        """What samples with these heads; `parts` as for [`BatchedGenerator`]."""
         return SpeculativeGenerator(*parts, speculation=self)
 
     def add(self, proposed: list[int], accepted: list[int]) -> None:
@@ -104,7 +104,7 @@ class SpeculativeRunner(SlotRunner):
 
 
 class SpeculativeGenerator(BatchedGenerator):
-    """A `BatchedGenerator` that draws up to n tokens in a pass."""
+    """A `BatchedGenerator` that samples up to n tokens in a pass."""
 
     def __init__(self, *parts: Any, speculation: SpeculativeStats) -> None:
         super().__init__(*parts)
@@ -137,9 +137,9 @@ class SpeculativeGenerator(BatchedGenerator):
         start: Tensor,
         length: Tensor,
     ) -> None:
-        """Feed the newest token and what is proposed behind it; keep what head 1 draws there, up to the first other.
+        """Feed the newest token and what is proposed after it; keep what head 1 samples there, up to the first other.
 
-        Column j feeds the answer's token `length - 1 + j` and draws token `length + j`.
+        Column j feeds the answer's token `length - 1 + j` and samples token `length + j`.
         """
         active, device = len(length), length.device
         proposed, keys = self._proposed[:active], self.keys[example]
@@ -155,7 +155,7 @@ class SpeculativeGenerator(BatchedGenerator):
         right = (sampled[:, :-1] == proposed).long()  # [active, n - 1]
         going = 1 - torch.isin(sampled[:, :-1], self.stops).long()
         counted = torch.cat([torch.ones_like(length)[:, None], (right * going).cumprod(dim=1)], dim=1)
-        counted *= places < self.limit  # [active, n], 1 where a draw counts
+        counted *= places < self.limit  # [active, n], 1 where a sample counts
         answers.scatter_(1, places, sampled)
         length += counted.sum(dim=1)
 

@@ -1,7 +1,7 @@
 """Free-running answers ŷ ~ π(· | x) by vLLM, for models and machines where speed matters more than keyed noise.
 
 Two engines: a server started with `vllm serve`, and vLLM in this process. Both hold a copy of the weights that nothing
-here updates, so `check_weights` compares it with the model before anything is drawn. Each answer has a seed of its
+here updates, so `check_weights` compares it with the model before anything is sampled. Each answer has a seed of its
 own: prompts that share one seed would be answered with the same random numbers. Unlike `generate_completions` the
     result is
 not byte-reproducible, because vLLM's batches change with the load.
@@ -83,7 +83,7 @@ class ServerEngine:
         concurrency: requests at a time; the server batches them.
 
     Raises:
-        RunError: nobody answers within `timeout`, or the server serves another model.
+        RunError: no server answers within `timeout`, or the server serves another model.
     """
 
     def __init__(self, url: str, *, model: str, timeout: float, concurrency: int) -> None:
@@ -230,7 +230,7 @@ class ColocatedEngine:
 def check_weights(
     engine: Engine, model: PreTrainedModel, prompts: Sequence[Sequence[int]], stop_tokens: Sequence[int]
 ) -> float:
-    """Compare the engine's weights with the model's on tokens that the engine draws.
+    """Compare the engine's weights with the model's on tokens that the engine samples.
 
     The shortest few prompts are answered at temperature 1, and the model scores the same tokens. Log-probabilities
     tell weights apart long before the most likely token changes.
@@ -281,7 +281,7 @@ def generate_completions_vllm(
     """Let vLLM answer each prompt; arguments and result as those of `generate_completions`.
 
     The engine has a batch size of its own. `suppress_tokens` get the lowest logit bias of the API. What comes back is
-    checked: an engine that ends at other tokens, draws a suppressed one or cuts an answer short of
+    checked: an engine that ends at other tokens, samples a suppressed one or cuts an answer short of
     `max_completion_length` is refused.
 
     Returns:
@@ -329,7 +329,7 @@ def _parameters(options: SamplingParams, max_tokens: int, stop_tokens: Sequence[
         "include_stop_str_in_output": True,
         "ignore_eos": True,
         "skip_special_tokens": False,
-        "logprobs": 0,  # of the drawn tokens alone
+        "logprobs": 0,  # of the sampled tokens alone
     }
     if options.suppress_tokens:
         parameters["logit_bias"] = dict.fromkeys(sorted(set(options.suppress_tokens)), _NEVER)
@@ -337,7 +337,7 @@ def _parameters(options: SamplingParams, max_tokens: int, stop_tokens: Sequence[
 
 
 def _completion(reply: Reply, engine: str, limit: int, stops: set[int], suppressed: set[int]) -> Completion:
-    """The reply as a draft, or a RunError that says what the engine did with it."""
+    """The reply as a completion, or a RunError that says what the engine did with it."""
     tokens = reply.tokens
     finished = bool(tokens) and tokens[-1] in stops
     if suppressed.intersection(tokens):

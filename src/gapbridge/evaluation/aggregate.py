@@ -50,7 +50,7 @@ class Group:
 
 def grade_math(groups: Sequence[Group], *, timeout: float, workers: int) -> None:
     """Add the fields of `Grade` to every sample, in place. An answer cut at the limit before a mark is wrong, and one
-    without a mark to a reference that has its mark first and the working behind it: no number of that is a result."""
+    without a mark to a reference that has its mark first and the working after it: no number of that is a result."""
     samples = [sample for group in groups for sample in group.samples]
     grades = grade_answers(
         [sample["answer"] for sample in samples],

@@ -98,7 +98,7 @@ def without_thoughts(text: str) -> str:
 def own_parts(text: str) -> list[str]:
     """What the model says for itself and to the question, in the order in which an answer is looked for.
 
-    Thoughts, other speakers' turns, and everything behind the first turn are left out. What follows the start of
+    Thoughts, other speakers' turns, and everything after the first turn are left out. What follows the start of
     another problem (`Question:`) is a further part where no number stands before it: a repeated question.
     """
     parts = _parts(without_thoughts(text))

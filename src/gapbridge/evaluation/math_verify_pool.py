@@ -2,7 +2,7 @@
 
 Its own timeouts use signals, which work in the main thread only and otherwise give wrong verdicts silently; they are
 off here, and a process that takes too long is killed. A process ends with the one that started it, and a limit of its
-CPU time ends one that nobody is left to kill.
+CPU time ends one whose parent is gone.
 """
 
 from __future__ import annotations
@@ -103,7 +103,8 @@ def verify(answer: str, reference: str) -> Verification:
 
 
 def _verify_within(answer: str, reference: str, seconds: float) -> Verification:
-    """`verify`, and the end of the process if it takes that much CPU time: it was not killed, so nobody waits."""
+    """`verify`, and the end of the process if it takes that much CPU time: it was not killed, so no process waits for
+    it."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _, most = resource.getrlimit(resource.RLIMIT_CPU)
     limit = math.ceil(used.ru_utime + used.ru_stime + min(seconds, _MOST_SECONDS)) + 2

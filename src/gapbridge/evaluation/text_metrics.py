@@ -1,6 +1,6 @@
 """Scores that credit what follows an error: character error rate and token F1.
 
-An exact match is lost with the first wrong token, whatever comes behind it; these two are not.
+An exact match is lost with the first wrong token, whatever comes after it; these two are not.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class EditScores:
 def score_edits(answers: Sequence[str], references: Sequence[str]) -> list[EditScores]:
     """Both scores of each answer. White space at the ends is no part of a text.
 
-    An empty reference counts as one character, and has an F1 of 1 with an empty answer alone. Characters behind the
+    An empty reference counts as one character, and has an F1 of 1 with an empty answer alone. Characters after the
     first 50,000 are not aligned: each counts as an error.
     """
     long = sum(max(len(answer), len(reference)) > LONGEST for answer, reference in zip(answers, references))
@@ -62,7 +62,7 @@ def token_f1(answer: str, reference: str) -> float:
 def edit_distance(first: Sequence[int], second: Sequence[int]) -> int:
     """The fewest insertions, deletions and replacements that make one sequence the other (Levenshtein 1966).
 
-    Of both the first 50,000 entries are compared, one behind the other's end is one edit each: the result is never
+    Of both the first 50,000 entries are compared, one after the other's end is one edit each: the result is never
     too small.
 
     Args:

@@ -117,7 +117,7 @@ def in_digits(word: str) -> str:
 
 
 def split_unit(text: str) -> tuple[str, Measure | None]:
-    r"""A bare expression and the known unit behind it: `2\pi \text{ cm}` → `2\pi` and centimetres."""
+    r"""A bare expression and the known unit after it: `2\pi \text{ cm}` → `2\pi` and centimetres."""
     found = re.fullmatch(
         r"(.*\S)\s*(\\text\s*\{[^{}]*\}(?:\s*\^\s*\{?[23]\}?)?|%|\^\s*\{?\s*\\circ\s*\}?)", text, re.S
     )

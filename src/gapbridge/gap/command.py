@@ -2,7 +2,7 @@
 
 gap/gap.json   settings, versions, every measure with 95 % intervals
 gap/gap.png    the picture
-gap/answers/   the drafts, and the answers behind forced errors; a killed measurement continues from them
+gap/answers/   the completions, and the answers after forced errors; a killed measurement continues from them
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def _differences(by_example: Mapping[str, Mapping[str, float]]) -> list[dict[str
 
 
 def _recovery_differences(gaps: Mapping[str, GapReport]) -> list[dict[str, Any]]:
-    """`_differences` of each score behind forced errors that every model has."""
+    """`_differences` of each score after forced errors that every model has."""
     found = []
     for measure in SLIP_ROWS:
         scores = {name: vars(gap.forced_errors)[measure] for name, gap in gaps.items() if gap.forced_errors}

@@ -1,4 +1,4 @@
-"""What of an answer is right behind a forced error: as in the reference, in the end, and by the oracle.
+"""What of an answer is right after a forced error: as in the reference, in the end, and by the oracle.
 
 Every score is a share for each example and place; each example counts the same. Intervals resample examples, all
 places of an example together.
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RecoveryScore:
-    """A score behind forced errors: at each place (None where no example has one there), over the mean of an example's
+    """A score after forced errors: at each place (None where no example has one there), over the mean of an example's
     places, and that mean by example."""
 
     at: list[Interval | None]
@@ -39,15 +39,15 @@ class RecoveryScore:
 
 @dataclass(frozen=True)
 class ErrorRecovery:
-    """What a model recovers behind forced errors.
+    """What a model recovers after forced errors.
 
-    source: the model that the forced errors are drawn from. places: as shares of the reference. examples: how many
+    source: the model that the forced errors are sampled from. places: as shares of the reference. examples: how many
         have a forced error
     at each place. truncated: how many answers were cut at the length limit, of `answers`.
-    tokens_recovered: of the reference's tokens behind the forced error, those that stand at their own position.
-    edit_recovered: 1 - edit distance / length of the longer, of the tokens behind the forced error.
+    tokens_recovered: of the reference's tokens after the forced error, those that stand at their own position.
+    edit_recovered: 1 - edit distance / length of the longer, of the tokens after the forced error.
     final_right: answers whose final result is right; None where references have none.
-    steps_right: of the steps that begin behind the forced error, those that are right; None where there is no oracle.
+    steps_right: of the steps that begin after the forced error, those that are right; None where there is no oracle.
     """
 
     source: str
@@ -68,8 +68,8 @@ def tokens_recovered(y: IdList, at: int, answer: IdList) -> float:
     """Share of y_t+1 … y_T that the answer has position by position, `at` being t.
 
     Args:
-        y: reference, T ids; it ends behind t.
-        answer: the ids that stand behind the forced error.
+        y: reference, T ids; it ends after t.
+        answer: the ids that stand after the forced error.
     """
     wanted = y[at + 1 :]
     return sum(a == b for a, b in zip(wanted, answer, strict=False)) / len(wanted)
@@ -87,7 +87,7 @@ def recovery_values(
     forced_errors: ForcedErrorSet,
     completions: Sequence[Sequence[Completion | None]],
 ) -> Cells:
-    """`tokens_recovered` or `edit_recovered` of each answer behind a forced error; `completions` are
+    """`tokens_recovered` or `edit_recovered` of each answer after a forced error; `completions` are
     [examples][places]."""
     return [
         [
@@ -117,7 +117,7 @@ def score_recovery(
     *,
     seed: int = 0,
 ) -> ErrorRecovery | None:
-    """All scores of the answers behind forced errors; None where no reference has a place for a forced error.
+    """All scores of the answers after forced errors; None where no reference has a place for a forced error.
 
     Args:
         completions: [examples][places], from `continuations_after_errors`.
@@ -193,7 +193,7 @@ def _final_correct(
 def _steps_correct(
     answers: Sequence[Sequence[str | None]], references: Sequence[str], lines: Sequence[Sequence[int | None]]
 ) -> Cells | None:
-    """Of the steps that begin behind the line of the forced error, the share that the oracle writes too; None without
+    """Of the steps that begin after the line of the forced error, the share that the oracle writes too; None without
     one."""
     steps = [solution_steps(reference) for reference in references]
     cells: list[list[float | None]] = []

@@ -1,8 +1,8 @@
-"""Forced errors: one wrong token in a reference, and what a model writes behind it.
+"""Forced errors: one wrong token in a reference, and what a model writes after it.
 
-At a place t of the reference one token is drawn from the model's own distribution behind x ⊕ y_<t, without y_t; then a
-model goes on from x ⊕ y_<t ⊕ forced error, freely and greedily. The forced errors are a pure function of model, seed,
-example and place, and can be given to other models, so that all of them are disturbed alike.
+At a place t of the reference one token is sampled from the model's own distribution after x ⊕ y_<t, without y_t; then
+a model goes on from x ⊕ y_<t ⊕ forced error, freely and greedily. The forced errors are a pure function of model,
+seed, example and place, and can be given to other models, so that all of them are disturbed alike.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from .logprobs import IdList, batches
 
 
 DEFAULT_ERROR_POSITIONS = (0.15, 0.35, 0.55, 0.75)  # of the forced errors, as shares of a reference
-SELF = "self"  # in place of a model: every model draws its own forced errors
+SELF = "self"  # in place of a model: every model samples its own forced errors
 _SHARD_SIZE = 64
 _SCHEMA = pa.schema(
     [("id", pa.string()), ("tokens", pa.list_(pa.list_(pa.int64()))), ("finished", pa.list_(pa.bool_()))]
@@ -64,7 +64,7 @@ class ForcedError:
 class ForcedErrorSet:
     """The forced errors of one model in a set of examples.
 
-    source: the model that they are drawn from. places: as shares of a reference. references: example → its tokens.
+    source: the model that they are sampled from. places: as shares of a reference. references: example → its tokens.
     errors_by_example: example → its forced error at each place, None where the reference has no place for one.
     """
 
@@ -115,9 +115,9 @@ def sample_forced_errors(
     seed: int = 0,
     batch_size: int = 64,
 ) -> ForcedErrorSet:
-    """Draw a wrong token at each place of each reference, from the model's distribution at temperature 1.
+    """Sample a wrong token at each place of each reference, from the model's distribution at temperature 1.
 
-    The reference's token, control tokens, stop tokens and ids that the tokenizer does not know are never drawn.
+    The reference's token, special tokens, stop tokens and ids that the tokenizer does not know are never sampled.
 
     Args:
         source: the model's name. places: t as shares of the reference.
@@ -132,7 +132,7 @@ def sample_forced_errors(
     wanted = [sorted({t for t in own if t is not None}) for own in at]
     rows = [[*e.prompt, *e.completion_ids[: max(own, default=0)]] for e, own in zip(everyone, wanted, strict=True)]
     sampler = KeyedSampler(SamplingParams(suppress_tokens=suppressed_tokens(model, tokenizer)), model.device)
-    # Not the noise of the example's draft.
+    # Not the noise of the example's completion.
     keys = example_keys([f"{e.id}/slip" for e in everyone], seed=seed, round_index=0).to(model.device)
     sampled: dict[tuple[int, int], int] = {}
     with generation_precision(model, args), generation_mode(model):
@@ -167,7 +167,7 @@ def continuations_after_errors(
     batch_size: int = 64,
     engine: ServerEngine | None = None,
 ) -> list[list[Completion | None]]:
-    """What the model writes greedily behind each forced error, [examples][places], or what a store below `directory`
+    """What the model writes greedily after each forced error, [examples][places], or what a store below `directory`
     holds.
 
     With the reference before the forced error an answer has at most `max_completion_length` tokens.

@@ -1,7 +1,7 @@
 """The gap's measures as pure functions of token ids and log-probabilities.
 
-y is the reference answer (T tokens), ŷ the model's own draft, x the prompt. All measures average over tokens; their
-intervals resample examples.
+y is the reference answer (T tokens), ŷ the model's generated completion, x the prompt. All measures average over
+tokens; their intervals resample examples.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ class DecisionAccuracy:
 
     start, end: the bins of positions, counted from 0, `end` excluded; bins that fewer than a tenth of the examples
     reach are left out. teacher_forced: with the reference as context;
-    free_running: with the model's own draft, where it still runs. drop: teacher_forced - free_running at those same
-    positions, over all bins.
+    free_running: with the model's generated completion, where it still runs. drop: teacher_forced - free_running at
+    those same positions, over all bins.
     """
 
     start: list[int]
@@ -90,11 +90,11 @@ class DecisionAccuracy:
 def decision_accuracy(
     forced: Sequence[Scores], free: Sequence[Scores], *, bins: int = 16, seed: int = 0
 ) -> DecisionAccuracy:
-    """The same decision, the token at position t, with reference context and with own context.
+    """The same decision, the token at position t, with reference context and with generated context.
 
     Args:
-        forced: [examples], the references scored behind themselves.
-        free: [examples], the references scored behind the drafts, up to the shorter of the two.
+        forced: [examples], the references scored after themselves.
+        free: [examples], the references scored after the completions, up to the shorter of the two.
     """
     lengths = [len(scores.hits) for scores in free]
     edges = np.unique(np.linspace(0, max(lengths), min(bins, max(lengths)) + 1).round().astype(int)).tolist()
@@ -117,7 +117,7 @@ def decision_accuracy(
 
 @dataclass(frozen=True)
 class ExcessError:
-    """ExAccErr(l) in per cent: how much more a model errs behind its own words, over the first l positions."""
+    """ExAccErr(l) in percent: how much more a model errs after its own words, over the first l positions."""
 
     length: list[int]
     excess: list[Interval]
@@ -131,7 +131,7 @@ def excess_error(
     resamples: int = 2000,
     seed: int = 0,
 ) -> ExcessError:
-    """ExAccErr(l) = (KL on own contexts / KL on reference contexts - 1) · 100 % (Arora et al. 2022).
+    """ExAccErr(l) = (KL on generated contexts / KL on reference contexts - 1) · 100 % (Arora et al. 2022).
 
     Args:
         own, reference: [examples], KL(oracle ‖ model) at each position in nats; NaN where the oracle says nothing.
@@ -141,7 +141,7 @@ def excess_error(
     def errors(rows: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
         """Mean error in [resamples + 1, lengths]; the last is that of the examples as they are."""
         values, weights = _means([[row[:length][~np.isnan(row[:length])] for length in lengths] for row in rows])
-        # The same seed draws the same examples for both: the ratio is of one resampled set.
+        # The same seed samples the same examples for both: the ratio is of one resampled set.
         draws = resampled_means(values, weights, resamples=resamples, seed=seed)
         return np.vstack([draws, (values * weights).sum(0) / weights.sum(0)])
 

@@ -1,4 +1,4 @@
-"""The one forward pass of every measure: how likely a model finds given labels behind given contexts."""
+"""The one forward pass of every measure: how likely a model finds given labels after given contexts."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def score(
 
     Args:
         prompts: [rows], the ids of x; none is empty.
-        contexts, labels: [rows], of the same length T within a row. The last context token is nobody's context.
+        contexts, labels: [rows], of the same length T within a row. The last context token is no label's context.
         on_scored: called with the number of newly scored rows.
     """
     lengths = [len(x) + len(y) for x, y in zip(prompts, labels, strict=True)]

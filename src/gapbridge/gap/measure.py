@@ -1,4 +1,4 @@
-"""One model's gap on one set of examples: drafts, passes, measures."""
+"""One model's gap on one set of examples: completions, passes, measures."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from .logprobs import IdList, Scores, score
 
 
 Losses = NDArray[np.float64]
-# (rows, contexts, labels) → the labels' scores behind the prompts of these rows and the contexts.
+# (rows, contexts, labels) → the labels' scores after the prompts of these rows and the contexts.
 Scorer = Callable[[Sequence[int], Sequence[IdList], Sequence[IdList]], list[Scores]]
 
 
@@ -73,10 +73,10 @@ def measure_gap(
     batch_size: int = 64,
     seed: int = 0,
 ) -> GapReport:
-    """All measures of one model but those behind forced errors.
+    """All measures of one model but those after forced errors.
 
     Args:
-        examples, answers: in the same order; the answers' drafts are the model's own words.
+        examples, answers: in the same order; the answers' completions are the model's own words.
         prefix_lengths: the k of the recovery curve; those longer than every reference are left out.
         seed: of the bootstrap.
 
@@ -86,7 +86,7 @@ def measure_gap(
     references = [example.completion_ids for example in examples]
     complete = [answer.first_completion.tokens for answer in answers]
     truncated = [not answer.first_completion.finished for answer in answers]
-    # A draft's stop token is no word of the answer: what follows it was never read.
+    # A completion's stop token is no word of the answer: what follows it was never read.
     completions = [tokens if cut else tokens[:-1] for tokens, cut in zip(complete, truncated, strict=True)]
     rows_of = {k: recovery_rows(references, completions, k) for k in sorted({0, *prefix_lengths})}
     rows_of = {k: rows for k, rows in rows_of.items() if rows}
@@ -94,7 +94,7 @@ def measure_gap(
         raise DataError(f"no reference is longer than {min(prefix_lengths)} tokens: give shorter --prefix_lengths")
     steps = [step for answer in answers if (step := solution_steps(answer.reference)) is not None]
     with_oracle = len(steps) == len(answers)
-    twice = sum(len(rows) for k, rows in rows_of.items() if k > 0)  # behind the reference and behind the own prefix
+    twice = sum(len(rows) for k, rows in rows_of.items() if k > 0)  # after the reference and after the own prefix
     passes = 2 * twice + len(examples) * (3 if with_oracle else 2)
     with generation_precision(model, args), tqdm(total=passes, desc="measuring", unit="row", delay=1) as bar:
 
@@ -154,7 +154,7 @@ def _losses(
 
 
 def _errors(scored: Scorer, oracle: Sequence[Sequence[int | None]], completions: Sequence[IdList]) -> list[Losses]:
-    """KL(oracle ‖ model) along the drafts, in nats: the oracle knows one token, or nothing (NaN)."""
+    """KL(oracle ‖ model) along the completions, in nats: the oracle knows one token, or nothing (NaN)."""
     labels = [[token or 0 for token in row] for row in oracle]
     known = [np.array([token is not None for token in row]) for row in oracle]
     scores = scored(range(len(completions)), completions, labels)

@@ -10,24 +10,24 @@ from dataclasses import dataclass
 
 
 MIN_REPLACED_FRACTION = 0.001  # of the context tokens: below, mixed contexts are the references
-UNTRAINED = 0.3  # token F1 of drafts: below, the model does not answer in the references' form
-MANY_TRUNCATED = 0.5  # of the drafts: above, the model does not know how an answer ends
-OFTEN_RIGHT = 0.5  # of the drafts: below, an answer that comes before its working leaves much to correct
+UNTRAINED = 0.3  # token F1 of completions: below, the model does not answer in the references' form
+MANY_TRUNCATED = 0.5  # of the completions: above, the model does not know how an answer ends
+OFTEN_RIGHT = 0.5  # of the completions: below, an answer that comes before its working leaves much to correct
 NEVER_RECOVERED = (
-    0.05  # of the tokens behind a forced error: below, there is no way back that training could strengthen
+    0.05  # of the tokens after a forced error: below, there is no way back that training could strengthen
 )
 ALWAYS_RECOVERED = 0.95  # above, there is nothing left to learn
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What a probe finds, as shares; None where it cannot be told.
+    """What a probe finds, as shares; None where it is unknown.
 
     replaced: of the answer tokens in the contexts that would be trained on. recovered: of the reference's tokens
-    behind a forced error, those that are written all the same. right: of the drafts, those with the right final
+    after a forced error, those that are written all the same. right: of the completions, those with the right final
         answer.
-    token_f1: of the drafts. truncated: of the drafts, those cut at the limit. answer_first: the references give the
-        final
+    token_f1: of the completions. truncated: of the completions, those cut at the limit. answer_first: the references
+        give the final
     answer before its working.
     """
 

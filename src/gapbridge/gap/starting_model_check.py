@@ -1,7 +1,7 @@
 """The check before training: what the starting model makes of a few dozen training examples, and one sentence of
 advice.
 
-Training examples, because contexts are drawn from their prompts: a model that knows them by heart draws the
+Training examples, because contexts are sampled from their prompts: a model that knows them by heart samples the
 references, however it does elsewhere. Nothing is written.
 """
 
@@ -35,14 +35,14 @@ from .method_advice import ProbeResult, advice
 
 
 REPLACED = "contexts/replaced_frac"  # what a method that mixes its own tokens into contexts logs
-_LONGER = 2  # a draft may be so many times as long as the longest reference
+_LONGER = 2  # a completion may be so many times as long as the longest reference
 _BATCH = 64
 _TIMED_EXAMPLES, _TIMED_TOKENS = 4, 4
 
 
 def run_probe(job: RunConfig, first: PreviewBatch, count: int) -> ProbeResult | None:
-    """Print what the starting model makes of `count` examples: the contexts that would be trained on, recovery behind
-    forced errors, the quality of its drafts; and the advice that follows.
+    """Print what the starting model makes of `count` examples: the contexts that would be trained on, recovery after
+    forced errors, the quality of its completions; and the advice that follows.
 
     Args:
         first: what `build_preview` took, with a model in place.
@@ -131,7 +131,7 @@ def _completions(first: PreviewBatch, examples: Sequence[Example], longest: int)
 
 
 def _recovery(first: PreviewBatch, examples: Sequence[Example], longest: int) -> RecoveryScore | None:
-    """The share of the references' tokens behind forced errors that follow all the same."""
+    """The share of the references' tokens after forced errors that follow all the same."""
     model, tokenizer, args = first.model, first.tokenizer, first.args
     forced_errors = sample_forced_errors(
         model,

@@ -61,7 +61,8 @@ def read_modes(args: argparse.Namespace, others: Sequence[str]) -> tuple[dict[st
 
 
 def mode_settings(told: Mapping[str, Mapping[str, str]], config: Any) -> dict[str, dict[str, Any]]:
-    """The settings of each mode but the direct one: the recipe's or the mode's own, and over them what it was told."""
+    """The settings of each mode but the direct one: the recipe's or the mode's own, and over them what was
+    requested."""
     brought = answer_modes()
     settings = {name: brought[name].settings(config) for name in told if name != SINGLE_PASS}
     for name, own in settings.items():

@@ -36,7 +36,7 @@ _SCHEMA = pa.schema([("id", pa.string()), ("tokens", pa.list_(pa.int64())), ("fi
 
 @dataclass(frozen=True)
 class CompletionOptions:
-    """How answers are drawn; a temperature of 0 is greedy. `modes`: the further modes, each with its settings."""
+    """How answers are generated; a temperature of 0 is greedy. `modes`: the further modes, each with its settings."""
 
     max_completion_length: int
     temperature: float = 0.0
@@ -64,7 +64,8 @@ def completion_options(
 
 @dataclass(frozen=True)
 class ExampleCompletions:
-    """One example's prompt and reference as text, and by mode its answers: as text, and as the drafts behind it."""
+    """One example's prompt and reference as text, and by mode its answers: as text, and as the completions that it was
+    decoded from."""
 
     id: str
     prompt: str

@@ -25,7 +25,7 @@ if __name__ == "__main__":
 
 
 def exportable_recipes() -> list[str]:
-    """The methods that a fork gets: those that train an SFT recipe's data on contexts drawn before."""
+    """The methods that a fork gets: those that train an SFT recipe's data on contexts generated before."""
     return [
         name
         for name in methods.list_methods()

@@ -1,4 +1,4 @@
-"""The handbook's `get_model` for trainers that draw contexts first."""
+"""The handbook's `get_model` for trainers that generate contexts first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def get_model(model_args: ModelConfig, training_args: Any) -> PreTrainedModel | 
     """Take the place of a fork's `get_model` in its `scripts/sft.py`.
 
     Every process gets whole weights, also under ZeRO-3, whose engine shards them when training starts: contexts are
-    drawn before. Quantised models are placed on the process's device. The weights are float32 unless `dtype` says
+    generated before. Quantised models are placed on the process's device. The weights are float32 unless `dtype` says
     otherwise, as in TRL. An adapter's directory gives the adapter on its base, trainable.
 
     Args:

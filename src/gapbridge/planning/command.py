@@ -53,7 +53,7 @@ class Plan:
 
     memories: by accelerate configuration, with the recipe's micro-batch. best: the configuration to use and the
     largest micro-batch, a power of two, that fits there with as many rows a step; None where none does.
-    seconds: (training, drawing) of all rounds, as far as they are known.
+    seconds: (training, generation) of all rounds, as far as they are known.
     refused: the accelerate configurations under which the method refuses to train; they have no memory.
     lowered: the peak with one setting changed, by that setting, where it is lower than the recipe's own.
     """
@@ -251,7 +251,7 @@ def _steps(
         for step in found
     ]  # fmt: skip
     bits = 4 if model.load_in_4bit else 8 if model.load_in_8bit else None
-    # Scheduled draws look at the logits of whole rows.
+    # Scheduled generates look at the logits of whole rows.
     passes = job.method.forward_equivalents_per_token(args) - 3 - issubclass(job.method, PreferenceTrainerMixin)
     logits = work.longest * config.get_text_config().vocab_size * (2 if args.bf16 else 4) if passes > 0 else 0
     found = [
@@ -329,7 +329,7 @@ def _estimated(
 
 
 def _measured(job: RunConfig, work: Workload) -> tuple[float | None, float | None]:
-    """Seconds here, from a few steps and draws of the actual model."""
+    """Seconds here, from a few steps and generates of the actual model."""
     model, tokenizer = load_initial_model(job)
     move_to_device(model, job.args)
     sample = profile_rows(job, model, tokenizer)

@@ -31,8 +31,8 @@ _SCORE = 20  # bytes for each logit that is sampled from: float32, two words of 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of each part on one device, in training (`training`) and in drawing (`drawing`, empty where nothing is
-    drawn); `peak` is the larger sum."""
+    """Bytes of each part on one device, in training (`training`) and in generation (`drawing`, empty where nothing is
+    generated); `peak` is the larger sum."""
 
     training: Mapping[str, float]
     drawing: Mapping[str, float]
@@ -107,12 +107,12 @@ def generation_parts(
     eager: bool,
     on_cpu: bool,
 ) -> dict[str, float]:
-    """What drawing contexts takes beside the weights.
+    """What generation contexts takes beside the weights.
 
     Args:
         width: bytes of a number in the weights, and so in the cache and in masks, under mixed precision too.
         rows, length: of the slot cache.
-        fed: the tokens of a row in one pass, at most; seen: the slots that they attend to; drawn: how many of them
+        fed: the tokens of a row in one pass, at most; seen: the slots that they attend to; generated: how many of them
             have logits.
         eager: whether attention is computed step by step, with the scores of all heads in memory.
     """

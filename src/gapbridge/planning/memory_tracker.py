@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 class MemoryTracker(TorchDispatchMode):
     """Counts the storages that operations see while it is entered: `now`, and `peak`, the most so far.
 
-    A storage counts once, from the operation that makes it, or first takes it, until nobody holds it.
+    A storage counts once, from the operation that makes it, or first takes it, until it is freed.
     """
 
     def __init__(self) -> None:

@@ -70,7 +70,8 @@ def _recipes_beside(recipe: Path) -> list[dict[str, Any]]:
     for path in sorted(recipe.absolute().parent.parent.glob("*/*.yaml")):
         try:
             found.append(read_yaml(path))
-        except ConfigError:  # one that cannot be read is its own error, and told where it is the one that is asked for
+        # one that cannot be read is its own error, and reported where it is the one that is asked for
+        except ConfigError:
             continue
     return found
 

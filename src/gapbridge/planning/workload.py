@@ -42,7 +42,7 @@ _LONGEST = 64  # rows that are looked at besides, for the memory that they take
 @dataclass(frozen=True)
 class Round:
     """rows: that are trained on, packed ones with packing. steps: of the optimizer. tokens: that go through the model
-    in training, of all sequences and epochs. drawn: tokens that are fed to draw contexts, prompts and answers
+    in training, of all sequences and epochs. generated: tokens that are fed to generate contexts, prompts and answers
     together."""
 
     rows: int
@@ -193,7 +193,7 @@ def _counted(
     longest_prompt = max(len(example.generation_prompt_ids) for example in [*made, *longest])
     if row_tokens is not None:
         widest = longest_prompt = int(job.args.max_length)
-    elif isinstance(job.args, CompletionArgs):  # drafts may be longer than the references that stand for them
+    elif isinstance(job.args, CompletionArgs):  # completions may be longer than the references that stand for them
         widest = min(
             job.args.max_length or widest + job.args.max_completion_length, widest + job.args.max_completion_length
         )
@@ -208,11 +208,11 @@ def _packs(job: RunConfig, lengths: list[int], number: int, row_tokens: float | 
 
 
 def _rows(job: RunConfig, source: _Source, made: Sequence[Example], args: Any) -> list[Any]:
-    """The rows of examples whose drafts are as long as their references."""
+    """The rows of examples whose completions are as long as their references."""
     pairs = [(example, _completion_length(example)) for example in made]
     try:
         return [row for rows, _ in job.method.build_rows(pairs, *source, args) for row in rows]
-    except StoreError:  # the drafts of the round before are trained along, and there are none yet
+    except StoreError:  # the completions of the round before are trained along, and there are none yet
         first = round_arguments(job.args, 1)
         first.max_length = args.max_length
         return _rows(job, source, made, first) * 2

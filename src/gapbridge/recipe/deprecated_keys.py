@@ -131,7 +131,7 @@ def _key(option: str) -> str:
 
 
 def _options(words: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """The options of a command line, each with the words behind it; words before the first stand for themselves."""
+    """The options of a command line, each with the words after it; words before the first stand for themselves."""
     options: list[tuple[str, list[str]]] = []
     for word in words:
         if word.startswith("--") or not options:

@@ -160,7 +160,7 @@ class RecipeParser(TrlParser):
         return closest_match(key, [action.dest for action in self._actions])
 
     def _given(self, arguments: list[str]) -> tuple[set[str], list[str]]:
-        """The destinations that the command line sets, and the options it has that nobody knows."""
+        """The destinations that the command line sets, and the options it has that are unknown."""
         given, unknown = set(), []
         for argument in arguments:
             if not argument.startswith("--"):

@@ -82,7 +82,7 @@ def _rows(
 
 
 def run_preview(job: RunConfig, count: int, first: PreviewBatch | None = None) -> list[Text]:
-    """Print the first rows of round 1; their contexts are drawn, and nothing is written.
+    """Print the first rows of round 1; their contexts are generated, and nothing is written.
 
     Args:
         first: what `build_preview` took, where it did; at least `count` rows.
@@ -101,7 +101,7 @@ def preview(
     *,
     count: int = 3,
 ) -> list[Text]:
-    """The first rows that the trainer of `args` would train; their contexts are drawn, and nothing is written.
+    """The first rows that the trainer of `args` would train; their contexts are generated, and nothing is written.
 
     Args:
         model, args, train_dataset, processing_class: as for the trainer; `args` says which, as a [`BASHConfig`] does.

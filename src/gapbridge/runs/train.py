@@ -148,7 +148,7 @@ def _load_round(job: RunConfig, run: RunDirectory) -> _LoadedRound | None:
 
 
 def _mark_started(job: RunConfig, run: RunDirectory, opened: _LoadedRound, prepared: RollbackOnError) -> None:
-    """Enter the run's directory: nothing can be refused any more, and nothing has been drawn yet."""
+    """Enter the run's directory: nothing can be refused any more, and nothing has been generated yet."""
     PartialState().wait_for_everyone()  # each has looked at the directory before one writes to it
     prepared.commit()
     if PartialState().is_main_process:

@@ -40,8 +40,8 @@ def validate(job: RunConfig, *, all_rows: bool = False) -> tuple[list[str], list
     """Check a parsed recipe and dry-run it on its first rows.
 
     Model and data that are local are loaded (the tokenizer and the model's configurations, not its weights; the first
-    rows become examples), and the trainer is constructed on them up to the point where it would draw. What a hub holds
-    is not asked for and is reported as not checked.
+    rows become examples), and the trainer is constructed on them up to the point where it would generate. What a hub
+    holds is not asked for and is reported as not checked.
 
     Returns:
         (errors, notes): empty errors mean that the run can start.
@@ -76,7 +76,7 @@ def validate(job: RunConfig, *, all_rows: bool = False) -> tuple[list[str], list
     elif tokenizer is not None and model is not None:
         try:
             errors += _batch_size_errors(job)
-        except GapbridgeError:  # told below
+        except GapbridgeError:  # reported below
             pass
         errors += _changed_inputs(job)
         if not all_rows:
@@ -124,7 +124,7 @@ class _Checked(Exception):
 def _construct(
     job: RunConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: dict[str, ExampleSet]
 ) -> list[str]:
-    """Construct the first round's trainer on a model without weights, in a directory of its own, up to the drawing.
+    """Construct the first round's trainer on a model without weights, in a directory of its own, up to the generation.
 
     Returns:
         What could not be checked in this way.

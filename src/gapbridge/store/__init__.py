@@ -1,1 +1,1 @@
-"""What is drawn before training, on disk."""
+"""What is generated before training, on disk."""

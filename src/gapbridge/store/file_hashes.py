@@ -1,4 +1,4 @@
-"""Hashes of whole files and of models on disk: what lies under a name, told from what lay there before.
+"""Hashes of whole files and of models on disk: what lies under a name, compared with what lay there before.
 
 A file is read once: as long as its size, its inode and its times stay, its hash is remembered, and `record` hands the
 memory on to the next start. Times that are as young as the reading prove nothing, so such a file is read again.

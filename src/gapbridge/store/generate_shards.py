@@ -30,16 +30,16 @@ POLLS_PER_SECOND = 100  # at what waiting processes wait for, all processes toge
 
 @dataclass(frozen=True)
 class GenerationSpec:
-    """What a method draws before training.
+    """What a method generates before training.
 
     identity: every option of the method that changes a token, as JSON values.
-    options: how a token is drawn; enters the identity, too.
+    options: how a token is generated; enters the identity, too.
     schema: the columns of the store, the first of them `id`.
     generate: given examples and a progress callback, their columns.
-    what: what is drawn, for the progress bar.
+    what: what is generated, for the progress bar.
     open: reaches what `generate` needs, so that what is not there is refused before a run writes anything.
     close: gives back what `generate` holds.
-    weights: gives the fingerprint of the weights that draw, where they are not the trained model's.
+    weights: gives the fingerprint of the weights that generate, where they are not the trained model's.
     sources: files that rows are made from besides.
     """
 
@@ -119,7 +119,7 @@ def generate_contexts(
     that dies is missed by the others, which then stop; what they have made is kept.
 
     Args:
-        draw: given a shard's examples and a progress callback, the shard's columns.
+        generate: given a shard's examples and a progress callback, the shard's columns.
         what: what is made, for the progress bar.
 
     Raises:

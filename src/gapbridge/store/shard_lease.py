@@ -3,9 +3,9 @@
     _contexts/.claim-00003-of-00015    {"host": …, "pid": …, "process": …}
 
 A claim is created exclusively and goes when its shard has its name. It only keeps two processes from the same work: a
-shard that is made twice is written twice with the same bytes, since no context depends on who draws it. The sign of
-life of its owner is the mark of `HeartbeatMonitor`. A killed process leaves its claim behind; the next start takes it
-over.
+shard that is made twice is written twice with the same bytes, since no context depends on who generates it. The sign
+of life of its owner is the mark of `HeartbeatMonitor`. A killed process does not release its lease; the next start
+takes it over.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def shard_size_for(rows: int, processes: int, batch_size: int) -> int:
     """Rows in a shard where none are asked for: every process gets up to eight shards of at most 512 rows.
 
     It gets fewer where its share holds fewer passes of `batch_size` rows: thin passes cost as much as full ones. One
-    process shares with nobody and has shards of 512.
+    process does not share the store and has shards of 512.
     """
     if processes == 1:
         return LARGEST_SHARD
@@ -75,7 +75,7 @@ class ShardLeases:
     def release_stale(self) -> None:
         """Before the first claim: delete those of this process from earlier starts.
 
-        Process 0 deletes those of processes that there are no more, too, and those that nobody has signed.
+        Process 0 deletes those of processes that there are no more, too, and those that have no owner.
         """
         for path in self._store.directory.glob(".claim-*"):
             owner = _owner(path)
@@ -84,7 +84,7 @@ class ShardLeases:
                 path.unlink(missing_ok=True)
 
     def poll(self, shards: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Those of `shards` that are not made yet, and those of them that nobody has claimed: one listing."""
+        """Those of `shards` that are not made yet, and those of them that have no lease: one listing."""
         try:
             names = set(os.listdir(self._store.directory))
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Sums with their running sums: the total is easy behind them, and asks for a look ahead before them.
+"""Sums with their running sums: the total is easy after them, and asks for a look ahead before them.
 
     Add: 7 + 3 + 9        →        7+3=10          or        Total: 19
                                    10+9=19                   7+3=10

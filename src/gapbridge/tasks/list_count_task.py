@@ -2,7 +2,7 @@
 
     In the bag: a pen, a cup, a rope. List the items in any order.        →        rope, pen, cup
 
-The reference is one right answer, in an order drawn at random. A split is decided by the set of the items.
+The reference is one right answer, in an order generated at random. A split is decided by the set of the items.
 """
 
 from __future__ import annotations

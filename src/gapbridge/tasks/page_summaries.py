@@ -119,7 +119,7 @@ def score(prompt: str, reference: str, answer: str) -> Scores:
     correct: it states every needed fact and nothing else.
     facts_kept: the share of the needed facts that it states.
     false_facts: the share of its claims that neither the reference nor the page makes, or that cannot be read.
-    needless_facts: the share of its claims that the page makes and nobody asked for, or that it made before.
+    needless_facts: the share of its claims that the page makes and no question asked for, or that it made before.
     """
     needed, made = set(claims(reference)), list(claims(answer))
     remaining = len(needed & set(made))
@@ -160,7 +160,7 @@ def _distractor(rng: random.Random, person: str, others: list[str]) -> str:
 
 
 def _sentence(rng: random.Random, kind: Kind, subject: str, person: str) -> tuple[str, str]:
-    """A fact of this kind about `subject`, as a clause and as a sentence; nobody in it but the subject is `person`."""
+    """A fact of this kind about `subject`, as a clause and as a sentence; only the subject in it is `person`."""
     values = _values(rng, subject, person)
     return kind.clause.format(**values), rng.choice(kind.wordings).format(a=subject, **values)
 

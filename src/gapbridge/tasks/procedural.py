@@ -20,7 +20,7 @@ from ..errors import ConfigError
 
 SPLITS = ("train", "validation", "test")
 Scores = dict[str, float]
-MAX_ATTEMPTS = 2000  # a split that holds an eighth of what can be drawn is missed so often once in 10^115
+MAX_ATTEMPTS = 2000  # a split that holds an eighth of what can be generated is missed so often once in 10^115
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Problem:
 
 
 def integer_option(default: int | tuple[int, ...], low: int, high: int, about: str) -> Any:
-    """An option that is a whole number in `low` to `high`, or where the default is a tuple several, taken in turn."""
+    """An option that is a integer in `low` to `high`, or where the default is a tuple several, taken in turn."""
     return dataclasses.field(default=default, metadata={"range": (low, high), "help": about})
 
 

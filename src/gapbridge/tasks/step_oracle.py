@@ -26,11 +26,11 @@ def solution_steps(answer: str) -> list[str] | None:
 
 
 def oracle_tokens(y: Sequence[int], y_hat: Sequence[int], line_ends: Collection[int]) -> list[int | None]:
-    """The oracle's token at each position of the draft ŷ, given ŷ_<t; None where it says nothing.
+    """The oracle's token at each position of the completion ŷ, given ŷ_<t; None where it says nothing.
 
     Args:
         y: reference, T ids.
-        y_hat: the draft, D ids.
+        y_hat: the completion, D ids.
         line_ends: the ids of tokens that end a line.
 
     Returns:
@@ -74,10 +74,11 @@ def first_wrong_step(answer: str, reference_steps: Sequence[str]) -> int | None:
 
 @dataclass(frozen=True)
 class WrongSteps:
-    """Where drafts go wrong first. `steps`: 1, 2, …, as far as some draft is right; the last is the result after ####.
+    """Where completions go wrong first. `steps`: 1, 2, …, as far as some completion is right; the last is the result
+    after ####.
 
-    first_wrong: how many drafts go wrong first there. hazard: the share that goes wrong there among the drafts that
-    were right until then; a model that snowballs only after a mistake has a flat hazard.
+    first_wrong: how many completions go wrong first there. hazard: the share that goes wrong there among the
+    completions that were right until then; a model that snowballs only after a mistake has a flat hazard.
     """
 
     steps: list[int]
@@ -108,10 +109,10 @@ def wrong_steps(first: Sequence[int | None], counts: Sequence[int], *, seed: int
 class FinalAnswers:
     """How often the result is right, by the step of the working that is the first wrong one.
 
-    steps: those at which some draft goes wrong first, the result itself left out. drafts: how many do. right: the
-    share of them whose result is right all the same. num_all_steps_correct, right_if_all_steps_correct: the same of
-        the drafts whose working
-    has no wrong step; None where there is no such draft.
+    steps: those at which some completion goes wrong first, the result itself left out. completions: how many do.
+    right: the share of them whose result is right all the same. num_all_steps_correct, right_if_all_steps_correct: the
+        same of the completions whose working
+    has no wrong step; None where there is no such completion.
     """
 
     steps: list[int]

@@ -1,6 +1,6 @@
 """Procedural grade-school word problems with worked answers in GSM8K's form, for runs that need no download.
 
-A problem is a chain of one to six operations on small whole numbers, told in one sentence each. The worked answer has
+A problem is a chain of one to six operations on small integers, one sentence each. The worked answer has
 one line per operation and ends like GSM8K's (Cobbe et al. 2021):
 
     Ben: 4+3=<<4+3=7>>7
@@ -92,7 +92,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Problem:
-    """A word problem; `answer` is the worked solution and `result` the number after `####`, which stands behind the
+    """A word problem; `answer` is the worked solution and `result` the number after `####`, which stands after the
     working or before it (`order`)."""
 
     id: str
@@ -109,9 +109,9 @@ class Problem:
         return _worked(self.steps, self.order)
 
     def wrong_steps(self) -> tuple[Step, ...]:
-        """The steps with one whose result is off by 1 to 9, and those behind it worked on from that.
+        """The steps with one whose result is off by 1 to 9, and those after it worked on from that.
 
-        A pure function of the problem. Every result stays a whole number in 1 to `MAX_VALUE`, and the last is wrong.
+        A pure function of the problem. Every result stays a integer in 1 to `MAX_VALUE`, and the last is wrong.
         """
         rng = random.Random(f"word-problems/wrong/{self.id}")
         forced_errors = [(at, by) for at in range(len(self.steps)) for by in range(-9, 10) if by]

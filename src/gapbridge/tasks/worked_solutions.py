@@ -26,7 +26,7 @@ def order_option() -> str:
 
 
 def worked(lines: Sequence[str], result: str, order: str) -> str:
-    """The answer: `lines` of working, and the line `result` before or behind them."""
+    """The answer: `lines` of working, and the line `result` before or after them."""
     return "\n".join([result, *lines] if order == "answer_first" else [*lines, result])
 
 

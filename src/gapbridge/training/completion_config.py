@@ -12,23 +12,23 @@ from .config import GenerationArgs
 
 @dataclass
 class CompletionArgs(GenerationArgs):
-    """How drafts are drawn; names and defaults of the vLLM keys are those of [`~trl.GRPOConfig`].
+    """How completions are generated; names and defaults of the vLLM keys are those of [`~trl.GRPOConfig`].
 
     Args:
         max_completion_length (`int`, *optional*, defaults to `256`):
-            The most tokens of a draft. A draft that reaches it is closed there, kept, and counted.
+            The most tokens of a completion. A completion that reaches it is closed there, kept, and counted.
         compile_decoding (`bool`, *optional*, defaults to `False`):
-            Compile the pass that draws one token a row, at fixed shapes; on a GPU it runs as a CUDA graph. Compilation
-            takes up to some minutes. Where it fails a warning says why, and the passes run as they are. The same
-            drafts, up to floating-point ties.
+            Compile the pass that generates one token a row, at fixed shapes; on a GPU it runs as a CUDA graph.
+            Compilation takes up to some minutes. Where it fails a warning says why, and the passes run as they are.
+            The same completions, up to floating-point ties.
         use_mtp_speculative_decoding (`bool`, *optional*, defaults to `False`):
-            Let the future heads that lie beside the model propose tokens (docs/methods/mtp.md): the same drafts in
-            fewer passes. In the first round; trained on, a model has no heads any more.
+            Let the future heads that lie beside the model propose tokens (docs/methods/mtp.md): the same completions
+            in fewer passes. In the first round; trained on, a model has no heads any more.
 
-        > Drafts through vLLM; names and defaults are those of [`~trl.GRPOConfig`]
+        > Completions through vLLM; names and defaults are those of [`~trl.GRPOConfig`]
 
         use_vllm (`bool`, *optional*, defaults to `False`):
-            Draw drafts with vLLM, `generation_batch_size` of them at a time.
+            Generate completions with vLLM, `generation_batch_size` of them at a time.
         vllm_mode (`str`, *optional*, defaults to `"colocate"`):
             `"server"` asks a `vllm serve` process that serves the model the round starts from, `"colocate"` loads that
             model into vLLM in this process.
@@ -37,8 +37,8 @@ class CompletionArgs(GenerationArgs):
         vllm_server_port (`int`, *optional*, defaults to `8000`): The server's port.
         vllm_server_timeout (`float`, *optional*, defaults to `240.0`): Seconds to wait for the server to be up.
         vllm_gpu_memory_utilization (`float`, *optional*, defaults to `0.3`):
-            Share of the GPU's memory that vLLM takes while it drafts, with `"colocate"`.
-        vllm_max_model_length (`int`, *optional*): Most tokens of prompt and draft, with `"colocate"`.
+            Share of the GPU's memory that vLLM takes while it completions, with `"colocate"`.
+        vllm_max_model_length (`int`, *optional*): Most tokens of prompt and completion, with `"colocate"`.
         vllm_tensor_parallel_size (`int`, *optional*, defaults to `1`): GPUs of one engine, with `"colocate"`.
     """
 

@@ -85,7 +85,7 @@ class BaseArgs(Defaults, _Behind):
 
     @contextmanager
     def implied_defaults(self) -> Iterator[None]:
-        """While the trainer behind is constructed: what the method does by itself is taken back."""
+        """While TRL's trainer is constructed: what the method does by itself is taken back."""
         yield
 
     @classmethod
@@ -284,7 +284,8 @@ class RoundArgs(BaseArgs):
         num_epochs_per_round (`list[float]`, *optional*):
             Epochs of each round: one number for all, or one per round. Defaults to `num_train_epochs` in each.
         round_index (`int`, *optional*, defaults to `1`):
-            The round that this trainer trains, counted from 1. It enters the noise, so that rounds draw differently.
+            The round that this trainer trains, counted from 1. It enters the noise, so that rounds generate
+            differently.
     """
 
     num_rounds: int = field(default=1, metadata={"help": "Rounds of building contexts and training on them."})
@@ -322,7 +323,7 @@ class RoundArgs(BaseArgs):
 
 @dataclass
 class SamplingArgs(BaseArgs):
-    """How a token is drawn; names and defaults are TRL's where it has them.
+    """How a token is sampled; names and defaults are TRL's where it has them.
 
     Args:
         temperature (`float`, *optional*, defaults to `1.0`): Temperature; 0 takes the most likely token.
@@ -337,7 +338,7 @@ class SamplingArgs(BaseArgs):
     min_p: float | None = field(default=None, metadata={"help": "Min-p sampling; empty is off."})
 
     def sampling_params(self, suppress_tokens: tuple[int, ...] = (), **more: Any) -> SamplingParams:
-        """How tokens are drawn; `more` are further fields of `SamplingParams`."""
+        """How tokens are sampled; `more` are further fields of `SamplingParams`."""
         return SamplingParams(
             temperature=self.temperature,
             top_k=self.top_k,
@@ -351,11 +352,11 @@ class SamplingArgs(BaseArgs):
 
 @dataclass
 class GenerationArgs(SamplingArgs, RoundArgs):
-    """How tokens are drawn before a round is trained.
+    """How tokens are sampled before a round is trained.
 
     Args:
         eval_on_generated_contexts (`bool`, *optional*, defaults to `True`):
-            Evaluate on held-out rows with own contexts as well (`eval_generated_loss`), beside `eval_loss` on
+            Evaluate on held-out rows with generated contexts as well (`eval_generated_loss`), beside `eval_loss` on
             references.
         eval_on_start (`bool`, *optional*, defaults to `True`):
             Evaluate before the first step where there is held-out data, so that what a round did shows. TRL's default
@@ -365,9 +366,8 @@ class GenerationArgs(SamplingArgs, RoundArgs):
             The most tokens that the cache of a pass has room for: its rows times the longest of them, prompt and
             answer together. Long rows go fewer at a time. Empty: no limit. No influence on the contexts.
         generation_shard_size (`int`, *optional*): Examples in one shard: what an interruption can cost, and what one
-            process
-            takes at a time. None: that of the contexts that are there, or else 512 for one process and up to eight
-            shards for each of several.
+            process takes at a time. None: that of the contexts that are there, or else 512 for one process and up to
+            eight shards for each of several.
     """
 
     RUNTIME_ONLY = frozenset({"generation_batch_size", "generation_max_batch_tokens"})
@@ -403,7 +403,7 @@ class GenerationArgs(SamplingArgs, RoundArgs):
         return errors
 
     def sampling_params(self, suppress_tokens: tuple[int, ...] = (), **more: Any) -> SamplingParams:
-        """How this round draws; `more` are further fields of `SamplingParams`."""
+        """How this round generates; `more` are further fields of `SamplingParams`."""
         batch_size, batch_tokens = self.generation_batch_size, self.generation_max_batch_tokens
         return super().sampling_params(
             suppress_tokens, round_index=self.round_index, batch_size=batch_size, batch_tokens=batch_tokens, **more

@@ -1,4 +1,5 @@
-"""The rows of a method: its contexts opened, drawn and joined with the examples, for training and for a preview."""
+"""The rows of a method: its contexts opened, generated and joined with the examples, for training and for a
+preview."""
 
 from __future__ import annotations
 
@@ -30,12 +31,12 @@ from .stats import GenerationStats
 
 logger = logging.getLogger(__name__)
 
-_PLACEHOLDER_ROWS = 2  # that TRL's constructor gets while the rows are not drawn yet
+_PLACEHOLDER_ROWS = 2  # that TRL's constructor gets while the rows are not generated yet
 
 
 @dataclass(frozen=True)
 class PendingGeneration:
-    """A part's contexts: how they are drawn, and the store that holds them."""
+    """A part's contexts: how they are generated, and the store that holds them."""
 
     contexts: GenerationSpec
     store: ContextStore
@@ -58,9 +59,9 @@ def open_context_stores(
     args: Any,
     weights: str | None = None,
 ) -> dict[str, PendingGeneration]:
-    """The stores of a round's contexts below `args.output_dir`, by part; empty: nothing is drawn.
+    """The stores of a round's contexts below `args.output_dir`, by part; empty: nothing is generated.
 
-    Opened once a round: what is there is checked, and the weights that draw are hashed once for both, unless their
+    Opened once a round: what is there is checked, and the weights that generate are hashed once for both, unless their
     fingerprint is given. Nothing is written.
 
     Raises:
@@ -91,7 +92,7 @@ def _context_directory(part: str) -> str:
 
 
 def generate_pending_contexts(generation: PendingGeneration, examples: ExampleSet, args: Any) -> ContextStore:
-    """Draw what the store lacks."""
+    """Generate what the store lacks."""
     if args.process_index == 0 and generation.store.is_complete():
         found, count = generation.store.directory, generation.store.num_examples
         logger.warning("%s: all %d contexts were made before and are used again", found, count)
@@ -106,11 +107,11 @@ def generate_pending_contexts(generation: PendingGeneration, examples: ExampleSe
 def rows_in_memory(
     method: type[MethodHooks], part: str, examples: ExampleSet, tokenizer: PreTrainedTokenizerBase, args: Any
 ) -> BuiltDataset:
-    """All rows of a part for which nothing is drawn, in the memory of this process.
+    """All rows of a part for which nothing is generated, in the memory of this process.
 
     Args:
-        part: `train`, `eval` (held-out rows with reference contexts) or `eval_generated` (with own ones), the latter
-            two with the name of a data set behind a point where there are several.
+        part: `train`, `eval` (held-out rows with reference contexts) or `eval_generated` (with generated ones), the
+            latter two with the name of a data set after a point where there are several.
     """
     sink = pa.BufferOutputStream()
     stats, without_loss = _write_rows(sink, method, _built(method, part, examples, tokenizer, args, None))
@@ -216,8 +217,8 @@ def first_rows(
     count: int,
     on_finished: Progress = lambda _: None,
 ) -> tuple[list[Row], GenerationStats]:
-    """The first `count` rows that are trained, and what they are made from; only their contexts are drawn, and nothing
-    is written. `on_finished` is called with numbers of finished contexts."""
+    """The first `count` rows that are trained, and what they are made from; only their contexts are generated, and
+    nothing is written. `on_finished` is called with numbers of finished contexts."""
     pairs = (
         _generate_blocks(examples, contexts, count, on_finished)
         if contexts

@@ -14,7 +14,7 @@ class DecodingMode:
     """A way of answering that a method brings, besides the direct one.
 
     help: what it does.
-    options: what it can be told on the command line, each with its help.
+    options: what it can be set on the command line, each with its help.
     settings: from a recipe's configuration, of whatever method, to the mode's settings as JSON values.
     answer: `answer(model, tokenizer, prompts, first, ids=, conversational=, date=, chat_template_kwargs=, settings=,
         max_completion_length=, options=, on_finished=, complete=)` → drafts; `first` are the single-pass answers to

@@ -17,12 +17,12 @@ else:
 
 
 class EpochSampler(Sampler[int]):
-    """A sampler that draws each epoch's order from a generator of its own.
+    """A sampler that generates each epoch's order from a generator of its own.
 
-    transformers draws it from the global one, whose state inside an epoch says nothing of the start of that epoch.
+    transformers generates it from the global one, whose state inside an epoch says nothing of the start of that epoch.
 
     Args:
-        sampler: draws from its `generator`.
+        sampler: generates from its `generator`.
         seed: of the order.
         epoch: gives the number of the epoch that begins.
     """

@@ -42,7 +42,7 @@ class EvaluationByTokens(_Behind):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """As in the trainer behind; in an evaluation the loss is noted with its weight."""
+        """As in TRL's trainer; in an evaluation the loss is noted with its weight."""
         if self._batches is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         inputs = self._without_repeated(inputs)

@@ -38,9 +38,9 @@ class FiniteUpdates(_Behind):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """As in the trainer behind.
+        """As in TRL's trainer.
 
-        The loss is looked at here and not behind `training_step`: under DeepSpeed the update is part of the backward
+        The loss is looked at here and not after `training_step`: under DeepSpeed the update is part of the backward
         pass, and would have been made by then.
 
         Raises:
@@ -53,7 +53,7 @@ class FiniteUpdates(_Behind):
         return result
 
     def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
-        """As in the trainer behind; behind the last batch of a step the gradient is looked at.
+        """As in TRL's trainer; after the last batch of a step the gradient is looked at.
 
         Raises:
             TrainingError: its norm is not finite.

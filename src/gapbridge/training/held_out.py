@@ -30,12 +30,12 @@ _TIMES = ("runtime", "samples_per_second", "steps_per_second")
 class EvalDatasetMixin(_Behind):
     """Put before a TRL trainer: `evaluate` and `predict` read a data set as the constructor does.
 
-    `eval_dataset` holds the rows that give `eval_loss`, and `_generated_eval_dataset` those with own contexts; either
-    is a dict where the held-out data sets have names.
+    `eval_dataset` holds the rows that give `eval_loss`, and `_generated_eval_dataset` those with generated contexts;
+    either is a dict where the held-out data sets have names.
     """
 
     _generated_eval_dataset: Dataset | dict[str, Dataset] | None = None
-    _generated_prefix: str | None = None  # of the metrics, while own contexts are evaluated
+    _generated_prefix: str | None = None  # of the metrics, while generated contexts are evaluated
     _reading_args: Any = None  # the configuration as it was given: constructors write into theirs
     _text_of_row: Callable[[dict[str, Any]], str] | None = None  # TRL's `formatting_func`
 
@@ -62,11 +62,11 @@ class EvalDatasetMixin(_Behind):
     def rows_to_evaluate(self, dataset: Any, source: str) -> Dataset:
         """The prepared rows of a data set as the constructor makes them: raw, as examples, or prepared already.
 
-        Rows have reference contexts: own ones are drawn before training alone.
+        Rows have reference contexts: generated ones are generated before training alone.
 
         Raises:
             GapbridgeError: what the constructor raises for it, under the name `source`; DataError where the method
-            evaluates drawn rows only.
+            evaluates generated rows only.
         """
         if self.is_prepared(dataset):
             return dataset
@@ -88,7 +88,8 @@ class EvalDatasetMixin(_Behind):
         self, eval_dataset: Any | None = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """As in TRL's trainer, for raw data sets, examples, prepared rows, a dict of them, or the name of one of the
-        constructor's; without one of its own also on the constructor's held-out own contexts (`eval_generated_loss`).
+        constructor's; without one of its own also on the constructor's held-out generated contexts
+        (`eval_generated_loss`).
 
         Raises:
             GapbridgeError: what the constructor raises for such data; nothing has been evaluated then.

@@ -95,7 +95,8 @@ class MethodHooks:
 
     @classmethod
     def eval_sets(cls, args: Any) -> tuple[str, ...]:
-        """The held-out rows that are evaluated: with reference contexts (`eval`), with own ones (`eval_generated`)."""
+        """The held-out rows that are evaluated: with reference contexts (`eval`), with generated ones
+        (`eval_generated`)."""
         own = cls.generates_contexts and isinstance(args, GenerationArgs) and args.eval_on_generated_contexts
         return (EVAL, EVAL_GENERATED) if own else (EVAL,)
 

@@ -78,7 +78,7 @@ class GapTrainerMixin(EvalDatasetMixin, TrainerGuardMixin):
     A TRL trainer that builds its own rows, put before it: `class BASHTrainer(Method, SFTTrainer)`.
 
     Building the rows is the data preparation. In the constructor, once TRL has taken every option and before anything
-    is wrapped or sharded, the model draws the contexts, or they are found in `output_dir`. One trainer trains one
+    is wrapped or sharded, the model generates the contexts, or they are found in `output_dir`. One trainer trains one
     round.
 
     Args:
@@ -94,7 +94,7 @@ class GapTrainerMixin(EvalDatasetMixin, TrainerGuardMixin):
             preprocess_logits_for_metrics, quantization_config, peft_config, **kwargs: as for TRL's trainer, and in its
             order.
         pending: the opened stores, where the caller has them already.
-        on_checked: called when everything that can be refused has been, before the first token is drawn.
+        on_checked: called when everything that can be refused has been, before the first token is generated.
 
     Raises:
         ConfigError, DataError, StoreError, RunError: see `gapbridge.errors`; nothing has been trained then.
@@ -102,7 +102,7 @@ class GapTrainerMixin(EvalDatasetMixin, TrainerGuardMixin):
 
     examples: ExampleSet
     stats: GenerationStats  # of the training rows
-    eval_stats: GenerationStats  # of the held-out rows with own contexts
+    eval_stats: GenerationStats  # of the held-out rows with generated contexts
     row_ids: Dataset
 
     def __init__(
@@ -266,7 +266,7 @@ class GapTrainerMixin(EvalDatasetMixin, TrainerGuardMixin):
         quantization_config: Any | None = None,
         peft_config: PeftConfig | None = None,
     ) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
-        """Model and tokenizer, loaded where they are paths, prepared, and in place where the method draws."""
+        """Model and tokenizer, loaded where they are paths, prepared, and in place where the method generates."""
         set_seed(args.seed)
         name = str(model) if isinstance(model, str) else model.config._name_or_path
         revision = (args.model_init_kwargs or {}).get("revision")

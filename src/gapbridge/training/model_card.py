@@ -42,13 +42,13 @@ def complete_card(
     base: str,
     model_name: str,
 ) -> None:
-    """Write into a card that TRL has written: the method's settings, data, what was drawn, losses, our version.
+    """Write into a card that TRL has written: the method's settings, data, what was generated, losses, our version.
 
     Args:
         card: its file.
         args: the trainer's configuration.
         examples: what was trained.
-        described: what was drawn, in words; empty where nothing was.
+        described: what was generated, in words; empty where nothing was.
         log_history: the trainer's logs.
         base: the model that was trained, a path or a hub id.
         model_name: what to load, where the model is not on a hub.

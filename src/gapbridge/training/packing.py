@@ -1,6 +1,6 @@
 """How long the rows are that TRL packs, from the lengths of those that go in: for budgets and plans.
 
-TRL packs by best fit decreasing (Ding et al. 2024, arXiv 2404.10830), or one row behind the other (`wrapped`), each
+TRL packs by best fit decreasing (Ding et al. 2024, arXiv 2404.10830), or one row after the other (`wrapped`), each
 block of rows by itself.
 """
 

@@ -1,4 +1,4 @@
-"""What transformers refuses only when training starts, when everything has been drawn: asked beforehand."""
+"""What transformers refuses only when training starts, when everything has been generated: asked beforehand."""
 
 from __future__ import annotations
 

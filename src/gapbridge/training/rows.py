@@ -51,7 +51,8 @@ def rows_to_dataset(rows: Iterable[Row], features: Features = ROW_FEATURES) -> D
 
 
 def show_row(row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:
-    """A row as it is trained: every token with or without loss, replaced and drawn tokens marked, shares in its head.
+    """A row as it is trained: every token with or without loss, replaced and generated tokens marked, shares in its
+    head.
 
     Everything is read off the row's ids, labels and `sampled`, so a wrong row looks wrong. The marks (`LEGEND`) are
     text, so that they survive in a file; on a terminal what carries no loss is dim, too.

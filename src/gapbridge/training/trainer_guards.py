@@ -24,10 +24,10 @@ class TrainerGuardMixin(FiniteUpdates, EvaluationByTokens, OrderedByEpoch):
     """Put before a TRL trainer.
 
     Args:
-        callbacks, **kwargs: as for the trainer behind.
+        callbacks, **kwargs: as for TRL's trainer.
 
     Raises:
-        ConfigError: the trainer behind refuses an option, or would when training starts. RunError: the processes do
+        ConfigError: TRL's trainer refuses an option, or would when training starts. RunError: the processes do
         not work together. Nothing is left on disk then.
     """
 

@@ -346,7 +346,7 @@ def _content(body: bytes) -> str | None:
 class LocalJudge:
     """A causal language model in this process, on its device, asked through its chat template if it has one.
 
-    Replies are drawn with noise keyed by the prompt, so a reply does not depend on what else is asked.
+    Replies are generated with noise keyed by the prompt, so a reply does not depend on what else is asked.
 
     Args:
         max_tokens: the longest reply.

@@ -146,7 +146,7 @@ def run_harness(command: Sequence[str], folder: Path) -> None:
         finally:
             process.kill()  # interrupted: leave no process behind
     if process.returncode or not any(folder.glob("results_*.json")):  # it only warns when it cannot write
-        # Progress bars redraw their line behind a carriage return.
+        # Progress bars redraw their line after a carriage return.
         lines = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").split("\n")
         tail = "\n".join([line.rstrip() for line in lines if line.strip()][-15:])
         raise RunError(

@@ -36,12 +36,12 @@ class BASHArgs(GenerationArgs, DataArgs):
             So many epochs at the end of each round are trained on reference contexts, in the same training run. Of
             `max_steps` it is the share `final_sft_epochs / num_train_epochs`.
         sampling_token_regex (`str`, *optional*):
-            A regular expression: coins fall on those reference tokens only in whose text it is found.
+            A regular expression: tokens are sampled on those reference tokens only in whose text it is found.
         num_masked_labels_after_replacement (`int`, *optional*, defaults to `0`):
-            So many labels behind each replaced token carry no loss.
+            So many labels after each replaced token carry no loss.
         generator_model_name_or_path (`list[str]`, *optional*):
-            A model that draws the contexts instead of the current weights; of several, each draws for one fold of the
-            examples (see `holdout_fold`).
+            A model that samples the contexts instead of the current weights; of several, each samples for one fold of
+            the examples (see `holdout_fold`).
     """
 
     RUNTIME_ONLY = frozenset({"verify_window"})

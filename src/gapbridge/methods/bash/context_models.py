@@ -1,7 +1,7 @@
-"""Models from disk that draw contexts in the place of the one that is trained: an earlier checkpoint, or one a fold.
+"""Models from disk that sample contexts in the place of the one that is trained: an earlier checkpoint, or one a fold.
 
-A model draws what it has not seen in training where it was trained without a fold of the examples (`holdout_fold`)
-and draws for that fold alone.
+A model samples what it has not seen in training where it was trained without a fold of the examples (`holdout_fold`)
+and samples for that fold alone.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def check_context_models(paths: Sequence[str], tokenizer: PreTrainedTokenizerBas
 
 
 class ContextModels:
-    """The models at `paths`, of which one is held at a time; with several the i-th draws for the examples of fold i.
+    """The models at `paths`, of which one is held at a time; with several the i-th samples for the examples of fold i.
 
     Args:
         like: the model that is trained: the others are loaded in its type.
@@ -50,11 +50,11 @@ class ContextModels:
         self._held: tuple[str, PreTrainedModel] | None = None
 
     def fingerprint(self) -> str:
-        """Those of the models' weights, in the order of the folds. Raises ConfigError where one cannot draw."""
+        """Those of the models' weights, in the order of the folds. Raises ConfigError where one cannot sample."""
         return ", ".join(weights_fingerprint(self._model(path)) for path in self._paths)
 
     def shares(self, ids: Sequence[str]) -> Iterator[tuple[PreTrainedModel, Sequence[int]]]:
-        """Each model, and which of the examples with these ids it draws for; models without one are left out."""
+        """Each model, and which of the examples with these ids it samples for; models without one are left out."""
         folds = len(self._paths)
         for fold, path in enumerate(self._paths):
             share = [at for at, example_id in enumerate(ids) if folds == 1 or hash_fold(example_id, folds) == fold]

@@ -26,7 +26,7 @@ SCHEMA = pa.schema([("id", pa.string()), ("tokens", pa.list_(pa.int64())), ("sam
 def mixed_contexts(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: Any
 ) -> GenerationSpec:
-    """What a round draws, with the options of a configuration."""
+    """What a round samples, with the options of a configuration."""
     options = args.sampling_params(suppressed_tokens(model, tokenizer, args.suppress_tokens))
     fixed = _Fixed(tokenizer, args.sampling_token_regex)
     models = (
@@ -84,7 +84,7 @@ def mixed_contexts(
 
 
 class _Fixed:
-    """Where no coin falls."""
+    """Where no token is sampled."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, sampling_token_regex: str | None) -> None:
         self._control = frozenset(special_token_ids(tokenizer))
@@ -106,7 +106,7 @@ def _replacement_counts(
 ) -> Counter[int]:
     """How often each token stands for a random one: once, or as often as it is trained in the references.
 
-    Control and stop tokens are none, also where `suppress_tokens` lets the model draw them.
+    Control and stop tokens are none, also where `suppress_tokens` lets the model sample them.
     """
     suppressed_ids = {*suppressed_tokens(model, tokenizer, args.suppress_tokens), *suppressed_tokens(model, tokenizer)}
     if args.replacement_source == "uniform":

@@ -27,12 +27,12 @@ def bash_row(
         x: prompt, P ids.
         y_hat: mixed context, T ids.
         y: reference, T ids.
-        trailer: what the template puts after y.
+        template suffix: what the template puts after y.
         trained: one flag for each token of y: False where no loss falls; None for all True.
 
     Returns:
-        `input_ids` = x ⊕ ŷ ⊕ trailer and `labels` = (-100)·P ⊕ y ⊕ trailer with -100 where y is not trained, both
-        P + T + len(trailer) long.
+        `input_ids` = x ⊕ ŷ ⊕ template suffix and `labels` = (-100)·P ⊕ y ⊕ template suffix with -100 where y is not
+        trained, both P + T + len(template suffix) long.
     """
     if len(y_hat) != len(y):
         raise ValueError(
@@ -43,7 +43,7 @@ def bash_row(
 
 
 def mask_labels_after_replacement(row: dict[str, list[int]], count: int) -> int:
-    """Take the loss from the `count` labels behind each replaced token of a BASH row, in place.
+    """Take the loss from the `count` labels after each replaced token of a BASH row, in place.
 
     Returns:
         How many labels that are.

@@ -8,13 +8,13 @@ from typing import Any
 from ...training.stats import GenerationStats
 
 
-MIN_REPLACED_FRACTION = 0.1  # per cent
+MIN_REPLACED_FRACTION = 0.1  # percent
 
 
 @dataclass(frozen=True)
 class BASHStats(GenerationStats):
     """The answer `tokens` of all mixed contexts, how many were `sampled`, and how many differ from the reference
-    (`replaced`); beside them how many rows are plain, and how many labels behind replaced tokens are masked
+    (`replaced`); beside them how many rows are plain, and how many labels after replaced tokens are masked
     (`masked_labels`)."""
 
     tokens: int = 0

@@ -111,13 +111,13 @@ class BASHTrainer(GapTrainerMixin, SFTTrainer):
 
     @classmethod
     def tokens_of(cls, row: dict[str, Any]) -> list[list[int]]:
-        """A row as it is drawn, and as `final_sft_epochs` trains it."""
+        """A row as it is sampled, and as `final_sft_epochs` trains it."""
         ids = row["input_ids"]
         return [ids, reference_inputs(torch.tensor(ids), torch.tensor(row["labels"])).tolist()]
 
     @classmethod
     def eval_sets(cls, args: Any) -> tuple[str, ...]:
-        # At β = 0 own contexts are the reference contexts.
+        # At β = 0 generated contexts are the reference contexts.
         return super().eval_sets(args) if args.mixture_coefficient > 0 else (EVAL,)
 
 

@@ -25,12 +25,11 @@ class GapDPOConfig(DPOArgs, DPOConfig):
 class GapDPOTrainer(PreferenceTrainerMixin, DPOTrainer):
     """
     [`~trl.DPOTrainer`] with the guards, the checks of data and the runs of the other methods; one round, nothing
-    drawn.
+    sampled.
 
     It takes what [`~trl.DPOTrainer`] takes, with a [`GapDPOConfig`] and preference data in one of the forms of
     `gapbridge.data.preferences.build_preferences`; see [`~gapbridge.training.method.GapTrainerMixin`] for the
-    arguments.
-    `ref_model` may be given; by default it is a copy of the model.
+    arguments. `ref_model` may be given; by default it is a copy of the model.
     """
 
     _tag_names = ["trl", "dpo", "gapbridge"]

@@ -17,7 +17,7 @@ class MTPArgs(DataArgs):
 
     Args:
         num_future_tokens (`int`, *optional*, defaults to `4`):
-            n: how many tokens behind a position are predicted, each by a head of its own. 1 is SFT.
+            n: how many tokens after a position are predicted, each by a head of its own. 1 is SFT.
         mtp_head_type (`str`, *optional*, defaults to `"transformer"`):
             What heads 2 to n are: `"transformer"`, a transformer layer of the model's own class, at first a copy of
                 its

@@ -3,7 +3,7 @@
     L = Σ_i L_i,    L_i = -Σ_t log p_i(x_{t+i} | x_≤t)                                 (Gloeckle et al. 2024, eq. 2)
 
 Every head reads the trunk's output z and touches nothing of another head. One after another, a head is run forward
-and backward before the next, its gradient added to that at z, and the trunk goes backward once behind all of them
+and backward before the next, its gradient added to that at z, and the trunk goes backward once after all of them
 (section 2.2 of the paper): what a head needs of memory, its logits above all, is needed once and not n times.
 """
 
@@ -39,7 +39,7 @@ def future_targets(labels: Tensor, distance: int, starts: Tensor | None = None) 
     """What a head `distance` tokens ahead is to predict at each position: `labels[:, t + distance]`.
 
     A position has a target only if every label from the next token's to the target's carries loss and none of them
-    begins another document: no target lies behind a prompt, a further turn, padding or the end of a document, and
+    begins another document: no target lies after a prompt, a further turn, padding or the end of a document, and
     where head i has none, head i + 1 has none.
 
     Args:

@@ -43,7 +43,7 @@ def generate(
         tokenizer, stop_tokens: what ends an answer: the tokens given, or those of model and tokenizer. With a
             tokenizer no answer holds a pause or an id without a token.
         ids: stable ids for keyed sampling; by default the positions in the list.
-        options: how tokens are drawn; or give the fields of `SamplingParams` as keywords (`temperature=0`).
+        options: how tokens are sampled; or give the fields of `SamplingParams` as keywords (`temperature=0`).
         on_finished: called with the number of newly finished answers.
 
     Returns:

@@ -31,7 +31,7 @@ def paused_prompt(
     date: str | None = None,
     chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> list[int]:
-    """The token ids of a prompt with M pauses behind it, where the answer starts.
+    """The token ids of a prompt with M pauses after it, where the answer starts.
 
     They are what `model.generate` gets, and as `"prompt"` a server's `/v1/completions`.
 
@@ -61,7 +61,7 @@ def paused_text(
 
 
 def paused_template(tokenizer: PreTrainedTokenizerBase, num_pause_tokens: int | None = None) -> str:
-    """The tokenizer's chat template, which asks with M pauses behind its generation prompt.
+    """The tokenizer's chat template, which asks with M pauses after its generation prompt.
 
     Written to a file it is for a server's `/v1/chat/completions` (`vllm serve … --chat-template FILE`), and
     `chat_template_kwargs: {"num_pause_tokens": 4}` in a request then chooses another M. Not for training: examples get

@@ -132,7 +132,7 @@ def corrected_answers(
         ids=ids,
         max_completion_length=max_completion_length,
         stop_tokens=stops,
-        # Another round of noise: the corrected answer is drawn independently of the first.
+        # Another round of noise: the corrected answer is sampled independently of the first.
         options=replace(options.without(undecodable_token_ids(tokenizer, model)), round_index=options.round_index + 1),
         on_finished=on_finished,
     )
@@ -149,7 +149,7 @@ def correction_contexts(
     date: str | None = None,
     chat_template_kwargs: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[list[int]]:
-    """The token ids x ⊕ ŷ ⊕ cue of each prompt, behind which the corrected completion starts.
+    """The token ids x ⊕ ŷ ⊕ cue of each prompt, after which the corrected completion starts.
 
     Args:
         prompts, conversational, date, chat_template_kwargs: as for `corrected_answers`.

@@ -24,13 +24,14 @@ def rac_row(
 
     Args:
         x: prompt, P ids.
-        y_hat: the model's own draft as it stands in the context, D ids.
+        y_hat: the model's generated completion as it stands in the context, D ids.
         cue: the correction request with all that the chat template puts around it, C ids.
         y: reference, T ids, ending with a stop token.
-        trailer: what the template puts after y.
+        template suffix: what the template puts after y.
 
     Returns:
-        `input_ids` = x ⊕ ŷ ⊕ cue ⊕ y ⊕ trailer; `labels` = -100 on the first P + D + C, then y ⊕ trailer.
+        `input_ids` = x ⊕ ŷ ⊕ cue ⊕ y ⊕ template suffix; `labels` = -100 on the first P + D + C, then y ⊕ template
+        suffix.
     """
     return masked_row([*x, *y_hat, *cue], [*y, *trailer])
 

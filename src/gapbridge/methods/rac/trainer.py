@@ -43,7 +43,8 @@ class RACTrainer(GapTrainerMixin, SFTTrainer):
 
     It takes what [`~trl.SFTTrainer`] takes, with a [`RACConfig`]; see [`~gapbridge.training.method.GapTrainerMixin`]
     for the arguments. `eval_loss` is the loss of the first answer (prompt → reference), `eval_generated_loss` that of
-    the correction (prompt, own draft, request → reference). `stats` holds [`~gapbridge.methods.rac.stats.RACStats`].
+    the correction (prompt, generated completion, request → reference). `stats` holds
+    [`~gapbridge.methods.rac.stats.RACStats`].
     """
 
     _tag_names = ["trl", "rac", "gapbridge"]
@@ -75,7 +76,7 @@ class RACTrainer(GapTrainerMixin, SFTTrainer):
     ) -> GenerationSpec | None:
         layouts = _correction_templates(tokenizer, examples, args)
         for arguments in examples.table.unique("template_kwargs_json"):
-            layouts.of(examples.arguments_of(arguments))  # refuses a template that cannot carry a draft
+            layouts.of(examples.arguments_of(arguments))  # refuses a template that cannot carry a completion
         if args.sft_fraction == 1:
             return None  # every row is plain
         return completion_spec("rac", model, tokenizer, args)
@@ -130,7 +131,7 @@ METHOD = RACTrainer
 def _correction_templates(
     tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: RACConfig
 ) -> CorrectionTemplates:
-    """What stands between draft and reference."""
+    """What stands between completion and reference."""
     return CorrectionTemplates(
         tokenizer,
         args.correction_prompt,

@@ -23,8 +23,8 @@ class ScheduledSamplingArgs(SamplingArgs, DataArgs):
             How the probability grows over training, from 0 to β: `"constant"` (β all the time), `"linear"` or
             `"inverse_sigmoid"`; see [`~gapbridge.methods.scheduled_sampling.schedules.sampling_prob_at`].
         num_sampling_passes (`int` or `str`, *optional*, defaults to `1`):
-            Forward passes that draw a step's contexts: 1 draws every position behind the reference, K behind the
-            draws of the pass before, and `"exact"` goes on until nothing changes, which is the definition.
+            Forward passes that sample a step's contexts: 1 samples every position after the reference, K after the
+            samples of the pass before, and `"exact"` goes on until nothing changes, which is the definition.
         suppress_tokens (`list[int]`, *optional*):
             Token ids never sampled into a context. Defaults to the stop tokens, all special tokens and ids beyond the
             tokenizer's.

@@ -1,4 +1,4 @@
-"""Where coins fall in the rows of a training step, and with which noise: a batch has ids and labels alone."""
+"""Where tokens are sampled in the rows of a training step, and with which noise: a batch has ids and labels alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def row_id(ids: Sequence[int]) -> str:
 
 @dataclass(frozen=True)
 class StepSamplingMask:
-    """What a batch of n right-padded rows of L columns draws, on the CPU.
+    """What a batch of n right-padded rows of L columns samples, on the CPU.
 
     sampling_mask: `[n, L]`, bool. start: `[n]`, the column of answer position 0. keys: `[n, 2]`, of the noise. tokens:
         how
@@ -42,8 +42,8 @@ class StepSamplingMask:
 
 
 class SamplingMasks:
-    """Finds the positions on which coins fall, as BASH does: trained tokens of the reference but its last, and no
-    control tokens."""
+    """Finds the positions on which tokens are sampled, as BASH does: trained tokens of the reference but its last, and
+    no special tokens."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
         self._stops: Collection[int] = frozenset(stop_tokens(tokenizer, model))
@@ -53,13 +53,13 @@ class SamplingMasks:
     def step(
         self, input_ids: Tensor, labels: Tensor, lengths: Tensor, mixture_coefficient: float, *, seed: int, step: int
     ) -> StepSamplingMask:
-        """The coins of a step.
+        """The sampling mask of a step.
 
         Args:
             input_ids, labels: `[n, L]`, reference rows.
             lengths: `[n]`, without padding.
-            mixture_coefficient: the probability of a coin.
-            step: with the seed and a row's tokens it fixes the row's coins and noise.
+            mixture_coefficient: the probability that a position is sampled.
+            step: with the seed and a row's tokens it fixes the row's sampling mask and noise.
         """
         rows = [ids[:length] for ids, length in zip(input_ids.tolist(), lengths.tolist(), strict=True)]
         trained = [[label != IGNORE_INDEX for label in row] for row in labels.tolist()]
@@ -74,7 +74,7 @@ class SamplingMasks:
             fixed_mask = never_sampled_mask(ids[start:end], trained[row][start:end], self._control)
             flips = bernoulli_mask(keys[row].expand(end - start, 2), torch.arange(end - start), mixture_coefficient)
             sampling_mask[row, start:end] = flips & ~torch.tensor(fixed_mask)
-            sampling_mask[row, end - 1] = False  # nobody's context
+            sampling_mask[row, end - 1] = False  # no label's context
             starts.append(start)
             tokens += sum(trained[row][start:end])
         return StepSamplingMask(sampling_mask, torch.tensor(starts), keys, tokens)

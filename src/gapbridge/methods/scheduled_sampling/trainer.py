@@ -37,7 +37,7 @@ class ScheduledSamplingConfig(ScheduledSamplingArgs, SFTConfig):
 class OnlineSamplingSFTTrainer(SFTTrainer):
     """[`~trl.SFTTrainer`] that mixes the model's own tokens into the inputs of a batch before its loss is taken.
 
-    It stands behind the guards of [`GapTrainerMixin`], which know rows by the ids that they had before.
+    It stands after the guards of [`GapTrainerMixin`], which know rows by the ids that they had before.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -54,13 +54,14 @@ class OnlineSamplingSFTTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """-Σ_t log π(y_t | x, ŷ_<t) in training, with ŷ drawn now; -Σ_t log π(y_t | x, y_<t) in evaluation."""
+        """-Σ_t log π(y_t | x, ŷ_<t) in training, with ŷ sampled now; -Σ_t log π(y_t | x, y_<t) in evaluation."""
         if self.model.training:
             inputs = {**inputs, "input_ids": self._mixed(model, inputs)}
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     def _mixed(self, model: nn.Module, inputs: dict[str, Tensor | Any]) -> Tensor:
-        """The batch's `input_ids` `[n, L]` with the coin positions drawn from the current weights."""
+        """The batch's `input_ids` `[n, L]` with the positions of the sampling mask sampled from the current
+        weights."""
         args, step = self.args, self.state.global_step
         coefficient = sampling_prob_at(args.mixture_schedule, args.mixture_coefficient, step, self.state.max_steps)
         ids: Tensor = inputs["input_ids"]
@@ -109,7 +110,7 @@ class OnlineSamplingSFTTrainer(SFTTrainer):
 class ScheduledSamplingTrainer(GapTrainerMixin, OnlineSamplingSFTTrainer):
     """
     Trainer for online scheduled sampling: the model learns the reference token at every position of a context into
-    which its own tokens are mixed, drawn from the current weights in each step.
+    which its own tokens are mixed, sampled from the current weights in each step.
 
     It takes what [`~trl.SFTTrainer`] takes, with a [`ScheduledSamplingConfig`]; see
     [`~gapbridge.training.method.GapTrainerMixin`] for the arguments. Its rows are the reference rows. It logs the

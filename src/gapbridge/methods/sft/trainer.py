@@ -16,7 +16,8 @@ class GapSFTConfig(DataArgs, SFTConfig):
 
 
 class GapSFTTrainer(GapTrainerMixin, SFTTrainer):
-    """[`~trl.SFTTrainer`] on the examples that the other methods get, with their guards; one round, nothing drawn."""
+    """[`~trl.SFTTrainer`] on the examples that the other methods get, with their guards; one round, nothing
+    sampled."""
 
     _tag_names = ["trl", "sft", "gapbridge"]
     config_class = GapSFTConfig

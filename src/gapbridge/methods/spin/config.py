@@ -10,7 +10,7 @@ from ...training.config import PreferenceArgs
 
 @dataclass
 class SPINArgs(CompletionArgs, PreferenceArgs):
-    r"""How pairs are made; drafts are drawn as [`~gapbridge.training.completion_config.CompletionArgs`] says.
+    r"""How pairs are made; completions are sampled as [`~gapbridge.training.completion_config.CompletionArgs`] says.
 
     Args:
         beta (`float`, *optional*, defaults to `0.1`):

@@ -15,8 +15,8 @@ def spin_pair(row_id: str, example: Example, completion: Completion) -> Row:
     Both answers end where they ended: y with its stop token and without what a template puts after it, which no model
     is asked to write; ŷ with the stop token that it drew, or with none where it was cut at the length limit.
 
-    Where tokens merge across the border, `example.prompt` lacks the end that the draft's prompt `example.asked` has;
-    the pair's prompt is what both begin with, as in TRL.
+    Where tokens merge across the border, `example.prompt` lacks the end that the completion's prompt `example.asked`
+    has; the pair's prompt is what both begin with, as in TRL.
     """
     common = common_length(example.prompt, example.generation_prompt_ids)
     chosen = [*example.prompt[common:], *example.completion_ids]

@@ -41,7 +41,7 @@ class SPINTrainer(PreferenceTrainerMixin, DPOTrainer):
 
     It takes what [`~trl.SFTTrainer`] takes, prompts and reference answers, with a [`SPINConfig`]; see
     [`~gapbridge.training.method.GapTrainerMixin`] for the arguments. `eval_loss` is the loss on held-out pairs, whose
-    drafts are those of the round's starting weights. `stats` holds [`~gapbridge.methods.spin.stats.SPINStats`].
+    completions are those of the round's starting weights. `stats` holds [`~gapbridge.methods.spin.stats.SPINStats`].
     """
 
     _tag_names = ["trl", "spin", "gapbridge"]
@@ -69,13 +69,13 @@ class SPINTrainer(PreferenceTrainerMixin, DPOTrainer):
     def generation_spec(
         cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: SPINConfig
     ) -> GenerationSpec:
-        previous = _previous_store(args)  # refused before anything is drawn
+        previous = _previous_store(args)  # refused before anything is sampled
         contexts = completion_spec("spin", model, tokenizer, args)
         return contexts if previous is None else replace(contexts, sources=(previous.manifest_path,))
 
     @classmethod
     def sft_row(cls, example: Example) -> Row:
-        """A pair of twice the reference: what TRL's constructor looks at while there are no drafts."""
+        """A pair of twice the reference: what TRL's constructor looks at while there are no completions."""
         return spin_pair(example.id, example, Completion(example.completion_ids, True))
 
     @classmethod
@@ -88,8 +88,8 @@ class SPINTrainer(PreferenceTrainerMixin, DPOTrainer):
         *,
         evaluation: bool = False,
     ) -> RowsWithStats:
-        """A pair for each draft that differs from the reference and fits into `max_length`, and behind it that of the
-        round before.
+        """A pair for each completion that differs from the reference and fits into `max_length`, and after it that of
+        the round before.
 
         Raises:
             StoreError: the round before drafted other examples.
@@ -113,7 +113,7 @@ METHOD = SPINTrainer
 
 
 def _pair(row_id: str, example: Example, record: dict[str, Any], args: SPINConfig) -> tuple[Row | None, SPINStats]:
-    """The pair of a draft, None where it teaches nothing or does not fit."""
+    """The pair of a completion, None where it teaches nothing or does not fit."""
     completion = Completion(record["tokens"], record["finished"])
     row = spin_pair(row_id, example, completion)
     longest = len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
@@ -124,7 +124,7 @@ def _pair(row_id: str, example: Example, record: dict[str, Any], args: SPINConfi
 
 
 def _previous_store(args: SPINConfig) -> ContextStore | None:
-    """The drafts of the round before; None where they are not trained along.
+    """The completions of the round before; None where they are not trained along.
 
     Raises:
         StoreError: they are not there, or damaged.
