@@ -50,13 +50,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="a JSON file")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    options, default = SamplingParams(top_p=args.top_p), dict(keyed_sampler.SCORES)
+    options, default = SamplingParams(top_p=args.top_p), dict(keyed_sampler.MAX_SCORES)
     found = []
     print("| vocabulary | logits at a time | wall, ns a logit | user | system |\n|---|---|---|---|---|")
     for vocabulary in args.vocabulary:
         logits = torch.randn(2**args.logits // vocabulary, vocabulary).to(args.device)
         for part in args.parts:
-            keyed_sampler.SCORES = dict.fromkeys(default, 2**part)
+            keyed_sampler.MAX_SCORES = dict.fromkeys(default, 2**part)
             wall, user, system = measure(logits, options, args.repeats)
             found.append({"vocabulary": vocabulary, "part": 2**part, "wall": wall, "user": user, "system": system})
             print(f"| {vocabulary} | 2^{part} | {wall:.1f} | {user:.1f} | {system:.1f} |", flush=True)

@@ -26,7 +26,7 @@ from rich.markdown import Markdown
 from gapbridge.cli import run_guarded
 from gapbridge.errors import RunError
 from gapbridge.files import write_json_atomic, write_text_atomic
-from gapbridge.reporting.page import MARK
+from gapbridge.reporting.page import PAGE_MARK
 from gapbridge.reporting.plots import COLOURS, new_figure, save
 
 
@@ -183,7 +183,7 @@ def quickstart(output: Path, overrides: list[str]) -> None:
     tables = [
         (output / name / "compare.md")
         .read_text(encoding="utf-8")
-        .removeprefix(f"{MARK}\n")
+        .removeprefix(f"{PAGE_MARK}\n")
         .replace("](", f"]({name}/")
         for name in EXPERIMENTS
     ]

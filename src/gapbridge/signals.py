@@ -58,8 +58,8 @@ def stop_at_once() -> Iterator[None]:
 
 @contextmanager
 def stop_after_step(*, announce: bool = True) -> Iterator[StopRequest]:
-    """Within it the first signal is noted in the request, for `gapbridge.checkpoints.SaveAndStop`; a second raises
-    `Interrupted`."""
+    """Within it the first signal is noted in the request, for `gapbridge.training.checkpoints.SaveAndStop`; a second
+    raises `Interrupted`."""
     request, process = StopRequest(), os.getpid()
 
     def handle(signal_number: int, frame: FrameType | None) -> None:

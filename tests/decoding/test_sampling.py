@@ -36,7 +36,7 @@ def test_the_size_of_a_part_changes_nothing(
 ) -> None:
     """From less than a row at a time, which is one, to all of them."""
     full = tokens(**options)
-    monkeypatch.setattr(keyed_sampler, "SCORES", {True: part, False: part})
+    monkeypatch.setattr(keyed_sampler, "MAX_SCORES", {True: part, False: part})
     assert rows_at_a_time(torch.empty(13, 40)) == max(1, part // 40)
     assert tokens(**options) == full
 

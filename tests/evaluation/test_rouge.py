@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gapbridge.errors import DataError
 from gapbridge.evaluation.aggregate import Group, grade_edits, grade_rouge, summarize_group
-from gapbridge.evaluation.rouge import METRICS, RougeScores, score_rouge, sentence_lines
+from gapbridge.evaluation.rouge import ROUGE_METRICS, RougeScores, score_rouge, sentence_lines
 from gapbridge.evaluation.unicode_words import UnicodeTokenizer, is_dropped
 
 
@@ -33,14 +33,14 @@ SUMMARIES = st.lists(WORDS, max_size=25).map(" ".join)
 
 def package(answer: str, reference: str, *, use_stemmer: bool = True) -> dict[str, float]:
     """The package's own scores of the texts as they are, and of ROUGE-Lsum with one sentence a line."""
-    scorer = rouge_scorer.RougeScorer(list(METRICS), use_stemmer=use_stemmer)
+    scorer = rouge_scorer.RougeScorer(list(ROUGE_METRICS), use_stemmer=use_stemmer)
     values = {name: score.fmeasure for name, score in scorer.score(reference, answer).items()}
     lines = scorer.score(sentence_lines(reference), sentence_lines(answer))
     return {**values, "rougeLsum": lines["rougeLsum"].fmeasure}
 
 
 def given_by(score: RougeScores) -> dict[str, float]:
-    return {metric: vars(score)[metric] for metric in METRICS}
+    return {metric: vars(score)[metric] for metric in ROUGE_METRICS}
 
 
 @pytest.mark.parametrize("use_stemmer", [True, False])
@@ -91,9 +91,9 @@ def test_every_script_has_words(script: str) -> None:
     """A text equals itself, a part of it is near, and the figures of another text are nothing."""
     full, part = SCRIPTS[script]
     itself, near, other = score_rouge([full, part, "2025 qq"], [full] * 3)
-    assert {vars(itself)[name] for name in METRICS} == {1.0} and itself.unicode_words
+    assert {vars(itself)[name] for name in ROUGE_METRICS} == {1.0} and itself.unicode_words
     assert 0 < near.rouge1 < 1 and 0 < near.rougeL < 1 and 0 < near.rougeLsum < 1
-    assert {vars(other)[name] for name in METRICS} == {0.0}
+    assert {vars(other)[name] for name in ROUGE_METRICS} == {0.0}
 
 
 def test_unicode_words() -> None:

@@ -251,7 +251,7 @@ def test_plain_rows_are_a_hash_of_the_ids(
     half = bash(tmp_path, make_base(), tokenizer, data=data, **MIXED, sft_fraction=0.5, eval_dataset=rows(8, "test"))
     plain = {example.id for example in half.examples if hash_uniform(example.id, 7, "plain") < 0.5}
     assert half.stats.sft_rows == len(plain) and 4 < len(plain) < 20
-    assert f"{len(plain)} plain rows" in half.stats.summary()
+    assert f"{len(plain)} SFT rows" in half.stats.summary()
     counted = 0
     for example, mixed, row in zip(half.examples, full.row_ids, half.row_ids, strict=True):
         assert row["labels"] == mixed["labels"]
@@ -266,7 +266,7 @@ def test_plain_rows_are_a_hash_of_the_ids(
     caplog.clear()
     with caplog.at_level(logging.WARNING, "gapbridge"):
         none = bash(tmp_path / "plain", make_base(), tokenizer, sft_fraction=1.0)
-    assert none.stats.summary() == f"{ROWS} plain rows" and not caplog.records
+    assert none.stats.summary() == f"{ROWS} SFT rows" and not caplog.records
     assert not (tmp_path / "plain" / "_contexts").exists()
 
 
@@ -298,7 +298,7 @@ def test_coins_at_chosen_tokens_alone(
         )
     with caplog.at_level(logging.WARNING, "gapbridge"):
         bash(tmp_path / "none", make_base(), tokenizer, sampling_token_regex="no such text")
-    assert "sampling_token_regex 'no such text' leaves no reference token for a coin" in caplog.text
+    assert "sampling_token_regex 'no such text' leaves no reference token to sample at" in caplog.text
 
 
 def test_labels_behind_replaced_tokens_carry_no_loss(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
@@ -406,6 +406,6 @@ def test_every_run_says_what_is_replaced(
     bash(tmp_path / "script", make_base(), tokenizer, **options).train()
     assert "'contexts/replaced_frac': " in capsys.readouterr().out
     cli.main(["bash", *recipe(tmp_path, **options, replacement_source="uniform", sft_fraction=0.5)])
-    assert re.search(r"% of the answer tokens sampled, [\d.]+ % replaced, \d plain rows", capsys.readouterr().err)
+    assert re.search(r"% of the answer tokens sampled, [\d.]+ % replaced, \d SFT rows", capsys.readouterr().err)
     report = (tmp_path / "run" / "report.md").read_text()
     assert re.search(r"\| plain rows +\| \d +\|", report)

@@ -31,7 +31,7 @@ from gapbridge.runs.run_config import RunConfig, read_job
 from gapbridge.runs.train import train
 from gapbridge.training.method import GapTrainerMixin
 from gapbridge.training.metrics import read_metrics
-from gapbridge.training.preferences import PreferenceTrainerMixin
+from gapbridge.training.preference_trainer import PreferenceTrainerMixin
 
 
 NAMES = methods.list_methods()

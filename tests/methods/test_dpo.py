@@ -23,7 +23,7 @@ from trl.scripts.utils import DatasetConfig
 from gapbridge import ConfigError, DataError, GapDPOConfig, GapDPOTrainer, build_preferences
 from gapbridge.data.preferences import Preference
 from gapbridge.data.sources import DataConfig, load_data
-from gapbridge.methods.dpo.config import LOSSES
+from gapbridge.methods.dpo.config import PAIR_LOSSES
 from gapbridge.tasks.word_problems import problems
 
 
@@ -235,7 +235,7 @@ def test_recipe_data(tmp_path: Path, tokenizer: Any) -> None:
 
 def test_losses_are_those_that_trl_names(tmp_path: Path) -> None:
     (told,) = (field.metadata["help"] for field in fields(DPOConfig) if field.name == "loss_type")
-    assert set(re.findall(r"`'(\w+)'`", told)) == LOSSES
+    assert set(re.findall(r"`'(\w+)'`", told)) == PAIR_LOSSES
     with pytest.raises(ConfigError, match="loss_type is sigmoyd: choose among"):
         GapDPOConfig(str(tmp_path), **COMMON, loss_type="sigmoyd")
     with pytest.raises(ConfigError, match="beta is -0.1"):

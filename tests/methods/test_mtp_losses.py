@@ -81,7 +81,7 @@ def with_biased_unembedding() -> PreTrainedModel:
 @pytest.mark.parametrize("name", [*SHAPES, "biased unembedding"])
 def test_one_after_another_is_all_at_once(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures to 1e-6, gradients to 1e-5, with chunks that do not divide the positions."""
-    monkeypatch.setattr(losses, "SCORES", 7 * VOCAB)
+    monkeypatch.setattr(losses, "MAX_LOGITS", 7 * VOCAB)
     model = model_of(name) if name in SHAPES else with_biased_unembedding()
     heads = add_heads(model, 3, kind)
     for weight in heads.parameters():

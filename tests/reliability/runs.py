@@ -12,7 +12,7 @@ import killer
 from conftest import BASE
 from helpers import contents
 
-from gapbridge.training.checkpoints import MARK, last_complete_checkpoint, missing_files
+from gapbridge.training.checkpoints import COMPLETE_FILE, last_complete_checkpoint, missing_files
 from gapbridge.training.metrics import read_metrics
 
 
@@ -85,13 +85,13 @@ def assert_whatever_has_a_name_is_whole(run: Path, whole: Path) -> None:
         in_the_making = any(part.startswith(".") or part.startswith("checkpoint-") for part in path.parts[-3:])
         assert in_the_making or json.loads(path.read_text())
     for path in run.glob("round_*/checkpoint-*"):
-        assert not (path / MARK).exists() or missing_files(path) is None
+        assert not (path / COMPLETE_FILE).exists() or missing_files(path) is None
 
 
 def assert_a_checkpoint_is_kept(run: Path, events: list[str]) -> None:
     """A round that has had a complete checkpoint has one at any later moment."""
     for event in events[:-1]:
-        if marked := re.match(rf"rename (round_\d)/checkpoint-\d+/{MARK}", event):
+        if marked := re.match(rf"rename (round_\d)/checkpoint-\d+/{COMPLETE_FILE}", event):
             assert last_complete_checkpoint(run / marked[1]) is not None
 
 

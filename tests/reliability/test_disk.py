@@ -16,7 +16,7 @@ from helpers import recipe, refused
 from gapbridge import cli
 from gapbridge.errors import RunError
 from gapbridge.files import remove_leftovers, write_atomic, write_text_atomic
-from gapbridge.training.checkpoints import MARK, last_complete_checkpoint
+from gapbridge.training.checkpoints import COMPLETE_FILE, last_complete_checkpoint
 
 
 @contextmanager
@@ -60,7 +60,7 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(
     assert said.startswith("RunError") and where in said and "cannot be written" in said
     assert "ulimit -f" in said or "make room" in said
     run = tmp_path / "run"
-    assert not list(run.rglob("*.tmp")) and not list(run.rglob(MARK))
+    assert not list(run.rglob("*.tmp")) and not list(run.rglob(COMPLETE_FILE))
     cli.main(["bash", *options])
     assert last_complete_checkpoint(run / "round_1") == run / "round_1" / "checkpoint-2"
 

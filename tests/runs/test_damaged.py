@@ -18,7 +18,7 @@ from gapbridge.data.serialization import load_saved_examples
 from gapbridge.errors import RunError, StoreError
 from gapbridge.reporting.runs import write_report
 from gapbridge.store.records import add_seconds, read_note, read_record, read_seconds
-from gapbridge.training.checkpoints import MARK, last_complete_checkpoint, missing_files
+from gapbridge.training.checkpoints import COMPLETE_FILE, last_complete_checkpoint, missing_files
 from gapbridge.training.run_files import read_run
 
 
@@ -75,7 +75,7 @@ def again(made: Path, run: Path) -> list[str]:
 
 def test_every_file_of_a_checkpoint_is_compared(made: Path, tmp_path: Path) -> None:
     checkpoint = shutil.copytree(made / "run" / "round_1" / "checkpoint-2", tmp_path / "checkpoint-2")
-    names = [path.name for path in checkpoint.iterdir() if path.name != MARK]
+    names = [path.name for path in checkpoint.iterdir() if path.name != COMPLETE_FILE]
     assert {"optimizer.pt", "rng_state.pth", "scheduler.pt", "model.safetensors", "trainer_state.json"} <= set(names)
     assert missing_files(checkpoint) is None
     for name in names:
@@ -83,14 +83,14 @@ def test_every_file_of_a_checkpoint_is_compared(made: Path, tmp_path: Path) -> N
         flipped(checkpoint / name)
         assert missing_files(checkpoint) == f"{name} is damaged: its sha256 is not the one that was written"
         (checkpoint / name).write_bytes(saved)
-    saved = (checkpoint / MARK).read_bytes()
+    saved = (checkpoint / COMPLETE_FILE).read_bytes()
     for name, damage in DAMAGES.items():
-        damage(checkpoint / MARK)
-        assert f"its {MARK} is damaged" in str(missing_files(checkpoint)), name
-        (checkpoint / MARK).write_bytes(saved)
+        damage(checkpoint / COMPLETE_FILE)
+        assert f"its {COMPLETE_FILE} is damaged" in str(missing_files(checkpoint)), name
+        (checkpoint / COMPLETE_FILE).write_bytes(saved)
     older = json.loads(saved)
     del older["sha256"]
-    (checkpoint / MARK).write_text(json.dumps(older))
+    (checkpoint / COMPLETE_FILE).write_text(json.dumps(older))
     assert missing_files(checkpoint) is None, "marks of older versions have sizes alone"
 
 

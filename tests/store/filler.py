@@ -11,7 +11,7 @@ from datasets import Dataset
 from helpers import SERVER
 
 from gapbridge.data.example import EXAMPLE_FEATURES, Example, ExampleSet
-from gapbridge.methods.bash.mixed_contexts import SCHEMA
+from gapbridge.methods.bash.mixed_contexts import CONTEXT_SCHEMA
 from gapbridge.store.context_store import ContextStore
 from gapbridge.store.generate_shards import generate_contexts
 from gapbridge.store.shard_lease import shard_size_for
@@ -34,7 +34,7 @@ def examples(count: int) -> ExampleSet:
 
 def store_of(folder: Path, rows: int, shard_size: int) -> ContextStore:
     return ContextStore(
-        folder / "contexts", {"method": "bash"}, num_examples=rows, shard_size=shard_size, schema=SCHEMA
+        folder / "contexts", {"method": "bash"}, num_examples=rows, shard_size=shard_size, schema=CONTEXT_SCHEMA
     )
 
 

@@ -16,7 +16,7 @@ from conftest import tiny_llama
 from helpers import contents
 
 from gapbridge.decoding import SamplingParams
-from gapbridge.methods.bash.mixed_contexts import SCHEMA
+from gapbridge.methods.bash.mixed_contexts import CONTEXT_SCHEMA
 from gapbridge.store.context_store import recorded_shard_size
 from gapbridge.store.generate_shards import GenerationSpec, open_context_store
 from gapbridge.store.shard_lease import ShardLeases, lease_order, shard_size_for
@@ -51,7 +51,7 @@ def test_shards_leave_no_process_without_and_cost_no_pass_more() -> None:
 
 def test_the_size_of_what_is_there_stays(tmp_path: Path, tokenizer: Any) -> None:
     contexts = GenerationSpec(
-        {"method": "bash"}, SamplingParams(), SCHEMA, lambda part, done: filler.columns(part), "drawing"
+        {"method": "bash"}, SamplingParams(), CONTEXT_SCHEMA, lambda part, done: filler.columns(part), "drawing"
     )
     given, model = filler.examples(100), tiny_llama()
 

@@ -11,7 +11,7 @@ import pytest
 
 from gapbridge import StoreError
 from gapbridge.files import write_atomic
-from gapbridge.methods.bash.mixed_contexts import SCHEMA
+from gapbridge.methods.bash.mixed_contexts import CONTEXT_SCHEMA
 from gapbridge.store.context_store import ContextStore
 
 
@@ -19,7 +19,9 @@ IDENTITY = {"method": "bash", "mixture_coefficient": 0.2, "seed": 3, "weights": 
 
 
 def make(folder: Path, **changes: Any) -> ContextStore:
-    return ContextStore(folder / "contexts", {**IDENTITY, **changes}, num_examples=10, shard_size=4, schema=SCHEMA)
+    return ContextStore(
+        folder / "contexts", {**IDENTITY, **changes}, num_examples=10, shard_size=4, schema=CONTEXT_SCHEMA
+    )
 
 
 def fill(store: ContextStore, shards: list[int] | None = None) -> ContextStore:
@@ -82,7 +84,7 @@ def test_changed_options_are_refused_by_name(tmp_path: Path, change: dict[str, A
     with pytest.raises(StoreError, match=words):
         make(tmp_path, **change).is_complete()
     with pytest.raises(StoreError, match="num_examples: the store has 10, this run has 7"):
-        ContextStore(store.directory, IDENTITY, num_examples=7, shard_size=4, schema=SCHEMA).missing_shards()
+        ContextStore(store.directory, IDENTITY, num_examples=7, shard_size=4, schema=CONTEXT_SCHEMA).missing_shards()
 
 
 def test_truncated_shard_is_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from gapbridge.errors import TrainingError
 from gapbridge.runs.load_inputs import load_examples, load_initial_model
 from gapbridge.runs.rounds import round_arguments
 from gapbridge.runs.run_config import read_job
-from gapbridge.training.checkpoints import MARK
+from gapbridge.training.checkpoints import COMPLETE_FILE
 from gapbridge.training.method import GapTrainerMixin
 
 
@@ -84,7 +84,7 @@ def test_a_gradient_that_is_not_finite(
     assert "checkpoint-1." in str(told.value) and "No update was made with it" in str(told.value)
     [before] = seen  # when the first checkpoint was saved
     assert all(torch.equal(weight, before[key]) for key, weight in trainer.model.state_dict().items())
-    assert [path.parent.name for path in (tmp_path / "run").rglob(MARK)] == ["checkpoint-1"]
+    assert [path.parent.name for path in (tmp_path / "run").rglob(COMPLETE_FILE)] == ["checkpoint-1"]
 
 
 def test_weights_that_an_update_made_infinite_are_not_saved(
@@ -97,4 +97,7 @@ def test_weights_that_an_update_made_infinite_are_not_saved(
         said = refused(capsys, "sft", *options)
         assert "TrainingError: the weights are not finite after step 1: model.embed_tokens.weight" in said
         assert "They are not saved. There is no complete checkpoint." in said
-        assert not list((tmp_path / strategy).rglob(MARK)) and not (tmp_path / strategy / "round_1" / "model").exists()
+        assert (
+            not list((tmp_path / strategy).rglob(COMPLETE_FILE))
+            and not (tmp_path / strategy / "round_1" / "model").exists()
+        )

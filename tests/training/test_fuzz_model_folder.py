@@ -21,7 +21,7 @@ from gapbridge.errors import ConfigError, GapbridgeError, TrainingError
 from gapbridge.runs.run_config import read_job
 from gapbridge.runs.train import train
 from gapbridge.runs.validate import validate
-from gapbridge.training.checkpoints import MARK
+from gapbridge.training.checkpoints import COMPLETE_FILE
 
 
 BOUNDED = same_draws(150)
@@ -172,7 +172,7 @@ def test_states_of_a_checkpoint(data: st.DataObject, stopped: Path) -> None:
     """The run goes on from the older checkpoint, or from its start."""
     run = shutil.copytree(stopped / "run", stopped / "copy")
     try:
-        for name in ("trainer_state.json", MARK):
+        for name in ("trainer_state.json", COMPLETE_FILE):
             path = run / "round_1" / "checkpoint-2" / name
             path.write_text(json.dumps(changed(data.draw, json.loads(path.read_text()), ["epoch"])))
             if data.draw(st.booleans()):

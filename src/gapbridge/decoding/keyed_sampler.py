@@ -19,12 +19,12 @@ from .sampling_params import SamplingParams
 # Logits that are worked on at a time, on a CPU (True) or another device: noise and sampling options take several
 # buffers of that size. A CPU's must stay in its cache, and below the size from which an allocator asks the system for
 # fresh pages each time: with 2**24 sampling takes up to four times as long (benchmarks/sampling.py).
-SCORES = {True: 2**20, False: 2**24}
+MAX_SCORES = {True: 2**20, False: 2**24}
 
 
 def rows_at_a_time(logits: Tensor) -> int:
     """How many rows of `logits` `[n, vocab]` to work on at a time, where the work takes buffers of their size."""
-    return max(1, SCORES[logits.device.type == "cpu"] // logits.shape[1])
+    return max(1, MAX_SCORES[logits.device.type == "cpu"] // logits.shape[1])
 
 
 class KeyedSampler:

@@ -16,14 +16,14 @@ from ..tasks.task import PROCEDURAL
 from .asserted_text import without_thoughts
 from .grading import grade_answers
 from .math import correction_table
-from .rouge import METRICS, score_rouge
-from .text_metrics import METRICS as EDITS
+from .rouge import ROUGE_METRICS, score_rouge
+from .text_metrics import EDIT_METRICS as EDITS
 from .text_metrics import score_edits
 
 
 # For each grader the fields of a sample that are averaged.
 MEANS = {"math": {"accuracy": "correct", "exact_match": "exact", "math_verify": "verified"},
-         "rouge": {metric: metric for metric in METRICS}, "none": {}}  # fmt: skip
+         "rouge": {metric: metric for metric in ROUGE_METRICS}, "none": {}}  # fmt: skip
 # The oracle of a procedural task grades by what the task measures, and by two of ROUGE where the task asks for it.
 MEANS |= {
     name: {"accuracy" if measure == "correct" else measure: measure for measure in task.measures}

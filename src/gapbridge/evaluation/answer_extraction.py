@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from .asserted_text import denies, is_doubted, own_parts
-from .latex_normalization import LONGEST, drop_text_macros, is_words, strip_markup
+from .latex_normalization import MAX_EXPRESSION_LENGTH, drop_text_macros, is_words, strip_markup
 from .units import quantity
 
 
@@ -69,7 +69,7 @@ def bare_answer(text: str) -> str | None:
     Words are an answer where they are the whole text.
     """
     lines = "".join(own_parts(text)[:1]).strip().splitlines()
-    if not lines or len(lines[-1]) > LONGEST or denies(lines[-1]):
+    if not lines or len(lines[-1]) > MAX_EXPRESSION_LENGTH or denies(lines[-1]):
         return None
     line = _CONNECTIVE.sub("", lines[-1], count=1)
     if _is_mathematics(strip_markup(line)):
@@ -115,7 +115,7 @@ def _clause(text: str) -> str:
 
 def _is_mathematics(answer: str) -> bool:
     r"""Whether a bare text is an answer that is no sentence: a number, an expression, a choice."""
-    if len(answer) > LONGEST:
+    if len(answer) > MAX_EXPRESSION_LENGTH:
         return False
     if quantity(answer) is not None:
         return True
@@ -145,7 +145,7 @@ def _boxes(text: str) -> list[tuple[int, str]]:
             opened.append((sign.start() if len(sign[0]) > 1 else -1, sign.end()))
         elif sign[0] == "}" and opened:
             start, content = opened.pop()
-            if start >= 0 and sign.end() - start <= LONGEST:
+            if start >= 0 and sign.end() - start <= MAX_EXPRESSION_LENGTH:
                 while found and found[-1][0] > start:  # a box in this box
                     found.pop()
                 found.append((start, content, sign.end()))
@@ -161,7 +161,7 @@ def _boxes(text: str) -> list[tuple[int, str]]:
             and len(separator) < 40
             and _BETWEEN.fullmatch(separator)
             and answer != joined[-1][1]
-            and len(joined[-1][1]) < LONGEST
+            and len(joined[-1][1]) < MAX_EXPRESSION_LENGTH
         ):
             joined[-1] = (start, f"{joined[-1][1]}, {answer}")
         else:

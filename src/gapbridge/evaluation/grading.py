@@ -10,7 +10,7 @@ from ..errors import DataError
 from .answer_extraction import bare_answer, marked_answer
 from .asserted_text import asserted, own_parts
 from .math import decided_without_parser, final_value, same_answer
-from .math_verify_pool import LONGEST, TIMEOUT_SECONDS, Verification, verify_answers
+from .math_verify_pool import MAX_ANSWER_LENGTH, TIMEOUT_SECONDS, Verification, verify_answers
 from .units import quantity, split_unit
 
 
@@ -100,7 +100,7 @@ def _grade(marked: bool, given: str | None, wanted: str, verdict: Verification) 
 
 def _said(answer: str) -> str:
     """What math-verify may look for a value in, where nothing is marked: what the model asserts in its own turn."""
-    return asserted("".join(own_parts(answer)[:1])[-LONGEST:])
+    return asserted("".join(own_parts(answer)[:1])[-MAX_ANSWER_LENGTH:])
 
 
 def _expression(final: str | None, text: str, other: str | None) -> str:
@@ -109,7 +109,7 @@ def _expression(final: str | None, text: str, other: str | None) -> str:
     Between two currency signs math-verify takes prose for LaTeX, so those of a text go.
     """
     if final is None:
-        return _CURRENCY.sub("", text[-LONGEST:])
+        return _CURRENCY.sub("", text[-MAX_ANSWER_LENGTH:])
     expression = final_value(final, other or "")
     if quantity(expression) is not None and not any(sign in expression for sign in "\\^{"):
         return expression

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 
-LONGEST = 1000  # characters of a final answer; patterns may take the square of that
+MAX_EXPRESSION_LENGTH = 1000  # characters of a final answer; patterns may take the square of that
 
 _SIGNS = {
     **dict.fromkeys("−–﹣－‐‑", "-"),

@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from .answer_extraction import marked_answer
-from .latex_normalization import LONGEST, drop_text_macros, is_words, normalize_latex, strip_markup
+from .latex_normalization import (
+    MAX_EXPRESSION_LENGTH,
+    drop_text_macros,
+    is_words,
+    normalize_latex,
+    strip_markup,
+)
 from .units import in_digits, quantity, same_quantity, split_unit
 
 
@@ -52,7 +58,7 @@ def same_answer(first: str, second: str) -> bool:
 
     A text of more than 2,000 characters is no final answer; it equals the same words.
     """
-    if max(len(first), len(second)) > 2 * LONGEST:  # boxes that are one answer are joined
+    if max(len(first), len(second)) > 2 * MAX_EXPRESSION_LENGTH:  # boxes that are one answer are joined
         return first.split() == second.split() != []
     first, second = final_value(first, second), final_value(second, first)
     a, b = quantity(first), quantity(second)
@@ -72,7 +78,7 @@ def decided_without_parser(first: str, second: str) -> bool:
     math-verify takes words for products of their letters, `(1,2)` for `\{1,2\}`, leaves bases and units out, and reads
     `2x+3=7` as 7.
     """
-    if max(len(first), len(second)) > 2 * LONGEST:
+    if max(len(first), len(second)) > 2 * MAX_EXPRESSION_LENGTH:
         return False
     first, second = final_value(first, second), final_value(second, first)
     if (quantity(first) is not None and quantity(second) is not None) or _special(first, second) is not None:
@@ -89,7 +95,7 @@ def final_value(text: str, other: str) -> str:
 
     `2x + 3 = 7` gives none: its left side is an expression with a variable. One of more than 2,000 characters stays.
     """
-    if max(len(text), len(other)) > 2 * LONGEST:
+    if max(len(text), len(other)) > 2 * MAX_EXPRESSION_LENGTH:
         return text
     text, other = strip_markup(text), strip_markup(other)
     sides = _EQUALS.split(text)

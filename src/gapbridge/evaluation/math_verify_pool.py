@@ -30,7 +30,7 @@ from ..errors import ConfigError, RunError
 TIMEOUT_SECONDS = 10.0
 _MOST_SECONDS = 86_400.0
 _PR_SET_PDEATHSIG = 1  # of prctl(2)
-LONGEST = 20_000  # characters of an answer that are parsed, from its end
+MAX_ANSWER_LENGTH = 20_000  # characters of an answer that are parsed, from its end
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,11 @@ def verify_answers(
     verdicts = []
     with ProcessPool(max_workers=workers, initializer=_prepare, context=context) as pool:
         futures = [
-            pool.schedule(_verify_within, args=(answer[-LONGEST:], reference[-LONGEST:], timeout), timeout=timeout)
+            pool.schedule(
+                _verify_within,
+                args=(answer[-MAX_ANSWER_LENGTH:], reference[-MAX_ANSWER_LENGTH:], timeout),
+                timeout=timeout,
+            )
             for answer, reference in zip(answers, references, strict=True)
         ]
         for future in tqdm(futures, desc="math-verify", delay=2):

@@ -21,7 +21,7 @@ from .unicode_words import UnicodeTokenizer, is_dropped
 
 logger = logging.getLogger(__name__)
 
-METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+ROUGE_METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
 _LONGEST = 20_000  # characters from a text's start that ROUGE-L and ROUGE-Lsum see
 _MOST_LINES = 500  # and lines that ROUGE-Lsum sees

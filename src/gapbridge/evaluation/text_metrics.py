@@ -16,8 +16,8 @@ import numpy as np
 
 logger = logging.getLogger(__name__)
 
-LONGEST = 50_000  # characters or tokens that are aligned
-METRICS = ("cer", "token_f1")
+MAX_TEXT_LENGTH = 50_000  # characters or tokens that are aligned
+EDIT_METRICS = ("cer", "token_f1")
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
@@ -37,9 +37,9 @@ def score_edits(answers: Sequence[str], references: Sequence[str]) -> list[EditS
     An empty reference counts as one character, and has an F1 of 1 with an empty answer alone. Characters after the
     first 50,000 are not aligned: each counts as an error.
     """
-    long = sum(max(len(answer), len(reference)) > LONGEST for answer, reference in zip(answers, references))
+    long = sum(max(len(answer), len(reference)) > MAX_TEXT_LENGTH for answer, reference in zip(answers, references))
     if long:
-        logger.warning("the CER of %d answers of more than %d characters is an upper bound", long, LONGEST)
+        logger.warning("the CER of %d answers of more than %d characters is an upper bound", long, MAX_TEXT_LENGTH)
     return [
         EditScores(character_error_rate(answer.strip(), reference.strip()), token_f1(answer, reference))
         for answer, reference in zip(answers, references, strict=True)
@@ -68,8 +68,8 @@ def edit_distance(first: Sequence[int], second: Sequence[int]) -> int:
     Args:
         first, second: token ids or code points.
     """
-    rest = max(len(first) - LONGEST, len(second) - LONGEST, 0)
-    a, b = sorted((list(first[:LONGEST]), list(second[:LONGEST])), key=len)
+    rest = max(len(first) - MAX_TEXT_LENGTH, len(second) - MAX_TEXT_LENGTH, 0)
+    a, b = sorted((list(first[:MAX_TEXT_LENGTH]), list(second[:MAX_TEXT_LENGTH])), key=len)
     if not a:
         return len(b) + rest
     # A column of differences as two integers with a bit for each entry of the longer one (Hyyrö 2003, "A bit-vector

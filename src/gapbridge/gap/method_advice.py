@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..training.stats import MIN_REPLACED_FRAC
 
-MIN_REPLACED_FRACTION = 0.001  # of the context tokens: below, mixed contexts are the references
+
 UNTRAINED = 0.3  # token F1 of completions: below, the model does not answer in the references' form
 MANY_TRUNCATED = 0.5  # of the completions: above, the model does not know how an answer ends
 OFTEN_RIGHT = 0.5  # of the completions: below, an answer that comes before its working leaves much to correct
@@ -25,10 +26,8 @@ class ProbeResult:
 
     replaced: of the answer tokens in the contexts that would be trained on. recovered: of the reference's tokens
     after a forced error, those that are written all the same. right: of the completions, those with the right final
-        answer.
-    token_f1: of the completions. truncated: of the completions, those cut at the limit. answer_first: the references
-        give the final
-    answer before its working.
+    answer. token_f1: of the completions. truncated: of the completions, those cut at the limit. answer_first: the
+    references give the final answer before its working.
     """
 
     replaced: float | None
@@ -53,7 +52,7 @@ def advice(found: ProbeResult) -> str:
             f"RAC has something to gain: the answer stands before its working, drafts are right in "
             f"{_percentage(found.right)}, and a correction can read the working of the draft."
         )
-    if found.replaced is not None and found.replaced < MIN_REPLACED_FRACTION:
+    if found.replaced is not None and found.replaced < MIN_REPLACED_FRAC:
         return (
             f"BASH would change almost nothing here: {_percentage(found.replaced)} of the tokens are replaced, "
             f"because the "
@@ -73,9 +72,7 @@ def advice(found: ProbeResult) -> str:
             f"so there "
             "is no way back that it could strengthen."
         )
-    enough = (
-        "" if found.replaced is not None else f"If own tokens replace {_percentage(MIN_REPLACED_FRACTION)} or more, "
-    )
+    enough = "" if found.replaced is not None else f"If own tokens replace {_percentage(MIN_REPLACED_FRAC)} or more, "
     return (
         f"{enough}BASH may help where the score credits what follows an error: behind a forced error "
         f"{_percentage(found.recovered)} of the reference follow, so there is a way back to strengthen; but on "

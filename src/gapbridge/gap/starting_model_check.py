@@ -34,7 +34,6 @@ from .forced_errors import (
 from .method_advice import ProbeResult, advice
 
 
-REPLACED = "contexts/replaced_frac"  # what a method that mixes its own tokens into contexts logs
 _LONGER = 2  # a completion may be so many times as long as the longest reference
 _BATCH = 64
 _TIMED_EXAMPLES, _TIMED_TOKENS = 4, 4
@@ -72,7 +71,7 @@ def run_probe(job: RunConfig, first: PreviewBatch, count: int) -> ProbeResult | 
     f1 = mean_interval([token_f1(*pair) for pair in zip(answers, references, strict=True)])
     truncated = sum(not completion.finished for completion in completions) / len(completions)
     found = ProbeResult(
-        replaced=first.stats.metrics().get(REPLACED),
+        replaced=first.stats.replaced_frac,
         recovered=forced_errors.mean.mean if forced_errors else None,
         right=right.mean if right else None,
         token_f1=f1.mean,

@@ -1,7 +1,8 @@
 """A model's answers to a data set's prompts, kept in stores: what was killed continues where it stopped.
 
 The single-pass answers have a store of their own, so that they are the same, and made once, whatever else is asked;
-the answers of each further mode (`gapbridge.training.method.DecodingMode`) follow from them in a store beside it.
+the answers of each further mode (`gapbridge.training.decoding_mode.DecodingMode`) follow from them in a store beside
+it.
 """
 
 from __future__ import annotations

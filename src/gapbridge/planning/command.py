@@ -32,7 +32,7 @@ from ..runs.run_config import RunConfig, read_job
 from ..runs.validate import cpu_option
 from ..training.completion_config import CompletionArgs
 from ..training.loading import load_tokenizer
-from ..training.preferences import PreferenceTrainerMixin
+from ..training.preference_trainer import PreferenceTrainerMixin
 from .dummy_assets import byte_tokenizer
 from .fake_step import StepMemory, run_fake_step
 from .hub_metadata import MODELS

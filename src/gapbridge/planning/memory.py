@@ -9,7 +9,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from ..decoding.attention import expands_gqa_keys
-from ..decoding.keyed_sampler import SCORES
+from ..decoding.keyed_sampler import MAX_SCORES
 from ..recipe.type_checks import to_builtin
 from .fake_step import StepMemory
 
@@ -134,7 +134,7 @@ def generation_parts(
         + attention
         + pairs * heads * (2 * width + 4) * eager
         + tokens * width * (4 * hidden + 3 * inner),
-        "logits": logits * width + min(logits, SCORES[on_cpu]) * _SCORE,
+        "logits": logits * width + min(logits, MAX_SCORES[on_cpu]) * _SCORE,
     }
 
 

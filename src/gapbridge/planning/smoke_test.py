@@ -27,7 +27,7 @@ from .dummy_assets import dummy_dataset, dummy_model, small_copy
 from .hub_metadata import DATA, MODELS, PublishedData, PublishedModel, conversation_row, preference_row
 
 
-OUTPUTS = Path("outputs/tiny")  # where the runs of tiny recipes go, each below it as the recipe itself says
+SMOKE_TEST_OUTPUTS = Path("outputs/tiny")  # where the runs of tiny recipes go, each below it as the recipe itself says
 STEPS = 2
 _LOCAL_ROWS = 64
 _BUILDERS = ("json", "csv", "parquet", "text", "arrow")
@@ -77,7 +77,7 @@ def _recipes_beside(recipe: Path) -> list[dict[str, Any]]:
 
 
 def tiny_recipe(
-    path: str, overrides: Sequence[str], method: str | None = None, folder: Path = OUTPUTS
+    path: str, overrides: Sequence[str], method: str | None = None, folder: Path = SMOKE_TEST_OUTPUTS
 ) -> tuple[Path, list[str]]:
     """Write the tiny recipe of a recipe.
 

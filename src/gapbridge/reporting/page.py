@@ -24,7 +24,7 @@ from .tables import Table, markdown
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MARK = "<!-- written by gapbridge -->"
+PAGE_MARK = "<!-- written by gapbridge -->"
 _DPI = 130
 
 
@@ -63,7 +63,7 @@ class Example:
     """A held-out prompt with its reference and the models' completions."""
 
     prompt: str
-    completion_ids: str
+    reference: str
     completions: list[Completion]
 
 
@@ -113,13 +113,13 @@ def _flat(parts: Iterable[Part]) -> Iterator[Part]:
 def check_replaceable(directory: Path, stem: str = "report") -> None:
     """Raise a ConfigError where a page of that name was not written by this package."""
     for path in (directory / f"{stem}.md", directory / f"{stem}.html"):
-        if path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace")[:200]:
+        if path.exists() and PAGE_MARK not in path.read_text(encoding="utf-8", errors="replace")[:200]:
             raise ConfigError(f"{path}: is no report of gapbridge. Choose another --output_dir")
 
 
 def to_markdown(page: Page) -> str:
     """The report as Markdown; pictures lie beside it."""
-    lines = [MARK, f"# {printable(page.title)}", ""]
+    lines = [PAGE_MARK, f"# {printable(page.title)}", ""]
     for text in page.lead:
         lines += [printable(text), ""]
     for section in page.sections:
@@ -161,7 +161,7 @@ def to_html(page: Page, pictures: dict[str, bytes]) -> str:
     )  # fmt: skip
     environment.tests |= {name: lambda value, kind=kind: isinstance(value, kind) for name, kind in _KINDS.items()}
     uris = {name: f"data:image/png;base64,{base64.b64encode(data).decode()}" for name, data in pictures.items()}
-    return environment.get_template("page.html").render(page=page, uris=uris, mark=Markup(MARK))
+    return environment.get_template("page.html").render(page=page, uris=uris, mark=Markup(PAGE_MARK))
 
 
 def _png(figure: Figure) -> bytes:

@@ -14,7 +14,7 @@ from .. import methods
 from ..compat import backfill_trust_remote_code
 from ..data.sources import DataConfig
 from ..errors import ConfigError
-from ..recipe.parser import Recipe, RecipeParser
+from ..recipe.recipe_parser import Recipe, RecipeParser
 from ..recipe.type_checks import read_yaml
 from ..training.method import GapTrainerMixin
 from .run_directory import RunDirectory, require_output_dir

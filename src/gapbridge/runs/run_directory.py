@@ -35,7 +35,7 @@ from ..files import (
     write_text_atomic,
 )
 from ..jsonl import as_json_values
-from ..recipe.parser import Recipe
+from ..recipe.recipe_parser import Recipe
 from ..recipe.secrets import cut_in, redacted_command, secrets_in, without_secrets
 from ..store.file_hashes import FileHashes
 from ..training.artifact_cache import EXAMPLES

@@ -28,7 +28,7 @@ from .generate_shards import Columns, GenerationSpec, Progress
 logger = logging.getLogger(__name__)
 
 COMPLETION_COLUMNS = [("tokens", pa.list_(pa.int64())), ("finished", pa.bool_())]
-SCHEMA = pa.schema([("id", pa.string()), *COMPLETION_COLUMNS])
+COMPLETION_SCHEMA = pa.schema([("id", pa.string()), *COMPLETION_COLUMNS])
 
 
 def completion_columns(completions: Sequence[Completion], prefix: str = "") -> Columns:
@@ -52,7 +52,9 @@ def completion_spec(
         generator = _VLLMGenerator(model, args, options, stops)
         # Only then, so that stores made before there was a choice stay valid.
         own = {**identity, "engine": "vllm"}
-        return GenerationSpec(own, options, SCHEMA, generator.generate, what, generator.open, generator.close)
+        return GenerationSpec(
+            own, options, COMPLETION_SCHEMA, generator.generate, what, generator.open, generator.close
+        )
 
     heads = _heads(model, args) if args.use_mtp_speculative_decoding else None
     steps = CompiledSteps()
@@ -76,7 +78,7 @@ def completion_spec(
             logger.info("%d drafts in %.3f passes a token", len(completions), speculation.passes_per_token)
         return {"id": ids, **completion_columns(completions)}
 
-    return GenerationSpec(identity, options, SCHEMA, draw, what)
+    return GenerationSpec(identity, options, COMPLETION_SCHEMA, draw, what)
 
 
 def _heads(model: PreTrainedModel | PeftModel, args: Any) -> MTPHeads | None:

@@ -17,7 +17,7 @@ from .procedural import Options, Procedural, Scores, generator, integer_option
 from .worked_solutions import MEASURES, order_option, score_worked, worked
 
 
-MARK = "Total:"
+TOTAL_MARK = "Total:"
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ def _generate_problem(rng: random.Random, options: SumsOptions) -> tuple[str, st
     terms = [rng.randrange(10 ** (options.digits - 1), 10**options.digits) for _ in range(options.terms)]
     running = list(accumulate(terms))
     lines = [f"{before}+{term}={sum_}" for before, term, sum_ in zip(running, terms[1:], running[1:], strict=False)]
-    answer = worked(lines, f"{MARK} {running[-1]}", options.order)
+    answer = worked(lines, f"{TOTAL_MARK} {running[-1]}", options.order)
     return " ".join(map(str, sorted(terms))), f"Add: {' + '.join(map(str, terms))}", answer
 
 
 def score(prompt: str, reference: str, answer: str) -> Scores:
     """See `score_worked`."""
-    return score_worked(reference, answer, MARK)
+    return score_worked(reference, answer, TOTAL_MARK)
 
 
 TASK = Procedural(

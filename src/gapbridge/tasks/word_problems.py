@@ -42,7 +42,7 @@ from .procedural import Problem as PlainProblem
 from .worked_solutions import MEASURES, ORDERS, order_option, score_worked, worked
 
 
-MARK = "####"
+ANSWER_MARK = "####"
 MAX_STEPS = 6
 MAX_VALUE = 200
 
@@ -144,7 +144,7 @@ class Problem:
 
 
 def _worked(steps: Sequence[Step], order: str) -> str:
-    return worked([step.line for step in steps], f"{MARK} {steps[-1].result}", order)
+    return worked([step.line for step in steps], f"{ANSWER_MARK} {steps[-1].result}", order)
 
 
 def _with_wrong_step(steps: Sequence[Step], at: int, by: int) -> tuple[Step, ...]:
@@ -273,7 +273,7 @@ def _generate(split: str, count: int, seed: int, options: WordProblemOptions) ->
 
 def score(prompt: str, reference: str, answer: str) -> Scores:
     """See `score_worked`. `gapbridge eval` grades these answers as mathematics instead."""
-    return score_worked(reference, answer, MARK)
+    return score_worked(reference, answer, ANSWER_MARK)
 
 
 TASK = Procedural(name="word_problems", options=WordProblemOptions, generate=_generate, score=score, measures=MEASURES)

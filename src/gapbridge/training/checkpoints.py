@@ -25,13 +25,13 @@ from ..signals import Interrupted, StopRequest
 
 logger = logging.getLogger(__name__)
 
-MARK = "COMPLETE.json"
+COMPLETE_FILE = "COMPLETE.json"
 _HASHED_AT_ONCE = 8  # files
 
 
 def mark_complete(checkpoint: Path, world_size: int, *, only_model: bool = False) -> None:
     """Flush the files of a checkpoint to disk, then write its mark. `only_model`: it has no state of the optimizer."""
-    paths = [path for path in sorted(checkpoint.rglob("*")) if path.is_file() and path.name != MARK]
+    paths = [path for path in sorted(checkpoint.rglob("*")) if path.is_file() and path.name != COMPLETE_FILE]
     paths = [path for path in paths if not path.name.endswith(".tmp")]
     with os_errors_as_run_error(checkpoint):
         for path in paths:
@@ -43,7 +43,7 @@ def mark_complete(checkpoint: Path, world_size: int, *, only_model: bool = False
         "files": {name: path.stat().st_size for name, path in zip(names, paths, strict=True)},
         "sha256": dict(zip(names, _hashes(paths), strict=True)),
     }
-    write_json_atomic(checkpoint / MARK, record)
+    write_json_atomic(checkpoint / COMPLETE_FILE, record)
 
 
 def _hashes(paths: Sequence[Path]) -> list[str]:
@@ -54,17 +54,17 @@ def _hashes(paths: Sequence[Path]) -> list[str]:
 
 def missing_files(checkpoint: Path) -> str | None:
     """Why `checkpoint` cannot be resumed from, or None if it is whole."""
-    mark = checkpoint / MARK
+    mark = checkpoint / COMPLETE_FILE
     if not mark.is_file():
-        return f"it has no {MARK}: writing it was interrupted"
+        return f"it has no {COMPLETE_FILE}: writing it was interrupted"
     try:
         record = json.loads(mark.read_text(encoding="utf-8"))
         files, only_model = dict(record["files"]), record.get("only_model", False)
         hashes = dict(record.get("sha256", {}))  # older marks have none
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return f"its {MARK} is damaged"
+        return f"its {COMPLETE_FILE} is damaged"
     if not files:
-        return f"its {MARK} is damaged: it lists no file"
+        return f"its {COMPLETE_FILE} is damaged: it lists no file"
     if only_model:
         return "save_only_model left the state of the optimizer out of it"
     for name, size in files.items():
@@ -102,7 +102,7 @@ def agreed_checkpoint(directory: Path) -> Path | None:
 
 def newest_marked(directory: Path) -> Path | None:
     """The checkpoint with the highest step that has a mark, whatever became of its files since; None for none."""
-    return next((path for path in _newest_first(directory) if (path / MARK).is_file()), None)
+    return next((path for path in _newest_first(directory) if (path / COMPLETE_FILE).is_file()), None)
 
 
 def _newest_first(directory: Path) -> list[Path]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 else:
     _Behind = object
 
-LOSS = "loss"
+LOSS_KEY = "loss"
 
 
 class EvaluationByTokens(_Behind):
@@ -32,8 +32,8 @@ class EvaluationByTokens(_Behind):
         """What the figures of a batch are means over, as counts, by the name that TRL gives a figure; `loss` holds for
         the loss and all that are not named."""
         if "labels" not in inputs:  # of a collator of one's own
-            return {LOSS: torch.tensor(len(inputs["input_ids"]), device=inputs["input_ids"].device)}
-        return {LOSS: (inputs["labels"][..., 1:] != IGNORE_INDEX).sum()}
+            return {LOSS_KEY: torch.tensor(len(inputs["input_ids"]), device=inputs["input_ids"].device)}
+        return {LOSS_KEY: (inputs["labels"][..., 1:] != IGNORE_INDEX).sum()}
 
     def compute_loss(
         self,
@@ -66,7 +66,7 @@ class EvaluationByTokens(_Behind):
                 dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
             )
             if self._batches:
-                self._weigh(output.metrics, f"{metric_key_prefix}_{LOSS}", self._batches)
+                self._weigh(output.metrics, f"{metric_key_prefix}_{LOSS_KEY}", self._batches)
         finally:
             self._batches = None
         return output
@@ -74,14 +74,16 @@ class EvaluationByTokens(_Behind):
     def _weigh(self, metrics: dict[str, float], name: str, batches: list[tuple[Tensor, dict[str, Tensor]]]) -> None:
         weights = {key: torch.stack([counts[key] for _, counts in batches]).float() for key in batches[0][1]}
         losses = torch.stack([loss for loss, _ in batches]).float()
-        summed = torch.stack([torch.where(weights[LOSS] > 0, losses, 0) @ weights[LOSS], weights[LOSS].sum()])
+        summed = torch.stack(
+            [torch.where(weights[LOSS_KEY] > 0, losses, 0) @ weights[LOSS_KEY], weights[LOSS_KEY].sum()]
+        )
         total, count = self.accelerator.reduce(summed, reduction="sum").tolist()
         if count:
             metrics[name] = total / count
         shared = {key: self.accelerator.reduce(value, reduction="sum").tolist() for key, value in weights.items()}
         figures = self._metrics["eval"]
         for key, values in figures.items():
-            counts = shared.get(key, shared[LOSS])
+            counts = shared.get(key, shared[LOSS_KEY])
             if len(values) == len(counts) and sum(counts):
                 figures[key] = [sum(value * weight for value, weight in zip(values, counts)) / sum(counts)]
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 
+MIN_REPLACED_FRAC = 0.001  # of the completion tokens in mixed contexts. With fewer, training is nearly SFT
 Stats = TypeVar("Stats", bound="GenerationStats")
 
 
@@ -24,8 +25,14 @@ class GenerationStats:
         return dict(vars(self))
 
     def metrics(self) -> dict[str, float]:
-        """What the trainer logs when training starts; previews read `contexts/replaced_frac`."""
+        """What the trainer logs when training starts."""
         return {f"contexts/{name}": count for name, count in self.counts().items()}
+
+    @property
+    def replaced_frac(self) -> float | None:
+        """Of the completion tokens in mixed contexts, the fraction that differs from the reference. None: the method
+        mixes no contexts."""
+        return None
 
     def summary(self) -> str:
         """The counts in words."""

@@ -20,7 +20,7 @@ from ...store.generate_shards import Columns, GenerationSpec, Progress
 from .context_models import ContextModels
 
 
-SCHEMA = pa.schema([("id", pa.string()), ("tokens", pa.list_(pa.int64())), ("sampled", pa.list_(pa.bool_()))])
+CONTEXT_SCHEMA = pa.schema([("id", pa.string()), ("tokens", pa.list_(pa.int64())), ("sampled", pa.list_(pa.bool_()))])
 
 
 def mixed_contexts(
@@ -79,8 +79,10 @@ def mixed_contexts(
 
     what = f"mixing contexts, round {args.round_index}"
     if models is None:
-        return GenerationSpec(identity, options, SCHEMA, draw, what)
-    return GenerationSpec(identity, options, SCHEMA, draw, what, close=models.close, weights=models.fingerprint)
+        return GenerationSpec(identity, options, CONTEXT_SCHEMA, draw, what)
+    return GenerationSpec(
+        identity, options, CONTEXT_SCHEMA, draw, what, close=models.close, weights=models.fingerprint
+    )
 
 
 class _Fixed:

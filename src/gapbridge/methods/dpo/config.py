@@ -8,7 +8,7 @@ from ...training.config import PreferenceArgs
 
 
 # What TRL's trainer computes. It looks at the name when it computes the first loss, after everything is loaded.
-LOSSES = frozenset(
+PAIR_LOSSES = frozenset(
     """
     sigmoid hinge ipo exo_pair nca_pair robust bco_pair sppo_hard aot aot_unpaired apo_zero apo_down discopop sft
     sigmoid_norm
@@ -31,9 +31,9 @@ class DPOArgs(PreferenceArgs):
         errors = super().errors()
         if not self.beta >= 0:
             errors.append(f"beta is {self.beta}: it must be 0 or larger")
-        unknown = sorted(set(self.loss_type) - LOSSES)
+        unknown = sorted(set(self.loss_type) - PAIR_LOSSES)
         if unknown:
-            errors.append(f"loss_type is {', '.join(unknown)}: choose among {', '.join(sorted(LOSSES))}")
+            errors.append(f"loss_type is {', '.join(unknown)}: choose among {', '.join(sorted(PAIR_LOSSES))}")
         return errors
 
 

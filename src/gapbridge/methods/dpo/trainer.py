@@ -11,7 +11,7 @@ from trl import DPOConfig, DPOTrainer
 
 from ...data.preferences import Preference, PreferenceSet, build_preferences
 from ...data.special_tokens import stop_tokens
-from ...training.preferences import PreferenceTrainerMixin, pair_row
+from ...training.preference_trainer import PreferenceTrainerMixin, pair_row
 from ...training.rows import Row
 from .config import DPOArgs
 

@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from ...data.example import IGNORE_INDEX
 
 
-SCORES = 2**25  # logits that are in memory at once
+MAX_LOGITS = 2**25  # logits that are in memory at once
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def _unembedded(hidden: Tensor, head: HeadLoss, gradients: _Gradients | None, ch
         hidden, weight = hidden.to(cast), weight.to(cast)
     behind = torch.empty_like(hidden)
     total = correct = torch.zeros((), device=hidden.device)
-    chunk = max(1, SCORES // len(weight))
+    chunk = max(1, MAX_LOGITS // len(weight))
     for start in range(0, len(targets), chunk):
         part, target = hidden[start : start + chunk], targets[start : start + chunk, None]
         logits = nn.functional.linear(part, weight, None if bias is None else bias.to(part.dtype)).float()

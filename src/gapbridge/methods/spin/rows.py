@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...data.chat_splitting import common_length
 from ...data.example import Example
 from ...decoding import Completion
-from ...training.preferences import pair_row
+from ...training.preference_trainer import pair_row
 from ...training.rows import Row
 
 

@@ -17,10 +17,10 @@ from ...decoding import Completion
 from ...errors import StoreError
 from ...store.context_store import ContextStore
 from ...store.generate_shards import GenerationSpec
-from ...store.training_completions import SCHEMA, completion_spec
+from ...store.training_completions import COMPLETION_SCHEMA, completion_spec
 from ...training.arguments import EVAL_GENERATED
 from ...training.hooks import ExamplesWithGenerations, RowsWithStats
-from ...training.preferences import PreferenceTrainerMixin
+from ...training.preference_trainer import PreferenceTrainerMixin
 from ...training.rows import Row
 from .citation import CHEN_2024
 from .config import SPINArgs
@@ -133,7 +133,7 @@ def _previous_store(args: SPINConfig) -> ContextStore | None:
         return None
     directory = Path(args.output_dir).with_name(f"round_{args.round_index - 1}") / "_contexts"
     try:
-        store = ContextStore.recorded(directory, SCHEMA)
+        store = ContextStore.recorded(directory, COMPLETION_SCHEMA)
         store.check()
     except StoreError as error:
         raise StoreError(

@@ -23,7 +23,7 @@ from trl import DPOTrainer
 from ..decoding.model_state import is_sharded
 from .arguments import named_arguments
 from .dataset_builder import BuiltDataset, select_model_columns
-from .evaluation import LOSS
+from .evaluation import LOSS_KEY
 from .method import GapTrainerMixin
 from .rows import Row, masked_row
 
@@ -142,7 +142,7 @@ class PreferenceTrainerMixin(GapTrainerMixin):
         tokens = inputs["completion_mask"][:, 1:].sum(dim=1)  # of each answer, the chosen ones first
         chosen, rejected = (part.sum() for part in tokens.chunk(2))
         return {
-            LOSS: torch.tensor(len(tokens) // 2, device=tokens.device),
+            LOSS_KEY: torch.tensor(len(tokens) // 2, device=tokens.device),
             "entropy": chosen + rejected,
             "mean_token_accuracy": chosen,
             "logits/chosen": chosen,
