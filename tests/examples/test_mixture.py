@@ -10,6 +10,7 @@ import pytest
 from datasets import concatenate_datasets, load_dataset
 from helpers import recipe, refused
 from trl import ScriptArguments
+from trl.scripts.utils import DatasetConfig
 
 from gapbridge import ConfigError, DataError
 from gapbridge.data.sources import DataConfig, LoadedData, check_data_config, load_data
@@ -169,3 +170,29 @@ def test_a_data_set_that_cannot_be_taken_is_named(folder: Path) -> None:
 def test_the_command_line_says_both_forms_exclude_each_other(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, "bash", *recipe(folder, dataset_mixture=mixture(folder)))
     assert "both `datasets` and `dataset_mixture` are given: keep one" in said
+
+
+@pytest.mark.parametrize("form", ["datasets", "dataset_mixture", "dataset_name"])
+def test_a_folder_with_a_card_is_read_as_it_is_now(form: str, tmp_path: Path) -> None:
+    """`datasets` caches it by its last name and the configuration's: it would take what was there before."""
+
+    def rows(place: Path, count: int) -> int:
+        place.mkdir(parents=True, exist_ok=True)
+        files = "  data_files:\n  - split: train\n    path: {}.jsonl\n"
+        configs = "".join(f"- config_name: {name}\n{files.format(name)}" for name in ("main", "other"))
+        (place / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+        line = json.dumps({"prompt": "a", "completion": "b"}) + "\n"
+        (place / "main.jsonl").write_text(line * count)
+        (place / "other.jsonl").write_text(line * 50)
+        script = ScriptArguments(dataset_name=None)
+        config = DataConfig()
+        if form == "datasets":
+            config = DataConfig(datasets=[DatasetConfig(path=str(place), name="main")])
+        elif form == "dataset_mixture":
+            config = DataConfig(dataset_mixture={"datasets": [{"id": str(place), "config": "main", "split": "train"}]})
+        else:
+            script = ScriptArguments(dataset_name=str(place), dataset_config="main")
+        return len(load_data(config, script, seed=0, needs_eval=False).train)
+
+    one, other = tmp_path / "a" / "cards", tmp_path / "b" / "cards"
+    assert [rows(one, 2), rows(one, 3), rows(other, 4)] == [2, 3, 4]

@@ -19,6 +19,7 @@ from datasets.exceptions import DatasetsError
 
 from ..errors import ConfigError, DataError, public
 from ..recipe.type_checks import closest_match, type_error
+from .local_folders import find_listed_files
 
 
 logger = logging.getLogger(__name__)
@@ -149,7 +150,11 @@ def cannot_be_loaded(source: str) -> Iterator[None]:
 
 def _take(part: MixturePart, seed: int) -> Dataset:
     with cannot_be_loaded(_described(part)):
-        dataset = load_dataset(part.id, part.config, split=part.split)
+        found = find_listed_files(part.id, part.config)
+        if found is None:
+            dataset = load_dataset(part.id, part.config, split=part.split)
+        else:
+            dataset = load_dataset(found[0], data_files=found[1], split=part.split)
         if part.columns is not None:
             dataset = dataset.select_columns(part.columns)
         if part.weight is None:

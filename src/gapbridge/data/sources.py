@@ -19,6 +19,7 @@ from ..files import os_errors_as_run_error
 from ..recipe.type_checks import type_error
 from .formats import TEXT_FIELD, as_messages
 from .json_files import unreadable_lines
+from .local_folders import FILE_BUILDERS, find_listed_files
 from .mixture import MixtureKeys, as_mapping, cannot_be_loaded, load_mixture, read_mixture, split_off
 
 
@@ -159,7 +160,6 @@ def check_data_config(config: DataConfig, script: ScriptArguments) -> list[str]:
 
 
 _ENTRY_TYPES = get_type_hints(DatasetConfig)
-FILE_BUILDERS = ("json", "csv", "parquet", "text", "arrow")
 
 
 def load_data(
@@ -219,11 +219,19 @@ def _load(entries: list[DatasetConfig]) -> Dataset:
     if errors := unreadable_lines(names):
         raise DataError(errors)
     with cannot_be_loaded(_describe(entries)):
-        loaded: DatasetDict = get_dataset(DatasetMixtureConfig(datasets=entries))
+        loaded: DatasetDict = get_dataset(DatasetMixtureConfig(datasets=[*map(_by_files, entries)]))
     dataset = loaded["train"]
     if not len(dataset):
         raise DataError(f"{_describe(entries)}: the data set is empty")
     return dataset
+
+
+def _by_files(entry: DatasetConfig) -> DatasetConfig:
+    """The entry with the files that the card of a local folder lists, where it lists any."""
+    found = None
+    if entry.data_files is None and entry.data_dir is None:
+        found = find_listed_files(entry.path, entry.name)
+    return entry if found is None else replace(entry, path=found[0], name=None, data_files=found[1])
 
 
 def _file_names(entry: DatasetConfig) -> list[str]:
