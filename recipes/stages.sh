@@ -3,7 +3,7 @@
 #   SCALE      tiny: every stage for two steps on stand-ins for models and data, below outputs/tiny; nothing is downloaded
 #   ACCELERATE, NUM_PROCESSES   how processes are started: zero2 and 8, with qlora one process
 #   PYTHON     the interpreter
-# Every stage leaves alone what is whole, so after an interruption the same line goes on.
+# Every stage skips what is complete, so the same line resumes an interrupted run.
 variant=${VARIANT:-full}
 label=${variant//_/-}
 here=recipes/$experiment

@@ -45,7 +45,7 @@ OWN: dict[str, tuple[str, str]] = {
     "packing_strategy": (SUPPORTED, "RAC and scheduled sampling refuse `wrapped`"),
     "padding_free": (SUPPORTED, "with `packing`, or with `max_length` unset; else TRL refuses it"),
     "pad_to_multiple_of": (SUPPORTED, ""),
-    "eval_packing": (SUPPORTED, "of reference rows and of own contexts alike"),
+    "eval_packing": (SUPPORTED, "of reference rows and generated contexts alike"),
     "completion_only_loss": (SUPPORTED, "default `true`; `false` trains prompts as well, which RAC refuses"),
     "assistant_only_loss": (SUPPORTED, "default `true`; `false` trains whole conversations, which RAC refuses"),
     "loss_type": (SUPPORTED, "`nll` and `dft`, on the labels of the rows"),
@@ -80,7 +80,7 @@ INHERITED: list[tuple[str, str, str]] = [
      "length_column_name remove_unused_columns label_names", SUPPORTED, "on rows of ids and labels"),
     ("eval_strategy eval_steps eval_delay eval_on_start eval_do_concat_batches eval_use_gather_object "
      "eval_accumulation_steps prediction_loss_only include_for_metrics batch_eval_metrics", SUPPORTED,
-     "`eval_loss` on references, `eval_generated_loss` on own contexts; refused without held-out data, but "
+     "`eval_loss` on references, `eval_generated_loss` on generated contexts; refused without held-out data, but "
      "`eval_on_start`"),
     ("load_best_model_at_end metric_for_best_model greater_is_better", SUPPORTED,
      "each metric that `evaluate` returns, `NAME_…` of several data sets; others with `compute_metrics` alone"),
