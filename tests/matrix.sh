@@ -10,9 +10,9 @@ trl=$1 transformers=$2 hub=$3
 shift 3
 env=.venv-matrix/trl-$trl-transformers-$transformers
 pins=$env/constraints.txt
-tests=(tests/test_compat.py tests/methods/test_contract.py tests/runs/test_resume.py tests/runs/test_fork_recipes.py tests/handbook/test_fork.py
-    tests/decoding/test_architectures.py tests/evaluation/test_eval_command.py tests/recipe/test_tiny_scale.py tests/training/test_trl_formats.py
-    tests/test_project.py::test_every_module_imports)
+tests=(tests/unit/test_compat.py tests/integration/methods/test_contract.py tests/reliability/test_resume.py tests/integration/runs/test_fork_recipes.py tests/integration/handbook/test_fork.py
+    tests/unit/decoding/test_architectures.py tests/integration/evaluation/test_eval_command.py tests/integration/recipe/test_tiny_scale.py tests/integration/training/test_trl_formats.py
+    tests/unit/test_project.py::test_every_module_imports)
 chosen=()
 
 if [ ! -f "$env/.installed" ]; then
@@ -26,7 +26,7 @@ if [ ! -f "$env/.installed" ]; then
     "$env/bin/python" -m pip install --quiet --disable-pip-version-check -c "$pins" -e ".[dev,eval]"
     touch "$env/.installed"
 fi
-# What learns from pairs of answers, or several tokens at once, is refused there, which tests/test_compat.py looks at;
+# What learns from pairs of answers, or several tokens at once, is refused there, which tests/unit/test_compat.py looks at;
 # RecurrentGemma keeps the state of a batch there and fails with the next.
 if [ "${trl%%.*}" -lt 1 ]; then chosen=(-k "test_compat or every_module or not (dpo or spin or mtp or recurrent)"); fi  # another -k replaces it
 exec "$env/bin/python" -m pytest "${tests[@]}" "${chosen[@]}" "$@"

@@ -6,9 +6,9 @@ import random
 import re
 from pathlib import Path
 
-import killer
 import pytest
-from runs import (
+from helpers import killer
+from helpers.kill_runs import (
     Undisturbed,
     assert_a_checkpoint_is_kept,
     assert_same,

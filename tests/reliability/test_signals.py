@@ -11,11 +11,17 @@ import sys
 import time
 from pathlib import Path
 
-import killer
 import pytest
 from conftest import ROOT
-from helpers import ENVIRONMENT
-from runs import Undisturbed, assert_same, assert_whatever_has_a_name_is_whole, command, names, undisturbed
+from helpers import ENVIRONMENT, killer
+from helpers.kill_runs import (
+    Undisturbed,
+    assert_same,
+    assert_whatever_has_a_name_is_whole,
+    command,
+    names,
+    undisturbed,
+)
 
 from gapbridge.signals import (
     EXIT_INTERRUPTED,

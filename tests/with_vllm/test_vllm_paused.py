@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import evaluate
 from helpers import recipe
+from helpers.commands import evaluate
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from vllm_process import VLLM, serving
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
-from commands import answer, evaluate
 from conftest import BASE
 from datasets import Dataset
 from helpers import recipe, write_rows
+from helpers.commands import answer, evaluate
 from transformers import PreTrainedModel
 from vllm_process import VLLM, serving
 
