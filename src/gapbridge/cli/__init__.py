@@ -38,8 +38,8 @@ COMMANDS = (
 _OVERVIEW = """\
 usage: gapbridge COMMAND [RECIPE.yaml] [options]
 
-Close the gap between training and inference in LLM fine-tuning. A recipe is one YAML file and one run; every key of
-it is an option, too (--learning_rate 1e-4), and options win over the file.
+Fine-tune language models on their own outputs, to close the gap between training and inference. A recipe is a YAML
+file with the configuration of one run. Every key is also an option (--learning_rate 1e-4). Options override the file.
 
 options:
     -h, --help          show this help message and exit
@@ -51,9 +51,10 @@ commands:
 examples:
   gapbridge validate recipes/tiny/bash/config_full.yaml
   gapbridge bash recipes/tiny/bash/config_full.yaml --learning_rate 1e-4
-  gapbridge COMMAND --help      what the command does and takes; for a method also its recipe keys
+  gapbridge COMMAND --help      options of the command; for a method also its recipe keys
 
-Exit codes: 0 done; 2 refused with a message; 75 stopped by SIGTERM or Ctrl-C after saving: the same line continues."""
+Exit codes: 0: done. 2: an error in the input, with a message. 75: stopped by SIGTERM or Ctrl-C after saving; run the
+same command again to resume."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -54,7 +54,7 @@ class BaseCommand:
 
     def parser(self) -> Parser:
         """The parser of the command's options, without those of its recipe."""
-        keys = " Every key of the recipe is an option, too: --KEY VALUE." if "KEY" in self.takes else ""
+        keys = " Every key of the recipe is also an option: --KEY VALUE." if "KEY" in self.takes else ""
         parser = Parser(
             usage=f"gapbridge {self.name} {self.takes}",
             description=f"{self.summary[:1].upper()}{self.summary[1:]}.{keys}",
@@ -78,18 +78,18 @@ def launch_parser() -> Parser:
     parser = Parser(add_help=False, argument_default=SUPPRESS)
     add = parser.add_argument_group("several processes or machines").add_argument
     add("--accelerate_config", metavar="NAME|FILE",
-        help="start through accelerate: single, ddp, fsdp, zero2, zero3, or a configuration file")  # fmt: skip
-    add("--num_processes", type=positive, metavar="N", help="processes on all machines together")
-    add("--num_machines", type=positive, metavar="N", help="machines; start the same line on each")
-    add("--machine_rank", type=integer, metavar="N", help="this machine's number, from 0 on")
-    add("--main_process_ip", metavar="HOST", help="the machine of rank 0")
-    add("--main_process_port", type=integer, metavar="PORT", help="a free port of it; 0: any")
+        help="accelerate configuration to launch with: single, ddp, fsdp, zero2, zero3, or a file")  # fmt: skip
+    add("--num_processes", type=positive, metavar="N", help="total number of processes on all machines")
+    add("--num_machines", type=positive, metavar="N", help="number of machines; run the same command on each")
+    add("--machine_rank", type=integer, metavar="N", help="rank of this machine, from 0")
+    add("--main_process_ip", metavar="HOST", help="host name of the machine with rank 0")
+    add("--main_process_port", type=integer, metavar="PORT", help="free port on that machine; 0 takes any")
     return parser
 
 
-def add_recipe(parser: Parser, help: str = "the recipe; its name without --config is the same") -> None:
+def add_recipe(parser: Parser, help: str = "path of the recipe; may also be given as a positional argument") -> None:
     parser.add_argument("--config", action="append", default=[], metavar="RECIPE.yaml", help=help)
-    add_smoke_test(parser, "two steps of the recipe with a small model and data, below outputs/tiny")
+    add_smoke_test(parser, "run two steps of the recipe with a small model and small data, in outputs/tiny")
 
 
 def add_smoke_test(parser: Parser, help: str) -> None:
@@ -99,7 +99,7 @@ def add_smoke_test(parser: Parser, help: str) -> None:
 def add_mode(parser: Parser) -> None:
     parser.add_argument(
         "--decoding_mode", action="append", metavar="MODE",
-        help="single_pass, all, or a mode that a method brings, such as self_correct; can be repeated (default: "
+        help="decoding mode: single_pass, all, or the mode of a method, such as self_correct; repeatable (default: "
              "single_pass)",
     )  # fmt: skip
 
@@ -107,29 +107,39 @@ def add_mode(parser: Parser) -> None:
 def add_amounts(parser: Parser) -> None:
     """How many examples, how many at a time, and with which seed."""
     add = parser.add_argument
-    add("--max_examples", type=integer, metavar="N", help="the first so many examples only")
+    add(
+        "--max_examples",
+        type=integer,
+        metavar="N",
+        help="maximum number of examples; the first ones are used (default: all)",
+    )
     add("--batch_size", type=integer, default=64, metavar="N",
-        help="rows in one pass; changes the speed only (default: %(default)s)")  # fmt: skip
+        help="number of rows in one batch; changes the speed only (default: %(default)s)")  # fmt: skip
     add("--compile_decoding", action="store_true",
-        help="compile the pass that draws one token a row; changes the speed only")  # fmt: skip
-    add("--seed", type=integer, default=0, metavar="N", help="of sampled answers (default: %(default)s)")
+        help="compile the forward pass that samples one token of each row; changes the speed only")  # fmt: skip
+    add("--seed", type=integer, default=0, metavar="N", help="seed of sampled completions (default: %(default)s)")
 
 
 def add_server(parser: Parser) -> None:
     """A vLLM server in place of this package's engine; names as in a recipe."""
     add = parser.add_argument
     add("--vllm_server_base_url", action="append", metavar="URL",
-        help="have a `vllm serve` process generate, such as http://localhost:8000; once for each --model")  # fmt: skip
+        help="URL of a `vllm serve` process that generates; give it once for each --model")  # fmt: skip
     add("--vllm_server_timeout", type=number, default=240.0, metavar="SECONDS",
-        help="how long the server is waited for (default: %(default)s)")  # fmt: skip
+        help="seconds to wait until the vLLM server answers (default: %(default)s)")  # fmt: skip
 
 
 def add_models(parser: Parser) -> None:
     """What `eval` and `gap` share: models, data, and where the files go."""
     add = parser.add_argument
     add("--model", action="append", default=[], metavar="MODEL",
-        help="a path or hub id; repeat it to compare models on the same data")  # fmt: skip
-    add_recipe(parser, "a recipe whose held-out data and chat settings are used")
-    add("--output_dir", metavar="DIR", type=Path, help="where the files go; default: the one model's run, or outputs")
+        help="path or hub id of a model; repeatable, to compare models on the same data")  # fmt: skip
+    add_recipe(parser, "path of the recipe whose evaluation data and chat settings are used")
+    add(
+        "--output_dir",
+        metavar="DIR",
+        type=Path,
+        help="output directory (default: the run of a single model, else outputs)",
+    )
     add_amounts(parser)
     add_server(parser)

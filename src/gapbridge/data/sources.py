@@ -47,21 +47,31 @@ class DataConfig(DatasetMixtureConfig):
                   "test_split_size}."},
     )  # fmt: skip
     eval_datasets: list[DatasetConfig] = field(
-        default_factory=list, metadata={"help": "Held-out data sets, in the form of `datasets`."}
+        default_factory=list, metadata={"help": "List of evaluation data sets, in the form of `datasets`."}
     )
-    prompt_column: str = field(default="prompt", metadata={"help": "Column that holds the prompt."})
-    completion_column: str = field(default="completion", metadata={"help": "Column that holds the answer."})
-    id_column: str = field(default="id", metadata={"help": "Column of stable ids; without it ids follow the content."})
+    prompt_column: str = field(default="prompt", metadata={"help": "Name of the column with the prompt."})
+    completion_column: str = field(
+        default="completion", metadata={"help": "Name of the column with the reference completion."}
+    )
+    id_column: str = field(
+        default="id",
+        metadata={"help": "Name of the column with unique example ids; without it the id is a hash of the row."},
+    )
     convert_to_chat: bool = field(
-        default=False, metadata={"help": "Turn prompt and answer strings into one user and one assistant turn."}
+        default=False, metadata={"help": "Convert prompt and completion strings to one user and one assistant turn."}
     )
     system_prompt: str | None = field(
-        default=None, metadata={"help": "System turn put before conversations that have none, for chat data."}
+        default=None, metadata={"help": "System message for conversations that have none."}
     )
-    max_train_examples: int | None = field(default=None, metadata={"help": "Use the first so many rows only."})
-    max_eval_examples: int | None = field(default=None, metadata={"help": "Use the first so many held-out rows only."})
+    max_train_examples: int | None = field(
+        default=None, metadata={"help": "Maximum number of training examples; the first ones are used."}
+    )
+    max_eval_examples: int | None = field(
+        default=None, metadata={"help": "Maximum number of evaluation examples; the first ones are used."}
+    )
     holdout_fold: list[int] | None = field(
-        default=None, metadata={"help": "[k, K]: train without fold k (from 0) of K, which a hash of the ids makes."}
+        default=None,
+        metadata={"help": "[k, K]: hold out fold k (0 to K-1) of K folds; a hash of the id assigns the fold."},
     )
 
     def __post_init__(self) -> None:

@@ -49,38 +49,49 @@ class CompletionArgs(GenerationArgs):
         """.split()
     )
 
-    max_completion_length: int = field(default=256, metadata={"help": "Most tokens of a draft."})
+    max_completion_length: int = field(
+        default=256, metadata={"help": "Maximum number of tokens of a generated completion."}
+    )
     compile_decoding: bool = field(
-        default=False, metadata={"help": "Compile the pass that draws one token a row; the same drafts."}
+        default=False,
+        metadata={
+            "help": "Compile the forward pass that samples one token of each row; the completions are the same."
+        },
     )
     use_mtp_speculative_decoding: bool = field(
-        default=False, metadata={"help": "Let future heads beside the model propose tokens; the same drafts."}
+        default=False, metadata={"help": "Propose tokens with the model's MTP heads; the completions are the same."}
     )
-    use_vllm: bool = field(default=False, metadata={"help": "Draw drafts with vLLM."})
+    use_vllm: bool = field(default=False, metadata={"help": "Generate completions with vLLM."})
     vllm_mode: str = field(
         default="colocate",
         metadata={
-            "help": "server asks a `vllm serve` process, colocate runs vLLM in this one.",
+            "help": "server: send requests to a `vllm serve` process; colocate: run vLLM in this process.",
             "choices": ["server", "colocate"],
         },
     )
     vllm_server_base_url: str | None = field(
         default=None,
         metadata={
-            "help": "Where the server is, such as http://localhost:8000; overrides host and port.",
+            "help": "URL of the vLLM server, such as http://localhost:8000; it overrides host and port.",
         },
     )
     vllm_server_host: str = field(default="0.0.0.0", metadata={"help": "Host of the vLLM server."})
     vllm_server_port: int = field(default=8000, metadata={"help": "Port of the vLLM server."})
-    vllm_server_timeout: float = field(default=240.0, metadata={"help": "Seconds to wait for the server to be up."})
+    vllm_server_timeout: float = field(
+        default=240.0, metadata={"help": "Seconds to wait until the vLLM server answers."}
+    )
     vllm_gpu_memory_utilization: float = field(
-        default=0.3, metadata={"help": "Share of the GPU's memory for vLLM, with colocate."}
+        default=0.3, metadata={"help": "Fraction (0-1) of the GPU memory for vLLM, with colocate."}
     )
     vllm_max_model_length: int | None = field(
         default=None,
-        metadata={"help": "Most tokens of prompt and draft, with colocate; empty: the model's own."},
+        metadata={
+            "help": "Maximum number of tokens of prompt and completion, with colocate; default: the model's limit."
+        },
     )
-    vllm_tensor_parallel_size: int = field(default=1, metadata={"help": "GPUs of one engine, with colocate."})
+    vllm_tensor_parallel_size: int = field(
+        default=1, metadata={"help": "Number of GPUs of one vLLM engine, with colocate."}
+    )
 
     def errors(self) -> list[str]:
         errors = super().errors()

@@ -48,7 +48,7 @@ class BaseArgs(Defaults, _Behind):
     RUNTIME_ONLY: ClassVar[frozenset[str]] = frozenset()
 
     save_merged_model: bool = field(
-        default=False, metadata={"help": "Save the whole model, an adapter merged into its base."}
+        default=False, metadata={"help": "Merge the trained adapter into its base model and save the full model."}
     )
 
     def __post_init__(self) -> None:
@@ -122,24 +122,29 @@ class TokenizationArgs(BaseArgs):
     """
 
     on_invalid_example: str = field(
-        default="raise", metadata={"help": "Rows that cannot be used: raise or skip.", "choices": ["raise", "skip"]}
+        default="raise",
+        metadata={
+            "help": "Action for invalid examples: raise an error that lists them, or skip them.",
+            "choices": ["raise", "skip"],
+        },
     )
     truncate_overlong: bool = field(
-        default=True, metadata={"help": "Cut rows to max_length, as TRL does; false refuses them."}
+        default=True, metadata={"help": "Truncate examples to max_length, as TRL does; false counts them as invalid."}
     )
-    chat_template: str | None = field(
-        default=None, metadata={"help": "Chat template (Jinja) to set on the tokenizer."}
-    )
+    chat_template: str | None = field(default=None, metadata={"help": "Chat template (Jinja) for the tokenizer."})
     chat_template_kwargs: dict[str, Any] | None = field(
-        default=None, metadata={"help": "Arguments of the chat template, such as {enable_thinking: false}."}
+        default=None, metadata={"help": "Arguments for the chat template, such as {enable_thinking: false}."}
     )
     train_on_assistant_turns: str = field(
         default="all",
-        metadata={"help": "Turns of `messages` that are trained: all or last.", "choices": ["all", "last"]},
+        metadata={
+            "help": "Assistant turns of `messages` that carry loss: all, or the last one.",
+            "choices": ["all", "last"],
+        },
     )
     chat_template_date: str | None = field(
         default=None,
-        metadata={"help": "Day (YYYY-MM-DD) for templates that write the date; default: the run's first."},
+        metadata={"help": "Date (YYYY-MM-DD) for chat templates that print it; default: the day the run began."},
     )
 
     def row_limit(self, part: str = "train") -> int | None:
@@ -174,10 +179,10 @@ class LossScopeArgs(TokenizationArgs):
     """
 
     assistant_only_loss: bool = field(
-        default=True, metadata={"help": "Train the assistant's turns alone; false: whole conversations."}
+        default=True, metadata={"help": "Compute the loss on assistant turns only; false: on the full conversation."}
     )
     completion_only_loss: bool = field(
-        default=True, metadata={"help": "Train completions alone; false: prompts as well."}
+        default=True, metadata={"help": "Compute the loss on completions only; false: on prompts as well."}
     )
 
     @property
@@ -255,9 +260,11 @@ class PreferenceArgs(TokenizationArgs):
     assistant_only_loss: ClassVar[bool] = True
     completion_only_loss: ClassVar[bool] = True
 
-    eos_token: str | None = field(default=None, metadata={"help": "Token that ends an answer."})
+    eos_token: str | None = field(
+        default=None, metadata={"help": "Token that ends a completion; default: the tokenizer's."}
+    )
     chat_template_path: str | None = field(
-        default=None, metadata={"help": "Model whose chat template is cloned, or a .jinja file."}
+        default=None, metadata={"help": "Model whose chat template is copied, or a .jinja file."}
     )
 
     def __post_init__(self) -> None:
@@ -288,11 +295,20 @@ class RoundArgs(BaseArgs):
             differently.
     """
 
-    num_rounds: int = field(default=1, metadata={"help": "Rounds of building contexts and training on them."})
-    num_epochs_per_round: list[float] | None = field(
-        default=None, metadata={"help": "Epochs of each round: one number, or one per round."}
+    num_rounds: int = field(
+        default=1,
+        metadata={"help": "Number of rounds; each generates contexts with the current weights and trains on them."},
     )
-    round_index: int = field(default=1, metadata={"help": "The round this trainer trains, counted from 1."})
+    num_epochs_per_round: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "Number of epochs of each round: one number, or a list with one for each; default: "
+            "num_train_epochs."
+        },
+    )
+    round_index: int = field(
+        default=1, metadata={"help": "Round that this trainer trains, from 1; the command line sets it."}
+    )
 
     def __post_init__(self) -> None:
         if isinstance(self.num_epochs_per_round, (int, float)):
@@ -333,9 +349,11 @@ class SamplingArgs(BaseArgs):
     """
 
     temperature: float = field(default=1.0, metadata={"help": "Sampling temperature; 0 is greedy."})
-    top_p: float = field(default=1.0, metadata={"help": "Nucleus sampling; 1 is off."})
-    top_k: int = field(default=0, metadata={"help": "Top-k sampling; 0 is off."})
-    min_p: float | None = field(default=None, metadata={"help": "Min-p sampling; empty is off."})
+    top_p: float = field(default=1.0, metadata={"help": "Cumulative probability (0-1) of nucleus sampling; 1 is off."})
+    top_k: int = field(default=0, metadata={"help": "Number of tokens of top-k sampling; 0 is off."})
+    min_p: float | None = field(
+        default=None, metadata={"help": "Minimum probability (0-1) relative to the most likely token; default: off."}
+    )
 
     def sampling_params(self, suppress_tokens: tuple[int, ...] = (), **more: Any) -> SamplingParams:
         """How tokens are sampled; `more` are further fields of `SamplingParams`."""
@@ -373,17 +391,23 @@ class GenerationArgs(SamplingArgs, RoundArgs):
     RUNTIME_ONLY = frozenset({"generation_batch_size", "generation_max_batch_tokens"})
 
     eval_on_generated_contexts: bool = field(
-        default=True, metadata={"help": "Evaluate on held-out own contexts as well."}
+        default=True, metadata={"help": "Evaluate on generated contexts of the evaluation data as well."}
     )
     eval_on_start: bool = field(
-        default=True, metadata={"help": "Evaluate before the first step, given held-out data."}
+        default=True, metadata={"help": "Evaluate before the first step if there are evaluation data."}
     )
-    generation_batch_size: int = field(default=64, metadata={"help": "Rows in one generation pass."})
+    generation_batch_size: int = field(
+        default=64, metadata={"help": "Number of rows in one generation batch; changes the speed only."}
+    )
     generation_max_batch_tokens: int | None = field(
-        default=None, metadata={"help": "Most tokens in the cache of a generation pass; empty: no limit."}
+        default=None,
+        metadata={"help": "Maximum number of tokens in the cache of a generation batch; default: no limit."},
     )
     generation_shard_size: int | None = field(
-        default=None, metadata={"help": "Examples in a shard of contexts; None: by size."}
+        default=None,
+        metadata={
+            "help": "Number of examples in one shard of generated contexts; default: by the number of examples."
+        },
     )
 
     def errors(self) -> list[str]:

@@ -8,13 +8,17 @@ from ..parser import Parser
 
 class Command(BaseCommand):
     takes = "FORK [--recipe MODEL]"
-    summary = "put scripts and recipes, as new files, into an alignment-handbook fork"
+    summary = "copy scripts and recipes as new files into an alignment-handbook fork"
     examples = ("../my-fork --recipe zephyr-7b-beta",)
     recipes = "none"
 
     def add_options(self, parser: Parser) -> None:
-        parser.add_argument("fork", type=Path, metavar="FORK", help="the top directory of the fork")
-        parser.add_argument("--recipe", metavar="MODEL", help="a folder of its recipes; default: all with SFT recipes")
+        parser.add_argument("fork", type=Path, metavar="FORK", help="top directory of the fork")
+        parser.add_argument(
+            "--recipe",
+            metavar="MODEL",
+            help="folder with the fork's recipes of one model (default: all that have SFT recipes)",
+        )
 
     def run(self, call: Call) -> object:
         from ...handbook.export import run_copy_into

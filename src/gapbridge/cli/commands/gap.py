@@ -10,7 +10,7 @@ SLIPS = (0.15, 0.35, 0.55, 0.75)
 
 class Command(BaseCommand):
     takes = "RECIPE.yaml --model MODEL [--model MODEL …] [options] [--KEY VALUE …]"
-    summary = "measure how much models are disturbed by their own words"
+    summary = "measure how much loss and accuracy suffer when the prefix is model-generated"
     examples = ("RECIPE.yaml --model outputs/sft --model outputs/bash --max_examples 200",)
     recipes = "optional"
 
@@ -18,18 +18,18 @@ class Command(BaseCommand):
         add = parser.add_argument
         add_models(parser)
         add("--prefix_lengths", type=integer, nargs="+", default=list(PREFIX_LENGTHS), metavar="K",
-            help="model-generated tokens before the reference goes on "
+            help="numbers of model-generated prefix tokens before the reference continues "
             f"(default: {' '.join(map(str, PREFIX_LENGTHS))})")  # fmt: skip
         add("--error_positions", type=number, nargs="*", default=list(SLIPS), metavar="SHARE",
-            help="where one wrong token is forced, as shares of the reference; --error_positions alone: nowhere "
+            help="relative positions (0-1) at which one wrong token is inserted; without values: none "
             f"(default: {' '.join(map(str, SLIPS))})")  # fmt: skip
         add("--error_source", metavar="MODEL",
-            help="the model whose forced errors all are given; self: each has its own (default: the "
+            help="model whose errors are inserted for all models; self: each model's own (default: the "
                  "first)")  # fmt: skip
         add("--max_completion_length", type=integer, default=256, metavar="N",
-            help="most tokens of a draft (default: %(default)s)")  # fmt: skip
+            help="maximum number of tokens of a completion (default: %(default)s)")  # fmt: skip
         add("--temperature", type=number, default=1.0, metavar="T",
-            help="of the drafts; 0 is greedy (default: %(default)s)")  # fmt: skip
+            help="sampling temperature; 0 is greedy (default: %(default)s)")  # fmt: skip
 
     def run(self, call: Call) -> object:
         from ...gap.command import run_gap

@@ -7,7 +7,7 @@ from ..parser import Parser, integer, number
 
 
 class Command(BaseCommand):
-    summary = "answer a recipe's held-out prompts, as JSONL"
+    summary = "generate completions of a recipe's evaluation prompts as JSONL"
     examples = (
         "RECIPE.yaml",
         "RECIPE.yaml --model outputs/tiny-rac --decoding_mode single_pass --decoding_mode self_correct --output "
@@ -17,12 +17,18 @@ class Command(BaseCommand):
     def add_options(self, parser: Parser) -> None:
         add = parser.add_argument
         add_recipe(parser)
-        add("--model", metavar="MODEL", help="a path or hub id; default: the recipe's finished run")
+        add("--model", metavar="MODEL", help="path or hub id of the model (default: the recipe's finished run)")
         add_mode(parser)
-        add("--output", type=Path, metavar="FILE.jsonl", help="where they go; default: in the recipe's output_dir")
+        add("--output", type=Path, metavar="FILE.jsonl", help="output file (default: in the recipe's output_dir)")
         add("--max_completion_length", type=integer, default=256, metavar="N",
-            help="most tokens of an answer (default: %(default)s)")  # fmt: skip
-        add("--temperature", type=number, default=0.0, metavar="T", help="0 is greedy (default: %(default)s)")
+            help="maximum number of tokens of a completion (default: %(default)s)")  # fmt: skip
+        add(
+            "--temperature",
+            type=number,
+            default=0.0,
+            metavar="T",
+            help="sampling temperature; 0 is greedy (default: %(default)s)",
+        )
         add_amounts(parser)
         add_server(parser)
 

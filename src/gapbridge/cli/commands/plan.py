@@ -5,7 +5,7 @@ from ..parser import Parser, number, positive
 
 
 class Command(BaseCommand):
-    summary = "count what a recipe takes before it is launched: memory, steps, tokens, time"
+    summary = "estimate memory, steps, tokens and time of a recipe before it is launched"
     examples = (
         "RECIPE.yaml --num_devices 8 --device_memory_gib 80 --device_tflops 150",
         "recipes/tiny/bash/config_full.yaml --num_devices 1 --benchmark",
@@ -14,27 +14,31 @@ class Command(BaseCommand):
     def add_options(self, parser: Parser) -> None:
         add = parser.add_argument
         add("--config", action="append", default=[], metavar="RECIPE.yaml",
-            help="the recipe; its name without --config is the same")  # fmt: skip
+            help="path of the recipe; may also be given as a positional argument")  # fmt: skip
         add("--num_devices", type=positive, metavar="N",
-            help="devices, one process each (default: 8; this machine's CPU for use_cpu: true)")  # fmt: skip
+            help="number of devices, one process each (default: 8, or this machine's CPU with use_cpu: "
+                 "true)")  # fmt: skip
         add("--device_memory_gib", type=number, metavar="GIB",
-            help="memory of a device (default: 80, or what this machine has)")  # fmt: skip
+            help="memory of one device in GiB (default: 80, or that of this machine)")  # fmt: skip
         add(
             "--device_tflops",
             type=number,
             metavar="T",
-            help="what a device computes in a second, for the time it takes",
+            help="achieved dense throughput of one device in TFLOP/s, to estimate the time",
         )
         add(
             "--num_train_examples",
             type=positive,
             metavar="N",
-            help="rows of the training data, where they are not here",
+            help="number of training examples, if the data are not on this machine",
         )
         add(
-            "--mean_sequence_length", type=number, metavar="N", help="their mean length in tokens; default: max_length"
+            "--mean_sequence_length",
+            type=number,
+            metavar="N",
+            help="mean number of tokens of an example (default: max_length)",
         )
-        add("--benchmark", action="store_true", help="take a few steps of the actual model here, for the time")
+        add("--benchmark", action="store_true", help="measure the time of a few steps with the actual model")
 
     def run(self, call: Call) -> object:
         from ...planning.command import run_plan

@@ -4,7 +4,7 @@ from ..command import BaseCommand, Call
 
 
 class Command(BaseCommand):
-    summary = "build the contexts of the next round and stop"
+    summary = "generate the contexts of the next round and stop"
     examples = ("RECIPE.yaml", "RECIPE.yaml --accelerate_config ddp --num_processes 8")
     is_launched = True
 

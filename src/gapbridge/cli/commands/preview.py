@@ -5,17 +5,17 @@ from ..parser import Parser, non_negative, positive
 
 
 class Command(BaseCommand):
-    summary = "show the first rows as the trainer sees them, and what they could teach; nothing is written"
+    summary = "show the first training rows with their loss mask; writes nothing"
     examples = ("RECIPE.yaml", "RECIPE.yaml --num_rows 10 --mixture_coefficient 0.5")
 
     def add_options(self, parser: Parser) -> None:
         add_recipe(parser)
         parser.add_argument(
-            "--num_rows", type=positive, default=3, metavar="N", help="how many (default: %(default)s)"
+            "--num_rows", type=positive, default=3, metavar="N", help="number of rows to show (default: %(default)s)"
         )
         parser.add_argument(
             "--num_probe_examples", type=non_negative, default=0, metavar="N",
-            help="training examples on which the starting model is asked what training could gain, such as 32; "
+            help="number of training examples used to estimate the possible gain, such as 32; "
             "it takes minutes with a real model (default: %(default)s, none)",
         )  # fmt: skip
 

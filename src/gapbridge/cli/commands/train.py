@@ -24,10 +24,10 @@ class Command(BaseCommand):
     def add_options(self, parser: Parser) -> None:
         add_recipe(parser)
         parser.add_argument("--resume", type=one_of(*RESUME), default="auto", metavar="|".join(RESUME),
-            help="auto continues the run in output_dir or starts one, never refuses to continue, require refuses to "
-            "start (default: %(default)s)")  # fmt: skip
+            help="auto: continue the run in output_dir or start one; never: refuse to continue; require: refuse to "
+            "start a new one (default: %(default)s)")  # fmt: skip
         parser.add_argument("--help_all", action=Show, const=lambda: _all_keys(self.name),
-            help="list every recipe key, TRL's included, and exit")  # fmt: skip
+            help="show all recipe keys, with those of TRL, and exit")  # fmt: skip
         parser.extend_help = lambda: _add_keys(parser, self.name)
 
     def run(self, call: Call) -> object:

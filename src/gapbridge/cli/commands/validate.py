@@ -9,18 +9,22 @@ from ..parser import Parser
 
 class Command(BaseCommand):
     takes = "RECIPE.yaml … [options] [--KEY VALUE …]"
-    summary = "check recipes, and report every error at once"
+    summary = "check recipes and report all errors"
     examples = ("recipes/tiny/*/config_full.yaml", "RECIPE.yaml --check_all_rows")
     recipes = "many"
 
     def add_options(self, parser: Parser) -> None:
         add = parser.add_argument
         add("--config", action="extend", nargs="+", default=[], metavar="RECIPE.yaml",
-            help="recipes; their names without --config are the same")  # fmt: skip
-        add("--method", metavar="NAME", help=f"for recipes without the key method: {', '.join(list_methods())}")
-        add("--check_all_rows", action="store_true", help="check every row of the data, not only the first ones")
-        add("--offline", action="store_true", help="ask no hub: stand-ins for the models and data that are not here")
-        add_smoke_test(parser, "train each recipe for two steps as well, on stand-ins for model and data")
+            help="paths of recipes; may also be given as positional arguments")  # fmt: skip
+        add("--method", metavar="NAME", help=f"method of recipes without the key method: {', '.join(list_methods())}")
+        add("--check_all_rows", action="store_true", help="check all rows of the data (default: the first ones)")
+        add(
+            "--offline",
+            action="store_true",
+            help="use no network: dummy models and data replace those that are not on this machine",
+        )
+        add_smoke_test(parser, "train each recipe for two steps as well, with dummy model and data")
 
     def run(self, call: Call) -> None:
         logging.getLogger("gapbridge").setLevel(logging.WARNING)  # notes are printed below the recipe

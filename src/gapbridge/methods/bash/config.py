@@ -46,32 +46,44 @@ class BASHArgs(GenerationArgs, DataArgs):
 
     RUNTIME_ONLY = frozenset({"verify_window"})
 
-    mixture_coefficient: float = field(default=0.2, metadata={"help": "β: share of positions sampled from the model."})
-    suppress_tokens: list[int] | None = field(
-        default=None, metadata={"help": "Token ids never sampled into a context."}
+    mixture_coefficient: float = field(
+        default=0.2,
+        metadata={"help": "β: probability (0-1) that a position of the context is sampled from the model; 0 is SFT."},
     )
-    verify_window: int = field(default=16, metadata={"help": "Most tokens a row is fed in one generation pass."})
+    suppress_tokens: list[int] | None = field(
+        default=None,
+        metadata={"help": "Token ids that are never sampled; default: all special tokens and stop tokens."},
+    )
+    verify_window: int = field(
+        default=16, metadata={"help": "Maximum number of tokens of a row in one forward pass; changes the speed only."}
+    )
     replacement_source: str = field(
         default="model",
         metadata={
-            "help": "Tokens that replace: the model's, or as many random ones (control).",
+            "help": "Source of the replacing tokens: the model, or random tokens (uniform, unigram) as a control.",
             "choices": list(REPLACEMENTS),
         },
     )
     sft_fraction: float = field(
-        default=0.0, metadata={"help": "Share of examples trained on the reference context, in [0, 1]."}
+        default=0.0,
+        metadata={"help": "Fraction (0-1) of examples that are trained on the reference context; 1 is SFT."},
     )
     final_sft_epochs: float = field(
-        default=0.0, metadata={"help": "Epochs at the end of each round on reference contexts."}
+        default=0.0, metadata={"help": "Number of epochs at the end of each round that train on reference contexts."}
     )
     sampling_token_regex: str | None = field(
-        default=None, metadata={"help": "Coins fall only on tokens in whose text this regular expression is found."}
+        default=None,
+        metadata={"help": "Regular expression; only reference tokens whose text matches it can be sampled."},
     )
     num_masked_labels_after_replacement: int = field(
-        default=0, metadata={"help": "Labels without loss behind each replaced token."}
+        default=0, metadata={"help": "Number of labels masked after each replaced token."}
     )
     generator_model_name_or_path: list[str] | None = field(
-        default=None, metadata={"help": "Model that draws the contexts instead; several: one for each fold."}
+        default=None,
+        metadata={
+            "help": "Model that generates the contexts instead of the current weights; a list holds one model for "
+            "each fold."
+        },
     )
 
     def __post_init__(self) -> None:

@@ -1,3 +1,3 @@
-"""DPO, direct preference optimisation (Rafailov et al. 2023): TRL's trainer on pairs of answers."""
+"""DPO, direct preference optimisation (Rafailov et al. 2023): train on pairs of completions with TRL's trainer."""
 
 EXPORTS = {"GapDPOConfig": "trainer", "GapDPOTrainer": "trainer"}

@@ -25,7 +25,9 @@ class DPOArgs(PreferenceArgs):
             β, how strongly the model is held to its reference, the weights that it starts from. With 0 it stays there.
     """
 
-    beta: float = field(default=0.1, metadata={"help": "β: how strongly the model is held to its reference."})
+    beta: float = field(
+        default=0.1, metadata={"help": "β: weight of the deviation from the reference model; 0 does not train."}
+    )
 
     def errors(self) -> list[str]:
         errors = super().errors()

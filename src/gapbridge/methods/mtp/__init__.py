@@ -1,4 +1,4 @@
-"""Multi-token prediction (Gloeckle et al. 2024): n tokens predicted at once, each by a head."""
+"""Multi-token prediction (Gloeckle et al. 2024): train to predict the next n tokens at each position."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

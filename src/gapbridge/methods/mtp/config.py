@@ -33,17 +33,24 @@ class MTPArgs(DataArgs):
             on, 1 leaves the model what SFT makes of it.
     """
 
-    num_future_tokens: int = field(default=4, metadata={"help": "n: how many tokens are predicted at once; 1 is SFT."})
+    num_future_tokens: int = field(
+        default=4, metadata={"help": "n: number of tokens predicted at each position; 1 is SFT."}
+    )
     mtp_head_type: str = field(
         default="transformer",
-        metadata={"help": "What heads 2 to n are: transformer or linear.", "choices": list(KINDS)},
+        metadata={
+            "help": "Architecture of heads 2 to n: one transformer layer or one linear layer.",
+            "choices": list(KINDS),
+        },
     )
     sequential_head_backward: bool = field(
-        default=True, metadata={"help": "Run heads 2 to n forward and backward one after another."}
+        default=True,
+        metadata={"help": "Compute heads 2 to n one after another to save memory; the gradients are the same."},
     )
-    mtp_loss_weight: float = field(default=1.0, metadata={"help": "What the losses of heads 2 to n weigh."})
+    mtp_loss_weight: float = field(default=1.0, metadata={"help": "Weight of the losses of heads 2 to n."})
     mtp_head_only_ratio: float = field(
-        default=0.2, metadata={"help": "Share of the steps in which heads 2 to n leave the model alone."}
+        default=0.2,
+        metadata={"help": "Fraction (0-1) of training during which only heads 2 to n are updated by their losses."},
     )
 
     def errors(self) -> list[str]:

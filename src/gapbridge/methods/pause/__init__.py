@@ -1,4 +1,4 @@
-"""Pause tokens (Goyal et al. 2024): M learnt tokens of delay before each answer."""
+"""Pause tokens (Goyal et al. 2024): train with M pause tokens before each completion."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

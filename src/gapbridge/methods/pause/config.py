@@ -32,20 +32,26 @@ class PauseArgs(DataArgs):
             `"random"` with their spread, or the text of a token whose rows are copied.
     """
 
-    num_pause_tokens: int = field(default=10, metadata={"help": "M: pauses between prompt and answer; 0 is SFT."})
-    pause_token: str = field(default=PAUSE_TOKEN, metadata={"help": "Text of the pause token."})
+    num_pause_tokens: int = field(
+        default=10, metadata={"help": "M: number of pause tokens between prompt and completion; 0 is SFT."}
+    )
+    pause_token: str = field(
+        default=PAUSE_TOKEN, metadata={"help": "Text of the pause token; a new one is added to the vocabulary."}
+    )
     pause_placement: str = field(
         default="after_prompt",
         metadata={
-            "help": "Pauses after the prompt, or at random places (pause-pretraining).",
+            "help": "Position of the pause tokens: after the prompt, or random (pause-pretraining).",
             "choices": list(PLACEMENTS),
         },
     )
     pause_fraction: float = field(
-        default=0.1, metadata={"help": "Random placement: pauses as a share of a row's tokens."}
+        default=0.1,
+        metadata={"help": "Number of pause tokens as a fraction (0-1) of the tokens of a row, for random placement."},
     )
     pause_embedding_init: str = field(
-        default="mean", metadata={"help": "Rows of a new pause token: mean, random, or a token to copy."}
+        default="mean",
+        metadata={"help": "Initial embedding of a new pause token: mean, random, or the text of a token to copy."},
     )
 
     def errors(self) -> list[str]:

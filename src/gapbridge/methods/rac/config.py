@@ -27,9 +27,12 @@ class RACArgs(CompletionArgs, DataArgs):
     wraps_rows = False
 
     correction_prompt: str = field(
-        default=CORRECTION_PROMPT, metadata={"help": "The request that stands between draft and reference."}
+        default=CORRECTION_PROMPT,
+        metadata={"help": "Request that follows the generated completion and precedes the reference."},
     )
-    sft_fraction: float = field(default=0.5, metadata={"help": "Share of plain rows (prompt → reference), in [0, 1]."})
+    sft_fraction: float = field(
+        default=0.5, metadata={"help": "Fraction (0-1) of rows without a correction (prompt → reference); 1 is SFT."}
+    )
 
     def errors(self) -> list[str]:
         errors = super().errors()

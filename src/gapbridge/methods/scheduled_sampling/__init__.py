@@ -1,3 +1,3 @@
-"""Scheduled sampling (Bengio et al. 2015), online: contexts are mixed again in every step, by the current weights."""
+"""Scheduled sampling (Bengio et al. 2015): train on contexts that are sampled again at every step."""
 
 EXPORTS = {"ScheduledSamplingConfig": "trainer", "ScheduledSamplingTrainer": "trainer"}

@@ -31,18 +31,24 @@ class ScheduledSamplingArgs(SamplingArgs, DataArgs):
     """
 
     mixture_coefficient: float = field(
-        default=0.2, metadata={"help": "β: share of positions sampled from the model, at its largest."}
+        default=0.2,
+        metadata={"help": "β: largest probability (0-1) that a position of the context is sampled; 0 is SFT."},
     )
     mixture_schedule: str = field(
         default="constant",
-        metadata={"help": "How β is reached: constant, linear or inverse_sigmoid.", "choices": list(SCHEDULES)},
+        metadata={
+            "help": "Schedule from 0 to β over training: constant, linear or inverse_sigmoid.",
+            "choices": list(SCHEDULES),
+        },
     )
     # With `None` among its types TRL's parser leaves a value from the command line a string.
     num_sampling_passes: int | str | None = field(
-        default=1, metadata={"help": "Passes that draw a step's contexts: 1, 2, … or exact."}
+        default=1,
+        metadata={"help": "Number of sampling passes in each step: 1, 2, … or exact (until no token changes)."},
     )
     suppress_tokens: list[int] | None = field(
-        default=None, metadata={"help": "Token ids never sampled into a context."}
+        default=None,
+        metadata={"help": "Token ids that are never sampled; default: all special tokens and stop tokens."},
     )
 
     def __post_init__(self) -> None:

@@ -1,3 +1,3 @@
-"""Supervised fine-tuning: every prediction is conditioned on reference tokens. The other methods' base and control."""
+"""Supervised fine-tuning on the reference completions: base and control of the other methods."""
 
 EXPORTS: dict[str, str] = {}

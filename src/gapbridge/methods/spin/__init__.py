@@ -1,3 +1,3 @@
-"""SPIN, self-play fine-tuning (Chen et al. 2024): the reference preferred to the model's own answer."""
+"""SPIN, self-play fine-tuning (Chen et al. 2024): train to prefer the reference to a generated completion."""
 
 EXPORTS = {"SPINConfig": "trainer", "SPINTrainer": "trainer"}

@@ -21,10 +21,11 @@ class SPINArgs(CompletionArgs, PreferenceArgs):
     """
 
     beta: float = field(
-        default=0.1, metadata={"help": "λ: how strongly the model is held to the weights of the round's start."}
+        default=0.1,
+        metadata={"help": "β: weight of the deviation from the model at the start of the round (λ in the paper)."},
     )
     include_previous_round_pairs: bool = field(
-        default=True, metadata={"help": "Train the pairs of the round before along, from the second round on."}
+        default=True, metadata={"help": "Train on the pairs of the previous round as well, from round 2 on."}
     )
 
     def errors(self) -> list[str]:
