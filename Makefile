@@ -8,13 +8,14 @@ TEST_WORKERS ?= 2
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install quickstart test test-unit test-nightly test-all test-vllm test-oldest test-matrix quality format docs bench evidence mutants tiny-base real-model clean
+.PHONY: help install quickstart test test-unit test-nightly test-all test-browser test-vllm test-oldest test-matrix quality format docs bench evidence mutants tiny-base real-model clean
 
 help:
 	@echo "make quickstart   set up, then SFT, BASH and RAC on the embedded model, evaluation, gap picture, report (CPU, minutes)"
 	@echo "make real-model   set up, then SFT, BASH, evaluation and report with SmolLM2-135M on 200 problems (CPU, 8 GB)"
 	@echo "make test         set up, then run the tests (all but gpu)"
 	@echo "make test-unit    the unit tests alone (below two minutes on two cores)"
+	@echo "make test-browser load reports in headless Chromium, at desktop and phone width (apt-get install chromium)"
 	@echo "make test-nightly the long sweeps, and any recipe that hypothesis thinks of (hours)"
 	@echo "make test-vllm    set up vLLM for CPUs in .venv-vllm (1.3 GB), then train, evaluate and serve through it"
 	@echo "make test-oldest  the trainers, a fork's recipes and resume on the oldest TRL and transformers that are tested"
@@ -41,13 +42,16 @@ real-model: $(STAMP)
 	PYTHON=$(BIN)/python recipes/smollm2-135m/shortest.sh
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "not gpu and not nightly and not vllm" tests
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "not gpu and not nightly and not vllm and not browser" tests
 
 test-unit: $(STAMP)
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "not nightly" tests/unit
 
 test-nightly: $(STAMP)
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "nightly and not gpu and not vllm" tests
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "nightly and not gpu and not vllm and not browser" tests
+
+test-browser: $(STAMP)
+	$(BIN)/python -m pytest -m browser tests
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest tests

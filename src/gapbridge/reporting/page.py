@@ -119,14 +119,14 @@ def check_replaceable(directory: Path, stem: str = "report") -> None:
 
 def to_markdown(page: Page) -> str:
     """The report as Markdown; pictures lie beside it."""
-    lines = [PAGE_MARK, f"# {printable(page.title)}", ""]
+    lines = [PAGE_MARK, f"# {page.title}", ""]
     for text in page.lead:
-        lines += [printable(text), ""]
+        lines += [text, ""]
     for section in page.sections:
         lines += [f"## {section.title}", ""]
         for part in _flat(section.parts):
             lines += _markdown_part(part)
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def _markdown_part(part: Part) -> list[str]:
@@ -140,9 +140,9 @@ def _markdown_part(part: Part) -> list[str]:
         lines = ["**Prompt**", "", *fenced(part.prompt), "**Reference**", "", *fenced(part.reference)]
         for each in part.completions:
             grade = f" ({each.grade})" if each.grade else ""
-            lines += [f"**{printable(each.name)}**{grade}", "", *fenced(each.text)]
+            lines += [f"**{each.name}**{grade}", "", *fenced(each.text)]
         return lines
-    return [printable(str(part)), ""]
+    return [str(part), ""]
 
 
 def fenced(text: str) -> list[str]:
@@ -150,7 +150,7 @@ def fenced(text: str) -> list[str]:
     fence = "```"
     while fence in text:
         fence += "`"
-    return [f"{fence}text", printable(text).rstrip(), fence, ""]
+    return [f"{fence}text", text.rstrip(), fence, ""]
 
 
 def to_html(page: Page, pictures: dict[str, bytes]) -> str:
