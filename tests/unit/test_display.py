@@ -70,7 +70,9 @@ def test_nothing_of_data_reaches_a_terminal_as_a_command(capsys: pytest.CaptureF
         print_table(Table((evil, "figure"), [(evil, f"1 [{evil}")], evil))
         sample = {"id": evil, "label": True, "correct": False, "answer": evil, "reference": evil}
         labels = {"model": evil, "label": evil, "count": 1, "agreement": 0.0, "disagreements": [sample]}
-        record = {"task": evil, "results": [], "corrections": [], "differences": [], "labels": [labels]}
+        interval = {"mean": 1.0, "low": 0.0, "high": 1.0}
+        result = {"model": evil, "decoding_mode": evil, "count": 1, "accuracy": interval, "truncated": 1}
+        record = {"task": evil, "results": [result], "corrections": [], "differences": [], "labels": [labels]}
         show_evaluation(record)
         say(evil)
         raise DataError(["one", f"data.jsonl, row {evil}: got {evil}"])

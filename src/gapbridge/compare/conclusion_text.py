@@ -9,7 +9,7 @@ from .statistics import Difference, leaves_out_zero
 
 
 LOWER_IS_BETTER = (
-    "recovery", "decisions.drop", "cer", "false_facts", "needless_facts", "repeated", "strange",
+    "recovery", "decisions.drop", "cer", "false_facts", "needless_facts", "duplicate_items", "invalid_items",
 )  # fmt: skip
 
 

@@ -69,7 +69,7 @@ def comparison_page(record: dict[str, Any], rows: Sequence[VariantResult], contr
         Section("Appendix: other decoding modes", _modes(rows)),
         Section("Appendix: gap", _figures(rows, control)),
         Section("Appendix: scores of each seed (%)", _seeds(rows)),
-        Section("Appendix: variants", [_arms(record)]),
+        Section("Appendix: variants", [_variants(record)]),
     ]
     return Page(settings["name"], [record["conclusion"], about], [section for section in sections if section.parts])
 
@@ -185,7 +185,7 @@ def _percentages(values: Iterable[float | None]) -> list[float | None]:
     return [None if value is None else 100 * value for value in values]
 
 
-def _arms(record: dict[str, Any]) -> Table:
+def _variants(record: dict[str, Any]) -> Table:
     """What each variant is: its method, settings, start, what its length follows from, and the keys that it lacks."""
     lines = []
     for name, variant in record["settings"]["variants"].items():

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..generation.decoding_modes import SINGLE_PASS
 from ..intervals import mean_interval, paired_difference
-from ..reporting.samples import Sample, prompt_text
+from ..reporting.samples import EvalRecord, prompt_text
 from ..tasks.task import PROCEDURAL
 from .asserted_text import without_thoughts
 from .grading import grade_answers
@@ -38,7 +38,7 @@ class Group:
 
     model: str
     mode: str
-    samples: list[Sample]
+    samples: list[EvalRecord]
 
     @property
     def name(self) -> str:
@@ -83,7 +83,7 @@ def grade_oracle(groups: Sequence[Group], name: str) -> None:
         grade_rouge(groups)
 
 
-def answer_text(sample: Sample) -> str:
+def answer_text(sample: EvalRecord) -> str:
     """The answer without the model's thoughts; with them where the reference has its own."""
     thinks = without_thoughts(sample["reference"]) != sample["reference"]
     return str(sample["answer"]) if thinks else without_thoughts(sample["answer"])

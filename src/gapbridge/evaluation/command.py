@@ -28,6 +28,7 @@ from ..generation.held_out_completions import ExampleCompletions, complete_examp
 from ..generation.recorded_settings import asked_identity, finished_record, recorded_settings, shown_recipe
 from ..generation.server import connect, server_faults
 from ..reporting.evaluations import evaluation_tables
+from ..reporting.samples import EvalRecord
 from ..reporting.tables import console, print_table
 from ..runs.run_config import RunConfig
 from ..runs.run_directory import environment
@@ -227,7 +228,7 @@ def print_results(record: dict[str, Any]) -> None:
     for table in evaluation_tables(record):
         print_table(table)
     lines = [
-        f"{result['model']} ({result['mode']}): {result['truncated']} of {result['count']} completions reach "
+        f"{result['model']} ({result['decoding_mode']}): {result['truncated']} of {result['count']} completions reach "
         "--max_completion_length: raise it"
         for result in record["results"]
         if result.get("truncated", 0) > result["count"] * MANY_CUT

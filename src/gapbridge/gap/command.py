@@ -25,7 +25,7 @@ from ..generation.recorded_settings import asked_identity, finished_record, reco
 from ..generation.server import connect, server_faults
 from ..intervals import paired_difference
 from ..reporting.gap_plot import draw_gaps
-from ..reporting.gaps import SLIP_ROWS, caption, gap_tables
+from ..reporting.gaps import RECOVERY_LABELS, caption, gap_tables
 from ..reporting.plots import save
 from ..reporting.tables import print_table, short_name
 from ..runs.run_config import RunConfig
@@ -185,7 +185,7 @@ def _differences(by_example: Mapping[str, Mapping[str, float]]) -> list[dict[str
 def _recovery_differences(gaps: Mapping[str, GapReport]) -> list[dict[str, Any]]:
     """`_differences` of each score after forced errors that every model has."""
     found = []
-    for measure in SLIP_ROWS:
+    for measure in RECOVERY_LABELS:
         scores = {name: vars(gap.forced_errors)[measure] for name, gap in gaps.items() if gap.forced_errors}
         known = {name: score.by_example for name, score in scores.items() if score}
         if len(known) == len(gaps):

@@ -14,8 +14,9 @@ _LABELS = {
 }  # fmt: skip
 # What a result counts, and the head of its share; then the means that it holds.
 _SHARES = {
-    "disagreements": "graders disagree (%)", "unmarked": "no final answer (%)", "unparsed": "unparseable (%)",
-    "timed_out": "grading timed out (%)", "empty": "empty (%)", "truncated": "truncated (%)",
+    "disagreements": "graders disagree (%)", "without_final_answer": "no final answer (%)",
+    "unparseable": "unparseable (%)", "timed_out": "grading timed out (%)", "empty": "empty (%)",
+    "truncated": "truncated (%)",
 }  # fmt: skip
 _MEANS = {
     "answer_tokens": "length (tokens)", "answer_words": "length (words)", "reference_words": "reference (words)",
@@ -61,12 +62,18 @@ def evaluation_tables(record: Record, names: Mapping[str, str] | None = None) ->
         ),
         _completions_table(task, results, mode),
         Table(
-            ["model", "decoding mode", *(c.replace("_to_", " → ") for c in _CHANGES), "Δ vs direct (pp)", INTERVAL],
+            [
+                "model",
+                "decoding mode",
+                *(c.replace("_to_", " → ") for c in _CHANGES),
+                "Δ vs single_pass (pp)",
+                INTERVAL,
+            ],
             [
                 [*mode(row), *(row[change] for change in _CHANGES), *estimate(row["difference"], 100, sign=True)]
                 for row in record.get("corrections", ())
             ],
-            f"{task}: further decoding modes against the direct one, in completions",
+            f"{task}: further decoding modes against single_pass, in completions",
             texts=2,
         ),
         *_difference_tables(task, record.get("differences", ()), names),

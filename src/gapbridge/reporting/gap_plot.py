@@ -23,8 +23,8 @@ def draw_gaps(models: Mapping[str, Mapping[str, Any]], caption: str) -> Figure:
         caption: what was measured on what, the title of the picture.
     """
     with_oracle = [gap for gap in models.values() if gap["excess_error"]]
-    with_slips = {name: gap["forced_errors"] for name, gap in models.items() if gap.get("forced_errors")}
-    figure, axes = new_figure(1 + bool(with_oracle) + bool(with_slips), 2)
+    with_errors = {name: gap["forced_errors"] for name, gap in models.items() if gap.get("forced_errors")}
+    figure, axes = new_figure(1 + bool(with_oracle) + bool(with_errors), 2)
     figure.suptitle(caption, fontsize=10)
     look = looks(list(models))
     for name, gap in models.items():
@@ -53,13 +53,15 @@ def draw_gaps(models: Mapping[str, Mapping[str, Any]], caption: str) -> Figure:
         )
         axes[3].set_xticks(max((gap["wrong_steps"]["steps"] for gap in with_oracle), key=len))
         _halves(axes[2])
-    if with_slips:
-        _slips(axes[-2:], with_slips, look)
+    if with_errors:
+        _recovery(axes[-2:], with_errors, look)
     legend(figure, look, {"free-running": "-", "teacher-forced": "--"})
     return figure
 
 
-def _slips(axes: Sequence[Axes], models: Mapping[str, Mapping[str, Any]], look: Mapping[str, tuple[str, str]]) -> None:
+def _recovery(
+    axes: Sequence[Axes], models: Mapping[str, Mapping[str, Any]], look: Mapping[str, tuple[str, str]]
+) -> None:
     """What is recovered after a forced error, by its position; final answers too where all references have one."""
     final = all(forced_errors["final_right"] for forced_errors in models.values())
     second = ("final_right", "final answer after a forced error", "right (%)") if final else None

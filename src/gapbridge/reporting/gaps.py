@@ -9,7 +9,7 @@ from .tables import INTERVAL, Table, estimate, short_name
 
 
 # Of the scores after forced errors: what a row of a table says.
-SLIP_ROWS = {
+RECOVERY_LABELS = {
     "tokens_recovered": "after forced error: token recovery (%)",
     "edit_recovered": "after forced error: recovery by edit distance (%)",
     "final_right": "after forced error: final answer right (%)",
@@ -49,7 +49,7 @@ def gap_tables(record: Record, names: Mapping[str, str] | None = None) -> list[T
     tables = [Table(["measure", "model", "value", INTERVAL, "n"], rows, texts=2)]
     base = names[models[0]]
     differences = [(_MEAN_RISE, row, 1.0) for row in record["differences"]]
-    differences += [(SLIP_ROWS[row["measure"]], row, 100.0) for row in record.get("recovery_differences", ())]
+    differences += [(RECOVERY_LABELS[row["measure"]], row, 100.0) for row in record.get("recovery_differences", ())]
     lines = [
         [
             measure.replace("(%)", "(pp)"),
@@ -86,7 +86,7 @@ def _measures(gap: Record) -> Iterator[list[Any]]:
         yield ["all steps correct (%)", 100 * gap["wrong_steps"]["all_right"] / count, None, count]
     final = gap.get("final_answers")
     if final is not None:
-        for step, completions, right in zip(final["steps"], final["drafts"], final["right"], strict=True):
+        for step, completions, right in zip(final["steps"], final["completions"], final["right"], strict=True):
             yield [f"final accuracy | first error at step {step} (%)", *estimate(right, 100), completions]
         if final["right_if_all_steps_correct"]:
             yield [
@@ -97,7 +97,7 @@ def _measures(gap: Record) -> Iterator[list[Any]]:
     yield ["truncated completions (%)", 100 * gap["truncated"] / count, None, count]
     forced_errors = gap.get("forced_errors")
     if forced_errors:
-        for measure, label in SLIP_ROWS.items():
+        for measure, label in RECOVERY_LABELS.items():
             if forced_errors[measure]:
                 yield [label, *estimate(forced_errors[measure]["mean"], 100), forced_errors["answers"]]
         truncated = 100 * forced_errors["truncated"] / forced_errors["answers"]

@@ -59,7 +59,7 @@ class Completion:
 
 
 @dataclass(frozen=True)
-class Example:
+class ShownExample:
     """A held-out prompt with its reference and the models' completions."""
 
     prompt: str
@@ -68,7 +68,7 @@ class Example:
 
 
 # A paragraph, a table, …; a tuple stands side by side where there is room.
-Part = str | Table | Picture | TokenRows | Example | tuple["Part", ...]
+Part = str | Table | Picture | TokenRows | ShownExample | tuple["Part", ...]
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Page:
 
 
 # As the template calls them.
-_KINDS = {"table": Table, "picture": Picture, "rows": TokenRows, "example": Example, "side": tuple}
+_KINDS = {"table": Table, "picture": Picture, "rows": TokenRows, "example": ShownExample, "side": tuple}
 
 
 def write_page(page: Page, directory: Path, stem: str = "report") -> Path:
@@ -136,7 +136,7 @@ def _markdown_part(part: Part) -> list[str]:
         return [f"![{part.alt}]({part.name})", ""]
     if isinstance(part, TokenRows):
         return fenced(part.text)
-    if isinstance(part, Example):
+    if isinstance(part, ShownExample):
         lines = ["**Prompt**", "", *fenced(part.prompt), "**Reference**", "", *fenced(part.reference)]
         for each in part.completions:
             grade = f" ({each.grade})" if each.grade else ""

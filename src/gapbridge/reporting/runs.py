@@ -20,7 +20,7 @@ from ..training.run_files import RUN_FILE, flat, read_run, seconds, stages
 from .evaluations import evaluation_tables
 from .gap_plot import draw_gaps
 from .gaps import caption, gap_tables
-from .page import Example, Page, Picture, Section, TokenRows, check_replaceable, write_page
+from .page import Page, Picture, Section, ShownExample, TokenRows, check_replaceable, write_page
 from .plots import LOSSES, draw_losses
 from .samples import read_examples
 from .tables import Table, in_columns
@@ -249,7 +249,7 @@ def _cost(runs: Sequence[Run]) -> list[str | Table]:
     return [in_columns("", costs)]
 
 
-def _completions(runs: Sequence[Run], places: Sequence[Path]) -> list[str | Example]:
+def _completions(runs: Sequence[Run], places: Sequence[Path]) -> list[str | ShownExample]:
     paths = [path for place in dict.fromkeys(places) for path in sorted((place / "eval").glob("*.samples.jsonl"))]
     found = read_examples({path: lambda model: _name(model, runs) for path in paths})
     return [*found] or ["No completions: they come with an evaluation."]

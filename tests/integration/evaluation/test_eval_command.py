@@ -214,7 +214,7 @@ def test_tables_fit_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         print_results({"task": grader, "results": results, "corrections": [], "differences": []})
     printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert max(map(len, printed)) <= 100
-    warning = "outputs/tiny-sft (direct): 1000 of 1000 completions reach --max_completion_length: raise it"
+    warning = "outputs/tiny-sft (single_pass): 1000 of 1000 completions reach --max_completion_length: raise it"
     assert printed.count(warning) == 2
     rows = [line.split() for line in printed]
     assert ["accuracy", "tiny-sft", "(self_correct)", "100"] not in rows and "math: scores" in printed

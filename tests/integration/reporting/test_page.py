@@ -15,7 +15,7 @@ from conftest import BASE
 from transformers import AutoTokenizer
 
 from gapbridge.errors import ConfigError
-from gapbridge.reporting.page import Completion, Example, Page, Section, TokenRows, to_html, write_page
+from gapbridge.reporting.page import Completion, Page, Section, ShownExample, TokenRows, to_html, write_page
 from gapbridge.reporting.plots import new_figure
 from gapbridge.reporting.runs import run_report
 from gapbridge.reporting.tables import Table
@@ -43,7 +43,7 @@ def _evil_page() -> Page:
         EVIL,
         Table([EVIL, "score (%)"], [[EVIL, 1.0]], EVIL),
         TokenRows([{"head": EVIL, "tokens": tokens}], EVIL),
-        Example(EVIL, EVIL, [Completion(EVIL, EVIL, False)]),
+        ShownExample(EVIL, EVIL, [Completion(EVIL, EVIL, False)]),
     ]
     return Page(EVIL, [EVIL], [Section(EVIL, [*parts, tuple(parts)]), Section(EVIL, parts, is_folded=True)])
 
@@ -98,15 +98,15 @@ def _run(path: Path) -> Path:
 def test_the_report_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     opened: list[str] = []
     monkeypatch.setattr(webbrowser, "open", opened.append)
-    args = Namespace(runs=[_run(tmp_path / "run")], results=[], output_dir=tmp_path / "report", open=True)
+    args = Namespace(runs=[_run(tmp_path / "run")], extra_results_dir=[], output_dir=tmp_path / "report", open=True)
     run_report(args)
     page = tmp_path / "report" / "report.html"
     assert opened == [page.resolve().as_uri()] and str(page) in capsys.readouterr().out
     text = page.read_text()
     assert '<span class="masked" title="no loss">&lt;pad&gt;</span>' in text
-    assert "run, direct" in text and '<span class="grade wrong">wrong</span>' in text
-    assert "run, corrected" in text and '<span class="grade right">right</span>' in text
-    assert "before corrected" not in text, "the first completion is the direct one, which is there"
+    assert "run, single_pass" in text and '<span class="grade wrong">wrong</span>' in text
+    assert "run, self_correct" in text and '<span class="grade right">right</span>' in text
+    assert "before self_correct" not in text, "the first completion is there already"
     page.write_text("<html>mine</html>")
     with pytest.raises(ConfigError, match=r"report\.html: is no report of gapbridge"):
         run_report(args)

@@ -257,7 +257,7 @@ def test_a_page_from_cells(tmp_path: Path) -> None:
     record = {"settings": settings, "task": "math", "conclusion": words, "cells": cells, "rows": as_records(rows)}
     page = comparison_page(record, rows, "sft", tmp_path)
     text = re.sub(" +", " ", to_markdown(page))
-    assert re.search(r"\| rac \(corrected\) \| 2 \| 90 \| \+77.5 \| \[\S+, \S+\] \| \[\+45.73, \+109.3\] \|", text)
+    assert re.search(r"\| rac \(self_correct\) \| 2 \| 90 \| \+77.5 \| \[\S+, \S+\] \| \[\+45.73, \+109.3\] \|", text)
     assert words in text and "![Forest plot: accuracy, greedy, difference from sft](plots/accuracy-greedy.png)" in text
     assert "| later | m | k: 1 | none | not run yet | – |" in text
     assert "| rac (self_correct) | accuracy, greedy | 100 | 80 |" in text
