@@ -37,7 +37,6 @@ from ..tasks.task import EvalTask, task_named, task_recipe
 from ..training.distributed_checks import check_processes
 from .aggregate import (
     Group,
-    Sample,
     corrections,
     differences,
     grade_edits,
@@ -216,8 +215,8 @@ def _model_groups(
     return [Group(model_path, mode, [_sample(answer, mode) for answer in answers]) for mode in told]
 
 
-def _sample(answer: ExampleCompletions, mode: str) -> Sample:
-    sample: Sample = {"id": answer.id, "prompt": answer.prompt, "reference": answer.reference}
+def _sample(answer: ExampleCompletions, mode: str) -> EvalRecord:
+    sample: EvalRecord = {"id": answer.id, "prompt": answer.prompt, "reference": answer.reference}
     completion = answer.drafts[mode]
     sample |= {"answer": answer.texts[mode], "tokens": len(completion.tokens), "truncated": not completion.finished}
     return sample if mode == SINGLE_PASS else {**sample, "first_answer": answer.first}
