@@ -195,10 +195,10 @@ def test_a_loss_that_is_not_finite_names_the_rows_of_the_final_epochs(
 
 @pytest.mark.parametrize("replacement_source", ["uniform", "unigram"])
 def test_random_tokens_at_the_models_share(
-    replacement: str, make_base: MakeBase, tokenizer: Any, tmp_path: Path
+    replacement_source: str, make_base: MakeBase, tokenizer: Any, tmp_path: Path
 ) -> None:
     own = bash(tmp_path / "own", make_base(), tokenizer, **MIXED)
-    noise = bash(tmp_path / "noise", make_base(), tokenizer, **MIXED, replacement_source=replacement)
+    noise = bash(tmp_path / "noise", make_base(), tokenizer, **MIXED, replacement_source=replacement_source)
     assert noise.stats.tokens == own.stats.tokens
     assert noise.stats.sampled == noise.stats.replaced == own.stats.replaced > 0
     known = {token for example in own.examples for token in example.completion_ids}
@@ -208,12 +208,17 @@ def test_random_tokens_at_the_models_share(
         assert len(places) == len(replaced(a, example.completion_ids)) and b["labels"] == a["labels"]
         strange |= {b["input_ids"][len(example.prompt) + at] for at in places}
     assert not strange & set(tokenizer.all_special_ids)
-    assert (strange <= known) == (replacement == "unigram")
+    assert (strange <= known) == (replacement_source == "unigram")
     small = bash(
-        tmp_path / "small", make_base(), tokenizer, **MIXED, replacement_source=replacement, generation_batch_size=2
+        tmp_path / "small",
+        make_base(),
+        tokenizer,
+        **MIXED,
+        replacement_source=replacement_source,
+        generation_batch_size=2,
     )
     assert small.row_ids[:] == noise.row_ids[:]
-    with pytest.raises(StoreError, match=f"replacement: the store has '{replacement}', this run has None"):
+    with pytest.raises(StoreError, match=f"replacement: the store has '{replacement_source}', this run has None"):
         bash(tmp_path / "noise", make_base(), tokenizer, **MIXED)
 
 

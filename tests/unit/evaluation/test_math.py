@@ -15,7 +15,7 @@ from gapbridge.evaluation.math import (
     decided_without_parser,
     is_correct,
     marked_answer,
-    normalised,
+    normalize_latex,
     number,
     plain_number,
     same_answer,
@@ -163,9 +163,11 @@ def test_an_answer_without_a_mark_is_no_exact_match() -> None:
 
 
 def test_normal_form_keeps_what_tells_answers_apart() -> None:
-    assert normalised(r"**$\left(1,\, 2\right)$**.") == "(1,2)"
-    assert normalised(r"\text{A} \text{ and } \text{B}") != normalised(r"\text{A} \text{ and } \text{C}")
-    assert normalised("x") != normalised("X") and normalised("Alice") == normalised(r"\text{alice}")
+    assert normalize_latex(r"**$\left(1,\, 2\right)$**.") == "(1,2)"
+    assert normalize_latex(r"\text{A} \text{ and } \text{B}") != normalize_latex(r"\text{A} \text{ and } \text{C}")
+    assert normalize_latex("x") != normalize_latex("X") and normalize_latex("Alice") == normalize_latex(
+        r"\text{alice}"
+    )
 
 
 def test_monstrous_texts_take_no_time() -> None:
