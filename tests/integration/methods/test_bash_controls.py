@@ -218,7 +218,7 @@ def test_random_tokens_at_the_models_share(
         generation_batch_size=2,
     )
     assert small.row_ids[:] == noise.row_ids[:]
-    with pytest.raises(StoreError, match=f"replacement: the store has '{replacement_source}', this run has None"):
+    with pytest.raises(StoreError, match=f"replacement_source: the store has '{replacement_source}', this run has None"):
         bash(tmp_path / "noise", make_base(), tokenizer, **MIXED)
 
 
@@ -383,7 +383,7 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
     for options, words in (
         (
             {"sft_fraction": 1, "replacement_source": "uniform", "sampling_token_regex": "a"},
-            "replacement, sampling_token_regex would have no",
+            "replacement_source, sampling_token_regex would have no",
         ),
         ({"num_rounds": 2, "num_epochs_per_round": [1, 2], "final_sft_epochs": 1.5}, "the epochs of a round, 1"),
         ({"max_steps": 9, "final_sft_epochs": 3}, "that share of num_train_epochs"),
