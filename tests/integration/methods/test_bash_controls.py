@@ -218,7 +218,8 @@ def test_random_tokens_at_the_models_share(
         generation_batch_size=2,
     )
     assert small.row_ids[:] == noise.row_ids[:]
-    with pytest.raises(StoreError, match=f"replacement_source: the store has '{replacement_source}', this run has None"):
+    expected = f"replacement_source: the store has '{replacement_source}', this run has None"
+    with pytest.raises(StoreError, match=expected):
         bash(tmp_path / "noise", make_base(), tokenizer, **MIXED)
 
 

@@ -139,8 +139,7 @@ class BASHArgs(GenerationArgs, DataArgs):
         if final and self.num_masked_labels_after_replacement:
             errors.append(
                 "final_sft_epochs trains on the labels as contexts, num_masked_labels_after_replacement takes "
-                "labels away: keep "
-                "one"
+                "labels away: keep one"
             )
         return errors
 
