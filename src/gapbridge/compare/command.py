@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import methods
-from ..display import say
+from ..display import notice_if_slow, say
 from ..errors import ConfigError, RunError
 from ..files import write_json_atomic, write_text_atomic
 from ..generation.common import OUTPUTS
@@ -66,7 +66,8 @@ def run_compare(args: argparse.Namespace, options: list[str], run: Run) -> Path:
     """
     experiment = _read_experiment(args)
     directory = Path(args.output_dir or OUTPUTS / experiment.name)
-    comparison = read_comparison(experiment, directory, options)
+    with notice_if_slow("checking the recipe of each variant …"):
+        comparison = read_comparison(experiment, directory, options)
     task = experiment_task(comparison)
     hashes = FileHashes.of_record(directory / EXPERIMENT_FILE)
     settings = merged_settings(directory, recorded(comparison, task, hashes))

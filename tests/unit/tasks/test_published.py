@@ -144,7 +144,7 @@ def test_preferences(tmp_path: Path) -> None:
     examples = load_examples(job, tokenizer, None)
     (pair,) = examples["train"].part(0, 1)
     assert tokenizer.decode(pair.prompt) == "<|user|>\nQ</s>\n<|assistant|>\n"
-    assert (tokenizer.decode(pair.reference), tokenizer.decode(pair.rejected)) == ("good</s>", "bad</s>\n")
+    assert (tokenizer.decode(pair.completion_ids), tokenizer.decode(pair.rejected)) == ("good</s>", "bad</s>\n")
     assert [bad.row for bad in examples["train"].bad_rows] == [1]
     assert "test_prefs" in examples["eval"].source
 
