@@ -27,6 +27,7 @@ def serving(model: Path | str, folder: Path, *options: str) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [VLLM, "serve", model, "--dtype", "float32", "--host", "127.0.0.1", "--port", port, *options]
+    command.append("--enforce-eager")  # compiling takes minutes
     environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
     log = folder / "vllm.log"
     with log.open("wb") as output:
