@@ -78,9 +78,9 @@ def test_every_way_to_ask_gives_the_same_completions(count: int | None, url: str
 
 
 def test_evaluation(url: str, model: Path, tmp_path: Path) -> None:
-    """Direct completions have the pauses of training; the mode `paused` has others."""
-    options: dict[str, Any] = {"limit": 6, "max_completion_length": LENGTH, "model": [str(model)]}
-    options |= {"mode": ["direct", "paused"]}
+    """Single-pass completions have the pauses of training; the mode `paused` has others."""
+    options: dict[str, Any] = {"max_examples": 6, "max_completion_length": LENGTH, "model": [str(model)]}
+    options |= {"decoding_mode": ["single_pass", "pause"]}
     records = []
     for name, servers in (("ours", None), ("theirs", [url])):
         path = evaluate(
@@ -88,4 +88,4 @@ def test_evaluation(url: str, model: Path, tmp_path: Path) -> None:
             output_dir=tmp_path / name,
         )  # fmt: skip
         records.append(json.loads(path.read_text())["results"])
-    assert records[0] == records[1] and [row["mode"] for row in records[0]] == ["direct", "paused"]
+    assert records[0] == records[1] and [row["decoding_mode"] for row in records[0]] == ["single_pass", "pause"]

@@ -119,12 +119,12 @@ def test_another_model_is_refused(url: str, make_base: MakeBase, tokenizer: Any,
 
 
 def test_evaluation(url: str, tmp_path: Path) -> None:
-    """Direct and corrected completions have the same figures through the server, and `answer` writes the same file."""
-    options: dict[str, Any] = {"limit": 12, "max_completion_length": 48, "model": [str(BASE)], "mode": ["both"]}
+    """Single-pass and corrected completions have the same figures through the server, and `generate` writes the same file."""
+    options: dict[str, Any] = {"max_examples": 12, "max_completion_length": 48, "model": [str(BASE)], "decoding_mode": ["all"]}
     ours = json.loads(evaluate("word_problems", **options, output_dir=tmp_path / "ours").read_text())
     options |= {"vllm_server_base_url": [url], "output_dir": tmp_path / "theirs"}
     theirs = json.loads(evaluate("word_problems", **options).read_text())
-    assert [row["mode"] for row in theirs["results"]] == ["direct", "corrected"]
+    assert [row["decoding_mode"] for row in theirs["results"]] == ["single_pass", "self_correct"]
     assert theirs["results"] == ours["results"] and theirs["settings"]["engine"] == "vllm"
 
     _, config = recipe(tmp_path)
@@ -149,7 +149,7 @@ def test_a_judge(url: str, tmp_path: Path) -> None:
     samples = [{"id": i, "prompt": f"What is {i}?", "reference": f"It is {i}.", "answer": f"{i}"} for i in range(3)]
     path = Path(write_rows(tmp_path / "completions.jsonl", samples))
     judge = {"judge": str(BASE), "judge_url": f"{url}/v1", "judge_max_tokens": 16, "judge_temperature": 0.0}
-    record = json.loads(evaluate("winrate", answers=[path], **judge, output_dir=tmp_path).read_text())
+    record = json.loads(evaluate("winrate", completions_file=[path], **judge, output_dir=tmp_path).read_text())
     (rate,) = record["win_rates"]
     assert rate["unparsable"] == 3
     assert list((tmp_path / "eval" / "verdicts").iterdir())
