@@ -118,9 +118,11 @@ def test_another_model_is_refused(url: str, make_base: MakeBase, tokenizer: Any,
         ServerEngine(url, model=str(tmp_path / "other"), timeout=0.0, concurrency=8)
 
 
-def test_evaluation(url: str, tmp_path: Path) -> None:
-    """Single-pass and corrected completions have the same figures through the server, and `generate` writes the same file."""
-    options: dict[str, Any] = {"max_examples": 12, "max_completion_length": 48, "model": [str(BASE)], "decoding_mode": ["all"]}
+def test_evaluation(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both completions have the same figures through the server, and `generate` writes the same file."""
+    monkeypatch.setattr("gapbridge.generation.command.OUTPUTS", tmp_path)  # no completions of an earlier test run
+    options: dict[str, Any] = {"max_examples": 12, "max_completion_length": 48, "model": [str(BASE)]}
+    options |= {"decoding_mode": ["all"]}
     ours = json.loads(evaluate("word_problems", **options, output_dir=tmp_path / "ours").read_text())
     options |= {"vllm_server_base_url": [url], "output_dir": tmp_path / "theirs"}
     theirs = json.loads(evaluate("word_problems", **options).read_text())

@@ -31,7 +31,7 @@ def served(make_base: Callable[[], PreTrainedModel], monkeypatch: pytest.MonkeyP
 def test_an_evaluation_is_the_same_through_a_server(served: Served, tmp_path: Path) -> None:
     """Direct and corrected: the same prompts and figures, other stores; a record is asked for once."""
     options: dict[str, Any] = {
-        "max_examples": 5,
+        "max_examples": 3,
         "max_completion_length": 24,
         "model": [str(BASE)],
         "decoding_mode": ["all"],
@@ -43,8 +43,8 @@ def test_an_evaluation_is_the_same_through_a_server(served: Served, tmp_path: Pa
     assert theirs["results"] == ours["results"] and theirs["corrections"] == ours["corrections"]
     assert theirs["settings"].pop("engine") == "vllm" and theirs["settings"] == ours["settings"]
     asked = len(served.requests)
-    assert asked == 5 + 2 * 5, "the check of the weights, then both answers"
-    assert all(body["temperature"] == 0 for body in served.requests[5:])
+    assert asked == 3 + 2 * 3, "the check of the weights, then both answers"
+    assert all(body["temperature"] == 0 for body in served.requests[3:])
 
     served.root = served.name = "elsewhere"  # a finished evaluation, and finished completions, ask nobody
     assert evaluate("word_problems", **options) == path
@@ -56,14 +56,16 @@ def test_an_evaluation_is_the_same_through_a_server(served: Served, tmp_path: Pa
     assert len(served.requests) == asked
 
 
-def test_answers_and_gap(served: Served, tmp_path: Path) -> None:
-    """`answer` writes what it writes without a server; so does `gap`, forced errors included."""
-    options: dict[str, Any] = {"config": RECIPE, "model": str(BASE), "max_examples": 3, "max_completion_length": 12}
+@pytest.mark.nightly  # the evaluation above goes the same way; this one takes seconds more
+def test_generate_and_gap(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`generate` writes what it writes without a server; so does `gap`, forced errors included."""
+    monkeypatch.setattr("gapbridge.generation.command.OUTPUTS", tmp_path)  # no completions of an earlier test run
+    options: dict[str, Any] = {"config": RECIPE, "model": str(BASE), "max_examples": 2, "max_completion_length": 12}
     ours = answer(**options, output=tmp_path / "ours.jsonl").read_text()
     theirs = answer(**options, vllm_server_base_url=[served.url], output=tmp_path / "theirs.jsonl").read_text()
-    assert ours == theirs and len(served.requests) == 6
+    assert ours == theirs and len(served.requests) == 4
 
-    options |= {"model": [str(BASE)], "max_completion_length": 30, "output_dir": tmp_path, "prefix_lengths": [2]}
+    options |= {"model": [str(BASE)], "max_completion_length": 16, "output_dir": tmp_path, "prefix_lengths": [2]}
     options |= {"error_positions": [0.2], "error_source": None, "temperature": 0.0, "batch_size": 8, "seed": 0}
     options |= {"vllm_server_timeout": 0.0, "compile_decoding": False}
     records = []

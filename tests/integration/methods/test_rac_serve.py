@@ -16,7 +16,7 @@ from gapbridge.tasks.word_problems import problems
 
 
 openai = pytest.importorskip("openai", reason="openai is not installed: pip install -e '.[serve]'")
-PROMPTS = [problem.row()["prompt"] for problem in problems("train", count=3, steps=(1, 2))]
+PROMPTS = [problem.row()["prompt"] for problem in problems("train", count=2, steps=(1, 2))]
 REQUEST = "Check your answer and write the correct one."
 
 
@@ -36,13 +36,13 @@ def test_it_asks_and_gives_what_correct_does(
     served: Served, make_base: Callable[[], PreTrainedModel], tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Messages and strings, finished completions and cut ones."""
-    for prompts, limit in ((PROMPTS, 8), (PROMPTS, 64), (["Tom has 3 apples.\n"], 8)):
+    for prompts, limit in ((PROMPTS, 64), (["Tom has 3 apples.\n"], 8)):
         expected = correct(make_base(), tokenizer, prompts, correction_prompt=REQUEST, max_completion_length=limit)
         assert ask(served, tokenizer, prompts, max_completion_length=limit) == expected
     reasons = [choice["finish_reason"] for choice in served.choices]
     assert set(reasons) == {"stop", "length"}
-    seeds = [body["seed"] for body in served.requests[:6]]
-    assert sorted(seeds) == list(range(6)) and ask(served, tokenizer, []) == []
+    seeds = [body["seed"] for body in served.requests[:4]]
+    assert sorted(seeds) == list(range(4)) and ask(served, tokenizer, []) == []
 
 
 def test_a_server_that_returns_text_alone(
