@@ -6,9 +6,11 @@ What a hub holds is stood in for, what needs a GPU is left out, and every other 
 
 from __future__ import annotations
 
+import io
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,6 +103,11 @@ def tiny_recipe(
             notes.append(f"{path}: tried with {name} {value} instead of {keys[name]}")
         if name in keys:
             keys[name] = value
+    args, data = job.args, job.data
+    rows = max(_LOCAL_ROWS, STEPS * args.per_device_train_batch_size * args.gradient_accumulation_steps)
+    keys["max_train_examples"] = min(rows, data.max_train_examples or rows)
+    if data.eval_datasets or data.splits_off or job.script.dataset_name:
+        keys["max_eval_examples"] = min(_LOCAL_ROWS, data.max_eval_examples or _LOCAL_ROWS)
     keys |= {"max_steps": STEPS, "output_dir": str(under_output_root(folder, job.args.output_dir))}
     written = under_output_root(folder / "recipes", f"{job.args.output_dir}.yaml")
     write_text_atomic(written, yaml.safe_dump(keys, sort_keys=False, allow_unicode=True))
@@ -138,15 +145,16 @@ def validate_offline(
                 failed += error.errors
                 continue
             named = [note.removeprefix(f"{path}: ") for note in notes]
-            for note in [*named, *(note for note in checked if note.startswith("not checked"))]:
-                say(f"  {note}")
+            notes = [*named, *(note for note in checked if note.startswith("not checked"))]
             failed += [message if message.startswith(path) else f"{path}: {message}" for message in errors]
             if errors:
+                say(f"{path}: refused, see below", *(f"  {note}" for note in notes))
                 continue
             if steps:
-                train(read_job(["--config", str(written)]))
+                with redirect_stdout(io.StringIO()):  # its metrics say nothing, and its files are removed
+                    train(read_job(["--config", str(written)]))
             done = f"; {STEPS} steps a round in {time.perf_counter() - started:.1f} s" if steps else ""
-            say(f"{path}: good. {describe(full)}{done}")
+            say(f"{path}: good. {describe(full)}{done}", *(f"  {note}" for note in notes))
     if failed:
         raise ConfigError(failed)
 

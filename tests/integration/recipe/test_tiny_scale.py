@@ -127,6 +127,15 @@ def test_a_model_that_is_here_gives_its_shape_and_tokenizer(tmp_path: Path) -> N
     assert config.num_hidden_layers < original.num_hidden_layers and keys["datasets"][0]["path"] == "json"
 
 
+def test_of_local_data_the_first_rows_are_read(tmp_path: Path) -> None:
+    written = tiny_recipe(str(ROOT / "recipes/tiny/bash/config_full.yaml"), [], None, tmp_path)[0]
+    keys = yaml.safe_load(written.read_text())
+    assert (keys["max_train_examples"], keys["max_eval_examples"]) == (64, 64)
+    line = recipe(tmp_path, per_device_train_batch_size=100, max_eval_examples=3, test_split_size=0.5)
+    keys = yaml.safe_load(tiny_recipe(line[1], [], None, tmp_path)[0].read_text())
+    assert (keys["max_train_examples"], keys["max_eval_examples"]) == (200, 3)
+
+
 def test_faults_are_those_of_the_recipe(tmp_path: Path) -> None:
     bad = recipe(tmp_path, load_in_4bit=True, verify_window=0)[1]
     with pytest.raises(ConfigError) as caught:
@@ -151,6 +160,7 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert f"{line[1]}: smoke test with outputs/tiny/recipes/run.yaml" in capsys.readouterr().out
     cli.main(["validate", *line, "--smoke_test"])
     said = capsys.readouterr().out
+    assert said.startswith(f"{line[1]}: good. BASH") and "train_runtime" not in said and "model: " not in said
     assert "2 steps a round in" in said and sorted(path.name for path in tmp_path.iterdir()) == [
         "outputs", "recipe.yaml", "train.jsonl",
     ]  # fmt: skip
