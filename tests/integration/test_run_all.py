@@ -17,6 +17,7 @@ from helpers import ENVIRONMENT
 from gapbridge import cli
 from gapbridge.methods import list_methods
 from gapbridge.recipe.type_checks import read_yaml
+from gapbridge.runs.run_config import parser_for
 
 
 SCRIPTS = sorted((ROOT / "recipes").glob("*/run_all.sh"))
@@ -32,13 +33,13 @@ VARIANTS = [
 ]
 
 
-def lines(experiment: str, settings: dict[str, str], folder: Path) -> list[list[str]]:
+def lines(experiment: str, settings: dict[str, str], folder: Path, name: str = "run_all.sh") -> list[list[str]]:
     """What the script starts, one command a line."""
     log = folder / "log"
     python = folder / "python"
     python.write_text(f'#!/bin/bash\nprintf "%q " "$@" >> {log}\necho >> {log}\n')
     python.chmod(0o755)
-    script = ROOT / "recipes" / experiment / "run_all.sh"
+    script = ROOT / "recipes" / experiment / name
     environment = {**os.environ, **settings, "PYTHON": str(python)}
     subprocess.run([str(script)], env=environment, cwd=folder, check=True, capture_output=True, timeout=60)
     found = [shlex.split(line) for line in log.read_text().splitlines()]
@@ -73,6 +74,21 @@ def test_the_stages_follow_each_other(experiment: str, settings: dict[str, str],
         if call.command == "report":
             reported |= {name.removeprefix(prefix) for name in asked}
     assert made == reported, "the reports have all runs"
+
+
+@pytest.mark.parametrize("script", ["shortest.sh", "measure.sh"])
+def test_the_short_chains_of_a_real_model_parse(script: str, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").touch()
+    named = {"GAPBRIDGE_REAL_MODEL": str(model), "MODEL": str(model)}
+    found = [cli.parse(words) for words in lines("smollm2-135m", named, tmp_path, script)]
+    trained = [call for call in found if call.command in list_methods()]
+    assert [call.command for call in found][:2] == ["sft", "bash"] and found[-1].command == "report"
+    assert str(model) in trained[0].overrides
+    for call in trained:
+        known = parser_for(call.command)._option_string_actions
+        assert [word for word in call.overrides if word.startswith("--") and word not in known] == []
 
 
 def test_shares_are_numbers_of_rows(tmp_path: Path) -> None:
