@@ -122,7 +122,7 @@ def resampled_means(
     weighted = values if weights is None else np.where(weights > 0, values, 0.0) * weights
     for start in range(0, resamples, batch):
         size = min(batch, resamples - start)
-        # How often each example is drawn: a multinomial count, so that the mean is one matrix product.
+        # How often each example is sampled: a multinomial count, so that the mean is one matrix product.
         sampled = rng.multinomial(count, np.full(count, 1 / count), size=size).astype(float)
         if weights is None:
             means[start : start + size] = sampled @ weighted / count
@@ -144,15 +144,15 @@ def column_intervals(
     total = weights_or_ones.sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
         means = (np.where(weights_or_ones > 0, values, 0.0) * weights_or_ones).sum(0) / total
-    draws = resampled_means(values, weights, resamples=resamples, seed=seed)
+    samples = resampled_means(values, weights, resamples=resamples, seed=seed)
     return [
         Interval(float(mean), *_quantiles(column[~np.isnan(column)]))
-        for mean, column in zip(means, draws.T, strict=True)
+        for mean, column in zip(means, samples.T, strict=True)
     ]
 
 
-def _quantiles(draws: NDArray[np.float64] | Sequence[float]) -> tuple[float, float]:
-    if not len(draws):
+def _quantiles(samples: NDArray[np.float64] | Sequence[float]) -> tuple[float, float]:
+    if not len(samples):
         return float("nan"), float("nan")
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

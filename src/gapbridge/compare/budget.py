@@ -60,7 +60,7 @@ def budget_steps(match: str, control: StepCost, control_steps: int, variant: Ste
         left = control.compute(control_steps) - variant.generated_tokens
         if left <= 0:
             raise ConfigError(
-                f"match is compute: what is drawn before training ({variant.generated_tokens:,.0f} tokens) costs "
+                f"match is compute: what is generated before training ({variant.generated_tokens:,.0f} tokens) costs "
                 f"more than "
                 f"all of the control's training ({control.compute(control_steps):,.0f}); train the control longer, or "
                 "match tokens or steps"

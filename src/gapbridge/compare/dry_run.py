@@ -147,10 +147,10 @@ def _prompted_tokens(comparison: ExperimentPlan, variant: Variant, answer: float
     answers = len(evaluation.temperatures) + len(variant.decoding_modes) - 1
     if not evaluation.gap:
         return answers * answer
-    behind = 2 * sum(
+    continuations = 2 * sum(
         1 - place for place in evaluation.error_positions
     )  # the same for all, and the variant's own: what follows them
-    return (answers + 1 + behind) * answer + _SCORED * row / 3
+    return (answers + 1 + continuations) * answer + _SCORED * row / 3
 
 
 def _decoding(

@@ -97,7 +97,7 @@ def difference_of_means(first: Mapping[int, float], second: Mapping[int, float])
 
 
 def _over_examples(seeds: Sequence[Sequence[tuple[float, float, str]]]) -> Interval:
-    """The paired bootstrap over examples. An example is drawn with all the seeds that asked it, because its models
+    """The paired bootstrap over examples. An example is sampled with all the seeds that asked it, because its models
     find it equally hard; a seed whose held-out part is its own has examples of its own.
 
     Where fewer than 5 examples differ there is hardly anything to resample, however many seeds say the same of them.

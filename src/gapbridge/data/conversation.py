@@ -46,8 +46,8 @@ class Conversation:
     def place(self, turn: int) -> str:
         """Where a turn stands, for messages: `completion, turn 0`."""
         first, second = self.names
-        behind = turn >= self.border and first != second
-        return f"{second}, turn {turn - self.border}" if behind else f"{first}, turn {turn}"
+        is_answer = turn >= self.border and first != second
+        return f"{second}, turn {turn - self.border}" if is_answer else f"{first}, turn {turn}"
 
 
 def read_conversation(

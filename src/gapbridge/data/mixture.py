@@ -132,7 +132,7 @@ def split_off(dataset: Dataset, size: float, seed: int, source: str) -> tuple[Da
         parts = dataset.train_test_split(test_size=size, seed=seed)
     except ValueError as error:
         raise ConfigError(
-            f"test_split_size is {size}, and {source} has {len(dataset)} rows: give a smaller whole number, or "
+            f"test_split_size is {size}, and {source} has {len(dataset)} rows: give a smaller integer, or "
             "a share between 0 and 1"
         ) from error
     return parts["train"], parts["test"]

@@ -133,8 +133,8 @@ class _TokenisePair:
         chosen, rejected = (side(row) for side in self._sides)
         for name, answer in (("chosen", chosen), ("rejected", rejected)):
             if answer["fault"]:
-                told = answer["fault"]
-                error = error or (told if told.startswith(("prompt", name)) else f"{name}: {told}")
+                message = answer["fault"]
+                error = error or (message if message.startswith(("prompt", name)) else f"{name}: {message}")
         common = common_length(chosen["prompt"], rejected["prompt"])
         first, second = (
             [*answer["prompt"][common:], *answer["completion_ids"]] for answer in (chosen, rejected)
@@ -192,7 +192,7 @@ def _turn_error(row: dict[str, Any]) -> str:
         if foreign is not None or len(roles) > 1:
             held = f"a {foreign} turn" if foreign is not None else f"{len(roles)} assistant turns"
             return (
-                f"{name} holds {held} behind the prompt, and the loss would fall on it: chosen and rejected may "
+                f"{name} holds {held} after the prompt, and the loss would fall on it: chosen and rejected may "
                 "differ in the last answer only"
             )
     return ""

@@ -267,11 +267,11 @@ def _mix_fixed_point(
     As many rows go into a pass as the limits allow, and as have no more logits sampled than `_LOGITS`: at least one.
     """
     drawable = _LOGITS // vocabulary_size(model)  # places
-    draws = examples.sampling_mask.sum(dim=1)
+    num_sampled = examples.sampling_mask.sum(dim=1)
     done = 0
     while done < len(examples):
         width = max(int(examples.last[done:].max()), 1)
-        ends = draws[done : done + limits.rows_of(width)].cumsum(dim=0)
+        ends = num_sampled[done : done + limits.rows_of(width)].cumsum(dim=0)
         chunk = slice(done, done + max(1, int((ends <= drawable).sum())))
         rows = examples.take(chunk).to(model.device)
         try:

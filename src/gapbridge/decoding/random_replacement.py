@@ -36,7 +36,7 @@ class RandomReplacements:
         """
         if len(counts) < 2:
             raise ConfigError(
-                f"only {len(counts)} token may be drawn: none differs from the reference's. See suppress_tokens"
+                f"only {len(counts)} token may be sampled: none differs from the reference's. See suppress_tokens"
             )
         tokens = torch.tensor(sorted(counts), dtype=torch.int64)
         return cls(tokens, torch.tensor([counts[int(token)] for token in tokens], dtype=torch.int64))

@@ -68,8 +68,8 @@ def run_eval(args: argparse.Namespace, others: list[str]) -> Path:
     if args.task == "lm_eval":
         return run_lm_eval(args, others)
     task = task_named(args.task)
-    told, rest = read_modes(args, others)
-    args.decoding_mode = list(told)
+    requested, rest = read_modes(args, others)
+    args.decoding_mode = list(requested)
     args.temperature = task.temperature if args.temperature is None else args.temperature
     _check(args, task, rest)
     args.max_completion_length = args.max_completion_length or task.max_completion_length
@@ -77,7 +77,7 @@ def run_eval(args: argparse.Namespace, others: list[str]) -> Path:
     path = directory / f"{args.task}.json"
     hashes = FileHashes.of_record(path)
     jobs = {model: job_for(model, args.config or task_recipe(task, directory), rest) for model in args.model}
-    settings = _settings(args, others, jobs, told, hashes)
+    settings = _settings(args, others, jobs, requested, hashes)
     recipe = {model: shown_recipe(job) for model, job in jobs.items()}
     if path.exists():
         record = finished_record(path, settings, recipe)
@@ -97,7 +97,7 @@ def run_eval(args: argparse.Namespace, others: list[str]) -> Path:
         groups = [
             group
             for model, job in jobs.items()
-            for group in _model_groups(model, job, args, told, directory, engines.get(model))
+            for group in _model_groups(model, job, args, requested, directory, engines.get(model))
         ]
     if not PartialState().is_main_process:
         return path
@@ -165,14 +165,14 @@ def _settings(
     args: argparse.Namespace,
     others: list[str],
     jobs: Mapping[str, RunConfig],
-    told: Mapping[str, Mapping[str, str]],
+    requested: Mapping[str, Mapping[str, str]],
     hashes: FileHashes,
 ) -> dict[str, Any]:
     """All that enters the figures."""
     judge = [args.judge] if args.judge and not args.judge_url else []
     prompt = [args.judge_prompt] if args.judge_prompt and Path(args.judge_prompt).is_file() else []
     asked = {
-        model: asked_identity(job, model, args.max_examples, mode_settings(told, job.args))
+        model: asked_identity(job, model, args.max_examples, mode_settings(requested, job.args))
         for model, job in jobs.items()
     }
     # Behind what is asked: by then a hub's model has a copy here.
@@ -200,19 +200,19 @@ def _model_groups(
     model_path: str,
     job: RunConfig,
     args: argparse.Namespace,
-    told: Mapping[str, Mapping[str, str]],
+    requested: Mapping[str, Mapping[str, str]],
     directory: Path,
     engine: ServerEngine | None,
 ) -> list[Group]:
     check_processes(job.args)
     model, tokenizer, examples = load_evaluated(job, model_path, args.max_examples)
-    options = completion_options(args, mode_settings(told, job.args))
+    options = completion_options(args, mode_settings(requested, job.args))
     answers = complete_examples(
         model, tokenizer, examples, job.args, options, directory / "completions", engine=engine
     )
     del model
     gc.collect()  # the next model needs the room
-    return [Group(model_path, mode, [_sample(answer, mode) for answer in answers]) for mode in told]
+    return [Group(model_path, mode, [_sample(answer, mode) for answer in answers]) for mode in requested]
 
 
 def _sample(answer: ExampleCompletions, mode: str) -> EvalRecord:

@@ -179,7 +179,7 @@ def _final_correct(
     if any(marked_answer(reference) is None for reference in references):
         return None
     if missing_packages():
-        logger.warning('final answers behind forced errors are not graded: pip install "gapbridge[eval]"')
+        logger.warning('final answers after forced errors are not graded: pip install "gapbridge[eval]"')
         return None
     places = [(i, at) for i, row in enumerate(answers) for at, answer in enumerate(row) if answer is not None]
     grades = grade_answers([str(answers[i][at]) for i, at in places], [references[i] for i, _ in places])
@@ -202,6 +202,6 @@ def _steps_correct(
             return None
         cells.append([])
         for answer, line in zip(row, own, strict=True):
-            behind = [] if answer is None or line is None else correct_steps(answer, known)[line + 1 :]
-            cells[-1].append(sum(behind) / len(behind) if behind else None)
+            following = [] if answer is None or line is None else correct_steps(answer, known)[line + 1 :]
+            cells[-1].append(sum(following) / len(following) if following else None)
     return cells

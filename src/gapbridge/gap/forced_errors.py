@@ -78,7 +78,7 @@ class ForcedErrorSet:
         if any(self.references.get(example.id) != example.completion_ids for example in examples):
             raise ConfigError(
                 f"command line: --error_source {self.source}: {model} has other tokens for the same references; give "
-                f"--error_source {SELF}, with which every model draws its own forced errors"
+                f"--error_source {SELF}, with which every model makes its own forced errors"
             )
 
     def digest(self) -> str:
@@ -143,8 +143,8 @@ def sample_forced_errors(
             ids = [torch.tensor(rows[i], device=model.device) for i in chunk]
             mask = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
             logits = forward_logits(model, pad_sequence(ids, batch_first=True), mask)
-            behind = [len(everyone[i].prompt) + t - 1 for _, i, t in cells]
-            scores = logits[[row for row, _, _ in cells], behind].float()  # [cells, vocab]
+            predictors = [len(everyone[i].prompt) + t - 1 for _, i, t in cells]
+            scores = logits[[row for row, _, _ in cells], predictors].float()  # [cells, vocab]
             scores[range(len(cells)), [everyone[i].completion_ids[t] for _, i, t in cells]] = float("-inf")
             positions = torch.tensor([t for _, _, t in cells], device=model.device)
             tokens = sampler(scores, keys[[i for _, i, _ in cells]], positions).tolist()
@@ -208,7 +208,7 @@ def continuations_after_errors(
     store = ContextStore.from_identity(
         directory, identity, num_examples=len(examples), shard_size=_SHARD_SIZE, schema=_SCHEMA
     )
-    generate_contexts(store, examples, args, columns, "answering behind forced errors")
+    generate_contexts(store, examples, args, columns, "answering after forced errors")
     found: list[list[Completion | None]] = []
     for example, record in store.iter_with(examples):
         completions = [Completion(*own) for own in zip(record["tokens"], record["finished"], strict=True)]

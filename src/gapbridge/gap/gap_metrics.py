@@ -142,8 +142,8 @@ def excess_error(
         """Mean error in [resamples + 1, lengths]; the last is that of the examples as they are."""
         values, weights = _means([[row[:length][~np.isnan(row[:length])] for length in lengths] for row in rows])
         # The same seed samples the same examples for both: the ratio is of one resampled set.
-        draws = resampled_means(values, weights, resamples=resamples, seed=seed)
-        return np.vstack([draws, (values * weights).sum(0) / weights.sum(0)])
+        samples = resampled_means(values, weights, resamples=resamples, seed=seed)
+        return np.vstack([samples, (values * weights).sum(0) / weights.sum(0)])
 
     ratio = 100 * (errors(own) / errors(reference) - 1)
     low, high = np.nanquantile(ratio[:-1], [0.025, 0.975], axis=0)

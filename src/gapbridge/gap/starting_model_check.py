@@ -173,7 +173,7 @@ def _show(
     if forced_errors:
         places = " ".join(f"{100 * at.mean:.1f}" for at in forced_errors.at if at)
         print(
-            f"  forced errors      tokens of the reference behind a forced error: {forced_errors.mean} (by its "
+            f"  forced errors      tokens of the reference after a forced error: {forced_errors.mean} (by its "
             f"place: {places})"
         )
     final = f"final answer right {right}, " if right else ""

@@ -40,9 +40,9 @@ def run_generate(args: argparse.Namespace, others: list[str]) -> Path:
     Raises:
         ConfigError: the options are wrong, or the file is there already. RunError: the recipe's run is not finished.
     """
-    told, others = read_modes(args, others)
+    requested, others = read_modes(args, others)
     errors = count_errors(args, "max_examples", "max_completion_length", "batch_size")
-    errors += server_faults(args, [args.model or "the finished run"], list(told))
+    errors += server_faults(args, [args.model or "the finished run"], list(requested))
     errors += [] if args.config else ["name the recipe whose prompts are answered with --config RECIPE"]
     if errors:
         raise ConfigError([f"command line: {error}" for error in errors])
@@ -55,7 +55,7 @@ def run_generate(args: argparse.Namespace, others: list[str]) -> Path:
     check_processes(job.args)
     engine = connect(args, [model_path]).get(model_path)
     model, tokenizer, examples = load_evaluated(job, model_path, args.max_examples)
-    options = completion_options(args, mode_settings(told, job.args))
+    options = completion_options(args, mode_settings(requested, job.args))
     answers = complete_examples(model, tokenizer, examples, job.args, options, directory, engine=engine)
     if PartialState().is_main_process:
         lines = []

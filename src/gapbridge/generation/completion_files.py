@@ -58,7 +58,7 @@ def read_answers(path: Path, *, label: str | None = None, limit: int | None = No
     repeated = sum(count > 1 for count in names.values())
     if repeated:
         logger.warning(
-            "%s: %d ids occur several times; their further answers are told apart as id#2, id#3, …, and intervals "
+            "%s: %d ids occur several times; their further answers are numbered as id#2, id#3, …, and intervals "
             "take them for answers to other examples",
             path, repeated,
         )  # fmt: skip

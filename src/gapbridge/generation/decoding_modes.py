@@ -54,18 +54,18 @@ def read_modes(args: argparse.Namespace, others: Sequence[str]) -> tuple[dict[st
     ]
     if errors:
         raise ConfigError([f"command line: {message}" for message in errors])
-    told: dict[str, dict[str, str]] = {SINGLE_PASS: {}} | {
+    requested: dict[str, dict[str, str]] = {SINGLE_PASS: {}} | {
         name: {option: given[option] for option in mode.options if option in given} for name, mode in brought.items()
     }
-    return {name: told[name] for name in asked}, rest
+    return {name: requested[name] for name in asked}, rest
 
 
-def mode_settings(told: Mapping[str, Mapping[str, str]], config: Any) -> dict[str, dict[str, Any]]:
+def mode_settings(requested: Mapping[str, Mapping[str, str]], config: Any) -> dict[str, dict[str, Any]]:
     """The settings of each mode but the direct one: the recipe's or the mode's own, and over them what was
     requested."""
     brought = answer_modes()
-    settings = {name: brought[name].settings(config) for name in told if name != SINGLE_PASS}
+    settings = {name: brought[name].settings(config) for name in requested if name != SINGLE_PASS}
     for name, own in settings.items():
-        for option, text in told[name].items():
+        for option, text in requested[name].items():
             own[option] = text if isinstance(own[option], str) else yaml.safe_load(text)
     return settings

@@ -263,7 +263,7 @@ def published_rows(job: RunConfig) -> int:
     unknown = [name for name, config, split, _ in asked if _size(name, config, split) is None]
     if unknown:
         raise ConfigError(
-            f"{job.recipe.path}: nobody here knows how many rows {', '.join(unknown)} has: say so with "
+            f"{job.recipe.path}: the number of rows of {', '.join(unknown)} is unknown here: say so with "
             f"--num_train_examples N"
         )
     count = sum(int((_size(name, config, split) or 0) * (1 if weight is None else weight))

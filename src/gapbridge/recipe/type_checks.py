@@ -147,7 +147,7 @@ def _parses(text: str, kind: type) -> bool:
 
 
 def _type_name(kind: Any) -> str:
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a string", dict: "a mapping"}
+    names = {bool: "true or false", int: "an integer", float: "a number", str: "a string", dict: "a mapping"}
     if get_origin(kind) is list or kind is list:
         return "a list"
     return names.get(kind, getattr(kind, "__name__", str(kind)))

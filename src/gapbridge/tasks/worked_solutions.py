@@ -21,7 +21,7 @@ MEASURES = {"correct": "correct", "step_accuracy": "step accuracy", "result_cons
 
 def order_option() -> str:
     """Where the result stands, as an option of a task."""
-    made: str = choice("working_first", ORDERS, "where the result stands: behind the working, or on the first line")
+    made: str = choice("working_first", ORDERS, "where the result stands: after the working, or on the first line")
     return made
 
 

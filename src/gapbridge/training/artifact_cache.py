@@ -43,8 +43,8 @@ _VERSIONS = ("transformers", "tokenizers", "trl", "jinja2")  # whose code makes 
 
 def table_path(directory: Path, part: str, identity: Mapping[str, Any]) -> Path:
     """Where the table of a part (`train`, `eval`) lies; `identity`: everything that determines it."""
-    told = json.dumps({**identity, "code": _code()}, sort_keys=True, default=str)
-    return directory / f"{part}-{hashlib.blake2b(told.encode(), digest_size=8).hexdigest()}.arrow"
+    payload = json.dumps({**identity, "code": _code()}, sort_keys=True, default=str)
+    return directory / f"{part}-{hashlib.blake2b(payload.encode(), digest_size=8).hexdigest()}.arrow"
 
 
 def cache_key_settings(args: Any) -> dict[str, Any]:

@@ -74,8 +74,8 @@ class EvalDatasetMixin(_Behind):
         tokenizer, args = self.processing_class, self._reading_args
         if EVAL not in method.eval_sets(args):
             raise DataError(
-                f"{source}: got a data set after the drafts were drawn, expected one that the constructor was given. "
-                f"Give it to {method.__name__} as eval_dataset"
+                f"{source}: got a data set after the completions were generated, expected one that the constructor "
+                f"was given. Give it to {method.__name__} as eval_dataset"
             )
         found = as_data_set(dataset, source, by_index=method.requires_eager_rows(args))
         if not isinstance(found, ExampleSet):

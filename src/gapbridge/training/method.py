@@ -127,13 +127,13 @@ class GapTrainerMixin(EvalDatasetMixin, TrainerGuardMixin):
         on_checked: Callable[[], None] | None = None,
         **kwargs: Any,
     ) -> None:
-        behind = {
+        optional = {
             "compute_loss_func": compute_loss_func,
             "compute_metrics": compute_metrics,
             "optimizer_cls_and_kwargs": optimizer_cls_and_kwargs,
             "preprocess_logits_for_metrics": preprocess_logits_for_metrics,
         }
-        kwargs |= {name: value for name, value in behind.items() if value is not None}
+        kwargs |= {name: value for name, value in optional.items() if value is not None}
         method = type(self)
         if args is None:
             name = str(model) if isinstance(model, str) else model.config._name_or_path

@@ -58,7 +58,7 @@ def test_a_recipe_that_mixes(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     before = {path.name for path in tmp_path.iterdir()}
     said = _previewed(capsys, *recipe(tmp_path, mixture_coefficient=1.0), "--num_probe_examples", "4")
     assert said.count("\nid ") == 1 and "of the first 4 training examples" in said
-    assert "of the answer tokens sampled, " in said and "behind a forced error" in said
+    assert "of the answer tokens sampled, " in said and "after a forced error" in said
     assert "greedy: final answer right" in said and "\nadvice: " in said
     assert {path.name for path in tmp_path.iterdir()} - before == {"recipe.yaml", "train.jsonl"}, "nothing is written"
     said = _previewed(capsys, *recipe(tmp_path, mixture_coefficient=0.0), "--num_probe_examples", "4")

@@ -67,7 +67,7 @@ RECIPES: dict[str, tuple[Change, str, str]] = {
     "unknown key": (keys(mixture_coeficient=0.2), "ConfigError", "did you mean 'mixture_coefficient'"),
     "key of another method": (keys(use_vllm=True), "ConfigError", "unknown key 'use_vllm' (a key of rac and spin)"),
     "key that is no forced error": (keys(batch=3), "ConfigError", "unknown key 'batch'\n"),
-    "wrong type": (keys(num_rounds="many"), "ConfigError", "num_rounds is 'many': it must be a whole number"),
+    "wrong type": (keys(num_rounds="many"), "ConfigError", "num_rounds is 'many': it must be an integer"),
     "number as list": (keys(learning_rate=[1]), "ConfigError", "learning_rate is [1]: it must be a number"),
     "not a number": (keys(learning_rate=float("nan")), "ConfigError", "learning_rate is nan"),
     "flag as text": (keys(packing="maybe"), "ConfigError", "packing is 'maybe': it must be true or false"),
@@ -217,7 +217,7 @@ TEXTS = {
     "no YAML": ("a: [", "not valid YAML"),
     "a key twice": ("method: bash\nseed: 1\nseed: 2\n", "line 3: seed is given twice"),
     "an object": ("a: !!python/object:os.system {}\n", "not valid YAML"),
-    "a date": ("method: bash\nseed: 2024-99-99\n", "seed is '2024-99-99': it must be a whole number"),
+    "a date": ("method: bash\nseed: 2024-99-99\n", "seed is '2024-99-99': it must be an integer"),
     "a number as key": ("method: bash\n1: 2\n", "the key 1 is not a string"),
     "a list as key": ("method: bash\n? [a]\n: 2\n", "not valid YAML"),
     "too deep": ("a: " + "[" * 5000, "not valid YAML"),
@@ -241,9 +241,9 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "unknown option": (("bash", "--config", "RECIPE", "--seeed", "1"), "did you mean 'seed'"),
     "option without value": (("bash", "--config", "RECIPE", "--seed"), "seed"),
     "wrong type of option": (("bash", "--config", "RECIPE", "--seed", "a"), "seed"),
-    "unknown resume": (("bash", "--config", "RECIPE", "--resume", "maybe"), "choose one of auto, never, must"),
+    "unknown resume": (("bash", "--config", "RECIPE", "--resume", "maybe"), "choose one of auto, never, require"),
     "unknown accelerate configuration": (("bash", "--accelerate_config", "x", "--config", "RECIPE"), "there are ddp"),
-    "rows of a preview": (("preview", "--rows", "none", "--config", "RECIPE"), "must be a whole number"),
+    "rows of a preview": (("preview", "--num_rows", "none", "--config", "RECIPE"), "expected an integer"),
 }
 
 

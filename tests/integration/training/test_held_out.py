@@ -189,7 +189,7 @@ def test_evaluate_refuses_what_the_constructor_refuses(make: Make) -> None:
         with pytest.raises(DataError, match=words):
             trainer.evaluate(held_out)
     assert not trainer.state.log_history, "all are read before one is evaluated"
-    with pytest.raises(DataError, match="eval_dataset: got a data set after the drafts were drawn"):
+    with pytest.raises(DataError, match="eval_dataset: got a data set after the completions were generated"):
         make("spin").evaluate(CHATS)
 
 

@@ -133,7 +133,7 @@ def test_the_command_line_takes_a_mixture_as_json(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"seed": None}, "dataset_mixture: seed is None: it must be a whole number"),
+        ({"seed": None}, "dataset_mixture: seed is None: it must be an integer"),
         ({"sed": 1}, "unknown key 'sed' (did you mean 'seed'?)"),
         ({"datasets": []}, "datasets is []"),
         ({"datasets": [{"weight": 0.5}]}, "id is missing"),

@@ -81,5 +81,5 @@ def test_tokens_come_as_often_as_counted_without_the_references_own(reference: i
 
 
 def test_a_single_token_can_stand_for_none() -> None:
-    with pytest.raises(ConfigError, match="only 1 token may be drawn"):
+    with pytest.raises(ConfigError, match="only 1 token may be sampled"):
         RandomReplacements.from_counts({3: 9})

@@ -78,7 +78,7 @@ def test_scalars(tmp_path: Path, line: str, key: str, value: Any) -> None:
         ("seed: 042", "got 042, expected a number: it may be 34 (YAML 1.1) or 42"),
         ("max_steps: 1:30", "got 1:30, expected a number"),
         ("lr_scheduler_kwargs: {power: 010}", "got 010, expected a number"),
-        ("seed: 2024-05-01", "seed is '2024-05-01': it must be a whole number"),
+        ("seed: 2024-05-01", "seed is '2024-05-01': it must be an integer"),
         ("eval_strategy: yes", "eval_strategy is 'yes': choose one of no, steps, epoch"),
         ("seed: !!binary aGk=", "the tag tag:yaml.org,2002:binary"),
         ("env: !!set {A, B}", "the tag tag:yaml.org,2002:set"),

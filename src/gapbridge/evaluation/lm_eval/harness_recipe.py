@@ -73,9 +73,9 @@ def _range_errors(values: Mapping[str, Any]) -> list[str]:
     errors = [] if values.get("tasks", True) else ["tasks is empty: list {name, num_fewshot, metric}"]
     size, limit, folder = values.get("batch_size", 8), values.get("limit", 1), values.get("include_path", ".")
     if not re.fullmatch(r"[1-9]\d*|auto(:[1-9]\d*)?", str(size)):
-        errors.append(f"batch_size is {size!r}: it must be a whole number from 1 on, auto, or auto:N")
+        errors.append(f"batch_size is {size!r}: it must be an integer of at least 1, auto, or auto:N")
     if isinstance(limit, (int, float)) and not (0 < limit < 1 or (limit >= 1 and isinstance(limit, int))):
-        errors.append(f"limit is {limit!r}: it must be a whole number from 1 on, or a share between 0 and 1")
+        errors.append(f"limit is {limit!r}: it must be an integer of at least 1, or a share between 0 and 1")
     if isinstance(folder, str) and not Path(folder).is_dir():
         errors.append(f"include_path is {folder!r}: no such directory (looked from {Path.cwd()})")
     elsewhere = {"pretrained": "--model", "peft": "--model", "batch_size": "its own key", "device": "the environment"}

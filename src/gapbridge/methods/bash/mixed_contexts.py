@@ -39,8 +39,8 @@ def mixed_contexts(
         counts = _replacement_counts(model, tokenizer, examples, args)
         replacements = RandomReplacements.from_counts(counts)
         identity["replacement_source"] = args.replacement_source
-        told = json.dumps(sorted(counts.items())).encode()
-        identity["strangers"] = hashlib.blake2b(told, digest_size=16).hexdigest()
+        payload = json.dumps(sorted(counts.items())).encode()
+        identity["strangers"] = hashlib.blake2b(payload, digest_size=16).hexdigest()
     if args.sampling_token_regex is not None:
         identity["sampling_token_regex"] = args.sampling_token_regex
 

@@ -50,8 +50,8 @@ def mask_labels_after_replacement(row: dict[str, list[int]], count: int) -> int:
     """
     inputs, labels = row["input_ids"], row["labels"]
     replaced = [at for at, label in enumerate(labels) if label not in (IGNORE_INDEX, inputs[at])]
-    behind = {after for at in replaced for after in range(at + 1, min(at + 1 + count, len(labels)))}
-    masked = [at for at in behind if labels[at] != IGNORE_INDEX]
+    following = {after for at in replaced for after in range(at + 1, min(at + 1 + count, len(labels)))}
+    masked = [at for at in following if labels[at] != IGNORE_INDEX]
     for at in masked:
         labels[at] = IGNORE_INDEX
     return len(masked)

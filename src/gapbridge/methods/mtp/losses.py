@@ -168,7 +168,7 @@ def _unembedded(hidden: Tensor, head: HeadLoss, gradients: _Gradients | None, ch
     cast = _compute_dtype(hidden)
     if cast is not None:
         hidden, weight = hidden.to(cast), weight.to(cast)
-    behind = torch.empty_like(hidden)
+    hidden_grad = torch.empty_like(hidden)
     total = correct = torch.zeros((), device=hidden.device)
     chunk = max(1, MAX_LOGITS // len(weight))
     for start in range(0, len(targets), chunk):
@@ -181,12 +181,12 @@ def _unembedded(hidden: Tensor, head: HeadLoss, gradients: _Gradients | None, ch
             continue
         slope = logits.exp_().neg_().scatter_add_(1, target, torch.ones_like(target, dtype=logits.dtype))
         slope = slope.to(part.dtype)
-        behind[start : start + chunk] = slope @ weight
+        hidden_grad[start : start + chunk] = slope @ weight
         if of_weight is not None:
             of_weight.addmm_(slope.T.to(of_weight.dtype), part.to(of_weight.dtype))
         if of_bias is not None:
             of_bias.add_(slope.sum(dim=0))
-    return _figures(total, correct, len(targets)), behind
+    return _figures(total, correct, len(targets)), hidden_grad
 
 
 def _compute_dtype(hidden: Tensor) -> torch.dtype | None:

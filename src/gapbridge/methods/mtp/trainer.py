@@ -73,14 +73,14 @@ class MTPSFTTrainer(SFTTrainer):
 
     def _patch_forward(self, base: PreTrainedModel, heads: MTPHeads) -> None:
         """Add the heads' log-probabilities to those that `base.forward` gives TRL."""
-        behind, parts = base.forward, find_decoder_parts(base)
+        original_forward, parts = base.forward, find_decoder_parts(base)
 
         @functools.wraps(type(base).forward)
         def forward(_: PreTrainedModel, *args: Any, fused_lm_head: bool = False, **kwargs: Any) -> Any:
             if not fused_lm_head:
-                return behind(*args, **kwargs)
+                return original_forward(*args, **kwargs)
             with capture_hidden_states(parts, heads) as captured:
-                output = behind(*args, fused_lm_head=True, **kwargs)
+                output = original_forward(*args, fused_lm_head=True, **kwargs)
             total, figures = self._future_losses(heads, captured, kwargs["labels"], kwargs.get("position_ids"))
             first = [output.log_probs.sum(), output.is_top1.sum(), output.label_mask.sum()]
             self._figures = torch.cat([torch.stack([entry.detach().float() for entry in first])[None], figures])

@@ -185,7 +185,7 @@ def _pauses(tokenizer: PreTrainedTokenizerBase, count: int | None) -> tuple[Paus
         raise ConfigError("the tokenizer has no pause token: train the model with `gapbridge pause` first")
     count = known.count if count is None else count
     if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-        raise ConfigError(f"num_pause_tokens is {count!r}: it must be a whole number, at least 0")
+        raise ConfigError(f"num_pause_tokens is {count!r}: it must be an integer of at least 0")
     return known, count
 
 
