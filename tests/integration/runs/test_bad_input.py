@@ -241,7 +241,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "unknown option": (("bash", "--config", "RECIPE", "--seeed", "1"), "did you mean 'seed'"),
     "option without value": (("bash", "--config", "RECIPE", "--seed"), "seed"),
     "wrong type of option": (("bash", "--config", "RECIPE", "--seed", "a"), "seed"),
-    "unknown resume": (("bash", "--config", "RECIPE", "--resume", "maybe"), "choose one of auto, never, require"),
+    "unknown resume": (("bash", "--config", "RECIPE", "--resume", "maybe"), "expected auto or never or require"),
     "unknown accelerate configuration": (("bash", "--accelerate_config", "x", "--config", "RECIPE"), "there are ddp"),
     "rows of a preview": (("preview", "--num_rows", "none", "--config", "RECIPE"), "expected an integer"),
 }
