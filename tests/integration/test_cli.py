@@ -127,10 +127,12 @@ COMPARE = {
         ""),
         ("gap r.yaml --model m --error_positions 0.5 --error_source self",
          {**GAP, "config": "r.yaml", "error_positions": [0.5], "error_source": "self", "model": ["m"]}, ""),
-        ("report a b", {"runs": [Path("a"), Path("b")], "extra_results_dir": [], "output_dir": Path("outputs/report")},
+        ("report a b", {"runs": [Path("a"), Path("b")], "extra_results_dir": [], "output_dir": Path("outputs/report"),
+        "open": False},
         ""),
         ("report a --extra_results_dir c d --output_dir e",
-         {"runs": [Path("a")], "extra_results_dir": [Path("c"), Path("d")], "output_dir": Path("e")}, ""),
+         {"runs": [Path("a")], "extra_results_dir": [Path("c"), Path("d")], "output_dir": Path("e"), "open": False},
+         ""),
     ],
 )  # fmt: skip
 def test_commands(line: str, options: dict[str, Any], overrides: str) -> None:

@@ -91,7 +91,7 @@ def test_a_preview_costs_its_rows(tmp_path: Path, method: str, capsys: pytest.Ca
     line = recipe(tmp_path, method=method, **({"mixture_coefficient": 0.5} if method == "bash" else {}))
     handle = torch.nn.modules.module.register_module_forward_pre_hook(count)
     try:
-        cli.main(["preview", *line, "--rows", "2"])
+        cli.main(["preview", *line, "--num_rows", "2"])
     finally:
         handle.remove()
     assert capsys.readouterr().out.count("\nid ") == 2

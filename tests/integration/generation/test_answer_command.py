@@ -37,7 +37,7 @@ def test_a_runs_answers(tmp_path: Path) -> None:
     rows = lines_of(first)
     assert [row["id"] for row in rows] == [f"train-0-{at}" for at in range(8)]
     assert set(rows[0]) == {"id", "prompt", "reference", "answer"} and "####" in rows[0]["reference"]
-    (shard,) = (tmp_path / "run" / "answers").glob("*/shard-*")
+    (shard,) = (tmp_path / "run" / "completions").glob("*/shard-*")
     written = shard.stat().st_mtime_ns
     with pytest.raises(ConfigError, match="is there already"):
         answer(**options)
@@ -49,7 +49,7 @@ def test_a_runs_answers(tmp_path: Path) -> None:
         "--correction_prompt", "Again!", **options, decoding_mode=["self_correct"], output=tmp_path / "other.jsonl"
     )
     assert [row["self_correct"] for row in lines_of(other)] != [row["self_correct"] for row in both]
-    assert shard.stat().st_mtime_ns == written and len(list((tmp_path / "run" / "answers").glob("*/shard-*"))) == 3
+    assert shard.stat().st_mtime_ns == written and len(list((tmp_path / "run" / "completions").glob("*/shard-*"))) == 3
 
 
 def test_any_model_and_a_limit(tmp_path: Path) -> None:
