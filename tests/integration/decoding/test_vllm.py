@@ -1,6 +1,6 @@
 """Drafts through a vLLM server: the requests, what is refused, and rows equal to those of local drafts.
 
-The server is a real HTTP server on this machine (`vllm_server.py`); tests/vllm starts vLLM itself.
+The server is a real HTTP server on this machine (`vllm_server.py`); tests/with_vllm starts vLLM itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""RAC through a server: `correct_with_server` asks and gives what `correct` does. tests/vllm asks vLLM itself."""
+"""RAC through a server: `correct_with_server` asks and gives what `correct` does. tests/with_vllm asks vLLM itself."""
 
 from __future__ import annotations
 
