@@ -7,6 +7,7 @@ GAPBRIDGE_WRITE_DOCS=1 python -m pytest FILE
 from __future__ import annotations
 
 import argparse
+import inspect
 import os
 import re
 from collections.abc import Iterable
@@ -33,7 +34,13 @@ def keys(name: str) -> dict[str, Field[Any]]:
 
 def kind(field: Field[Any]) -> str:
     choices = field.metadata.get("choices")
-    text = ", ".join(f"`{choice}`" for choice in choices) if choices else str(field.type).removesuffix(" | None")
+    text = (
+        ", ".join(f"`{choice}`" for choice in choices)
+        if choices
+        else (field.type if isinstance(field.type, str) else inspect.formatannotation(field.type)).removesuffix(
+            " | None"
+        )
+    )
     return escaped(text)
 
 
