@@ -126,7 +126,7 @@ def _learnt(turn: Mapping[str, Any]) -> tuple[bool | None, str]:
         if not isinstance(value, (bool, int, float)) or value not in (0, 1):
             number = isinstance(value, (int, float)) and -1e9 < value < 1e9
             shown = repr(value) if number else type(value).__name__
-            return None, f"{key}: got {shown}, expected 0 or 1, or true or false. Mend it, or leave it out"
+            return None, f"{key}: got {shown}, expected 0 or 1, or true or false. Repair it, or leave it out"
         said.append(bool(value))
     return (all(said), "") if said else (None, "")
 

@@ -1,4 +1,4 @@
-"""Lots that fall by an example's id: alike in every process, order and restart."""
+"""Decisions from a hash of the example id: alike in every process, order and restart."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def try_once(source: str, render: Callable[[], str]) -> None:
 
 
 def _advice(error: str) -> ConfigError:
-    return ConfigError(f"the chat template: {error}, expected a text about as long as the turns. Mend the template")
+    return ConfigError(f"the chat template: {error}, expected a text about as long as the turns. Repair the template")
 
 
 @functools.lru_cache(maxsize=256)

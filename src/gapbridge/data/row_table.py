@@ -83,7 +83,7 @@ def tokenise_rows(
     if not good:
         raise DataError(
             f"{source}: no row is left: {len(bad_rows)} bad rows were skipped, and {sum(left_out)} have nothing left "
-            "to learn within max_length. Mend them, or raise max_length"
+            "to learn within max_length. Repair them, or raise max_length"
         )
     cut = sum(table["cut_prompt"][:])
     if cut:

@@ -310,7 +310,7 @@ def text_error(name: str, value: Any) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        return f"{name}, character {error.start}: got half of a surrogate pair, expected text. Mend it"
+        return f"{name}, character {error.start}: got half of a surrogate pair, expected text. Repair it"
     return ""
 
 

@@ -63,7 +63,7 @@ class FileHashes:
             return self._hash(place)
         except OSError as error:
             raise RunError(
-                f"{path}, content: got {error.strerror}, expected a file that can be read. Mend its permissions or "
+                f"{path}, content: got {error.strerror}, expected a file that can be read. Repair its permissions or "
                 "its disk"
             ) from error
 

@@ -5,7 +5,7 @@ from ..parser import Parser, integer, number
 
 
 PREFIX_LENGTHS = (1, 2, 4, 8, 16, 32, 64, 128)
-SLIPS = (0.15, 0.35, 0.55, 0.75)
+ERROR_POSITIONS = (0.15, 0.35, 0.55, 0.75)
 
 
 class Command(BaseCommand):
@@ -20,9 +20,9 @@ class Command(BaseCommand):
         add("--prefix_lengths", type=integer, nargs="+", default=list(PREFIX_LENGTHS), metavar="K",
             help="numbers of model-generated prefix tokens before the reference continues "
             f"(default: {' '.join(map(str, PREFIX_LENGTHS))})")  # fmt: skip
-        add("--error_positions", type=number, nargs="*", default=list(SLIPS), metavar="SHARE",
+        add("--error_positions", type=number, nargs="*", default=list(ERROR_POSITIONS), metavar="SHARE",
             help="relative positions (0-1) at which one wrong token is inserted; without values: none "
-            f"(default: {' '.join(map(str, SLIPS))})")  # fmt: skip
+            f"(default: {' '.join(map(str, ERROR_POSITIONS))})")  # fmt: skip
         add("--error_source", metavar="MODEL",
             help="model whose errors are inserted for all models; self: each model's own (default: the "
                  "first)")  # fmt: skip
