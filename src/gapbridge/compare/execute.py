@@ -187,7 +187,7 @@ def _run_variant(comparison: ExperimentPlan, task: EvalTask, run: Run, seed: int
 
 
 def _gap(comparison: ExperimentPlan, run: Run, seed: int, asked: list[str], own: Path) -> Record:
-    """The figures of the gap. Errors are forced twice: the same for all variants of a seed, those of the model that the
+    """The gap. Errors are forced twice: the same for all variants of a seed, those of the model that the
     control starts from, and (`own_forced_errors`) the variant's own, since a method may change which forced errors are
     made as well as what follows them."""
     places = [f"{place:g}" for place in comparison.experiment.evaluation.error_positions]
