@@ -59,7 +59,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A run that was evaluated and whose gap was measured, and a comparison of two seeds with the gap."""
     folder = tmp_path_factory.mktemp("pages")
     rows = [problem.row() for problem in problems("test", count=6, steps=(1,))]
-    rows[0]["prompt"] += "<script>document.title = 'evil'</script>" + "x" * 300
+    rows[0]["prompt"][0]["content"] += "<script>document.title = 'evil'</script>" + "x" * 300
     held_out = write_rows(folder / "test.jsonl", rows)
     few = ["--max_examples", "4", "--max_completion_length", "32"]
     changes = {"eval_datasets": [{"path": "json", "data_files": held_out}], "mixture_coefficient": 0.5, "max_steps": 2}
