@@ -29,6 +29,7 @@ import torch
 from .. import methods
 from ..errors import RunError
 from ..files import write_json_atomic, write_text_atomic
+from ..gap.forced_errors import SELF
 from ..runs.load_inputs import load_initial_model
 from ..signals import EXIT_INTERRUPTED, Interrupted, stop_at_once
 from ..store.file_hashes import FileHashes
@@ -198,7 +199,7 @@ def _gap(comparison: ExperimentPlan, run: Run, seed: int, asked: list[str], own:
     if places:
         second = own / "own_forced_errors"
         _take_answers(own / "gap" / "completions", second / "gap" / "completions")
-        again = ["--error_source", "each", "--prefix_lengths", "1", "--output_dir", str(second)]
+        again = ["--error_source", SELF, "--prefix_lengths", "1", "--output_dir", str(second)]
         path = run(["gap", *asked, *forced_errors, *again])
         figures |= read_figures({"own_forced_errors": read_record(Path(path))["models"][0]["forced_errors"]})
     return figures

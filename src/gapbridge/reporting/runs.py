@@ -40,9 +40,9 @@ class Run:
 
 
 def write_report(run: Path) -> Path:
-    """Write the report of one run from its files, into its directory. Returns the Markdown file."""
+    """Write the report of a run that ends, from its files and into its directory. Returns the Markdown file."""
     record = read_record(run / RUN_FILE)
-    one = Run(run, run.name, record.get("settings", {}), record.get("state", "running"))
+    one = Run(run, run.name, record.get("settings", {}), "complete")
     return write_page(_page([one], [run]), run)
 
 
