@@ -115,6 +115,7 @@ def measure(way: str, args: argparse.Namespace) -> dict[str, Any]:
         trainer = make_trainer(
             way, model, tokenizer, data, common, new_model=lambda: load_model(args.model, args.device)
         )
+        len(trainer.train_dataset)  # contexts and rows are made for this
         constructed = time.perf_counter() - started
         drawn_peak = peak.mebibytes()
         started = time.perf_counter()

@@ -104,6 +104,7 @@ def trained(directory: Path, start: Path, data: Dataset, seed: int, **options: A
         train_dataset=data,
         processing_class=AutoTokenizer.from_pretrained(start),
     )
+    run.prepare_dataset()
     started = time.process_time()
     run.train()
     loss, spent = run.state.log_history[-1]["train_loss"], time.process_time() - started

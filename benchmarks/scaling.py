@@ -50,7 +50,6 @@ from gapbridge.data.example import Example, ExampleSet
 from gapbridge.methods.bash.trainer import BASHConfig, BASHTrainer
 from gapbridge.store.generate_shards import Columns, GenerationSpec, Progress
 from gapbridge.training.artifact_cache import (
-    EXAMPLES,
     artifact_identity,
     cache_key_settings,
     examples_identity,
@@ -170,9 +169,8 @@ def measure(stage: str, args: argparse.Namespace) -> dict[str, Any]:
         def read() -> ExampleSet:
             return method.load_examples(data, tokenizer, model, config, "train_dataset", max_length=length)
 
-        directory = Path(config.output_dir) / EXAMPLES
         identity = examples_identity(method, tokenizer, model, config)
-        examples = get_or_build_examples(method, directory, "train", data, identity, config, read)
+        examples = get_or_build_examples(method, "train", data, identity, config, read)
     with meter.stage("contexts"):
         generation = open_context_stores(method, model, tokenizer, {"train": examples}, config)["train"]
         generate_pending_contexts(generation, examples, config)

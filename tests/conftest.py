@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 
 # Before anything imports torch, transformers or datasets.
 os.environ.update(
     HF_HUB_OFFLINE="1",
     HF_DATASETS_OFFLINE="1",
+    # Of this run of the tests alone: nothing is found that older code made.
+    HF_DATASETS_CACHE=tempfile.mkdtemp(prefix="gapbridge-test-datasets-"),
     HF_HUB_DISABLE_TELEMETRY="1",
     HF_HUB_DISABLE_PROGRESS_BARS="1",
     TOKENIZERS_PARALLELISM="false",
@@ -16,7 +19,9 @@ os.environ.update(
     CUDA_VISIBLE_DEVICES="",
 )
 
+import atexit
 import gc
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,6 +37,7 @@ BASE = ROOT / "recipes" / "tiny" / "base"
 VOCAB = 97
 
 torch.set_num_threads(1)
+atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
 
 
 def pytest_collection_finish() -> None:

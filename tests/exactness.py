@@ -50,7 +50,10 @@ def run(method: str, directory: Path) -> None:
     }  # fmt: skip
     line = [sys.executable, "-m", "gapbridge", method, "--config", f"recipes/tiny/{method}/config_full.yaml"]
     line += [part for key, value in options.items() for part in (f"--{key}", str(value))]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    environment = {
+        **os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
+        "HF_DATASETS_CACHE": str(directory.parent / "cache"),
+    }  # fmt: skip
     subprocess.run([*line, *OPTIONS[method]], check=True, env=environment, cwd=ROOT, capture_output=True)
 
 

@@ -18,6 +18,7 @@ from gapbridge.data.serialization import load_saved_examples
 from gapbridge.errors import RunError, StoreError
 from gapbridge.reporting.runs import write_report
 from gapbridge.store.records import add_seconds, read_note, read_record, read_seconds
+from gapbridge.training.artifact_cache import examples_cache
 from gapbridge.training.checkpoints import COMPLETE_FILE, last_complete_checkpoint, missing_files
 from gapbridge.training.run_files import read_run
 
@@ -140,7 +141,10 @@ def test_damaged_records_are_named(
     damage: Callable[[Path], None], made: Path, stopped: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = again(made, stopped)
-    [examples] = (stopped / "_examples").glob("train-*.json")
+    remaining = next(examples_cache().glob("train-*.json"))
+    examples = stopped / remaining.name
+    for suffix in (".json", ".arrow"):
+        shutil.copy(remaining.with_suffix(suffix), examples.with_suffix(suffix))
     damage(examples)
     with pytest.raises(StoreError, match=rf"{examples.name}: is damaged .*delete .* they are made again"):
         load_saved_examples(examples.with_suffix(".arrow"), ExampleSet)

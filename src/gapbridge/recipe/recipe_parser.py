@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 class Recipe:
     """A parsed recipe.
 
-    parts: one instance of each dataclass.
+    parts: one instance of each dataclass, by its class.
     settings: the keys given explicitly, in the file or on the command line, as the dataclasses hold them.
     keys: the same keys for another file: as this file writes them where the command line says nothing else, old keys
         translated, with `env` and the keys of trackers.
@@ -43,7 +43,7 @@ class Recipe:
 
     path: Path
     method: str | None
-    parts: tuple[Any, ...]
+    parts: dict[type[Any], Any]
     settings: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     keys: dict[str, Any] = field(default_factory=dict)
@@ -140,7 +140,9 @@ class RecipeParser(TrlParser):
             for name in (f.name for f in dataclasses.fields(part))
             if name in explicit
         }
-        return Recipe(Path(path), method, parts, settings, notes, {**surroundings, **settings, **written})
+        by_class = {type(part): part for part in parts}
+        keys = {**surroundings, **settings, **written}
+        return Recipe(Path(path), method, by_class, settings, notes, keys)
 
     def _read_as(self, hints: dict[str, Any]) -> dict[str, Any]:
         """The types as which the keys of a file are read, old ones among them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +22,7 @@ from ..data.special_tokens import generation_stop_tokens
 from ..errors import ConfigError
 from ..recipe.secrets import without_secrets
 from ..store.file_hashes import FileHashes
+from ..store.fingerprint import tokenizer_fingerprint
 from ..training.artifact_cache import examples_identity, get_or_build_examples
 from ..training.loading import (
     load_generation_config,
@@ -32,6 +33,26 @@ from ..training.loading import (
     require_local,
 )
 from .run_config import RunConfig
+
+
+@dataclass(frozen=True)
+class RoundStart:
+    """What a round starts from; `examples` by part, `train` and perhaps `eval`."""
+
+    model: PreTrainedModel | PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    examples: dict[str, ExampleSet]
+
+    def fingerprints(self, *, is_first: bool) -> dict[str, str]:
+        """Of the examples, and in the first round of the tokenizer."""
+        found = {f"{name} examples": part.fingerprint() for name, part in self.examples.items()}
+        return {**found, "tokenizer": tokenizer_fingerprint(self.tokenizer)} if is_first else found
+
+
+def load_round(job: RunConfig, start: Path | None) -> RoundStart:
+    """What a round starts from: the recipe's model, or where it is given the one of the round before."""
+    model, tokenizer = load_initial_model(job, start, whole=job.method.generates_contexts)
+    return RoundStart(model, tokenizer, load_examples(job, tokenizer, model, keep=True))
 
 
 def load_initial_model(
@@ -81,16 +102,15 @@ def load_examples(
     job: RunConfig,
     tokenizer: PreTrainedTokenizerBase,
     model: PreTrainedModel | None,
-    directory: Path | None = None,
     *,
+    keep: bool = False,
     choose: Callable[[Dataset], Sequence[int]] | None = None,
 ) -> dict[str, ExampleSet]:
     """`train`, and `eval` where the recipe evaluates.
 
     Args:
+        keep: whether they are kept in the cache, so that one process reads them, and once.
         choose: which rows of the training data are read, where not all are.
-        directory: where they are kept, so that one process reads them, and once; None reads them here and keeps
-            nothing.
     """
     found = find_data(job.data, job.script, seed=job.args.seed, needs_eval=_evaluates(job))
     parts: dict[str, tuple[Dataset, str]] = {"train": (found.train, found.source)}
@@ -102,7 +122,7 @@ def load_examples(
         if part == "train" and choose is not None:
             dataset = dataset.select(choose(dataset))
         with TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-            folder = None if directory is None else Path(scratch)
+            folder = Path(scratch) if keep else None
             dataset = standard_columns(dataset, job.data, source, folder, job.args.dataset_text_field)
             examples = _read(job, dataset, tokenizer, model, source, job.args.row_limit(part))
         if part == "train" and job.data.holdout_fold is not None:
@@ -110,7 +130,7 @@ def load_examples(
             examples = examples.exclude_fold(fold, folds)
         return examples
 
-    if directory is None:
+    if not keep:
         return {part: read(part) for part in parts}
     shared = {
         **examples_identity(job.method, tokenizer, model, job.args),
@@ -118,7 +138,7 @@ def load_examples(
     }  # a URL may be signed again
     return {
         part: get_or_build_examples(
-            job.method, directory, part, dataset, {**shared, "source": source}, job.args, partial(read, part)
+            job.method, part, dataset, {**shared, "source": source}, job.args, partial(read, part)
         )
         for part, (dataset, source) in parts.items()
     }

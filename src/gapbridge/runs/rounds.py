@@ -27,10 +27,11 @@ from ..store.records import add_seconds
 from ..training.checkpoints import SaveAndStop, agreed_checkpoint
 from ..training.companions import copy_companions
 from ..training.config import RoundArgs
+from ..training.method import GapTrainerMixin
 from ..training.trainer_guards import TrainerGuardMixin
 
 
-MakeTrainer = Callable[[Path | None, Any], TrainerGuardMixin]
+MakeTrainer = Callable[[Path | None, Any], GapTrainerMixin]
 OnSaved = Callable[[Path, Path], None]  # given a round's directory and where its whole model lies before it is renamed
 
 
@@ -88,16 +89,31 @@ def run_rounds(args: Any, make_trainer: MakeTrainer, on_saved: OnSaved | None = 
     """
     for index, start in unfinished_rounds(args):
         trainer = make_trainer(start, round_arguments(args, index))
-        train_stage(trainer)
-        if index < number_of_rounds(args):
-            trainer.args.save_merged_model = False  # the next round trains the adapter on
-        directory = Path(trainer.args.output_dir)
-        save_model(trainer, directory / "model", on_saved and partial(on_saved, directory))
+        train_round(trainer, args, on_saved)
         del trainer
+    publish_last(args)
+    return Path(args.output_dir)
+
+
+def train_round(trainer: GapTrainerMixin, args: Any, on_saved: OnSaved | None = None) -> None:
+    """Prepare, train and save one round; with what is there already it goes on.
+
+    Args:
+        args: the configuration of the whole run.
+    """
+    trainer.prepare_dataset()  # before a signal means: after this step
+    train_stage(trainer)
+    directory = Path(trainer.args.output_dir)
+    if directory != last_model(args).parent:
+        trainer.args.save_merged_model = False  # the next round trains the adapter on
+    save_model(trainer, directory / "model", on_saved and partial(on_saved, directory))
+
+
+def publish_last(args: Any) -> None:
+    """Put the last round's model into `args.output_dir` as well."""
     if PartialState().is_main_process:
         link_final_model(last_model(args), Path(args.output_dir))
     PartialState().wait_for_everyone()
-    return Path(args.output_dir)
 
 
 def train_stage(trainer: TrainerGuardMixin) -> None:

@@ -74,7 +74,8 @@ def read_job(argv: Sequence[str], method: str | None = None) -> RunConfig:
     recipe = parser_for(chosen).parse_recipe(argv)
     if recipe.method not in (None, chosen):
         raise ConfigError(f"{recipe.path}: is a recipe for {recipe.method}: run it with `gapbridge {recipe.method}`")
-    data, script, args, model = recipe.parts
+    kind = methods.get_method(chosen)
+    parts, args, model = recipe.parts, recipe.parts[kind.config_class], recipe.parts[ModelConfig]
     if not model.model_name_or_path:
         raise ConfigError(f"{recipe.path}: model_name_or_path is not set")
     require_output_dir(recipe.settings.get("output_dir"))
@@ -83,7 +84,7 @@ def read_job(argv: Sequence[str], method: str | None = None) -> RunConfig:
         raise ConfigError(errors)
     backfill_trust_remote_code(args, model)
     model.lora_target_modules = _targets(model.lora_target_modules)
-    return RunConfig(chosen, methods.get_method(chosen), recipe, data, script, model, args)
+    return RunConfig(chosen, kind, recipe, parts[DataConfig], parts[ScriptArguments], model, args)
 
 
 def _targets(modules: Any) -> Any:

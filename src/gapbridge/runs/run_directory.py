@@ -38,7 +38,6 @@ from ..jsonl import as_json_values
 from ..recipe.recipe_parser import Recipe
 from ..recipe.secrets import cut_in, redacted_command, secrets_in, without_secrets
 from ..store.file_hashes import FileHashes
-from ..training.artifact_cache import EXAMPLES
 from ..training.config import RUNTIME_ONLY_KEYS
 from ..training.run_files import RUN_FILE, read_run
 
@@ -101,9 +100,8 @@ class RunDirectory:
     def _recorded_state(self) -> str:
         if not self.run_file.exists():
             entries = sorted(self.path.iterdir()) if self.path.exists() else []
-            # A trainer makes its empty directory before the run is recorded, and examples are kept before that, too.
+            # A trainer makes its empty directory before the run is recorded.
             entries = [entry for entry in entries if not entry.is_dir() or any(entry.iterdir())]
-            entries = [entry for entry in entries if entry.name != EXAMPLES]
             found = [entry.name for entry in entries if not entry.name.endswith(".tmp")]
             if found:
                 raise RunError(
@@ -210,7 +208,7 @@ class RunDirectory:
 
     def _directories(self) -> list[Path]:
         """Where a run writes files."""
-        patterns = (EXAMPLES, "samples", "checkpoint-*", "round_*", "round_*/*")
+        patterns = ("samples", "checkpoint-*", "round_*", "round_*/*")
         return [self.path, *(path for pattern in patterns for path in self.path.glob(pattern) if path.is_dir())]
 
 

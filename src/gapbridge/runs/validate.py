@@ -21,7 +21,6 @@ from ..recipe.type_checks import read_yaml
 from ..training.adapter_merge import QUANTISED
 from ..training.arguments import TRAIN
 from ..training.config import RoundArgs
-from ..training.dataset_builder import open_context_stores
 from ..training.loading import load_meta_model, load_tokenizer, prepare_tokenizer, require_local
 from ..training.preflight import batch_errors, preflight_errors
 from ..training.quiet import quiet_libraries
@@ -117,14 +116,10 @@ def is_local(path: str) -> bool:
     return path in FILE_BUILDERS or Path(path).exists()
 
 
-class _Checked(Exception):
-    """The trainer has been constructed."""
-
-
 def _construct(
     job: RunConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: dict[str, ExampleSet]
 ) -> list[str]:
-    """Construct the first round's trainer on a model without weights, in a directory of its own, up to the generation.
+    """Construct the first round's trainer on a model without weights, in a directory of its own.
 
     Returns:
         What could not be checked in this way.
@@ -132,9 +127,6 @@ def _construct(
     Raises:
         GapbridgeError: it is refused.
     """
-
-    def checked() -> None:
-        raise _Checked
 
     with tempfile.TemporaryDirectory() as folder:
         args = replace(round_arguments(job.args, 1), output_dir=folder, push_to_hub=False, model_init_kwargs=None)
@@ -147,11 +139,7 @@ def _construct(
                 eval_dataset=examples.get("eval"),
                 processing_class=tokenizer,
                 peft_config=None if isinstance(model, PeftModel) else get_peft_config(job.model),
-                generations=open_context_stores(job.method, model, tokenizer, examples, args, weights="none"),
-                on_checked=checked,
             )
-        except _Checked:
-            return []
         except (GapbridgeError, RuntimeError) as error:  # torch says that it is not implemented
             if "meta" not in str(error).lower():  # torch's word for a tensor without content
                 raise

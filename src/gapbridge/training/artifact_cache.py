@@ -1,33 +1,37 @@
 """What is made once and kept: one process makes it, the others wait for its file, and the next start opens it again.
 
-    _examples/train-0123456789abcdef.arrow          the data as token ids
-    round_1/_rows/train-89abcdef01234567.arrow      the rows of a round; eval-…, eval_own-…
+    HF_DATASETS_CACHE/gapbridge/train-0123456789abcdef.arrow     the data as token ids
+    output_dir/round_1/_rows/train-89abcdef01234567.arrow        the rows of a round; eval-…, eval_own-…
 
 A file is named by a hash of everything that determines it: data, tokenizer and template, settings, contexts, and the
 code itself. What was made of other data, with another option or by another version has another name, and is not found.
+Examples are made before a run is accepted, when nothing may be written into its directory: they lie in the cache of
+`datasets`, one copy for each machine and for all runs.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import fields
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 from accelerate import PartialState
-from datasets import Dataset
+from datasets import Dataset, config
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.arrow_files import content_fingerprint, record_path
 from ..data.example import ExampleSet
 from ..data.serialization import load_saved_examples, save_examples
 from ..data.special_tokens import stop_tokens
-from ..files import missing_directories, remove_empty
+from ..files import directory_removed_on_error, locked
 from ..store.fingerprint import tokenizer_fingerprint
 from ..store.generate_shards import poll_seconds, wait_until
 from ..store.heartbeat import HeartbeatMonitor
@@ -36,8 +40,7 @@ from .hooks import MethodHooks
 
 
 Opened = TypeVar("Opened")
-EXAMPLES = "_examples"  # a leading underscore is left out of what is pushed to a hub
-ROWS = "_rows"
+ROWS = "_rows"  # a leading underscore is left out of what is pushed to a hub
 _VERSIONS = ("transformers", "tokenizers", "trl", "jinja2")  # whose code makes tokens of text
 
 
@@ -68,43 +71,63 @@ def examples_identity(
     return {**shared, "stops": stop_tokens(tokenizer, model)}
 
 
-def get_or_build(path: Path, args: Any, make: Callable[[], None], open_it: Callable[[], Opened]) -> Opened:
+def get_or_build(
+    path: Path,
+    args: Any,
+    make: Callable[[], None],
+    open_it: Callable[[], Opened],
+    *,
+    each_machine: bool = False,
+) -> Opened:
     """What `open_it` gives of the table at `path`, which process 0 makes (`make`) unless it is there; the others wait.
 
-    All go on together: whoever is refused afterwards takes back a file that all have opened, and no sign of life is
-    left beside it.
+    All go on together: no sign of life is left beside it.
+
+    Args:
+        each_machine: whether machines may not share the place of `path`, so that the first process of each makes it.
 
     Raises:
         RunError: another process failed, or shows no sign of life any more.
     """
     if not record_path(path).exists():
-        with HeartbeatMonitor(path.parent, args.process_index, args.world_size, args.ddp_timeout) as monitor:
-            if args.process_index == 0:
+        rank, count, signs = args.process_index, args.world_size, path.parent
+        if each_machine:
+            rank, count = args.local_process_index, int(os.environ.get("LOCAL_WORLD_SIZE", count))
+            signs = path.with_name(f".{path.stem}-{socket.gethostname()}")  # of this machine alone
+        with HeartbeatMonitor(signs, rank, count, args.ddp_timeout) as monitor:
+            if rank == 0:
                 make()
             else:
                 wait_until(
                     record_path(path).exists,
-                    lambda: f"process 0 to make {path.parent.name}",
+                    lambda: f"process 0 to make {path.name}",
                     monitor.check,
-                    poll_seconds(args.world_size),
+                    poll_seconds(count),
                 )
+        if each_machine:
+            with suppress(OSError):  # others are inside
+                signs.rmdir()
     opened = open_it()
     if args.world_size > 1:
         PartialState().wait_for_everyone()
     return opened
 
 
+def examples_cache() -> Path:
+    """Where examples are kept."""
+    return Path(config.HF_DATASETS_CACHE) / "gapbridge"
+
+
 def get_or_build_examples(
     method: type[MethodHooks],
-    directory: Path,
     part: str,
     dataset: Dataset,
     identity: Mapping[str, Any],
     args: Any,
     read: Callable[[], ExampleSet],
 ) -> ExampleSet:
-    """The examples of a part, read by process 0 and mapped into memory by all; those of an earlier start where they
-    were made of the same.
+    """The examples of a part, read by one process of a machine and mapped into memory by all; those of an earlier
+    start where they were made of the same.
 
     Args:
         dataset: what `read` reads; `identity`: all else that it depends on.
@@ -113,57 +136,21 @@ def get_or_build_examples(
         GapbridgeError: what `read` raises; in the other processes a RunError that names it.
         StoreError: what is there is damaged.
     """
-    path = table_path(directory, part, {**identity, "data": content_fingerprint(dataset)})
+    path = table_path(examples_cache(), part, {**identity, "data": content_fingerprint(dataset)})
+
+    def make() -> None:
+        with directory_removed_on_error(path.parent), locked(path.with_suffix(".lock")):
+            if not record_path(path).exists():  # else another run was quicker
+                save_examples(read(), path)
+
+    check = args.local_process_index == 0
     return get_or_build(
-        path,
-        args,
-        lambda: save_examples(read(), path),
-        lambda: load_saved_examples(path, method.example_set, check=args.process_index == 0),
+        path, args, make, lambda: load_saved_examples(path, method.example_set, check=check), each_machine=True
     )
 
 
 def method_name(method: type[MethodHooks]) -> str:
     return f"{method.__module__}.{method.__qualname__}"
-
-
-def prune_stale_artifacts(directory: Path, examples: Mapping[str, ExampleSet]) -> None:
-    """Delete the examples in `directory` that are none of these."""
-    remaining = {Path(file["filename"]).stem for part in examples.values() for file in part.table.cache_files}
-    for path in directory.glob("*-*"):
-        if path.stem not in remaining and path.suffix in (".arrow", ".json") and not path.name.startswith("."):
-            path.unlink(missing_ok=True)
-
-
-class RollbackOnError:
-    """Around what may still be refused: after an exception the files that came into `directory` are gone again, with
-    the directories that were made for them, unless `commit` was called.
-
-    `active`: whether this process is the one that writes them.
-    """
-
-    def __init__(self, directory: Path, *, active: bool) -> None:
-        self._directory, self._active = directory, active
-
-    def __enter__(self) -> RollbackOnError:
-        self._made = missing_directories(self._directory)
-        self._before = set(self._files())
-        PartialState().wait_for_everyone()  # each has looked before one makes anything
-        return self
-
-    def commit(self) -> None:
-        self._active = False
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if error is None or not self._active:
-            return
-        for path in set(self._files()) - self._before:
-            path.unlink(missing_ok=True)
-        remove_empty(self._made)
-
-    def _files(self) -> list[Path]:
-        return list(self._directory.glob("[!.]*"))  # hidden: the signs of life that others may still read
 
 
 @cache

@@ -57,18 +57,18 @@ def open_context_stores(
     tokenizer: PreTrainedTokenizerBase,
     parts: dict[str, ExampleSet],
     args: Any,
-    weights: str | None = None,
 ) -> dict[str, PendingGeneration]:
     """The stores of a round's contexts below `args.output_dir`, by part; empty: nothing is generated.
 
-    Opened once a round: what is there is checked, and the weights that generate are hashed once for both, unless their
-    fingerprint is given. Nothing is written.
+    Opened once a round: what is there is checked, and the weights that generate are hashed once for both. Nothing is
+    written.
 
     Raises:
         StoreError: a store holds contexts that were made with other options, or a damaged shard.
         ConfigError: there is not one batch.
     """
     generations: dict[str, PendingGeneration] = {}
+    weights = None if has_weights(model) else "none"
     for part, examples in parts.items():
         if errors := batch_errors(args, {part: len(examples)}):
             raise ConfigError([f"{examples.source}, {error}" for error in errors])
@@ -84,6 +84,22 @@ def open_context_stores(
             store.check()
         generations[part] = PendingGeneration(contexts, store)
     return generations
+
+
+def has_weights(model: PreTrainedModel) -> bool:
+    """Whether there is more of a model than its shape, as of the one that `validate` constructs a trainer with."""
+    return any(parameter.device.type != "meta" for parameter in model.parameters())
+
+
+def reach_engines(generations: Mapping[str, PendingGeneration], model: PreTrainedModel) -> None:
+    """Reach what will generate, such as a server, so that what is not there is refused before anything is written.
+
+    Raises:
+        RunError: it is not there.
+    """
+    for generation in generations.values():
+        if has_weights(model) and not generation.store.is_complete():
+            generation.contexts.open()
 
 
 def _context_directory(part: str) -> str:

@@ -19,7 +19,8 @@ from .vocabulary import check_vocabulary
 if TYPE_CHECKING:
     from transformers import Trainer
 
-    class _Behind(MethodHooks, Trainer): ...
+    class _Behind(MethodHooks, Trainer):
+        def prepare_dataset(self) -> None: ...
 else:
     _Behind = MethodHooks
 
@@ -94,6 +95,7 @@ class EvalDatasetMixin(_Behind):
         Raises:
             GapbridgeError: what the constructor raises for such data; nothing has been evaluated then.
         """
+        self.prepare_dataset()
         if eval_dataset is None and isinstance(self.eval_dataset, dict):
             eval_dataset = {name: name for name in self.eval_dataset}
         if isinstance(eval_dataset, dict):
@@ -123,6 +125,7 @@ class EvalDatasetMixin(_Behind):
         Raises:
             GapbridgeError: what the constructor raises for such data.
         """
+        self.prepare_dataset()
         return super().predict(self.rows_to_evaluate(test_dataset, "test_dataset"), ignore_keys, metric_key_prefix)
 
     def _found(self, dataset: Any, source: str) -> Dataset | str:

@@ -14,6 +14,7 @@ import copy
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from ..data.example import ExampleSet
 from ..data.formats import formatted, readable
 from ..data.loss_scope import LESS_THAN_TRL
 from ..decoding.model_state import move_to_device
-from ..errors import ConfigError
+from ..errors import ConfigError, RunError
 from .adapter_merge import ADAPTER, cache_enabled, check_mergeable, merge_saved
 from .arguments import (
     EVAL,
@@ -41,14 +42,7 @@ from .arguments import (
     part_name,
     source_label,
 )
-from .artifact_cache import (
-    EXAMPLES,
-    RollbackOnError,
-    artifact_identity,
-    cache_key_settings,
-    examples_identity,
-    get_or_build_examples,
-)
+from .artifact_cache import artifact_identity, cache_key_settings, examples_identity, get_or_build_examples
 from .config import RoundArgs
 from .dataset_builder import (
     BuiltDataset,
@@ -57,6 +51,7 @@ from .dataset_builder import (
     generate_pending_contexts,
     open_context_stores,
     placeholder_rows,
+    reach_engines,
     rows_in_memory,
     select_model_columns,
 )
@@ -65,6 +60,7 @@ from .held_out import EvalDatasetMixin
 from .loading import load_model, load_tokenizer, prepare_tokenizer, record_revision
 from .metrics import LogAtStart
 from .model_card import complete_card
+from .preparation import Prepared
 from .stats import GenerationStats
 from .trainer_guards import TrainerGuardMixin
 from .vocabulary import check_vocabulary
@@ -73,12 +69,25 @@ from .vocabulary import check_vocabulary
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class _Unprepared:
+    """What the constructor leaves to `prepare_dataset`; `whole`: rows that TRL's constructor had to have already."""
+
+    parts: dict[str, ExampleSet]
+    settings: dict[str, Any]
+    whole: dict[str, BuiltDataset]
+    adds_adapter: bool
+    weight_version: int
+
+
 class GapTrainerMixin(EvalDatasetMixin, TrainerGuardMixin):
     """
     A TRL trainer that builds its own rows, put before it: `class BASHTrainer(Method, SFTTrainer)`.
 
-    Building the rows is the data preparation. In the constructor, once TRL has taken every option and before anything
-    is wrapped or sharded, the model generates the contexts, or they are found in `output_dir`. One trainer trains one
+    The constructor checks: options, every row, and with two placeholder rows all that TRL, transformers and accelerate
+    refuse. It generates nothing and writes nothing into `output_dir`; examples go into the cache of `datasets`.
+    `train`, `evaluate`, `predict` and the first access to `train_dataset` call `prepare_dataset`. There the model, not
+    yet wrapped or sharded, generates what the rows are made of, or it is found in `output_dir`. One trainer trains one
     round.
 
     Args:
@@ -93,17 +102,20 @@ class GapTrainerMixin(EvalDatasetMixin, TrainerGuardMixin):
         data_collator, compute_loss_func, compute_metrics, callbacks, optimizers, optimizer_cls_and_kwargs,
             preprocess_logits_for_metrics, quantization_config, peft_config, **kwargs: as for TRL's trainer, and in its
             order.
-        pending: the opened stores, where the caller has them already.
-        on_checked: called when everything that can be refused has been, before the first token is generated.
 
     Raises:
-        ConfigError, DataError, StoreError, RunError: see `gapbridge.errors`; nothing has been trained then.
+        ConfigError, DataError, StoreError, RunError: see `gapbridge.errors`; nothing has been generated then.
     """
 
     examples: ExampleSet
-    stats: GenerationStats  # of the training rows
-    eval_stats: GenerationStats  # of the held-out rows with generated contexts
-    row_ids: Dataset
+    pending: dict[str, PendingGeneration]  # what is generated before training, by part of the data
+    # Read once `prepare_dataset` has run, which their first access does.
+    train_dataset = Prepared[Any]()
+    eval_dataset = Prepared[Any]()
+    row_ids = Prepared[Dataset]()
+    stats = Prepared[GenerationStats]()  # of the training rows
+    eval_stats = Prepared[GenerationStats]()  # of the held-out rows with generated contexts
+    _unprepared: _Unprepared | None = None
 
     def __init__(
         self,
@@ -122,9 +134,6 @@ class GapTrainerMixin(EvalDatasetMixin, TrainerGuardMixin):
         quantization_config: Any | None = None,
         peft_config: PeftConfig | None = None,
         formatting_func: Callable[..., Any] | None = None,
-        *,
-        generations: dict[str, PendingGeneration] | None = None,
-        on_checked: Callable[[], None] | None = None,
         **kwargs: Any,
     ) -> None:
         optional = {
@@ -149,51 +158,83 @@ class GapTrainerMixin(EvalDatasetMixin, TrainerGuardMixin):
         )
         if args.save_merged_model:
             check_mergeable(model, peft_config)
-        with RollbackOnError(Path(args.output_dir) / EXAMPLES, active=args.process_index == 0) as prepared:
-            parts = method._examples(given, tokenizer, model, args, formatting_func)
-            if len(parts) == 1:
-                args.eval_on_start = False  # transformers would stop at the start of training
-            check_vocabulary(model, tokenizer, parts, args.pad_token)
-            if generations is None:
-                generations = open_context_stores(method, model, tokenizer, parts, args)
-            full: dict[str, BuiltDataset] = {}
-            if method.requires_eager_rows(args):
-                full = {part: rows_in_memory(method, part, found, tokenizer, args) for part, found in parts.items()}
-            first = {
-                part: select_model_columns(method, full[part].table) if full else placeholder_rows(method, found)
-                for part, found in parts.items()
-            }
-            added = method.trainer_arguments(model, tokenizer, args, peft_config)
-            kwargs = {"peft_config": peft_config, **added, **kwargs}
-            set_seed(args.seed)
-            self._reading_args, self._text_of_row = copy.copy(args), formatting_func
-            with args.implied_defaults():
-                super().__init__(
-                    model=model,
-                    args=args,
-                    data_collator=data_collator,
-                    train_dataset=first[TRAIN],
-                    eval_dataset=by_name(first),
-                    processing_class=tokenizer,
-                    callbacks=callbacks,
-                    optimizers=optimizers,
-                    **kwargs,
-                )
-            show_head_bias(self.model)
-            if on_checked is not None:
-                on_checked()
-            prepared.commit()
-        self.examples = parts[TRAIN]
-        if not full:
+        parts = method._examples(given, tokenizer, model, args, formatting_func)
+        if len(parts) == 1:
+            args.eval_on_start = False  # transformers would stop at the start of training
+        check_vocabulary(model, tokenizer, parts, args.pad_token)
+        generations = open_context_stores(method, model, tokenizer, parts, args)
+        reach_engines(generations, model)
+        full: dict[str, BuiltDataset] = {}
+        if method.requires_eager_rows(args):
+            full = {part: rows_in_memory(method, part, found, tokenizer, args) for part, found in parts.items()}
+        first = {
+            part: select_model_columns(method, full[part].table) if full else placeholder_rows(method, found)
+            for part, found in parts.items()
+        }
+        added = method.trainer_arguments(model, tokenizer, args, peft_config)
+        kwargs = {"peft_config": peft_config, **added, **kwargs}
+        set_seed(args.seed)
+        self._reading_args, self._text_of_row = copy.copy(args), formatting_func
+        with args.implied_defaults():
+            super().__init__(
+                model=model,
+                args=args,
+                data_collator=data_collator,
+                train_dataset=first[TRAIN],
+                eval_dataset=by_name(first),
+                processing_class=tokenizer,
+                callbacks=callbacks,
+                optimizers=optimizers,
+                **kwargs,
+            )
+        show_head_bias(self.model)
+        self.examples, self.pending = parts[TRAIN], generations
+        self._unprepared = _Unprepared(
+            parts, settings, full, adds_adapter=peft_config is not None, weight_version=_weight_version(self.model)
+        )
+
+    def prepare_dataset(self) -> None:
+        """Generate what the rows are made of, or find it in `output_dir`, and make the rows; a second time do nothing.
+
+        All processes call it together. An interrupted call goes on where it stopped.
+
+        Raises:
+            GapbridgeError: nothing can be trained; what was generated is kept.
+        """
+        todo = self._unprepared
+        if todo is None:
+            return
+        generates = not all(generation.store.is_complete() for generation in self.pending.values())
+        if generates and _weight_version(self.model) != todo.weight_version:
+            raise RunError(
+                "model: got weights that changed after the trainer was constructed, expected those that its contexts "
+                "are known by. Call prepare_dataset before you change them, or construct the trainer afterwards"
+            )
+        self._unprepared = None  # what follows reads the attributes
+        try:
             # The contexts are the round's starting model's: an adapter that TRL has just put on it stays out.
-            with _starting_model(self.model, added=bool(generations) and peft_config is not None):
-                for part, generation in generations.items():
-                    generate_pending_contexts(generation, parts[part], args)
-            full = self._keep_rows(parts, generations, settings)
+            with _starting_model(self.model, added=bool(self.pending) and todo.adds_adapter):
+                for part, generation in self.pending.items():
+                    generate_pending_contexts(generation, todo.parts[part], self.args)
+            full = todo.whole or self._keep_rows(todo.parts, todo.settings)
+        except BaseException:
+            self._unprepared = todo
+            raise
         self.row_ids, self.stats = full[TRAIN].table, full[TRAIN].stats
         own = (rows.stats for part, rows in full.items() if part.startswith(EVAL_GENERATED))
-        self.eval_stats = sum(own, start=method.stats_class())
+        self.eval_stats = sum(own, start=type(self).stats_class())
         self._say_what_is_trained()
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers, on the prepared rows; `True` resumes from the last *complete* checkpoint.
+
+        Raises:
+            RunError: `True` was given and there is no complete checkpoint.
+            TrainingError: the loss, the gradient or a trained weight is not finite.
+        """
+        checkpoint = self.checkpoint_to_resume(resume_from_checkpoint)
+        self.prepare_dataset()
+        return super().train(checkpoint, *args, **kwargs)
 
     @classmethod
     def _examples(
@@ -204,7 +245,7 @@ class GapTrainerMixin(EvalDatasetMixin, TrainerGuardMixin):
         args: Any,
         formatting_func: Callable[[dict[str, Any]], str] | None,
     ) -> dict[str, ExampleSet]:
-        """The examples of what the constructor was given, kept in `args.output_dir` where it read them itself."""
+        """The examples of what the constructor was given, in the cache where it read them itself."""
         parts: dict[str, ExampleSet] = {}
         identity: dict[str, Any] = {}
         for part, dataset in given.items():
@@ -216,16 +257,12 @@ class GapTrainerMixin(EvalDatasetMixin, TrainerGuardMixin):
             dataset = formatted(readable(dataset, source), formatting_func, args.dataset_text_field)
             limit = args.row_limit(part)
             read = partial(cls.load_examples, dataset, tokenizer, model, args, source, max_length=limit)
-            parts[part] = get_or_build_examples(
-                cls, Path(args.output_dir) / EXAMPLES, part, dataset, identity, args, read
-            )
+            parts[part] = get_or_build_examples(cls, part, dataset, identity, args, read)
         return parts
 
-    def _keep_rows(
-        self, parts: dict[str, ExampleSet], generations: dict[str, PendingGeneration], settings: dict[str, Any]
-    ) -> dict[str, BuiltDataset]:
+    def _keep_rows(self, parts: dict[str, ExampleSet], settings: dict[str, Any]) -> dict[str, BuiltDataset]:
         """Make the rows that are trained and evaluated, and put them in the place of TRL's placeholder."""
-        method = type(self)
+        method, generations = type(self), self.pending
         shared = artifact_identity(method, self.processing_class, settings)
         keep = partial(build_and_cache_rows, method, tokenizer=self.processing_class, args=self.args, shared=shared)
         full: dict[str, BuiltDataset] = {TRAIN: keep(TRAIN, parts[TRAIN], generation=generations.get(TRAIN))}
@@ -317,6 +354,11 @@ class GapTrainerMixin(EvalDatasetMixin, TrainerGuardMixin):
             self.accelerator.wait_for_everyone()
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+
+def _weight_version(model: PreTrainedModel | PeftModel) -> int:
+    """A number that grows with each change of a weight in its place."""
+    return sum(parameter._version for parameter in model.parameters())
 
 
 def _starting_model(model: PreTrainedModel | PeftModel, *, added: bool) -> AbstractContextManager[Any]:

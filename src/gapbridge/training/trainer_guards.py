@@ -83,6 +83,19 @@ class TrainerGuardMixin(FiniteUpdates, EvaluationByTokens, OrderedByEpoch):
             mark_complete(checkpoint, self.args.world_size, only_model=self.args.save_only_model)
             rotate_checkpoints(self)
 
+    def checkpoint_to_resume(self, asked: str | bool | None) -> str | None:
+        """The checkpoint that `train` goes on from; `True` asks for the last *complete* one.
+
+        Raises:
+            RunError: `True` was given and there is none.
+        """
+        if asked is not True:
+            return asked or None
+        checkpoint = agreed_checkpoint(Path(self.args.output_dir))
+        if checkpoint is None:
+            raise RunError(f"{self.args.output_dir}: holds no complete checkpoint to resume from")
+        return str(checkpoint)
+
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """As in transformers; `True` resumes from the last *complete* checkpoint.
 
@@ -90,11 +103,7 @@ class TrainerGuardMixin(FiniteUpdates, EvaluationByTokens, OrderedByEpoch):
             RunError: `True` was given and there is no complete checkpoint.
             TrainingError: the loss, the gradient or a trained weight is not finite.
         """
-        if resume_from_checkpoint is True:
-            checkpoint = agreed_checkpoint(Path(self.args.output_dir))
-            if checkpoint is None:
-                raise RunError(f"{self.args.output_dir}: holds no complete checkpoint to resume from")
-            resume_from_checkpoint = str(checkpoint)
+        resume_from_checkpoint = self.checkpoint_to_resume(resume_from_checkpoint)
         if resume_from_checkpoint:
             self.args.eval_on_start = False  # that evaluation has been made
         output = super().train(resume_from_checkpoint, *args, **kwargs)

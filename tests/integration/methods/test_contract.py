@@ -120,6 +120,7 @@ def test_degenerate_case(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_non_finite_loss_stops_before_the_update(name: str, tmp_path: Path) -> None:
     trainer = trainer_of(name, tmp_path)
+    trainer.prepare_dataset()
     with torch.no_grad():
         trainer.model.get_input_embeddings().weight[:] = float("nan")
     before = {key: value.clone() for key, value in trainer.model.state_dict().items()}

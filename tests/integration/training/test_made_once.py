@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import BASE
-from datasets import Dataset
+from datasets import Dataset, config
 from helpers import recipe
 from transformers import AutoTokenizer, PreTrainedModel
 
@@ -23,14 +23,7 @@ from gapbridge.runs.load_inputs import load_examples
 from gapbridge.runs.run_config import read_job
 from gapbridge.tasks.word_problems import problems
 from gapbridge.training import artifact_cache
-from gapbridge.training.artifact_cache import (
-    EXAMPLES,
-    ROWS,
-    RollbackOnError,
-    cache_key_settings,
-    get_or_build,
-    table_path,
-)
+from gapbridge.training.artifact_cache import ROWS, cache_key_settings, examples_cache, get_or_build, table_path
 
 
 MakeBase = Callable[[], PreTrainedModel]
@@ -64,8 +57,14 @@ def trainer(name: str, folder: Path, model: PreTrainedModel, train: Dataset | No
     )
 
 
-def tables(folder: Path) -> dict[str, int]:
-    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.glob("_*/*.arrow")}
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+
+
+def tables(folder: Path) -> dict[Path, int]:
+    found = [*folder.glob("_*/*.arrow"), *examples_cache().glob("*.arrow")]
+    return {path: path.stat().st_mtime_ns for path in found}
 
 
 def must_not(*_: Any, **__: Any) -> Any:
@@ -77,11 +76,13 @@ def test_a_second_start_makes_nothing_again(
     name: str, make_base: MakeBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = trainer(name, tmp_path, make_base())
+    assert not list(tmp_path.iterdir()), "the constructor leaves the run's directory alone"
+    first.prepare_dataset()
     remaining = tables(tmp_path)
-    assert {Path(path).parent.name for path in remaining} == {EXAMPLES, ROWS}
+    assert {path.parent for path in remaining} == {examples_cache(), tmp_path / ROWS}
     for found in (first.row_ids, first.train_dataset, first.examples.table):
         (file,) = found.cache_files  # mapped by all processes, in no one's own memory
-        assert Path(file["filename"]).parent.parent == tmp_path
+        assert Path(file["filename"]) in remaining
     first.train()
     method = methods.get_method(name)
     monkeypatch.setattr(method, "load_examples", must_not)
@@ -95,11 +96,12 @@ def test_a_second_start_makes_nothing_again(
 
 
 def test_what_differs_is_made_anew(make_base: MakeBase, tmp_path: Path) -> None:
-    trainer("bash", tmp_path, make_base())
+    trainer("bash", tmp_path, make_base()).prepare_dataset()
     before = tables(tmp_path)
     masked = trainer("bash", tmp_path, make_base(), num_masked_labels_after_replacement=2)
-    after = tables(tmp_path)
-    assert not set(before) & {path for path in after if "_rows/train" in path}, "older rows of the part are gone"
+    masked.prepare_dataset()
+    rows = {path for path in tables(tmp_path) if path.match("_rows/train*")}
+    assert rows and not rows & set(before), "older rows of the part are gone"
     assert masked.stats.masked_labels > 0
     other = trainer("sft", tmp_path / "sft", make_base())
     fewer = trainer("sft", tmp_path / "sft", make_base(), data("sft", count=5))
@@ -129,11 +131,13 @@ def test_every_setting_that_may_change_a_row_names_it(tmp_path: Path, monkeypatc
 
 def test_a_table_without_its_record_is_made_again(make_base: MakeBase, tmp_path: Path) -> None:
     first = trainer("sft", tmp_path, make_base())
-    for name in tables(tmp_path):
-        record_path(tmp_path / name).unlink()
-        (tmp_path / name).unlink()  # it is mapped: what it held stays
-        (tmp_path / name).write_bytes(b"half")
-    assert trainer("sft", tmp_path, make_base()).row_ids[:] == first.row_ids[:]
+    rows = first.row_ids[:]
+    assert len(tables(tmp_path)) == 4
+    for path in tables(tmp_path):
+        record_path(path).unlink()
+        path.unlink()  # it is mapped: what it held stays
+        path.write_bytes(b"half")
+    assert trainer("sft", tmp_path, make_base()).row_ids[:] == rows
 
 
 class Silent(GapSFTTrainer):
@@ -178,7 +182,6 @@ def test_one_process_makes_and_the_other_waits(tmp_path: Path) -> None:
 
 
 def test_all_have_opened_a_table_before_one_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who is refused afterwards takes the file back, which would be gone for whoever has yet to open it."""
     done: list[str] = []
 
     class Together:
@@ -220,23 +223,16 @@ def test_a_run_reads_its_data_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     tokenizer = AutoTokenizer.from_pretrained(BASE)
     job = read_job(recipe(tmp_path, method="sft", holdout_fold=[0, 3]))
     here = load_examples(job, tokenizer, None)["train"]
-    remaining = load_examples(job, tokenizer, None, tmp_path / EXAMPLES)["train"]
+    remaining = load_examples(job, tokenizer, None, keep=True)["train"]
     assert list(remaining) == list(here) and remaining.fingerprint() == here.fingerprint()
     monkeypatch.setattr(job.method, "load_examples", must_not)
-    assert list(load_examples(job, tokenizer, None, tmp_path / EXAMPLES)["train"]) == list(here)
+    assert list(load_examples(job, tokenizer, None, keep=True)["train"]) == list(here)
     job.data.system_prompt = "Be brief."
     with pytest.raises(AssertionError, match="a second time"):
-        load_examples(job, tokenizer, None, tmp_path / EXAMPLES)
+        load_examples(job, tokenizer, None, keep=True)
 
 
-def test_what_is_refused_takes_its_files_back(make_base: MakeBase, tmp_path: Path) -> None:
-    folder = tmp_path / "a" / "b"
+def test_what_is_refused_leaves_no_directory(make_base: MakeBase, tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
-        trainer("sft", folder, make_base(), lr_scheduler_type="cosine_with_min_lr")
+        trainer("sft", tmp_path / "a" / "b", make_base(), lr_scheduler_type="cosine_with_min_lr")
     assert not list(tmp_path.iterdir())
-    (folder / EXAMPLES).mkdir(parents=True)
-    (folder / EXAMPLES / "train-1.json").touch()
-    with pytest.raises(RuntimeError), RollbackOnError(folder / EXAMPLES, active=True):
-        (folder / EXAMPLES / "train-2.json").touch()
-        raise RuntimeError
-    assert [path.name for path in (folder / EXAMPLES).iterdir()] == ["train-1.json"]

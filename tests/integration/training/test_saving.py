@@ -130,9 +130,7 @@ def test_what_lies_beside_the_weights_goes_from_run_to_run(tmp_path: Path) -> No
     for run in (tmp_path / "first", tmp_path / "run"):
         assert all((run / name).read_text() == f"the model's {name}" for name in TAKEN)
     assert AutoTokenizer.from_pretrained(tmp_path / "run").chat_template == template
-    assert not {"round_1", "report.md", "eval", "_examples"} & {
-        path.name for path in (tmp_path / "run/round_1/model").iterdir()
-    }
+    assert not {"round_1", "report.md", "eval"} & {path.name for path in (tmp_path / "run/round_1/model").iterdir()}
 
 
 def test_refused_before_anything_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

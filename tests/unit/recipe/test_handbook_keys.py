@@ -49,7 +49,7 @@ def parse(folder: Path, method: str, *options: str, **keys: Any) -> RunConfig:
 
 
 def setting(job: RunConfig, name: str) -> Any:
-    return next(vars(part)[name] for part in job.recipe.parts if name in vars(part))
+    return next(vars(part)[name] for part in job.recipe.parts.values() if name in vars(part))
 
 
 def test_the_table_holds_the_seventy_keys() -> None:
