@@ -164,7 +164,7 @@ def make_trainer(
         from gapbridge import methods
 
         name, options = OURS[way]
-        method = methods.find(name)
+        method = methods.get_method(name)
         completions = {"max_completion_length": limit} if "max_completion_length" in options else {}
         config = method.config_class(**common, max_length=max_length, **{**options, **completions})
         return method(model, args=config, train_dataset=data, processing_class=tokenizer)

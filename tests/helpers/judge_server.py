@@ -77,7 +77,7 @@ class Server:
             self.keys.add(key)
             self.busy += 1
             self.most_busy = max(self.busy, self.most_busy)
-            attempt = self.generation_prompt_ids()[prompt]
+            attempt = self.asked()[prompt]
         return self.respond(prompt, attempt) if path == "/v1/chat/completions" else Reply(status=404, body="no route")
 
     def asked(self) -> Counter[str]:

@@ -83,7 +83,7 @@ def trainers(model: str, folder: Path, processes: int) -> dict[str, Any]:
         ),
         "spin": lambda: SPINTrainer(
             model,
-            args=SPINConfig(str(folder / "spin"), **options, max_completion_length=20, shard_size=4),
+            args=SPINConfig(str(folder / "spin"), **options, max_completion_length=20, generation_shard_size=4),
             train_dataset=rows("train", 16),
             processing_class=tokenizer,
         ),

@@ -64,7 +64,7 @@ def test_greedy_completions_are_those_of_generate(loaded: tuple[Any, Any]) -> No
 
 def test_a_preview_takes_seconds(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     started = time.process_time()
-    cli.main(["preview", f"{RECIPES}/bash/config_full.yaml", "--model_name_or_path", folder, "--rows", "1"])
+    cli.main(["preview", f"{RECIPES}/bash/config_full.yaml", "--model_name_or_path", folder, "--num_rows", "1"])
     assert capsys.readouterr().out.count("\nid ") == 1
     assert time.process_time() - started < 60
 

@@ -32,16 +32,14 @@ def keys(name: str) -> dict[str, Field[Any]]:
     return {field.name: field for field in fields(methods.method_fields(name))}
 
 
-def kind(field: Field[Any]) -> str:
+def kind(name: str, field: Field[Any]) -> str:
+    """The type as it is written: transformers' parser replaces the `type` of a field that it has read."""
     choices = field.metadata.get("choices")
-    text = (
-        ", ".join(f"`{choice}`" for choice in choices)
-        if choices
-        else (field.type if isinstance(field.type, str) else inspect.formatannotation(field.type)).removesuffix(
-            " | None"
-        )
-    )
-    return escaped(text)
+    if choices:
+        return escaped(", ".join(f"`{choice}`" for choice in choices))
+    written = (inspect.get_annotations(base).get(field.name) for base in methods.method_fields(name).__mro__)
+    found = next(annotation for annotation in written if annotation is not None)
+    return escaped((found if isinstance(found, str) else inspect.formatannotation(found)).removesuffix(" | None"))
 
 
 def default(field: Field[Any]) -> str:
@@ -63,7 +61,7 @@ def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def method_keys(name: str) -> str:
     """The keys of a method that SFT does not have."""
     own = {key: field for key, field in keys(name).items() if key not in keys("sft")}
-    rows = [[f"`{key}`", kind(own[key]), default(own[key]), escaped(own[key].metadata["help"])] for key in own]
+    rows = [[f"`{key}`", kind(name, own[key]), default(own[key]), escaped(own[key].metadata["help"])] for key in own]
     return table(["key", "type", "default", "meaning"], rows)
 
 
@@ -72,7 +70,7 @@ def configuration() -> str:
     lines: dict[tuple[str, ...], list[str]] = {}
     for name in NAMES:
         for key, field in keys(name).items():
-            line = (f"`{key}`", kind(field), default(field), escaped(field.metadata["help"]))
+            line = (f"`{key}`", kind(name, field), default(field), escaped(field.metadata["help"]))
             lines.setdefault(line, []).append(name)
     rows = [[*line, "all" if len(names) == len(NAMES) else ", ".join(names)] for line, names in sorted(lines.items())]
     return table(["key", "type", "default", "meaning", "methods"], rows)

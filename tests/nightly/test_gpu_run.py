@@ -26,7 +26,7 @@ def run(
 
 @pytest.mark.nightly  # some minutes
 def test_every_step_runs_without_a_gpu(tmp_path: Path) -> None:
-    line = ("--device", "cpu", "--smoke_test", "--budget_minutes", "3", "--output", str(tmp_path))
+    line = ("--device", "cpu", "--scale", "tiny", "--budget_minutes", "3", "--output", str(tmp_path))
     done = run("run.py", *line, timeout=200)
     states = {path.stem: json.loads(path.read_text())["state"] for path in tmp_path.glob("*.json")}
     assert len(states) == 8 and set(states.values()) == {"done"}, (states, done.stderr[-3000:])
@@ -34,7 +34,7 @@ def test_every_step_runs_without_a_gpu(tmp_path: Path) -> None:
 
 
 def test_a_budget_that_is_spent_and_a_step_that_fails_are_recorded(tmp_path: Path) -> None:
-    line = ("--device", "cpu", "--smoke_test", "--output", str(tmp_path), "--steps", "contexts,kernels")
+    line = ("--device", "cpu", "--scale", "tiny", "--output", str(tmp_path), "--steps", "contexts,kernels")
     done = run("run.py", *line, "--budget_minutes", "0")
     assert done.returncode == 1
     for name in ("contexts", "kernels"):

@@ -18,7 +18,7 @@ from gapbridge.training import dataset_builder
 
 
 def test_a_round_with_contexts_hashes_each_thing_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = recipe(tmp_path, eval_strategy="epoch", test_split_size=2, shard_size=2)
+    arguments = recipe(tmp_path, eval_strategy="epoch", test_split_size=2, generation_shard_size=2)
     calls: Counter[str] = Counter()
 
     def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -46,7 +46,7 @@ class StepCost:
         return self.rounds * math.ceil(epochs * math.ceil(round(self.rows) / self.rows_per_step))
 
 
-def budget_steps(match: str, control: StepCost, control_steps: int, variant: StepCost) -> int:
+def budget_steps(budget: str, control: StepCost, control_steps: int, variant: StepCost) -> int:
     """The steps of all the variant's rounds together that equal `control_steps` of the control; a multiple of its
     rounds, at least one in each.
 
@@ -54,16 +54,15 @@ def budget_steps(match: str, control: StepCost, control_steps: int, variant: Ste
         ConfigError: the control's budget does not pay for what the variant generates before it trains.
     """
     wanted = float(control_steps)
-    if match == "tokens":
+    if budget == "tokens":
         wanted = control.tokens(control_steps) / variant.tokens(1)
-    elif match == "compute":
+    elif budget == "compute":
         left = control.compute(control_steps) - variant.generated_tokens
         if left <= 0:
             raise ConfigError(
-                f"match is compute: what is generated before training ({variant.generated_tokens:,.0f} tokens) costs "
-                f"more than "
-                f"all of the control's training ({control.compute(control_steps):,.0f}); train the control longer, or "
-                "match tokens or steps"
+                f"budget is compute: what is generated before training ({variant.generated_tokens:,.0f} tokens) costs "
+                f"more than all of the control's training ({control.compute(control_steps):,.0f}); train the control "
+                "longer, or set budget to tokens or steps"
             )
         wanted = left / (variant.passes * variant.tokens(1))
     return variant.rounds * max(1, round(wanted / variant.rounds))

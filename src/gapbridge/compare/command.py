@@ -3,7 +3,7 @@
 experiment.json    what is compared; other settings are refused, further variants and seeds are added
 compare.json  every score of every example, variant and seed, and what follows from them
 compare.md    a conclusion, tables and forest plots (in plots/); compare.html: the same in one file
-seed_1/ …     the runs, see `running.py`
+seed_1/ …     the runs, see `execute.py`
 """
 
 from __future__ import annotations

@@ -325,7 +325,7 @@ def _estimated(
     training = sum(part.tokens for part in work.rounds) * passes * a_pass
     if isinstance(job.args, CompletionArgs):
         return training, None  # decoding waits for memory, not for arithmetic
-    return training, sum(part.drawn for part in work.rounds) * a_pass
+    return training, sum(part.generated for part in work.rounds) * a_pass
 
 
 def _measured(job: RunConfig, work: Workload) -> tuple[float | None, float | None]:
@@ -358,7 +358,7 @@ def count_checkpoints(job: RunConfig, work: Workload) -> int:
 def _column(parts: Memory, usable: float, unit: int) -> dict[str, str | None]:
     digits = 2 if unit == _GIB else 0
     rows: dict[str, str | None] = {}
-    for name, found in (("training", parts.training), ("drawing", parts.drawing)):
+    for name, found in (("training", parts.training), ("generation", parts.generation)):
         of = {part: f"{found[part] / unit:.{digits}f}" if part in found else None for part in PARTS}
         rows |= {f"{name}: {part}": size for part, size in of.items()}
         rows[name] = f"{sum(found.values()) / unit:.{digits}f}" if found else None
@@ -382,7 +382,7 @@ def _show(job: RunConfig, found: Plan, args: argparse.Namespace, machine: Machin
             rows: part.rows,
             "steps": part.steps,
             "trained tokens": part.tokens,
-            "drawn tokens": part.drawn or None,
+            "generated tokens": part.generated or None,
         }
         for index, part in enumerate(work.rounds, 1)
     }
@@ -394,7 +394,7 @@ def _show(job: RunConfig, found: Plan, args: argparse.Namespace, machine: Machin
     if machine.devices > 1 and found.refused:
         print(f"left out, because {job.name} refuses to train under them: {', '.join(found.refused)}")
     if found.best is None:
-        generation = all(sum(parts.drawing.values()) > usable for parts in found.memories.values())
+        generation = all(sum(parts.generation.values()) > usable for parts in found.memories.values())
         way = (
             "lower generation_max_batch_tokens"
             if generation
@@ -413,12 +413,12 @@ def _show(job: RunConfig, found: Plan, args: argparse.Namespace, machine: Machin
         print(f"the peak is {_size(found.memories[used].peak)} with the recipe's own settings; lower it with")
         for way, peak in found.lowered.items():
             print(f"  {way} → {_size(peak)}")
-    stored = sum(part.drawn for part in work.rounds) * 9  # an id of eight bytes and a flag, before compression
+    stored = sum(part.generated for part in work.rounds) * 9  # an id of eight bytes and a flag, before compression
     parts_of_all = machine.devices if used in SHARDED else 1
     saved = step.weights + found.memories[used].training.get("optimizer", 0) * parts_of_all
     contexts = f"contexts {_size(stored)} at most, " if stored else ""
     print(f"disk: {contexts}{count_checkpoints(job, work)} checkpoints of about {_size(saved)} each")
-    for what, seconds in zip(("training", "drawing"), found.seconds, strict=True):
+    for what, seconds in zip(("training", "generation"), found.seconds, strict=True):
         if seconds:
             source = "measured here" if args.benchmark else f"at {args.device_tflops:g} TFLOP/s a device"
             print(f"{what}: {seconds / 3600:.2f} hours, {source}")

@@ -31,15 +31,15 @@ _SCORE = 20  # bytes for each logit that is sampled from: float32, two words of 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of each part on one device, in training (`training`) and in generation (`drawing`, empty where nothing is
-    generated); `peak` is the larger sum."""
+    """Bytes of each part on one device, in training and in generation (empty where nothing is generated); `peak` is
+    the larger sum."""
 
     training: Mapping[str, float]
-    drawing: Mapping[str, float]
+    generation: Mapping[str, float]
 
     @property
     def peak(self) -> float:
-        return max(_sum(self.training), _sum(self.drawing))
+        return max(_sum(self.training), _sum(self.generation))
 
 
 def memory(

@@ -48,7 +48,7 @@ class Round:
     rows: int
     steps: int
     tokens: float
-    drawn: float
+    generated: float
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class RunDirectory:
 
         Args:
             resume: `auto` continues a run that is there and else starts one, `never` refuses a run that is there,
-            `must` refuses to start one.
+            `require` refuses to start one.
 
         Raises:
             RunError: the directory holds another run, or files but no run, cannot be written, or `resume` forbids it.
@@ -81,9 +81,9 @@ class RunDirectory:
                 f"output_dir {self.path}: holds a run ({state}), and --resume is never: choose another output_dir, "
                 "or continue that run with --resume auto"
             )
-        if resume == "must" and state == "new":
+        if resume == "require" and state == "new":
             raise RunError(
-                f"output_dir {self.path}: holds no run, and --resume is must: there is nothing to continue. Look "
+                f"output_dir {self.path}: holds no run, and --resume is require: there is nothing to continue. Look "
                 "whether the path is right and its file system is mounted, or start again with --resume auto"
             )
         return state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 from accelerate import PartialState
@@ -12,7 +13,7 @@ from trl import get_peft_config
 
 from ..display import say
 from ..errors import ConfigError
-from ..files import write_json_atomic, write_text_atomic
+from ..files import directory_removed_on_error, write_json_atomic, write_text_atomic
 from ..reporting.runs import write_report
 from ..training.dataset_builder import render_rows, row_records
 from ..training.distributed_checks import check_processes
@@ -112,11 +113,13 @@ def open_run(
     if PartialState().is_main_process:
         inputs |= loaded.fingerprints(is_first=start is None) | started_inputs(job, run.hashes)
         run.check_inputs(inputs)
-    trainer = construct(job, index, loaded)
-    if generates and not trainer.pending:
-        raise ConfigError(f"{job.recipe.path}: with these options {job.name} generates nothing before training")
-    if pushes and PartialState().is_main_process:
-        open_repository(job.args)
+    directory = round_directory(job.args.output_dir, index)  # the trainer's constructor makes it
+    with directory_removed_on_error(directory) if PartialState().is_main_process else nullcontext():
+        trainer = construct(job, index, loaded)
+        if generates and not trainer.pending:
+            raise ConfigError(f"{job.recipe.path}: with these options {job.name} generates nothing before training")
+        if pushes and PartialState().is_main_process:
+            open_repository(job.args)
     PartialState().wait_for_everyone()  # each has looked at the directory before one writes to it
     if PartialState().is_main_process:
         run.enter(job.recipe, inputs)

@@ -115,16 +115,16 @@ class _VLLMGenerator:
     def close(self) -> None:
         if self._engine is not None:
             self._engine.close()
-            self._engine = None
+            self._engine, self._checked = None, False  # the next one may hold other weights
 
     def generate(self, examples: list[Example], on_finished: Progress) -> Columns:
         ids, prompts = [example.id for example in examples], [example.generation_prompt_ids for example in examples]
         if self._engine is None:
             self._engine = _open_engine(self._model, self._args)
         if not self._checked:
-            self._checked = True
             with generation_precision(self._model, self._args):
                 difference = check_weights(self._engine, self._model, prompts, self._stops)
+            self._checked = True
             logger.info("%s holds this round's weights (difference %.4f)", self._engine.name, difference)
         completions = generate_completions_vllm(
             self._engine,

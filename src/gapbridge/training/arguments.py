@@ -108,8 +108,8 @@ def given_data(train_dataset: Any, eval_dataset: Any, *, by_index: bool) -> dict
             errors.append(f"eval_dataset, {name!r}: got a key that is no text, expected a name. Rename it")
         elif several and f"{name}_generated" in held_out:
             errors.append(
-                f"eval_dataset, {name}_own: got a name whose figures are those of {name} on own contexts, expected "
-                "another. Rename it"
+                f"eval_dataset, {name}_generated: got a name whose figures are those of {name} on generated "
+                "contexts, expected another. Rename it"
             )
     parts: dict[str, Dataset | ExampleSet] = {}
     for name, value in held_out.items():

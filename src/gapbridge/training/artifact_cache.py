@@ -1,7 +1,7 @@
 """What is made once and kept: one process makes it, the others wait for its file, and the next start opens it again.
 
     HF_DATASETS_CACHE/gapbridge/train-0123456789abcdef.arrow     the data as token ids
-    output_dir/round_1/_rows/train-89abcdef01234567.arrow        the rows of a round; eval-…, eval_own-…
+    output_dir/round_1/_rows/train-89abcdef01234567.arrow        the rows of a round; eval-…, eval_generated-…
 
 A file is named by a hash of everything that determines it: data, tokenizer and template, settings, contexts, and the
 code itself. What was made of other data, with another option or by another version has another name, and is not found.

@@ -162,7 +162,7 @@ class EvalDatasetMixin(_Behind):
         for prefix in [""] if names is None else [f"{name}_" for name in names]:
             found += [f"{prefix}{name}" for name in ("loss", *_TIMES)]
             if {EVAL, EVAL_GENERATED} <= set(cls.eval_sets(args)):
-                found += [f"{prefix}own_{name}" for name in ("loss", *_TIMES, *figures)]
+                found += [f"{prefix}generated_{name}" for name in ("loss", *_TIMES, *figures)]
         return found
 
     @classmethod

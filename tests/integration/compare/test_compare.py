@@ -92,8 +92,8 @@ def test_other_settings_are_refused_and_arms_are_added(place: Path, capsys: pyte
     changes = ["--learning_rate", "1e-3", "--budget", "tokens"]
     said = refused(capsys, *command(place, place / "whole", *changes, "--max_examples", "5"))
     assert "experiment.json, keys: learning_rate: got None, expected 0.001. Set it back, or choose" in said
-    assert "match: got 'steps', expected 'tokens'" in said
-    assert "evaluation: limit: got 6, expected 5" in said and record(place / "whole") == before
+    assert "budget: got 'steps', expected 'tokens'" in said
+    assert "evaluation: max_examples: got 6, expected 5" in said and record(place / "whole") == before
     words = [word.replace("bash", "scheduled_sampling") for word in command(place, place / "whole")]
     words[words.index("1,2")] = "1"
     cli.run(words)
@@ -110,7 +110,7 @@ def test_other_settings_are_refused_and_arms_are_added(place: Path, capsys: pyte
 def test_a_dry_run_writes_nothing(place: Path) -> None:
     before = sorted(path for path in place.rglob("*"))
     said = gapbridge(*command(place, place / "dry", "--dry_run", "--budget", "compute")).stdout
-    assert "4 runs, about" in said and "would write" in said and "seconds" in said
+    assert "4 runs, about" in said and "would write" in said and "time per run (s)" in said
     assert sorted(path for path in place.rglob("*")) == before
 
 

@@ -87,7 +87,7 @@ def test_another_first_model_and_other_files(comparison: ExperimentPlan, tmp_pat
     (tmp_path / "init_model" / "generation_config.json").write_text("{}")
     errors = refusal(comparison)
     assert len(errors) == 2 and any(str(template) in error for error in errors)
-    assert any(f"{tmp_path / 'base'}: got" in error for error in errors)
+    assert any(f"{tmp_path / 'init_model'}: got" in error for error in errors)
 
 
 def test_keys_that_matter_and_keys_that_do_not(comparison: ExperimentPlan) -> None:

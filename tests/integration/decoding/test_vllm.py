@@ -96,7 +96,9 @@ def drafts(
 
 def test_rows_are_those_of_local_drafts(served: Served, make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     ours = trainer(tmp_path / "local", make_base(), tokenizer, max_completion_length=64)
-    theirs = trainer(tmp_path / "vllm", make_base(), tokenizer, served.url, max_completion_length=64, shard_size=4)
+    theirs = trainer(
+        tmp_path / "vllm", make_base(), tokenizer, served.url, max_completion_length=64, generation_shard_size=4
+    )
     assert theirs.train_dataset[:] == ours.train_dataset[:] and theirs.stats == ours.stats
     assert 0 < theirs.stats.truncated < 6, "both kinds of drafts"
     theirs.train()
@@ -224,12 +226,15 @@ def test_other_weights_under_the_same_name_are_refused(
     torch.manual_seed(0)
     for parameter in changed.parameters():
         parameter.data += 0.2 * parameter.data.std() * torch.randn_like(parameter)
+    other = trainer(tmp_path, changed, tokenizer, served.url)
     with pytest.raises(RunError, match="does not hold the model's weights.*log-probabilities .*differ"):
-        trainer(tmp_path, changed, tokenizer, served.url)
-    assert not list(tmp_path.rglob("*.parquet"))
+        other.prepare_dataset()
+    with pytest.raises(RunError, match="does not hold the model's weights"):
+        other.train()
+    assert not list(tmp_path.rglob("*.*")), "nothing is written, and the next call asks again"
     served.spoil = lambda choice: choice.update(token_ids=[700, EOS])
     with pytest.raises(RunError, match="outside the model's vocabulary of 512"):
-        trainer(tmp_path, make_base(), tokenizer, served.url)
+        trainer(tmp_path, make_base(), tokenizer, served.url).prepare_dataset()
 
 
 def test_rounding_is_no_difference_and_training_is(
@@ -263,16 +268,16 @@ def test_each_round_needs_its_own_weights(served: Served, make_base: MakeBase, t
 def test_stores_of_the_engines_are_told_apart(
     served: Served, make_base: MakeBase, tokenizer: Any, tmp_path: Path
 ) -> None:
-    trainer(tmp_path, make_base(), tokenizer)
+    trainer(tmp_path, make_base(), tokenizer).prepare_dataset()
     with pytest.raises(StoreError, match="engine: the store has None, this run has 'vllm'"):
         trainer(tmp_path, make_base(), tokenizer, served.url)
-    trainer(tmp_path / "b", make_base(), tokenizer, served.url, shard_size=4)
+    trainer(tmp_path / "b", make_base(), tokenizer, served.url, generation_shard_size=4).prepare_dataset()
     asked = len(served.requests)
-    trainer(tmp_path / "b", make_base(), tokenizer, served.url, shard_size=4)
+    trainer(tmp_path / "b", make_base(), tokenizer, served.url, generation_shard_size=4).prepare_dataset()
     assert len(served.requests) == asked, "a complete store asks nobody"
     (tmp_path / "b" / "_contexts" / "manifest.json").unlink()
     (tmp_path / "b" / "_contexts" / "shard-00001-of-00002.parquet").unlink()
-    trainer(tmp_path / "b", make_base(), tokenizer, served.url, shard_size=4)
+    trainer(tmp_path / "b", make_base(), tokenizer, served.url, generation_shard_size=4).prepare_dataset()
     assert len(served.requests) == asked + 2 + 2, "the check, on the shard's prompts, and one shard"
 
 

@@ -42,9 +42,8 @@ def test_contexts_of_another_model(make_base: MakeBase, tokenizer: Any, tmp_path
     with pytest.raises(StoreError, match="weights: the store has"):
         bash(tmp_path / "one", make_base(), tokenizer, **MIXED, generator_model_name_or_path=second)
 
-    folds = bash(
-        tmp_path / "two", make_base(), tokenizer, **MIXED, generator_model_name_or_path=[first, second], shard_size=5
-    )
+    options = {**MIXED, "generator_model_name_or_path": [first, second], "generation_shard_size": 5}
+    folds = bash(tmp_path / "two", make_base(), tokenizer, **options)
     used = set()
     for at, example in enumerate(folds.examples):
         fold = hash_fold(example.id, 2)

@@ -135,7 +135,8 @@ def test_references_from_the_step_on_that_is_asked_for(make_base: MakeBase, toke
         eval_dataset=held_out,
         eval_strategy="no",
     )
-    references = {tuple(row["input_ids"]) for row in map(dict, sft_fraction(ours.examples))}
+    ours.prepare_dataset()  # its passes are not those of a step
+    references = {tuple(row["input_ids"]) for row in map(dict, reference_rows(ours.examples))}
     seen: dict[bool, list[bool]] = {True: [], False: []}
 
     def look(module: Any, args: Any, kwargs: Any) -> None:
@@ -152,7 +153,7 @@ def test_references_from_the_step_on_that_is_asked_for(make_base: MakeBase, toke
     assert own["eval_generated_loss"] != own["eval_loss"] and not all(seen[False][1:])
 
 
-def sft_fraction(examples: Any) -> list[dict[str, Any]]:
+def reference_rows(examples: Any) -> list[dict[str, Any]]:
     return [example.reference_row() for example in examples]
 
 
@@ -187,6 +188,7 @@ def test_a_loss_that_is_not_finite_names_the_rows_of_the_final_epochs(
     make_base: MakeBase, tokenizer: Any, tmp_path: Path
 ) -> None:
     trainer = bash(tmp_path, make_base(), tokenizer, **MIXED, final_sft_epochs=2)
+    trainer.prepare_dataset()
     with torch.no_grad():
         trainer.model.get_input_embeddings().weight[:] = float("nan")
     with pytest.raises(Exception, match="in a batch with rows train-"):
@@ -254,6 +256,7 @@ def test_plain_rows_are_a_hash_of_the_ids(
 ) -> None:
     data = rows(24)
     full = bash(tmp_path, make_base(), tokenizer, data=data, **MIXED)
+    full.prepare_dataset()
     half = bash(tmp_path, make_base(), tokenizer, data=data, **MIXED, sft_fraction=0.5, eval_dataset=rows(8, "test"))
     plain = {example.id for example in half.examples if hash_uniform(example.id, 7, "plain") < 0.5}
     assert half.stats.sft_rows == len(plain) and 4 < len(plain) < 20
@@ -272,6 +275,7 @@ def test_plain_rows_are_a_hash_of_the_ids(
     caplog.clear()
     with caplog.at_level(logging.WARNING, "gapbridge"):
         none = bash(tmp_path / "plain", make_base(), tokenizer, sft_fraction=1.0)
+        none.prepare_dataset()
     assert none.stats.summary() == f"{ROWS} SFT rows" and not caplog.records
     assert not (tmp_path / "plain" / "_contexts").exists()
 
@@ -303,7 +307,7 @@ def test_coins_at_chosen_tokens_alone(
             sampling_token_regex="a",
         )
     with caplog.at_level(logging.WARNING, "gapbridge"):
-        bash(tmp_path / "none", make_base(), tokenizer, sampling_token_regex="no such text")
+        bash(tmp_path / "none", make_base(), tokenizer, sampling_token_regex="no such text").prepare_dataset()
     assert "sampling_token_regex 'no such text' leaves no reference token to sample at" in caplog.text
 
 
@@ -414,4 +418,4 @@ def test_every_run_says_what_is_replaced(
     cli.main(["bash", *recipe(tmp_path, **options, replacement_source="uniform", sft_fraction=0.5)])
     assert re.search(r"% of the answer tokens sampled, [\d.]+ % replaced, \d SFT rows", capsys.readouterr().err)
     report = (tmp_path / "run" / "report.md").read_text()
-    assert re.search(r"\| plain rows +\| \d +\|", report)
+    assert re.search(r"\| sft rows +\| \d +\|", report)

@@ -193,9 +193,11 @@ def test_model_by_path_and_default_arguments(tmp_path: Path, monkeypatch: pytest
 
 def test_contexts_are_found_again(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     first = bash(tmp_path, make_base(), tokenizer)
+    first.prepare_dataset()
     shard = tmp_path / "_contexts" / "shard-00000-of-00001.parquet"
     made = shard.stat().st_mtime_ns
     again = bash(tmp_path, make_base(), tokenizer)
+    again.prepare_dataset()
     assert shard.stat().st_mtime_ns == made and again.train_dataset[:] == first.train_dataset[:]
     with pytest.raises(StoreError, match="mixture_coefficient: the store has 0.2, this run has 0.3"):
         bash(tmp_path, make_base(), tokenizer, mixture_coefficient=0.3)
@@ -263,6 +265,7 @@ def test_non_finite_loss_stops_before_the_update(make_base: MakeBase, tokenizer:
             tmp_path / str(packing), base, tokenizer, Dataset.from_list(data), mixture_coefficient=0.0,
             per_device_train_batch_size=8, packing=packing,
         )  # fmt: skip
+        trainer.prepare_dataset()
         with torch.no_grad():
             base.get_input_embeddings().weight[poisoned] = float("nan")
         before = {name: value.clone() for name, value in base.state_dict().items()}

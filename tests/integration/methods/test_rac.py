@@ -310,6 +310,7 @@ def test_bad_options_are_refused(options: dict[str, Any], words: str, tmp_path: 
 
 def test_drafts_are_recorded_and_found_again(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     first = trainer_of(tmp_path, make_base(), tokenizer)
+    first.prepare_dataset()
     manifest = json.loads((tmp_path / "_contexts" / "manifest.json").read_text())
     assert manifest["identity"]["method"] == "rac" and manifest["identity"]["max_completion_length"] == 40
     again = trainer_of(tmp_path, make_base(), tokenizer, generation_batch_size=3, sft_fraction=0.5)

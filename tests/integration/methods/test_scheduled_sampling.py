@@ -88,7 +88,8 @@ def expected_rows(
 
 
 def shares(trainer: ScheduledSamplingTrainer) -> list[tuple[float, float]]:
-    return [(entry["sampled"], entry["replaced"]) for entry in trainer.state.log_history if "sampled" in entry]
+    names = ("sampling/sampled_frac", "sampling/replaced_frac")
+    return [(entry[names[0]], entry[names[1]]) for entry in trainer.state.log_history if names[0] in entry]
 
 
 def test_schedules_by_hand() -> None:

@@ -189,6 +189,7 @@ def test_borders(tokenizer: Any) -> None:
 
 def test_the_round_before_is_trained_along(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     first = trainer_of(tmp_path / "round_1", make_base(), tokenizer)
+    first.prepare_dataset()
     second = trainer_of(tmp_path / "round_2", make_base(), tokenizer, round_index=2)
     before = {row["id"]: row["rejected_ids"] for row in first.row_ids}
     again = {row["id"]: row["rejected_ids"] for row in second.row_ids}
@@ -211,7 +212,7 @@ def test_the_round_before_is_trained_along(make_base: MakeBase, tokenizer: Any, 
 def test_held_out_pairs_are_of_the_rounds_own_drafts(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     """Those of the round before are trained along, and not evaluated."""
     options: dict[str, Any] = {"max_completion_length": 4, "eval_dataset": rows(4, "test")}
-    trainer_of(tmp_path / "round_1", make_base(), tokenizer, **options)
+    trainer_of(tmp_path / "round_1", make_base(), tokenizer, **options).prepare_dataset()
     second = trainer_of(tmp_path / "round_2", make_base(), tokenizer, round_index=2, **options)
     assert len(second.eval_dataset) == 4 and second.eval_stats.previous_round_pairs == 0
     assert second.stats.previous_round_pairs == len(second.examples)
@@ -222,7 +223,7 @@ def test_drafts_answer_the_prompt_that_is_asked(tokenizer: Any, tmp_path: Path) 
     data = Dataset.from_list([{"id": "a", "prompt": "How man", "completion": "y coins"}])
     (example,) = build_examples(data, tokenizer, stops=[tokenizer.eos_token_id], max_length=None)
     model, args = tiny_llama(len(tokenizer)), SPINConfig(str(tmp_path), **COMMON)
-    sampled = SPINTrainer.generation_spec(model, tokenizer, [example], args).draw([example], lambda _: None)
+    sampled = SPINTrainer.generation_spec(model, tokenizer, [example], args).generate([example], lambda _: None)
     asked, trained = (
         generate_completions(
             model, [prompt], ids=["a"], max_completion_length=30, seed=args.seed, round_index=1,

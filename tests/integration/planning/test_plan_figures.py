@@ -80,7 +80,7 @@ def test_drafts_are_drawn_behind_prompts(tmp_path: Path) -> None:
     job = job_of(tmp_path, "rac", max_completion_length=40)
     examples = load_examples(job, AutoTokenizer.from_pretrained(BASE), None)["train"]
     (found,) = workload(job, 1).rounds
-    assert found.errors_by_example == pytest.approx(sum(len(e.generation_prompt_ids) + 40 for e in examples))
+    assert found.generated == pytest.approx(sum(len(e.generation_prompt_ids) + 40 for e in examples))
 
 
 def test_a_pair_is_two_sequences_and_has_a_reference_model(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_the_parameters_that_a_method_adds_are_planned(tmp_path: Path) -> None:
 def test_a_cache_holds_keys_and_values() -> None:
     config = tiny_llama(num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2).config
     dim = config.hidden_size // 4
-    options: dict[str, Any] = {"fed": 1, "seen": 10, "sampled": 1, "eager": False, "on_cpu": True}
+    options: dict[str, Any] = {"fed": 1, "seen": 10, "generated": 1, "eager": False, "on_cpu": True}
     found = generation_parts(config, 4, rows=5, length=10, **options)
     assert found["cache"] == (3 * 5 * 10 * 2 * dim * 4) * 2
 

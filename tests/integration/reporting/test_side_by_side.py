@@ -27,7 +27,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small = ["--max_train_examples", "8", "--max_eval_examples", "4", "--max_steps", "1", "--num_rounds", "2"]
     more = ["--model_name_or_path", str(BASE), "--logging_steps", "1", "--disable_tqdm", "true"]
     cli.main(["bash", "--config", RECIPE, "--output_dir", str(place / "run"), *small, *more])
-    options = {"limit": 5, "seed": 0, "batch_size": 64, "prefix_lengths": [2, 4], "max_completion_length": 30}
+    options = {"max_examples": 5, "seed": 0, "batch_size": 64, "prefix_lengths": [2, 4], "max_completion_length": 30}
     options |= {"error_positions": [], "error_source": None, "vllm_server_base_url": None}
     models = ["recipes/tiny/base", str(place / "run")]  # from the top: a long path would split the tables
     run_gap(Namespace(model=models, config=RECIPE, output_dir=place, temperature=1.0, **options), [])
@@ -35,7 +35,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _page(place: Path, *runs: Path, results: tuple[Path, ...] = ()) -> str:
-    page = run_report(Namespace(runs=list(runs), results=list(results), output_dir=place, open=False))
+    page = run_report(Namespace(runs=list(runs), extra_results_dir=list(results), output_dir=place, open=False))
     text = page.read_text(encoding="utf-8")
     return text
 

@@ -78,7 +78,7 @@ RECIPES: dict[str, tuple[Change, str, str]] = {
     "num_epochs_per_round has 3"),
     "epochs not positive": (keys(num_epochs_per_round=[0]), "ConfigError", "each must be larger than 0"),
     "no tokens in a pass": (keys(generation_max_batch_tokens=0), "ConfigError", "generation_max_batch_tokens is 0"),
-    "empty shards": (keys(shard_size=0), "ConfigError", "shard_size is 0"),
+    "empty shards": (keys(generation_shard_size=0), "ConfigError", "generation_shard_size is 0"),
     "no verify_window": (keys(verify_window=0), "ConfigError", "verify_window is 0"),
     "negative temperature": (keys(temperature=-1), "ConfigError", "temperature"),
     "top_p above 1": (keys(top_p=1.5), "ConfigError", "top_p"),

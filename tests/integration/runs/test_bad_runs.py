@@ -21,7 +21,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a recipe whose run has its contexts, in two shards, and no model yet."""
     folder = tmp_path_factory.mktemp("made") / "folder"
     folder.mkdir()
-    cli.main(["prepare", *recipe(folder, shard_size=4)])
+    cli.main(["prepare", *recipe(folder, generation_shard_size=4)])
     return folder
 
 
@@ -136,14 +136,14 @@ def test_store_and_run(
     [
         ({"learning_rate": 1e-3}, "learning_rate: the run there has None, this one 0.001"),
         ({"mixture_coefficient": 0.4}, "mixture_coefficient: the run there has None, this one 0.4"),
-        ({"shard_size": 2}, "shard_size: the run there has 4, this one 2"),
-        ({"method": "sft", "shard_size": None}, "method: the run there has 'bash', this one 'sft'"),
+        ({"generation_shard_size": 2}, "generation_shard_size: the run there has 4, this one 2"),
+        ({"method": "sft", "generation_shard_size": None}, "method: the run there has 'bash', this one 'sft'"),
     ],
 )
 def test_changed_recipe(
     changes: dict[str, Any], words: str, generated: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = recipe(generated, **{"shard_size": 4, **changes})
+    options = recipe(generated, **{"generation_shard_size": 4, **changes})
     refuse(capsys, "RunError", words, generated, changes.get("method", "bash"), *options)
 
 
@@ -151,12 +151,17 @@ def test_resume_options(generated: Path, tmp_path: Path, capsys: pytest.CaptureF
     options = ["bash", "--config", str(generated / "recipe.yaml"), "--resume"]
     refuse(capsys, "RunError", "holds a run (running), and --resume is never", generated, *options, "never")
     new = ["bash", *recipe(tmp_path), "--resume"]
-    refuse(capsys, "RunError", "holds no run, and --resume is must", tmp_path, *new, "must")
+    refuse(capsys, "RunError", "holds no run, and --resume is require", tmp_path, *new, "require")
     cli.main([*new, "never"])
     refuse(capsys, "RunError", "holds a run (complete), and --resume is never", tmp_path, *new, "never")
-    cli.main([*new, "must"])
+    cli.main([*new, "require"])
     assert "this run is complete" in capsys.readouterr().out
-    cli.main([*options, "must"])
+    cli.main([*options, "require"])
+
+
+def test_nothing_to_prepare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "with these options bash generates nothing before training"
+    refuse(capsys, "ConfigError", words, tmp_path, "prepare", *recipe(tmp_path, sft_fraction=1.0))
 
 
 def test_other_weights_under_the_same_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,7 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.generation_prompt_ids.append(self.path)
+        self.asked.append(self.path)
         status = self.answers.pop(0) if self.answers else 500
         body = json.dumps(
             {"url": "https://huggingface.co/me/run", "name": "me/run"} if status == 200 else {"error": "no"}

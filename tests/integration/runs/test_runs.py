@@ -59,7 +59,7 @@ def test_a_run_leaves_what_the_docs_promise(tmp_path: Path) -> None:
 
 
 def test_preview_shows_replaced_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cli.main(["preview", *recipe(tmp_path, mixture_coefficient=1.0, temperature=2.0), "--rows", "2"])
+    cli.main(["preview", *recipe(tmp_path, mixture_coefficient=1.0, temperature=2.0), "--num_rows", "2"])
     said = capsys.readouterr().out
     assert "id train-0-0" in said and "id train-0-1" in said and "id train-0-2" not in said
     assert "→" in said and "⟦" in said and "replaced" in said and "####" in said
@@ -118,7 +118,7 @@ def test_real_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         prompt_column="question", completion_column="answer", convert_to_chat=True, max_length=1024,
         max_train_examples=24,
     )  # fmt: skip
-    cli.main(["preview", *options, "--rows", "1", "--num_probe_examples", "6"])
+    cli.main(["preview", *options, "--num_rows", "1", "--num_probe_examples", "6"])
     said = capsys.readouterr().out
     assert "<|user|>Natalia sold clips to 48 of her friends" in said and "⟦" in said
     cli.main(["bash", *options])

@@ -28,7 +28,7 @@ def test_a_recipe_trains_on_plain_text(name: str, tmp_path: Path, capsys: pytest
     own = [*SMALL, "--output_dir", str(tmp_path / "run")]
     cli.main(["validate", "--config", recipe(name), *own])
     assert "train: loss on every token of a row" in capsys.readouterr().out
-    cli.main(["preview", "--rows", "1", "--config", recipe(name), *own])
+    cli.main(["preview", "--num_rows", "1", "--config", recipe(name), *own])
     assert "1 tokens" not in capsys.readouterr().out and not (tmp_path / "run").exists()
     cli.main([name, "--config", recipe(name), *own])
     record = json.loads((tmp_path / "run" / "data.json").read_text())

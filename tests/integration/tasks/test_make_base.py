@@ -87,7 +87,7 @@ def test_a_small_base_learns_and_is_checked(
     figures = json.loads((tmp_path / "check.json").read_text())
     assert figures["problems"] == 16 and 0 <= figures["correct"] <= figures["position_accuracy"] <= 1
     assert figures["loss"] < 2.5, "from ln 280 = 5.6"
-    assert f"places {100 * figures['places']:.1f} %" in capsys.readouterr().out
+    assert f"position_accuracy {100 * figures['position_accuracy']:.1f} %" in capsys.readouterr().out
     model, tokenizer = AutoModelForCausalLM.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
     assert model.config.hidden_size == 32 and model.config.num_hidden_layers == 1 and len(tokenizer) <= 280
     for wrong in (

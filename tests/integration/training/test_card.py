@@ -71,14 +71,14 @@ def test_few_replaced_tokens_and_found_contexts_are_warned_of(
     make_base: MakeBase, tokenizer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "gapbridge"):
-        bash(tmp_path / "much", make_base(), tokenizer, mixture_coefficient=0.5)
-        bash(tmp_path / "none", make_base(), tokenizer, mixture_coefficient=0.0)
+        bash(tmp_path / "much", make_base(), tokenizer, mixture_coefficient=0.5).prepare_dataset()
+        bash(tmp_path / "none", make_base(), tokenizer, mixture_coefficient=0.0).prepare_dataset()
         assert said_by_us(caplog) == []
-        bash(tmp_path / "few", make_base(), tokenizer, mixture_coefficient=1e-4)
+        bash(tmp_path / "few", make_base(), tokenizer, mixture_coefficient=1e-4).prepare_dataset()
         (said,) = said_by_us(caplog)
         assert re.match(r"round 1: only 0(\.0\d*)? % of the answer tokens are replaced.* mixture_coefficient", said)
         caplog.clear()
-        bash(tmp_path / "much", make_base(), tokenizer, mixture_coefficient=0.5)
+        bash(tmp_path / "much", make_base(), tokenizer, mixture_coefficient=0.5).prepare_dataset()
     store = tmp_path / "much" / "_contexts"
     assert said_by_us(caplog) == [f"{store}: all 8 contexts were made before and are used again"]
 
@@ -89,6 +89,7 @@ def test_drafts_that_are_cut_are_warned_of(
     args = RACConfig(str(tmp_path), max_completion_length=5, **COMMON)
     with caplog.at_level(logging.WARNING, "gapbridge"):
         trainer = RACTrainer(make_base(), args=args, train_dataset=rows(), processing_class=tokenizer)
+        trainer.prepare_dataset()
     assert said_by_us(caplog) == [
         "round 1: 8 of 8 drafts (100 %) were cut at max_completion_length (5 tokens): raise it"
     ]
@@ -106,7 +107,7 @@ def test_the_card_of_a_run(tmp_path: Path) -> None:
     losses = [[entry[key] for entry in entries if key in entry] for key in ("eval_loss", "eval_generated_loss")]
     assert len(at_start(entries)) == 1
     for text in (
-        "# Model Card for run", "trained with BASH", "| `mixture_coefficient` | `0.37` | β: share",
+        "# Model Card for run", "trained with BASH", "| `mixture_coefficient` | `0.37` | β: probability",
         "8 examples of ", "2 rounds of drawing contexts",
         "% of the answer tokens sampled", f"- Gapbridge: {version('gapbridge')}", "cen2025bridging", "2410.14655",
         f"| own contexts (`eval_generated_loss`) | {losses[1][0]:.4f} | {losses[1][-1]:.4f} |",

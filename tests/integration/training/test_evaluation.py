@@ -97,6 +97,6 @@ def test_shares_of_scheduled_sampling_are_of_all_tokens(tmp_path: Path) -> None:
             eval_strategy="no", **keys,
         )  # fmt: skip
         trainer.train()
-        [entry] = [entry for entry in trainer.state.log_history if "sampled" in entry]
-        shares.append((entry["sampled"], entry["replaced"]))
+        [entry] = [entry for entry in trainer.state.log_history if "sampling/sampled_frac" in entry]
+        shares.append((entry["sampling/sampled_frac"], entry["sampling/replaced_frac"]))
     assert shares[0] == pytest.approx(shares[1]) and 0 < shares[0][1] < shares[0][0]

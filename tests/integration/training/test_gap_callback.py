@@ -228,7 +228,7 @@ def test_two_processes_measure_and_draw_as_one_does(config: str, sharded: int, t
     assert done.returncode == 0, done.stderr[-4000:]
     first, second = (json.loads((tmp_path / f"logged-{rank}.json").read_text()) for rank in range(2))
     alone = passes_in_processes.logged(str(model), tmp_path / "alone", 1)
-    wanted = {*NAMES, "loss", "grad_norm", "sampled", "replaced"}
+    wanted = {*NAMES, "loss", "grad_norm", "sampling/sampled_frac", "sampling/replaced_frac"}
     for name, expected in alone.items():
         assert first[name]["sharded"] >= sharded
         assert sum("loss" in entry or NAMES[0] in entry for entry in expected["log"]) == 6

@@ -169,7 +169,7 @@ def test_metrics_that_no_evaluation_returns_are_refused(make: Make, tmp_path: Pa
         ([{"prompt": "a", "completion": "b"}], "eval_dataset: got a list, expected a datasets.Dataset"),
         ({"a": CHATS, "b": "path"}, r"eval_dataset\['b'\]: got a str, expected"),
         ({1: CHATS}, "eval_dataset, 1: got a key that is no text"),
-        ({"a": CHATS, "a_own": CHATS}, "eval_dataset, a_own: got a name whose figures are those of a"),
+        ({"a": CHATS, "a_generated": CHATS}, "eval_dataset, a_generated: got a name whose figures are those of a"),
         ({"a": CHATS, "b": Dataset.from_list([{"x": 1}])}, r"eval_dataset\['b'\]: the columns x hold no example"),
     ],
 )

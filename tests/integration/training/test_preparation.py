@@ -38,7 +38,7 @@ def bash(folder: Path, model: PreTrainedModel, train: Dataset | None = None, **o
     args = BASHConfig(
         str(folder), use_cpu=True, bf16=False, gradient_checkpointing=False, report_to="none", max_length=300,
         per_device_train_batch_size=3, max_steps=1, save_strategy="no", eval_strategy="steps", disable_tqdm=True,
-        mixture_coefficient=0.5, shard_size=2, **options,
+        mixture_coefficient=0.5, generation_shard_size=2, **options,
     )  # fmt: skip
     return BASHTrainer(
         model,

@@ -191,7 +191,7 @@ def test_every_method_trains_on_plain_text(make: Make) -> None:
     sampling = {"mixture_coefficient": 0.9, "temperature": 3.0}
     mixing = make(ScheduledSamplingTrainer, ScheduledSamplingConfig, TEXT, **sampling)
     mixing.train()
-    assert any(entry.get("replaced", 0) > 0.1 for entry in mixing.state.log_history)
+    assert any(entry.get("sampling/replaced_frac", 0) > 0.1 for entry in mixing.state.log_history)
     paused = make(PauseTrainer, PauseConfig, TEXT, pause_placement="random", pause_fraction=0.5)
     pause = paused.processing_class.convert_tokens_to_ids("<|pause|>")
     assert all(pause in row["input_ids"][1:] and pause not in row["labels"] for row in paused.train_dataset)
@@ -240,6 +240,7 @@ def test_one_line_says_what_carries_loss(make: Make, caplog: pytest.LogCaptureFi
     ):
         caplog.clear()
         trainer = make(GapSFTTrainer, GapSFTConfig, data, **options)
+        trainer.prepare_dataset()
         assert sum(words in record.getMessage() for record in caplog.records) == 1
         # What was asked for stays what it was, for whoever reads more data with it.
         assert trainer.args.assistant_only_loss is options.get("assistant_only_loss", True)

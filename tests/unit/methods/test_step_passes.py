@@ -40,6 +40,7 @@ def test_a_step_makes_as_many_passes_as_are_counted(
     data = Dataset.from_list([p.preference_row() if name == "dpo" else p.row() for p in found])
     lora = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"]) if adapter else None
     trainer = method(make_base(), args=args, train_dataset=data, processing_class=tokenizer, peft_config=lora)
+    trainer.prepare_dataset()  # its passes are not those of a step
     passes = []
 
     def count(module: torch.nn.Module, _: Any) -> None:
