@@ -113,7 +113,9 @@ def test_lines_are_short(page: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["README.md", "docs/getting-started/quickstart.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", pytest.param("docs/getting-started/quickstart.md", marks=pytest.mark.nightly)]
+)
 def test_the_first_script_runs_as_pasted(page: str, tmp_path: Path) -> None:
     """Folders with the names of the hub's model and data hold small ones: the script itself is not changed."""
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")

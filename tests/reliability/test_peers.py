@@ -136,6 +136,7 @@ class Reads:
             self.count += 1
 
 
+@pytest.mark.nightly  # 256 processes
 @pytest.mark.slow
 def test_256_processes_read_less_than_500_times_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of them draws, and all others wait for it. They are threads here; what they do with files is the same."""

@@ -262,6 +262,7 @@ def is_drawing(process: BaseProcess, contexts: Path) -> bool:
     return any(not (contexts / f"shard-{name.removeprefix('.claim-')}.parquet").exists() for name in claimed)
 
 
+@pytest.mark.nightly  # a minute; tests/reliability/test_peers.py has the parts
 @pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.nightly)])
 def test_a_process_that_dies_stops_the_other(victim: int, model: Path, one_process: Path, tmp_path: Path) -> None:
     """Killed while generating: the other process stops with a message; started again, the run is as if undisturbed."""

@@ -76,6 +76,7 @@ def test_a_model_and_its_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         run_gap(Namespace(**{**vars(options), "seed": 1}), ["--use_cpu", "true"])
 
 
+@pytest.mark.nightly  # three models
 def test_slips_of_another_model_or_of_each(tmp_path: Path, make_base: Callable[[], Any], tokenizer: Any) -> None:
     other = tmp_path / "other"
     changed = sharpen(make_base(), 1.1)

@@ -23,6 +23,7 @@ RECIPE = ROOT / "recipes" / "tiny" / "dpo" / "config_trl.yaml"
 ADAPTER = {"use_peft": True, "lora_r": 4, "lora_target_modules": ["q_proj", "v_proj"], "save_merged_model": True}
 
 
+@pytest.mark.nightly  # test_fork.py trains DPO from a model of BASH
 @pytest.mark.parametrize(
     ("method", "options"),
     [pytest.param("bash", {"gradient_checkpointing": True}, marks=pytest.mark.nightly), ("rac", ADAPTER)],

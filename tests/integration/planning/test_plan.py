@@ -269,6 +269,7 @@ def test_drafts_of_vllm_take_nothing_here(tmp_path: Path) -> None:
     assert not found.memories["single"].generation and found.memories["single"].training
 
 
+@pytest.mark.nightly  # a quarter of a minute
 def test_a_machine_without_gpus_plans_for_gpus(tmp_path: Path) -> None:
     """Unless the recipe, or the command, is for its CPU: fewer logits are sampled from at a time there."""
     settings = {"method": "bash", "generation_batch_size": 128, "verify_window": 32, "datasets": data_in(tmp_path, 8)}

@@ -132,6 +132,7 @@ def test_grades_agree_with_published_marks() -> None:
     assert [row for row, grade in zip(rows, grades, strict=True) if grade.correct != row["is_correct"]] == []
 
 
+@pytest.mark.nightly  # 8,000 gradings
 @pytest.mark.skipif(not GSM8K.is_file(), reason="GSM8K's files are not beside the repository")
 def test_gsm8k_references_are_right_for_themselves_and_wrong_for_others() -> None:
     references = [json.loads(line)["answer"] for line in GSM8K.read_text().splitlines()]
