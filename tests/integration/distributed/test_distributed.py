@@ -121,8 +121,8 @@ def metrics(folder: Path, key: str) -> list[float]:
     return [entry[key] for entry in entries if key in entry]
 
 
-# ZeRO-3 divides what ZeRO-2 divides, in the same engine, and the weights as well. FSDP in two processes is that of
-# tests/integration/training/test_gap_callback.py, too, and DDP that of tests/reliability/test_signals.py.
+# ZeRO-3 divides what ZeRO-2 divides, in the same engine, and the weights as well. DDP in two processes is that of
+# tests/reliability/test_signals.py in every run; FSDP is left to the nightly run, a minute on both cores.
 @pytest.mark.parametrize(
     "config", ["zero3", *(pytest.param(name, marks=pytest.mark.nightly) for name in ("ddp", "zero2", "fsdp"))]
 )

@@ -206,9 +206,10 @@ def test_reporters_see_it(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "sharded"),
+    # A minute on both cores; in every run test_signals.py trains under DDP, and test_distributed.py under ZeRO-3.
     [
-        ("fsdp", 18),
-        *(pytest.param(*case, marks=pytest.mark.nightly) for case in (("ddp", 0), ("zero2", 0), ("zero3", 6))),
+        pytest.param(*case, marks=pytest.mark.nightly)
+        for case in (("fsdp", 18), ("ddp", 0), ("zero2", 0), ("zero3", 6))
     ],
 )
 def test_two_processes_measure_and_draw_as_one_does(config: str, sharded: int, tmp_path: Path) -> None:
