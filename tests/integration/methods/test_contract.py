@@ -159,7 +159,7 @@ def test_killed_and_resumed(name: str, tmp_path: Path) -> None:
     """SIGKILL while it draws, where it does, and after the first checkpoint; the same command then ends with the same
     contexts and weights, byte for byte."""
     run, full = tmp_path / "run", tmp_path / "whole"
-    sharded = {"shard_size": 2} if methods.get_method(name).generates_contexts else {}
+    sharded = {"generation_shard_size": 2} if methods.get_method(name).generates_contexts else {}
     gapbridge(name, *arguments(name, full, **sharded))
     command = (name, *arguments(name, run, **sharded))
     if sharded:
