@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import time
 import urllib.error
 import urllib.request
@@ -23,15 +24,17 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainingArguments
 
 from ..compat import vocabulary_size
 from ..errors import DataError, RunError
 from .engine import Completion
-from .model_state import generation_mode
+from .model_state import generation_mode, generation_precision
 from .noise import example_keys
 from .sampling_params import SamplingParams
 
+
+logger = logging.getLogger(__name__)
 
 CHECKED_PROMPTS, CHECKED_TOKENS = 8, 32
 # Nats a token. bfloat16 and another attention kernel give a few hundredths.
@@ -309,6 +312,36 @@ def generate_completions_vllm(
         if on_finished is not None:
             on_finished(1)
     return completions
+
+
+class CheckedGenerator:
+    """`generate_completions_vllm` through one engine, whose weights are compared with the model's (`check_weights`)
+    before its first completion.
+
+    Args:
+        args: says in which precision the model scores.
+        stop_tokens: what ends a completion of the comparison.
+    """
+
+    def __init__(
+        self, engine: Engine, model: PreTrainedModel, args: TrainingArguments, stop_tokens: Sequence[int]
+    ) -> None:
+        self.engine = engine
+        self._model, self._args, self._stop_tokens = model, args, stop_tokens
+        self._is_checked = False
+
+    def __call__(self, prompts: Sequence[Sequence[int]], **how: Any) -> list[Completion]:
+        """Called as `generate_completions` without its model.
+
+        Raises:
+            RunError: the engine holds other weights; the next call compares them again.
+        """
+        if prompts and not self._is_checked:
+            with generation_precision(self._model, self._args):
+                difference = check_weights(self.engine, self._model, prompts, self._stop_tokens)
+            logger.info("%s holds the model's weights (difference %.4f)", self.engine.name, difference)
+            self._is_checked = True
+        return generate_completions_vllm(self.engine, prompts, **how)
 
 
 def _parameters(options: SamplingParams, max_tokens: int, stop_tokens: Sequence[int]) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import json
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from ..data.special_tokens import (
     suppressed_tokens,
     undecodable_token_ids,
 )
-from ..decoding import Completion, SamplingParams, generate_completions
+from ..decoding import Completion, SamplingParams
 from ..decoding.forward import forward_logits
 from ..decoding.keyed_sampler import KeyedSampler
 from ..decoding.model_state import generation_mode, generation_precision
@@ -181,9 +180,7 @@ def continuations_after_errors(
     draw = SamplingParams(
         temperature=0, suppress_tokens=tuple(undecodable_token_ids(tokenizer, model)), batch_size=batch_size
     )
-    complete: Complete = partial(generate_completions, model)
-    if engine is not None:
-        complete = completions_of(engine, model, tokenizer, args)
+    complete = completions_of(engine, model, tokenizer, args)
     stops = stop_tokens(tokenizer, model)
     identity = {
         "method": "forced_errors",

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 
 from ..data.example import Example, ExampleSet
 from ..data.special_tokens import stop_tokens, undecodable_token_ids
-from ..decoding import Completion, generate_completions
-from ..decoding.compiled import CompiledSteps
+from ..decoding import Completion
 from ..decoding.model_state import generation_precision
 from ..decoding.sampling_params import SamplingParams
 from ..decoding.vllm_generation import ServerEngine
@@ -28,7 +26,7 @@ from ..methods import answer_modes
 from ..store.context_store import ContextStore
 from ..store.generate_shards import generate_contexts, generation_identity
 from .decoding_modes import SINGLE_PASS
-from .server import Complete, completions_of, generated_by
+from .server import completions_of, generated_by
 
 
 SHARD_SIZE = 256
@@ -113,9 +111,7 @@ def complete_examples(
         batch_size=options.batch_size,
         compile_decoding=options.compile_decoding,
     )
-    complete: Complete = partial(generate_completions, model, steps=CompiledSteps())
-    if engine is not None:
-        complete = completions_of(engine, model, tokenizer, args)
+    complete = completions_of(engine, model, tokenizer, args)
     stops = stop_tokens(tokenizer, model)
     identity = {
         "method": "completions",

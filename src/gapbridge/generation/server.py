@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from ..data.special_tokens import stop_tokens
-from ..decoding import Completion
-from ..decoding.model_state import device_name, generation_precision
+from ..decoding import Completion, generate_completions
+from ..decoding.compiled import CompiledSteps
+from ..decoding.model_state import device_name
 from ..decoding.sampling_params import vllm_faults
-from ..decoding.vllm_generation import ServerEngine, check_weights, generate_completions_vllm
+from ..decoding.vllm_generation import CheckedGenerator, ServerEngine
 from ..methods import answer_modes
 from .decoding_modes import SINGLE_PASS
 
-
-logger = logging.getLogger(__name__)
 
 Complete = Callable[..., list[Completion]]
 
@@ -52,8 +50,7 @@ def server_faults(args: argparse.Namespace, models: Sequence[str], modes: Sequen
     known = answer_modes()
     errors += [
         f"--decoding_mode {name}: got a vLLM server, expected this package's engine, which alone has what the mode "
-        f"needs. "
-        "Leave out the mode, or --vllm_server_base_url"
+        "needs. Leave out the mode, or --vllm_server_base_url"
         for name in modes
         if name in known and not known[name].through_server
     ]
@@ -80,21 +77,12 @@ def generated_by(model: PreTrainedModel, engine: ServerEngine | None) -> dict[st
 
 
 def completions_of(
-    engine: ServerEngine, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: TrainingArguments
+    engine: ServerEngine | None, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: TrainingArguments
 ) -> Complete:
-    """A function like `generate_completions` without its model, whose completions the server generates.
+    """`generate_completions` without its model: of this package's engine, or of a server that holds the model.
 
-    Before the first of them its weights are compared with the model's (`check_weights`).
+    A server's weights are compared with the model's before its first completion.
     """
-    checked = False
-
-    def complete(prompts: Sequence[Sequence[int]], **how: Any) -> list[Completion]:
-        nonlocal checked
-        if prompts and not checked:
-            with generation_precision(model, args):
-                difference = check_weights(engine, model, prompts, stop_tokens(tokenizer, model))
-            logger.info("%s holds the model's weights (difference %.4f)", engine.name, difference)
-            checked = True
-        return generate_completions_vllm(engine, prompts, **how)
-
-    return complete
+    if engine is None:
+        return partial(generate_completions, model, steps=CompiledSteps())
+    return CheckedGenerator(engine, model, args, stop_tokens(tokenizer, model))

@@ -17,10 +17,9 @@ from ..data.special_tokens import stop_tokens, undecodable_token_ids
 from ..decoding import Completion, SamplingParams, generate_completions
 from ..decoding.compiled import CompiledSteps
 from ..decoding.model_state import generation_precision
-from ..decoding.mtp_heads import HEADS_FILE as HEADS_FILE
-from ..decoding.mtp_heads import MTPHeads, load_adjacent_heads
+from ..decoding.mtp_heads import HEADS_FILE, MTPHeads, load_adjacent_heads
 from ..decoding.speculative_decoding import SpeculativeStats
-from ..decoding.vllm_generation import ColocatedEngine, Engine, ServerEngine, check_weights, generate_completions_vllm
+from ..decoding.vllm_generation import CheckedGenerator, ColocatedEngine, Engine, ServerEngine
 from ..errors import ConfigError
 from .generate_shards import Columns, GenerationSpec, Progress
 
@@ -93,8 +92,7 @@ def _heads(model: PreTrainedModel | PeftModel, args: Any) -> MTPHeads | None:
     if heads is None:
         raise ConfigError(
             f"use_mtp_speculative_decoding: {model.name_or_path or 'the model'} has no {HEADS_FILE}: start from a "
-            f"whole model "
-            "that was trained with num_future_tokens above 1, or leave it out"
+            "whole model that was trained with num_future_tokens above 1, or leave it out"
         )
     return heads
 
@@ -105,29 +103,20 @@ class _VLLMGenerator:
 
     def __init__(self, model: PreTrainedModel, args: Any, options: SamplingParams, stops: list[int]) -> None:
         self._model, self._args, self._options, self._stops = model, args, options, stops
-        self._engine: Engine | None = None
-        self._checked = False
+        self._complete: CheckedGenerator | None = None
 
     def open(self) -> None:
         if self._args.vllm_mode == "server":
-            self._engine = _open_engine(self._model, self._args)
+            self._load()
 
     def close(self) -> None:
-        if self._engine is not None:
-            self._engine.close()
-            self._engine, self._checked = None, False  # the next one may hold other weights
+        if self._complete is not None:
+            self._complete.engine.close()
+            self._complete = None  # the next engine may hold other weights
 
     def generate(self, examples: list[Example], on_finished: Progress) -> Columns:
         ids, prompts = [example.id for example in examples], [example.generation_prompt_ids for example in examples]
-        if self._engine is None:
-            self._engine = _open_engine(self._model, self._args)
-        if not self._checked:
-            with generation_precision(self._model, self._args):
-                difference = check_weights(self._engine, self._model, prompts, self._stops)
-            self._checked = True
-            logger.info("%s holds this round's weights (difference %.4f)", self._engine.name, difference)
-        completions = generate_completions_vllm(
-            self._engine,
+        completions = (self._complete or self._load())(
             prompts,
             ids=ids,
             max_completion_length=self._args.max_completion_length,
@@ -136,6 +125,11 @@ class _VLLMGenerator:
             on_finished=on_finished,
         )
         return {"id": ids, **completion_columns(completions)}
+
+    def _load(self) -> CheckedGenerator:
+        engine = _open_engine(self._model, self._args)
+        self._complete = CheckedGenerator(engine, self._model, self._args, self._stops)
+        return self._complete
 
 
 def _check_loadable(model: PreTrainedModel | PeftModel) -> None:
