@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from argparse import SUPPRESS, Namespace
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +32,7 @@ class Call:
     passed: list[str] = field(default_factory=list)
 
 
-class BaseCommand:
+class BaseCommand(ABC):
     """One command of `gapbridge`; each module of `commands/` has one subclass, `Command`.
 
     Attributes:
@@ -68,9 +69,9 @@ class BaseCommand:
         """Add the command's options to its parser."""
         add_recipe(parser)
 
+    @abstractmethod
     def run(self, call: Call) -> Any:
         """Import what does the work, and do it. With `--smoke_test` the call has a small recipe."""
-        raise NotImplementedError
 
 
 def launch_parser() -> Parser:

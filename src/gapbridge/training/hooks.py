@@ -35,19 +35,31 @@ ExamplesWithGenerations = Iterable[tuple[Example, dict[str, Any]]]  # examples, 
 RowsWithStats = Iterable[tuple[list[Row], GenerationStats]]  # of each example its rows, and their counts
 
 
+def tokenization_arguments(
+    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None, args: Any, max_length: int | None
+) -> dict[str, Any]:
+    """The arguments that `build_examples` and `build_preferences` share, as a configuration has them."""
+    return {
+        "stops": stop_tokens(tokenizer, model),
+        "max_length": max_length,
+        "on_invalid_example": args.on_invalid_example,
+        "truncate_overlong": args.truncate_overlong and max_length is not None,
+        "num_proc": args.dataset_num_proc,
+        "date": args.chat_template_date,
+        "chat_template_kwargs": args.chat_template_kwargs,
+    }
+
+
 class MethodHooks:
     """The options and functions of a method that are known without a trainer."""
 
     config_class: ClassVar[type[Any]]
     data_format: ClassVar[Literal["answers", "preferences"]] = "answers"  # what its data hold
-    generates_contexts: ClassVar[bool] = (
-        False  # whether it generates before training: then every process needs whole weights
-    )
+    generates_contexts: ClassVar[bool] = False  # before training: then every process needs whole weights
     stats_class: ClassVar[type[GenerationStats]] = GenerationStats  # what `build_rows` counts
     answer_modes: ClassVar[dict[str, DecodingMode]] = {}
-    sft_equivalent_config: ClassVar[
-        dict[str, Any]
-    ] = {}  # the options with which it is its base: SFT, or with pairs no update
+    # The options with which it is its base: SFT, or with pairs no update.
+    sft_equivalent_config: ClassVar[dict[str, Any]] = {}
     row_features: ClassVar[Features] = ROW_FEATURES  # SFT's, or what another trainer takes
     example_set: ClassVar[type[ExampleSet]] = ExampleSet  # the class of what `read` returns
 
@@ -121,17 +133,11 @@ class MethodHooks:
         return build_examples(
             dataset,
             tokenizer,
-            stops=stop_tokens(tokenizer, model),
-            max_length=max_length,
-            on_invalid_example=args.on_invalid_example,
-            truncate_overlong=args.truncate_overlong and max_length is not None,
-            num_proc=args.dataset_num_proc,
             source=source,
+            **tokenization_arguments(tokenizer, model, args, max_length),
             train_on_assistant_turns=args.train_on_assistant_turns
             if train_on_assistant_turns is None
             else train_on_assistant_turns,
-            date=args.chat_template_date,
-            chat_template_kwargs=args.chat_template_kwargs,
             text_field=args.dataset_text_field,
             assistant_only_loss=args.assistant_only_loss or train_on_assistant_turns is not None,
             completion_only_loss=args.completion_only_loss or train_on_assistant_turns is not None,

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import DPOConfig, DPOTrainer
 
 from ...data.preferences import Preference, PreferenceSet, build_preferences
-from ...data.special_tokens import stop_tokens
+from ...training.hooks import tokenization_arguments
 from ...training.preference_trainer import PreferenceTrainerMixin, pair_row
 from ...training.rows import Row
 from .config import DPOArgs
@@ -53,14 +53,8 @@ class GapDPOTrainer(PreferenceTrainerMixin, DPOTrainer):
         return build_preferences(
             dataset,
             tokenizer,
-            stops=stop_tokens(tokenizer, model),
-            max_length=max_length,
-            on_invalid_example=args.on_invalid_example,
-            truncate_overlong=args.truncate_overlong and max_length is not None,
-            num_proc=args.dataset_num_proc,
             source=source,
-            date=args.chat_template_date,
-            chat_template_kwargs=args.chat_template_kwargs,
+            **tokenization_arguments(tokenizer, model, args, max_length),
         )
 
     @classmethod
