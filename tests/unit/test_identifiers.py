@@ -17,6 +17,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # What each method or task defines under the same name, so that the package finds it.
 REGISTERED = {"EXPORTS", "FIELDS", "METHOD", "TASK"}
 # One module of a kind in each folder. In `cli/commands` a module has the name of its command.
+OF_THE_HANDBOOK = {"scripts/sft.py"}
 SHARED = {"__init__", "__main__", "citation", "command", "config", "rows", "stats", "trainer"}
 
 
@@ -63,6 +64,21 @@ def resolves(dotted: str) -> bool:
             found = getattr(found, name)
         return True
     return False
+
+
+def test_a_named_file_is_there() -> None:
+    files = [
+        path.as_posix()
+        for folder in ("src", "tests", "benchmarks", "recipes")
+        for path in ROOT.glob(f"{folder}/**/*.py")
+    ]
+    missing = {
+        f"{path.relative_to(SOURCE)}: {name}"
+        for path in FILES
+        for name in re.findall(r"`([\w/]+\.py)`", path.read_text())
+        if not any(file.endswith(f"/{name}") for file in files) and name not in OF_THE_HANDBOOK
+    }
+    assert missing == set()
 
 
 @pytest.mark.parametrize("pattern", ["src/gapbridge/**/*.py", "docs/**/*.md", "README.md", "benchmarks/**/*.py"])

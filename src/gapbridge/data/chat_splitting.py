@@ -3,7 +3,7 @@
 The prompt is what the template asks with: the turns before, and its generation prompt. It never depends on the answer.
 So a conversation is taken only if its rendering goes on exactly where the prompt ends; what a template renders
 otherwise is an error with its reason, and never cut where the two happen to part.
-So is what it leaves out (`words.py`).
+So is what it leaves out (`text_coverage.py`).
 
 With several assistant turns, the tokens that carry loss are those of TRL's `assistant_only_loss`: the template's
 `{% generation %}` marks, or those of TRL's training variant of it. Only a role header that a template's marks take in

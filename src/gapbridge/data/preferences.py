@@ -1,7 +1,8 @@
 """Preference data as examples: a prompt and two answers to it as token ids, and every row that cannot be one listed.
 
-The prompt is what the template asks with, as in `build.py`; both answers are its continuations. Where tokens merge
-across the border, both are cut where TRL's `DPOTrainer` cuts them: after the longest prefix that all of them share.
+The prompt is what the template asks with, as in `tokenization.py`; both answers are its continuations. Where tokens
+merge across the border, both are cut where TRL's `DPOTrainer` cuts them: after the longest prefix that all of them
+share.
 """
 
 from __future__ import annotations

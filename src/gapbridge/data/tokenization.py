@@ -2,8 +2,8 @@
 
 The chat template is applied here, once; from here on only ids travel. Decoding sampled ids and encoding the text again
 gives other ids, and prompt and answer tokenised apart lose the tokens at their border, so both are tokenised together.
-A chat is cut where the template's generation prompt ends (`turns.py`), plain text where TRL's `SFTTrainer` cuts it:
-after the longest common prefix of the prompt's ids and the whole row's ids.
+A chat is cut where the template's generation prompt ends (`chat_splitting.py`), plain text where TRL's `SFTTrainer`
+cuts it: after the longest common prefix of the prompt's ids and the whole row's ids.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def build_examples(
 
     Forms: `messages`, or `conversations` of `from` and `value`; `prompt` and `completion` as lists of messages or as
     strings; plain text, which has no prompt (`Example.has_prompt`); `input_ids` with `labels`, with `completion_mask`
-    and `assistant_masks`, or alone (`given_ids.py`). `messages` win over a `prompt` column without
+    and `assistant_masks`, or alone (`pretokenized.py`). `messages` win over a `prompt` column without
     `completion` (UltraChat's `prompt` repeats the first user turn). A row may bring `tools` and
     `chat_template_kwargs`. An `id` column is used where there is one; otherwise an id is a hash of the content. For a
     model with pauses (`pauses.py`) they stand at the end of each prompt, and a conversation is one example a turn.

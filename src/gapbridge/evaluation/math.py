@@ -1,7 +1,8 @@
 r"""When final answers of worked mathematics are equal, and what a correction did to them.
 
-Marked answers (see `marks.py`) are compared by value where both are one number, and as normalised LaTeX otherwise: the
-data sets' own exact match. math-verify judges beside it, see `verification.py`; `grading.py` puts the two together.
+Marked answers (see `answer_extraction.py`) are compared by value where both are one number, and as normalised LaTeX
+otherwise: the data sets' own exact match. math-verify judges beside it, see `math_verify_pool.py`; `grading.py` puts
+the two together.
 """
 
 from __future__ import annotations

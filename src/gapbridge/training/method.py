@@ -5,7 +5,7 @@
 A row of data goes one way: data set → `read` → examples → `generation_spec` (generated, in a store) → `build_rows` →
 the trainer. One function, `build_rows`, makes the rows, of all examples through the store for training and of a few
 without it for a preview, so that what a preview prints is what is trained. Examples and rows are made once and kept
-(`once.py`).
+(`artifact_cache.py`).
 """
 
 from __future__ import annotations
