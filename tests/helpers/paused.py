@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,10 @@ from gapbridge.data.pauses import pause_id
 from gapbridge.data.special_tokens import stop_tokens
 from gapbridge.methods.pause.pause_token import add_pauses
 from gapbridge.tasks.word_problems import problems
+from helpers.small_runs import SMALL_RUN
 
 
-COMMON: dict[str, Any] = {
-    "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none", "max_length": 400,
-    "per_device_train_batch_size": 4, "max_steps": 2, "save_strategy": "no", "learning_rate": 1e-2,
-}  # fmt: skip
-MakeBase = Callable[[], PreTrainedModel]
+COMMON: dict[str, Any] = {**SMALL_RUN, "max_length": 400, "max_steps": 2, "learning_rate": 0.01}
 
 
 def chats(count: int = 4, split: str = "train") -> Dataset:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from conftest import BASE, ROOT
 from datasets import Dataset
 from helpers import recipe, write_rows
 from helpers.commands import answer, evaluate
-from transformers import PreTrainedModel
+from helpers.small_runs import SMALL_RUN, MakeBase
 from vllm_process import VLLM, serving
 
 from gapbridge import RACConfig, RACTrainer, SPINConfig, SPINTrainer, cli, correct
@@ -28,12 +28,15 @@ pytestmark = [
     pytest.mark.vllm,
     pytest.mark.skipif(not VLLM.is_file(), reason=f"{VLLM} is not there: tests/vllm_env.sh makes the environment"),
 ]
-MakeBase = Callable[[], PreTrainedModel]
 COMMON: dict[str, Any] = {
-    "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none", "max_length": 400,
-    "per_device_train_batch_size": 4, "max_steps": 1, "save_strategy": "no", "max_completion_length": 32,
-    "use_vllm": True, "vllm_mode": "server", "vllm_server_timeout": 0.0,
-}  # fmt: skip
+    **SMALL_RUN,
+    "max_length": 400,
+    "max_steps": 1,
+    "max_completion_length": 32,
+    "use_vllm": True,
+    "vllm_mode": "server",
+    "vllm_server_timeout": 0.0,
+}
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ import torch
 import yaml
 from conftest import BASE
 from datasets import Dataset
+from helpers.small_runs import SMALL_RUN, MakeBase
 from helpers.vllm_server import Served, running
 from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedModel
@@ -31,17 +32,11 @@ from gapbridge.runs.run_config import read_job
 from gapbridge.tasks.word_problems import problems
 
 
-MakeBase = Callable[[], PreTrainedModel]
 EOS = 1
 COMMON: dict[str, Any] = {
-    "use_cpu": True,
-    "bf16": False,
-    "gradient_checkpointing": False,
-    "report_to": "none",
+    **SMALL_RUN,
     "max_length": 300,
-    "per_device_train_batch_size": 4,
     "max_steps": 1,
-    "save_strategy": "no",
     "max_completion_length": 24,
     "temperature": 0.0,
 }

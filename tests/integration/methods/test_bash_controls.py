@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from conftest import BASE
 from datasets import Dataset
 from helpers import contents, gapbridge, kill_when, recipe
+from helpers.small_runs import SMALL_RUN, MakeBase
 from transformers import PreTrainedModel
 from trl import SFTConfig, SFTTrainer
 
@@ -24,18 +24,12 @@ from gapbridge.runs.run_config import read_job
 from gapbridge.tasks.word_problems import problems
 
 
-MakeBase = Callable[[], PreTrainedModel]
 COMMON: dict[str, Any] = {
-    "use_cpu": True,
-    "bf16": False,
-    "gradient_checkpointing": False,
-    "report_to": "none",
+    **SMALL_RUN,
     "max_length": 256,
-    "per_device_train_batch_size": 4,
-    "learning_rate": 1e-3,
+    "learning_rate": 0.001,
     "num_train_epochs": 2,
     "logging_steps": 1,
-    "save_strategy": "no",
     "seed": 7,
 }
 MIXED: dict[str, Any] = {"mixture_coefficient": 0.6, "temperature": 2.0}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from datasets import Dataset
+from helpers.small_runs import SMALL_RUN, MakeBase
 from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from trl import SFTConfig, SFTTrainer
@@ -29,18 +29,12 @@ from gapbridge.methods.bash.stats import BASHStats
 from gapbridge.tasks.word_problems import problems
 
 
-MakeBase = Callable[[], PreTrainedModel]
 COMMON: dict[str, Any] = {
-    "use_cpu": True,
-    "bf16": False,
-    "gradient_checkpointing": False,
-    "report_to": "none",
+    **SMALL_RUN,
     "max_length": 256,
-    "per_device_train_batch_size": 4,
-    "learning_rate": 1e-3,
+    "learning_rate": 0.001,
     "max_steps": 3,
     "logging_steps": 1,
-    "save_strategy": "no",
     "seed": 7,
 }
 

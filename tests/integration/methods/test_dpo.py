@@ -15,6 +15,7 @@ import torch
 from conftest import BASE, ROOT
 from datasets import Dataset
 from helpers import write_rows
+from helpers.small_runs import SMALL_RUN, MakeBase
 from peft import LoraConfig
 from transformers import AutoTokenizer, PreTrainedModel
 from trl import DPOConfig, DPOTrainer, ScriptArguments
@@ -27,13 +28,8 @@ from gapbridge.methods.dpo.config import PAIR_LOSSES
 from gapbridge.tasks.word_problems import problems
 
 
-MakeBase = Callable[[], PreTrainedModel]
 Row = dict[str, Any]
-COMMON: dict[str, Any] = {
-    "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none", "max_length": 400,
-    "per_device_train_batch_size": 4, "max_steps": 3, "logging_steps": 1, "save_strategy": "no",
-    "learning_rate": 1e-3,
-}  # fmt: skip
+COMMON: dict[str, Any] = {**SMALL_RUN, "max_length": 400, "max_steps": 3, "logging_steps": 1, "learning_rate": 0.001}
 
 
 def chat(row: Row) -> Row:

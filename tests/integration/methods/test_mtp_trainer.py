@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 import torch
 from conftest import ROOT, tiny_llama
 from datasets import Dataset
+from helpers.small_runs import SMALL_RUN, MakeBase
 from peft import LoraConfig
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -33,12 +33,16 @@ from gapbridge.methods.mtp.trainer import MTPSFTTrainer
 from gapbridge.tasks.word_problems import problems
 
 
-MakeBase = Callable[[], PreTrainedModel]
 COMMON: dict[str, Any] = {
-    "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none", "max_length": 256,
-    "per_device_train_batch_size": 4, "learning_rate": 1e-3, "max_steps": 2, "logging_steps": 1,
-    "save_strategy": "no", "seed": 7, "num_future_tokens": 3, "mtp_head_only_ratio": 0.5,
-}  # fmt: skip
+    **SMALL_RUN,
+    "max_length": 256,
+    "learning_rate": 0.001,
+    "max_steps": 2,
+    "logging_steps": 1,
+    "seed": 7,
+    "num_future_tokens": 3,
+    "mtp_head_only_ratio": 0.5,
+}
 
 
 def rows(count: int = 8) -> Dataset:

@@ -11,7 +11,8 @@ import torch
 from conftest import BASE
 from datasets import Dataset
 from helpers import built_rows
-from helpers.paused import COMMON, MakeBase, chats, examples_of, pause, prompts, texts, trainer_of, untied
+from helpers.paused import COMMON, chats, examples_of, pause, prompts, texts, trainer_of, untied
+from helpers.small_runs import MakeBase
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import AutoPeftModelForCausalLM, LoraConfig, LoraModel, PeftModel

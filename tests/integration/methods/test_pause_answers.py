@@ -9,7 +9,8 @@ import pytest
 import torch
 from conftest import BASE
 from datasets import Dataset
-from helpers.paused import COMMON, MakeBase, chats, examples_of, pause, prompts, texts, trainer_of, untied
+from helpers.paused import COMMON, chats, examples_of, pause, prompts, texts, trainer_of, untied
+from helpers.small_runs import MakeBase
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from conftest import BASE
 from datasets import Dataset
 from helpers import built_rows
+from helpers.small_runs import SMALL_RUN, MakeBase
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedModel
@@ -25,18 +25,12 @@ from gapbridge.methods.rac.rows import correction_layout, correction_request_ids
 from gapbridge.tasks.word_problems import problems
 
 
-MakeBase = Callable[[], PreTrainedModel]
 tokens = st.lists(st.integers(0, 96), max_size=8)
 COMMON: dict[str, Any] = {
-    "use_cpu": True,
-    "bf16": False,
-    "gradient_checkpointing": False,
-    "report_to": "none",
+    **SMALL_RUN,
     "max_length": 400,
-    "per_device_train_batch_size": 4,
     "max_steps": 2,
     "logging_steps": 1,
-    "save_strategy": "no",
     "max_completion_length": 40,
 }
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from datasets import Dataset
+from helpers.small_runs import SMALL_RUN, MakeBase
 from peft import LoraConfig
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -24,12 +24,15 @@ from gapbridge.runs.run_config import read_job
 from gapbridge.tasks.word_problems import problems
 
 
-MakeBase = Callable[[], PreTrainedModel]
 COMMON: dict[str, Any] = {
-    "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none", "max_length": 256,
-    "per_device_train_batch_size": 4, "learning_rate": 1e-3, "max_steps": 1, "logging_steps": 1,
-    "save_strategy": "no", "seed": 7, "mixture_coefficient": 0.5,
-}  # fmt: skip
+    **SMALL_RUN,
+    "max_length": 256,
+    "learning_rate": 0.001,
+    "max_steps": 1,
+    "logging_steps": 1,
+    "seed": 7,
+    "mixture_coefficient": 0.5,
+}
 
 
 def rows(count: int = 8) -> Dataset:

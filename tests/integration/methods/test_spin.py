@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from conftest import BASE, tiny_llama
 from datasets import Dataset
 from helpers import built_rows
+from helpers.small_runs import SMALL_RUN, MakeBase
 from peft import LoraConfig
 from transformers import AutoTokenizer, PreTrainedModel
 from trl import DPOConfig, DPOTrainer
@@ -24,12 +24,14 @@ from gapbridge.methods.spin.rows import spin_pair
 from gapbridge.tasks.word_problems import problems
 
 
-MakeBase = Callable[[], PreTrainedModel]
 COMMON: dict[str, Any] = {
-    "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none", "max_length": 400,
-    "per_device_train_batch_size": 4, "max_steps": 2, "logging_steps": 1, "save_strategy": "no",
-    "learning_rate": 1e-3, "max_completion_length": 30,
-}  # fmt: skip
+    **SMALL_RUN,
+    "max_length": 400,
+    "max_steps": 2,
+    "logging_steps": 1,
+    "learning_rate": 0.001,
+    "max_completion_length": 30,
+}
 
 
 def rows(count: int = 8, split: str = "train") -> Dataset:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 from conftest import BASE, ROOT
 from datasets import Dataset
 from helpers import recipe
+from helpers.small_runs import SMALL_RUN, MakeBase
 from huggingface_hub import CommitInfo, HfApi, RepoUrl
 from huggingface_hub.utils import filter_repo_objects
 from transformers import AutoModelForCausalLM, PreTrainedModel, trainer_utils
@@ -24,11 +24,7 @@ from gapbridge.tasks.word_problems import problems
 from gapbridge.training.metrics import read_metrics
 
 
-MakeBase = Callable[[], PreTrainedModel]
-COMMON: dict[str, Any] = {
-    "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none", "max_length": 256,
-    "per_device_train_batch_size": 4, "max_steps": 2, "logging_steps": 1, "save_strategy": "no",
-}  # fmt: skip
+COMMON: dict[str, Any] = {**SMALL_RUN, "max_length": 256, "max_steps": 2, "logging_steps": 1}
 
 
 def rows(count: int = 8, split: str = "train") -> Dataset:

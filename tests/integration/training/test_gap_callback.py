@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from conftest import BASE, ROOT, sharpen
 from datasets import Dataset
 from helpers import ENVIRONMENT, accelerate_config, passes_in_processes
+from helpers.small_runs import MakeBase
 from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM, PreTrainedModel, TrainerCallback
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
@@ -25,7 +25,6 @@ from gapbridge.generation.held_out_completions import CompletionOptions, complet
 from gapbridge.tasks.word_problems import problems
 
 
-MakeBase = Callable[[], PreTrainedModel]
 COMMON: dict[str, Any] = {
     "use_cpu": True, "bf16": False, "report_to": "none", "max_steps": 3, "logging_steps": 3, "save_strategy": "no",
     "per_device_train_batch_size": 4, "per_device_eval_batch_size": 4, "learning_rate": 1e-3, "seed": 7,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +13,7 @@ import torch
 from conftest import BASE
 from datasets import Dataset, config
 from helpers import recipe
+from helpers.small_runs import MakeBase
 from transformers import AutoTokenizer, PreTrainedModel
 
 from gapbridge import ConfigError, DataError, RunError, methods
@@ -26,7 +26,6 @@ from gapbridge.training import artifact_cache
 from gapbridge.training.artifact_cache import ROWS, cache_key_settings, examples_cache, get_or_build, table_path
 
 
-MakeBase = Callable[[], PreTrainedModel]
 OPTIONS: dict[str, dict[str, Any]] = {
     "sft": {"shuffle_dataset": True},
     "bash": {"mixture_coefficient": 0.5},

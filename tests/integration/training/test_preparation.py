@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import BASE
 from datasets import Dataset
+from helpers.small_runs import MakeBase
 from transformers import AutoTokenizer, PreTrainedModel
 
 from gapbridge import BASHConfig, BASHTrainer, DataError, RunError
@@ -17,7 +18,6 @@ from gapbridge.store.context_store import ContextStore
 from gapbridge.tasks.word_problems import problems
 
 
-MakeBase = Callable[[], PreTrainedModel]
 FIRST_USES: dict[str, Callable[[Any], object]] = {
     "train": lambda trainer: trainer.train(),
     "evaluate": lambda trainer: trainer.evaluate(),
