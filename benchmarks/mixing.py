@@ -288,8 +288,7 @@ def main() -> None:
     print(f"{args.model}, {model.num_parameters() / 1e6:.1f} M parameters, {args.dtype}; {machine}; {versions}")
     print(
         f"{count} rows, {answer_tokens / count:.0f} answer tokens on average, β = {args.beta}, batch "
-        f"{args.batch_size}: "
-        f"{differing / answer_tokens:.1%} of the context tokens differ from the reference"
+        f"{args.batch_size}: {differing / answer_tokens:.1%} of the context tokens differ from the reference"
     )
     head = ("seconds", "passes", "× token by token", "× forward", "rows equal", "tokens differ")
     print(f"{'way':28}" + "".join(f"{title:>18}" for title in head))

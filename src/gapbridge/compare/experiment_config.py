@@ -297,8 +297,8 @@ def _evaluation_errors(evaluation: Evaluation, where: str) -> list[str]:
             errors.append(f"{where}{name} is {value}: it must be at least 1")
     if any(not 0 < place < 1 for place in evaluation.error_positions):
         errors.append(
-            f"{where}error_positions is {list(evaluation.error_positions)}: each is a place in the answer, between "
-            f"0 and 1"
+            f"{where}error_positions is {list(evaluation.error_positions)}: each is a place in the answer, between 0 "
+            "and 1"
         )
     return errors
 

@@ -313,9 +313,8 @@ def standard_columns(
     if missing:
         raise DataError(
             f"{source}: no column {' and no column '.join(map(repr, missing))}; it has "
-            f"{', '.join(map(repr, columns))}. "
-            "Say which hold question and answer with prompt_column and completion_column, or which holds plain text "
-            "with dataset_text_field"
+            f"{', '.join(map(repr, columns))}. Say which hold question and answer with prompt_column and "
+            "completion_column, or which holds plain text with dataset_text_field"
         )
     mapping = {config.prompt_column: "prompt", config.completion_column: "completion", config.id_column: "id"}
     dataset = _named(dataset, mapping)

@@ -36,8 +36,7 @@ def generation_stop_tokens(tokenizer: PreTrainedTokenizerBase, generation: Gener
     if not stops:
         raise ConfigError(
             f"the tokenizer {tokenizer.name_or_path!r} has no EOS token: an answer could never end. Set eos_token to "
-            f"the "
-            "token that ends an answer"
+            "the token that ends an answer"
         )
     return sorted(stops)
 

@@ -55,29 +55,25 @@ def advice(found: ProbeResult) -> str:
     if found.replaced is not None and found.replaced < MIN_REPLACED_FRAC:
         return (
             f"BASH would change almost nothing here: {_percentage(found.replaced)} of the tokens are replaced, "
-            f"because the "
-            "model samples what the references say."
+            "because the model samples what the references say."
         )
     if found.recovered is None:
         return "No advice: the references are too short for a forced error."
     if found.recovered > ALWAYS_RECOVERED:
         return (
-            f"Little to gain: after a forced error the model writes {_percentage(found.recovered)} of the "
-            f"reference all "
-            "the same."
+            f"Little to gain: after a forced error the model writes {_percentage(found.recovered)} of the reference "
+            "all the same."
         )
     if found.recovered < NEVER_RECOVERED:
         return (
-            f"Expect little of BASH: after a forced error {_percentage(found.recovered)} of the reference follow, "
-            f"so there "
-            "is no way back that it could strengthen."
+            f"Expect little of BASH: after a forced error {_percentage(found.recovered)} of the reference follow, so "
+            "there is no way back that it could strengthen."
         )
     enough = "" if found.replaced is not None else f"If own tokens replace {_percentage(MIN_REPLACED_FRAC)} or more, "
     return (
         f"{enough}BASH may help where the score credits what follows an error: after a forced error "
-        f"{_percentage(found.recovered)} of the reference follow, so there is a way back to strengthen; but on "
-        f"small tasks "
-        "it changed which errors are made, not what followed them, so compare it with SFT and random tokens "
+        f"{_percentage(found.recovered)} of the reference follow, so there is a way back to strengthen; but on small "
+        "tasks it changed which errors are made, not what followed them, so compare it with SFT and random tokens "
         "(replacement_source: uniform) first."
     )
 

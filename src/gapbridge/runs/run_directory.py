@@ -106,8 +106,7 @@ class RunDirectory:
             if found:
                 raise RunError(
                     f"output_dir {self.path}: holds {', '.join(found[:5])}{' …' if len(found) > 5 else ''} but no "
-                    f"{RUN_FILE}: it "
-                    "is not a run of gapbridge. Choose another output_dir"
+                    f"{RUN_FILE}: it is not a run of gapbridge. Choose another output_dir"
                 )
             return "new"
         record = read_run(self.path)
@@ -120,7 +119,7 @@ class RunDirectory:
             raise RunError(
                 [
                     f"output_dir {self.path}: holds another run. Choose another output_dir, or set these settings "
-                    f"back",
+                    "back",
                     *errors,
                 ]
             )

@@ -21,9 +21,8 @@ from .loading import load_model
 
 ADAPTER = "adapter"  # where, in the directory of a merged model, the adapter is kept
 QUANTISED = (
-    "save_merged_model: the base is quantised (load_in_4bit, load_in_8bit), and a merged weight would be rounded "
-    "to its "
-    "few bits: leave save_merged_model out, and merge the saved adapter into the base loaded in bfloat16 "
+    "save_merged_model: the base is quantised (load_in_4bit, load_in_8bit), and a merged weight would be rounded to "
+    "its few bits: leave save_merged_model out, and merge the saved adapter into the base loaded in bfloat16 "
     "(PeftModel.from_pretrained(base, adapter).merge_and_unload())"
 )
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
@@ -79,9 +78,8 @@ def merge_saved(directory: Path, trained: PeftModel, args: Any) -> None:
         loaded = load_model(directory / ADAPTER, args, dtype=dtype)
     if not _same_base(loaded, trained):
         raise ConfigError(
-            f"save_merged_model: the base that was trained on is not the one that {base.config._name_or_path} "
-            f"holds: save "
-            f"the base, and merge {directory / ADAPTER} into it"
+            f"save_merged_model: the base that was trained on is not the one that {base.config._name_or_path} holds: "
+            f"save the base, and merge {directory / ADAPTER} into it"
         )
     _untie(loaded)
     with as_config_error("save_merged_model: "):

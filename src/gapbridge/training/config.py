@@ -78,8 +78,8 @@ class BaseArgs(Defaults, _Behind):
                 errors.append(f"{name} is {value}: it must be at least 1")
         if self.enable_jit_checkpoint:
             errors.append(
-                "enable_jit_checkpoint: a signal saves a whole checkpoint here already, at the end of its step; leave "
-                "it out"
+                "enable_jit_checkpoint: a signal saves a whole checkpoint here already, at the end of its step; "
+                "leave it out"
             )
         return errors
 
@@ -324,7 +324,7 @@ class RoundArgs(BaseArgs):
         if epochs is not None and len(epochs) not in (1, self.num_rounds):
             errors.append(
                 f"num_epochs_per_round has {len(epochs)} numbers for {self.num_rounds} rounds: give one, or one per "
-                f"round"
+                "round"
             )
         if epochs is not None and any(not number > 0 for number in epochs):
             errors.append(f"num_epochs_per_round is {epochs}: each must be larger than 0")

@@ -258,8 +258,7 @@ def prepare_tokenizer(
         elif uses_peft:
             raise ConfigError(
                 "chat_template_path names a model: cloning its template adds tokens that an adapter does not train. "
-                "Give a "
-                ".jinja file, or run the SFT stage without an adapter first"
+                "Give a .jinja file, or run the SFT stage without an adapter first"
             )
         elif model is not None:
             require_local(path, "chat_template_path")

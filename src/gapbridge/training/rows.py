@@ -68,8 +68,8 @@ def show_row(row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:
         among = sum(a and b for a, b in zip(sampled, trained, strict=True))
         text.append(
             f"; drawn {own} ({_percentage(own, len(ids))}), of the tokens with loss "
-            f"{_percentage(among, sum(trained))}; "
-            f"replaced {sum(replaced)} ({_percentage(sum(replaced), sum(trained))} of the tokens with loss)"
+            f"{_percentage(among, sum(trained))}; replaced {sum(replaced)} "
+            f"({_percentage(sum(replaced), sum(trained))} of the tokens with loss)"
         )
     text.append("\n")
     for has_loss, positions in groupby(range(len(ids)), key=lambda at: trained[at]):

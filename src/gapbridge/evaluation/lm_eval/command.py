@@ -31,8 +31,7 @@ def run_lm_eval(args: argparse.Namespace, others: list[str]) -> Path:
     if args.completions_file or args.judge or args.vllm_server_base_url or set(args.decoding_mode) - {"single_pass"}:
         errors.append(
             "--task lm_eval takes none of --completions_file, --judge, --decoding_mode and --vllm_server_base_url: "
-            "the harness asks and "
-            "grades"
+            "the harness asks and grades"
         )
     if errors:
         raise ConfigError([f"command line: {error}" for error in errors])

@@ -31,7 +31,7 @@ def check_context_models(paths: Sequence[str], tokenizer: PreTrainedTokenizerBas
         if other.get_vocab() != tokenizer.get_vocab():
             errors.append(
                 f"generator_model_name_or_path {path}: its tokenizer has other tokens than the model's: their ids "
-                f"differ"
+                "differ"
             )
     if errors:
         raise ConfigError(errors)

@@ -123,8 +123,7 @@ def _heads(model: PreTrainedModel | PeftModel) -> Any:
     if heads is None:
         way_out = "of an adapter they are found by gapbridge.methods.mtp.load, or with save_merged_model: true"
         raise ConfigError(
-            f"{model.name_or_path or 'the model'}: has no {HEADS_FILE}, so nothing proposes tokens. MTPTrainer "
-            f"saves it "
-            f"where num_future_tokens is above 1; {way_out}"
+            f"{model.name_or_path or 'the model'}: has no {HEADS_FILE}, so nothing proposes tokens. MTPTrainer saves "
+            f"it where num_future_tokens is above 1; {way_out}"
         )
     return heads

@@ -244,8 +244,7 @@ def _check(model: PreTrainedModel | PeftModel, peft_config: PeftConfig | None, g
     if isinstance(model, PeftModel):
         errors.append(
             "num_future_tokens: the heads' trunk is an adapter on its base already: merge it (save_merged_model: "
-            "true in "
-            "the run that made it), and start from the whole model"
+            "true in the run that made it), and start from the whole model"
         )
     elif find_heads(model) is None:
         errors.append("num_future_tokens: the model has no heads: call MTPTrainer.setup_model(model, tokenizer, args)")

@@ -60,8 +60,7 @@ def add_pauses(
     if isinstance(model, PeftModel):
         raise ConfigError(
             "the run starts from an adapter, and its base has no pause token: merge the adapter first "
-            "(save_merged_model: "
-            "true in its own run), and start from the merged model"
+            "(save_merged_model: true in its own run), and start from the merged model"
         )
     if is_sharded(model):
         raise ConfigError(

@@ -22,9 +22,8 @@ class RACStats(GenerationStats):
     def summary(self) -> str:
         return (
             f"{self.completions} drafts ({self.truncated} at the length cap, {self.exact_match} equal to the "
-            f"reference, "
-            f"{self.dropped_overlong} left out because the row would be longer than max_length), {self.sft_rows} "
-            f"plain rows"
+            f"reference, {self.dropped_overlong} left out because the row would be longer than max_length), "
+            f"{self.sft_rows} plain rows"
         )
 
     def metrics(self) -> dict[str, float]:

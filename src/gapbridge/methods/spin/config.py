@@ -42,8 +42,7 @@ class SPINArgs(CompletionArgs, PreferenceArgs):
         if not self.eval_on_generated_contexts and self.eval_strategy != "no":
             errors.append(
                 "eval_on_generated_contexts is false: SPIN's held-out pairs hold own drafts, and nothing is left to "
-                "evaluate; "
-                "set it to true, or eval_strategy to 'no'"
+                "evaluate; set it to true, or eval_strategy to 'no'"
             )
         return errors
 

@@ -22,8 +22,8 @@ class SPINStats(GenerationStats):
     def summary(self) -> str:
         return (
             f"{self.completions} drafts ({self.previous_round_pairs} of the round before, {self.truncated} at the "
-            f"length cap; left "
-            f"out: {self.exact_match} equal to the reference, {self.dropped_overlong} longer than max_length)"
+            f"length cap; left out: {self.exact_match} equal to the reference, {self.dropped_overlong} longer than "
+            "max_length)"
         )
 
     def errors(self, args: Any) -> list[str]:
@@ -31,8 +31,6 @@ class SPINStats(GenerationStats):
             return []
         return [
             f"none of {self.completions} drafts makes a pair: {self.exact_match} equal the reference, "
-            f"{self.dropped_overlong} do not fit "
-            f"into max_length {args.max_length}. Raise max_length, lower max_completion_length, or stop here: a "
-            f"model that "
-            "writes the references has nothing to learn from SPIN"
+            f"{self.dropped_overlong} do not fit into max_length {args.max_length}. Raise max_length, lower "
+            "max_completion_length, or stop here: a model that writes the references has nothing to learn from SPIN"
         ]
