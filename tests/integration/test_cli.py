@@ -73,6 +73,7 @@ GAP = {
     "model": [], "config": None, "max_examples": None, "output_dir": None, "seed": 0, "batch_size": 64,
     "compile_decoding": False, **SERVER, "prefix_lengths": [1, 2, 4, 8, 16, 32, 64, 128], "max_completion_length": 256,
     "temperature": 1.0, "error_positions": [0.15, 0.35, 0.55, 0.75], "error_source": None,
+    "completions_from": None,
 }  # fmt: skip
 ANSWER = {
     "config": "r.yaml", "model": None, "decoding_mode": ["single_pass"], "output": None, "max_completion_length": 256,

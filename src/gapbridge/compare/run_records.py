@@ -45,7 +45,7 @@ def read_figures(gap: Mapping[str, Any]) -> dict[str, Record]:
     """The figures of one model in `gap.json`, by their path in it: `mean`, and where it is there `by_example`.
 
     What has values `by_example` is one figure; other figures are means with an interval. Curves, which are lists of
-    intervals, are left to the picture of the gap.
+    intervals, and the losses by prefix length are left to the record of the gap.
     """
     return dict(_figures(gap, ""))
 
@@ -67,7 +67,8 @@ def _figures(value: Any, path: str) -> Iterator[tuple[str, Record]]:
             yield path, {"mean": float(value["mean"])}
     else:
         for key, entry in value.items():
-            yield from _figures(entry, f"{path}.{key}" if path else key)
+            if key != "by_prefix_length":
+                yield from _figures(entry, f"{path}.{key}" if path else key)
 
 
 def _is_interval(value: Mapping[str, Any]) -> bool:

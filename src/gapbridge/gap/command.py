@@ -20,7 +20,7 @@ from ..display import say
 from ..errors import ConfigError
 from ..files import write_json_atomic
 from ..generation.common import count_errors, job_for, load_evaluated, output_directory
-from ..generation.held_out_completions import complete_examples, completion_options
+from ..generation.held_out_completions import ExampleCompletions, complete_examples, completion_options
 from ..generation.recorded_settings import asked_identity, finished_record, recorded_settings, shown_recipe
 from ..generation.server import connect, server_faults
 from ..intervals import paired_difference
@@ -49,9 +49,8 @@ def run_gap(args: argparse.Namespace, others: list[str]) -> Path:
     """
     _check(args)
     directory = output_directory(args) / "gap"
-    further = (
-        [args.error_source] if args.error_positions and args.error_source not in (None, SELF, *args.model) else []
-    )
+    sources = [args.completions_from, args.error_source if args.error_positions else None]
+    further = [source for source in dict.fromkeys(sources) if source not in (None, SELF, *args.model)]
     path = directory / "gap.json"
     hashes = FileHashes.of_record(path)
     jobs = {model: job_for(model, args.config, others) for model in [*args.model, *further]}
@@ -69,6 +68,8 @@ def run_gap(args: argparse.Namespace, others: list[str]) -> Path:
         "environment": environment(),
         "models": [{"model": name, **asdict(gap)} for name, gap in gaps.items()],
         "differences": _differences({name: gap.recovery.by_example for name, gap in gaps.items()}),
+        "loss_differences": _loss_differences(gaps),
+        "entropy_differences": _differences({name: gap.entropy.by_example for name, gap in gaps.items()}),
         "recovery_differences": _recovery_differences(gaps),
     }
     models = {short_name(gap["model"], args.model): gap for gap in record["models"]}
@@ -107,6 +108,10 @@ def _measure_all(
     args: argparse.Namespace, jobs: Mapping[str, RunConfig], engines: Mapping[str, ServerEngine], directory: Path
 ) -> dict[str, GapReport]:
     """The gap of each model. The one whose forced errors all are given is measured first."""
+    given = None
+    if args.completions_from is not None:
+        given = _complete(args.completions_from, args, jobs, engines, directory)
+        gc.collect()
     source = args.error_source or args.model[0]
     shared = None
     if args.error_positions and source not in (SELF, *args.model):
@@ -116,7 +121,7 @@ def _measure_all(
         gc.collect()  # the models that are measured need the room
     gaps = {}
     for model in sorted(args.model, key=lambda model: model != source):
-        gaps[model], forced_errors = _measure(model, args, jobs[model], directory, shared, engines.get(model))
+        gaps[model], forced_errors = _measure(model, args, jobs[model], directory, shared, given, engines.get(model))
         shared = None if source == SELF else forced_errors
         gc.collect()
     return {model: gaps[model] for model in args.model}
@@ -128,9 +133,14 @@ def _measure(
     job: RunConfig,
     directory: Path,
     forced_errors: ForcedErrorSet | None,
+    given: tuple[ExampleSet, list[ExampleCompletions]] | None,
     engine: ServerEngine | None,
 ) -> tuple[GapReport, ForcedErrorSet | None]:
-    """A model's gap, and the forced errors that it was given, or its own where it was given none."""
+    """A model's gap, and the forced errors that it was given, or its own where it was given none.
+
+    Args:
+        given: the examples and completions of `--completions_from`; None takes the model's own completions.
+    """
     model, tokenizer, examples = load_evaluated(job, model_path, args.max_examples)
     check_vocabulary(model, tokenizer, {"held out": examples})  # references are fed to it
     if forced_errors is not None:
@@ -138,9 +148,14 @@ def _measure(
     elif args.error_positions:
         forced_errors = _sample_forced_errors(model_path, job, model, tokenizer, examples, args)
     stored = directory / "completions"
-    answers = complete_examples(model, tokenizer, examples, job.args, completion_options(args), stored, engine=engine)
-    lengths = {"prefix_lengths": args.prefix_lengths, "batch_size": args.batch_size}
-    gap = measure_gap(model, tokenizer, list(examples), answers, job.args, **lengths)
+    if given is None:
+        options = completion_options(args)
+        answers = complete_examples(model, tokenizer, examples, job.args, options, stored, engine=engine)
+    else:
+        source, answers = given
+        _check_same_tokens(source, examples, args.completions_from, model_path)
+    measured = {"prefix_lengths": args.prefix_lengths, "batch_size": args.batch_size, "own_completions": given is None}
+    gap = measure_gap(model, tokenizer, list(examples), answers, job.args, **measured)
     if forced_errors is not None:
         most = {"max_completion_length": args.max_completion_length, "batch_size": args.batch_size}
         completions = continuations_after_errors(
@@ -148,6 +163,31 @@ def _measure(
         )
         gap = replace(gap, forced_errors=score_recovery(tokenizer, list(examples), forced_errors, completions))
     return gap, forced_errors
+
+
+def _complete(
+    source: str,
+    args: argparse.Namespace,
+    jobs: Mapping[str, RunConfig],
+    engines: Mapping[str, ServerEngine],
+    directory: Path,
+) -> tuple[ExampleSet, list[ExampleCompletions]]:
+    """The examples as a model's tokenizer makes them, and the model's completions."""
+    job = jobs[source]
+    model, tokenizer, examples = load_evaluated(job, source, args.max_examples)
+    options, stored = completion_options(args), directory / "completions"
+    return examples, complete_examples(
+        model, tokenizer, examples, job.args, options, stored, engine=engines.get(source)
+    )
+
+
+def _check_same_tokens(source: ExampleSet, examples: ExampleSet, source_name: str, model: str) -> None:
+    """Raise a ConfigError where a model's tokens are not those of the model whose completions it is given."""
+    if [(e.id, e.prompt, e.completion_ids) for e in source] != [(e.id, e.prompt, e.completion_ids) for e in examples]:
+        raise ConfigError(
+            f"command line, --completions_from {source_name}: got other tokens for the same examples from {model}, "
+            "expected the same. Leave the model or the option out"
+        )
 
 
 def _sample_forced_errors(
@@ -191,6 +231,22 @@ def _recovery_differences(gaps: Mapping[str, GapReport]) -> list[dict[str, Any]]
         if len(known) == len(gaps):
             found += [{"measure": measure, **row} for row in _differences(known)]
     return found
+
+
+def _loss_differences(gaps: Mapping[str, GapReport]) -> list[dict[str, Any]]:
+    """`_differences` of each loss that every model has, with its temperature and prefix."""
+    losses: dict[tuple[str, str], dict[str, Mapping[str, float]]] = {}
+    for name, gap in gaps.items():
+        for kinds in (gap.losses.overall, gap.losses.by_prefix_length):
+            for temperature, by_prefix in kinds.items():
+                for prefix, loss in by_prefix.items():
+                    losses.setdefault((temperature, prefix), {})[name] = loss.by_example
+    return [
+        {"temperature": temperature, "prefix": prefix, **row}
+        for (temperature, prefix), by_model in losses.items()
+        if len(by_model) == len(gaps)
+        for row in _differences(by_model)
+    ]
 
 
 def print_gap(record: dict[str, Any]) -> None:

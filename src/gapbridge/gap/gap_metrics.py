@@ -58,8 +58,10 @@ def recovery_curve(
     """
     ks = sorted(losses)
     none = np.zeros(0)
-    values, weights = _means([[losses[k].get(key, none) for k in ks] for key in ids])
-    mean, tokens = _means([[np.concatenate([none, *(losses[k].get(key, none) for k in ks if k > 0)])] for key in ids])
+    values, weights = token_means([[losses[k].get(key, none) for k in ks] for key in ids])
+    mean, tokens = token_means(
+        [[np.concatenate([none, *(losses[k].get(key, none) for k in ks if k > 0)])] for key in ids]
+    )
     return RecoveryCurve(
         ks,
         column_intervals(values, weights, seed=seed),
@@ -102,9 +104,9 @@ def decision_accuracy(
     edges = edges[: reached + 1]  # a longer answer reaches every earlier bin
     reference = [a.hits[: min(length, edges[-1])] for a, length in zip(forced, lengths, strict=True)]
     own = [b.hits[: edges[-1]] for b in free]
-    binned, weights = _means([[row[s:e] for s, e in itertools.pairwise(edges)] for row in reference])
-    binned_own, _ = _means([[row[s:e] for s, e in itertools.pairwise(edges)] for row in own])
-    drop = _means([[a.astype(float) - b] for a, b in zip(reference, own, strict=True)])
+    binned, weights = token_means([[row[s:e] for s, e in itertools.pairwise(edges)] for row in reference])
+    binned_own, _ = token_means([[row[s:e] for s, e in itertools.pairwise(edges)] for row in own])
+    drop = token_means([[a.astype(float) - b] for a, b in zip(reference, own, strict=True)])
     return DecisionAccuracy(
         edges[:-1],
         edges[1:],
@@ -140,7 +142,7 @@ def excess_error(
 
     def errors(rows: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
         """Mean error in [resamples + 1, lengths]; the last is that of the examples as they are."""
-        values, weights = _means([[row[:length][~np.isnan(row[:length])] for length in lengths] for row in rows])
+        values, weights = token_means([[row[:length][~np.isnan(row[:length])] for length in lengths] for row in rows])
         # The same seed samples the same examples for both: the ratio is of one resampled set.
         samples = resampled_means(values, weights, resamples=resamples, seed=seed)
         return np.vstack([samples, (values * weights).sum(0) / weights.sum(0)])
@@ -150,7 +152,7 @@ def excess_error(
     return ExcessError(list(lengths), [Interval(*map(float, row)) for row in zip(ratio[-1], low, high, strict=True)])
 
 
-def _means(cells: Sequence[Sequence[NDArray[Any]]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def token_means(cells: Sequence[Sequence[NDArray[Any]]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Of `cells` [examples][columns], each the values of some tokens: their mean (0 of none) and their number."""
     means = np.array([[cell.mean() if len(cell) else 0.0 for cell in row] for row in cells])
     return means, np.array([[float(len(cell)) for cell in row] for row in cells])

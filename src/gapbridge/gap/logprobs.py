@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,10 +21,17 @@ _LOGITS = 2**26  # elements of one pass's logits
 
 @dataclass(frozen=True)
 class Scores:
-    """One row's labels under its context: `log_probs` [T] in nats; `hits` [T], whether each is the likeliest token."""
+    """One row's labels under its context.
+
+    log_probs [T]: in nats. hits [T]: whether each label is the likeliest token. entropies [T]: of the model's
+    distribution at each position, in nats. at_temperatures [temperatures, T]: `log_probs` after the logits are divided
+    by each temperature that was asked for.
+    """
 
     log_probs: NDArray[np.float64]
     hits: NDArray[np.bool_]
+    entropies: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    at_temperatures: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
 
 
 def batches(lengths: Sequence[int], vocabulary: int, batch_size: int) -> Iterator[list[int]]:
@@ -44,6 +51,7 @@ def score(
     contexts: Sequence[IdList],
     labels: Sequence[IdList],
     *,
+    temperatures: Sequence[float] = (),
     batch_size: int = 64,
     on_scored: Callable[[int], object] | None = None,
 ) -> list[Scores]:
@@ -55,6 +63,7 @@ def score(
     Args:
         prompts: [rows], the ids of x; none is empty.
         contexts, labels: [rows], of the same length T within a row. The last context token is no label's context.
+        temperatures: at which the labels are scored besides temperature 1.
         on_scored: called with the number of newly scored rows.
     """
     lengths = [len(x) + len(y) for x, y in zip(prompts, labels, strict=True)]
@@ -68,9 +77,28 @@ def score(
             for at, i in enumerate(chunk):
                 own = logits[at, len(prompts[i]) - 1 : lengths[i] - 1].float()
                 wanted = torch.tensor(list(labels[i]), device=own.device)
-                log_probs = own.log_softmax(-1).gather(1, wanted[:, None])[:, 0]
                 hits = own.argmax(-1) == wanted
-                found[i] = Scores(log_probs.double().cpu().numpy(), hits.cpu().numpy())
+                tempered = _at_temperatures(own, wanted, temperatures)
+                distribution = own.log_softmax(-1)
+                log_probs = distribution.gather(1, wanted[:, None])[:, 0]
+                entropies = torch.special.entr(distribution.exp()).sum(-1)
+                found[i] = Scores(
+                    log_probs.double().cpu().numpy(),
+                    hits.cpu().numpy(),
+                    entropies.double().cpu().numpy(),
+                    tempered.double().cpu().numpy(),
+                )
             if on_scored is not None:
                 on_scored(len(chunk))
     return [scores for scores in found if scores is not None]
+
+
+def _at_temperatures(logits: torch.Tensor, labels: torch.Tensor, temperatures: Sequence[float]) -> torch.Tensor:
+    """log-probabilities [temperatures, T] of `labels` [T] under `logits` [T, vocabulary]."""
+    shifted = logits - logits.amax(-1, keepdim=True)  # no exponential overflows then
+    chosen = shifted.gather(1, labels[:, None])[:, 0]
+    found = torch.empty(len(temperatures), len(labels), device=logits.device)
+    for row, temperature in zip(found, temperatures, strict=True):
+        # One temperature at a time: a second copy of one row's logits is all that it takes.
+        row.copy_(chosen / temperature - (shifted / temperature).exp_().sum(-1).log())
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,24 +38,29 @@ from .gap_metrics import (
     recovery_rows,
 )
 from .logprobs import IdList, Scores, score
+from .prefix_losses import TEMPERATURES, PrefixLosses, TokenMean, fit_temperatures, prefix_losses, token_mean
 
 
 Losses = NDArray[np.float64]
-# (rows, contexts, labels) → the labels' scores after the prompts of these rows and the contexts.
-Scorer = Callable[[Sequence[int], Sequence[IdList], Sequence[IdList]], list[Scores]]
+# (rows, contexts, labels, temperatures) → the labels' scores after the prompts of these rows and the contexts.
+Scorer = Callable[..., list[Scores]]
 
 
 @dataclass(frozen=True)
 class GapReport:
     """What `gapbridge gap` reports of one model.
 
-    excess_error, wrong_steps and final_answers are None where the task has no known oracle, forced errors where none
-    are forced.
+    truncated: of the completions, those cut at the length limit.
+    entropy: of the model's distribution after the reference, in nats per token.
+    excess_error, wrong_steps and final_answers are None where the task has no known oracle or the completions are
+    another model's, forced errors where none are forced.
     """
 
     examples: int
     truncated: int
     recovery: RecoveryCurve
+    losses: PrefixLosses
+    entropy: TokenMean
     decisions: DecisionAccuracy
     excess_error: ExcessError | None
     wrong_steps: WrongSteps | None
@@ -70,13 +76,15 @@ def measure_gap(
     args: TrainingArguments,
     *,
     prefix_lengths: Sequence[int],
+    own_completions: bool = True,
     batch_size: int = 64,
     seed: int = 0,
 ) -> GapReport:
     """All measures of one model but those after forced errors.
 
     Args:
-        examples, answers: in the same order; the answers' completions are the model's own words.
+        examples, answers: in the same order; the answers' completions are what the prefixes are taken from.
+        own_completions: whether this model generated them; the oracle's measures are of a model's own completions.
         prefix_lengths: the k of the recovery curve; those longer than every reference are left out.
         seed: of the bootstrap.
 
@@ -93,23 +101,38 @@ def measure_gap(
     if not any(rows_of):
         raise DataError(f"no reference is longer than {min(prefix_lengths)} tokens: give shorter --prefix_lengths")
     steps = [step for answer in answers if (step := solution_steps(answer.reference)) is not None]
-    with_oracle = len(steps) == len(answers)
+    with_oracle = own_completions and len(steps) == len(answers)
     twice = sum(len(rows) for k, rows in rows_of.items() if k > 0)  # after the reference and after the own prefix
     passes = 2 * twice + len(examples) * (3 if with_oracle else 2)
     with generation_precision(model, args), tqdm(total=passes, desc="measuring", unit="row", delay=1) as bar:
 
-        def scored(rows: Sequence[int], contexts: Sequence[IdList], labels: Sequence[IdList]) -> list[Scores]:
+        def scored(
+            rows: Sequence[int],
+            contexts: Sequence[IdList],
+            labels: Sequence[IdList],
+            temperatures: Sequence[float] = (),
+        ) -> list[Scores]:
             prompts = [examples[i].prompt for i in rows]
-            return score(model, prompts, contexts, labels, batch_size=batch_size, on_scored=bar.update)
+            options: dict[str, Any] = {"batch_size": batch_size, "on_scored": bar.update}
+            return score(model, prompts, contexts, labels, temperatures=temperatures, **options)
 
         everyone = range(len(examples))
-        forced = scored(everyone, references, references)
-        losses = {
-            k: dict(
-                zip([examples[i].id for i in rows], _losses(scored, references, completions, rows, k), strict=True)
-            )
-            for k, rows in rows_of.items()
-        }
+        forced = scored(everyone, references, references, TEMPERATURES)
+        fitted = fit_temperatures(forced)
+        # An empty prefix disturbs nothing.
+        losses = {0: {example.id: np.zeros(len(example.completion_ids)) for example in examples}}
+        generated: dict[int, dict[int, Scores]] = {}
+        for k, rows in rows_of.items():
+            if k > 0:
+                labels = [references[i] for i in rows]
+                # The reference in the batches of these rows, so that an undisturbed row differs by exactly 0.
+                plain = scored(rows, labels, labels)
+                contexts = [recovery_context(references[i], completions[i], k) for i in rows]
+                generated[k] = dict(zip(rows, scored(rows, contexts, labels, fitted), strict=True))
+                losses[k] = {
+                    examples[i].id: recovery_losses(row, generated[k][i], k)
+                    for i, row in zip(rows, plain, strict=True)
+                }
         shared = [min(len(y), len(own) + 1) for y, own in zip(references, completions, strict=True)]
         free = scored(
             everyone,
@@ -129,28 +152,18 @@ def measure_gap(
             wrong = wrong_steps(first_wrong, counts, seed=seed)
             right = [is_correct(answer.first, answer.reference) for answer in answers]
             final = final_answers(first_wrong, counts, right, seed=seed)
+    ids = [example.id for example in examples]
     return GapReport(
         examples=len(examples),
         truncated=sum(truncated),
-        recovery=recovery_curve(losses, [example.id for example in examples], seed=seed),
+        recovery=recovery_curve(losses, ids, seed=seed),
+        losses=prefix_losses(forced, generated, fitted, ids, seed=seed),
+        entropy=token_mean([row.entropies for row in forced], ids, seed=seed),
         decisions=decision_accuracy(forced, free, seed=seed),
         excess_error=excess,
         wrong_steps=wrong,
         final_answers=final,
     )
-
-
-def _losses(
-    scored: Scorer, references: Sequence[IdList], completions: Sequence[IdList], rows: Sequence[int], k: int
-) -> list[Losses]:
-    """`recovery_losses` of the rows for one k."""
-    labels = [references[i] for i in rows]
-    if k == 0:
-        return [np.zeros(len(y)) for y in labels]  # an empty prefix disturbs nothing
-    # The reference in the batches of these rows, so that an undisturbed row differs by exactly 0.
-    plain = scored(rows, labels, labels)
-    disturbed = scored(rows, [recovery_context(references[i], completions[i], k) for i in rows], labels)
-    return [recovery_losses(a, b, k) for a, b in zip(plain, disturbed, strict=True)]
 
 
 def _errors(scored: Scorer, oracle: Sequence[Sequence[int | None]], completions: Sequence[IdList]) -> list[Losses]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .tables import INTERVAL, Table, estimate, short_name
@@ -22,15 +22,17 @@ Record = Mapping[str, Any]
 def caption(record: Record) -> str:
     """What a measurement was taken on: data, number of examples, temperature of the completions."""
     settings, examples = record["settings"], sorted({gap["examples"] for gap in record["models"]})
+    source = settings.get("completions_from")
+    completions = f"completions of {source} for all models," if source else "completions"
     return (
         f"{settings['config']}: {' or '.join(map(str, examples))} held-out examples\n"
-        f"completions of at most {settings['max_completion_length']} tokens at temperature "
+        f"{completions} of at most {settings['max_completion_length']} tokens at temperature "
         f"{settings['temperature']:g}, 95 % intervals"
     )
 
 
 def gap_tables(record: Record, names: Mapping[str, str] | None = None) -> list[Table]:
-    """A table of all measures, and one of the paired differences from the first model.
+    """Tables of all measures and of the losses, and for each the paired differences from the first model.
 
     Args:
         record: what `gapbridge gap` wrote.
@@ -47,8 +49,19 @@ def gap_tables(record: Record, names: Mapping[str, str] | None = None) -> list[T
         if measure in rows
     ]
     tables = [Table(["measure", "model", "value", INTERVAL, "n"], rows, texts=2)]
+    tables += _loss_tables(
+        f"Loss {_LOSS_UNIT}",
+        [
+            (temperature, prefix, names[gap["model"]], loss["mean"], loss["examples"])
+            for gap in record["models"]
+            for kind in ("overall", "by_prefix_length")
+            for temperature, losses in gap.get("losses", {}).get(kind, {}).items()
+            for prefix, loss in losses.items()
+        ],
+    )
     base = names[models[0]]
     differences = [(_MEAN_RISE, row, 1.0) for row in record["differences"]]
+    differences += [(_ENTROPY, row, 1.0) for row in record.get("entropy_differences", ())]
     differences += [(RECOVERY_LABELS[row["measure"]], row, 100.0) for row in record.get("recovery_differences", ())]
     lines = [
         [
@@ -62,10 +75,47 @@ def gap_tables(record: Record, names: Mapping[str, str] | None = None) -> list[T
     if lines:
         head = ["measure", "model", f"Δ vs {base}", INTERVAL, "n"]
         tables.append(Table(head, lines, f"Paired differences from {base}", texts=2))
-    return tables
+    return tables + _loss_tables(
+        f"Loss {_LOSS_UNIT}, paired differences from {base}",
+        [
+            (row["temperature"], row["prefix"], names[row["second"]], row["difference"], row["examples"])
+            for row in record.get("loss_differences", ())
+        ],
+        sign=True,
+    )
 
 
 _MEAN_RISE = "Δ, mean over k ≥ 1 (nats/token)"
+_ENTROPY = "entropy after the reference (nats/token)"
+_LOSS_UNIT = "(nats/token) at temperature 1 and at the fitted temperature"
+_PREFIXES = {"after_reference": "reference", "after_generated": "generated, all k"}
+
+
+def _loss_tables(
+    title: str, losses: Sequence[tuple[str, str, str, Mapping[str, float], int]], *, sign: bool = False
+) -> list[Table]:
+    """A table of losses by prefix and model, at temperature 1 and at the fitted one; none without losses.
+
+    Args:
+        losses: temperature, prefix, model, interval, number of examples.
+    """
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for temperature, prefix, model, interval, count in losses:
+        found.setdefault((prefix, model), {"n": count})[temperature] = estimate(interval, sign=sign)
+    rows = [
+        [
+            _PREFIXES.get(prefix, f"generated, k = {prefix}"),
+            model,
+            *cells["temperature_1"],
+            *cells.get("fitted_temperature", (None, None)),
+            cells["n"],
+        ]
+        for wanted in dict.fromkeys(prefix for prefix, _ in found)
+        for (prefix, model), cells in found.items()
+        if prefix == wanted
+    ]
+    head = ["prefix", "model", "T = 1", INTERVAL, "fitted T", INTERVAL, "n"]
+    return [Table(head, rows, title, texts=2)] if rows else []
 
 
 def _measures(gap: Record) -> Iterator[list[Any]]:
@@ -75,6 +125,10 @@ def _measures(gap: Record) -> Iterator[list[Any]]:
     for k, at in zip(curve["k"], curve["delta"], strict=True):
         if k == _SHOWN_LENGTH:
             yield [f"Δ({k}) (nats/token)", *estimate(at, sign=True), count]
+    if gap.get("entropy"):
+        yield [_ENTROPY, *estimate(gap["entropy"]["mean"]), gap["entropy"]["examples"]]
+        fitted = gap["losses"]["fitted_temperatures"]
+        yield ["fitted temperature", sum(fitted) / len(fitted) if fitted else None, None, count]
     yield [
         "teacher-forced − free-running accuracy (pp)",
         *estimate(gap["decisions"]["drop"], 100, sign=True),

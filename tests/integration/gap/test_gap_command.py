@@ -21,6 +21,7 @@ from gapbridge.reporting.tables import WIDTH
 
 
 RECIPE = "recipes/tiny/sft/config_full.yaml"
+FITTED = "fitted_temperature"
 
 
 def _options(output_dir: Path, **changes: Any) -> Namespace:
@@ -28,7 +29,7 @@ def _options(output_dir: Path, **changes: Any) -> Namespace:
         "model": [str(BASE)], "config": RECIPE, "max_examples": 5, "output_dir": output_dir, "seed": 0,
         "batch_size": 64,
         "prefix_lengths": [2, 4], "max_completion_length": 30, "temperature": 1.0,
-        "error_positions": [0.1, 0.2], "error_source": None, "vllm_server_base_url": None,
+        "error_positions": [0.1, 0.2], "error_source": None, "completions_from": None, "vllm_server_base_url": None,
     }  # fmt: skip
     return Namespace(**{**options, **changes})
 
@@ -94,6 +95,44 @@ def test_slips_of_another_model_or_of_each(tmp_path: Path, make_base: Callable[[
         [str(BASE)] * 2, [str(BASE), str(other)], [str(other)] * 2,
     ]  # fmt: skip
     assert found["self"] == [found[None][0], found[str(other)][1]]
+
+
+def test_flattening_is_told_apart_from_recovery(
+    tmp_path: Path, make_base: Callable[[], Any], tokenizer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model with flatter logits has other losses at temperature 1, and the same ones at the fitted temperature."""
+    flat, steps = tmp_path / "flat", 8
+    model = make_base()
+    model.model.norm.weight.data.mul_(2 ** (-steps / 32))  # the last layer before the logits, which scale with it
+    model.save_pretrained(flat)
+    tokenizer.save_pretrained(flat)
+    models = {"model": [str(BASE), str(flat)], "completions_from": str(BASE)}
+    options = _options(tmp_path, max_examples=4, prefix_lengths=[2, 4], error_positions=[], **models)
+    path = run_gap(options, ["--use_cpu", "true"])
+    record = json.loads(path.read_text())
+    base, other = record["models"]
+    at_one, at_fit = ([gap["losses"]["overall"][key] for gap in (base, other)] for key in ("temperature_1", FITTED))
+    for prefix in ("after_reference", "after_generated"):
+        first, second = (losses[prefix] for losses in at_fit)
+        assert second["by_example"] == pytest.approx(first["by_example"], rel=1e-4) and first["examples"] == 4
+        assert abs(at_one[1][prefix]["mean"]["mean"] - at_one[0][prefix]["mean"]["mean"]) > 1e-2
+    shift = [b / a for a, b in zip(*(gap["losses"]["fitted_temperatures"] for gap in (base, other)), strict=True)]
+    assert shift == pytest.approx([2 ** (-steps / 32)] * 2)
+    assert other["entropy"]["mean"]["mean"] > base["entropy"]["mean"]["mean"]
+    assert list(base["losses"]["by_prefix_length"][FITTED]) == ["2", "4"]
+    assert base["excess_error"] is None and other["truncated"] == base["truncated"]
+    rows = {(row["temperature"], row["prefix"]): row["difference"]["mean"] for row in record["loss_differences"]}
+    assert (
+        len(rows) == 8 and rows[FITTED, "4"] == pytest.approx(0, abs=1e-4) and abs(rows["temperature_1", "4"]) > 1e-3
+    )
+    assert record["entropy_differences"][0]["difference"]["mean"] > 0
+    said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert any(row.startswith("generated, k = 4 flat ") for row in said)
+    assert sum("Loss (nats/token)" in row for row in said) == 2 and not any("…" in row for row in said)
+    assert f"completions of {BASE} for all models, of at most 30 tokens" in " ".join(said)
+    assert len(list((path.parent / "completions").iterdir())) == 1, "no model but the source has generated"
+    with pytest.raises(ConfigError, match="gap.json, completions_from: got .*, expected nothing"):
+        run_gap(Namespace(**{**vars(options), "completions_from": None}), ["--use_cpu", "true"])
 
 
 def test_slips_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,7 +66,14 @@ def test_generate_and_gap(served: Served, tmp_path: Path, monkeypatch: pytest.Mo
     assert ours == theirs and len(served.requests) == 4
 
     options |= {"model": [str(BASE)], "max_completion_length": 16, "output_dir": tmp_path, "prefix_lengths": [2]}
-    options |= {"error_positions": [0.2], "error_source": None, "temperature": 0.0, "batch_size": 8, "seed": 0}
+    options |= {
+        "error_positions": [0.2],
+        "error_source": None,
+        "completions_from": None,
+        "temperature": 0.0,
+        "batch_size": 8,
+        "seed": 0,
+    }
     options |= {"vllm_server_timeout": 0.0, "compile_decoding": False}
     records = []
     for name, url in (("ours", None), ("theirs", [served.url])):

@@ -28,7 +28,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     more = ["--model_name_or_path", str(BASE), "--logging_steps", "1", "--disable_tqdm", "true"]
     cli.main(["bash", "--config", RECIPE, "--output_dir", str(place / "run"), *small, *more])
     options = {"max_examples": 5, "seed": 0, "batch_size": 64, "prefix_lengths": [2, 4], "max_completion_length": 30}
-    options |= {"error_positions": [], "error_source": None, "vllm_server_base_url": None}
+    options |= {"error_positions": [], "error_source": None, "completions_from": None, "vllm_server_base_url": None}
     models = ["recipes/tiny/base", str(place / "run")]  # from the top: a long path would split the tables
     run_gap(Namespace(model=models, config=RECIPE, output_dir=place, temperature=1.0, **options), [])
     return place

@@ -18,6 +18,7 @@ from gapbridge.gap.gap_metrics import (
     recovery_rows,
 )
 from gapbridge.gap.logprobs import Scores, score
+from gapbridge.gap.prefix_losses import TEMPERATURES, fit_temperatures, prefix_losses
 from gapbridge.tasks.step_oracle import final_answers, first_wrong_step, oracle_tokens, solution_steps, wrong_steps
 from gapbridge.tasks.word_problems import problems
 
@@ -40,6 +41,51 @@ def test_scores_are_the_models_own(llama: LlamaForCausalLM) -> None:
         expected = logits.log_softmax(-1).gather(1, torch.tensor(y)[:, None])[:, 0]
         np.testing.assert_allclose(scores.log_probs, expected.numpy(), atol=2e-5)
         assert scores.hits.tolist() == (logits.argmax(-1) == torch.tensor(y)).tolist()
+
+
+def test_scores_at_other_temperatures(llama: LlamaForCausalLM) -> None:
+    prompts, references = _rows(3)
+    plain = score(llama, prompts, references, references)
+    scored = score(llama, prompts, references, references, temperatures=[1.0, 1.7])
+    for x, y, before, scores in zip(prompts, references, plain, scored, strict=True):
+        assert before.at_temperatures.shape == (0, len(y)) and (before.log_probs == scores.log_probs).all()
+        with torch.no_grad():
+            logits = llama(torch.tensor([[*x, *y]])).logits[0, len(x) - 1 : -1]
+        expected = (logits / 1.7).log_softmax(-1).gather(1, torch.tensor(y)[:, None])[:, 0]
+        np.testing.assert_allclose(scores.at_temperatures, [scores.log_probs, expected.numpy()], atol=2e-5)
+        entropies = torch.distributions.Categorical(logits=logits).entropy()
+        np.testing.assert_allclose(scores.entropies, entropies.numpy(), atol=2e-5)
+
+
+def test_prefix_losses_by_hand() -> None:
+    """Two examples; each is measured at the temperature that fits the other."""
+
+    def scores(log_probs: list[float], best: int) -> Scores:
+        at = np.tile(np.array(log_probs) - 1, (len(TEMPERATURES), 1))
+        at[best] += 0.5
+        return Scores(np.array(log_probs), np.ones(len(log_probs), dtype=bool), at_temperatures=at)
+
+    reference = [scores([-1.0, -2.0, -3.0], best=10), scores([-4.0, -5.0], best=20)]
+    fitted = fit_temperatures(reference)
+    assert fitted == [TEMPERATURES[20], TEMPERATURES[10]]
+    after = {1: {0: [-9.0, -2.5, -3.5], 1: [-9.0, -6.0]}, 2: {0: [-9.0, -9.0, -4.0]}}
+    generated = {
+        k: {
+            i: Scores(np.array(row), np.ones(len(row), dtype=bool), at_temperatures=np.array([row, row]) - [[1], [2]])
+            for i, row in rows.items()
+        }
+        for k, rows in after.items()
+    }
+    losses = prefix_losses(reference, generated, fitted, ["a", "b"])
+    one, fit = losses.overall["temperature_1"], losses.overall["fitted_temperature"]
+    assert one["after_reference"].mean.mean == 3.0 and one["after_reference"].by_example == {"a": 2.0, "b": 4.5}
+    assert one["after_generated"].mean.mean == pytest.approx((2.5 + 3.5 + 6 + 4) / 4)
+    assert fit["after_reference"].by_example == {"a": 3.0, "b": 5.5}, "its own best temperature is not used"
+    assert fit["after_generated"].by_example == pytest.approx({"a": 10 / 3 + 1, "b": 8.0})
+    longest = losses.by_prefix_length["temperature_1"]["2"]
+    assert longest.by_example == {"a": 4.0} and longest.examples == 1
+    alone = prefix_losses(reference[:1], {1: {0: generated[1][0]}}, fit_temperatures(reference[:1]), ["a"])
+    assert alone.fitted_temperatures == [] and list(alone.overall) == ["temperature_1"]
 
 
 def test_a_prefix_that_is_the_reference_disturbs_by_exactly_nothing(llama: LlamaForCausalLM) -> None:

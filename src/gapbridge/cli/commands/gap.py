@@ -26,6 +26,9 @@ class Command(BaseCommand):
         add("--error_source", metavar="MODEL",
             help="model whose errors are inserted for all models; self: each model's own (default: the "
                  "first)")  # fmt: skip
+        add("--completions_from", metavar="MODEL",
+            help="model whose completions are the generated prefixes of all models (default: each model's "
+                 "own)")  # fmt: skip
         add("--max_completion_length", type=integer, default=256, metavar="N",
             help="maximum number of tokens of a completion (default: %(default)s)")  # fmt: skip
         add("--temperature", type=number, default=1.0, metavar="T",
