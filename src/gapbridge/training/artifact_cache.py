@@ -3,8 +3,8 @@
     HF_DATASETS_CACHE/gapbridge/train-0123456789abcdef.arrow     the data as token ids
     output_dir/round_1/_rows/train-89abcdef01234567.arrow        the rows of a round; eval-…, eval_generated-…
 
-A file is named by a hash of everything that determines it: data, tokenizer and template, settings, contexts, and the
-code itself. What was made of other data, with another option or by another version has another name, and is not found.
+A file is named by a hash of everything that determines it: data, tokenizer and template, settings, contexts, the
+libraries that tokenise, and `DATA_VERSION`. What was made of something else has another name, and is not found.
 Examples are made before a run is accepted, when nothing may be written into its directory: they lie in the cache of
 `datasets`, one copy for each machine and for all runs.
 """
@@ -18,7 +18,6 @@ import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import fields
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,12 +40,15 @@ from .hooks import MethodHooks
 
 Opened = TypeVar("Opened")
 ROWS = "_rows"  # a leading underscore is left out of what is pushed to a hub
-_VERSIONS = ("transformers", "tokenizers", "trl", "jinja2")  # whose code makes tokens of text
+# Raised when this package makes other examples or rows of the same data. `test_data_version.py` finds out.
+DATA_VERSION = 1
+_LIBRARIES = ("transformers", "tokenizers", "trl", "jinja2")  # whose code makes tokens of text
 
 
 def table_path(directory: Path, part: str, identity: Mapping[str, Any]) -> Path:
     """Where the table of a part (`train`, `eval`) lies; `identity`: everything that determines it."""
-    payload = json.dumps({**identity, "code": _code()}, sort_keys=True, default=str)
+    made_by = {"data_version": DATA_VERSION, **{name: metadata.version(name) for name in _LIBRARIES}}
+    payload = json.dumps({**identity, "made_by": made_by}, sort_keys=True, default=str)
     return directory / f"{part}-{hashlib.blake2b(payload.encode(), digest_size=8).hexdigest()}.arrow"
 
 
@@ -151,13 +153,3 @@ def get_or_build_examples(
 
 def method_name(method: type[MethodHooks]) -> str:
     return f"{method.__module__}.{method.__qualname__}"
-
-
-@cache
-def _code() -> str:
-    """A hash of this package's sources and of the versions of what it tokenises with."""
-    digest = hashlib.blake2b(json.dumps([metadata.version(name) for name in _VERSIONS]).encode(), digest_size=16)
-    package = Path(__file__).parents[1]
-    for path in sorted(package.rglob("*.py")):
-        digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
-    return digest.hexdigest()

@@ -124,7 +124,7 @@ def test_every_setting_that_may_change_a_row_names_it(tmp_path: Path, monkeypatc
     elsewhere.local_rank = 3  # as in another process
     assert named(elsewhere) == named(config)
     before = named(config)
-    monkeypatch.setattr(artifact_cache, "_code", lambda: "another version")
+    monkeypatch.setattr(artifact_cache, "DATA_VERSION", artifact_cache.DATA_VERSION + 1)
     assert named(config) != before
 
 
