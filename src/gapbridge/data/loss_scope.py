@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-LESS_THAN_TRL = "TRL's default"  # in the words for what TRL's own defaults train more of
+LESS_THAN_TRL = "unlike TRL's default"  # in the words for what TRL's own defaults train more of
 
 
 @dataclass(frozen=True)
@@ -30,4 +30,4 @@ class LossScope:
         if form == "pair":
             return "completions; prompts carry none (completion_only_loss: false trains them, too)"
         turns = "assistant turns" if self.all_turns else "the last assistant turn"
-        return f"{turns}; nothing else carries any (assistant_only_loss: false, {LESS_THAN_TRL}, trains whole rows)"
+        return f"{turns} only, {LESS_THAN_TRL}; assistant_only_loss: false trains whole rows"

@@ -61,6 +61,7 @@ from .loading import load_model, load_tokenizer, prepare_tokenizer, record_revis
 from .metrics import LogAtStart
 from .model_card import complete_card
 from .preparation import Prepared
+from .quiet import hidden_dataset_bars
 from .stats import GenerationStats
 from .trainer_guards import TrainerGuardMixin
 from .vocabulary import check_vocabulary
@@ -175,7 +176,7 @@ class GapTrainerMixin(EvalDatasetMixin, TrainerGuardMixin):
         kwargs = {"peft_config": peft_config, **added, **kwargs}
         set_seed(args.seed)
         self._reading_args, self._text_of_row = copy.copy(args), formatting_func
-        with args.implied_defaults():
+        with args.implied_defaults(), hidden_dataset_bars(not full):
             super().__init__(
                 model=model,
                 args=args,

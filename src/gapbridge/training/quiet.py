@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
 
 _LIBRARIES = ("accelerate", "datasets", "DeepSpeed", "peft", "torch", "transformers", "trl")
 
@@ -25,3 +27,16 @@ def quiet_libraries() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+@contextmanager
+def hidden_dataset_bars(hidden: bool = True) -> Iterator[None]:
+    """Hide the progress bars of `datasets`, which count placeholder rows; with False do nothing."""
+    if not hidden or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()

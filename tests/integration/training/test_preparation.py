@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import BASE
-from datasets import Dataset
+from datasets import Dataset, enable_progress_bars
 from helpers.small_runs import MakeBase
 from transformers import AutoTokenizer, PreTrainedModel
 
@@ -103,3 +103,12 @@ def test_contexts_are_those_of_the_weights_that_name_them(make_base: MakeBase, t
     with pytest.raises(RunError, match="weights that changed after the trainer was constructed"):
         trainer.train()
     assert not (tmp_path / "run" / "_contexts").exists()
+
+
+def test_the_constructor_shows_no_progress_of_placeholders(
+    make_base: MakeBase, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """TRL's constructor counts two placeholder rows, which the user did not give."""
+    enable_progress_bars()
+    bash(tmp_path, make_base())
+    assert " train dataset" not in capfd.readouterr().err
