@@ -42,7 +42,7 @@ setup(
     install_requires=[
         "torch>=2.6",  # the sampling engine
         "transformers>=4.57.6",  # models, tokenizers, Trainer
-        "trl>=0.23,<2",  # the trainers that every method extends
+        "trl>=0.25,<2",  # the trainers that every method extends
         "accelerate>=1.12",  # processes, mixed precision, sharding
         "datasets>=4.0",  # data files, the hub, memory-mapped rows
         "peft>=0.18",  # adapters
