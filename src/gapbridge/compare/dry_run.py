@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import methods
 from ..decoding import generate_completions
+from ..decoding.forward import SlotRunners
 from ..decoding.model_state import generation_precision, move_to_device
 from ..reporting.tables import Table, print_table
 from ..runs.load_inputs import count_held_out_rows, load_eval_examples, load_initial_model
@@ -166,6 +167,8 @@ def _decoding(
     examples = list(load_eval_examples(job, tokenizer, model, limit=min(_ROWS_READ, held_out)))
     prompts = [list(e.generation_prompt_ids[-_TIMED_PROMPT:]) for e in islice(cycle(examples), min(_BATCH, held_out))]
 
+    runners = SlotRunners()
+
     def seconds(prompts: Sequence[Sequence[int]], tokens: int) -> float:
         started = time.perf_counter()
         generate_completions(
@@ -175,6 +178,7 @@ def _decoding(
             max_completion_length=tokens,
             stop_tokens=(),
             temperature=evaluation.temperatures[0],
+            runners=runners,
         )
         return time.perf_counter() - started
 

@@ -128,8 +128,7 @@ def slot_runner(model: PreTrainedModel, row: Sequence[int], longest_row: int) ->
     if reason:
         return reason
     runner = SlotRunner(model, layer_windows(model, longest_row))
-    wanted = max([PROBE_LENGTH, *(window + _BEYOND_WINDOW for window in runner.windows.values() if window)])
-    length = min(wanted, longest_row)
+    length = _probe_length(runner.windows, longest_row)
     tokens = torch.tensor([(list(row) * length)[:length]], device=model.device)
     places = torch.linspace(0, length - 1, min(length, _PROBE_PLACES), device=model.device).long()
     expected = forward_logits(model, tokens)[0, places].float()
@@ -143,6 +142,31 @@ def slot_runner(model: PreTrainedModel, row: Sequence[int], longest_row: int) ->
     if error <= tolerance:
         return runner
     return f"the slot cache changes its logits (relative error {error:.2g}, allowed {tolerance:g})"
+
+
+class SlotRunners:
+    """What `slot_runner` found in one call, kept for the next: the check costs as much as a thousand tokens.
+
+    Weights may change between two calls; what the check depends on (model, precision, attention, sliding windows and
+    the length of a row) is compared.
+    """
+
+    def __init__(self) -> None:
+        self._kept: tuple[SlotRunner | str, tuple[object, ...], int] | None = None
+
+    def find(self, model: PreTrainedModel, row: Sequence[int], longest_row: int) -> SlotRunner | str:
+        """`slot_runner` with these arguments, checked only where no call before has checked it."""
+        windows = layer_windows(model, longest_row)
+        settings = (model, logit_tolerance(model), model.dtype, model.config._attn_implementation, windows)
+        length = _probe_length(windows, longest_row)
+        if self._kept is None or self._kept[1] != settings or self._kept[2] < length:
+            self._kept = slot_runner(model, row, longest_row), settings, length
+        return self._kept[0]
+
+
+def _probe_length(windows: dict[str, int | None], longest_row: int) -> int:
+    """Tokens of the row that the check looks at."""
+    return min(longest_row, max([PROBE_LENGTH, *(window + _BEYOND_WINDOW for window in windows.values() if window)]))
 
 
 def logit_tolerance(model: PreTrainedModel) -> float:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from ..errors import ConfigError, DataError
 from .compiled import CompiledSteps
 from .engine import BatchedGenerator, Completion
-from .forward import slot_runner
+from .forward import SlotRunners
 from .keyed_sampler import KeyedSampler
 from .memory_limits import BatchLimits
 from .model_state import generation_mode
@@ -35,6 +35,7 @@ def generate_completions(
     on_finished: Callable[[int], object] | None = None,
     speculation: SpeculativeStats | None = None,
     steps: CompiledSteps | None = None,
+    runners: SlotRunners | None = None,
     **draw: Any,
 ) -> list[Completion]:
     """Let the model answer each prompt until a stop token or `max_completion_length` tokens.
@@ -48,6 +49,7 @@ def generate_completions(
         on_finished: called with the number of newly finished completions, for a progress bar.
         speculation: the model's future heads, which then propose tokens; the answers are the same. It counts them.
         steps: with `compile_decoding`, what one call compiles for the next ones; by default nothing is kept.
+        runners: keeps the check of the slot cache for the next call; by default each call checks.
 
     Returns:
         One `Completion` for each prompt, in the order given.
@@ -76,7 +78,7 @@ def generate_completions(
     keys = example_keys(ids, seed=options.seed, round_index=options.round_index)
     order = sorted(range(len(ids)), key=lambda i: -len(prompts[i]))
     with generation_mode(model):
-        runner = slot_runner(model, prompts[order[0]], max(fed))
+        runner = (runners or SlotRunners()).find(model, prompts[order[0]], max(fed))
         sampler = KeyedSampler(options, model.device)
         make = BatchedGenerator if speculation is None else speculation.generator
         generator = make(model, prompts, keys, sampler, max_completion_length, stop_tokens)

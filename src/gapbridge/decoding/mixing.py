@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 from ..compat import vocabulary_size
 from ..errors import DataError
 from .batch_state import Batch, DecodingRows, padded_rows
-from .forward import SlotRunner, forward_logits, slot_runner
+from .forward import SlotRunner, SlotRunners, forward_logits
 from .keyed_sampler import KeyedSampler
 from .memory_limits import BatchLimits
 from .model_state import generation_mode
@@ -59,6 +59,7 @@ def mix_contexts(
     fixed: Sequence[Sequence[bool]] | None = None,
     options: SamplingParams | None = None,
     on_finished: Callable[[int], object] | None = None,
+    runners: SlotRunners | None = None,
     **draw: Any,
 ) -> list[MixedContext]:
     """Mix each reference with the model's own tokens, in few passes, exactly as `mix_contexts_sequential` does.
@@ -74,6 +75,7 @@ def mix_contexts(
             and the reference token stays. The mask and the noise of the other positions do not depend on it.
         options: how tokens are sampled; or give the fields of `SamplingParams` as keywords (`draw`).
         on_finished: called with the number of newly finished examples, for a progress bar.
+        runners: keeps the check of the slot cache for the next call; by default each call checks.
 
     Returns:
         One `MixedContext` for each example, in the order given.
@@ -90,7 +92,7 @@ def mix_contexts(
     mixed: list[MixedContext | None] = [None] * len(ids)
     longest = int(order[0])
     with generation_mode(model):
-        runner = slot_runner(model, [*prompts[longest], *references[longest]], int(lengths.max()))
+        runner = (runners or SlotRunners()).find(model, [*prompts[longest], *references[longest]], int(lengths.max()))
         if isinstance(runner, str):
             logger.warning("contexts are mixed without a cache, in full-sequence passes, because %s", runner)
         sampler = KeyedSampler(options, model.device)

@@ -8,7 +8,7 @@ references, however it does elsewhere. Nothing is written.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 
@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from ..data.example import Example
 from ..data.special_tokens import stop_tokens, undecodable_token_ids
 from ..decoding import Completion, SamplingParams, generate_completions
+from ..decoding.forward import SlotRunners
 from ..decoding.model_state import generation_precision
 from ..evaluation.answer_extraction import marked_answer
 from ..evaluation.math import is_correct
@@ -38,6 +39,8 @@ _LONGER = 2  # a completion may be so many times as long as the longest referenc
 _BATCH = 64
 _TIMED_EXAMPLES, _TIMED_TOKENS = 4, 4
 
+Complete = Callable[..., list[Completion]]  # `generate_completions` without its model
+
 
 def run_probe(job: RunConfig, first: PreviewBatch, count: int) -> ProbeResult | None:
     """Print what the starting model makes of `count` examples: the contexts that would be trained on, recovery after
@@ -54,12 +57,13 @@ def run_probe(job: RunConfig, first: PreviewBatch, count: int) -> ProbeResult | 
         return None
     examples = list(islice(first.examples.split_turns(first.examples.stops), count))
     longest = _LONGER * max(len(example.completion_ids) for example in examples)
-    seconds = _seconds(first, examples, longest)
+    complete = partial(generate_completions, first.model, runners=SlotRunners())
+    seconds = _seconds(first, examples, longest, complete)
     takes = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} minutes"
     print(f"\nthe starting model is asked about {len(examples)} examples: at most {takes}", flush=True)
     first = take_more(job, first, count)
-    completions = _completions(first, examples, longest)
-    forced_errors = _recovery(first, examples, longest)
+    completions = _completions(first, examples, longest, complete)
+    forced_errors = _recovery(first, examples, longest, complete)
 
     def text(tokens: Sequence[int]) -> str:
         return str(first.tokenizer.decode(tokens, skip_special_tokens=True))
@@ -83,21 +87,21 @@ def run_probe(job: RunConfig, first: PreviewBatch, count: int) -> ProbeResult | 
     return found
 
 
-def _seconds(first: PreviewBatch, examples: Sequence[Example], longest: int) -> float:
+def _seconds(first: PreviewBatch, examples: Sequence[Example], longest: int, complete: Complete) -> float:
     """The most seconds that the measures take, from a few tokens of a few examples."""
     few = examples[:_TIMED_EXAMPLES]
-    prefill, more = (_timed(first, few, tokens) for tokens in (1, 1 + _TIMED_TOKENS))
+    _timed(first, few[:1], 1, complete)  # what the first pass takes is paid once
+    prefill, more = (_timed(first, few, tokens, complete) for tokens in (1, 1 + _TIMED_TOKENS))
     token = max(0.0, more - prefill) / _TIMED_TOKENS / len(few)
     passes = 1 + len(DEFAULT_ERROR_POSITIONS) + bool(first.stats.summary())
     generated = longest * (1 + sum(1 - place for place in DEFAULT_ERROR_POSITIONS))
     return len(examples) * (passes * prefill / len(few) + generated * token)
 
 
-def _timed(first: PreviewBatch, examples: Sequence[Example], tokens: int) -> float:
+def _timed(first: PreviewBatch, examples: Sequence[Example], tokens: int, complete: Complete) -> float:
     started = time.perf_counter()
     with generation_precision(first.model, first.args):
-        generate_completions(
-            first.model,
+        complete(
             [example.generation_prompt_ids for example in examples],
             ids=[example.id for example in examples],
             max_completion_length=tokens,
@@ -113,13 +117,14 @@ def answers_first(reference: str) -> bool:
     return bool(rest.strip()) and marked_answer(opening) is not None
 
 
-def _completions(first: PreviewBatch, examples: Sequence[Example], longest: int) -> list[Completion]:
+def _completions(
+    first: PreviewBatch, examples: Sequence[Example], longest: int, complete: Complete
+) -> list[Completion]:
     """The greedy answers."""
     prompts = [example.generation_prompt_ids for example in examples]
     bar = tqdm(total=len(examples), desc="probing, answers", unit="row", delay=1)
     with generation_precision(first.model, first.args), bar:
-        return generate_completions(
-            first.model,
+        return complete(
             prompts,
             ids=[example.id for example in examples],
             max_completion_length=tokens_left_after_error(first.model, prompts, longest),
@@ -129,7 +134,9 @@ def _completions(first: PreviewBatch, examples: Sequence[Example], longest: int)
         )
 
 
-def _recovery(first: PreviewBatch, examples: Sequence[Example], longest: int) -> RecoveryScore | None:
+def _recovery(
+    first: PreviewBatch, examples: Sequence[Example], longest: int, complete: Complete
+) -> RecoveryScore | None:
     """The share of the references' tokens after forced errors that follow all the same."""
     model, tokenizer, args = first.model, first.tokenizer, first.args
     forced_errors = sample_forced_errors(
@@ -143,7 +150,6 @@ def _recovery(first: PreviewBatch, examples: Sequence[Example], longest: int) ->
         batch_size=_BATCH,
     )
     stops = stop_tokens(tokenizer, model)
-    complete = partial(generate_completions, model)
     completions = generate_continuations(
         model, examples, forced_errors, args, _greedy(first), stops, longest, complete
     )

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 from ..data.special_tokens import stop_tokens
 from ..decoding import Completion, generate_completions
 from ..decoding.compiled import CompiledSteps
+from ..decoding.forward import SlotRunners
 from ..decoding.model_state import device_name
 from ..decoding.sampling_params import vllm_faults
 from ..decoding.vllm_generation import CheckedGenerator, ServerEngine
@@ -84,5 +85,5 @@ def completions_of(
     A server's weights are compared with the model's before its first completion.
     """
     if engine is None:
-        return partial(generate_completions, model, steps=CompiledSteps())
+        return partial(generate_completions, model, steps=CompiledSteps(), runners=SlotRunners())
     return CheckedGenerator(engine, model, args, stop_tokens(tokenizer, model))

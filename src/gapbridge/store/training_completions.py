@@ -16,6 +16,7 @@ from ..data.example import Example
 from ..data.special_tokens import stop_tokens, undecodable_token_ids
 from ..decoding import Completion, SamplingParams, generate_completions
 from ..decoding.compiled import CompiledSteps
+from ..decoding.forward import SlotRunners
 from ..decoding.model_state import generation_precision
 from ..decoding.mtp_heads import HEADS_FILE, MTPHeads, load_adjacent_heads
 from ..decoding.speculative_decoding import SpeculativeStats
@@ -56,7 +57,7 @@ def completion_spec(
         )
 
     heads = _heads(model, args) if args.use_mtp_speculative_decoding else None
-    steps = CompiledSteps()
+    steps, runners = CompiledSteps(), SlotRunners()
 
     def draw(examples: list[Example], on_finished: Progress) -> Columns:
         ids = [example.id for example in examples]
@@ -72,6 +73,7 @@ def completion_spec(
                 on_finished=on_finished,
                 speculation=speculation,
                 steps=steps,
+                runners=runners,
             )
         if speculation is not None:
             logger.info("%d drafts in %.3f passes a token", len(completions), speculation.passes_per_token)

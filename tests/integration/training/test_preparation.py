@@ -69,6 +69,18 @@ def test_the_first_use_prepares_once(
     assert len(written) == 4
 
 
+def test_the_slot_cache_is_checked_once_for_all_shards(
+    make_base: MakeBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gapbridge.decoding.forward.PROBE_LENGTH", 32)  # rows of real tasks are longer than the check
+    trainer, checks = bash(tmp_path / "run", make_base(), eval_on_generated_contexts=False), []
+    trainer.model.register_forward_pre_hook(
+        lambda _, inputs, named: checks.append(named) if named.get("use_cache") is False else None, with_kwargs=True
+    )
+    trainer.prepare_dataset()
+    assert len(checks) == 1, "a check of a real model takes seconds, and there are three shards"
+
+
 def test_a_bad_row_is_refused_by_the_constructor(make_base: MakeBase, tmp_path: Path) -> None:
     rows = Dataset.from_list([*data().to_list(), {"prompt": [], "completion": []}])
     with pytest.raises(DataError, match="train_dataset, row 6"):

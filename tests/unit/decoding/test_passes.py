@@ -25,7 +25,7 @@ from transformers import (
 from gapbridge import DataError
 from gapbridge.decoding import generate_completions, mix_contexts, mix_contexts_sequential
 from gapbridge.decoding.attention import GROUPED
-from gapbridge.decoding.forward import SlotRunner, forward_logits, forward_logits_at, slot_runner
+from gapbridge.decoding.forward import SlotRunner, SlotRunners, forward_logits, forward_logits_at, slot_runner
 from gapbridge.decoding.model_state import generation_mode
 
 
@@ -116,6 +116,28 @@ def test_wrong_slot_cache_is_found_out(monkeypatch: pytest.MonkeyPatch, caplog: 
     model.model.__class__ = Peeking
     assert equal_to_the_definition(model.eval())
     assert "the slot cache changes its logits" in caplog.text
+
+
+def test_the_check_of_the_slot_cache_serves_later_calls() -> None:
+    """A check takes passes over a thousand tokens, seconds with a real model; changed settings are checked."""
+    model, checks = tiny_llama().eval(), []
+    model.register_forward_pre_hook(
+        lambda _, inputs, named: checks.append(named.get("use_cache")) if named.get("use_cache") is False else None,
+        with_kwargs=True,
+    )
+    runners = SlotRunners()
+    long, short = [1, 2, 3] * 8, [1, 2, 3]
+    given: dict[str, Any] = {"ids": ["a"], "mixture_coefficient": 0.5, "runners": runners}
+    first = mix_contexts(model, [long], [long], **given)
+    assert mix_contexts(model, [long], [long], **given) == first and len(checks) == 1
+    generate_completions(model, [short], ids=["a"], max_completion_length=4, stop_tokens=[], runners=runners)
+    assert len(checks) == 1, "shorter rows were checked with the longer ones"
+    mix_contexts(model, [long], [long * 2], **given)
+    assert len(checks) == 2, "a longer row is another check"
+    mix_contexts(model.to(torch.bfloat16), [long], [long], **given)
+    assert len(checks) == 3, "another precision is another check"
+    mix_contexts(model, [long], [long], ids=["a"], mixture_coefficient=0.5)
+    assert len(checks) == 4, "nothing is kept unless the caller keeps it"
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from ...compat import vocabulary_size
 from ...data.example import Example, ExampleSet
 from ...data.special_tokens import TokenPattern, never_sampled_mask, special_token_ids, suppressed_tokens
 from ...decoding import MixedContext, mix_contexts
+from ...decoding.forward import SlotRunners
 from ...decoding.model_state import generation_precision
 from ...decoding.random_replacement import RandomReplacements, replace_with_random_tokens
 from ...store.generate_shards import Columns, GenerationSpec, Progress
@@ -29,6 +30,7 @@ def mixed_contexts(
     """What a round samples, with the options of a configuration."""
     options = args.sampling_params(suppressed_tokens(model, tokenizer, args.suppress_tokens))
     fixed = _Fixed(tokenizer, args.sampling_token_regex)
+    runners = SlotRunners()
     models = (
         ContextModels(args.generator_model_name_or_path, model, args) if args.generator_model_name_or_path else None
     )
@@ -57,6 +59,7 @@ def mixed_contexts(
                 fixed=fixed_mask,
                 options=options,
                 on_finished=on_finished,
+                runners=runners,
             )
         if replacements is None:
             return mixed
