@@ -183,7 +183,7 @@ def _complete(
 
 def _check_same_tokens(source: ExampleSet, examples: ExampleSet, source_name: str, model: str) -> None:
     """Raise a ConfigError where a model's tokens are not those of the model whose completions it is given."""
-    if [(e.id, e.prompt, e.completion_ids) for e in source] != [(e.id, e.prompt, e.completion_ids) for e in examples]:
+    if [(e.id, e.completion_ids) for e in source] != [(e.id, e.completion_ids) for e in examples]:
         raise ConfigError(
             f"command line, --completions_from {source_name}: got other tokens for the same examples from {model}, "
             "expected the same. Leave the model or the option out"

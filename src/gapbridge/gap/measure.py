@@ -38,7 +38,7 @@ from .gap_metrics import (
     recovery_rows,
 )
 from .logprobs import IdList, Scores, score
-from .prefix_losses import TEMPERATURES, PrefixLosses, TokenMean, fit_temperatures, prefix_losses, token_mean
+from .prefix_losses import TEMPERATURE_GRID, PrefixLosses, TokenMean, fit_temperatures, prefix_losses, token_mean
 
 
 Losses = NDArray[np.float64]
@@ -117,7 +117,7 @@ def measure_gap(
             return score(model, prompts, contexts, labels, temperatures=temperatures, **options)
 
         everyone = range(len(examples))
-        forced = scored(everyone, references, references, TEMPERATURES)
+        forced = scored(everyone, references, references, TEMPERATURE_GRID)
         fitted = fit_temperatures(forced)
         # An empty prefix disturbs nothing.
         losses = {0: {example.id: np.zeros(len(example.completion_ids)) for example in examples}}

@@ -21,7 +21,7 @@ from .gap_metrics import token_means
 from .logprobs import Scores
 
 
-TEMPERATURES = tuple(2 ** (step / 32) for step in range(-32, 33))  # 0.5 to 2, in steps of 2.2 %
+TEMPERATURE_GRID = tuple(2 ** (step / 32) for step in range(-32, 33))  # 0.5 to 2, in steps of 2.2 %
 AT_ONE, AT_FIT = "temperature_1", "fitted_temperature"
 REFERENCE, GENERATED = "after_reference", "after_generated"
 Values = NDArray[np.float64]
@@ -55,12 +55,12 @@ def fit_temperatures(reference: Sequence[Scores]) -> list[float]:
     """The temperatures of the examples in even and in odd places, each with the least loss over the other half.
 
     Args:
-        reference: [examples], the references scored after themselves at `TEMPERATURES`.
+        reference: [examples], the references scored after themselves at `TEMPERATURE_GRID`.
     """
     if len(reference) < 2:
         return []
     sums = np.array([scores.at_temperatures.sum(1) for scores in reference])  # [examples, temperatures]
-    return [TEMPERATURES[int(sums[other::2].sum(0).argmax())] for other in (1, 0)]
+    return [TEMPERATURE_GRID[int(sums[other::2].sum(0).argmax())] for other in (1, 0)]
 
 
 def prefix_losses(
@@ -74,7 +74,7 @@ def prefix_losses(
     """All losses of one model.
 
     Args:
-        reference: [examples], the references scored after themselves at `TEMPERATURES`.
+        reference: [examples], the references scored after themselves at `TEMPERATURE_GRID`.
         generated: k → place of the example → its reference scored after ŷ_<k, at the `fitted` temperatures.
         fitted: from `fit_temperatures`.
         ids: of all examples; they are resampled together.
@@ -84,7 +84,7 @@ def prefix_losses(
     losses = {AT_ONE: [-row.log_probs for row in reference]}
     after = {AT_ONE: {k: {i: -row.log_probs[k:] for i, row in rows.items()} for k, rows in generated.items()}}
     if fitted:
-        places = [TEMPERATURES.index(temperature) for temperature in fitted]
+        places = [TEMPERATURE_GRID.index(temperature) for temperature in fitted]
         losses[AT_FIT] = [-row.at_temperatures[places[i % 2]] for i, row in enumerate(reference)]
         after[AT_FIT] = {
             k: {i: -row.at_temperatures[i % 2, k:] for i, row in rows.items()} for k, rows in generated.items()

@@ -18,7 +18,7 @@ from gapbridge.gap.gap_metrics import (
     recovery_rows,
 )
 from gapbridge.gap.logprobs import Scores, score
-from gapbridge.gap.prefix_losses import TEMPERATURES, fit_temperatures, prefix_losses
+from gapbridge.gap.prefix_losses import TEMPERATURE_GRID, fit_temperatures, prefix_losses
 from gapbridge.tasks.step_oracle import final_answers, first_wrong_step, oracle_tokens, solution_steps, wrong_steps
 from gapbridge.tasks.word_problems import problems
 
@@ -61,13 +61,13 @@ def test_prefix_losses_by_hand() -> None:
     """Two examples; each is measured at the temperature that fits the other."""
 
     def scores(log_probs: list[float], best: int) -> Scores:
-        at = np.tile(np.array(log_probs) - 1, (len(TEMPERATURES), 1))
+        at = np.tile(np.array(log_probs) - 1, (len(TEMPERATURE_GRID), 1))
         at[best] += 0.5
         return Scores(np.array(log_probs), np.ones(len(log_probs), dtype=bool), at_temperatures=at)
 
     reference = [scores([-1.0, -2.0, -3.0], best=10), scores([-4.0, -5.0], best=20)]
     fitted = fit_temperatures(reference)
-    assert fitted == [TEMPERATURES[20], TEMPERATURES[10]]
+    assert fitted == [TEMPERATURE_GRID[20], TEMPERATURE_GRID[10]]
     after = {1: {0: [-9.0, -2.5, -3.5], 1: [-9.0, -6.0]}, 2: {0: [-9.0, -9.0, -4.0]}}
     generated = {
         k: {
