@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+import warnings
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -321,3 +322,13 @@ def test_through_the_launcher(start: list[str], code: int, tmp_path: Path) -> No
     process = module(*start, "--learning_rate", "1e-4", str(tmp_path / "my recipe.yaml"), "--", "--seed", "1")
     assert "my recipe.yaml: no such recipe" in process.stderr, process.stderr[-2000:]
     assert process.returncode == code
+
+
+def test_warnings_that_no_user_can_act_on_stay_hidden() -> None:
+    """transformers deprecates the name that TRL and the handbook use for gradient checkpointing."""
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        for name in ("gradient_checkpointing", "gradient_checkpointing_enable"):
+            text = f"`{name}` is deprecated and will be removed"
+            cli.run_guarded(lambda text=text: warnings.warn(text, FutureWarning, stacklevel=1))
+    assert not shown

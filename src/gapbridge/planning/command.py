@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import torch
 from peft import PeftConfig
+from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from trl import get_peft_config
 
@@ -239,11 +240,12 @@ def _steps(
     if work.packed:
         sizes = [work.packed_tokens(micro) * times for times in (1, 2, 4)]
         options["masked"] = not str(model.attn_implementation).startswith("flash")
-        found = [run_fake_step(config, dtype, rows=1, length=size, **options) for size in sizes]
+        shapes = [(1, size) for size in sizes]
     else:
         sizes = [micro, 2 * micro]
-        options["length"] = work.longest
-        found = [run_fake_step(config, dtype, rows=size * work.sequences, **options) for size in sizes]
+        shapes = [(size * work.sequences, work.longest) for size in sizes]
+    with tqdm(shapes, desc="simulating training steps", unit="step", delay=1) as bar:
+        found = [run_fake_step(config, dtype, rows=rows, length=length, **options) for rows, length in bar]
     added = added_parameters(job, config)
     found = [
         replace(step, parameters=step.parameters + added, trained=step.trained + added,
