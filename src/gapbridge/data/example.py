@@ -15,7 +15,6 @@ from datasets import Dataset, Features, List, Value
 
 from ..errors import DataError
 from .arrow_files import ROWS_PER_CHUNK, chunk_rows, in_memory, iterate_chunks
-from .hash_sampling import hash_fold
 
 
 IGNORE_INDEX = -100
@@ -198,17 +197,6 @@ class ExampleSet:
         if len(set(table["id"][:])) < len(table):
             raise DataError(f"{self.source}: an id of the data looks like that of a turn (id#1): rename it")
         return replace(self, table=table)
-
-    def exclude_fold(self, fold: int, folds: int) -> ExampleSet:
-        """The examples that `hash_fold` puts into another fold.
-
-        Raises:
-            DataError: there is none.
-        """
-        remaining = [at for at, example_id in enumerate(self.table["id"][:]) if hash_fold(example_id, folds) != fold]
-        if not remaining:
-            raise DataError(f"{self.source}: all {len(self)} examples are in fold {fold} of {folds}: none is left")
-        return replace(self, table=self.table.select(remaining))
 
     def fingerprint(self) -> str:
         """A hash of all ids and tokens in their order, and of what is not trained or asked otherwise."""

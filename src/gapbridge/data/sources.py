@@ -35,8 +35,7 @@ class DataConfig(DatasetMixtureConfig):
     plain strings become one user and one assistant turn. Without a completion column a `messages` or `conversations`
     column is the conversation, and without any of these `dataset_text_field` names plain text. `system_prompt` goes
     before every conversation that has no system turn of its own. `id_column` names a column of stable ids. Preference
-    data keep `chosen` and `rejected`, with or without a `prompt`. `holdout_fold` [k, K] takes the examples of one fold
-    out of the training data, for a model that generates their contexts later.
+    data keep `chosen` and `rejected`, with or without a `prompt`.
     """
 
     READ_AS: ClassVar[dict[str, Any]] = {"dataset_mixture": MixtureKeys}
@@ -69,10 +68,6 @@ class DataConfig(DatasetMixtureConfig):
     max_eval_examples: int | None = field(
         default=None, metadata={"help": "Maximum number of evaluation examples; the first ones are used."}
     )
-    holdout_fold: list[int] | None = field(
-        default=None,
-        metadata={"help": "[k, K]: hold out fold k (0 to K-1) of K folds; a hash of the id assigns the fold."},
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,8 +78,6 @@ class DataConfig(DatasetMixtureConfig):
         except TypeError as error:
             raise ConfigError(f"eval_datasets: {error}") from error
         self.dataset_mixture = as_mapping(self.dataset_mixture)
-        if isinstance(self.holdout_fold, int):  # a recipe's single value stands for a list of one
-            self.holdout_fold = [self.holdout_fold]
 
     @property
     def splits_off(self) -> Any:
@@ -144,11 +137,6 @@ def check_data_config(config: DataConfig, script: ScriptArguments) -> list[str]:
         value = getattr(config, name)
         if value is not None and value < 1:
             errors.append(f"{name} is {value}: it must be at least 1")
-    left_out = config.holdout_fold
-    if left_out is not None and not (len(left_out) == 2 and left_out[1] >= 2 and 0 <= left_out[0] < left_out[1]):
-        errors.append(
-            f"holdout_fold is {left_out}: give [k, K], K folds (at least 2) and one of them, k from 0 to K-1"
-        )
     for entry in [*config.datasets, *config.eval_datasets]:
         wrong = [
             f"datasets: {name} is {value!r}: {message}"

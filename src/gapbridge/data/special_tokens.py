@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -92,19 +91,6 @@ class UndecodableTokens:
     def __contains__(self, token: int) -> bool:
         if token not in self._known:
             self._known[token] = not str(self._tokenizer.decode([token])).strip()
-        return self._known[token]
-
-
-class TokenPattern:
-    """The ids in whose text a regular expression is found. Asked for with `in`."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, pattern: str) -> None:
-        self._tokenizer, self._pattern = tokenizer, re.compile(pattern)
-        self._known: dict[int, bool] = {}
-
-    def __contains__(self, token: int) -> bool:
-        if token not in self._known:
-            self._known[token] = bool(self._pattern.search(str(self._tokenizer.decode([token]))))
         return self._known[token]
 
 

@@ -271,10 +271,7 @@ def published_rows(job: RunConfig) -> int:
     held_out = data.splits_off
     if held_out:
         count -= int(held_out) if held_out >= 1 else math.ceil(count * held_out)
-    count = min(count, data.max_train_examples or count)
-    if data.holdout_fold:
-        count = round(count * (1 - 1 / data.holdout_fold[1]))
-    return count
+    return min(count, data.max_train_examples or count)
 
 
 def _size(name: str, config: str | None, split: str) -> int | None:

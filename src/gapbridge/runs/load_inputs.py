@@ -124,11 +124,7 @@ def load_examples(
         with TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
             folder = Path(scratch) if keep else None
             dataset = standard_columns(dataset, job.data, source, folder, job.args.dataset_text_field)
-            examples = _read(job, dataset, tokenizer, model, source, job.args.row_limit(part))
-        if part == "train" and job.data.holdout_fold is not None:
-            fold, folds = job.data.holdout_fold
-            examples = examples.exclude_fold(fold, folds)
-        return examples
+            return _read(job, dataset, tokenizer, model, source, job.args.row_limit(part))
 
     if not keep:
         return {part: read(part) for part in parts}

@@ -39,7 +39,6 @@ class GenerationSpec:
     what: what is generated, for the progress bar.
     open: reaches what `generate` needs, so that what is not there is refused before a run writes anything.
     close: gives back what `generate` holds.
-    weights: gives the fingerprint of the weights that generate, where they are not the trained model's.
     sources: files that rows are made from besides.
     """
 
@@ -50,7 +49,6 @@ class GenerationSpec:
     what: str
     open: Callable[[], None] = lambda: None
     close: Callable[[], None] = lambda: None
-    weights: Callable[[], str] | None = None
     sources: tuple[Path, ...] = ()
 
 

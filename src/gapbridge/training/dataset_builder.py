@@ -77,7 +77,7 @@ def open_context_stores(
         contexts = method.generation_spec(model, tokenizer, examples, args)
         if contexts is None:
             continue
-        weights = weights or (contexts.weights() if contexts.weights else weights_fingerprint(model))
+        weights = weights or weights_fingerprint(model)
         directory = Path(args.output_dir) / _context_directory(part)
         store = open_context_store(contexts, model, tokenizer, examples, args, directory, weights=weights)
         if args.process_index == 0 and directory.is_dir():

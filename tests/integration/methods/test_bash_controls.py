@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import BASE
 from datasets import Dataset
 from helpers import contents, gapbridge, kill_when, recipe
 from helpers.small_runs import SMALL_RUN, MakeBase
@@ -18,9 +16,7 @@ from transformers import PreTrainedModel
 from trl import SFTConfig, SFTTrainer
 
 from gapbridge import BASHConfig, BASHTrainer, ConfigError, StoreError, cli, preview
-from gapbridge.data.hash_sampling import hash_fold, hash_uniform
-from gapbridge.runs.load_inputs import load_examples
-from gapbridge.runs.run_config import read_job
+from gapbridge.data.hash_sampling import hash_uniform
 from gapbridge.tasks.word_problems import problems
 
 
@@ -79,10 +75,9 @@ def replaced(row: dict[str, Any], reference: list[int]) -> list[int]:
         {
             "replacement_source": "uniform",
             "sft_fraction": 0.5,
-            "sampling_token_regex": r"\d",
             "num_masked_labels_after_replacement": 3,
         },
-        {"replacement_source": "unigram", "final_sft_epochs": 1, "generator_model_name_or_path": str(BASE)},
+        {"replacement_source": "unigram", "final_sft_epochs": 1},
     ],
 )
 def test_beta_zero_is_sft_with_every_option(
@@ -274,37 +269,6 @@ def test_plain_rows_are_a_hash_of_the_ids(
     assert not (tmp_path / "plain" / "_contexts").exists()
 
 
-def test_coins_at_chosen_tokens_alone(
-    make_base: MakeBase, tokenizer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    full = bash(tmp_path / "whole", make_base(), tokenizer, mixture_coefficient=1.0, temperature=2.0)
-    digits = bash(
-        tmp_path / "digits",
-        make_base(),
-        tokenizer,
-        mixture_coefficient=1.0,
-        temperature=2.0,
-        sampling_token_regex=r"^ ?\d",
-    )
-    assert 0 < digits.stats.sampled < full.stats.sampled
-    for example, row in zip(digits.examples, digits.row_ids, strict=True):
-        for at, sampled in enumerate(row["sampled"][len(example.prompt) :]):
-            wanted = re.search(r"^ ?\d", tokenizer.decode([example.completion_ids[at]])) is not None
-            assert sampled == (wanted and at < len(example.completion_ids) - 1)
-    with pytest.raises(StoreError, match="sampling_token_regex: the store has"):
-        bash(
-            tmp_path / "digits",
-            make_base(),
-            tokenizer,
-            mixture_coefficient=1.0,
-            temperature=2.0,
-            sampling_token_regex="a",
-        )
-    with caplog.at_level(logging.WARNING, "gapbridge"):
-        bash(tmp_path / "none", make_base(), tokenizer, sampling_token_regex="no such text").prepare_dataset()
-    assert "sampling_token_regex 'no such text' leaves no reference token to sample at" in caplog.text
-
-
 def test_labels_behind_replaced_tokens_carry_no_loss(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     options = {"mixture_coefficient": 0.1, "temperature": 2.0}
     full = bash(tmp_path, make_base(), tokenizer, **options)
@@ -337,24 +301,6 @@ def test_labels_behind_replaced_tokens_carry_no_loss(make_base: MakeBase, tokeni
     assert any(re.search(r"→[^⟧]*⟧‹", text) and text.count("‹") > 1 for text in shown)
 
 
-def test_a_fold_is_left_out_of_training_and_of_nothing_else(tokenizer: Any, tmp_path: Path) -> None:
-    data = tmp_path / "held-out.jsonl"
-    data.write_text("".join(json.dumps(problem.row()) + "\n" for problem in problems("test", count=6, steps=(2,))))
-    held_out = {"eval_datasets": [{"path": "json", "data_files": str(data)}], "eval_strategy": "epoch"}
-    parts = []
-    for fold in (None, [0, 3], [1, 3], [2, 3]):
-        job = read_job(recipe(tmp_path, method="sft", holdout_fold=fold, **held_out))
-        examples = load_examples(job, tokenizer, None)
-        assert len(examples["eval"]) == 6
-        parts.append({example.id for example in examples["train"]})
-    full, *without = parts
-    assert all(part == {i for i in full if hash_fold(i, 3) != fold} for fold, part in enumerate(without))
-    assert set.intersection(*without) == set() and all(part < full for part in without)
-    for wrong in ([3, 3], [0, 1], 1, [-1, 2]):
-        with pytest.raises(ConfigError, match=re.escape(f"holdout_fold is {[1] if wrong == 1 else wrong}")):
-            load_examples(read_job(recipe(tmp_path, method="sft", holdout_fold=wrong)), tokenizer, None)
-
-
 def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         BASHConfig(
@@ -364,8 +310,6 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
             sft_fraction=1.5,
             final_sft_epochs=3,
             num_masked_labels_after_replacement=-1,
-            sampling_token_regex="(",
-            generator_model_name_or_path=[],
         )
     told = "\n".join(caught.value.errors)
     for words in (
@@ -373,20 +317,17 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
         "sft_fraction is 1.5",
         "final_sft_epochs is 3: it must lie between 0 and the epochs of a round, 2",
         "num_masked_labels_after_replacement is -1",
-        "sampling_token_regex is '(': no regular expression",
-        r"generator_model_name_or_path is []",
         "num_masked_labels_after_replacement takes labels away: keep one",
     ):
         assert words in told
-    assert len(caught.value.errors) == 7
+    assert len(caught.value.errors) == 5
     for options, words in (
         (
-            {"sft_fraction": 1, "replacement_source": "uniform", "sampling_token_regex": "a"},
-            "replacement_source, sampling_token_regex would have no",
+            {"sft_fraction": 1, "replacement_source": "uniform", "num_masked_labels_after_replacement": 1},
+            "replacement_source, num_masked_labels_after_replacement would have no",
         ),
         ({"num_rounds": 2, "num_epochs_per_round": [1, 2], "final_sft_epochs": 1.5}, "the epochs of a round, 1"),
         ({"max_steps": 9, "final_sft_epochs": 3}, "that share of num_train_epochs"),
-        ({"generator_model_name_or_path": ["a", "a"]}, "a different one for each fold"),
     ):
         with pytest.raises(ConfigError, match=words):
             BASHConfig(str(tmp_path), **{**COMMON, **options})

@@ -220,7 +220,7 @@ def test_what_process_0_refuses_stops_the_other(tmp_path: Path) -> None:
 
 def test_a_run_reads_its_data_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = AutoTokenizer.from_pretrained(BASE)
-    job = read_job(recipe(tmp_path, method="sft", holdout_fold=[0, 3]))
+    job = read_job(recipe(tmp_path, method="sft"))
     here = load_examples(job, tokenizer, None)["train"]
     remaining = load_examples(job, tokenizer, None, keep=True)["train"]
     assert list(remaining) == list(here) and remaining.fingerprint() == here.fingerprint()

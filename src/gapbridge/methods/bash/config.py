@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
+from typing import Any
 
 from ...decoding.sampling_params import SamplingParams
 from ...training.config import DataArgs, GenerationArgs
@@ -35,13 +35,8 @@ class BASHArgs(GenerationArgs, DataArgs):
         final_sft_epochs (`float`, *optional*, defaults to `0.0`):
             So many epochs at the end of each round are trained on reference contexts, in the same training run. Of
             `max_steps` it is the share `final_sft_epochs / num_train_epochs`.
-        sampling_token_regex (`str`, *optional*):
-            A regular expression: tokens are sampled on those reference tokens only in whose text it is found.
         num_masked_labels_after_replacement (`int`, *optional*, defaults to `0`):
             So many labels after each replaced token carry no loss.
-        generator_model_name_or_path (`list[str]`, *optional*):
-            A model that samples the contexts instead of the current weights; of several, each samples for one fold of
-            the examples (see `holdout_fold`).
     """
 
     RUNTIME_ONLY = frozenset({"verify_window"})
@@ -71,25 +66,9 @@ class BASHArgs(GenerationArgs, DataArgs):
     final_sft_epochs: float = field(
         default=0.0, metadata={"help": "Number of epochs at the end of each round that train on reference contexts."}
     )
-    sampling_token_regex: str | None = field(
-        default=None,
-        metadata={"help": "Regular expression; only reference tokens whose text matches it can be sampled."},
-    )
     num_masked_labels_after_replacement: int = field(
         default=0, metadata={"help": "Number of labels masked after each replaced token."}
     )
-    generator_model_name_or_path: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Model that generates the contexts instead of the current weights; a list holds one model for "
-            "each fold."
-        },
-    )
-
-    def __post_init__(self) -> None:
-        if isinstance(self.generator_model_name_or_path, str):
-            self.generator_model_name_or_path = [self.generator_model_name_or_path]
-        super().__post_init__()
 
     def errors(self) -> list[str]:
         errors = super().errors()
@@ -107,19 +86,10 @@ class BASHArgs(GenerationArgs, DataArgs):
                 f"(off) or larger"
             )
         errors += self._final_epochs_errors()
-        if self.sampling_token_regex is not None:
-            try:
-                re.compile(self.sampling_token_regex)
-            except re.error as error:
-                errors.append(
-                    f"sampling_token_regex is {self.sampling_token_regex!r}: no regular expression ({error})"
-                )
-        paths = self.generator_model_name_or_path
-        if paths is not None and (not paths or not all(paths) or len(set(paths)) < len(paths)):
-            errors.append(f"generator_model_name_or_path is {paths}: give a model, or a different one for each fold")
         if self.sft_fraction == 1:
-            idle = [name for name, value in self._mixing_options().items() if value]
-            if idle:
+            unset: dict[str, Any] = {"replacement_source": "model", "final_sft_epochs": 0}
+            unset["num_masked_labels_after_replacement"] = 0
+            if idle := [name for name, value in unset.items() if vars(self)[name] != value]:
                 errors.append(
                     f"sft_fraction is 1, so that no context is mixed and {', '.join(idle)} would have no effect: "
                     "leave them out, or lower sft_fraction"
@@ -142,16 +112,6 @@ class BASHArgs(GenerationArgs, DataArgs):
                 "labels away: keep one"
             )
         return errors
-
-    def _mixing_options(self) -> dict[str, bool]:
-        """The options that only act on mixed contexts, and whether each is set."""
-        return {
-            "replacement_source": self.replacement_source != "model",
-            "final_sft_epochs": self.final_sft_epochs > 0,
-            "sampling_token_regex": self.sampling_token_regex is not None,
-            "num_masked_labels_after_replacement": self.num_masked_labels_after_replacement > 0,
-            "generator_model_name_or_path": self.generator_model_name_or_path is not None,
-        }
 
     def sampling_params(self, suppress_tokens: tuple[int, ...] = (), **more: int) -> SamplingParams:
         return super().sampling_params(suppress_tokens, verify_window=self.verify_window, **more)

@@ -48,11 +48,6 @@ class BASHStats(GenerationStats):
     def warnings(self, args: Any) -> list[str]:
         if args.mixture_coefficient == 0 or not self.tokens or self.replaced_frac >= MIN_REPLACED_FRAC:
             return []
-        if args.sampling_token_regex is not None and not self.sampled:
-            return [
-                f"no token is sampled: sampling_token_regex {args.sampling_token_regex!r} leaves no reference token "
-                "to sample at"
-            ]
         return [
             f"only {100 * self.replaced_frac:.3g} % of the answer tokens are replaced, so that this is nearly SFT: "
             "the model samples what the reference says. Raise mixture_coefficient or temperature, or take data that "

@@ -19,7 +19,6 @@ from ...training.hooks import ExamplesWithGenerations, RowsWithStats
 from ...training.method import GapTrainerMixin
 from ...training.rows import sft_row
 from .config import BASHArgs
-from .context_models import check_context_models
 from .mixed_contexts import mixed_contexts
 from .rows import bash_row, mask_labels_after_replacement, reference_inputs
 from .stats import BASHStats
@@ -53,7 +52,6 @@ class BASHTrainer(GapTrainerMixin, SFTTrainer):
     def generation_spec(
         cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: BASHConfig
     ) -> GenerationSpec | None:
-        check_context_models(args.generator_model_name_or_path or [], tokenizer, args)
         if args.sft_fraction == 1:
             return None  # every row is plain
         return mixed_contexts(model, tokenizer, examples, args)
