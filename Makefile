@@ -110,13 +110,13 @@ mutants: $(STAMP)
 	$(BIN)/python tests/mutants.py $(FOLDER) $(TESTS) $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED))
 
 tiny-base: $(STAMP)
-	$(BIN)/python -m gapbridge.tasks.word_problems --split train --count 2000 --output recipes/tiny/data/train.jsonl
-	$(BIN)/python -m gapbridge.tasks.word_problems --split test --count 400 --output recipes/tiny/data/test.jsonl
-	$(BIN)/python -m gapbridge.tasks.word_problems --preferences --seed 1 --split train --count 384 --output recipes/tiny/data/preferences_train.jsonl
-	$(BIN)/python -m gapbridge.tasks.word_problems --preferences --seed 1 --split test --count 64 --output recipes/tiny/data/preferences_test.jsonl
-	$(BIN)/python -m gapbridge.tasks.word_problems --plain_text --seed 2 --split train --count 600 --output recipes/tiny/data/text_train.jsonl
-	$(BIN)/python -m gapbridge.tasks.word_problems --order answer_first --split train --count 2000 --output recipes/tiny/data/answer_first_train.jsonl
-	$(BIN)/python -m gapbridge.tasks.word_problems --order answer_first --split test --count 400 --output recipes/tiny/data/answer_first_test.jsonl
+	$(BIN)/python -m gapbridge.tasks word_problems --validation overlapping --split train --count 2000 --output recipes/tiny/data/train.jsonl
+	$(BIN)/python -m gapbridge.tasks word_problems --validation overlapping --split test --count 400 --output recipes/tiny/data/test.jsonl
+	$(BIN)/python -m gapbridge.tasks word_problems --validation overlapping --form preferences --seed 1 --split train --count 384 --output recipes/tiny/data/preferences_train.jsonl
+	$(BIN)/python -m gapbridge.tasks word_problems --validation overlapping --form preferences --seed 1 --split test --count 64 --output recipes/tiny/data/preferences_test.jsonl
+	$(BIN)/python -m gapbridge.tasks word_problems --validation overlapping --form text --seed 2 --split train --count 600 --output recipes/tiny/data/text_train.jsonl
+	$(BIN)/python -m gapbridge.tasks word_problems --validation overlapping --order answer_first --split train --count 2000 --output recipes/tiny/data/answer_first_train.jsonl
+	$(BIN)/python -m gapbridge.tasks word_problems --validation overlapping --order answer_first --split test --count 400 --output recipes/tiny/data/answer_first_test.jsonl
 	$(BIN)/python recipes/tiny/make_base.py --output recipes/tiny/base
 
 clean:

@@ -64,7 +64,7 @@ def tiny_rows(count: int) -> tuple[PreTrainedModel, list[list[int]], list[list[i
     tokenizer = AutoTokenizer.from_pretrained(BASE)
     prompts, references = [], []
     for problem in problems("train", count=count, steps=(1, 2, 3, 4, 5, 6)):
-        prompts.append(tokenizer(problem.question + "\n")["input_ids"])
+        prompts.append(tokenizer(problem.prompt + "\n")["input_ids"])
         references.append([*tokenizer(problem.answer)["input_ids"], tokenizer.eos_token_id])
     return model, prompts, references
 

@@ -127,7 +127,7 @@ def measure_memory(args: argparse.Namespace) -> dict[str, Any]:
 def measure_decoding(args: argparse.Namespace) -> dict[str, Any]:
     model, tokenizer = load(args.model).to(args.device), AutoTokenizer.from_pretrained(args.model)
     asked = problems("test", count=args.rows, steps=(4,))
-    prompts = [tokenizer(problem.question + "\n")["input_ids"] for problem in asked]
+    prompts = [tokenizer(problem.prompt + "\n")["input_ids"] for problem in asked]
     report: dict[str, Any] = {}
     print(
         f"{'batch':>6}{'temperature':>12}{'plain s':>10}{'heads s':>10}{'faster':>8}{'passes/token':>14}{'equal':>10}"

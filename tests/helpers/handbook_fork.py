@@ -303,7 +303,7 @@ def make_fork(folder: Path) -> Path:
 
 def _chat() -> list[dict[str, object]]:
     return [
-        {"messages": [{"role": "user", "content": p.question}, {"role": "assistant", "content": p.answer}]}
+        {"messages": [{"role": "user", "content": p.prompt}, {"role": "assistant", "content": p.answer}]}
         for p in problems("train", count=20, steps=(1,))
     ]
 
@@ -311,7 +311,7 @@ def _chat() -> list[dict[str, object]]:
 def _pairs() -> list[dict[str, object]]:
     return [
         {
-            "prompt": [{"role": "user", "content": p.question}],
+            "prompt": [{"role": "user", "content": p.prompt}],
             "chosen": [{"role": "assistant", "content": p.answer}],
             "rejected": [{"role": "assistant", "content": "I do not know."}],
         }

@@ -27,7 +27,7 @@ def chats(count: int = 4, split: str = "train") -> Dataset:
 def texts(count: int = 4) -> Dataset:
     return Dataset.from_list(
         [
-            {"id": p.id, "prompt": f"{p.question}\n", "completion": p.answer}
+            {"id": p.id, "prompt": f"{p.prompt}\n", "completion": p.answer}
             for p in problems("train", count=count, steps=(1,))
         ]
     )

@@ -43,7 +43,7 @@ def loaded(folder: str) -> tuple[Any, Any]:
 def test_contexts_are_those_of_the_definition(loaded: tuple[Any, Any]) -> None:
     model, tokenizer = loaded
     problem = next(problems("train", count=1, steps=(1,)))
-    prompts, references = (tokenizer([text])["input_ids"] for text in (problem.question, problem.answer))
+    prompts, references = (tokenizer([text])["input_ids"] for text in (problem.prompt, problem.answer))
     given: dict[str, Any] = {"ids": ["a"], "mixture_coefficient": 0.5}
     mixed = mix_contexts(model, prompts, references, **given)
     assert mixed == mix_contexts_sequential(model, prompts, references, **given)

@@ -128,7 +128,7 @@ def published_files(data: PublishedData, rows: int = 8) -> dict[str, str]:
     for seed, (config, split) in enumerate(named):
         part = next((part for part in ("validation", "test") if part in split), "train")
         made = problems(part, count=rows, seed=seed, steps=(1,))
-        lines = [json.dumps(data.row(problem.question, problem.answer, at)) + "\n" for at, problem in enumerate(made)]
+        lines = [json.dumps(data.row(problem.prompt, problem.answer, at)) + "\n" for at, problem in enumerate(made)]
         files[f"{config}/{split}.jsonl"] = "".join(lines)
     places = {
         config: [{"split": split, "path": f"{config}/{split}.jsonl"} for split in splits]

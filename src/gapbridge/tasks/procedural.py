@@ -101,17 +101,15 @@ class Procedural:
             ConfigError: `split` is unknown, `count` is negative, an option lies outside its range, or the split holds
                 next to nothing of what the options can make.
         """
-        chosen = self.options(**options)
-        errors = request_errors(split, count)
+        errors = [] if split in SPLITS else [f"split is {split!r}: choose one of {', '.join(SPLITS)}"]
+        errors += [f"count is {count}: it must not be negative"] if count < 0 else []
+        try:
+            chosen = self.options(**options)
+        except ConfigError as error:
+            raise ConfigError([*errors, *error.errors]) from error
         if errors:
             raise ConfigError(errors)
         yield from self.generate(split, count, seed, chosen)
-
-
-def request_errors(split: str, count: int) -> list[str]:
-    """What is wrong with a split's name and a number of problems."""
-    errors = [] if split in SPLITS else [f"split is {split!r}: choose one of {', '.join(SPLITS)}"]
-    return errors + ([f"count is {count}: it must not be negative"] if count < 0 else [])
 
 
 def hash_eighth(computation: str) -> int:

@@ -18,28 +18,13 @@ computations of this eighth; training problems made with `validation_apart` hold
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError
-from ..files import write_text_atomic
-from .procedural import (
-    SPLITS,
-    Options,
-    Procedural,
-    Scores,
-    choice,
-    hash_eighth,
-    integer_option,
-    request_errors,
-)
-from .procedural import Problem as PlainProblem
-from .worked_solutions import MEASURES, ORDERS, order_option, score_worked, worked
+from .procedural import Options, Procedural, Scores, choice, hash_eighth, integer_option
+from .worked_solutions import MEASURES, order_option, score_worked, worked
 
 
 ANSWER_MARK = "####"
@@ -93,12 +78,13 @@ class Step:
 @dataclass(frozen=True)
 class Problem:
     """A word problem; `answer` is the worked solution and `result` the number after `####`, which stands after the
-    working or before it (`order`)."""
+    working or before it (`order`). `form`: what its row holds beside the id."""
 
     id: str
-    question: str
+    prompt: str
     steps: tuple[Step, ...]
     order: str = "working_first"
+    form: str = "completion"
 
     @property
     def result(self) -> int:
@@ -122,25 +108,18 @@ class Problem:
         return next(steps for steps in candidates if steps and steps[-1].result != self.result)
 
     def row(self) -> dict[str, Any]:
-        """The problem in TRL's conversational prompt/completion form, with its id."""
-        return {
-            "id": self.id,
-            "prompt": [{"role": "user", "content": self.question}],
-            "completion": [{"role": "assistant", "content": self.answer}],
-        }
-
-    def text_row(self) -> dict[str, Any]:
-        """The problem as plain text, which has no prompt, with its id."""
-        return {"id": self.id, "text": f"{self.question}\n\n{self.answer}"}
+        """The problem with its id: prompt and completion in TRL's conversational form; as preferences the right answer
+        and one with a wrong step; or one text, which has no prompt."""
+        prompt, right = [{"role": "user", "content": self.prompt}], [{"role": "assistant", "content": self.answer}]
+        if self.form == "text":
+            return {"id": self.id, "text": f"{self.prompt}\n\n{self.answer}"}
+        if self.form == "preferences":
+            wrong = [{"role": "assistant", "content": _worked(self.wrong_steps(), self.order)}]
+            return {"id": self.id, "prompt": prompt, "chosen": right, "rejected": wrong}
+        return {"id": self.id, "prompt": prompt, "completion": right}
 
     def preference_row(self) -> dict[str, Any]:
-        """The problem in TRL's conversational preference form: the right answer, and one with a wrong step."""
-        return {
-            "id": self.id,
-            "prompt": [{"role": "user", "content": self.question}],
-            "chosen": [{"role": "assistant", "content": self.answer}],
-            "rejected": [{"role": "assistant", "content": _worked(self.wrong_steps(), self.order)}],
-        }
+        return replace(self, form="preferences").row()
 
 
 def _worked(steps: Sequence[Step], order: str) -> str:
@@ -180,30 +159,28 @@ def problems(
     order: str = "working_first",
     validation_apart: bool = False,
 ) -> Iterator[Problem]:
-    """Yield `count` problems of `split`, with the numbers of operations in `steps` taken in turn.
+    """`TASK.problems` with its options by name.
 
     Args:
-        order: where the result stands: `working_first` or `answer_first`. The problems are the same.
         validation_apart: training problems share no computation with validation problems. It changes nothing else.
-
-    Raises:
-        ConfigError: `split` or `order` is unknown, `count` is negative or a number of steps lies outside 1 to 6.
     """
-    errors = request_errors(split, count)
-    if not steps or any(not 1 <= number <= MAX_STEPS for number in steps):
-        errors.append(f"steps is {list(steps)}: each number must lie in 1 to {MAX_STEPS}")
-    if order not in ORDERS:
-        errors.append(f"order is {order!r}: choose one of {', '.join(ORDERS)}")
-    if errors:
-        raise ConfigError(errors)
-    apart = validation_apart or split == "validation"
+    validation = "disjoint" if validation_apart else "overlapping"
+    found: Iterator[Any] = TASK.problems(
+        split, count=count, seed=seed, steps=tuple(steps), order=order, validation=validation
+    )
+    yield from found
+
+
+def _generate(split: str, count: int, seed: int, options: WordProblemOptions) -> Iterator[Problem]:
+    """Problems with the numbers of operations in `steps` taken in turn."""
+    apart = options.validation == "disjoint" or split == "validation"
     for index in range(count):
-        number = steps[index % len(steps)]
+        number = options.steps[index % len(options.steps)]
         rng = random.Random(f"word-problems/{split}/{seed}/{index}/{number}")
         problem = _generate_problem(rng, number, f"{split}-{seed}-{index}")
         while word_problem_split(problem.steps, validation_apart=apart) != split:
             problem = _generate_problem(rng, number, problem.id)
-        yield replace(problem, order=order)
+        yield replace(problem, order=options.order, form=options.form)
 
 
 def _generate_problem(rng: random.Random, number_of_steps: int, problem_id: str) -> Problem:
@@ -261,14 +238,7 @@ class WordProblemOptions(Options):
         ("disjoint", "overlapping"),
         "whether training problems keep off the computations of validation problems",
     )
-
-
-def _generate(split: str, count: int, seed: int, options: WordProblemOptions) -> Iterator[PlainProblem]:
-    apart = options.validation == "disjoint"
-    for problem in problems(
-        split, count=count, steps=options.steps, seed=seed, order=options.order, validation_apart=apart
-    ):
-        yield PlainProblem(problem.id, problem.question, problem.answer)
+    form: str = choice("completion", ("completion", "preferences", "text"), "what a row holds")
 
 
 def score(prompt: str, reference: str, answer: str) -> Scores:
@@ -277,26 +247,3 @@ def score(prompt: str, reference: str, answer: str) -> Scores:
 
 
 TASK = Procedural(name="word_problems", options=WordProblemOptions, generate=_generate, score=score, measures=MEASURES)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m gapbridge.tasks.word_problems", description="Write a JSONL file.")
-    parser.add_argument("--split", choices=SPLITS, required=True)
-    parser.add_argument("--count", type=int, required=True, help="number of problems")
-    parser.add_argument("--steps", type=int, nargs="+", default=[4], help="operations in a problem, 1 to 6")
-    parser.add_argument("--order", choices=ORDERS, default="working_first", help="where the result stands")
-    parser.add_argument("--seed", type=int, default=0)
-    forms = parser.add_mutually_exclusive_group()
-    forms.add_argument("--preferences", action="store_true", help="pairs: the right answer, and one with a wrong step")
-    forms.add_argument("--plain_text", action="store_true", help="question and answer as one text")
-    parser.add_argument("--output", type=Path, required=True, help="the JSONL file to write")
-    args = parser.parse_args(argv)
-    found = problems(args.split, count=args.count, steps=args.steps, seed=args.seed, order=args.order)
-    make = Problem.preference_row if args.preferences else Problem.text_row if args.plain_text else Problem.row
-    rows = [make(problem) for problem in found]
-    write_text_atomic(args.output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    print(f"{args.output}: {len(rows)} problems")
-
-
-if __name__ == "__main__":
-    main()

@@ -136,7 +136,7 @@ def test_mixed_contexts_of_a_paused_model(own_tokenizer: Any, make_base: MakeBas
     index = pause(model, own_tokenizer, 2)
     data = Dataset.from_list(
         [
-            {"id": p.id, "prompt": f"{p.question}\n", "completion": p.answer[:9] + "<|pause|>" * 2 + p.answer[9:]}
+            {"id": p.id, "prompt": f"{p.prompt}\n", "completion": p.answer[:9] + "<|pause|>" * 2 + p.answer[9:]}
             for p in problems("train", count=4, steps=(1,))
         ]
     )

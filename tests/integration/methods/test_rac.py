@@ -41,7 +41,7 @@ def chat_rows(count: int = 12, split: str = "train") -> Dataset:
 
 def sft_rows(count: int = 12) -> Dataset:
     rows = [
-        {"id": p.id, "prompt": p.question + "\n", "completion": p.answer}
+        {"id": p.id, "prompt": p.prompt + "\n", "completion": p.answer}
         for p in problems("train", count=count, steps=(1,))
     ]
     return Dataset.from_list(rows)

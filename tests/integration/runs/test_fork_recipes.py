@@ -97,7 +97,7 @@ def fork(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for problem in problems(split, count=8, steps=(2,)):
             row = problem.row()
             # UltraChat's columns: the prompt repeats the first turn.
-            rows.append({"prompt": problem.question, "messages": [*row["prompt"], *row["completion"]]})
+            rows.append({"prompt": problem.prompt, "messages": [*row["prompt"], *row["completion"]]})
         write_rows(chats / f"{split}_sft.jsonl", rows)
     splits = [{"split": f"{split}_sft", "path": f"{split}_sft.jsonl"} for split in ("train", "test")]
     card = yaml.safe_dump({"configs": [{"config_name": "default", "data_files": splits}]})

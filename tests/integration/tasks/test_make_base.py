@@ -32,7 +32,7 @@ def test_the_shipped_bases_text_is_plain_word_problems(script: ModuleType, token
     for step, batch in enumerate(script.batches(tokenizer, text, 3, 4)):
         steps = (step * 5 % 6 + 1,)
         lines = [
-            f"{problem.question}\n{problem.answer}<|end|>"
+            f"{problem.prompt}\n{problem.answer}<|end|>"
             for problem in problems("train", count=4, steps=steps, seed=1_000_001 + step)
         ]
         assert tokenizer.batch_decode(batch["input_ids"]) == tokenizer.batch_decode(

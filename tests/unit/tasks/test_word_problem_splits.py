@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from gapbridge.tasks.__main__ import main
 from gapbridge.tasks.task import PROCEDURAL
-from gapbridge.tasks.word_problems import main, problems, word_problem_split
+from gapbridge.tasks.word_problems import problems, word_problem_split
 
 
 @pytest.mark.parametrize(
@@ -19,13 +20,13 @@ from gapbridge.tasks.word_problems import main, problems, word_problem_split
         (["--split", "test", "--count", "400"], "test"),
         (["--order", "answer_first", "--split", "train", "--count", "2000"], "answer_first_train"),
         (["--order", "answer_first", "--split", "test", "--count", "400"], "answer_first_test"),
-        (["--preferences", "--seed", "1", "--split", "train", "--count", "384"], "preferences_train"),
-        (["--preferences", "--seed", "1", "--split", "test", "--count", "64"], "preferences_test"),
+        (["--form", "preferences", "--seed", "1", "--split", "train", "--count", "384"], "preferences_train"),
+        (["--form", "preferences", "--seed", "1", "--split", "test", "--count", "64"], "preferences_test"),
     ],
 )
 def test_embedded_rows_stay_as_they_are(options: list[str], file: str, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    main([*options, "--output", str(path)])
+    main(["word_problems", "--validation", "overlapping", *options, "--output", str(path)])
     shipped = ROOT / "recipes" / "tiny" / "data" / f"{file}.jsonl"
     assert hashlib.sha256(path.read_bytes()).digest() == hashlib.sha256(shipped.read_bytes()).digest()
 
@@ -57,7 +58,7 @@ def test_validation_shares_no_computation_with_the_embedded_training_problems() 
 def test_the_order_changes_nothing_else() -> None:
     for first, last in zip(problems("test", count=40, order="answer_first"), problems("test", count=40), strict=True):
         lines = first.answer.splitlines()
-        assert (first.id, first.question, first.steps) == (last.id, last.question, last.steps)
+        assert (first.id, first.prompt, first.steps) == (last.id, last.prompt, last.steps)
         assert lines[0] == f"#### {last.result}" and "\n".join([*lines[1:], lines[0]]) == last.answer
         wrong = first.preference_row()["rejected"][0]["content"].splitlines()
         assert wrong[0] == f"#### {last.wrong_steps()[-1].result}" and len(wrong) == len(lines)
