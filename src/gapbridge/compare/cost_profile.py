@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.example import Example
 from ..decoding.model_state import move_to_device
-from ..runs.load_inputs import count_train_rows, load_examples
+from ..runs.load_inputs import load_examples
 from ..runs.rounds import number_of_rounds, round_arguments
 from ..runs.run_config import RunConfig
 from ..store.generate_shards import Columns, GenerationSpec, Progress
@@ -51,12 +51,12 @@ def profile_rows(
         rows_read: only so many rows of the data are tokenized, and the others are taken to be like them.
     """
     args = round_arguments(job.args, 1)
-    job.args.eval_strategy = type(job.args.eval_strategy)("no")  # held-out data need not be loaded
+    job.skip_evaluation()
     if job.method.generates_contexts:
         move_to_device(model, args)
     scale = 1.0
     if rows_read is not None:
-        total = count_train_rows(job)
+        total = len(job.find_data().train)
         rows_read = min(rows_read, total)
         job.data.max_train_examples, scale = rows_read, total / rows_read
     examples = load_examples(job, tokenizer, model)["train"]

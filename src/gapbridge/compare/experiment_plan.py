@@ -124,7 +124,7 @@ def read_comparison(experiment: Experiment, directory: Path, options: list[str])
     )
     comparison = ExperimentPlan(experiment, directory, job.name, dict(job.recipe.keys))
     errors = []
-    if not (job.data.eval_datasets or job.data.splits_off or job.script.dataset_name):
+    if not job.has_eval_data:
         errors.append(
             f"{experiment.recipe}: has no held-out data to evaluate on: give eval_datasets or test_split_size"
         )

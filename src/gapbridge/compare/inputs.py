@@ -78,8 +78,9 @@ def finished_models(directory: Path, hashes: FileHashes) -> dict[Path, tuple[str
 
 def _rows(job: RunConfig) -> dict[str, str]:
     """Source → fingerprint."""
-    evaluates = str(job.args.eval_strategy.value) != "no" and bool(job.script.dataset_name)
-    needs_eval = bool(job.data.eval_datasets or job.data.splits_off) or evaluates
+    needs_eval = bool(job.data.eval_datasets or job.data.splits_off) or (
+        job.evaluates and bool(job.script.dataset_name)
+    )
     found = find_data(job.data, job.script, seed=_SPLIT_SEED, needs_eval=needs_eval)
     rows = {f"training rows of {found.source}": content_fingerprint(found.train)}
     if found.eval is not None:

@@ -38,11 +38,6 @@ class Grade:
     parsed: bool
     timed_out: bool
 
-    @property
-    def disagreement(self) -> bool:
-        """Whether the two judges differ."""
-        return self.exact != self.verified
-
 
 def grade_answers(
     answers: Sequence[str], references: Sequence[str], *, timeout: float = TIMEOUT_SECONDS, workers: int = 2

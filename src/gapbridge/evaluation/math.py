@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 from .answer_extraction import marked_answer
 from .latex_normalization import (
@@ -23,35 +22,11 @@ from .latex_normalization import (
 from .units import in_digits, quantity, same_quantity, split_unit
 
 
-__all__ = [
-    "CorrectionTable",
-    "correction_table",
-    "decided_without_parser",
-    "final_value",
-    "is_correct",
-    "marked_answer",
-    "normalize_latex",
-    "number",
-    "plain_number",
-    "same_answer",
-]
-
 _BASE = re.compile(r"([\dA-F]+)_\{?(\d+|[a-z]+)\}?")
 _TIME = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d))?\s*([ap])?\.?(?:m\.?)?", re.I)
 _CHOICE = re.compile(r"(?i:(?:option|choice|answer)\s+)?(?:\(([A-Ja-j])\)|([A-J])(?:[.):](?=\s|$)|$))\s*(.*)", re.S)
 _VERDICT = re.compile(r"(yes|no|true|false)(?=[.,;:!]|$)", re.I)
 _EQUALS = re.compile(r"(?<![<>!\\:])=(?![=>])")
-
-
-def number(text: str) -> Fraction | None:
-    """The number that a marked answer is: `$1,234.50 a day` → 2469/2. None if it is no number or more than one."""
-    found = quantity(text)
-    return None if found is None else found.value
-
-
-def plain_number(text: str) -> bool:
-    """Whether a marked answer is one number, with or without a unit."""
-    return quantity(text) is not None
 
 
 def same_answer(first: str, second: str) -> bool:

@@ -17,14 +17,13 @@ from typing import Any
 
 import yaml
 
-from ..display import say
-from ..errors import ConfigError, GapbridgeError
+from ..errors import ConfigError
 from ..files import write_text_atomic
 from ..recipe.secrets import without_secrets
 from ..recipe.type_checks import read_yaml
 from ..runs.run_config import RunConfig, read_job
 from ..runs.train import train
-from ..runs.validate import cpu_option, describe, key_errors, validate
+from ..runs.validate import Checked, cpu_option, describe, key_errors, validate, validate_each
 from .dummy_assets import dummy_dataset, dummy_model, small_copy
 from .hub_metadata import DATA, MODELS, PublishedData, PublishedModel, conversation_row, preference_row
 
@@ -106,7 +105,7 @@ def tiny_recipe(
     args, data = job.args, job.data
     rows = max(_LOCAL_ROWS, STEPS * args.per_device_train_batch_size * args.gradient_accumulation_steps)
     keys["max_train_examples"] = min(rows, data.max_train_examples or rows)
-    if data.eval_datasets or data.splits_off or job.script.dataset_name:
+    if job.has_eval_data:
         keys["max_eval_examples"] = min(_LOCAL_ROWS, data.max_eval_examples or _LOCAL_ROWS)
     keys |= {"max_steps": STEPS, "output_dir": str(under_output_root(folder, job.args.output_dir))}
     written = under_output_root(folder / "recipes", f"{job.args.output_dir}.yaml")
@@ -131,32 +130,23 @@ def validate_offline(
     Raises:
         ConfigError: listing the errors of all of them. Whatever training raises.
     """
-    failed: list[str] = []
-    for path in paths:
+
+    def check(path: str) -> Checked:
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            try:
-                full = read_job(["--config", path, *overrides, *cpu_option(overrides)], method)
-                written, notes = tiny_recipe(path, overrides, method, Path(folder))
-                job = read_job(["--config", str(written)])
-                errors, checked = validate(job, all_rows=all_rows)
-                errors = [*key_errors(full), *errors]
-            except GapbridgeError as error:
-                failed += error.errors
-                continue
-            named = [note.removeprefix(f"{path}: ") for note in notes]
-            notes = [*named, *(note for note in checked if note.startswith("not checked"))]
-            failed += [message if message.startswith(path) else f"{path}: {message}" for message in errors]
-            if errors:
-                say(f"{path}: refused, see below", *(f"  {note}" for note in notes))
-                continue
-            if steps:
+            full = read_job(["--config", path, *overrides, *cpu_option(overrides)], method)
+            written, notes = tiny_recipe(path, overrides, method, Path(folder))
+            errors, checked = validate(read_job(["--config", str(written)]), all_rows=all_rows)
+            errors = [*key_errors(full), *errors]
+            notes = [note.removeprefix(f"{path}: ") for note in notes]
+            notes += [note for note in checked if note.startswith("not checked")]
+            if steps and not errors:
                 with redirect_stdout(io.StringIO()):  # its metrics say nothing, and its files are removed
                     train(read_job(["--config", str(written)]))
-            done = f"; {STEPS} steps a round in {time.perf_counter() - started:.1f} s" if steps else ""
-            say(f"{path}: good. {describe(full)}{done}", *(f"  {note}" for note in notes))
-    if failed:
-        raise ConfigError(failed)
+        done = f"; {STEPS} steps a round in {time.perf_counter() - started:.1f} s" if steps else ""
+        return errors, notes, describe(full) + done
+
+    validate_each(paths, check)
 
 
 def _model_keys(job: RunConfig, recipe: Path, folder: Path, notes: list[str]) -> dict[str, Any]:

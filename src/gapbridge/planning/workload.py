@@ -141,8 +141,8 @@ def _examples(
     """
     place = Path(origin.name)
     own = {name: value for name, value in origin.template.items() if name not in job.recipe.settings}
-    never = type(job.args.eval_strategy)("no")  # held-out data need not be loaded
-    quiet = replace(job, args=replace(job.args, eval_strategy=never, **own, **changes))
+    quiet = replace(job, args=replace(job.args, **own, **changes))
+    quiet.skip_evaluation()
     tokenizer = load_tokenizer(place, quiet.args)
     prepare_tokenizer(None, tokenizer, quiet.args, uses_peft=job.uses_peft)
     job.method.setup_model(None, tokenizer, quiet.args)

@@ -17,7 +17,7 @@ from ..data.chat_template import ChatTemplate
 from ..data.eos_check import find_missing_eos
 from ..data.example import ExampleSet
 from ..data.formats import require_prompts
-from ..data.sources import find_data, load_data, standard_columns
+from ..data.sources import load_data, standard_columns
 from ..data.special_tokens import generation_stop_tokens
 from ..errors import ConfigError
 from ..recipe.secrets import without_secrets
@@ -112,7 +112,7 @@ def load_examples(
         keep: whether they are kept in the cache, so that one process reads them, and once.
         choose: which rows of the training data are read, where not all are.
     """
-    found = find_data(job.data, job.script, seed=job.args.seed, needs_eval=_evaluates(job))
+    found = job.find_data()
     parts: dict[str, tuple[Dataset, str]] = {"train": (found.train, found.source)}
     if found.eval is not None:
         parts["eval"] = (found.eval, found.eval_source)
@@ -146,7 +146,7 @@ def started_inputs(job: RunConfig, hashes: FileHashes) -> dict[str, str]:
     Raises:
         ConfigError, DataError: data cannot be loaded.
     """
-    found = find_data(job.data, job.script, seed=job.args.seed, needs_eval=_evaluates(job))
+    found = job.find_data()
     inputs = {"train rows": content_fingerprint(found.train)}
     if found.eval is not None:
         inputs["eval rows"] = content_fingerprint(found.eval)
@@ -176,14 +176,9 @@ def count_held_out_rows(job: RunConfig, limit: int | None = None) -> int:
     return len(_held_out_rows(job, limit)[0])
 
 
-def count_train_rows(job: RunConfig) -> int:
-    """How many rows the recipe's training data have."""
-    return len(find_data(job.data, job.script, seed=job.args.seed, needs_eval=_evaluates(job)).train)
-
-
 def _held_out_rows(job: RunConfig, limit: int | None) -> tuple[Dataset, str]:
     data, script = job.data, job.script
-    needs_eval = _evaluates(job) and bool(data.test_split_size or script.dataset_name)
+    needs_eval = job.evaluates and bool(data.test_split_size or script.dataset_name)
     if data.eval_datasets:  # the training data need not be loaded
         data = replace(data, eval_datasets=[], max_train_examples=data.max_eval_examples)
         data.datasets, data.dataset_mixture = job.data.eval_datasets, None
@@ -214,7 +209,3 @@ def _read(
         max_length=max_length,
         train_on_assistant_turns=train_on_assistant_turns,
     )
-
-
-def _evaluates(job: RunConfig) -> bool:
-    return str(job.args.eval_strategy.value) != "no"

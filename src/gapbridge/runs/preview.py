@@ -53,7 +53,7 @@ def build_preview(job: RunConfig, count: int, *, more: int = 0) -> PreviewBatch:
         move_to_device(model, args)
     loaded = max(count, more)
     job.data.max_train_examples = min(loaded, job.data.max_train_examples or loaded)
-    job.args.eval_strategy = type(job.args.eval_strategy)("no")
+    job.skip_evaluation()
     examples = load_examples(job, tokenizer, model)["train"]
     rows, stats = _rows(job, model, tokenizer, examples, args, count)
     return PreviewBatch(model, tokenizer, examples, args, rows, stats)

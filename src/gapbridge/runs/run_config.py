@@ -12,7 +12,7 @@ from trl import ModelConfig, ScriptArguments
 
 from .. import methods
 from ..compat import backfill_trust_remote_code
-from ..data.sources import DataConfig
+from ..data.sources import DataConfig, LoadedData, find_data
 from ..errors import ConfigError
 from ..recipe.recipe_parser import Recipe, RecipeParser
 from ..recipe.type_checks import read_yaml
@@ -36,6 +36,23 @@ class RunConfig:
     @property
     def uses_peft(self) -> bool:
         return bool(self.model.use_peft)
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether the run evaluates while it trains."""
+        return str(self.args.eval_strategy.value) != "no"
+
+    @property
+    def has_eval_data(self) -> bool:
+        return bool(self.data.eval_datasets or self.data.splits_off or self.script.dataset_name)
+
+    def skip_evaluation(self) -> None:
+        """Held-out data need not be loaded."""
+        self.args.eval_strategy = type(self.args.eval_strategy)("no")
+
+    def find_data(self) -> LoadedData:
+        """The rows of the recipe's data. Raises ConfigError or DataError where they cannot be loaded."""
+        return find_data(self.data, self.script, seed=self.args.seed, needs_eval=self.evaluates)
 
     def run_directory(self) -> RunDirectory:
         """The run in `output_dir`."""

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from trl import get_peft_config
 
 from .. import methods
 from ..data.example import ExampleSet
-from ..data.sources import FILE_BUILDERS, check_data_config, find_data
+from ..data.sources import FILE_BUILDERS, check_data_config
 from ..display import notice_if_slow, say
 from ..errors import ConfigError, GapbridgeError
 from ..recipe.type_checks import read_yaml
@@ -25,13 +24,14 @@ from ..training.loading import load_meta_model, load_tokenizer, prepare_tokenize
 from ..training.preflight import batch_errors, preflight_errors
 from ..training.quiet import quiet_libraries
 from .hub import access_errors, name_errors, repository_name
-from .load_inputs import check_template_eos, load_examples, started_inputs
+from .load_inputs import RoundStart, check_template_eos, load_examples, started_inputs
 from .packages import package_errors
-from .rounds import round_arguments
 from .run_config import RunConfig, read_job
+from .train import construct
 
 
 DRY_ROWS = 64
+Checked = tuple[list[str], list[str], str]  # errors, notes, and what the recipe does
 
 
 @quiet_libraries()
@@ -45,7 +45,7 @@ def validate(job: RunConfig, *, all_rows: bool = False) -> tuple[list[str], list
     Returns:
         (errors, notes): empty errors mean that the run can start.
     """
-    errors = [*key_errors(job), *access_errors(job.args), *package_errors(job), *_output_dir_errors(job)]
+    errors = [*key_errors(job), *access_errors(job.args), *package_errors(job), *_run_errors(job)]
     notes = list(job.recipe.notes)
     if job.args.push_to_hub and not name_errors(job.args):
         notes.append(f"not checked: whether a hub takes the model as {repository_name(job.args)}")
@@ -77,7 +77,7 @@ def validate(job: RunConfig, *, all_rows: bool = False) -> tuple[list[str], list
             errors += _batch_size_errors(job)
         except GapbridgeError:  # reported below
             pass
-        errors += _changed_inputs(job)
+        errors += _run_errors(job, with_inputs=True)
         if not all_rows:
             job.data.max_train_examples = min(DRY_ROWS, job.data.max_train_examples or DRY_ROWS)
             job.data.max_eval_examples = min(DRY_ROWS, job.data.max_eval_examples or DRY_ROWS)
@@ -100,11 +100,10 @@ def validate(job: RunConfig, *, all_rows: bool = False) -> tuple[list[str], list
 def key_errors(job: RunConfig) -> list[str]:
     """What of the keys does not go together, with nothing looked at but the recipe and whether its files are there."""
     errors = [*job.args.errors(), *check_data_config(job.data, job.script), *name_errors(job.args)]
-    if str(job.args.eval_strategy.value) != "no":
-        if not (job.data.eval_datasets or job.data.splits_off or job.script.dataset_name):
-            errors.append(
-                "eval_strategy asks for evaluation: give eval_datasets or test_split_size, or set eval_strategy: 'no'"
-            )
+    if job.evaluates and not job.has_eval_data:
+        errors.append(
+            "eval_strategy asks for evaluation: give eval_datasets or test_split_size, or set eval_strategy: 'no'"
+        )
     if (job.model.load_in_4bit or job.model.load_in_8bit) and not job.model.use_peft:
         errors.append("load_in_4bit and load_in_8bit need use_peft: true: quantised weights cannot be trained")
     if (job.model.load_in_4bit or job.model.load_in_8bit) and job.args.save_merged_model:
@@ -127,19 +126,12 @@ def _construct(
     Raises:
         GapbridgeError: it is refused.
     """
-
     with tempfile.TemporaryDirectory() as folder:
-        args = replace(round_arguments(job.args, 1), output_dir=folder, push_to_hub=False, model_init_kwargs=None)
-        args.dataloader_drop_last = False  # here are the first rows alone
+        # Here are the first rows alone, which need not make a batch.
+        args = replace(job.args, output_dir=folder, push_to_hub=False, dataloader_drop_last=False)
+        args.trust_remote_code = job.args.trust_remote_code  # with older TRL no field
         try:
-            job.method(
-                model=model,
-                args=args,
-                train_dataset=examples["train"],
-                eval_dataset=examples.get("eval"),
-                processing_class=tokenizer,
-                peft_config=None if isinstance(model, PeftModel) else get_peft_config(job.model),
-            )
+            construct(replace(job, args=args), 1, RoundStart(model, tokenizer, examples))
         except (GapbridgeError, RuntimeError) as error:  # torch says that it is not implemented
             if "meta" not in str(error).lower():  # torch's word for a tensor without content
                 raise
@@ -151,8 +143,7 @@ def _batch_size_errors(job: RunConfig) -> list[str]:
     """Whether all rows, rather than the first ones, make a batch."""
     if not job.args.dataloader_drop_last:
         return []
-    evaluates = str(job.args.eval_strategy.value) != "no"
-    found = find_data(job.data, job.script, seed=job.args.seed, needs_eval=evaluates)
+    found = job.find_data()
     rows = {TRAIN: len(found.train), **({} if found.eval is None else {"eval": len(found.eval)})}
     return batch_errors(job.args, rows)
 
@@ -163,20 +154,12 @@ def _check_positions(job: RunConfig, model: PreTrainedModel, errors: list[str]) 
         errors.append(f"max_length is {job.args.max_length}, but the model has {positions} positions")
 
 
-def _changed_inputs(job: RunConfig) -> list[str]:
-    """What a run that is there was started with, and what lies there now."""
+def _run_errors(job: RunConfig, *, with_inputs: bool = False) -> list[str]:
+    """Why the run in `output_dir` cannot be this one; `with_inputs` also where its data or model have changed."""
     try:
         run = job.run_directory()
-        if run.check() != "new":
+        if run.check() != "new" and with_inputs:
             run.check_inputs(started_inputs(job, run.hashes))
-    except GapbridgeError as error:
-        return error.errors
-    return []
-
-
-def _output_dir_errors(job: RunConfig) -> list[str]:
-    try:
-        job.run_directory().check()
     except GapbridgeError as error:
         return error.errors
     return []
@@ -217,20 +200,28 @@ def run_validate(
         ConfigError: listing the errors of all of them.
     """
     cpu = cpu_option(overrides)
-    failed = []
+
+    def check(path: str) -> Checked:
+        job = read_job(["--config", path, *overrides, *cpu], method)
+        with notice_if_slow(f"{path}: checking data, model and trainer …"):
+            errors, notes = validate(job, all_rows=all_rows)
+        if cpu and not read_yaml(Path(path)).get("use_cpu"):
+            notes.append("this machine has no accelerator: checked as if use_cpu were true")
+        return errors, notes, describe(job)
+
+    validate_each(paths, check)
+
+
+def validate_each(paths: Sequence[str], check: Callable[[str], Checked]) -> None:
+    """Check recipes, say of each what is good and what was not checked, and raise the errors of all of them."""
+    failed: list[str] = []
     for path in paths:
         try:
-            job = read_job(["--config", path, *overrides, *cpu], method)
-            with notice_if_slow(f"{path}: checking data, model and trainer …"):
-                errors, notes = validate(job, all_rows=all_rows)
+            errors, notes, what = check(path)
         except GapbridgeError as error:
             failed += error.errors
             continue
         failed += [message if message.startswith(path) else f"{path}: {message}" for message in errors]
-        say(f"{path}: refused, see below" if errors else f"{path}: good. {describe(job)}")
-        if cpu and not read_yaml(Path(path)).get("use_cpu"):
-            notes.append("this machine has no accelerator: checked as if use_cpu were true")
-        for note in notes:
-            say(f"  {note}")
+        say(f"{path}: {'refused, see below' if errors else f'good. {what}'}", *(f"  {note}" for note in notes))
     if failed:
         raise ConfigError(failed)

@@ -15,9 +15,11 @@ import pytest
 from conftest import ROOT
 
 from gapbridge.errors import DataError
+from gapbridge.evaluation.answer_extraction import marked_answer
 from gapbridge.evaluation.grading import Grade, grade_answers
-from gapbridge.evaluation.math import is_correct, marked_answer, number
+from gapbridge.evaluation.math import is_correct
 from gapbridge.evaluation.math_verify_pool import _verify_within, verify, verify_answers
+from gapbridge.evaluation.units import quantity
 
 
 GSM8K = ROOT.parent / "shared" / "data" / "gsm8k" / "test.jsonl"
@@ -137,8 +139,9 @@ def test_grades_agree_with_published_marks() -> None:
 def test_gsm8k_references_are_right_for_themselves_and_wrong_for_others() -> None:
     references = [json.loads(line)["answer"] for line in GSM8K.read_text().splitlines()]
     assert len(references) == 1319
-    numbers = [number(marked_answer(reference) or "") for reference in references]
-    assert None not in numbers
+    values = [quantity(marked_answer(reference) or "") for reference in references]
+    numbers = [value.value for value in values if value is not None]
+    assert len(numbers) == len(references)
     others = [references[-1], *references[:-1]]
     grades = grade_answers(references + others, references * 2)
     same = [True] * len(references) + [a == b for a, b in zip(numbers, [numbers[-1], *numbers[:-1]], strict=True)]

@@ -7,19 +7,12 @@ from fractions import Fraction
 
 import pytest
 
-from gapbridge.evaluation.answer_extraction import bare_answer
+from gapbridge.evaluation.answer_extraction import bare_answer, marked_answer
 from gapbridge.evaluation.asserted_text import asserted, own_parts
 from gapbridge.evaluation.grading import _CURRENCY
-from gapbridge.evaluation.math import (
-    correction_table,
-    decided_without_parser,
-    is_correct,
-    marked_answer,
-    normalize_latex,
-    number,
-    plain_number,
-    same_answer,
-)
+from gapbridge.evaluation.latex_normalization import normalize_latex
+from gapbridge.evaluation.math import correction_table, decided_without_parser, is_correct, same_answer
+from gapbridge.evaluation.units import quantity
 
 
 @pytest.mark.parametrize(
@@ -62,8 +55,8 @@ from gapbridge.evaluation.math import (
 )
 def test_marked_answers(text: str, answer: str | None, value: str | None) -> None:
     assert marked_answer(text) == answer
-    found = None if answer is None else number(answer)
-    assert (None if found is None else str(found)) == value
+    found = None if answer is None else quantity(answer)
+    assert (found and str(found.value)) == value
 
 
 @pytest.mark.parametrize(
@@ -109,7 +102,8 @@ def test_bare_answers(text: str, answer: str | None) -> None:
     ],
 )
 def test_a_number_is_the_whole_text(text: str, value: Fraction | None) -> None:
-    assert number(text) == value and plain_number(text) is (value is not None)
+    found = quantity(text)
+    assert (found and found.value) == value
 
 
 @pytest.mark.parametrize(
