@@ -53,7 +53,7 @@ setup(
         "rich>=13",  # coloured rows and tables in a terminal
         "matplotlib>=3.8",  # pictures of reports
         "numpy>=1.26",  # figures and resampling
-        "scipy>=1.11",  # quantiles of Student's t
+        "scipy>=1.11",  # quantiles of Student's t, the fit of length-controlled win rates
         "packaging>=23",  # comparison of library versions
         "jinja2>=3.1",  # HTML reports; chat templates, read as their syntax trees
         "psutil>=5.9",  # memory of this machine; processes that a signal must reach

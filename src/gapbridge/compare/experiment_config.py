@@ -18,7 +18,7 @@ from typing import Any
 from .. import methods
 from ..errors import ConfigError
 from ..generation.decoding_modes import SINGLE_PASS
-from ..recipe.type_checks import closest_match, read_yaml, type_error
+from ..recipe.type_checks import closest_match, known_values, read_yaml
 from ..tasks.task import TASKS
 
 
@@ -169,7 +169,7 @@ def read_experiment(path: Path) -> Experiment:
         ConfigError: listing every error: unknown keys with the nearest known one, wrong types and names.
     """
     errors: list[str] = []
-    values = _checked(_extended(path), _EXPERIMENT, "", errors)
+    values = known_values(_extended(path), _EXPERIMENT, "", errors)
     for key in ("recipe", "seeds", "variants"):
         if not values.get(key):
             errors.append(f"{key} is missing")
@@ -231,28 +231,13 @@ def _merged(below: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _checked(values: Mapping[str, Any], hints: Mapping[str, Any], where: str, errors: list[str]) -> dict[str, Any]:
-    """The values whose keys are known and whose types are right."""
-    good = {}
-    for key, value in values.items():
-        if key not in hints:
-            errors.append(f"{where}unknown key {key!r}{closest_match(str(key), hints)}")
-        elif error := type_error(value, hints[key]):
-            errors.append(f"{where}{key} is {value!r}: {error}")
-        else:
-            good[key] = value
-    return good
-
-
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
 def _variant(name: str, entry: dict[str, Any], start: str, errors: list[str]) -> Variant | None:
     where = "" if name == START else "variants: "
-    own = _checked(
-        {key: value for key, value in entry.items() if key in _VARIANT}, _VARIANT, f"{where}{name}: ", errors
-    )
+    own = known_values({key: entry[key] for key in entry.keys() & _VARIANT}, _VARIANT, f"{where}{name}: ", errors)
     method = own.get("method")
     if method not in methods.list_methods():
         errors.append(f"{where}{name}: method is {method!r}: choose one of {', '.join(methods.list_methods())}")
@@ -271,7 +256,7 @@ def _variant(name: str, entry: dict[str, Any], start: str, errors: list[str]) ->
 
 
 def _evaluation(entry: dict[str, Any], errors: list[str]) -> Evaluation:
-    own = _checked(entry, _EVALUATION, "evaluation: ", errors)
+    own = known_values(entry, _EVALUATION, "evaluation: ", errors)
     for key, default in (("temperatures", list(TEMPERATURES)), ("error_positions", [])):
         own[key] = tuple(map(float, _list(own.get(key, default))))
     own["gap"] = own.get("gap", False) or bool(own["error_positions"])
@@ -304,7 +289,7 @@ def _evaluation_errors(evaluation: Evaluation, where: str) -> list[str]:
 
 
 def _base(entry: dict[str, Any], errors: list[str]) -> InitModel | None:
-    own = _checked(entry, _BASE, "init_model: ", errors)
+    own = known_values(entry, _BASE, "init_model: ", errors)
     missing = [key for key in _BASE if not own.get(key)]
     errors += [f"init_model: {key} is missing" for key in missing]
     return None if missing else InitModel(tuple(_list(own["commands"])), own["directory"])

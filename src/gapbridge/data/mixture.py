@@ -11,14 +11,14 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from typing import Any, get_type_hints
+from dataclasses import dataclass
+from typing import Any
 
 from datasets import Dataset, concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetsError
 
 from ..errors import ConfigError, DataError, public
-from ..recipe.type_checks import closest_match, type_error
+from ..recipe.type_checks import known_values
 from .local_folders import find_listed_files
 
 
@@ -44,25 +44,19 @@ class MixturePart:
 
 @dataclass(frozen=True)
 class Mixture:
-    """A `dataset_mixture`. test_split_size: held-out rows, a number of them or a share of the mixture."""
+    """A `dataset_mixture`, and the types by which its YAML is read: `config: no` is Norwegian.
 
-    parts: tuple[MixturePart, ...]
+    test_split_size: held-out rows, a number of them or a share of the mixture.
+    """
+
+    datasets: list[MixturePart]
     seed: int = 0
     test_split_size: float | None = None
 
     def __str__(self) -> str:
-        if len(self.parts) > _NAMED:
-            return f"dataset_mixture ({len(self.parts)} data sets)"
-        return f"dataset_mixture ({', '.join(map(_described, self.parts))})"
-
-
-@dataclass(frozen=True)
-class MixtureKeys:
-    """The keys of `dataset_mixture` with their types, by which its YAML is read: `config: no` is Norwegian."""
-
-    datasets: list[MixturePart]
-    seed: int
-    test_split_size: float | None
+        if len(self.datasets) > _NAMED:
+            return f"dataset_mixture ({len(self.datasets)} data sets)"
+        return f"dataset_mixture ({', '.join(map(_described, self.datasets))})"
 
 
 def as_mapping(value: dict[str, Any] | str | None) -> dict[str, Any] | str | None:
@@ -86,10 +80,12 @@ def read_mixture(value: Any) -> Mixture:
     entries = value.get("datasets")
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, Mapping) for entry in entries):
         raise ConfigError(f"dataset_mixture: datasets is {entries!r}: it must be a list of mappings")
-    errors = _entry_errors(value, Mixture, "dataset_mixture", {"datasets"})
+    errors: list[str] = []
+    known_values(value, Mixture, "dataset_mixture: ", errors)
     for at, entry in enumerate(entries):
         where = f"dataset_mixture, data set {at + 1} ({entry.get('id')})"
-        wrong = _entry_errors(entry, MixturePart, where, set())
+        wrong: list[str] = []
+        known_values(entry, MixturePart, f"{where}: ", wrong)
         weight = entry.get("weight")
         if not wrong and weight is not None and not 0 <= float(weight) <= 1:
             wrong.append(f"{where}: weight is {weight}: it must lie in [0, 1]")
@@ -100,7 +96,7 @@ def read_mixture(value: Any) -> Mixture:
         errors.append(f"dataset_mixture: the data sets take different columns, {listed}: they must be the same")
     if errors:
         raise ConfigError(errors)
-    parts = tuple(MixturePart(**{**entry, "weight": _number(entry.get("weight", 1.0))}) for entry in entries)
+    parts = [MixturePart(**{**entry, "weight": _number(entry.get("weight", 1.0))}) for entry in entries]
     rest = {name: _number(given) for name, given in value.items() if name != "datasets"}
     return Mixture(parts, **rest)
 
@@ -112,7 +108,7 @@ def load_mixture(mixture: Mixture) -> tuple[Dataset, Dataset | None]:
         DataError: a data set cannot be loaded, lacks a column, does not go with the others, or nothing is left.
         ConfigError: there are too few rows for `test_split_size`.
     """
-    parts = [_take(part, mixture.seed) for part in mixture.parts]
+    parts = [_take(part, mixture.seed) for part in mixture.datasets]
     with cannot_be_loaded(str(mixture)):
         combined = concatenate_datasets(parts).shuffle(seed=mixture.seed, keep_in_memory=True)
     if not len(combined):
@@ -167,20 +163,6 @@ def _take(part: MixturePart, seed: int) -> Dataset:
 
 def _described(part: MixturePart) -> str:
     return public(f"{part.id}{f' ({part.config})' if part.config else ''} [{part.split}]")
-
-
-def _entry_errors(given: Mapping[Any, Any], kind: type[Any], where: str, others: set[str]) -> list[str]:
-    """Unknown and missing keys and values of a wrong type, for a dataclass that the mapping fills."""
-    hints = {name: hint for name, hint in get_type_hints(kind).items() if name != "parts"}
-    known = [*hints, *others]
-    errors = [f"{where}: unknown key {key!r}{closest_match(str(key), known)}" for key in given if key not in known]
-    errors += [
-        f"{where}: {name} is {given[name]!r}: {error}"
-        for name, hint in hints.items()
-        if name in given and (error := type_error(given[name], hint))
-    ]
-    required = {entry.name for entry in fields(kind) if entry.name == "id"}
-    return errors + [f"{where}: {name} is missing" for name in required - set(given)]
 
 
 def _is_columns(value: Any) -> bool:

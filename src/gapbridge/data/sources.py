@@ -20,7 +20,7 @@ from ..recipe.type_checks import type_error
 from .formats import TEXT_FIELD, as_messages
 from .json_files import unreadable_lines
 from .local_folders import FILE_BUILDERS, find_listed_files
-from .mixture import MixtureKeys, as_mapping, cannot_be_loaded, load_mixture, read_mixture, split_off
+from .mixture import Mixture, as_mapping, cannot_be_loaded, load_mixture, read_mixture, split_off
 
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class DataConfig(DatasetMixtureConfig):
     data keep `chosen` and `rejected`, with or without a `prompt`.
     """
 
-    READ_AS: ClassVar[dict[str, Any]] = {"dataset_mixture": MixtureKeys}
+    READ_AS: ClassVar[dict[str, Any]] = {"dataset_mixture": Mixture}
 
     dataset_mixture: dict[str, Any] | str | None = field(
         default=None,
@@ -90,13 +90,12 @@ class DataConfig(DatasetMixtureConfig):
         """Whether `dataset_mixture` takes conversations by name."""
         if self.dataset_mixture is None:
             return False
-        return any("messages" in (part.columns or ()) for part in read_mixture(self.dataset_mixture).parts)
+        return any("messages" in (part.columns or ()) for part in read_mixture(self.dataset_mixture).datasets)
 
     def sources(self) -> list[str]:
         """The paths or hub ids of the training data, as far as they are here rather than in `dataset_name`."""
-        return [entry.path for entry in self.datasets] + (
-            [part.id for part in read_mixture(self.dataset_mixture).parts] if self.dataset_mixture is not None else []
-        )
+        mixed = [] if self.dataset_mixture is None else read_mixture(self.dataset_mixture).datasets
+        return [*(entry.path for entry in self.datasets), *(part.id for part in mixed)]
 
 
 @dataclass(frozen=True)

@@ -255,7 +255,7 @@ def published_rows(job: RunConfig) -> int:
     data = job.data
     if data.dataset_mixture is not None:
         mixture = read_mixture(data.dataset_mixture)
-        asked = [(part.id, part.config, part.split, part.weight) for part in mixture.parts]
+        asked = [(part.id, part.config, part.split, part.weight) for part in mixture.datasets]
     else:
         asked = [(entry.path, entry.name, entry.split, None) for entry in data.datasets]
     if job.script.dataset_name:

@@ -51,99 +51,91 @@ def read_values(root: yaml.MappingNode, hints: Mapping[str, Any] | None) -> tupl
     Raises:
         NodeError: aliases make it endless or too large, or a tag is none of JSON's types.
     """
-    _measure(root, {}, [])
-    twice = _given_twice(root)
+    twice: list[tuple[int, str]] = []
+    _inspect(root, False, {}, [], twice)
     unclear: list[str] = []
-    values = _Reading(unclear).mapping(root, lambda key: (hints or {}).get(key, Any))
-    return values, twice if hints is None else twice + unclear
+    values = _mapping(root, lambda key: (hints or {}).get(key, Any), unclear)
+    found = [error for _, error in sorted(twice)]
+    return values, found if hints is None else found + unclear
 
 
-def _measure(node: yaml.Node, sizes: dict[int, int], above: list[int]) -> int:
-    """How many values a node stands for. Aliases of aliases grow as powers, and one inside itself has no end."""
+def _inspect(
+    node: yaml.Node, in_list: bool, sizes: dict[int, int], above: list[int], twice: list[tuple[int, str]]
+) -> int:
+    """How many values a node stands for, and in `twice` the lines of keys that are given twice.
+
+    Aliases of aliases grow as powers, and one inside itself has no end.
+    """
     if id(node) in above:
         raise NodeError(f"{_line(node)}: an alias stands inside of what it names")
     if id(node) not in sizes:
+        children = []
+        if isinstance(node, yaml.MappingNode):
+            children = [part for pair in node.value for part in pair]
+            twice += _given_twice(node, in_list)
+        elif isinstance(node, yaml.SequenceNode):
+            children = node.value
         above.append(id(node))
-        sizes[id(node)] = 1 + sum(_measure(child, sizes, above) for child in _children(node))
+        is_list = isinstance(node, yaml.SequenceNode)
+        sizes[id(node)] = 1 + sum(_inspect(child, is_list, sizes, above, twice) for child in children)
         above.pop()
     if sizes[id(node)] > MOST_VALUES:
         raise NodeError(f"{_line(node)}: it holds more than {MOST_VALUES:,} values, aliases counted")
     return sizes[id(node)]
 
 
-def _children(node: yaml.Node) -> list[yaml.Node]:
-    if isinstance(node, yaml.MappingNode):
-        return [part for pair in node.value for part in pair]
-    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
-
-
-def _given_twice(root: yaml.Node) -> list[str]:
+def _given_twice(node: yaml.MappingNode, in_list: bool) -> list[tuple[int, str]]:
+    dash = "; or put the dash before it with which another entry begins" if in_list else ""
     found: list[tuple[int, str]] = []
-    waiting, seen = [(root, False)], set()
-    while waiting:
-        node, in_list = waiting.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        waiting += [(child, isinstance(node, yaml.SequenceNode)) for child in reversed(_children(node))]
-        if not isinstance(node, yaml.MappingNode):
-            continue
-        keys: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.tag == f"{_TAG}merge":
-                continue
-            if key.value in keys:
-                dash = "; or put the dash before it with which another entry begins" if in_list else ""
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode) and key.tag != f"{_TAG}merge":
+            if key.value in seen:
                 found.append((key.start_mark.line, f"{_line(key)}: {key.value} is given twice: keep one{dash}"))
-            keys.add(key.value)
-    return [error for _, error in sorted(found)]
+            seen.add(key.value)
+    return found
 
 
-class _Reading:
-    """Makes values of nodes, and collects what has two meanings."""
+def _mapping(node: yaml.MappingNode, hint_of: Callable[[Any], Any], unclear: list[str]) -> dict[Any, Any]:
+    values: dict[Any, Any] = {}
+    for key_node, value_node in _merged(node):
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise NodeError(f"{_line(key_node)}: a key must be text, not a list or mapping")
+        meaning = _meaning(key_node)
+        key = meaning if isinstance(meaning, int) and not isinstance(meaning, bool) else key_node.value
+        values[key] = _value(value_node, hint_of(key), unclear)
+    return values
 
-    def __init__(self, errors: list[str]) -> None:
-        self._faults = errors
 
-    def mapping(self, node: yaml.MappingNode, hint_of: Callable[[Any], Any]) -> dict[Any, Any]:
-        values: dict[Any, Any] = {}
-        for key_node, value_node in _merged(node):
-            key = self._key(key_node)
-            values[key] = self._value(value_node, hint_of(key))
-        return values
+def _value(node: yaml.Node, hint: Any, unclear: list[str]) -> Any:
+    if isinstance(node, yaml.ScalarNode):
+        return _scalar(node, hint, unclear)
+    is_mapping = isinstance(node, yaml.MappingNode)
+    if node.tag != f"{_TAG}{'map' if is_mapping else 'seq'}":
+        raise NodeError(f"{_line(node)}: got a value with the tag {node.tag}, expected a mapping or a list")
+    if is_mapping:
+        return _mapping(node, _hints_below(hint), unclear)
+    element = next((get_args(kind)[0] for kind in alternatives(hint) if get_origin(kind) is list), hint)
+    return [_value(child, element, unclear) for child in node.value]
 
-    def _key(self, node: yaml.Node) -> Any:
-        if not isinstance(node, yaml.ScalarNode):
-            raise NodeError(f"{_line(node)}: a key must be text, not a list or mapping")
-        meaning = _meaning(node)
-        return meaning if isinstance(meaning, int) and not isinstance(meaning, bool) else node.value
 
-    def _value(self, node: yaml.Node, hint: Any) -> Any:
-        if isinstance(node, yaml.MappingNode):
-            _require_tag(node, "map")
-            return self.mapping(node, _hints_below(hint))
-        if isinstance(node, yaml.SequenceNode):
-            _require_tag(node, "seq")
-            element = next((get_args(kind)[0] for kind in alternatives(hint) if get_origin(kind) is list), hint)
-            return [self._value(child, element) for child in node.value]
-        return self._scalar(node, hint)
-
-    def _scalar(self, node: yaml.Node, hint: Any) -> Any:
-        meaning = _meaning(node)
-        if meaning is None or isinstance(meaning, str):
-            return meaning
-        old_word = isinstance(meaning, bool) and node.value.lower() not in ("true", "false")
-        if hint == ENVIRONMENT_VALUE and old_word:
-            return node.value
-        if _takes_text(hint) and type(meaning) not in alternatives(hint):
-            return node.value
-        if isinstance(meaning, _TwoMeanings):
-            self._faults.append(
-                f"{_line(node)}: got {node.value}, expected a number: it may be {meaning.old} (YAML 1.1) or "
-                f"{meaning.plain}. Write the number that is meant, or put text in quotes"
-            )
-            return node.value
+def _scalar(node: yaml.ScalarNode, hint: Any, unclear: list[str]) -> Any:
+    """The scalar as the hint wants it; one with two meanings stays text and is added to `unclear`."""
+    meaning = _meaning(node)
+    if meaning is None or isinstance(meaning, str):
         return meaning
+    old_word = isinstance(meaning, bool) and node.value.lower() not in ("true", "false")
+    if hint == ENVIRONMENT_VALUE and old_word:
+        return node.value
+    if _takes_text(hint) and type(meaning) not in alternatives(hint):
+        return node.value
+    if isinstance(meaning, _TwoMeanings):
+        unclear.append(
+            f"{_line(node)}: got {node.value}, expected a number: it may be {meaning.old} (YAML 1.1) or "
+            f"{meaning.plain}. Write the number that is meant, or put text in quotes"
+        )
+        return node.value
+    return meaning
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,15 +144,14 @@ class _TwoMeanings:
     plain: str
 
 
-def _meaning(node: yaml.Node) -> Any:
+def _meaning(node: yaml.ScalarNode) -> Any:
     """What a scalar is without a wish for a type."""
     text, tag = node.value, node.tag.removeprefix(_TAG)
     if tag == "null":
         return None
     # YAML 1.1 takes a number for one with an exponent only where it has a point and a sign: 1.0e-4.
     exponent = tag == "str" and "e" in text.lower() and _REAL.fullmatch(text)
-    plain = isinstance(node, yaml.ScalarNode) and node.style is None
-    if plain and (tag in ("int", "float") or exponent):
+    if node.style is None and (tag in ("int", "float") or exponent):
         return _number(text)
     if tag in ("str", "timestamp", "value", "merge"):
         return text
@@ -193,17 +184,14 @@ def _number(text: str) -> Any:
 
 
 def _takes_text(hint: Any) -> bool:
-    kinds = alternatives(hint)
-    return any(kind is str or get_origin(kind) is Literal or _is_enum(kind) or _list_of_text(kind) for kind in kinds)
-
-
-def _list_of_text(kind: Any) -> bool:
-    """One value stands for a list of one."""
-    return get_origin(kind) is list and _takes_text(get_args(kind)[0])
-
-
-def _is_enum(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Enum)
+    """Whether text can stand there, alone or for a list of one."""
+    return any(
+        kind is str
+        or get_origin(kind) is Literal
+        or (isinstance(kind, type) and issubclass(kind, Enum))
+        or (get_origin(kind) is list and _takes_text(get_args(kind)[0]))
+        for kind in alternatives(hint)
+    )
 
 
 def _hints_below(hint: Any) -> Callable[[Any], Any]:
@@ -232,11 +220,6 @@ def _merged(node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
                 raise NodeError(f"{_line(value)}: << takes a mapping or a list of them")
             brought += _merged(source)
     return brought + own
-
-
-def _require_tag(node: yaml.Node, tag: str) -> None:
-    if node.tag != f"{_TAG}{tag}":
-        raise NodeError(f"{_line(node)}: got a value with the tag {node.tag}, expected a mapping or a list")
 
 
 def _line(node: yaml.Node) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ...compat import http_client
 from ...errors import ConfigError, DataError, RunError
@@ -214,17 +214,17 @@ class EndpointJudge:
             response = self._post(client, key, prompt, field)
             if other := _wanted_field(response, field):
                 response = self._post(client, key, prompt, other)
-                if response.status < 400:
+                if response.status_code < 400:
                     limit_field.change(other, self.url)
         except httpx.RequestError as error:
             what = "timeout" if isinstance(error, httpx.TimeoutException) else "connection failed"
             return _Transient(f"{what} ({type(error).__name__}: {error})")
         # Some servers repeat the key that they refuse.
         message = " ".join(response.text.split()).replace(key or "\0", "<the API key>")[:_QUOTED]
-        said = f"status {response.status}: {message}"
-        if response.status in _TRANSIENT or response.status >= 500:
+        said = f"status {response.status_code}: {message}"
+        if response.status_code in _TRANSIENT or response.status_code >= 500:
             return _Transient(said, _retry_after(response.headers.get("retry-after", "")))
-        if not 200 <= response.status < 300:
+        if not response.is_success:
             hint = ""
             if "temperature" in message:
                 hint = ". Leave the temperature to the server with --judge_temperature none"
@@ -236,14 +236,14 @@ class EndpointJudge:
                 f"{self.url} refuses a request for model {self.model!r} with a prompt of {len(prompt)} characters: "
                 f"{said}{hint}"
             )
-        content = _content(response.body)
+        content = _content(response.content)
         return _Transient(f"no chat completion, {said}") if content is None else content
 
-    def _post(self, client: httpx.Client, key: str | None, prompt: str, limit_field: str) -> _Response:
+    def _post(self, client: httpx.Client, key: str | None, prompt: str, limit_field: str) -> httpx.Response:
         """The response, if it is whole within the timeout.
 
-        The client's own timeout begins again with each byte. A server that sends its header byte by byte is left to a
-        thread that ends with the process.
+        The client's own timeout begins again with each byte. A server that sends byte by byte is left to a thread that
+        ends with the process.
         """
         body: dict[str, Any] = {
             "model": self.model,
@@ -253,19 +253,11 @@ class EndpointJudge:
         if self.temperature is not None:
             body["temperature"] = self.temperature
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        deadline = time.monotonic() + self.timeout
-        late = f"no whole reply within {self.timeout:g} s"
-        outcome: queue.SimpleQueue[_Response | httpx.RequestError] = queue.SimpleQueue()
+        outcome: queue.SimpleQueue[httpx.Response | httpx.RequestError] = queue.SimpleQueue()
 
         def send() -> None:
             try:
-                with client.stream("POST", self.url, json=body, headers=headers) as response:
-                    chunks = []
-                    for chunk in response.iter_bytes():
-                        chunks.append(chunk)
-                        if time.monotonic() > deadline:
-                            raise httpx.ReadTimeout(late)
-                    outcome.put(_Response(response.status_code, response.headers, b"".join(chunks)))
+                outcome.put(client.post(self.url, json=body, headers=headers))
             except httpx.RequestError as error:
                 outcome.put(error)
 
@@ -273,7 +265,7 @@ class EndpointJudge:
         try:
             found = outcome.get(timeout=self.timeout)
         except queue.Empty:
-            raise httpx.ReadTimeout(late) from None
+            raise httpx.ReadTimeout(f"no whole reply within {self.timeout:g} s") from None
         if isinstance(found, httpx.RequestError):
             raise found
         return found
@@ -291,16 +283,6 @@ class _LimitField:
             self.name = name
 
 
-class _Response(NamedTuple):
-    status: int
-    headers: httpx.Headers
-    body: bytes
-
-    @property
-    def text(self) -> str:
-        return self.body.decode(errors="replace")
-
-
 @dataclass(frozen=True)
 class _Transient:
     """Why an attempt failed, and the seconds that the server asks to wait."""
@@ -309,9 +291,9 @@ class _Transient:
     wait: float = 0.0
 
 
-def _wanted_field(response: _Response, field: str) -> str | None:
+def _wanted_field(response: httpx.Response, field: str) -> str | None:
     """The other name of the token limit, where a refusal names either; else None."""
-    if response.status not in (400, 422) or not any(name in response.text for name in TOKEN_LIMITS):
+    if response.status_code not in (400, 422) or not any(name in response.text for name in TOKEN_LIMITS):
         return None
     return next(name for name in TOKEN_LIMITS if name != field)
 

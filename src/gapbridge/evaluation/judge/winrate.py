@@ -20,6 +20,8 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.optimize import minimize
+from scipy.special import expit
 from tqdm.auto import tqdm
 
 from ...errors import ConfigError, DataError, RunError
@@ -249,26 +251,12 @@ def length_controlled_rate(scores: ArrayLike, differences: ArrayLike) -> float |
         return None
     x = np.stack([np.ones_like(d), np.tanh(d / d.std())], axis=1)
 
-    def loss(weights: np.ndarray) -> float:
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
         logits = x @ weights
-        return float((np.logaddexp(0, logits) - y * logits).sum() + _RIDGE / 2 * weights @ weights)
+        value = (np.logaddexp(0, logits) - y * logits).sum() + _RIDGE / 2 * weights @ weights
+        return float(value), x.T @ (expit(logits) - y) + _RIDGE * weights
 
-    weights = np.zeros(2)
-    for _ in range(50):
-        p = _sigmoid(x @ weights)
-        gradient = x.T @ (p - y) + _RIDGE * weights
-        step = np.linalg.solve((x.T * (p * (1 - p))) @ x + _RIDGE * np.eye(2), gradient)
-        scale = 1.0
-        while loss(weights - scale * step) > loss(weights) and scale > 1e-6:  # a full step can overshoot
-            scale /= 2
-        weights = weights - scale * step
-        if np.abs(step).max() < 1e-9:
-            break
-    return float(_sigmoid(weights[0]))
-
-
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    return np.exp(-np.logaddexp(0, -logits))
+    return float(expit(minimize(loss, np.zeros(2), jac=True).x[0]))
 
 
 def _check_pairs(pairs: Sequence[Pair]) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from ...errors import ConfigError
-from ...recipe.type_checks import closest_match, read_yaml, type_error
+from ...recipe.type_checks import known_values, read_yaml
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,13 @@ def read_lm_eval_recipe(path: str | Path, *, limit: int | float | None = None) -
     """Read and check a recipe. `limit` wins over the file's. Raises ConfigError with all errors of the file."""
     values = {key: value for key, value in read_yaml(Path(path)).items() if value is not None}
     values |= {} if limit is None else {"limit": limit}
-    errors = _type_errors(LmEvalRecipe, values) + _range_errors(values)
+    errors = _range_errors(values)
+    known_values(values, LmEvalRecipe, "", errors)
     rows = values.pop("tasks") if isinstance(values.get("tasks"), list) else []
     for at, row in enumerate(rows, start=1):
         if isinstance(row, dict):
-            found = _type_errors(HarnessTask, row)
+            found: list[str] = []
+            known_values(row, HarnessTask, "", found)
             # What the harness could read as several names, as a pattern or as a path.
             if re.search(r"[\s,*?\[\]/\\]|\.yaml$", str(row.get("name"))):
                 found.append(f"name is {row['name']!r}: give one task or group; a local task's folder is include_path")
@@ -57,16 +59,6 @@ def read_lm_eval_recipe(path: str | Path, *, limit: int | float | None = None) -
     if errors:
         raise ConfigError([f"{path}: {error}" for error in errors])
     return LmEvalRecipe(tasks=[HarnessTask(**row) for row in rows], **values)
-
-
-def _type_errors(kind: type, values: Mapping[str, Any]) -> list[str]:
-    """Unknown keys, missing ones, and values of a wrong type."""
-    hints = get_type_hints(kind)
-    required = [entry.name for entry in fields(kind) if entry.default is entry.default_factory is MISSING]
-    errors = [f"unknown key {key!r}{closest_match(str(key), hints)}" for key in values if key not in hints]
-    errors += [f"{key} is missing" for key in required if key not in values]
-    wrong = {key: type_error(value, hints[key]) for key, value in values.items() if key in hints}
-    return errors + [f"{key} is {values[key]!r}: {error}" for key, error in wrong.items() if error]
 
 
 def _range_errors(values: Mapping[str, Any]) -> list[str]:
