@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,8 +22,7 @@ logger = logging.getLogger(__name__)
 
 ROUGE_METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
-_LONGEST = 20_000  # characters from a text's start that ROUGE-L and ROUGE-Lsum see
-_MOST_LINES = 500  # and lines that ROUGE-Lsum sees
+_MOST_WORDS, _MOST_LINES = 2000, 500  # from a text's start that ROUGE-L and ROUGE-Lsum see
 # Behind . ! or ?, and the quotes and brackets that close there, where white space follows.
 _SENTENCE_END = re.compile(r"""([.!?]["'”’)\]]*)\s+""")
 
@@ -54,10 +52,17 @@ def sentence_lines(text: str) -> str:
     return text if "\n" in text else _SENTENCE_END.sub(r"\1\n", text)
 
 
-def score_rouge(answers: Sequence[str], references: Sequence[str], *, use_stemmer: bool = True) -> list[RougeScores]:
-    """ROUGE-1, -2, -L and -Lsum F1 of each answer, with the Porter stemmer unless `use_stemmer` is off.
+class _TokenizedText:
+    """Text whose tokens are known already, with spaces between them."""
 
-    ROUGE-L and ROUGE-Lsum see the first 20,000 characters of a text, and ROUGE-Lsum its first 500 lines.
+    tokenize = staticmethod(str.split)
+
+
+def score_rouge(answers: Sequence[str], references: Sequence[str]) -> list[RougeScores]:
+    """ROUGE-1, -2, -L and -Lsum F1 of each answer, with the Porter stemmer.
+
+    ROUGE-L and ROUGE-Lsum see the first 2,000 words and 500 lines of a text, since their cost is the product of both
+    lengths.
 
     Raises:
         ConfigError: rouge-score is not installed.
@@ -71,10 +76,7 @@ def score_rouge(answers: Sequence[str], references: Sequence[str], *, use_stemme
 
     if len(answers) != len(references):
         raise DataError(f"ROUGE: {len(answers)} answers and {len(references)} references: give one of each an example")
-    tokenizers = {
-        False: DefaultTokenizer(use_stemmer),
-        True: UnicodeTokenizer(PorterStemmer() if use_stemmer else None),
-    }
+    tokenizers = {False: DefaultTokenizer(use_stemmer=True), True: UnicodeTokenizer(PorterStemmer())}
     dropped = [is_dropped(reference) for reference in references]
     errors = [
         f"row {row}: the reference {reference[:60]!r} has no word: no summary can be compared with it; remove the row"
@@ -88,97 +90,37 @@ def score_rouge(answers: Sequence[str], references: Sequence[str], *, use_stemme
             "%d of %d references are in scripts that rouge-score's tokenizer drops: their words are Unicode's",
             sum(dropped), len(dropped),
         )  # fmt: skip
-    scorers = {own: RougeScorer(["rouge1", "rouge2"], tokenizer=tokenizer) for own, tokenizer in tokenizers.items()}
-    scores, cut = [], 0
+    grams, sequences = (
+        RougeScorer(metrics, tokenizer=_TokenizedText()) for metrics in (["rouge1", "rouge2"], ["rougeL", "rougeLsum"])
+    )
+    scores, num_cut = [], 0
     for answer, reference, own in zip(answers, references, dropped, strict=True):
-        parts = scorers[own].score(reference, answer)
-        sides = []
+        full, cut = [], []
         for text in (reference, answer):
-            lines = [line for line in sentence_lines(text[:_LONGEST]).split("\n") if line]
-            sides.append([tokenizers[own].tokenize(line) for line in lines[:_MOST_LINES]])
-            cut += len(text) > _LONGEST or len(lines) > _MOST_LINES
-        wanted, given = (tokenizers[own].tokenize(text[:_LONGEST]) for text in (reference, answer))
-        values = {metric: float(parts[metric].fmeasure) for metric in ("rouge1", "rouge2")}
-        values["rougeL"] = _f1(_common_length(wanted, given), len(wanted), len(given))
-        values["rougeLsum"] = _f1(_summary_hits(*sides), *(sum(map(len, side)) for side in sides))
+            lines = [tokenizers[own].tokenize(line) for line in sentence_lines(text).split("\n")]
+            full.append(_as_text(lines))
+            cut.append(_as_text(_beginning(lines)))
+        num_cut += sum(a != b for a, b in zip(full, cut, strict=True))
+        found = {**grams.score(*full), **sequences.score(*cut)}
         lengths = len(answer.split()), len(reference.split())
+        values = {metric: float(score.fmeasure) for metric, score in found.items()}
         scores.append(RougeScores(**values, answer_words=lengths[0], reference_words=lengths[1], unicode_words=own))
-    if cut:
+    if num_cut:
         logger.warning(
-            "%d texts have more than %d characters or %d lines: ROUGE-L and ROUGE-Lsum leave their ends out",
-            cut, _LONGEST, _MOST_LINES,
+            "%d texts have more than %d words or %d lines: ROUGE-L and ROUGE-Lsum leave their ends out",
+            num_cut, _MOST_WORDS, _MOST_LINES,
         )  # fmt: skip
     return scores
 
 
-def _f1(hits: int, wanted: int, given: int) -> float:
-    if not hits:
-        return 0.0
-    precision, recall = hits / given, hits / wanted
-    return 2 * precision * recall / (precision + recall)
+def _beginning(lines: Sequence[list[str]]) -> list[list[str]]:
+    """The first words of a text, line by line."""
+    found, room = [], _MOST_WORDS
+    for line in [line for line in lines if line][:_MOST_LINES]:
+        found.append(line[:room])
+        room -= len(found[-1])
+    return found
 
 
-def _masks(words: Sequence[str]) -> dict[str, int]:
-    """For each word the bits of its places."""
-    masks: dict[str, int] = {}
-    for place, word in enumerate(words):
-        masks[word] = masks.get(word, 0) | 1 << place
-    return masks
-
-
-def _columns(masks: dict[str, int], length: int, given: Sequence[str]) -> list[int]:
-    """The table of longest common subsequences, a column for each given word.
-
-    Bit i of column j is 0 where the value grows from row i to row i + 1 (Hyyrö 2004, "Bit-parallel LCS-length
-    computation revisited").
-    """
-    full = (1 << length) - 1
-    column, columns = full, []
-    for word in given:
-        hits = column & masks.get(word, 0)
-        column = ((column + hits) | (column - hits)) & full
-        columns.append(column)
-    return columns
-
-
-def _common_length(wanted: Sequence[str], given: Sequence[str]) -> int:
-    if not wanted or not given:
-        return 0
-    return len(wanted) - bin(_columns(_masks(wanted), len(wanted), given)[-1]).count("1")
-
-
-def _summary_hits(wanted: Sequence[Sequence[str]], given: Sequence[Sequence[str]]) -> int:
-    """Words of the wanted sentences that the union of their common subsequences with each given sentence holds, none
-    counted more often than either side has it."""
-    left = [Counter(word for sentence in side for word in sentence) for side in (wanted, given)]
-    distinct = list(dict.fromkeys(map(tuple, given)))
-    hits = 0
-    for sentence in wanted:
-        masks, union = _masks(sentence), set()
-        for other in distinct:
-            union |= _common_places(sentence, other, masks)
-        for place in sorted(union):
-            word = sentence[place]
-            if left[0][word] > 0 and left[1][word] > 0:
-                hits += 1
-                left[0][word] -= 1
-                left[1][word] -= 1
-    return hits
-
-
-def _common_places(wanted: Sequence[str], given: Sequence[str], masks: dict[str, int]) -> set[int]:
-    """The places in `wanted` of the common subsequence that rouge-score reads out of its table."""
-    if masks.keys().isdisjoint(given):
-        return set()
-    columns = _columns(masks, len(wanted), given)
-    places = set()
-    i, j = len(wanted), len(given)
-    while i and j:
-        if wanted[i - 1] == given[j - 1]:
-            i, j = i - 1, j - 1
-            places.add(i)
-        elif columns[j - 1] >> (i - 1) & 1:
-            i -= 1
-        else:
-            j -= 1
-    return places
+def _as_text(lines: Sequence[list[str]]) -> str:
+    return "\n".join(" ".join(line) for line in lines if line)

@@ -6,7 +6,6 @@ The HTML page needs nothing but itself: pictures are data URIs, and it holds no 
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from markupsafe import Markup
 from ..display import printable
 from ..errors import ConfigError
 from ..files import write_atomic, write_text_atomic
+from .plots import to_png
 from .tables import Table, markdown
 
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAGE_MARK = "<!-- written by gapbridge -->"
-_DPI = 130
 
 
 @dataclass(frozen=True)
@@ -96,9 +95,9 @@ _KINDS = {"table": Table, "picture": Picture, "rows": TokenRows, "example": Show
 def write_page(page: Page, directory: Path, stem: str = "report") -> Path:
     """Write `<stem>.md`, `<stem>.html` and the pictures. Returns the path of the Markdown file."""
     parts = (part for section in page.sections for part in _flat(section.parts))
-    pictures = {part.name: _png(part.figure) for part in parts if isinstance(part, Picture)}
+    pictures = {part.name: to_png(part.figure) for part in parts if isinstance(part, Picture)}
     for name, content in pictures.items():
-        _write_png(directory / name, content)
+        write_atomic(directory / name, lambda temporary, content=content: temporary.write_bytes(content))
     write_text_atomic(directory / f"{stem}.html", to_html(page, pictures))
     write_text_atomic(directory / f"{stem}.md", to_markdown(page))
     return directory / f"{stem}.md"
@@ -162,13 +161,3 @@ def to_html(page: Page, pictures: dict[str, bytes]) -> str:
     environment.tests |= {name: lambda value, kind=kind: isinstance(value, kind) for name, kind in _KINDS.items()}
     uris = {name: f"data:image/png;base64,{base64.b64encode(data).decode()}" for name, data in pictures.items()}
     return environment.get_template("page.html").render(page=page, uris=uris, mark=Markup(PAGE_MARK))
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=_DPI, format="png")
-    return buffer.getvalue()
-
-
-def _write_png(path: Path, content: bytes) -> None:
-    write_atomic(path, lambda temporary: temporary.write_bytes(content))

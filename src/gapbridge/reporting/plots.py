@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -58,8 +59,14 @@ def legend(figure: Figure, look: Mapping[str, tuple[str, str]], styles: Mapping[
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
 
 
+def to_png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=130, format="png")
+    return buffer.getvalue()
+
+
 def save(figure: Figure, path: Path) -> None:
-    write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=130, format="png"))
+    write_atomic(path, lambda temporary: temporary.write_bytes(to_png(figure)))
 
 
 def looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:

@@ -106,11 +106,6 @@ def number(value: float, *, sign: bool = False) -> str:
     return f"{value:{plus},.0f}" if abs(value) >= 1000 else f"{value:{plus}.4g}"
 
 
-def share(part: float, whole: float) -> str | None:
-    """Per cent with four significant digits; None of nothing."""
-    return f"{number(100 * part / whole)} %" if whole else None
-
-
 def estimate(interval: Mapping[str, float] | None, scale: float = 1, *, sign: bool = False) -> list[str | None]:
     """Two cells, a mean and its 95 % interval, both times `scale`; dashes where there is none.
 
