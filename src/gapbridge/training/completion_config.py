@@ -49,6 +49,11 @@ class CompletionArgs(GenerationArgs):
         """.split()
     )
 
+    RANGES = {
+        "max_completion_length": (1, None), "vllm_server_port": (1, 65535), "vllm_server_timeout": (0, None),
+        "vllm_tensor_parallel_size": (1, None),
+    }  # fmt: skip
+
     max_completion_length: int = field(
         default=256, metadata={"help": "Maximum number of tokens of a generated completion."}
     )
@@ -95,8 +100,6 @@ class CompletionArgs(GenerationArgs):
 
     def errors(self) -> list[str]:
         errors = super().errors()
-        if self.max_completion_length < 1:
-            errors.append(f"max_completion_length is {self.max_completion_length}: it must be at least 1")
         if self.use_vllm and self.use_mtp_speculative_decoding:
             errors.append("use_mtp_speculative_decoding: vLLM knows nothing of these heads; leave it out, or use_vllm")
         other = [name for name in ("use_vllm", "use_mtp_speculative_decoding") if vars(self)[name]]
@@ -117,23 +120,11 @@ class CompletionArgs(GenerationArgs):
 
     def _vllm_errors(self) -> list[str]:
         errors = vllm_faults(self.temperature, self.top_p, self.min_p)
-        if self.vllm_mode == "server":
-            errors += self._server_errors()
-        elif self.vllm_mode == "colocate":
-            errors += self._colocate_errors()
-        else:
-            errors.append(f"vllm_mode is {self.vllm_mode!r}: choose server or colocate")
-        return errors
-
-    def _server_errors(self) -> list[str]:
-        errors = []
         url = self.vllm_server_base_url
-        if url is not None and not url.startswith(("http://", "https://")):
+        if self.vllm_mode == "colocate":
+            errors += self._colocate_errors()
+        elif url is not None and not url.startswith(("http://", "https://")):
             errors.append(f"vllm_server_base_url is {url!r}: give it as http://HOST:PORT")
-        if not 0 < self.vllm_server_port < 2**16:
-            errors.append(f"vllm_server_port is {self.vllm_server_port}: it must lie in 1 to 65535")
-        if not self.vllm_server_timeout >= 0:
-            errors.append(f"vllm_server_timeout is {self.vllm_server_timeout}: it must be 0 (try once) or larger")
         return errors
 
     def _colocate_errors(self) -> list[str]:
@@ -155,6 +146,4 @@ class CompletionArgs(GenerationArgs):
                 f"vllm_max_model_length is {self.vllm_max_model_length}: prompt and draft must fit into it, "
                 f"max_completion_length is {self.max_completion_length}"
             )
-        if self.vllm_tensor_parallel_size < 1:
-            errors.append(f"vllm_tensor_parallel_size is {self.vllm_tensor_parallel_size}: it must be at least 1")
         return errors

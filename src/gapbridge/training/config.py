@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -37,7 +39,7 @@ class BaseArgs(Defaults, _Behind):
     """The base of the mixins: errors are collected along the method resolution order, and checked when all is set.
 
     `RUNTIME_ONLY` names keys of a mixin that change neither data nor weights: a run may be continued with other
-        values.
+    values. `RANGES` has the lowest and the highest value of keys that may not be any number; None: no limit.
 
     Args:
         save_merged_model (`bool`, *optional*, defaults to `False`):
@@ -46,6 +48,10 @@ class BaseArgs(Defaults, _Behind):
     """
 
     RUNTIME_ONLY: ClassVar[frozenset[str]] = frozenset()
+    RANGES: ClassVar[Mapping[str, tuple[float, float | None]]] = {
+        "per_device_train_batch_size": (1, None), "per_device_eval_batch_size": (1, None),
+        "gradient_accumulation_steps": (1, None),
+    }  # fmt: skip
 
     save_merged_model: bool = field(
         default=False, metadata={"help": "Merge the trained adapter into its base model and save the full model."}
@@ -62,20 +68,15 @@ class BaseArgs(Defaults, _Behind):
 
     def errors(self) -> list[str]:
         """Everything wrong with the values, one sentence each."""
-        errors = []
+        errors = [
+            error for kind in type(self).__mro__ if issubclass(kind, BaseArgs) for error in _own_errors(self, kind)
+        ]
         if self.max_steps == 0:
             errors.append(
                 "max_steps is 0: transformers takes that for no limit; leave it out, or give a number of steps"
             )
         elif self.max_steps < 0 and not self.num_train_epochs > 0:
             errors.append(f"num_train_epochs is {self.num_train_epochs}: nothing would be trained")
-        for name, value in (
-            ("per_device_train_batch_size", self.per_device_train_batch_size),
-            ("per_device_eval_batch_size", self.per_device_eval_batch_size),
-            ("gradient_accumulation_steps", self.gradient_accumulation_steps),
-        ):
-            if value < 1:
-                errors.append(f"{name} is {value}: it must be at least 1")
         if self.enable_jit_checkpoint:
             errors.append(
                 "enable_jit_checkpoint: a signal saves a whole checkpoint here already, at the end of its step; "
@@ -98,6 +99,21 @@ class BaseArgs(Defaults, _Behind):
         errors = self.errors()
         if errors:
             raise ConfigError(errors)
+
+
+def _own_errors(args: BaseArgs, kind: type[BaseArgs]) -> list[str]:
+    """What lies outside the choices and ranges of one mixin's keys."""
+    errors = []
+    for name in inspect.get_annotations(kind):
+        choices = args.__dataclass_fields__[name].metadata.get("choices")
+        if choices and vars(args)[name] not in choices:
+            errors.append(f"{name} is {vars(args)[name]!r}: choose one of {', '.join(choices)}")
+    for name, (low, high) in vars(kind).get("RANGES", {}).items():
+        value = vars(args)[name]
+        if value is not None and not low <= value <= (math.inf if high is None else high):
+            wanted = f"be at least {low}" if high is None else f"lie in [{low}, {high}]"
+            errors.append(f"{name} is {value}: it must {wanted}")
+    return errors
 
 
 @dataclass
@@ -153,10 +169,6 @@ class TokenizationArgs(BaseArgs):
 
     def errors(self) -> list[str]:
         errors = super().errors()
-        if self.on_invalid_example not in ("raise", "skip"):
-            errors.append(f"on_invalid_example is {self.on_invalid_example!r}: choose raise or skip")
-        if self.train_on_assistant_turns not in ("all", "last"):
-            errors.append(f"train_on_assistant_turns is {self.train_on_assistant_turns!r}: choose all or last")
         if self.chat_template_date is not None and not _is_day(self.chat_template_date):
             errors.append(f"chat_template_date is {self.chat_template_date!r}: give a day as YYYY-MM-DD")
         if self.chat_template is not None and self.chat_template_path is not None:
@@ -295,6 +307,8 @@ class RoundArgs(BaseArgs):
             differently.
     """
 
+    RANGES = {"num_rounds": (1, None), "round_index": (1, None)}
+
     num_rounds: int = field(
         default=1,
         metadata={"help": "Number of rounds; each generates contexts with the current weights and trains on them."},
@@ -317,9 +331,6 @@ class RoundArgs(BaseArgs):
 
     def errors(self) -> list[str]:
         errors = super().errors()
-        for name, value in (("num_rounds", self.num_rounds), ("round_index", self.round_index)):
-            if value < 1:
-                errors.append(f"{name} is {value}: it must be at least 1")
         epochs = self.num_epochs_per_round
         if epochs is not None and len(epochs) not in (1, self.num_rounds):
             errors.append(
@@ -389,6 +400,9 @@ class GenerationArgs(SamplingArgs, RoundArgs):
     """
 
     RUNTIME_ONLY = frozenset({"generation_batch_size", "generation_max_batch_tokens"})
+    RANGES = dict.fromkeys(
+        ("generation_batch_size", "generation_max_batch_tokens", "generation_shard_size"), (1, None)
+    )
 
     eval_on_generated_contexts: bool = field(
         default=True, metadata={"help": "Evaluate on generated contexts of the evaluation data as well."}
@@ -412,13 +426,7 @@ class GenerationArgs(SamplingArgs, RoundArgs):
 
     def errors(self) -> list[str]:
         errors = super().errors()
-        if self.generation_batch_size < 1:
-            errors.append(f"generation_batch_size is {self.generation_batch_size}: it must be at least 1")
         tokens = self.generation_max_batch_tokens
-        if tokens is not None and tokens < 1:
-            errors.append(f"generation_max_batch_tokens is {tokens}: it must be at least 1, or empty for no limit")
-        if self.generation_shard_size is not None and self.generation_shard_size < 1:
-            errors.append(f"generation_shard_size is {self.generation_shard_size}: it must be at least 1")
         if self.generation_batch_size >= 1 and (tokens is None or tokens >= 1):  # which it calls by other names
             try:
                 self.sampling_params()

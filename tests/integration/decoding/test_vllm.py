@@ -295,7 +295,7 @@ def test_colocate_needs_vllm(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"vllm_mode": "remote"}, "vllm_mode is 'remote': choose server or colocate"),
+        ({"vllm_mode": "remote"}, "vllm_mode is 'remote': choose one of server, colocate"),
         ({"vllm_server_base_url": "host:8000"}, "give it as http://HOST:PORT"),
         ({"vllm_server_port": 0, "vllm_server_timeout": -1.0}, "2 errors"),
         ({"temperature": 0.001}, "expected 0 .greedy. or 0.01 to 2 with vLLM"),

@@ -291,7 +291,7 @@ def test_resume_takes_whole_checkpoints_only(make_base: MakeBase, tokenizer: Any
         ({"mixture_coefficient": 1.2}, "mixture_coefficient is 1.2: it must lie in"),
         ({"temperature": -1.0, "top_k": -2, "verify_window": 0}, "3 errors"),
         ({"num_rounds": 2, "num_epochs_per_round": [1, 2, 3]}, "num_epochs_per_round has 3 numbers for 2 rounds"),
-        ({"on_invalid_example": "ignore"}, "choose raise or skip"),
+        ({"on_invalid_example": "ignore"}, "choose one of raise, skip"),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], words: str, tmp_path: Path) -> None:

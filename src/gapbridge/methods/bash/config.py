@@ -40,6 +40,9 @@ class BASHArgs(GenerationArgs, DataArgs):
     """
 
     RUNTIME_ONLY = frozenset({"verify_window"})
+    RANGES = {
+        "mixture_coefficient": (0, 1), "sft_fraction": (0, 1), "num_masked_labels_after_replacement": (0, None),
+    }  # fmt: skip
 
     mixture_coefficient: float = field(
         default=0.2,
@@ -72,19 +75,6 @@ class BASHArgs(GenerationArgs, DataArgs):
 
     def errors(self) -> list[str]:
         errors = super().errors()
-        if not 0 <= self.mixture_coefficient <= 1:
-            errors.append(f"mixture_coefficient is {self.mixture_coefficient}: it must lie in [0, 1]")
-        if self.replacement_source not in REPLACEMENTS:
-            errors.append(
-                f"replacement_source is {self.replacement_source!r}: choose one of {', '.join(REPLACEMENTS)}"
-            )
-        if not 0 <= self.sft_fraction <= 1:
-            errors.append(f"sft_fraction is {self.sft_fraction}: it must lie in [0, 1]")
-        if self.num_masked_labels_after_replacement < 0:
-            errors.append(
-                f"num_masked_labels_after_replacement is {self.num_masked_labels_after_replacement}: it must be 0 "
-                f"(off) or larger"
-            )
         errors += self._final_epochs_errors()
         if self.sft_fraction == 1:
             unset: dict[str, Any] = {"replacement_source": "model", "final_sft_epochs": 0}

@@ -25,14 +25,14 @@ class DPOArgs(PreferenceArgs):
             β, how strongly the model is held to its reference, the weights that it starts from. With 0 it stays there.
     """
 
+    RANGES = {"beta": (0, None)}
+
     beta: float = field(
         default=0.1, metadata={"help": "β: weight of the deviation from the reference model; 0 does not train."}
     )
 
     def errors(self) -> list[str]:
         errors = super().errors()
-        if not self.beta >= 0:
-            errors.append(f"beta is {self.beta}: it must be 0 or larger")
         unknown = sorted(set(self.loss_type) - PAIR_LOSSES)
         if unknown:
             errors.append(f"loss_type is {', '.join(unknown)}: choose among {', '.join(sorted(PAIR_LOSSES))}")

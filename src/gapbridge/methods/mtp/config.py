@@ -33,6 +33,8 @@ class MTPArgs(DataArgs):
             on, 1 leaves the model what SFT makes of it.
     """
 
+    RANGES = {"num_future_tokens": (1, None), "mtp_loss_weight": (0, None), "mtp_head_only_ratio": (0, 1)}
+
     num_future_tokens: int = field(
         default=4, metadata={"help": "n: number of tokens predicted at each position; 1 is SFT."}
     )
@@ -55,14 +57,6 @@ class MTPArgs(DataArgs):
 
     def errors(self) -> list[str]:
         errors = super().errors()
-        if self.num_future_tokens < 1:
-            errors.append(f"num_future_tokens is {self.num_future_tokens}: it must be at least 1")
-        if self.mtp_head_type not in KINDS:
-            errors.append(f"mtp_head_type is {self.mtp_head_type!r}: choose one of {', '.join(KINDS)}")
-        if not self.mtp_loss_weight >= 0:
-            errors.append(f"mtp_loss_weight is {self.mtp_loss_weight}: it must be 0 or larger")
-        if not 0 <= self.mtp_head_only_ratio <= 1:
-            errors.append(f"mtp_head_only_ratio is {self.mtp_head_only_ratio}: it must lie in [0, 1]")
         if self.num_future_tokens > 1:
             errors += fused_head_errors() + self._loss_errors()
         return errors

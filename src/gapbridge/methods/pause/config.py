@@ -32,6 +32,8 @@ class PauseArgs(DataArgs):
             `"random"` with their spread, or the text of a token whose rows are copied.
     """
 
+    RANGES = {"num_pause_tokens": (0, None)}
+
     num_pause_tokens: int = field(
         default=10, metadata={"help": "M: number of pause tokens between prompt and completion; 0 is SFT."}
     )
@@ -56,10 +58,6 @@ class PauseArgs(DataArgs):
 
     def errors(self) -> list[str]:
         errors = super().errors()
-        if self.num_pause_tokens < 0:
-            errors.append(f"num_pause_tokens is {self.num_pause_tokens}: it must be at least 0")
-        if self.pause_placement not in PLACEMENTS:
-            errors.append(f"pause_placement is {self.pause_placement!r}: choose {' or '.join(PLACEMENTS)}")
         if not 0 <= self.pause_fraction < 1:
             errors.append(f"pause_fraction is {self.pause_fraction}: it must lie in [0, 1)")
         if self.trains_whole_rows and self.pauses_after_prompt:

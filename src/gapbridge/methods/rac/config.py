@@ -25,6 +25,7 @@ class RACArgs(CompletionArgs, DataArgs):
     """
 
     wraps_rows = False
+    RANGES = {"sft_fraction": (0, 1)}
 
     correction_prompt: str = field(
         default=CORRECTION_PROMPT,
@@ -41,8 +42,6 @@ class RACArgs(CompletionArgs, DataArgs):
                 errors.append(
                     f"{name} is false: RAC learns to correct an answer, and a whole row has none; leave it out"
                 )
-        if not 0 <= self.sft_fraction <= 1:
-            errors.append(f"sft_fraction is {self.sft_fraction}: it must lie in [0, 1]")
         if not self.correction_prompt.strip():
             errors.append("correction_prompt is empty: the model could not tell a correction from an answer")
         return errors

@@ -30,6 +30,8 @@ class ScheduledSamplingArgs(SamplingArgs, DataArgs):
             tokenizer's.
     """
 
+    RANGES = {"mixture_coefficient": (0, 1)}
+
     mixture_coefficient: float = field(
         default=0.2,
         metadata={"help": "β: largest probability (0-1) that a position of the context is sampled; 0 is SFT."},
@@ -58,10 +60,6 @@ class ScheduledSamplingArgs(SamplingArgs, DataArgs):
 
     def errors(self) -> list[str]:
         errors = super().errors()
-        if not 0 <= self.mixture_coefficient <= 1:
-            errors.append(f"mixture_coefficient is {self.mixture_coefficient}: it must lie in [0, 1]")
-        if self.mixture_schedule not in SCHEDULES:
-            errors.append(f"mixture_schedule is {self.mixture_schedule!r}: choose one of {', '.join(SCHEDULES)}")
         full = isinstance(self.num_sampling_passes, int) and self.num_sampling_passes >= 1
         if self.num_sampling_passes != EXACT and not full:
             errors.append(f"num_sampling_passes is {self.num_sampling_passes!r}: give 1, 2, … or {EXACT}")

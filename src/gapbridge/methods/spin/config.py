@@ -20,6 +20,8 @@ class SPINArgs(CompletionArgs, PreferenceArgs):
             store, `../round_<k-1>` of the round's own directory.
     """
 
+    RANGES = {"beta": (0, None)}
+
     beta: float = field(
         default=0.1,
         metadata={"help": "β: weight of the deviation from the model at the start of the round (λ in the paper)."},
@@ -30,8 +32,6 @@ class SPINArgs(CompletionArgs, PreferenceArgs):
 
     def errors(self) -> list[str]:
         errors = super().errors()
-        if not self.beta >= 0:
-            errors.append(f"beta is {self.beta}: it must be 0 or larger")
         if self.loss_type != ["sigmoid"]:
             errors.append(f"loss_type is {', '.join(self.loss_type)}: SPIN's is sigmoid")
         for name in ("precompute_ref_log_probs", "sync_ref_model"):
