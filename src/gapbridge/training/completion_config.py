@@ -14,32 +14,9 @@ from .config import GenerationArgs
 class CompletionArgs(GenerationArgs):
     """How completions are generated; names and defaults of the vLLM keys are those of [`~trl.GRPOConfig`].
 
-    Args:
-        max_completion_length (`int`, *optional*, defaults to `256`):
-            The most tokens of a completion. A completion that reaches it is closed there, kept, and counted.
-        compile_decoding (`bool`, *optional*, defaults to `False`):
-            Compile the pass that generates one token a row, at fixed shapes; on a GPU it runs as a CUDA graph.
-            Compilation takes up to some minutes. Where it fails a warning says why, and the passes run as they are.
-            The same completions, up to floating-point ties.
-        use_mtp_speculative_decoding (`bool`, *optional*, defaults to `False`):
-            Let the future heads that lie beside the model propose tokens (docs/methods/mtp.md): the same completions
-            in fewer passes. In the first round; trained on, a model has no heads any more.
-
-        > Completions through vLLM; names and defaults are those of [`~trl.GRPOConfig`]
-
-        use_vllm (`bool`, *optional*, defaults to `False`):
-            Generate completions with vLLM, `generation_batch_size` of them at a time.
-        vllm_mode (`str`, *optional*, defaults to `"colocate"`):
-            `"server"` asks a `vllm serve` process that serves the model the round starts from, `"colocate"` loads that
-            model into vLLM in this process.
-        vllm_server_base_url (`str`, *optional*): Where the server is; then host and port are ignored.
-        vllm_server_host (`str`, *optional*, defaults to `"0.0.0.0"`): The server's host.
-        vllm_server_port (`int`, *optional*, defaults to `8000`): The server's port.
-        vllm_server_timeout (`float`, *optional*, defaults to `240.0`): Seconds to wait for the server to be up.
-        vllm_gpu_memory_utilization (`float`, *optional*, defaults to `0.3`):
-            Share of the GPU's memory that vLLM takes while it completions, with `"colocate"`.
-        vllm_max_model_length (`int`, *optional*): Most tokens of prompt and completion, with `"colocate"`.
-        vllm_tensor_parallel_size (`int`, *optional*, defaults to `1`): GPUs of one engine, with `"colocate"`.
+    A completion that reaches `max_completion_length` is closed there, kept, and counted. Compilation takes up to some
+    minutes, on a GPU it makes a CUDA graph, and where it fails a warning says why. MTP heads that lie beside the model
+    propose tokens in the first round only: trained on, a model has no heads any more.
     """
 
     RUNTIME_ONLY = frozenset(

@@ -41,10 +41,8 @@ class BaseArgs(Defaults, _Behind):
     `RUNTIME_ONLY` names keys of a mixin that change neither data nor weights: a run may be continued with other
     values. `RANGES` has the lowest and the highest value of keys that may not be any number; None: no limit.
 
-    Args:
-        save_merged_model (`bool`, *optional*, defaults to `False`):
-            Save the final model whole, the trained adapter merged into its base, so that whatever comes next loads it
-            as any model; the adapter is kept in its folder `adapter`. Checkpoints and earlier rounds hold the adapter.
+    With `save_merged_model` the adapter is kept beside the final model in the folder `adapter`; checkpoints and earlier
+    rounds hold the adapter alone.
     """
 
     RUNTIME_ONLY: ClassVar[frozenset[str]] = frozenset()
@@ -120,21 +118,7 @@ def _own_errors(args: BaseArgs, kind: type[BaseArgs]) -> list[str]:
 class TokenizationArgs(BaseArgs):
     """How text becomes tokens, before any of TRL's configurations.
 
-    Args:
-        on_invalid_example (`str`, *optional*, defaults to `"raise"`):
-            What to do with rows that cannot be used: `"raise"` stops with a list of them, `"skip"` leaves them out and
-            lists them.
-        truncate_overlong (`bool`, *optional*, defaults to `True`):
-            Cut rows that do not fit into `max_length`, as TRL does, and leave out those that have nothing left to
-            learn; a warning counts both. `False` counts them as bad rows.
-        chat_template (`str`, *optional*):
-            A chat template in Jinja, set on the tokenizer. For a file use `chat_template_path`.
-        chat_template_kwargs (`dict[str, Any]`, *optional*):
-            Arguments of the chat template for every row, such as `{"enable_thinking": False}`.
-        train_on_assistant_turns (`str`, *optional*, defaults to `"all"`):
-            Which assistant turns of `messages` are trained: `"all"`, as with TRL's `assistant_only_loss`, or `"last"`.
-        chat_template_date (`str`, *optional*):
-            The day, `YYYY-MM-DD`, for chat templates that write today's date. Defaults to the day a run began on.
+    With `truncate_overlong` rows that have nothing left to learn are left out; a warning counts both.
     """
 
     on_invalid_example: str = field(
@@ -180,14 +164,9 @@ class TokenizationArgs(BaseArgs):
 
 @dataclass
 class LossScopeArgs(TokenizationArgs):
-    """Which tokens carry loss, under TRL's names and with this package's defaults.
+    """Which tokens carry loss, under TRL's names and with this package's defaults, which are not TRL's.
 
-    Args:
-        assistant_only_loss (`bool`, *optional*, defaults to `True`):
-            Of conversations train the assistant's turns. `False`, TRL's default, trains whole rows.
-        completion_only_loss (`bool`, *optional*, defaults to `True`):
-            Of prompts and completions train the completions, and of rows of ids what `completion_mask` marks. `False`
-            trains whole rows.
+    Of rows of ids `completion_only_loss` trains what `completion_mask` marks.
     """
 
     assistant_only_loss: bool = field(
@@ -261,11 +240,6 @@ class DataArgs(LossScopeArgs):
 class PreferenceArgs(TokenizationArgs):
     """How rows of data become pairs of answers, before TRL's `DPOConfig`: [`TokenizationArgs`], and what only
     `SFTConfig` has of the tokenizer's keys.
-
-    Args:
-        eos_token (`str`, *optional*): Token that ends an answer. Defaults to the tokenizer's.
-        chat_template_path (`str`, *optional*):
-            A model whose chat template is cloned, or a `.jinja` file; as in [`~trl.SFTConfig`].
     """
 
     dataset_text_field: ClassVar[str] = "text"
@@ -296,15 +270,8 @@ def _is_day(text: str) -> bool:
 class RoundArgs(BaseArgs):
     """Rounds: contexts are built with the current weights and trained on, again and again.
 
-    Args:
-        num_rounds (`int`, *optional*, defaults to `1`):
-            How often contexts are built with the current weights and trained on. Rounds are chained by the command
-            line or by [`~gapbridge.runs.rounds.run_rounds`]; one trainer trains one round.
-        num_epochs_per_round (`list[float]`, *optional*):
-            Epochs of each round: one number for all, or one per round. Defaults to `num_train_epochs` in each.
-        round_index (`int`, *optional*, defaults to `1`):
-            The round that this trainer trains, counted from 1. It enters the noise, so that rounds generate
-            differently.
+    Rounds are chained by the command line or by [`~gapbridge.runs.rounds.run_rounds`]; one trainer trains one round.
+    `round_index` enters the noise, so that rounds generate differently.
     """
 
     RANGES = {"num_rounds": (1, None), "round_index": (1, None)}
@@ -350,14 +317,7 @@ class RoundArgs(BaseArgs):
 
 @dataclass
 class SamplingArgs(BaseArgs):
-    """How a token is sampled; names and defaults are TRL's where it has them.
-
-    Args:
-        temperature (`float`, *optional*, defaults to `1.0`): Temperature; 0 takes the most likely token.
-        top_p (`float`, *optional*, defaults to `1.0`): Nucleus sampling; 1 is off.
-        top_k (`int`, *optional*, defaults to `0`): Top-k sampling; 0 is off.
-        min_p (`float`, *optional*): Smallest probability relative to the most likely token.
-    """
+    """How a token is sampled; names and defaults are TRL's where it has them."""
 
     temperature: float = field(default=1.0, metadata={"help": "Sampling temperature; 0 is greedy."})
     top_p: float = field(default=1.0, metadata={"help": "Cumulative probability (0-1) of nucleus sampling; 1 is off."})
@@ -383,20 +343,9 @@ class SamplingArgs(BaseArgs):
 class GenerationArgs(SamplingArgs, RoundArgs):
     """How tokens are sampled before a round is trained.
 
-    Args:
-        eval_on_generated_contexts (`bool`, *optional*, defaults to `True`):
-            Evaluate on held-out rows with generated contexts as well (`eval_generated_loss`), beside `eval_loss` on
-            references.
-        eval_on_start (`bool`, *optional*, defaults to `True`):
-            Evaluate before the first step where there is held-out data, so that what a round did shows. TRL's default
-            is `False`.
-        generation_batch_size (`int`, *optional*, defaults to `64`): Rows in one pass. No influence on the contexts.
-        generation_max_batch_tokens (`int`, *optional*):
-            The most tokens that the cache of a pass has room for: its rows times the longest of them, prompt and
-            answer together. Long rows go fewer at a time. Empty: no limit. No influence on the contexts.
-        generation_shard_size (`int`, *optional*): Examples in one shard: what an interruption can cost, and what one
-            process takes at a time. None: that of the contexts that are there, or else 512 for one process and up to
-            eight shards for each of several.
+    The cache of a pass has room for its rows times the longest of them, prompt and answer together. A shard is what an
+    interruption can cost, and what one process takes at a time: as large as in the contexts that are there, or else
+    512 examples for one process and up to eight shards for each of several.
     """
 
     RUNTIME_ONLY = frozenset({"generation_batch_size", "generation_max_batch_tokens"})

@@ -14,29 +14,10 @@ REPLACEMENTS = ("model", "uniform", "unigram")
 
 @dataclass
 class BASHArgs(GenerationArgs, DataArgs):
-    r"""How contexts are mixed; rounds and sampling are those of [`~gapbridge.training.config.GenerationArgs`].
+    """How contexts are mixed; rounds and sampling are those of [`~gapbridge.training.config.GenerationArgs`].
 
-    Args:
-        mixture_coefficient (`float`, *optional*, defaults to `0.2`):
-            β, the probability that a position of the context holds the model's own token. 0 is SFT.
-        suppress_tokens (`list[int]`, *optional*):
-            Token ids never sampled into a context. Defaults to the stop tokens, all special tokens and ids beyond the
-            tokenizer's.
-        verify_window (`int`, *optional*, defaults to `16`):
-            The most tokens a row is fed in one pass. No influence on the contexts.
-
-        > Controls and research options of this package; none is the paper's
-
-        replacement_source (`str`, *optional*, defaults to `"model"`):
-            What stands in a context where it is not the reference: the model's own tokens, or as many random ones in
-            each example, `"uniform"` over the vocabulary or `"unigram"`, as often as in the references.
-        sft_fraction (`float`, *optional*, defaults to `0.0`):
-            Share in [0, 1] of examples that are trained on the reference context. 1 is SFT.
-        final_sft_epochs (`float`, *optional*, defaults to `0.0`):
-            So many epochs at the end of each round are trained on reference contexts, in the same training run. Of
-            `max_steps` it is the share `final_sft_epochs / num_train_epochs`.
-        num_masked_labels_after_replacement (`int`, *optional*, defaults to `0`):
-            So many labels after each replaced token carry no loss.
+    From `replacement_source` on the keys are controls and research options of this package; none is the paper's. With
+    `max_steps` the `final_sft_epochs` are its share `final_sft_epochs / num_train_epochs`.
     """
 
     RUNTIME_ONLY = frozenset({"verify_window"})

@@ -18,12 +18,7 @@ PAIR_LOSSES = frozenset(
 
 @dataclass
 class DPOArgs(PreferenceArgs):
-    r"""What of [`~trl.DPOConfig`] makes a run DPO.
-
-    Args:
-        beta (`float`, *optional*, defaults to `0.1`):
-            β, how strongly the model is held to its reference, the weights that it starts from. With 0 it stays there.
-    """
+    """What of [`~trl.DPOConfig`] makes a run DPO."""
 
     RANGES = {"beta": (0, None)}
 

@@ -15,22 +15,10 @@ KINDS = ("transformer", "linear")
 class MTPArgs(DataArgs):
     """How many tokens are predicted at once, and by which heads.
 
-    Args:
-        num_future_tokens (`int`, *optional*, defaults to `4`):
-            n: how many tokens after a position are predicted, each by a head of its own. 1 is SFT.
-        mtp_head_type (`str`, *optional*, defaults to `"transformer"`):
-            What heads 2 to n are: `"transformer"`, a transformer layer of the model's own class, at first a copy of
-                its
-            last, with the model's final norm and unembedding (the paper's); or `"linear"`, an unembedding of its own
-            on the model's final hidden states, at first a copy of the model's.
-        sequential_head_backward (`bool`, *optional*, defaults to `True`):
-            Run heads 2 to n forward and backward one after another, so that the memory of one is needed. The losses
-            and gradients are the same.
-        mtp_loss_weight (`float`, *optional*, defaults to `1.0`): What the losses of heads 2 to n weigh.
-        mtp_head_only_ratio (`float`, *optional*, defaults to `0.2`):
-            The share of the steps in which heads 2 to n learn by themselves, and their losses do not reach what they
-            share with head 1. New heads are wrong about nearly every token. 0 is the paper's loss from the first step
-            on, 1 leaves the model what SFT makes of it.
+    A transformer head is at first a copy of the model's last layer, with the model's final norm and unembedding (the
+    paper's); a linear one is an unembedding of its own on the model's final hidden states, at first a copy of the
+    model's. New heads are wrong about nearly every token: in the first `mtp_head_only_ratio` of the steps their losses
+    do not reach what they share with head 1. 0 is the paper's loss, 1 leaves the model what SFT makes of it.
     """
 
     RANGES = {"num_future_tokens": (1, None), "mtp_loss_weight": (0, None), "mtp_head_only_ratio": (0, 1)}

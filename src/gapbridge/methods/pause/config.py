@@ -13,23 +13,12 @@ PAUSE_TOKEN = "<|pause|>"
 
 @dataclass
 class PauseArgs(DataArgs):
-    r"""Where pauses stand in the rows, and how their token begins.
+    """Where pauses stand in the rows, and how their token begins.
 
-    Args:
-        num_pause_tokens (`int`, *optional*, defaults to `10`):
-            M, the pauses after each prompt; in a chat, at the start of the assistant's turn. The tokenizer keeps the
-            number, and whatever asks the model later puts as many. 0 is SFT. Not for `pause_placement: random`.
-        pause_token (`str`, *optional*, defaults to `"<|pause|>"`):
-            Text of the pause token. A new one is added to the tokenizer and the model; a special token that the
-            vocabulary has and nothing uses (a reserved one) saves growing it.
-        pause_placement (`str`, *optional*, defaults to `"after_prompt"`):
-            `"after_prompt"` for fine-tuning; `"random"` for pause-pretraining: pauses at random places of the row,
-            and none are asked for later.
-        pause_fraction (`float`, *optional*, defaults to `0.1`):
-            With `pause_placement: random`, how many pauses, as a share of a row's tokens.
-        pause_embedding_init (`str`, *optional*, defaults to `"mean"`):
-            How the rows of a new token begin, in the embeddings and the output head: `"mean"` of all others,
-            `"random"` with their spread, or the text of a token whose rows are copied.
+    The tokenizer keeps `num_pause_tokens`, and whatever asks the model later puts as many after the prompt; in a chat
+    at the start of the assistant's turn. A reserved special token as `pause_token` saves growing the vocabulary. Rows
+    of a new token begin, in the embeddings and the output head, as the mean of all others, at random with their
+    spread, or as a copy of another token's.
     """
 
     RANGES = {"num_pause_tokens": (0, None)}

@@ -13,15 +13,11 @@ CORRECTION_PROMPT = "Check your answer step by step and write the correct answer
 
 @dataclass
 class RACArgs(CompletionArgs, DataArgs):
-    r"""How the model is asked to correct itself; completions are sampled as
+    """How the model is asked to correct itself; completions are sampled as
     [`~gapbridge.training.completion_config.CompletionArgs`] says.
 
-    Args:
-        correction_prompt (`str`, *optional*):
-            The request between completion and reference: a user turn in chat data, a line of text in plain data.
-        sft_fraction (`float`, *optional*, defaults to `0.5`):
-            Share in [0, 1] of plain rows, prompt → reference, among all rows. They keep the first answer from
-            decaying. 1 is SFT.
+    The request is a user turn in chat data and a line of text in plain data. The plain rows of `sft_fraction` keep the
+    first answer from decaying.
     """
 
     wraps_rows = False

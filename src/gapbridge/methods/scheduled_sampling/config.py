@@ -14,20 +14,10 @@ EXACT = "exact"
 
 @dataclass
 class ScheduledSamplingArgs(SamplingArgs, DataArgs):
-    r"""How contexts are mixed in a training step.
+    """How contexts are mixed in a training step.
 
-    Args:
-        mixture_coefficient (`float`, *optional*, defaults to `0.2`):
-            β, the probability that a position of the context holds the model's own token, at its largest. 0 is SFT.
-        mixture_schedule (`str`, *optional*, defaults to `"constant"`):
-            How the probability grows over training, from 0 to β: `"constant"` (β all the time), `"linear"` or
-            `"inverse_sigmoid"`; see [`~gapbridge.methods.scheduled_sampling.schedules.sampling_prob_at`].
-        num_sampling_passes (`int` or `str`, *optional*, defaults to `1`):
-            Forward passes that sample a step's contexts: 1 samples every position after the reference, K after the
-            samples of the pass before, and `"exact"` goes on until nothing changes, which is the definition.
-        suppress_tokens (`list[int]`, *optional*):
-            Token ids never sampled into a context. Defaults to the stop tokens, all special tokens and ids beyond the
-            tokenizer's.
+    One sampling pass samples every position after the reference, K passes each after the samples of the pass before,
+    and `"exact"` goes on until nothing changes, which is the definition.
     """
 
     RANGES = {"mixture_coefficient": (0, 1)}

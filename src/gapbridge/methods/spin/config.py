@@ -10,14 +10,9 @@ from ...training.config import PreferenceArgs
 
 @dataclass
 class SPINArgs(CompletionArgs, PreferenceArgs):
-    r"""How pairs are made; completions are sampled as [`~gapbridge.training.completion_config.CompletionArgs`] says.
+    """How pairs are made; completions are sampled as [`~gapbridge.training.completion_config.CompletionArgs`] says.
 
-    Args:
-        beta (`float`, *optional*, defaults to `0.1`):
-            λ, how strongly the model is held to the weights that the round starts from. With 0 it stays there.
-        include_previous_round_pairs (`bool`, *optional*, defaults to `True`):
-            Train the pairs of the round before along, from the second round on. They are read from that round's
-            store, `../round_<k-1>` of the round's own directory.
+    The pairs of the round before are read from its store, `../round_<k-1>` of the round's own directory.
     """
 
     RANGES = {"beta": (0, None)}
