@@ -41,8 +41,8 @@ class BaseArgs(Defaults, _Behind):
     `RUNTIME_ONLY` names keys of a mixin that change neither data nor weights: a run may be continued with other
     values. `RANGES` has the lowest and the highest value of keys that may not be any number; None: no limit.
 
-    With `save_merged_model` the adapter is kept beside the final model in the folder `adapter`; checkpoints and earlier
-    rounds hold the adapter alone.
+    With `save_merged_model` the adapter is kept beside the final model in the folder `adapter`; checkpoints and
+    earlier rounds hold the adapter alone.
     """
 
     RUNTIME_ONLY: ClassVar[frozenset[str]] = frozenset()
