@@ -21,7 +21,7 @@ from gapbridge import ConfigError, DataError, RACConfig, RACTrainer, build_examp
 from gapbridge.data.special_tokens import stop_tokens
 from gapbridge.decoding import Completion, SamplingParams, generate_completions
 from gapbridge.methods.rac.correct import correct, corrected_answers
-from gapbridge.methods.rac.rows import correction_layout, correction_request_ids, draft_as_context_ids, rac_row
+from gapbridge.methods.rac.rows import CorrectionTemplates, draft_as_context_ids, rac_row
 from gapbridge.tasks.word_problems import problems
 
 
@@ -70,7 +70,7 @@ def test_the_loss_falls_on_the_reference_alone(
 
 
 def test_chat_rows_are_what_the_template_renders(tokenizer: Any) -> None:
-    _, cue = correction_layout(tokenizer, "Again?", [tokenizer.eos_token_id], conversational=True)
+    _, cue = CorrectionTemplates(tokenizer, "Again?", [tokenizer.eos_token_id], conversational=True).of({})
     assert tokenizer.decode(cue) == "<|user|>Again?<|end|><|assistant|>"
     chatml = AutoTokenizer.from_pretrained(BASE)
     chatml.chat_template = (
@@ -80,7 +80,7 @@ def test_chat_rows_are_what_the_template_renders(tokenizer: Any) -> None:
     examples = build_examples(chat_rows(1), chatml, stops=[chatml.eos_token_id], max_length=None)
     (example,) = examples
     completion = chatml("my own answer")["input_ids"]
-    _, cue = correction_layout(chatml, "Again?", [chatml.eos_token_id], conversational=True)
+    _, cue = CorrectionTemplates(chatml, "Again?", [chatml.eos_token_id], conversational=True).of({})
     own = draft_as_context_ids(
         Completion([*completion, chatml.eos_token_id], True), conversational=True, eos_token_id=chatml.eos_token_id
     )
@@ -103,10 +103,10 @@ def test_templates_that_cannot_carry_a_correction_are_refused(tokenizer: Any) ->
         "<|end|>{% endfor %}"
     )
     with pytest.raises(ConfigError, match="renders an assistant turn differently"):
-        correction_layout(forgetful, "Again?", [forgetful.eos_token_id], conversational=True)
+        CorrectionTemplates(forgetful, "Again?", [forgetful.eos_token_id], conversational=True).of({})
     forgetful.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     with pytest.raises(ConfigError, match="no stop token after an assistant turn"):
-        correction_layout(forgetful, "Again?", [forgetful.eos_token_id], conversational=True)
+        CorrectionTemplates(forgetful, "Again?", [forgetful.eos_token_id], conversational=True).of({})
 
 
 @pytest.mark.parametrize("packing", [False, True])
@@ -173,7 +173,7 @@ def test_odd_drafts_are_defined_and_counted(tokenizer: Any, tmp_path: Path) -> N
         Completion([9] * 500, False),
     ]
     args = RACConfig(str(tmp_path), **{**COMMON, "max_length": 300, "sft_fraction": 0.0})
-    _, cue = correction_layout(tokenizer, args.correction_prompt, [eos], conversational=True)
+    _, cue = CorrectionTemplates(tokenizer, args.correction_prompt, [eos], conversational=True).of({})
     dataset, stats = rows_of(examples, completions, tokenizer, args)
     assert stats.counts() == {"completions": 5, "truncated": 3, "exact_match": 1, "dropped_overlong": 1, "sft_rows": 0}
     assert "1 equal to the reference" in stats.summary()
@@ -192,7 +192,10 @@ def test_plain_text_drafts_lose_their_stop_token(tokenizer: Any) -> None:
     eos = tokenizer.eos_token_id
     assert draft_as_context_ids(Completion([7, eos], True), conversational=False, eos_token_id=eos) == [7]
     assert draft_as_context_ids(Completion([7, 8], False), conversational=False, eos_token_id=eos) == [7, 8]
-    assert tokenizer.decode(correction_request_ids(tokenizer, "Again?")) == "\n\nAgain?\n"
+    assert (
+        tokenizer.decode(CorrectionTemplates(tokenizer, "Again?", [], conversational=False).of({})[1])
+        == "\n\nAgain?\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -249,7 +252,9 @@ def test_correct_takes_what_the_template_was_trained_with(make_base: MakeBase, t
     ids = [own(t)["input_ids"] for t in text]
     by_turns = correct(model, own, turns, max_completion_length=8, **how)
     assert by_turns == correct(model, own, ids, max_completion_length=8, **how)
-    cue = tokenizer.decode(correction_layout(own, "Again?", stop_tokens(own, model), conversational=True, **how)[1])
+    cue = tokenizer.decode(
+        CorrectionTemplates(own, "Again?", stop_tokens(own, model), conversational=True, **how).of({})[1]
+    )
     assert cue.endswith("<|assistant|>2031 brief")
 
 

@@ -13,7 +13,7 @@ from gapbridge import ConfigError, DataError, build_examples
 from gapbridge.data import rendering
 from gapbridge.data.chat_template import ChatTemplate
 from gapbridge.data.eos_check import find_missing_eos
-from gapbridge.methods.rac.rows import correction_layout
+from gapbridge.methods.rac.rows import CorrectionTemplates
 
 
 OK = (
@@ -54,7 +54,7 @@ def test_whatever_a_template_raises_is_a_bad_row_or_a_named_error(fault: str) ->
     with pytest.raises((DataError, ConfigError)):
         ChatTemplate(tokenizer).prompt_ids([user("Ask.")])
     with pytest.raises(ConfigError):
-        correction_layout(tokenizer, "Again?", [tokenizer.eos_token_id], conversational=True)
+        CorrectionTemplates(tokenizer, "Again?", [tokenizer.eos_token_id], conversational=True).of({})
 
 
 ENDLESS = {

@@ -24,7 +24,7 @@ from gapbridge.data.example import Example, split_turns
 from gapbridge.data.special_tokens import never_sampled_mask, special_token_ids
 from gapbridge.decoding import Completion
 from gapbridge.methods.bash.rows import bash_row
-from gapbridge.methods.rac.rows import correction_layout, draft_as_context_ids, rac_row
+from gapbridge.methods.rac.rows import CorrectionTemplates, draft_as_context_ids, rac_row
 
 
 DAY = "2024-07-01"
@@ -85,7 +85,7 @@ def taken(name: str) -> Iterator[tuple[str, Example, ChatTemplate, list[int]]]:
 def correction_outcome(name: str) -> str:
     tokenizer, stops = tokenizer_of(name)
     try:
-        _, cue = correction_layout(tokenizer, "Again?", stops, conversational=True, date=DAY)
+        _, cue = CorrectionTemplates(tokenizer, "Again?", stops, conversational=True, date=DAY).of({})
     except ConfigError as error:
         return str(error)
     template = sources(name)[0]
@@ -190,7 +190,7 @@ def test_rac_rows_are_what_the_template_renders(name: str) -> None:
     _, example = outcome(name, "one turn")
     if example is None:
         return
-    close, cue = correction_layout(tokenizer, "Again?", stops, conversational=True, date=DAY)
+    close, cue = CorrectionTemplates(tokenizer, "Again?", stops, conversational=True, date=DAY).of({})
     turns = [user("Ask one."), assistant("First."), user("Again?"), assistant("First.")]
     expected = [template.text(turns) for template in sources(name)]
     for completion in (Completion(example.completion_ids, True), Completion(example.completion_ids[:-1], False)):

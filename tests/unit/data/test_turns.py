@@ -17,7 +17,7 @@ from gapbridge import ConfigError, DataError, build_examples
 from gapbridge.data.chat_template import ChatTemplate, on_date
 from gapbridge.data.example import Example, ExampleSet, split_turns
 from gapbridge.data.special_tokens import UndecodableTokens, completion_end
-from gapbridge.methods.rac.rows import correction_layout
+from gapbridge.methods.rac.rows import CorrectionTemplates
 
 
 TURNS = [user("What is 1+1?"), assistant("It is 2."), user("And 2+2?"), assistant("It is 4.")]
@@ -175,16 +175,16 @@ def test_an_answer_ends_at_the_first_stop_token_after_its_words() -> None:
 @pytest.mark.parametrize(("name", "closing"), [("gemma", "<end_of_turn>"), ("gptoss", "<|end|>"), ("phi3", "<|end|>")])
 def test_turns_are_closed_with_the_templates_own_token(name: str, closing: str) -> None:
     tokenizer, stops = tokenizer_of(name)
-    close, _ = correction_layout(tokenizer, "Again?", stops, conversational=True)
+    close, _ = CorrectionTemplates(tokenizer, "Again?", stops, conversational=True).of({})
     assert tokenizer.convert_ids_to_tokens(close) == closing != tokenizer.eos_token
 
 
 def test_a_cue_takes_the_arguments_of_the_template() -> None:
     tokenizer, stops = tokenizer_of("qwen3_5_think")
-    _, cue = correction_layout(tokenizer, "Again?", stops, conversational=True)
+    _, cue = CorrectionTemplates(tokenizer, "Again?", stops, conversational=True).of({})
     assert tokenizer.decode(cue).endswith("assistant\n<think>\n")
     arguments = {"enable_thinking": False}
-    _, cue = correction_layout(tokenizer, "Again?", stops, conversational=True, chat_template_kwargs=arguments)
+    _, cue = CorrectionTemplates(tokenizer, "Again?", stops, conversational=True).of(arguments)
     assert tokenizer.decode(cue).endswith("assistant\n<think>\n\n</think>\n\n")
 
 

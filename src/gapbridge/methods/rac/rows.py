@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -36,100 +36,74 @@ def rac_row(
     return masked_row([*x, *y_hat, *cue], [*y, *trailer])
 
 
-def _after_draft(
-    tokenizer: PreTrainedTokenizerBase,
-    request: str,
-    stops: Sequence[int],
-    date: str | None,
-    arguments: Mapping[str, Any] | None,
-) -> tuple[int, list[int]]:
-    template = ChatTemplate(tokenizer, date=date, arguments=arguments or {})
-    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    fillers, control = UndecodableTokens(tokenizer, stops), {*special_token_ids(tokenizer), *stops}
-    errors = []
-    for candidate in filter(None, (template, template.training_variant())):
-        try:
-            first = candidate.ids(turns)
-            both = candidate.ids([*turns, {"role": "user", "content": request}], ask=True)
-        except DataError as error:
-            errors.append(f"a correction cannot be asked for: {error}")
-            continue
-        end = completion_end(first, stops, fillers)
-        if not end:
-            errors.append(
-                "the chat template puts no stop token after an assistant turn: set eos_token to the one it uses"
-            )
-        elif both[: end - 1] != first[: end - 1] or both[end - 1] not in control:
-            names = " or ".join(template.thinking_arguments())
-            errors.append(
-                "the chat template renders an assistant turn differently once another turn follows (some drop a "
-                "reasoning part): a draft cannot be kept as it was sampled. "
-                + (f"Set {names} in chat_template_kwargs, or use" if names else "Use")
-                + " a template that leaves earlier turns alone"
-            )
-        else:
-            # The last turn may end with another token: gpt-oss ends it with <|return|>, earlier ones with <|end|>.
-            return both[end - 1], both[end:]
-    raise ConfigError(errors[0])
-
-
-def correction_request_ids(tokenizer: PreTrainedTokenizerBase, correction_prompt: str) -> list[int]:
-    """The request as a paragraph of its own, for data without a chat template."""
-    return list(tokenizer(f"\n\n{correction_prompt}\n", add_special_tokens=False)["input_ids"])
-
-
-def correction_layout(
-    tokenizer: PreTrainedTokenizerBase,
-    correction_prompt: str,
-    stops: Sequence[int],
-    *,
-    conversational: bool,
-    date: str | None = None,
-    chat_template_kwargs: Mapping[str, Any] | None = None,
-) -> tuple[int, list[int]]:
-    """The token that closes a draft's turn, and the ids between it and the reference, the request among them.
-
-    For a chat they are read off the template once, on a placeholder conversation, and do not depend on it. Where the
-    template renders an earlier turn differently (Qwen3 drops its reasoning), they are those of TRL's training variant.
-
-    Args:
-        stops: token ids that end an answer, from `stop_tokens`.
-        conversational: whether the request is a turn of a chat, or a paragraph of plain text.
-        date, chat_template_kwargs: as `build_examples` takes them.
-
-    Raises:
-        ConfigError: the template cannot carry a draft as it was sampled, with another turn after it.
-    """
-    if conversational:
-        closing, cue = _after_draft(tokenizer, correction_prompt, stops, date, chat_template_kwargs)
-    else:
-        closing, cue = int(tokenizer.eos_token_id), correction_request_ids(tokenizer, correction_prompt)
-    return closing, [*cue, *pauses_after_prompt(tokenizer)]
-
-
+@dataclass
 class CorrectionTemplates:
-    """`correction_layout` for rows with arguments of their own, each read off the template once."""
+    """What stands between a draft and the reference, read off the chat template once for each of its arguments.
 
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        correction_prompt: str,
-        stops: Sequence[int],
-        *,
-        conversational: bool,
-        date: str | None,
-    ) -> None:
-        self._of = partial(
-            correction_layout, tokenizer, correction_prompt, stops, conversational=conversational, date=date
-        )
-        self._known: dict[str, tuple[int, list[int]]] = {}
+    Where the template renders an earlier turn differently (Qwen3 drops its reasoning), the ids are those of TRL's
+    training variant.
+
+    stops: token ids that end an answer, from `stop_tokens`. conversational: whether the request is a turn of a chat,
+    or a paragraph of plain text. date: as `build_examples` takes it.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    correction_prompt: str
+    stops: Sequence[int]
+    conversational: bool
+    date: str | None = None
+    _known: dict[str, tuple[int, list[int]]] = field(default_factory=dict, init=False)
 
     def of(self, arguments: Mapping[str, Any]) -> tuple[int, list[int]]:
-        """What `correction_layout` gives for these arguments of the chat template."""
+        """The token that closes a draft's turn, and the ids between it and the reference, the request among them.
+
+        Args:
+            arguments: those of the chat template.
+
+        Raises:
+            ConfigError: the template cannot carry a draft as it was sampled, with another turn after it.
+        """
         key = json.dumps(arguments, sort_keys=True, default=str)
         if key not in self._known:
-            self._known[key] = self._of(chat_template_kwargs=arguments)
+            if self.conversational:
+                closing, cue = self._turns_after_draft(arguments)
+            else:
+                request = self.tokenizer(f"\n\n{self.correction_prompt}\n", add_special_tokens=False)
+                closing, cue = int(self.tokenizer.eos_token_id), request["input_ids"]
+            self._known[key] = closing, [*cue, *pauses_after_prompt(self.tokenizer)]
         return self._known[key]
+
+    def _turns_after_draft(self, arguments: Mapping[str, Any]) -> tuple[int, list[int]]:
+        template = ChatTemplate(self.tokenizer, date=self.date, arguments=arguments)
+        turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+        asked = [*turns, {"role": "user", "content": self.correction_prompt}]
+        fillers = UndecodableTokens(self.tokenizer, self.stops)
+        control = {*special_token_ids(self.tokenizer), *self.stops}
+        errors = []
+        for candidate in filter(None, (template, template.training_variant())):
+            try:
+                first = candidate.ids(turns)
+                both = candidate.ids(asked, ask=True)
+            except DataError as error:
+                errors.append(f"a correction cannot be asked for: {error}")
+                continue
+            end = completion_end(first, self.stops, fillers)
+            if not end:
+                errors.append(
+                    "the chat template puts no stop token after an assistant turn: set eos_token to the one it uses"
+                )
+            elif both[: end - 1] != first[: end - 1] or both[end - 1] not in control:
+                names = " or ".join(template.thinking_arguments())
+                errors.append(
+                    "the chat template renders an assistant turn differently once another turn follows (some drop a "
+                    "reasoning part): a draft cannot be kept as it was sampled. "
+                    + (f"Set {names} in chat_template_kwargs, or use" if names else "Use")
+                    + " a template that leaves earlier turns alone"
+                )
+            else:
+                # The last turn may end with another token: gpt-oss ends it with <|return|>, earlier ones with <|end|>.
+                return both[end - 1], both[end:]
+        raise ConfigError(errors[0])
 
 
 def draft_as_context_ids(completion: Completion, *, conversational: bool, eos_token_id: int) -> list[int]:
@@ -140,7 +114,7 @@ def draft_as_context_ids(completion: Completion, *, conversational: bool, eos_to
     out.
 
     Args:
-        eos_token_id: the token that closes the turn, from `correction_layout` (plain text needs none).
+        eos_token_id: the token that closes the turn, from `CorrectionTemplates` (plain text needs none).
     """
     words = completion.tokens[:-1] if completion.finished else completion.tokens
     return [*words, eos_token_id] if conversational else words

@@ -74,7 +74,9 @@ class RACTrainer(GapTrainerMixin, SFTTrainer):
     def generation_spec(
         cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: RACConfig
     ) -> GenerationSpec | None:
-        layouts = _correction_templates(tokenizer, examples, args)
+        layouts = CorrectionTemplates(
+            tokenizer, args.correction_prompt, examples.stops, examples.conversational, examples.date
+        )
         for arguments in examples.table.unique("template_kwargs_json"):
             layouts.of(examples.arguments_of(arguments))  # refuses a template that cannot carry a completion
         if args.sft_fraction == 1:
@@ -99,7 +101,9 @@ class RACTrainer(GapTrainerMixin, SFTTrainer):
         share = 0.0 if evaluation else args.sft_fraction
         plain_share = min(1.0, share / (1 - share)) if share < 1 else 1.0
         correction_share = min(1.0, (1 - share) / share) if share else 1.0
-        layouts = _correction_templates(tokenizer, examples, args)
+        layouts = CorrectionTemplates(
+            tokenizer, args.correction_prompt, examples.stops, examples.conversational, examples.date
+        )
         for example, record in pairs:
             rows: list[Row] = []
             stats = RACStats()
@@ -126,16 +130,3 @@ class RACTrainer(GapTrainerMixin, SFTTrainer):
 
 
 METHOD = RACTrainer
-
-
-def _correction_templates(
-    tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: RACConfig
-) -> CorrectionTemplates:
-    """What stands between completion and reference."""
-    return CorrectionTemplates(
-        tokenizer,
-        args.correction_prompt,
-        examples.stops,
-        conversational=examples.conversational,
-        date=examples.date,
-    )
