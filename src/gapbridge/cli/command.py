@@ -110,11 +110,11 @@ def add_amounts(parser: Parser) -> None:
     add = parser.add_argument
     add(
         "--max_examples",
-        type=integer,
+        type=positive,
         metavar="N",
         help="maximum number of examples; the first ones are used (default: all)",
     )
-    add("--batch_size", type=integer, default=64, metavar="N",
+    add("--batch_size", type=positive, default=64, metavar="N",
         help="number of rows in one batch; changes the speed only (default: %(default)s)")  # fmt: skip
     add("--compile_decoding", action="store_true",
         help="compile the forward pass that samples one token of each row; changes the speed only")  # fmt: skip

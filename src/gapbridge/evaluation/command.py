@@ -21,7 +21,7 @@ from ..decoding.vllm_generation import ServerEngine
 from ..display import printable
 from ..errors import ConfigError
 from ..files import sha256, write_json_atomic, write_text_atomic
-from ..generation.common import count_errors, job_for, load_evaluated, output_directory
+from ..generation.common import job_for, load_evaluated, output_directory
 from ..generation.completion_files import read_answers
 from ..generation.decoding_modes import SINGLE_PASS, mode_settings, read_modes
 from ..generation.held_out_completions import ExampleCompletions, complete_examples, completion_options
@@ -137,7 +137,6 @@ def _check(args: argparse.Namespace, task: EvalTask, others: list[str]) -> None:
     errors = []
     if bool(args.model) == bool(args.completions_file):
         errors.append("give either --model (once or several times) or --completions_file")
-    errors += count_errors(args, "max_examples", "max_completion_length", "batch_size", "grading_workers")
     if not args.grading_timeout > 0:
         errors.append(f"--grading_timeout is {args.grading_timeout}: it must be larger than 0")
     if args.gold_grade_field and (not args.completions_file or task.grader != "math"):

@@ -19,7 +19,7 @@ from ..decoding.vllm_generation import ServerEngine
 from ..display import say
 from ..errors import ConfigError
 from ..files import write_json_atomic
-from ..generation.common import count_errors, job_for, load_evaluated, output_directory
+from ..generation.common import job_for, load_evaluated, output_directory
 from ..generation.held_out_completions import ExampleCompletions, complete_examples, completion_options
 from ..generation.recorded_settings import asked_identity, finished_record, recorded_settings, shown_recipe
 from ..generation.server import connect, server_faults
@@ -86,7 +86,6 @@ def _check(args: argparse.Namespace) -> None:
         errors.append("give a model with --model (once or several times)")
     if not args.config:
         errors.append("name the recipe whose held-out data are used with --config RECIPE")
-    errors += count_errors(args, "max_examples", "max_completion_length", "batch_size")
     errors += server_faults(args, args.model)
     if any(k < 1 for k in args.prefix_lengths):
         errors.append(f"--prefix_lengths is {args.prefix_lengths}: each must be at least 1 (0 is always measured)")

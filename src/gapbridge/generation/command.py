@@ -16,7 +16,7 @@ from ..files import write_text_atomic
 from ..runs.run_config import read_job
 from ..training.distributed_checks import check_processes
 from ..training.run_files import RUN_FILE, read_run
-from .common import OUTPUTS, count_errors, job_for, load_evaluated
+from .common import OUTPUTS, job_for, load_evaluated
 from .decoding_modes import SINGLE_PASS, mode_settings, read_modes
 from .held_out_completions import complete_examples, completion_options
 from .server import connect, server_faults
@@ -41,8 +41,7 @@ def run_generate(args: argparse.Namespace, others: list[str]) -> Path:
         ConfigError: the options are wrong, or the file is there already. RunError: the recipe's run is not finished.
     """
     requested, others = read_modes(args, others)
-    errors = count_errors(args, "max_examples", "max_completion_length", "batch_size")
-    errors += server_faults(args, [args.model or "the finished run"], list(requested))
+    errors = server_faults(args, [args.model or "the finished run"], list(requested))
     errors += [] if args.config else ["name the recipe whose prompts are answered with --config RECIPE"]
     if errors:
         raise ConfigError([f"command line: {error}" for error in errors])

@@ -29,16 +29,6 @@ def output_directory(args: argparse.Namespace) -> Path:
     return OUTPUTS
 
 
-def count_errors(args: argparse.Namespace, *names: str) -> list[str]:
-    """Those of the options, where they are given, that are below 1."""
-    values = {name: vars(args)[name] for name in names}
-    return [
-        f"--{name} is {value}: it must be at least 1"
-        for name, value in values.items()
-        if value is not None and value < 1
-    ]
-
-
 def job_for(model_path: str, recipe: str | Path, others: Sequence[str]) -> RunConfig:
     """The recipe with the model that is asked in place of its own."""
     # An adapter of its own is loaded from the model's path; the recipe's would start a new one.

@@ -225,7 +225,6 @@ def test_the_picture_says_what_it_shows(oracle: bool) -> None:
         ({"model": []}, "give a model"),
         ({"config": None}, "name the recipe"),
         ({"prefix_lengths": [0]}, "--prefix_lengths"),
-        ({"max_examples": -1}, "--max_examples is -1"),
         ({"model": ["a", "a"]}, "given twice"),
         ({"error_positions": [0.5, 1.0]}, "--error_positions is [0.5, 1.0]"),
         ({"error_positions": [0.5, 0.5]}, "given twice in --error_positions"),

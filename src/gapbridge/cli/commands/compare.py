@@ -47,7 +47,7 @@ class Command(BaseCommand):
             help="task of gapbridge eval (default: math, if the references mark their answers)")  # fmt: skip
         group(
             "--max_completion_length",
-            type=integer,
+            type=positive,
             metavar="N",
             help="maximum number of tokens of a completion (default: the task's)",
         )
@@ -57,7 +57,9 @@ class Command(BaseCommand):
             metavar="T,T,…",
             help="sampling temperatures; 0 is greedy (default: 0,1)",
         )
-        group("--max_examples", type=integer, metavar="N", help="maximum number of evaluation examples (default: all)")
+        group(
+            "--max_examples", type=positive, metavar="N", help="maximum number of evaluation examples (default: all)"
+        )
         group("--gap", action="store_true", help="measure the gap of each variant as well, as gapbridge gap does")
         group(
             "--error_positions",

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..command import BaseCommand, Call, add_mode, add_models
-from ..parser import Parser, integer, number, number_or_none, one_of
+from ..parser import Parser, integer, number, number_or_none, one_of, positive
 
 
 class Command(BaseCommand):
@@ -32,7 +32,7 @@ class Command(BaseCommand):
         add_mode(parser)
         add(
             "--max_completion_length",
-            type=integer,
+            type=positive,
             metavar="N",
             help="maximum number of tokens of a completion (default: the task's)",
         )
@@ -54,7 +54,7 @@ class Command(BaseCommand):
         add("--correction_prompt", metavar="TEXT", help="request for a correction (default: the recipe's, or RAC's)")
         add("--grading_timeout", type=number, default=10.0, metavar="SECONDS",
             help="time limit of math-verify for one completion, in seconds (default: %(default)s)")  # fmt: skip
-        add("--grading_workers", type=integer, default=2, metavar="N",
+        add("--grading_workers", type=positive, default=2, metavar="N",
             help="number of math-verify processes (default: %(default)s)")  # fmt: skip
         _add_judge_options(parser)
 
@@ -73,7 +73,7 @@ def _add_judge_options(parser: Parser) -> None:
         help="environment variable with the API key (default: %(default)s)")  # fmt: skip
     add("--judge_temperature", type=number_or_none, default=0.01, metavar="T",
         help="sampling temperature of the judge, or none to send no temperature (default: %(default)s)")  # fmt: skip
-    add("--judge_max_tokens", type=integer, default=512, metavar="N",
+    add("--judge_max_tokens", type=positive, default=512, metavar="N",
         help="maximum number of tokens of a judge reply, with its reasoning (default: %(default)s)")  # fmt: skip
     add("--judge_token_limit_field", type=one_of("max_tokens", "max_completion_tokens"), default="max_tokens",
         metavar="NAME",
@@ -81,5 +81,5 @@ def _add_judge_options(parser: Parser) -> None:
              "%(default)s)")  # fmt: skip
     add("--judge_timeout", type=number, default=120.0, metavar="SECONDS",
         help="time limit of one request, in seconds (default: %(default)s)")  # fmt: skip
-    add("--judge_concurrency", type=integer, default=8, metavar="N",
+    add("--judge_concurrency", type=positive, default=8, metavar="N",
         help="maximum number of parallel requests (default: %(default)s)")  # fmt: skip

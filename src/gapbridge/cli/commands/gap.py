@@ -1,7 +1,7 @@
 """`gapbridge gap`."""
 
 from ..command import BaseCommand, Call, add_models
-from ..parser import Parser, integer, number
+from ..parser import Parser, integer, number, positive
 
 
 PREFIX_LENGTHS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -29,7 +29,7 @@ class Command(BaseCommand):
         add("--completions_from", metavar="MODEL",
             help="model whose completions are the generated prefixes of all models (default: each model's "
                  "own)")  # fmt: skip
-        add("--max_completion_length", type=integer, default=256, metavar="N",
+        add("--max_completion_length", type=positive, default=256, metavar="N",
             help="maximum number of tokens of a completion (default: %(default)s)")  # fmt: skip
         add("--temperature", type=number, default=1.0, metavar="T",
             help="sampling temperature; 0 is greedy (default: %(default)s)")  # fmt: skip

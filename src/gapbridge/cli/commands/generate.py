@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..command import BaseCommand, Call, add_amounts, add_mode, add_recipe, add_server
-from ..parser import Parser, integer, number
+from ..parser import Parser, number, positive
 
 
 class Command(BaseCommand):
@@ -20,7 +20,7 @@ class Command(BaseCommand):
         add("--model", metavar="MODEL", help="path or hub id of the model (default: the recipe's finished run)")
         add_mode(parser)
         add("--output", type=Path, metavar="FILE.jsonl", help="output file (default: in the recipe's output_dir)")
-        add("--max_completion_length", type=integer, default=256, metavar="N",
+        add("--max_completion_length", type=positive, default=256, metavar="N",
             help="maximum number of tokens of a completion (default: %(default)s)")  # fmt: skip
         add(
             "--temperature",
