@@ -8,8 +8,8 @@ function of the arguments on one machine with one thread.
 
 With `--task` it makes another small base from scratch, on the text of any task of `gapbridge.tasks`:
 
-    python recipes/tiny/make_base.py --task sums --options terms=5 order=answer_first --chat --layers 2 \\
-        --hidden_size 64 --steps 1000 --batch_size 32 --check 100 --output outputs/base-sums
+    python recipes/tiny/make_base.py --task word_problems --options steps=1 order=answer_first --chat --layers 2 \\
+        --hidden_size 64 --steps 1000 --batch_size 32 --check 100 --output outputs/base-answer-first
 """
 
 from __future__ import annotations

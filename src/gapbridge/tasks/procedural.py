@@ -55,7 +55,7 @@ class Options:
     """Length, difficulty and form of a task's problems; its fields are made by `whole` and `choice`.
 
     Raises:
-        ConfigError: a value lies outside its range, or some do not go together; all errors are listed.
+        ConfigError: values lie outside their ranges; all errors are listed.
     """
 
     def __post_init__(self) -> None:
@@ -67,12 +67,8 @@ class Options:
                 errors.append(f"{field.name} is {value}: it must lie in {limits[0]} to {limits[1]}")
             if choices and value not in choices:
                 errors.append(f"{field.name} is {value!r}: choose one of {', '.join(choices)}")
-        if errors or self.conflicts():
-            raise ConfigError(errors or self.conflicts())
-
-    def conflicts(self) -> list[str]:
-        """What does not go together, of values that lie in their ranges."""
-        return []
+        if errors:
+            raise ConfigError(errors)
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,11 @@ import yaml
 from ..errors import ConfigError
 from ..files import write_text_atomic
 from ..recipe.type_checks import closest_match
-from . import addition_task, copy_task, list_count_task, page_summaries, word_problems
+from . import page_summaries, word_problems
 
 
 PROBLEMS = 400  # of a procedural task
-PROCEDURAL = {
-    task.name: task
-    for task in (module.TASK for module in (word_problems, copy_task, list_count_task, addition_task, page_summaries))
-}
+PROCEDURAL = {task.name: task for task in (word_problems.TASK, page_summaries.TASK)}
 
 
 @dataclass(frozen=True)
@@ -47,9 +44,6 @@ TASKS = {
         EvalTask("gsm8k", "math", True, 512),
         EvalTask("math500", "math", True, 1024),
         EvalTask("word_problems", "math", True, 128),
-        EvalTask("copying", "copying", True, 128),
-        EvalTask("listing", "listing", True, 128),
-        EvalTask("sums", "sums", True, 128),
         EvalTask("page_summaries", "page_summaries", True, 128, judge_prompt="tldr"),
         EvalTask("summarization", "rouge", False, 128, judge_prompt="tldr"),
         # 53 tokens: the length of the reference summaries in the literature's TL;DR set-up.

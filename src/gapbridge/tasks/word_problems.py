@@ -19,15 +19,16 @@ computations of this eighth; training problems made with `validation_apart` hold
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from .procedural import Options, Procedural, Scores, choice, hash_eighth, integer_option
-from .worked_solutions import MEASURES, order_option, score_worked, worked
 
 
 ANSWER_MARK = "####"
+ORDERS = ("working_first", "answer_first")
 MAX_STEPS = 6
 MAX_VALUE = 200
 
@@ -123,7 +124,8 @@ class Problem:
 
 
 def _worked(steps: Sequence[Step], order: str) -> str:
-    return worked([step.line for step in steps], f"{ANSWER_MARK} {steps[-1].result}", order)
+    lines, result = [step.line for step in steps], f"{ANSWER_MARK} {steps[-1].result}"
+    return "\n".join([result, *lines] if order == "answer_first" else [*lines, result])
 
 
 def _with_wrong_step(steps: Sequence[Step], at: int, by: int) -> tuple[Step, ...]:
@@ -232,7 +234,7 @@ class WordProblemOptions(Options):
     steps: tuple[int, ...] = integer_option(
         (4,), 1, MAX_STEPS, "operations of a problem, 1 to 6; several are taken in turn"
     )
-    order: str = order_option()
+    order: str = choice("working_first", ORDERS, "where the result stands: after the working, or on the first line")
     validation: str = choice(
         "disjoint",
         ("disjoint", "overlapping"),
@@ -242,8 +244,39 @@ class WordProblemOptions(Options):
 
 
 def score(prompt: str, reference: str, answer: str) -> Scores:
-    """See `score_worked`. `gapbridge eval` grades these answers as mathematics instead."""
-    return score_worked(reference, answer, ANSWER_MARK)
+    """Score a worked answer. `gapbridge eval` grades these answers as mathematics instead.
+
+    correct: the number in the answer's first line that begins with `####` is the reference's. Where the reference
+        begins with its mark the answer must too: no number of the working is taken for a result.
+    step_accuracy: the share of the lines of working that are right at their place, of as many lines as the longer has;
+        what stands before a colon (a name) is not looked at.
+    result_consistent: the result is the last number of the answer's own working.
+    """
+    wanted, wanted_working = _parts(reference)
+    given, working = _parts(answer)
+    if reference.startswith(ANSWER_MARK) and not answer.startswith(ANSWER_MARK):
+        given = None
+    right = sum(a == b for a, b in zip(working, wanted_working, strict=False))
+    last = re.search(r"(\d+)$", working[-1]) if working else None
+    return {
+        "correct": float(given is not None and given == wanted),
+        "step_accuracy": right / max(len(working), len(wanted_working), 1),
+        "result_consistent": float(given is not None and last is not None and int(last[1]) == given),
+    }
 
 
-TASK = Procedural(name="word_problems", options=WordProblemOptions, generate=_generate, score=score, measures=MEASURES)
+def _parts(text: str) -> tuple[int | None, list[str]]:
+    """The marked result, None where there is none, and the lines of working."""
+    lines = [line.strip() for line in text.strip().split("\n")]
+    marked = [line.removeprefix(ANSWER_MARK).strip() for line in lines if line.startswith(ANSWER_MARK)]
+    result = int(marked[0]) if marked and re.fullmatch(r"[0-9]{1,30}", marked[0]) else None
+    return result, [line.split(": ", 1)[-1] for line in lines if line and not line.startswith(ANSWER_MARK)]
+
+
+TASK = Procedural(
+    name="word_problems",
+    options=WordProblemOptions,
+    generate=_generate,
+    score=score,
+    measures={"correct": "correct", "step_accuracy": "step accuracy", "result_consistent": "result consistent"},
+)

@@ -42,7 +42,7 @@ def test_the_shipped_bases_text_is_plain_word_problems(script: ModuleType, token
 
 
 def test_in_the_chat_format_loss_falls_on_answers(script: ModuleType, tokenizer: Any) -> None:
-    task = PROCEDURAL["listing"]
+    task = PROCEDURAL["page_summaries"]
     text = script.Text(task, {}, mixed=False, chat=True, seed=3)
     (batch,) = script.batches(tokenizer, text, 1, 5)
     sampled = task.problems("train", count=5, seed=4_000_001)
@@ -55,14 +55,12 @@ def test_in_the_chat_format_loss_falls_on_answers(script: ModuleType, tokenizer:
 def test_a_small_base_learns_and_is_checked(
     script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One to three symbols, sixty steps: the loss falls, and the figures of the check are those that are printed."""
+    """The loss falls in sixty steps, and the figures of the check are those that are printed."""
     options = [
         "--task",
-        "copying",
+        "word_problems",
         "--options",
-        "num_item_types=8",
-        "min_length=1",
-        "max_length=3",
+        "steps=1",
         "--chat",
         "--check",
         "16",
@@ -85,15 +83,15 @@ def test_a_small_base_learns_and_is_checked(
     script.main([*options, *size, "--output", str(tmp_path)])
     torch.set_num_threads(threads)
     figures = json.loads((tmp_path / "check.json").read_text())
-    assert figures["problems"] == 16 and 0 <= figures["correct"] <= figures["position_accuracy"] <= 1
+    assert figures["problems"] == 16 and 0 <= figures["correct"] <= 1
     assert figures["loss"] < 2.5, "from ln 280 = 5.6"
-    assert f"position_accuracy {100 * figures['position_accuracy']:.1f} %" in capsys.readouterr().out
+    assert f"step_accuracy {100 * figures['step_accuracy']:.1f} %" in capsys.readouterr().out
     model, tokenizer = AutoModelForCausalLM.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
     assert model.config.hidden_size == 32 and model.config.num_hidden_layers == 1 and len(tokenizer) <= 280
     for wrong in (
         ["--hidden_size", "48"],
-        ["--options", "num_item_types=3"],
-        ["--task", "sums", "--options", "num_item_types=3"],
+        ["--options", "steps=3"],
+        ["--task", "page_summaries", "--options", "steps=3"],
     ):
         with pytest.raises(SystemExit):
             script.main([*wrong, "--output", str(tmp_path / "none")])

@@ -61,15 +61,15 @@ def test_a_page_in_the_prompt_tells_needless_from_false(tmp_path: Path) -> None:
 def test_models_are_graded_on_problems_made_on_the_spot(tmp_path: Path) -> None:
     other = shutil.copytree(BASE, tmp_path / "other")
     options: dict[str, Any] = {"model": [str(BASE), str(other)], "max_examples": 4, "max_completion_length": 12}
-    record = json.loads(evaluate("sums", **options, decoding_mode=["all"], output_dir=tmp_path).read_text())
+    record = json.loads(evaluate("page_summaries", **options, decoding_mode=["all"], output_dir=tmp_path).read_text())
     assert [(r["decoding_mode"], r["count"]) for r in record["results"]] == [
         ("single_pass", 4),
         ("self_correct", 4),
     ] * 2
     assert record["corrections"][0]["wrong_to_wrong"] == 4
     assert [(r["metric"], r["difference"]["mean"]) for r in record["differences"]] == [("accuracy", 0)] * 2
-    rows = [json.loads(line) for line in (tmp_path / "eval" / "sums.data.jsonl").read_text().splitlines()]
-    assert rows == [problem.row() for problem in PROCEDURAL["sums"].problems("test", count=400)]
+    rows = [json.loads(line) for line in (tmp_path / "eval" / "page_summaries.data.jsonl").read_text().splitlines()]
+    assert rows == [problem.row() for problem in PROCEDURAL["page_summaries"].problems("test", count=400)]
 
 
 def test_every_procedural_task_can_be_evaluated() -> None:

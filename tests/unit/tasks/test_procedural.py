@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -16,7 +15,6 @@ from hypothesis import strategies as st
 
 from gapbridge.errors import ConfigError
 from gapbridge.tasks.__main__ import main
-from gapbridge.tasks.list_count_task import THINGS
 from gapbridge.tasks.page_summaries import FACTS, TRIFLES, claims
 from gapbridge.tasks.procedural import SPLITS, Problem
 from gapbridge.tasks.task import PROCEDURAL
@@ -26,23 +24,11 @@ from gapbridge.tasks.word_problems import NAMES
 FEW = settings(max_examples=40, deadline=None)
 SEEDS = st.integers(0, 10**6)
 # Options in their limits, for each task.
-LENGTHS = st.integers(3, 60).flatmap(
-    lambda low: st.fixed_dictionaries({"min_length": st.just(low), "max_length": st.integers(low, 60)})
-)
 ORDERS = st.sampled_from(["working_first", "answer_first"])
 OPTIONS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "word_problems": st.fixed_dictionaries(
         {"steps": st.lists(st.integers(1, 6), min_size=1, max_size=3).map(tuple), "order": ORDERS}
     ),
-    "copying": st.tuples(LENGTHS, st.integers(4, 26)).map(
-        lambda sampled: {**sampled[0], "num_item_types": sampled[1]}
-    ),
-    "listing": st.integers(2, 12).flatmap(
-        lambda items: st.fixed_dictionaries(
-            {"items": st.just(items), "num_item_types": st.integers(items + 14, len(THINGS))}
-        )
-    ),
-    "sums": st.fixed_dictionaries({"terms": st.integers(2, 12), "digits": st.integers(1, 4), "order": ORDERS}),
     "page_summaries": st.fixed_dictionaries({"facts": st.integers(2, len(FACTS)), "distractors": st.integers(0, 12)}),
 }
 REQUESTS = st.sampled_from(sorted(OPTIONS)).flatmap(
@@ -63,12 +49,6 @@ def computed(name: str, problem: Problem) -> Any:
     if name == "word_problems":
         lines = [line for line in problem.answer.splitlines() if not line.startswith("####")]
         return tuple(line.split(": ")[1].split("=")[0] for line in lines)
-    if name == "copying":
-        return problem.answer
-    if name == "listing":
-        return frozenset(problem.answer.split(", "))
-    if name == "sums":
-        return tuple(sorted(problem.prompt.removeprefix("Add: ").split(" + ")))
     return frozenset(claim.clause for claim in claims(problem.answer))
 
 
@@ -83,10 +63,10 @@ def test_the_oracle_takes_the_reference_and_no_other_task_data(request: tuple[st
     first, second = made(name, split, 2, seed, **options)
     scores = score(name, first, first.answer)
     assert scores["correct"] == 1 and set(PROCEDURAL[name].measures) <= set(scores)
-    for answer in ("", " ", "#### ", "Total:", "I do not know.", ", and , .", second.prompt):
+    for answer in ("", " ", "#### ", "I do not know.", ", and , .", second.prompt):
         scores = score(name, first, answer)
         assert scores["correct"] == 0 and all(0 <= value <= 1 for value in scores.values()), answer
-    if computed(name, first) != computed(name, second) and name not in ("word_problems", "sums"):
+    if computed(name, first) != computed(name, second) and name != "word_problems":
         assert score(name, first, second.answer)["correct"] == 0
 
 
@@ -110,8 +90,8 @@ def test_the_oracle_refuses_a_changed_answer(
     answer = " ".join(changed).replace(" \n ", "\n")
     scores = score(name, problem, answer)
     assert all(0 <= value <= 1 for value in scores.values())
-    if name in ("word_problems", "sums"):  # names and signs are no result: only what is changed there is seen
-        result = next(line for line in problem.answer.splitlines() if line.startswith(("####", "Total:")))
+    if name == "word_problems":  # names and signs are no result: only what is changed there is seen
+        result = next(line for line in problem.answer.splitlines() if line.startswith("####"))
         on_result = result not in answer.splitlines()
         assert scores["correct"] == (not on_result) or forced_error == "lost"
         if not on_result and not words[at].endswith(":"):
@@ -138,9 +118,6 @@ def test_problems_are_a_function_of_split_seed_index_and_options(
 # Small enough that every computation comes up again and again.
 SMALL: dict[str, dict[str, Any]] = {
     "word_problems": {"steps": (1,)},
-    "copying": {"num_item_types": 3, "min_length": 3, "max_length": 4},
-    "listing": {"items": 2, "num_item_types": 12},
-    "sums": {"terms": 3},
     "page_summaries": {"facts": 2},
 }
 
@@ -153,60 +130,8 @@ def test_splits_share_no_computation(name: str) -> None:
     assert not found["validation"] & found["test"]
 
 
-@FEW
-@given(OPTIONS["copying"], SEEDS)
-def test_sequences_are_as_long_and_as_varied_as_asked(options: dict[str, Any], seed: int) -> None:
-    for problem in made("copying", "train", 20, seed, **options):
-        symbols = problem.answer.split()
-        assert options["min_length"] <= len(symbols) <= options["max_length"]
-        assert set(symbols) <= set("abcdefghijklmnopqrstuvwxyz"[: options["num_item_types"]])
-        assert problem.prompt == f"Copy: {problem.answer}"
-
-
-def test_places_behind_a_slip_count_and_shifted_ones_do_not() -> None:
-    problem = Problem("1", "Copy: a b c d e", "a b c d e")
-    assert score("copying", problem, "a b x d e") == {"correct": 0, "position_accuracy": 0.8}
-    assert score("copying", problem, "a b d e") == {"correct": 0, "position_accuracy": 0.4}
-    assert score("copying", problem, "a b c d e e e e e e") == {"correct": 0, "position_accuracy": 0.5}
-
-
-@FEW
-@given(OPTIONS["listing"], SEEDS)
-def test_any_order_of_the_items_is_right(options: dict[str, Any], seed: int) -> None:
-    (problem,) = made("listing", "test", 1, seed, **options)
-    items = problem.answer.split(", ")
-    assert len(set(items)) == options["items"] and set(items) <= set(THINGS[: options["num_item_types"]])
-    assert all(f" {item}" in problem.prompt for item in items)
-    random.Random(seed).shuffle(items)
-    assert score("listing", problem, ", ".join(items))["correct"] == 1
-    assert score("listing", problem, ", ".join([*items, items[0]])) == {
-        "correct": 0, "item_recall": 1, "duplicate_items": 1 / (len(items) + 1), "invalid_items": 0,
-    }  # fmt: skip
-    assert score("listing", problem, ", ".join([*items[1:], "moon"]))["invalid_items"] == 1 / len(items)
-
-
-def test_the_references_of_lists_are_in_no_one_order() -> None:
-    found = made("listing", count=50)
-    asked = [problem.prompt.removeprefix("In the bag: ").split(". ")[0].split(", ") for problem in found]
-    same = [problem.answer.split(", ") == [item.split(" ")[1] for item in bag] for problem, bag in zip(found, asked)]
-    assert sum(same) < 5
-
-
-@FEW
-@given(OPTIONS["sums"], SEEDS)
-def test_sums_are_summed_right(options: dict[str, Any], seed: int) -> None:
-    (problem,) = made("sums", "validation", 1, seed, **options)
-    terms = [int(term) for term in problem.prompt.removeprefix("Add: ").split(" + ")]
-    lines = problem.answer.splitlines()
-    total = lines.pop(0 if options["order"] == "answer_first" else -1)
-    assert total == f"Total: {sum(terms)}" and len(terms) == options["terms"] == len(lines) + 1
-    assert all(len(str(term)) == options["digits"] or (term == 0 and options["digits"] == 1) for term in terms)
-    for at, line in enumerate(lines, 1):
-        assert line == f"{sum(terms[:at])}+{terms[at]}={sum(terms[: at + 1])}"
-
-
-@pytest.mark.parametrize(("name", "mark"), [("sums", "Total:"), ("word_problems", "####")])
-def test_a_wrong_first_line_is_not_mended_by_the_working(name: str, mark: str) -> None:
+def test_a_wrong_first_line_is_not_mended_by_the_working() -> None:
+    name, mark = "word_problems", "####"
     (problem,) = made(name, order="answer_first")
     first, _, working = problem.answer.partition("\n")
     assert first.startswith(mark) and mark not in working
@@ -286,17 +211,15 @@ def test_rows_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     ]
     assert [row["completion"][0]["content"].count("\n") for row in rows] == [1, 2, 1]
     for wrong, message in (
-        (["copying", "--num_item_types", "1", "--max_length", "900"], "2 errors"),
-        (["copying", "--min_length", "30"], "larger than max_length, 26"),
-        (["listing", "--items", "9", "--num_item_types", "8"], "no item comes twice"),
-        (["copying", "--num_item_types", "2", "--min_length", "1", "--max_length", "1"], "choose larger values"),
+        (["page_summaries", "--facts", "1", "--distractors", "900"], "2 errors"),
+        (["word_problems", "--steps", "9"], "it must lie in 1 to 6"),
     ):
         with pytest.raises(SystemExit) as stopped:
             main([*wrong, "--split", "test", "--count", "9", "--output", str(tmp_path / "none.jsonl")])
         assert stopped.value.code == 2 and message in capsys.readouterr().err
     assert not (tmp_path / "none.jsonl").exists()
     with pytest.raises(ConfigError, match="2 errors"):
-        made("sums", "dev", -1)
+        made("word_problems", "dev", -1)
 
 
 def test_the_examples_in_the_docs_are_what_the_commands_make(tmp_path: Path) -> None:
