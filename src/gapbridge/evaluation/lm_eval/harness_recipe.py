@@ -43,8 +43,9 @@ def read_lm_eval_recipe(path: str | Path, *, limit: int | float | None = None) -
     """Read and check a recipe. `limit` wins over the file's. Raises ConfigError with all errors of the file."""
     values = {key: value for key, value in read_yaml(Path(path)).items() if value is not None}
     values |= {} if limit is None else {"limit": limit}
-    errors = _range_errors(values)
+    errors: list[str] = []
     known_values(values, LmEvalRecipe, "", errors)
+    errors += _range_errors(values)
     rows = values.pop("tasks") if isinstance(values.get("tasks"), list) else []
     for at, row in enumerate(rows, start=1):
         if isinstance(row, dict):
