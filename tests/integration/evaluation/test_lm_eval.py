@@ -69,8 +69,8 @@ def test_faults_are_listed_at_once_with_the_nearest_key(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read_lm_eval_recipe(path)
     words = [
-        "unknown key 'batchsize' (did you mean 'batch_size'?)",
         "apply_chat_template is ''",
+        "unknown key 'batchsize' (did you mean 'batch_size'?)",
         "log_samples is 'yes'",
         "batch_size is 0",
         "limit is 1.5",
