@@ -8,7 +8,7 @@ TEST_WORKERS ?= 2
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install quickstart test test-unit test-nightly test-all test-browser test-vllm test-oldest test-matrix quality format docs bench evidence mutants tiny-base real-model clean
+.PHONY: help install quickstart test test-unit test-nightly test-all test-browser test-vllm test-oldest test-matrix quality format docs bench evidence evidence-real mutants tiny-base real-model clean
 
 help:
 	@echo "make quickstart   set up, then SFT, BASH and RAC on the embedded model, evaluation, gap picture, report (CPU, minutes)"
@@ -24,6 +24,7 @@ help:
 	@echo "make docs         the documentation site in build/site; a broken link fails"
 	@echo "make bench        the benchmarks of benchmarks/ on this machine"
 	@echo "make evidence     the comparisons of benchmarks/evidence/cpu, from nothing (about 100 minutes on two cores)"
+	@echo "make evidence-real  the comparisons of benchmarks/evidence/real with SmolLM2-135M, resumable (about six hours on two cores; not measured)"
 	@echo "make mutants FOLDER=src/gapbridge/gap TESTS=tests/gap [COUNT=20] [SEED=0]   which one-line errors no test notices"
 	@echo "make tiny-base    make recipes/tiny/base and recipes/tiny/data again (about 20 minutes)"
 
@@ -105,6 +106,11 @@ bench: $(STAMP)
 
 evidence: $(STAMP)
 	$(BIN)/python benchmarks/evidence/run.py benchmarks/evidence/cpu/*.yaml --num_parallel_seeds $(TEST_WORKERS)
+
+evidence-real: $(STAMP)
+	test -f outputs/smollm2-135m-instruct/config.json || GAPBRIDGE_REAL_MODEL=$(GAPBRIDGE_REAL_MODEL) PYTHON=$(BIN)/python benchmarks/evidence/real/find_model.sh
+	test -d data/scitldr || $(BIN)/python recipes/smollm2-135m/make_data.py
+	$(BIN)/python benchmarks/evidence/run.py benchmarks/evidence/real/scitldr.yaml benchmarks/evidence/real/answer_first.yaml --num_parallel_seeds $(TEST_WORKERS) --delete_models
 
 mutants: $(STAMP)
 	$(BIN)/python tests/mutants.py $(FOLDER) $(TESTS) $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED))

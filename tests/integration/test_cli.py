@@ -83,7 +83,7 @@ ANSWER = {
 VALIDATE = {"method": None, "check_all_rows": False, "offline": False}
 COMPARE = {
     "config": None, "methods": None, "seeds": None, "budget": None, "experiment_config": None, "output_dir": None,
-    "num_parallel_seeds": 1,
+    "num_parallel_seeds": 1, "delete_models": False,
     "dry_run": False, "task": None, "max_completion_length": None, "temperatures": None, "max_examples": None,
     "gap": False,
     "error_positions": None,

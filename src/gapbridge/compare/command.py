@@ -30,9 +30,9 @@ from ..store.records import read_record
 from ..tasks.task import EvalTask
 from .dry_run import run_dry
 from .execute import Run, run_seeds
-from .experiment_config import Experiment, experiment_of_options, read_experiment, with_seeds
+from .experiment_config import NONE, Experiment, experiment_of_options, read_experiment, with_seeds
 from .experiment_plan import ExperimentPlan, experiment_task, read_comparison
-from .inputs import comparison_inputs, experiment_device, finished_models, runtime_only_keys
+from .inputs import comparison_inputs, experiment_device, finished_models, is_model, runtime_only_keys
 from .markdown_report import comparison_page, score_tables, verdict
 from .run_records import read_cells
 from .variant_results import as_records, summarize_variants
@@ -72,11 +72,12 @@ def run_compare(args: argparse.Namespace, options: list[str], run: Run) -> Path:
     hashes = FileHashes.of_record(directory / EXPERIMENT_FILE)
     settings = merged_settings(directory, recorded(comparison, task, hashes))
     check_models(directory, hashes)
+    check_starting_models(comparison)
     if args.dry_run:
         run_dry(comparison, task, args.num_parallel_seeds)
         return directory
     write_json_atomic(directory / EXPERIMENT_FILE, {**settings, "files": hashes.record()})
-    run_seeds(comparison, task, run, args.num_parallel_seeds)
+    run_seeds(comparison, task, run, args.num_parallel_seeds, delete_models=args.delete_models)
     return write_comparison(directory, settings, task)
 
 
@@ -108,7 +109,12 @@ def recorded(comparison: ExperimentPlan, task: EvalTask, hashes: FileHashes) -> 
         "overrides": remaining(experiment.overrides),
         "init_model": experiment.init_model and asdict(experiment.init_model),
         "budget": experiment.budget,
-        "evaluation": {**asdict(experiment.evaluation), "task": task.name},
+        # A key that older records lack is recorded where it changes something, so that they stay valid.
+        "evaluation": {
+            **asdict(experiment.evaluation),
+            "task": task.name,
+            "same_completions": experiment.evaluation.same_completions or None,
+        },
         "variants": {
             name: {**asdict(variant), "overrides": remaining(variant.overrides)}
             for name, variant in experiment.variants.items()
@@ -158,6 +164,23 @@ def check_models(directory: Path, hashes: FileHashes) -> None:
         for path, (before, now) in finished_models(directory, hashes).items()
         if before != now
     ]
+    if errors:
+        raise RunError(errors)
+
+
+def check_starting_models(comparison: ExperimentPlan) -> None:
+    """Raise a RunError where a variant that is to be trained starts from a model that `--delete_models` deleted."""
+    errors = []
+    for seed in comparison.experiment.seeds:
+        for variant in comparison.experiment.variants.values():
+            model = Path(comparison.start_of(variant, seed))
+            is_finished = comparison.result_file(seed, variant.name).exists()
+            if variant.init_from != NONE and not is_finished and comparison.result_file(seed, model.name).exists():
+                if not is_model(model):
+                    errors.append(
+                        f"{model}, model: got a deleted model, expected the one that variant {variant.name} starts "
+                        "from. Choose another --output_dir, without --delete_models"
+                    )
     if errors:
         raise RunError(errors)
 

@@ -41,7 +41,7 @@ _STEP_TOKENS = 512  # of the step that is measured, at most, or one sequence
 _BATCH = 64  # completions at once, as by default
 _TIMED_PROMPT, _TIMED_TOKENS = 32, 4
 _DRAFT_LIMIT = "max_completion_length"  # the key of methods that train on whole completions
-_SCORED = 20  # forward passes an example that the gap takes, about
+_GAP_PREFIXES = 8  # of `gapbridge gap` by default
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,9 @@ def _prompted_tokens(comparison: ExperimentPlan, variant: Variant, answer: float
     continuations = 2 * sum(
         1 - place for place in evaluation.error_positions
     )  # the same for all, and the variant's own: what follows them
-    return (answers + 1 + continuations) * answer + _SCORED * row / 3
+    lengths = _GAP_PREFIXES if evaluation.prefix_lengths is None else len(evaluation.prefix_lengths)
+    scored = (1 + evaluation.same_completions) * (2 * lengths + 3)  # forward passes over the row
+    return (answers + 1 + continuations) * answer + scored * row / 3
 
 
 def _decoding(

@@ -4,6 +4,8 @@ DIR/seed_1/<variant>/               the run, with eval/ and gap/ as the commands
 DIR/seed_1/_recipes/<variant>.yaml  its recipe; `gapbridge METHOD` runs it again as it is
 DIR/seed_1/_plans/<variant>.json    how many steps, and why
 DIR/seed_1/_results/<variant>.json  its figures: this variant and seed are finished
+
+With `--delete_models` a finished variant keeps everything but its model and checkpoints.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from ..files import write_json_atomic, write_text_atomic
 from ..gap.forced_errors import SELF
 from ..runs.load_inputs import load_initial_model
 from ..signals import EXIT_INTERRUPTED, Interrupted, stop_at_once
-from ..store.file_hashes import FileHashes
+from ..store.file_hashes import FileHashes, model_files
 from ..store.records import read_record
 from ..tasks.task import EvalTask
 from ..training.metrics import read_metrics
@@ -48,15 +50,22 @@ from .experiment_plan import (
     recipe_text,
     variant_recipe,
 )
+from .inputs import MODEL_CONFIGS
 from .run_records import Record, read_cost, read_figures, read_scores
 
 
 EXIT_TIMEOUT_SECONDS = 300.0  # seconds for a worker to save a checkpoint when the others are to stop, too
+_SAME = "same_completions"
 Run = Callable[[list[str]], Any]  # a command line in this process, as `gapbridge.cli.run`
 
 
-def run_seeds(comparison: ExperimentPlan, task: EvalTask, run: Run, workers: int) -> None:
+def run_seeds(
+    comparison: ExperimentPlan, task: EvalTask, run: Run, workers: int, *, delete_models: bool = False
+) -> None:
     """All variants with all seeds that are not finished, `workers` seeds at once in processes of their own.
+
+    Args:
+        delete_models: whether a finished variant's model is deleted as soon as no unfinished one needs it.
 
     Raises:
         GapbridgeError: what a command refuses; a worker was killed. Interrupted: a signal came; what is whole on disk
@@ -65,7 +74,7 @@ def run_seeds(comparison: ExperimentPlan, task: EvalTask, run: Run, workers: int
     seeds = comparison.experiment.seeds
     if workers == 1 or len(seeds) == 1:
         for seed in seeds:
-            run_seed(comparison, task, run, seed)
+            run_seed(comparison, task, run, seed, delete_models=delete_models)
         return
     threads = max(1, torch.get_num_threads() // workers)
     context = multiprocessing.get_context("spawn")
@@ -73,7 +82,7 @@ def run_seeds(comparison: ExperimentPlan, task: EvalTask, run: Run, workers: int
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_enter_worker, initargs=(threads,))
     processes: set[BaseProcess] = set()
     try:
-        waiting = [pool.submit(_run_seed, comparison, task, run, seed) for seed in seeds]
+        waiting = [pool.submit(_run_seed, comparison, task, run, seed, delete_models) for seed in seeds]
         processes = set(multiprocessing.active_children()) - before
         for done in as_completed(waiting):
             if number := done.result():
@@ -129,22 +138,44 @@ def _enter_worker(threads: int) -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _run_seed(comparison: ExperimentPlan, task: EvalTask, run: Run, seed: int) -> int:
+def _run_seed(comparison: ExperimentPlan, task: EvalTask, run: Run, seed: int, delete_models: bool) -> int:
     """In a worker. Returns the number of the signal that stopped it, or 0."""
     try:
         with stop_at_once():
-            run_seed(comparison, task, run, seed)
+            run_seed(comparison, task, run, seed, delete_models=delete_models)
     except Interrupted as stop:
         return signal.Signals[str(stop)].value
     return 0
 
 
-def run_seed(comparison: ExperimentPlan, task: EvalTask, run: Run, seed: int) -> None:
+def run_seed(comparison: ExperimentPlan, task: EvalTask, run: Run, seed: int, *, delete_models: bool = False) -> None:
     for order, variant in enumerate(comparison.experiment.variants.values()):
-        result = comparison.place(seed) / "_results" / f"{variant.name}.json"
+        result = comparison.result_file(seed, variant.name)
         if not result.exists():
             record = {"order": order, **_run_variant(comparison, task, run, seed, variant)}
             write_text_atomic(result, json.dumps(record, ensure_ascii=False) + "\n")  # scores keep their order
+        if delete_models:
+            _delete_models(comparison, seed)
+
+
+def _delete_models(comparison: ExperimentPlan, seed: int) -> None:
+    """Delete the models and checkpoints of a seed's finished variants that no unfinished one starts from, or takes
+    forced errors and completions from."""
+    variants = comparison.experiment.variants.values()
+    unfinished = [variant for variant in variants if not comparison.result_file(seed, variant.name).exists()]
+    needed = {variant.init_from for variant in unfinished}
+    if unfinished:
+        needed.add(comparison.experiment.control.init_from)
+    for variant in variants:
+        own = comparison.place(seed) / variant.name
+        if variant in unfinished or variant.name in needed or not own.is_dir():
+            continue
+        # First what makes a directory a model's: a part of one would be taken for another model.
+        for path in sorted(model_files(own), key=lambda path: path.name not in MODEL_CONFIGS):
+            path.unlink()
+        for stage in stages(own):
+            for folder in (stage / "model", *stage.glob("checkpoint-*")):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run_variant(comparison: ExperimentPlan, task: EvalTask, run: Run, seed: int, variant: Variant) -> Record:
@@ -191,10 +222,13 @@ def _gap(comparison: ExperimentPlan, run: Run, seed: int, asked: list[str], own:
     """The gap. Errors are forced twice: the same for all variants of a seed, those of the model that the
     control starts from, and (`own_forced_errors`) the variant's own, since a method may change which forced errors are
     made as well as what follows them."""
-    places = [f"{place:g}" for place in comparison.experiment.evaluation.error_positions]
+    evaluation, start = comparison.experiment.evaluation, comparison.start_of(comparison.experiment.control, seed)
+    places = [f"{place:g}" for place in evaluation.error_positions]
     forced_errors = ["--error_positions", *places]
-    source = ["--error_source", comparison.start_of(comparison.experiment.control, seed)]
-    path = run(["gap", *asked, *(forced_errors + source if places else []), "--output_dir", str(own)])
+    source = ["--error_source", start] if places else []
+    if evaluation.prefix_lengths is not None:
+        asked = [*asked, "--prefix_lengths", *map(str, evaluation.prefix_lengths)]
+    path = run(["gap", *asked, *forced_errors, *source, "--output_dir", str(own)])
     figures = read_figures(read_record(Path(path))["models"][0])
     if places:
         second = own / "own_forced_errors"
@@ -202,6 +236,14 @@ def _gap(comparison: ExperimentPlan, run: Run, seed: int, asked: list[str], own:
         again = ["--error_source", SELF, "--prefix_lengths", "1", "--output_dir", str(second)]
         path = run(["gap", *asked, *forced_errors, *again])
         figures |= read_figures({"own_forced_errors": read_record(Path(path))["models"][0]["forced_errors"]})
+    if evaluation.same_completions:
+        folders = [comparison.place(seed) / name / _SAME for name in comparison.experiment.variants]
+        stores = [folder / "gap" / "completions" for folder in (Path(start), *folders)]
+        if made := next((store for store in stores if store.exists()), None):
+            _take_answers(made, own / _SAME / "gap" / "completions")
+        same = ["--error_positions", "--completions_from", start, "--output_dir", str(own / _SAME)]
+        measured = read_record(Path(run(["gap", *asked, *same])))["models"][0]
+        figures |= read_figures({_SAME: {key: measured[key] for key in ("recovery", "losses")}})
     return figures
 
 

@@ -34,7 +34,7 @@ _EXPERIMENT: dict[str, Any] = {
 _VARIANT: dict[str, Any] = {"method": str, "decoding_modes": list[str], "init_from": str}
 _EVALUATION: dict[str, Any] = {
     "task": str | None, "max_completion_length": int | None, "temperatures": list[float], "max_examples": int | None,
-    "gap": bool, "error_positions": list[float],
+    "gap": bool, "error_positions": list[float], "prefix_lengths": list[int] | None, "same_completions": bool,
 }  # fmt: skip
 _BASE: dict[str, Any] = {"commands": list[str], "directory": str}
 
@@ -57,7 +57,13 @@ class Variant:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How every variant is evaluated. `task` None: `math`, if the references have marked answers."""
+    """How every variant is evaluated.
+
+    task: None is `math`, if the references have marked answers.
+    prefix_lengths: of the gap; None are those of `gapbridge gap`.
+    same_completions: whether the gap is measured a second time, after the completions of the model that the control
+        starts from.
+    """
 
     task: str | None = None
     max_completion_length: int | None = None
@@ -65,6 +71,8 @@ class Evaluation:
     max_examples: int | None = None
     gap: bool = False
     error_positions: tuple[float, ...] = ()
+    prefix_lengths: tuple[int, ...] | None = None
+    same_completions: bool = False
 
 
 @dataclass(frozen=True)
@@ -259,7 +267,9 @@ def _evaluation(entry: dict[str, Any], errors: list[str]) -> Evaluation:
     own = known_values(entry, _EVALUATION, "evaluation: ", errors)
     for key, default in (("temperatures", list(TEMPERATURES)), ("error_positions", [])):
         own[key] = tuple(map(float, _list(own.get(key, default))))
-    own["gap"] = own.get("gap", False) or bool(own["error_positions"])
+    own["gap"] = own.get("gap", False) or bool(own["error_positions"]) or own.get("same_completions", False)
+    if own.get("prefix_lengths") is not None:
+        own["prefix_lengths"] = tuple(_list(own["prefix_lengths"]))
     evaluation = Evaluation(**own)
     errors += _evaluation_errors(evaluation, "evaluation: ")
     return evaluation
@@ -280,6 +290,11 @@ def _evaluation_errors(evaluation: Evaluation, where: str) -> list[str]:
     ):
         if value is not None and value < 1:
             errors.append(f"{where}{name} is {value}: it must be at least 1")
+    if any(k < 1 for k in evaluation.prefix_lengths or ()) or evaluation.prefix_lengths == ():
+        errors.append(
+            f"{where}prefix_lengths: got {list(evaluation.prefix_lengths or ())}, expected lengths of 1 or more. Give "
+            "one or more, or leave the key out"
+        )
     if any(not 0 < place < 1 for place in evaluation.error_positions):
         errors.append(
             f"{where}error_positions is {list(evaluation.error_positions)}: each is a place in the answer, between 0 "

@@ -42,6 +42,10 @@ class ExperimentPlan:
         """The directory of a seed: an ordinary run a directory in it, one for each variant."""
         return self.directory / f"seed_{seed}"
 
+    def result_file(self, seed: int, variant: str) -> Path:
+        """A variant's figures; where the file is, the variant is finished."""
+        return self.place(seed) / "_results" / f"{variant}.json"
+
     def start_of(self, variant: Variant, seed: int) -> str:
         """The model that the variant starts from."""
         if variant.init_from != NONE:

@@ -24,6 +24,7 @@ from .experiment_plan import ExperimentPlan, read_run_config, variant_recipe
 
 
 _DATA_KEYS = {entry.name for kind in (DataConfig, ScriptArguments) for entry in fields(kind)}
+MODEL_CONFIGS = ("config.json", "adapter_config.json")  # a directory with one of them is a model's
 _SPLIT_SEED = 0  # of rows that are split off: which seeds the variants have is known by their names
 
 
@@ -71,9 +72,14 @@ def finished_models(directory: Path, hashes: FileHashes) -> dict[Path, tuple[str
     found = {}
     for path in sorted(directory.glob("seed_*/_results/*.json")):
         model = path.parents[1] / path.stem
-        if any((model / name).is_file() for name in ("config.json", "adapter_config.json")):
+        if is_model(model):
             found[path] = read_record(path).get("model"), str(hashes.model(model))
     return found
+
+
+def is_model(directory: Path) -> bool:
+    """Whether a directory holds a model or an adapter."""
+    return any((directory / name).is_file() for name in MODEL_CONFIGS)
 
 
 def _rows(job: RunConfig) -> dict[str, str]:

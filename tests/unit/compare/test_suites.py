@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import runpy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT
-from helpers import recipe, refused
+from conftest import BASE, ROOT
+from helpers import recipe, refused, write_rows
 
 from gapbridge import cli
 from gapbridge.compare.experiment_config import Evaluation, Experiment, Variant, filled, read_experiment
@@ -48,6 +49,8 @@ def test_a_suite(tmp_path: Path) -> None:
     assert found.variants["rac"] == Variant("rac", "rac", {}, ("single_pass", "self_correct"), "start")
     assert found.variants["bash_0.4"].overrides == {"mixture_coefficient": 0.4}
     assert found.evaluation == Evaluation("math", temperatures=(0.0,), gap=True, error_positions=(0.5,))
+    same = read_experiment(experiment(tmp_path, evaluation={"prefix_lengths": 4, "same_completions": True}))
+    assert same.evaluation == Evaluation(gap=True, prefix_lengths=(4,), same_completions=True)
     assert found.init_model_directory(2) == "bases/2" and found.budget == "tokens" and found.seeds == (1, 2)
     assert filled({"a": ["{init_model}/x", 1, "{seed}"]}, 3, "b") == {"a": ["b/x", 1, "3"]}
 
@@ -77,6 +80,7 @@ def test_all_faults_of_a_suite_at_once(tmp_path: Path) -> None:
         "init_model": {"commands": "x"},
     }
     evaluation = {"task": "lm_eval", "temperatures": [-1], "max_examples": 0, "error_positions": [2], "gap": "yes"}
+    evaluation["prefix_lengths"] = [0]
     with pytest.raises(ConfigError) as error:
         read_experiment(experiment(tmp_path, **changes, evaluation=evaluation))
     said = "\n".join(error.value.errors)
@@ -86,9 +90,10 @@ def test_all_faults_of_a_suite_at_once(tmp_path: Path) -> None:
         "'c/d' is no name", "e: starts from itself, by way of e and f", "variants: g is 3", "seeds has one twice",
         "sft is the control", "init_model: directory is missing", "task is 'lm_eval'", "temperatures is [-1.0]",
         "max_examples is 0", "error_positions is [2.0]", "gap is 'yes': it must be true or false",
+        "prefix_lengths: got [0], expected lengths of 1 or more",
     ):  # fmt: skip
         assert words in said, words
-    assert len(error.value.errors) == 17  # f's circle, too
+    assert len(error.value.errors) == 18  # f's circle, too
     assert all(message.startswith(str(tmp_path)) for message in error.value.errors)
 
 
@@ -153,13 +158,12 @@ def test_suites_of_the_evidence(path: Path) -> None:
     if path.parent.name == "cpu":  # the others show or explore, and prove nothing
         assert found.init_model is not None and len(found.seeds) >= 8
     text = path.read_text()
-    if "extends" in text:
-        text += (path.parent / yaml.safe_load(text)["extends"]).read_text()
-    if path.parent.name == "gpu":  # the same with larger models
-        assert (
-            found.variants
-            == read_experiment(path.parents[1] / "cpu" / f"{path.stem.rpartition('_')[0]}.yaml").variants
-        )
+    parent = path
+    while other := yaml.safe_load(parent.read_text()).get("extends"):
+        parent = parent.parent / other
+        text += parent.read_text()
+        if path.parent.name == "gpu":  # the same variants, or more, with larger models or on more rows
+            assert read_experiment(parent).variants.keys() <= found.variants.keys()
     for variant in found.variants.values():
         assert variant.method in text
 
@@ -212,6 +216,25 @@ def test_starting_models_are_made_once_and_whole(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="seed 3: .* ended with code 3"):
         made["make_init_model"](found, 3)
     assert not (tmp_path / "bases" / "3").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["scitldr", pytest.param("answer_first", marks=pytest.mark.nightly)])
+def test_suites_of_a_real_model_pass_every_check(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a tiny model and few rows in the form of its data."""
+    monkeypatch.chdir(ROOT)
+    found = read_experiment(ROOT / "benchmarks" / "evidence" / "real" / f"{name}.yaml")
+    options = ["--model_name_or_path", str(BASE), "--max_train_examples", "2"]
+    if name == "scitldr":
+        rows = [{"id": str(i), "prompt": "Say it.", "completion": "It is said."} for i in range(302)]
+        for split in ("train", "test"):
+            (tmp_path / "data").mkdir(exist_ok=True)
+            write_rows(tmp_path / "data" / f"{split}.jsonl", rows)
+        options += ["--dataset_name", str(tmp_path / "data")]
+    comparison = read_comparison(replace(found, init_model=None), tmp_path / "out", options)
+    assert not (tmp_path / "out").exists()
+    unknown = {key for variant in found.variants.values() for key in dropped_keys(comparison, variant)}
+    assert unknown <= {"max_completion_length"}
 
 
 @pytest.mark.slow

@@ -42,6 +42,8 @@ class Command(BaseCommand):
         add(
             "--dry_run", action="store_true", help="print the planned runs and their estimated time, and write nothing"
         )
+        add("--delete_models", action="store_true",
+            help="delete the model and checkpoints of each finished variant; its results remain")  # fmt: skip
         group = parser.add_argument_group("evaluation of every variant on the recipe's evaluation data").add_argument
         group("--task", metavar="TASK",
             help="task of gapbridge eval (default: math, if the references mark their answers)")  # fmt: skip
