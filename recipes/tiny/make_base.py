@@ -6,7 +6,7 @@ The text is plain ("question, new line, worked answer"); the chat format is what
 holds fresh problems of 1 to 6 steps from the training split, so no test problem is ever seen. The result is a pure
 function of the arguments on one machine with one thread.
 
-With `--task` it makes another small base from scratch, on the text of any task of `gapbridge.tasks`:
+With `--task word_problems` it makes another small base from scratch, on problems with options of one's own:
 
     python recipes/tiny/make_base.py --task word_problems --options steps=1 order=answer_first --chat --layers 2 \\
         --hidden_size 64 --steps 1000 --batch_size 32 --check 100 --output outputs/base-answer-first
@@ -29,9 +29,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 
 from gapbridge.decoding import generate_completions
 from gapbridge.files import write_json_atomic
-from gapbridge.tasks.procedural import Problem, Procedural, add_options, chosen_options
-from gapbridge.tasks.task import PROCEDURAL
-from gapbridge.tasks.word_problems import MAX_STEPS
+from gapbridge.tasks.word_problems import MAX_STEPS, ORDERS, Problem, problems, score
 
 
 PAD, END = "<|pad|>", "<|end|>"
@@ -46,12 +44,11 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True)
 class Text:
-    """What a base is trained on: fresh problems of a task, as plain text or in the chat template's format.
+    """What a base is trained on: fresh problems, as plain text or in the chat template's format.
 
-    mixed: each batch takes its own number of steps, which only word problems have.
+    options: of `problems`. mixed: each batch takes its own number of steps.
     """
 
-    task: Procedural
     options: dict[str, Any]
     mixed: bool
     chat: bool
@@ -59,7 +56,7 @@ class Text:
 
     def problems(self, start: int, count: int, steps: tuple[int, ...]) -> Iterator[Problem]:
         options = self.options | ({"steps": steps} if self.mixed else {})
-        return self.task.problems("train", count=count, seed=1_000_000 * (self.seed + 1) + start, **options)
+        return problems("train", count=count, seed=1_000_000 * (self.seed + 1) + start, **options)
 
     def plain(self, start: int, count: int, steps: tuple[int, ...]) -> Iterator[str]:
         for problem in self.problems(start, count, steps):
@@ -137,23 +134,23 @@ def chat_text(tokenizer: PreTrainedTokenizerFast, problem: Problem) -> str:
 
 def check(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, text: Text, count: int) -> dict[str, float]:
     """Mean scores of greedy answers to `count` validation problems, by the task's oracle."""
-    problems = list(text.task.problems("validation", count=count, **text.options))
+    asked_of = list(problems("validation", count=count, **text.options))
     if text.chat:
         how = {"add_generation_prompt": True, "tokenize": False}
-        asked = [tokenizer.apply_chat_template(problem.row()["prompt"], **how) for problem in problems]
+        asked = [tokenizer.apply_chat_template(problem.row()["prompt"], **how) for problem in asked_of]
     else:
-        asked = [f"{problem.prompt}\n" for problem in problems]
+        asked = [f"{problem.prompt}\n" for problem in asked_of]
     completions = generate_completions(
         model,
         tokenizer(asked)["input_ids"],
-        ids=[problem.id for problem in problems],
-        max_completion_length=16 + max(len(ids) for ids in tokenizer([p.answer for p in problems])["input_ids"]),
+        ids=[problem.id for problem in asked_of],
+        max_completion_length=16 + max(len(ids) for ids in tokenizer([p.answer for p in asked_of])["input_ids"]),
         stop_tokens=[tokenizer.eos_token_id],
         temperature=0.0,
     )
     answers = [tokenizer.decode(completion.tokens, skip_special_tokens=True) for completion in completions]
-    scores = [text.task.score(p.prompt, p.answer, answer) for p, answer in zip(problems, answers, strict=True)]
-    return {name: sum(score[name] for score in scores) / count for name in scores[0]}
+    scores = [score(problem.answer, answer) for problem, answer in zip(asked_of, answers, strict=True)]
+    return {name: sum(each[name] for each in scores) / count for name in scores[0]}
 
 
 def for_older_versions(directory: Path) -> None:
@@ -178,14 +175,12 @@ def learning_rate_at(step: int, steps: int, peak: float, warmup: int = 100) -> f
     return peak * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
 
 
-def task_options(task: Procedural, given: Sequence[str]) -> dict[str, Any]:
-    """The options of `--options`, each KEY=VALUE or KEY=VALUE,VALUE."""
+def task_options(given: Sequence[str]) -> dict[str, Any]:
+    """The options of `--options`: steps=N,N and order=ORDER."""
     parser = argparse.ArgumentParser(prog="--options", allow_abbrev=False)
-    add_options(parser, task)
-    pairs = [pair.partition("=") for pair in given]
-    return chosen_options(
-        task, parser.parse_args([word for key, _, v in pairs for word in (f"--{key}", *v.split(","))])
-    )
+    parser.add_argument("--steps", type=lambda text: tuple(map(int, text.split(","))), default=(4,))
+    parser.add_argument("--order", choices=ORDERS, default=ORDERS[0])
+    return {"validation_apart": True, **vars(parser.parse_args([f"--{pair}" for pair in given]))}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -199,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--hidden_size", type=int, default=128, help="a multiple of 32, the size of a head")
     add("--layers", type=int, default=4)
     add("--seed", type=int, default=0, help="of the weights and the problems")
-    add("--task", choices=sorted(PROCEDURAL), help="default: word problems of 1 to 6 steps, in turn")
+    add("--task", choices=["word_problems"], help="default: word problems of 1 to 6 steps, in turn")
     add(
         "--options", nargs="*", default=[], metavar="KEY=VALUE", help="of the task, such as steps=1,2 of word_problems"
     )
@@ -212,12 +207,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.options and not args.task:
         parser.error("--options needs --task: it says whose options they are")
     if args.task:
-        task = PROCEDURAL[args.task]
-        text = Text(task, task_options(task, args.options), mixed=False, chat=args.chat, seed=args.seed)
+        text = Text(task_options(args.options), mixed=False, chat=args.chat, seed=args.seed)
     else:  # the shipped base is older than the validation split
-        text = Text(
-            PROCEDURAL["word_problems"], {"validation": "overlapping"}, mixed=True, chat=args.chat, seed=args.seed
-        )
+        text = Text({}, mixed=True, chat=args.chat, seed=args.seed)
 
     torch.set_num_threads(1)  # one thread: the sums, and so the weights, come out the same every time
     set_seed(args.seed)

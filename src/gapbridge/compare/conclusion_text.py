@@ -8,7 +8,7 @@ from ..reporting.evaluations import score_label
 from .statistics import Difference, leaves_out_zero
 
 
-LOWER_IS_BETTER = ("recovery", "decisions.drop", "cer", "false_facts", "needless_facts")
+LOWER_IS_BETTER = ("recovery", "decisions.drop", "cer")
 
 
 def is_better_lower(column: str) -> bool:

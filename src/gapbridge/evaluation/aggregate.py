@@ -11,8 +11,7 @@ import numpy as np
 
 from ..generation.decoding_modes import SINGLE_PASS
 from ..intervals import mean_interval, paired_difference
-from ..reporting.samples import EvalRecord, prompt_text
-from ..tasks.task import PROCEDURAL
+from ..reporting.samples import EvalRecord
 from .asserted_text import without_thoughts
 from .grading import grade_answers
 from .math import correction_table
@@ -24,12 +23,6 @@ from .text_metrics import score_edits
 # For each grader the fields of a sample that are averaged.
 MEANS = {"math": {"accuracy": "correct", "exact_match": "exact", "math_verify": "verified"},
          "rouge": {metric: metric for metric in ROUGE_METRICS}, "none": {}}  # fmt: skip
-# The oracle of a procedural task grades by what the task measures, and by two of ROUGE where the task asks for it.
-MEANS |= {
-    name: {"accuracy" if measure == "correct" else measure: measure for measure in task.measures}
-    | ({"rouge1": "rouge1", "rougeL": "rougeL"} if task.rouge else {})
-    for name, task in PROCEDURAL.items()
-}
 
 
 @dataclass(frozen=True)
@@ -71,16 +64,6 @@ def grade_rouge(groups: Sequence[Group]) -> None:
         scores = score_rouge([answer_text(sample) for sample in group.samples], group.values("reference"))
         for sample, score in zip(group.samples, scores, strict=True):
             sample.update(asdict(score))
-
-
-def grade_oracle(groups: Sequence[Group], name: str) -> None:
-    """Add the scores of a procedural task to every sample, in place, and those of ROUGE where the task asks for it."""
-    task = PROCEDURAL[name]
-    for sample in (sample for group in groups for sample in group.samples):
-        scores = task.score(prompt_text(sample.get("prompt", "")), sample["reference"], answer_text(sample))
-        sample.update(scores, correct=bool(scores["correct"]))
-    if task.rouge:
-        grade_rouge(groups)
 
 
 def answer_text(sample: EvalRecord) -> str:

@@ -41,7 +41,6 @@ from .aggregate import (
     differences,
     grade_edits,
     grade_math,
-    grade_oracle,
     grade_rouge,
     has_right_answers,
     label_agreement,
@@ -105,8 +104,6 @@ def run_eval(args: argparse.Namespace, others: list[str]) -> Path:
         grade_math(groups, timeout=args.grading_timeout, workers=args.grading_workers)
     elif task.grader == "rouge":
         grade_rouge(groups)
-    elif task.grader != "none":
-        grade_oracle(groups, task.grader)
     grade_edits(groups)
     record = {
         "task": args.task,

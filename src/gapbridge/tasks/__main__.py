@@ -1,4 +1,4 @@
-"""`python -m gapbridge.tasks NAME --split train --count 2000 --output FILE.jsonl`: the data of a procedural task."""
+"""`python -m gapbridge.tasks word_problems --split train --count 2000 --output FILE.jsonl`: rows of word problems."""
 
 from __future__ import annotations
 
@@ -9,26 +9,30 @@ from pathlib import Path
 
 from ..errors import GapbridgeError
 from ..files import write_text_atomic
-from .procedural import SPLITS, add_options, chosen_options
-from .task import PROCEDURAL
+from .word_problems import FORMS, ORDERS, SPLITS, problems
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write the rows, one a line, in TRL's conversational prompt/completion form. Exits with 2 and a message where an
-    option is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m gapbridge.tasks", description="Write a JSONL file of problems.")
-    tasks = parser.add_subparsers(dest="task", required=True, metavar="NAME")
-    for name, task in PROCEDURAL.items():
-        command = tasks.add_parser(name, help=f"--{' --'.join(task.options.__dataclass_fields__)}", allow_abbrev=False)
-        command.add_argument("--split", choices=SPLITS, required=True)
-        command.add_argument("--count", type=int, required=True, metavar="N", help="number of problems")
-        command.add_argument("--seed", type=int, default=0, metavar="N", help="another one, other problems")
-        add_options(command, task)
-        command.add_argument("--output", type=Path, required=True, metavar="FILE.jsonl")
+    """Write the rows, one a line. Exits with 2 and a message where an option is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m gapbridge.tasks", description="Write a JSONL file of problems.", allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("task", choices=["word_problems"])
+    add("--split", choices=SPLITS, required=True)
+    add("--count", type=int, required=True, metavar="N", help="number of problems")
+    add("--seed", type=int, default=0, metavar="N", help="another one, other problems (default: 0)")
+    add("--steps", type=int, nargs="+", default=[4], metavar="N",
+        help="operations of a problem, 1 to 6; several are taken in turn (default: 4)")  # fmt: skip
+    add("--order", choices=ORDERS, default=ORDERS[0], help="where the result stands (default: %(default)s)")
+    add("--validation", choices=("disjoint", "overlapping"), default="disjoint",
+        help="whether training and validation share computations (default: %(default)s)")  # fmt: skip
+    add("--form", choices=FORMS, default=FORMS[0], help="what a row holds (default: %(default)s)")
+    add("--output", type=Path, required=True, metavar="FILE.jsonl")
     args = parser.parse_args(argv)
-    task = PROCEDURAL[args.task]
+    options = {name: vars(args)[name] for name in ("count", "seed", "steps", "order", "form")}
     try:
-        found = task.problems(args.split, count=args.count, seed=args.seed, **chosen_options(task, args))
+        found = problems(args.split, validation_apart=args.validation == "disjoint", **options)
         rows = [json.dumps(problem.row(), ensure_ascii=False) + "\n" for problem in found]
         write_text_atomic(args.output, "".join(rows))
     except GapbridgeError as error:

@@ -11,18 +11,18 @@ import yaml
 from ..errors import ConfigError
 from ..files import write_text_atomic
 from ..recipe.type_checks import closest_match
-from . import page_summaries, word_problems
+from .word_problems import problems
 
 
-PROBLEMS = 400  # of a procedural task
-PROCEDURAL = {task.name: task for task in (word_problems.TASK, page_summaries.TASK)}
+PROBLEMS = 400  # of a task that is made on the spot
+GENERATED = "word_problems"
 
 
 @dataclass(frozen=True)
 class EvalTask:
     """A task of `gapbridge eval`.
 
-    grader: `math`, `rouge`, the name of a procedural task whose oracle grades, or `none`: the win rate alone.
+    grader: `math`, `rouge`, or `none`: the win rate alone.
     has_data: whether it brings its data set; the others need `--config RECIPE` or `--completions_file FILE`.
     max_completion_length: the most tokens of an answer.
     temperature: 0.01 where the paper samples for the win rate, else greedy.
@@ -43,8 +43,7 @@ TASKS = {
         EvalTask("math", "math", False, 512),
         EvalTask("gsm8k", "math", True, 512),
         EvalTask("math500", "math", True, 1024),
-        EvalTask("word_problems", "math", True, 128),
-        EvalTask("page_summaries", "page_summaries", True, 128, judge_prompt="tldr"),
+        EvalTask(GENERATED, "math", True, 128),
         EvalTask("summarization", "rouge", False, 128, judge_prompt="tldr"),
         # 53 tokens: the length of the reference summaries in the literature's TL;DR set-up.
         EvalTask("tldr", "rouge", True, 53, temperature=0.01, judge_prompt="tldr"),
@@ -73,10 +72,10 @@ def task_recipe(task: EvalTask, directory: Path) -> Path:
             "ready answers with --completions_file FILE.jsonl"
         )
     recipes = Path(__file__).with_name("recipes")
-    if task.name not in PROCEDURAL:
+    if task.name != GENERATED:
         return recipes / f"{task.name}.yaml"
     data = directory / f"{task.name}.data.jsonl"
-    made = PROCEDURAL[task.name].problems("test", count=PROBLEMS)
+    made = problems("test", count=PROBLEMS)
     _keep(data, "".join(json.dumps(problem.row(), ensure_ascii=False) + "\n" for problem in made))
     settings = yaml.safe_load((recipes / "procedural.yaml").read_text(encoding="utf-8"))
     settings["datasets"][0]["data_files"] = str(data)

@@ -18,17 +18,20 @@ computations of this eighth; training problems made with `validation_apart` hold
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .procedural import Options, Procedural, Scores, choice, hash_eighth, integer_option
+from ..errors import ConfigError
 
 
 ANSWER_MARK = "####"
+SPLITS = ("train", "validation", "test")
 ORDERS = ("working_first", "answer_first")
+FORMS = ("completion", "preferences", "text")
 MAX_STEPS = 6
 MAX_VALUE = 200
 
@@ -143,6 +146,11 @@ def _with_wrong_step(steps: Sequence[Step], at: int, by: int) -> tuple[Step, ...
     return tuple(found)
 
 
+def hash_eighth(computation: str) -> int:
+    """A number in 0 to 7 that is a hash of what a problem computes."""
+    return int.from_bytes(hashlib.sha256(computation.encode()).digest()[:8], "big") >> 61
+
+
 def word_problem_split(steps: Sequence[Step], *, validation_apart: bool = False) -> str:
     """The split that every problem with this computation belongs to, whatever its names and wording.
 
@@ -160,29 +168,38 @@ def problems(
     seed: int = 0,
     order: str = "working_first",
     validation_apart: bool = False,
+    form: str = "completion",
 ) -> Iterator[Problem]:
-    """`TASK.problems` with its options by name.
+    """Yield `count` problems of `split`, with the numbers of operations in `steps` taken in turn.
 
     Args:
+        order: where the result stands: `working_first` or `answer_first`. The problems are the same.
         validation_apart: training problems share no computation with validation problems. It changes nothing else.
+        form: what a row holds, one of `FORMS`.
+
+    Raises:
+        ConfigError: `split`, `order` or `form` is unknown, `count` is negative or a number of steps lies outside 1 to
+            6; all errors are listed.
     """
-    validation = "disjoint" if validation_apart else "overlapping"
-    found: Iterator[Any] = TASK.problems(
-        split, count=count, seed=seed, steps=tuple(steps), order=order, validation=validation
-    )
-    yield from found
-
-
-def _generate(split: str, count: int, seed: int, options: WordProblemOptions) -> Iterator[Problem]:
-    """Problems with the numbers of operations in `steps` taken in turn."""
-    apart = options.validation == "disjoint" or split == "validation"
+    errors = [
+        f"{name} is {value!r}: choose one of {', '.join(known)}"
+        for name, value, known in (("split", split, SPLITS), ("order", order, ORDERS), ("form", form, FORMS))
+        if value not in known
+    ]
+    if count < 0:
+        errors.append(f"count is {count}: it must not be negative")
+    if not steps or any(not 1 <= number <= MAX_STEPS for number in steps):
+        errors.append(f"steps is {list(steps)}: each number must lie in 1 to {MAX_STEPS}")
+    if errors:
+        raise ConfigError(errors)
+    apart = validation_apart or split == "validation"
     for index in range(count):
-        number = options.steps[index % len(options.steps)]
+        number = steps[index % len(steps)]
         rng = random.Random(f"word-problems/{split}/{seed}/{index}/{number}")
         problem = _generate_problem(rng, number, f"{split}-{seed}-{index}")
         while word_problem_split(problem.steps, validation_apart=apart) != split:
             problem = _generate_problem(rng, number, problem.id)
-        yield replace(problem, order=options.order, form=options.form)
+        yield replace(problem, order=order, form=form)
 
 
 def _generate_problem(rng: random.Random, number_of_steps: int, problem_id: str) -> Problem:
@@ -229,22 +246,8 @@ def _draw_operation(rng: random.Random, value: int) -> tuple[tuple[str, ...], st
     return rng.choice(choices)
 
 
-@dataclass(frozen=True)
-class WordProblemOptions(Options):
-    steps: tuple[int, ...] = integer_option(
-        (4,), 1, MAX_STEPS, "operations of a problem, 1 to 6; several are taken in turn"
-    )
-    order: str = choice("working_first", ORDERS, "where the result stands: after the working, or on the first line")
-    validation: str = choice(
-        "disjoint",
-        ("disjoint", "overlapping"),
-        "whether training problems keep off the computations of validation problems",
-    )
-    form: str = choice("completion", ("completion", "preferences", "text"), "what a row holds")
-
-
-def score(prompt: str, reference: str, answer: str) -> Scores:
-    """Score a worked answer. `gapbridge eval` grades these answers as mathematics instead.
+def score(reference: str, answer: str) -> dict[str, float]:
+    """Score a worked answer, each figure in [0, 1]. `gapbridge eval` grades these answers as mathematics instead.
 
     correct: the number in the answer's first line that begins with `####` is the reference's. Where the reference
         begins with its mark the answer must too: no number of the working is taken for a result.
@@ -271,12 +274,3 @@ def _parts(text: str) -> tuple[int | None, list[str]]:
     marked = [line.removeprefix(ANSWER_MARK).strip() for line in lines if line.startswith(ANSWER_MARK)]
     result = int(marked[0]) if marked and re.fullmatch(r"[0-9]{1,30}", marked[0]) else None
     return result, [line.split(": ", 1)[-1] for line in lines if line and not line.startswith(ANSWER_MARK)]
-
-
-TASK = Procedural(
-    name="word_problems",
-    options=WordProblemOptions,
-    generate=_generate,
-    score=score,
-    measures={"correct": "correct", "step_accuracy": "step accuracy", "result_consistent": "result consistent"},
-)

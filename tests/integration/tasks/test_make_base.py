@@ -14,7 +14,6 @@ import torch
 from conftest import ROOT
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gapbridge.tasks.task import PROCEDURAL
 from gapbridge.tasks.word_problems import problems
 
 
@@ -28,7 +27,7 @@ def script() -> ModuleType:
 
 
 def test_the_shipped_bases_text_is_plain_word_problems(script: ModuleType, tokenizer: Any) -> None:
-    text = script.Text(PROCEDURAL["word_problems"], {"validation": "overlapping"}, mixed=True, chat=False, seed=0)
+    text = script.Text({}, mixed=True, chat=False, seed=0)
     for step, batch in enumerate(script.batches(tokenizer, text, 3, 4)):
         steps = (step * 5 % 6 + 1,)
         lines = [
@@ -42,10 +41,9 @@ def test_the_shipped_bases_text_is_plain_word_problems(script: ModuleType, token
 
 
 def test_in_the_chat_format_loss_falls_on_answers(script: ModuleType, tokenizer: Any) -> None:
-    task = PROCEDURAL["page_summaries"]
-    text = script.Text(task, {}, mixed=False, chat=True, seed=3)
+    text = script.Text({}, mixed=False, chat=True, seed=3)
     (batch,) = script.batches(tokenizer, text, 1, 5)
-    sampled = task.problems("train", count=5, seed=4_000_001)
+    sampled = problems("train", count=5, seed=4_000_001)
     for ids, labels, problem in zip(batch["input_ids"], batch["labels"], sampled, strict=True):
         row = f"<|user|>{problem.prompt}<|end|><|assistant|>{problem.answer}<|end|>"
         assert tokenizer.decode(ids).removesuffix("<|pad|>" * int((ids == tokenizer.pad_token_id).sum())) == row
@@ -91,7 +89,7 @@ def test_a_small_base_learns_and_is_checked(
     for wrong in (
         ["--hidden_size", "48"],
         ["--options", "steps=3"],
-        ["--task", "page_summaries", "--options", "steps=3"],
+        ["--task", "word_problems", "--options", "facts=3"],
     ):
         with pytest.raises(SystemExit):
             script.main([*wrong, "--output", str(tmp_path / "none")])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
+from gapbridge.errors import ConfigError
 from gapbridge.tasks.__main__ import main
-from gapbridge.tasks.task import PROCEDURAL
-from gapbridge.tasks.word_problems import problems, word_problem_split
+from gapbridge.tasks.word_problems import problems, score, word_problem_split
 
 
 @pytest.mark.parametrize(
@@ -64,9 +66,40 @@ def test_the_order_changes_nothing_else() -> None:
         assert wrong[0] == f"#### {last.wrong_steps()[-1].result}" and len(wrong) == len(lines)
 
 
-def test_the_common_interface_makes_the_same_problems() -> None:
-    task = PROCEDURAL["word_problems"]
-    rows = [problem.row() for problem in task.problems("train", count=60, steps=(1, 3), validation="overlapping")]
-    assert rows == [problem.row() for problem in problems("train", count=60, steps=(1, 3))]
-    rows = [problem.row() for problem in task.problems("train", count=60, steps=(1, 3))]
-    assert rows == [problem.row() for problem in problems("train", count=60, steps=(1, 3), validation_apart=True)]
+def test_a_wrong_first_line_is_not_mended_by_the_working() -> None:
+    (problem,) = problems("train", count=1, order="answer_first")
+    first, _, working = problem.answer.partition("\n")
+    wrong = f"#### {problem.result + 1}\n{working}"
+    right_working = {"correct": 0, "step_accuracy": 1, "result_consistent": 0}
+    assert score(problem.answer, problem.answer) == {"correct": 1, "step_accuracy": 1, "result_consistent": 1}
+    assert score(problem.answer, wrong) == right_working
+    assert score(problem.answer, f"{wrong}\n{first}")["correct"] == 0
+    assert score(problem.answer, f"{working}\n{first}") == right_working
+    assert score(problem.answer, f"{problem.answer}\n{working}")["step_accuracy"] == 0.5
+    for nothing in ("", " ", "#### ", "I do not know.", problem.prompt, working):
+        assert score(problem.answer, nothing)["correct"] == 0
+    (other,) = problems("train", count=1)
+    assert other.answer == f"{working}\n{first}" and score(other.answer, other.answer)["correct"] == 1
+
+
+def test_rows_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "rows.jsonl"
+    asked = ["--split", "validation", "--count", "3", "--steps", "1", "2", "--order", "answer_first"]
+    main(["word_problems", *asked, "--output", str(path)])
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert rows == [p.row() for p in problems("validation", count=3, steps=(1, 2), order="answer_first")]
+    with pytest.raises(SystemExit) as stopped:
+        main(["word_problems", *asked, "--steps", "9", "--output", str(tmp_path / "none.jsonl")])
+    assert stopped.value.code == 2 and "each number must lie in 1 to 6" in capsys.readouterr().err
+    assert not (tmp_path / "none.jsonl").exists()
+    with pytest.raises(ConfigError, match="4 errors"):
+        list(problems("dev", count=-1, steps=(), order="random"))
+
+
+def test_the_example_in_the_docs_is_what_the_command_makes(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "reference" / "tasks.md").read_text()
+    example = r"    python -m gapbridge\.tasks ([^\n]*) --output row\.jsonl\n\n```\n(.*?)\n\n(.*?)\n```"
+    ((command, prompt, answer),) = re.findall(example, page, re.S)
+    main([*command.split(), "--output", str(tmp_path / "row.jsonl")])
+    row = json.loads((tmp_path / "row.jsonl").read_text())
+    assert (row["prompt"][0]["content"], row["completion"][0]["content"]) == (prompt, answer)

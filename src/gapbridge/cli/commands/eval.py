@@ -18,9 +18,11 @@ class Command(BaseCommand):
 
     def add_options(self, parser: Parser) -> None:
         add = parser.add_argument
-        add("--task", required=True,
-            help="evaluation task: math, gsm8k, math500, word_problems, page_summaries, summarization, tldr, winrate "
-            "or lm_eval")  # fmt: skip
+        add(
+            "--task",
+            required=True,
+            help="evaluation task: math, gsm8k, math500, word_problems, summarization, tldr, winrate or lm_eval",
+        )
         add_models(parser)
         add("--completions_file", action="append", default=[], type=Path, metavar="FILE.jsonl",
             help="file with completions (id, prompt, reference, answer) instead of a model; repeatable")  # fmt: skip
