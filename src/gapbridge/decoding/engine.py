@@ -115,12 +115,12 @@ class BatchedGenerator:
             ended = stopped | (length[:active] >= self.limit)
             # The one wait for the device in a pass.
             count, reach = torch.stack([ended.sum(), (start[:active] + length[:active]).max()]).tolist()
+            if on_finished is not None:
+                on_finished(count)  # after passes that finish none, too: a bar shows that time goes on
             if not count:
                 continue
             done = ended.nonzero().flatten()
             self._collect(done, answers, example, length, stopped)
-            if on_finished is not None:
-                on_finished(count)
             # The last active rows move into the emptied places.
             active -= count
             target = done[done < active]
@@ -230,7 +230,7 @@ class BatchedGenerator:
             stopped = torch.isin(sampled, self.stops)
             finished = stopped | (length >= self.limit)
             self._collect(finished.nonzero().flatten(), answers, example, length, stopped)
-            if on_finished is not None and bool(finished.any()):
+            if on_finished is not None:
                 on_finished(int(finished.sum()))
             tokens, start, example, answers, length = (
                 state[~finished] for state in (tokens, start, example, answers, length)

@@ -46,7 +46,7 @@ def generate_completions(
         ids: one stable string or integer for each prompt; with seed and round it fixes the noise.
         stop_tokens: token ids that end a completion.
         options: how tokens are sampled; or give the fields of `SamplingParams` as keywords (`draw`).
-        on_finished: called with the number of newly finished completions, for a progress bar.
+        on_finished: called after each pass with the number of newly finished completions, for a progress bar.
         speculation: the model's future heads, which then propose tokens; the answers are the same. It counts them.
         steps: with `compile_decoding`, what one call compiles for the next ones; by default nothing is kept.
         runners: keeps the check of the slot cache for the next call; by default each call checks.

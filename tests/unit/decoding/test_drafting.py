@@ -122,6 +122,11 @@ def test_progress_and_no_prompts(llama: LlamaForCausalLM) -> None:
         on_finished=finished.append,
     )  # fmt: skip
     assert sum(finished) == 30
+    finished.clear()
+    generate_completions(
+        llama, prompts_of(3), ids=list(range(3)), max_completion_length=6, stop_tokens=[], on_finished=finished.append
+    )
+    assert finished == [0, 0, 0, 0, 0, 3], "a large model needs minutes until the first is finished"
     assert generate_completions(llama, [], ids=[], max_completion_length=6, stop_tokens=[STOP]) == []
 
 
