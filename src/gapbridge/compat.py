@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.version import Version
 
+from .errors import describe
+
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
@@ -41,8 +43,12 @@ def label_support_errors(args: Any) -> list[str]:
     if _TRAINS_LABELS <= TRL:
         return []
     return [
-        f"{key}: TRL {TRL} drops the labels of such rows, and would train on the mixed tokens: leave it out, or "
-        f"install TRL {_TRAINS_LABELS} or newer"
+        describe(
+            key,
+            f"{value} with TRL {TRL}, which would train on the tokens of the contexts",
+            f"TRL {_TRAINS_LABELS} or newer",
+            "Remove the key, or install a newer TRL",
+        )
         for key, value in (("packing", args.packing), ("use_liger_kernel", args.use_liger_kernel))
         if value
     ]
@@ -53,8 +59,12 @@ def pair_support_errors() -> list[str]:
     if _TAKES_PAIRS <= TRL:
         return []
     return [
-        f"methods that learn from pairs of answers need TRL {_TAKES_PAIRS} or newer, this is {TRL}: run them in "
-        "another environment, or DPO with `trl dpo`"
+        describe(
+            "method",
+            f"one that trains on pairs of completions, with TRL {TRL}",
+            f"TRL {_TAKES_PAIRS} or newer",
+            "Install a newer TRL, or run DPO with `trl dpo`",
+        )
     ]
 
 
@@ -62,7 +72,14 @@ def fused_head_errors() -> list[str]:
     """Why no head but the model's own is trained here."""
     if _FUSED_HEAD <= TRL:
         return []
-    return [f"num_future_tokens above 1 needs TRL {_FUSED_HEAD} or newer, this is {TRL}; 1 is SFT"]
+    return [
+        describe(
+            "num_future_tokens",
+            f"a value above 1 with TRL {TRL}",
+            f"TRL {_FUSED_HEAD} or newer",
+            "Install a newer TRL, or set num_future_tokens to 1, which is SFT",
+        )
+    ]
 
 
 def backfill_trust_remote_code(args: Any, model_config: ModelConfig) -> None:
@@ -210,9 +227,11 @@ def reading_note() -> str:
 
 
 def _misread_error(key: str, portable: str, file: str) -> str:
-    return (
-        f"transformers 5 saved it, and transformers {TRANSFORMERS} misreads its {key}: go on from it with "
-        f"transformers 5, or write {portable} into its {file} instead"
+    return describe(
+        f"{file}, {key}",
+        f"a file of transformers 5, which transformers {TRANSFORMERS} misreads",
+        f"{portable} instead of {key}",
+        "Install transformers 5, or write the file in the older form",
     )
 
 

@@ -1,4 +1,4 @@
-"""The exceptions that Gapbridge raises for errors a user can fix. Each says where, what, and the way out.
+"""The exceptions that Gapbridge raises for errors that a user can fix, and the form of their texts.
 
 `GapbridgeError` is the base class: `except GapbridgeError` catches every refusal and nothing else. The command line
 turns it into a message without a traceback and exit code 2. No message holds a secret: see `public`.
@@ -26,6 +26,18 @@ def first_line(error: BaseException) -> str:
     """The first line of what an exception says, or its type where it says nothing."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def describe(place: str, got: str, expected: str, advice: str) -> str:
+    """The text of one error, in the form of all: `<place>: got X, expected Y. <one imperative sentence>.`
+
+    Args:
+        place: the file, with the row or key, or the option.
+        got: what was found, in words that follow "got".
+        expected: what is valid, in words that follow "expected".
+        advice: a sentence in the imperative, without its full stop.
+    """
+    return f"{place}: got {got}, expected {expected}. {advice}."
 
 
 class GapbridgeError(Exception):
@@ -110,7 +122,10 @@ def reading(what: str) -> Iterator[None]:
         said = " ".join(str(error).split())
         said = said if len(said) <= _REPORTED_TYPES else f"{said[:_REPORTED_TYPES]} …"
         plain = isinstance(error, (OSError, ValueError)) or type(error) is Exception
-        raise ConfigError(f"{what} cannot be loaded: {'' if plain else f'{type(error).__name__}: '}{said}") from error
+        cause = said if plain else f"{type(error).__name__}: {said}"
+        raise ConfigError(
+            describe(what, f"files that cannot be loaded ({cause})", "readable ones", "Check its path and its files")
+        ) from error
 
 
 def _origin(error: BaseException) -> str:

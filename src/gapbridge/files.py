@@ -17,18 +17,18 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from .errors import RunError, first_line
+from .errors import RunError, describe, first_line
 
 
 logger = logging.getLogger(__name__)
 
 _LOCK_LOOKS, _LOCK_PAUSE_SECONDS = 20, 0.1
 _TEMPORARY = re.compile(r"\..+\.(?P<process>\d+)\.tmp")
-_KEPT = "What is whole on disk is kept, and the same command continues"
+_CONTINUE = "and repeat the command, which continues from the complete files"
 _WAYS_OUT = {
-    errno.ENOSPC: f"make room on the disk. {_KEPT}",
-    errno.EDQUOT: f"make room within the quota. {_KEPT}",
-    errno.EFBIG: f"raise the limit on file sizes (ulimit -f). {_KEPT}",
+    errno.ENOSPC: f"Make room on the disk {_CONTINUE}",
+    errno.EDQUOT: f"Make room within the quota {_CONTINUE}",
+    errno.EFBIG: f"Raise the limit on file sizes (ulimit -f) {_CONTINUE}",
 }
 
 
@@ -62,14 +62,18 @@ def os_errors_as_run_error(path: Path) -> Iterator[None]:
             not isinstance(refused, OSError) or refused.errno is None
         ):  # not of the operating system: a hub's answer, say
             raise
-        way_out = _WAYS_OUT.get(refused.errno, "choose an output_dir that can be written")
-        raise RunError(f"{path}: cannot be written: {refused.strerror}; {way_out}") from error
+        advice = _WAYS_OUT.get(refused.errno, "Choose an output_dir that can be written")
+        raise RunError(_describe_write(path, refused.strerror, advice)) from error
     except SafetensorError as error:  # its writer is not Python's, and keeps the reason in its text
-        raise RunError(f"{path}: cannot be written: {error}; {_WAYS_OUT[errno.ENOSPC]}") from error
+        raise RunError(_describe_write(path, error, _WAYS_OUT[errno.ENOSPC])) from error
     except RuntimeError as error:
         if "PytorchStreamWriter" not in str(error) and "inline_container" not in str(error):  # of torch.save
             raise
-        raise RunError(f"{path}: cannot be written: {first_line(error)}; {_WAYS_OUT[errno.ENOSPC]}") from error
+        raise RunError(_describe_write(path, first_line(error), _WAYS_OUT[errno.ENOSPC])) from error
+
+
+def _describe_write(path: Path, reason: object, advice: str) -> str:
+    return describe(str(path), f"a file that cannot be written ({reason})", "a writable one", advice)
 
 
 @contextmanager
@@ -125,13 +129,17 @@ def _lock(descriptor: int, path: Path) -> None:
         except BlockingIOError:  # what a killed process had started may end a moment after it
             time.sleep(_LOCK_PAUSE_SECONDS)
         except OSError as error:
-            logger.warning("%s: cannot be locked (%s): start no second run on it", path, error.strerror)
+            logger.warning("%s cannot be locked (%s). Start no second run in it.", path, error.strerror)
             return
         else:
             return
     raise RunError(
-        f"output_dir {path}: got a directory that another process is using, expected a free one. Wait until that run "
-        "ends, or choose another output_dir"
+        describe(
+            f"output_dir {path}",
+            "a directory that another process is using",
+            "a free one",
+            "Wait until that run ends, or choose another output_dir",
+        )
     )
 
 

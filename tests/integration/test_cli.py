@@ -171,17 +171,17 @@ def test_defaults_are_those_of_the_modules() -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("bsh r.yaml", ["command line: unknown command 'bsh' (did you mean 'bash'?)", "report"]),
+        ("bsh r.yaml", ["command line: got the unknown command 'bsh' (did you mean 'bash'?)", "report"]),
         ("--verson", ["(did you mean '--version'?)"]),
-        ("bash", ["no recipe: gapbridge bash RECIPE.yaml, or --config RECIPE.yaml"]),
-        ("validate --use_cpu true", ["no recipe: gapbridge validate"]),
+        ("bash", ["got no recipe, expected one. Give gapbridge bash RECIPE.yaml, or --config RECIPE.yaml"]),
+        ("validate --use_cpu true", ["got no recipe, expected one. Give gapbridge validate"]),
         ("bash --config", ["--config: expected one argument"]),
-        ("bash a.yaml b.yaml", ["bash takes one recipe, not 2: a.yaml, b.yaml"]),
+        ("bash a.yaml b.yaml", ["got 2 recipes (a.yaml, b.yaml), expected one"]),
         ("bash --a a.yaml --b b.yaml", ["no recipe"]),
-        ("bash r.yaml tiny", ["'tiny' is neither an option nor a recipe, whose name ends with .yaml"]),
+        ("bash r.yaml tiny", ["got 'tiny', expected an option, or a recipe"]),
         ("bash r.yaml --resume perhaps", ["--resume: got 'perhaps', expected auto or never or require"]),
-        ("bash r.yaml --num_processes 2", ["--num_processes needs --accelerate_config NAME"]),
-        ("bash r.yaml --accelerate_config zero9", ["no such file or name; there are ddp, fsdp, single, zero2, zero3"]),
+        ("bash r.yaml --num_processes 2", ["got --num_processes without --accelerate_config"]),
+        ("bash r.yaml --accelerate_config zero9", ["expected a file, or one of ddp, fsdp, single, zero2, zero3"]),
         ("preview r.yaml --num_rows 0", ["--num_rows: got '0', expected an integer of at least 1"]),
         ("preview r.yaml --num_probe_examples -1",
         ["--num_probe_examples: got '-1', expected an integer of at least 0"]),
@@ -193,11 +193,11 @@ def test_defaults_are_those_of_the_modules() -> None:
         ("gap r.yaml --model m --prefix_lengths 1 x", ["--prefix_lengths: got 'x', expected an integer"]),
         ("generate r.yaml --temperature nan", ["--temperature: got 'nan', expected a number"]),
         ("preview --num_rows none a.yaml b.yaml x",
-         ["3 errors", "--num_rows: got 'none'", "takes one recipe, not 2", "'x' is neither"]),
+         ["3 errors", "--num_rows: got 'none'", "got 2 recipes", "got 'x', expected an option"]),
         ("eval --model m --max_examples x --top_p y",
          ["3 errors", "--max_examples: got 'x', expected an integer", "--top_p: got 'y'", "are required: --task"]),
         ("bash --resume x --num_processes 0",
-         ["4 errors", "--resume: got 'x'", "--num_processes: got '0'", "needs --accelerate_config", "no recipe"]),
+         ["4 errors", "--resume: got 'x'", "--num_processes: got '0'", "without --accelerate_config", "no recipe"]),
         ("eval --task t --max_examples x --seed 1.5 --top_p y",
          ["3 errors", "--max_examples: got 'x', expected an integer", "--seed: got '1.5'", "--top_p: got 'y'"]),
     ],
@@ -320,7 +320,7 @@ def test_the_package_runs_as_a_module() -> None:
 def test_through_the_launcher(start: list[str], code: int, tmp_path: Path) -> None:
     """The launched process reads the rest of the line as it was written, and ours hands its exit code on."""
     process = module(*start, "--learning_rate", "1e-4", str(tmp_path / "my recipe.yaml"), "--", "--seed", "1")
-    assert "my recipe.yaml: no such recipe" in process.stderr, process.stderr[-2000:]
+    assert "my recipe.yaml: got no such file" in process.stderr, process.stderr[-2000:]
     assert process.returncode == code
 
 

@@ -130,11 +130,15 @@ def test_model_folders(file: tuple[str, bytes], folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("tokenizer.json", '{"padding": 1}', "tokenizer .* cannot be loaded: "),
-        ("tokenizer_config.json", '{"pad_token": [[1]]}', "tokenizer .* cannot be loaded: TypeError: Special token"),
-        ("config.json", '{"model_type": "llama", "head_dim": "a"}', "cannot be loaded: .*head_dim"),
+        ("tokenizer.json", '{"padding": 1}', "tokenizer .*: got files that cannot be loaded"),
+        (
+            "tokenizer_config.json",
+            '{"pad_token": [[1]]}',
+            "tokenizer .*: got files that cannot be loaded .TypeError: Special token",
+        ),
+        ("config.json", '{"model_type": "llama", "head_dim": "a"}', "cannot be loaded .*head_dim"),
         ("config.json", '{"model_type": "llama", "num_hidden_layers": 2147483648}', "expected at most 10000"),
-        ("generation_config.json", '{"suppress_tokens": 0.5}', "model .* cannot be loaded: TypeError"),
+        ("generation_config.json", '{"suppress_tokens": 0.5}', "model .*: got files that cannot be loaded .TypeError"),
         (
             "generation_config.json",
             '{"eos_token_id": ["a"]}',

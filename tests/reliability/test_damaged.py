@@ -105,7 +105,7 @@ def test_the_older_whole_checkpoint_is_used(
     zeros(stopped / "round_1" / "checkpoint-2" / name)
     with caplog.at_level(logging.WARNING):
         cli.main(["bash", *again(made, stopped)])
-    assert f"checkpoint-2 is passed over: {name} is damaged" in caplog.text
+    assert f"checkpoint-2: {name} is damaged" in caplog.text
     assert (stopped / "model.safetensors").read_bytes() == (made / "run" / "model.safetensors").read_bytes()
     assert last_complete_checkpoint(stopped / "round_1") == stopped / "round_1" / "checkpoint-2", "it was made again"
 

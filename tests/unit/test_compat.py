@@ -56,14 +56,14 @@ def test_labels_are_never_dropped(option: str, version: str, tmp_path: Path, mon
     if version == "1.7.0":
         assert compat.label_support_errors(config(tmp_path)) == []
         return
-    with pytest.raises(ConfigError, match=rf"{option}: TRL {version} drops the labels .* install TRL 1\.7 or newer"):
+    with pytest.raises(ConfigError, match=rf"{option}: got True with TRL {version}.*expected TRL 1\.7 or newer"):
         config(tmp_path, **{option: True})
     config(tmp_path)
 
 
 def test_pairs_need_a_newer_trl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compat, "TRL", Version("1.9.2"))
-    with pytest.raises(ConfigError, match=r"need TRL 1\.14 or newer, this is 1\.9\.2"):
+    with pytest.raises(ConfigError, match=r"with TRL 1\.9\.2, expected TRL 1\.14 or newer"):
         DPO.config_class(str(tmp_path), use_cpu=True, bf16=False)
 
 
@@ -169,7 +169,7 @@ def test_rows_of_like_length_in_old_words_and_new(key: str, tmp_path: Path) -> N
     assert groups(read_job([*plain, f"--{key}", str(value)]))
     other = next(name for name in OF_LIKE_LENGTH if name != key)
     for both in (recipe(tmp_path / "both", **OF_LIKE_LENGTH), [*plain, f"--{key}", str(value), f"--{other}", "x"]):
-        with pytest.raises(ConfigError, match="group_by_length and train_sampling_strategy are the same setting"):
+        with pytest.raises(ConfigError, match="which are one setting"):
             read_job(both)
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from .. import methods
 from ..display import PrintableFormatter, notice_if_slow, printable, say
-from ..errors import ConfigError, GapbridgeError
+from ..errors import ConfigError, GapbridgeError, describe
 from ..recipe.type_checks import closest_match
 from ..recipe.variables import set_early
 from ..signals import EXIT_INTERRUPTED, Interrupted, stop_at_once
@@ -132,7 +132,14 @@ def parse(arguments: Sequence[str]) -> Call:
         raise SystemExit(0)
     if name not in COMMANDS:
         near = closest_match(name, [*COMMANDS, "--help", "--version"])
-        raise ConfigError(f"command line: unknown command {name!r}{near}; there are {', '.join(COMMANDS)}")
+        raise ConfigError(
+            describe(
+                "command line",
+                f"the unknown command {name!r}{near}",
+                f"one of {', '.join(COMMANDS)}",
+                "Correct the command",
+            )
+        )
     command = find(name)
     rest, tail = (rest[: rest.index("--")], rest[rest.index("--") + 1 :]) if "--" in rest else (rest, [])
     launch: dict[str, Any] = {}
@@ -148,23 +155,48 @@ def parse(arguments: Sequence[str]) -> Call:
         options.decoding_mode = options.decoding_mode or ["single_pass"]
     errors = [*errors, *parser.errors]
     if launch and "accelerate_config" not in launch:
-        errors.append(f"--{next(iter(launch))} needs --accelerate_config NAME: it says how processes are started")
+        errors.append(
+            describe(
+                "command line",
+                f"--{next(iter(launch))} without --accelerate_config",
+                "a configuration that starts processes",
+                "Add --accelerate_config NAME",
+            )
+        )
     if command.recipes != "none":
         recipes, extras = _split_recipes(extras, named=bool(options.config))
         recipes = [*options.config, *recipes]
         options.config = recipes if command.recipes == "many" else recipes[0] if recipes else None
         if not recipes and command.recipes != "optional":
-            errors.append(f"no recipe: gapbridge {name} RECIPE.yaml, or --config RECIPE.yaml")
+            errors.append(
+                describe(
+                    "command line", "no recipe", "one", f"Give gapbridge {name} RECIPE.yaml, or --config RECIPE.yaml"
+                )
+            )
         elif not recipes and smoke_test:
-            errors.append("--smoke_test is a recipe's: name one")
+            errors.append(describe("command line", "--smoke_test without a recipe", "a recipe", "Name one"))
         if len(recipes) > 1 and command.recipes != "many":
-            errors.append(f"{name} takes one recipe, not {len(recipes)}: {', '.join(recipes)}")
+            errors.append(
+                describe(
+                    "command line", f"{len(recipes)} recipes ({', '.join(recipes)})", "one", f"Give {name} one recipe"
+                )
+            )
     if extras and not extras[0].startswith("--"):
-        errors.append(f"{extras[0]!r} is neither an option nor a recipe, whose name ends with .yaml")
+        errors.append(
+            describe(
+                "command line",
+                f"{extras[0]!r}",
+                "an option, or a recipe whose name ends with .yaml",
+                "Correct the argument",
+            )
+        )
     elif command.recipes == "none":  # there is no recipe whose keys they could be
-        errors += [f"unknown option {word}" for word in [*extras, *tail]]
+        errors += [
+            describe("command line", f"the unknown option {word}", "a known option", "Correct or remove the option")
+            for word in [*extras, *tail]
+        ]
     if errors:
-        raise ConfigError([_with_hint(f"command line: {error}", name) for error in errors])
+        raise ConfigError([_with_hint(error, name) for error in errors])
     return Call(name, options, [*extras, *tail], launch, smoke_test, [*rest, *(["--", *tail] if tail else [])])
 
 
@@ -205,8 +237,9 @@ def _split_recipes(words: list[str], *, named: bool) -> tuple[list[str], list[st
 
 def _with_hint(error: str, command: str) -> str:
     """With the command's own option that an unknown one may mean: the recipe's parser knows only the keys."""
-    unknown = re.fullmatch(r"command line: unknown option --(\S+)", error)
+    unknown = re.match(r"command line: got the unknown option --([^\s,]+)(?=, expected)", error)
     if unknown is None:
         return error
     options = find(command).parser()._option_string_actions
-    return error + closest_match(unknown[1], [option.lstrip("-") for option in options])
+    near = closest_match(unknown[1], [option.lstrip("-") for option in options])
+    return f"{unknown[0]}{near}{error[unknown.end() :]}"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, describe
 from ..signals import EXIT_INTERRUPTED, Interrupted
 
 
@@ -33,7 +33,14 @@ def accelerate_config(name: str) -> Path:
         if candidate.is_file():
             return candidate
     names = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
-    raise ConfigError(f"command line: --accelerate_config {name}: no such file or name; there are {', '.join(names)}")
+    raise ConfigError(
+        describe(
+            "command line, --accelerate_config",
+            f"{name}, which is no file or name",
+            f"a file, or one of {', '.join(names)}",
+            "Correct the name",
+        )
+    )
 
 
 def launch(command: str, arguments: Sequence[str], options: Mapping[str, Any]) -> None:

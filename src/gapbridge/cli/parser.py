@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from typing import IO, Any, NoReturn, TypeVar
 
-from ..errors import ConfigError
+from ..errors import ConfigError, describe
 
 
 Value = TypeVar("Value")
@@ -39,7 +39,8 @@ class Parser(argparse.ArgumentParser):
         self.extend_help: Callable[[], None] | None = None
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError([f"command line: {error}" for error in [*self.errors, message.removeprefix("argument ")]])
+        refusal = describe("command line", message.removeprefix("argument "), "valid options", "Correct the options")
+        raise ConfigError([*self.errors, refusal])
 
     def print_help(self, file: IO[str] | None = None) -> None:  # type: ignore[override]
         if self.extend_help is not None:
@@ -50,7 +51,9 @@ class Parser(argparse.ArgumentParser):
         try:
             return super()._get_value(action, arg_string)
         except argparse.ArgumentError as error:
-            self.errors.append(f"--{action.dest}: {error.message}")
+            got, _, expected = error.message.partition(", expected ")
+            place = f"command line, --{action.dest}"
+            self.errors.append(describe(place, got.removeprefix("got "), expected, "Correct the value"))
             return None
 
 

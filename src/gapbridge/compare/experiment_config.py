@@ -245,7 +245,7 @@ def _list(value: Any) -> list[Any]:
 
 def _variant(name: str, entry: dict[str, Any], start: str, errors: list[str]) -> Variant | None:
     where = "" if name == START else "variants: "
-    own = known_values({key: entry[key] for key in entry.keys() & _VARIANT}, _VARIANT, f"{where}{name}: ", errors)
+    own = known_values({key: entry[key] for key in entry.keys() & _VARIANT}, _VARIANT, f"{where}{name}, ", errors)
     method = own.get("method")
     if method not in methods.list_methods():
         errors.append(f"{where}{name}: method is {method!r}: choose one of {', '.join(methods.list_methods())}")
@@ -264,7 +264,7 @@ def _variant(name: str, entry: dict[str, Any], start: str, errors: list[str]) ->
 
 
 def _evaluation(entry: dict[str, Any], errors: list[str]) -> Evaluation:
-    own = known_values(entry, _EVALUATION, "evaluation: ", errors)
+    own = known_values(entry, _EVALUATION, "evaluation, ", errors)
     for key, default in (("temperatures", list(TEMPERATURES)), ("error_positions", [])):
         own[key] = tuple(map(float, _list(own.get(key, default))))
     own["gap"] = own.get("gap", False) or bool(own["error_positions"]) or own.get("same_completions", False)
@@ -304,7 +304,7 @@ def _evaluation_errors(evaluation: Evaluation, where: str) -> list[str]:
 
 
 def _base(entry: dict[str, Any], errors: list[str]) -> InitModel | None:
-    own = known_values(entry, _BASE, "init_model: ", errors)
+    own = known_values(entry, _BASE, "init_model, ", errors)
     missing = [key for key in _BASE if not own.get(key)]
     errors += [f"init_model: {key} is missing" for key in missing]
     return None if missing else InitModel(tuple(_list(own["commands"])), own["directory"])

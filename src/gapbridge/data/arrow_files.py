@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset, Features
 
-from ..errors import StoreError
+from ..errors import StoreError, describe
 from ..files import sha256, write_atomic, write_json_atomic
 
 
@@ -79,13 +79,14 @@ def open_table(path: Path, *, check: bool = False) -> tuple[Dataset, dict[str, A
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise damaged_record(path, error) from error
     if not full:
-        raise StoreError(f"{path}: is not what was written; {_way_out(path)}")
+        raise StoreError(describe(str(path), "a changed file", "the one that was written", _delete_advice(path)))
     return Dataset.from_file(str(path)), record
 
 
 def damaged_record(path: Path, error: Exception) -> StoreError:
     """What is raised where the record of the table at `path` is not what was written."""
-    return StoreError(f"{record_path(path)}: is damaged ({type(error).__name__}: {error}); {_way_out(path)}")
+    got = f"a damaged file ({type(error).__name__}: {error})"
+    return StoreError(describe(str(record_path(path)), got, "the one that was written", _delete_advice(path)))
 
 
 def record_path(path: Path) -> Path:
@@ -110,5 +111,5 @@ def write_parts(sink: Any, parts: Iterable[pa.Table], schema: pa.Schema) -> None
             writer.write_table(part.select(schema.names).cast(schema))
 
 
-def _way_out(path: Path) -> str:
-    return f"delete {path} and {record_path(path).name}, they are made again"
+def _delete_advice(path: Path) -> str:
+    return f"Delete {path} and {record_path(path).name}, which are made again"

@@ -21,6 +21,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from transformers.tokenization_utils_base import BatchEncoding
 
+from ..errors import describe
 from .chat_template import ChatTemplate
 from .conversation import Conversation
 from .special_tokens import UndecodableTokens, completion_end, special_token_ids
@@ -81,8 +82,12 @@ class ChatSplitter:
             return self._first_good(_one_answer(way, words, conversation, options) for way, words in self._ways)
         if not self._ways[0][0].tokenizer.is_fast:
             return PromptCompletionMask(
-                error="several assistant turns are trained, but the tokenizer does not tell which token holds a "
-                "character: use a fast tokenizer, or train the last turn alone (train_on_assistant_turns: last)"
+                error=describe(
+                    "tokenizer",
+                    "a slow one, which does not map characters to tokens, for several trained turns",
+                    "a fast tokenizer",
+                    "Use a fast one, or train the last turn alone (train_on_assistant_turns: last)",
+                )
             )
         marked = [(way, words, True) for way, words in self._ways if way.has_markers(**options)]
         own = self._ways[0]
@@ -118,12 +123,12 @@ class ChatSplitter:
         for turn in turns:
             asked = template.text(messages[:turn], ask=True, **options)
             if not text.startswith(asked):
-                return PromptCompletionMask(error=f"{place(turn)}: {_parting(template, asked, text, options)}")
+                return PromptCompletionMask(error=_parting(place(turn), template, asked, text, options))
             starts.append(len(asked))
         for turn, start in zip(turns, starts, strict=True):
             end = self._turn_end(template, text, template.text(messages[: turn + 1], **options), start)
             if end is None:
-                return PromptCompletionMask(error=f"{place(turn)}: {_changing(template, options)}")
+                return PromptCompletionMask(error=_changing(place(turn), template, options))
             ends.append(end)
         ends[-1] = len(text)
         spans = [(start, end) for start, end in zip(starts, ends, strict=True)]
@@ -141,7 +146,8 @@ class ChatSplitter:
                 for at in range(encoded.token_at(a), encoded.token_after(b - 1))
             ]
             if all(encoded.ids[at] in self._fillers for at in tokens):
-                return PromptCompletionMask(error=f"{place(turn)}: the chat template renders no word of it")
+                got, advice = "a turn that the chat template omits", "Change the turn, or use another template"
+                return PromptCompletionMask(error=describe(place(turn), got, "its words in the row", advice))
             for at in tokens:
                 trained[at - first] = True
         if error := words.error(conversation, text, options):
@@ -182,7 +188,8 @@ def _one_answer(
     before, full = template.tokens(asked), template.tokens(rendered)
     fits = full[: len(before)] == before
     if not fits and not rendered.startswith(asked):
-        return PromptCompletionMask(error=_parting(template, asked, rendered, options))
+        place = conversation.place(conversation.trained[0])
+        return PromptCompletionMask(error=_parting(place, template, asked, rendered, options))
     if error := words.error(conversation, rendered, options):
         return PromptCompletionMask(error=error)
     if fits:
@@ -194,27 +201,29 @@ def _one_answer(
     return split_pair(before, full)  # pieces of text get another first token here (SentencePiece's space)
 
 
-def _parting(template: ChatTemplate, asked: str, rendered: str, options: dict[str, Any]) -> str:
+def _parting(place: str, template: ChatTemplate, asked: str, rendered: str, options: dict[str, Any]) -> str:
     start = max(0, common_length(asked, rendered) - 20)
-    return (
-        f"the template asks with {_short(asked[start:])!r}, but with the answer it renders "
-        f"{_short(rendered[start:])!r}: what is asked is not what stands before the answer. "
-        f"{_ways_out(template, options)}"
+    return describe(
+        place,
+        f"a prompt rendered as {_short(asked[start:])!r} alone and as {_short(rendered[start:])!r} before the answer",
+        "the same text",
+        f"Change the data, or {_template_advice(template, options)}",
     )
 
 
-def _changing(template: ChatTemplate, options: dict[str, Any]) -> str:
-    return (
-        "the chat template renders it differently once later turns follow (some drop the reasoning of earlier turns), "
-        f"so that it is not in the row. Train the last turn alone (train_on_assistant_turns: last). "
-        f"{_ways_out(template, options)}"
+def _changing(place: str, template: ChatTemplate, options: dict[str, Any]) -> str:
+    return describe(
+        place,
+        "a turn that the chat template renders differently once later turns follow",
+        "the same text",
+        f"Train the last turn alone (train_on_assistant_turns: last), or {_template_advice(template, options)}",
     )
 
 
-def _ways_out(template: ChatTemplate, options: dict[str, Any]) -> str:
+def _template_advice(template: ChatTemplate, options: dict[str, Any]) -> str:
     names = template.thinking_arguments(**options)
-    arguments = f"Set {' or '.join(names)} in chat_template_kwargs, or use" if names else "Use"
-    return f"{arguments} a chat template that renders a turn the same whether it is asked for, answered or followed"
+    arguments = f"set {' or '.join(names)} in chat_template_kwargs, or use" if names else "use"
+    return f"{arguments} a chat template that renders every turn in one way"
 
 
 def _short(text: str, length: int = 60) -> str:

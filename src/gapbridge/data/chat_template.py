@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.tokenization_utils_base import BatchEncoding
 
 from ..compat import training_chat_template
-from ..errors import ConfigError, DataError, GapbridgeError
+from ..errors import ConfigError, DataError, GapbridgeError, describe
 from .rendering import MAX_CHARACTERS, RENDER_ERRORS, bounded_rendering, try_once
 from .text import text_ids
 
@@ -53,11 +53,13 @@ class ChatTemplate:
         """
         text = str(self._apply(messages, add_generation_prompt=ask, tokenize=False, **options))
         if len(text) > MAX_CHARACTERS:
-            raise DataError(f"the chat template renders {len(text):,} characters, expected up to {MAX_CHARACTERS:,}")
+            got, expected = f"a rendering of {len(text):,} characters", f"up to {MAX_CHARACTERS:,}"
+            raise DataError(describe("chat template", got, expected, "Shorten the row, or correct the template"))
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise DataError(f"character {error.start} of the rendering is half of a surrogate pair: fix it") from error
+            place, got = f"chat template, character {error.start} of the rendering", "half of a surrogate pair"
+            raise DataError(describe(place, got, "text", "Repair the text of the row")) from error
         return text
 
     def ids(self, messages: Messages, *, ask: bool = False, **options: Any) -> list[int]:
@@ -76,7 +78,7 @@ class ChatTemplate:
             DataError: the prompt is empty, or the template refuses it. ConfigError: as in `text`.
         """
         if not prompt:
-            raise DataError("a prompt is empty")
+            raise DataError(describe("prompt", "an empty one", "text, turns or token ids", "Give a prompt"))
         if isinstance(prompt, str):
             return text_ids(self.tokenizer, prompt)
         if isinstance(prompt[0], int):
@@ -133,11 +135,15 @@ class ChatTemplate:
         except GapbridgeError:
             raise
         except jinja2.TemplateSyntaxError as error:
-            raise ConfigError(f"the chat template, line {error.lineno}: {error}; fix chat_template") from error
+            place = f"chat_template, line {error.lineno}"
+            raise ConfigError(describe(place, f"{error}", "a Jinja template", "Correct chat_template")) from error
         except RENDER_ERRORS as error:
             said = isinstance(error, (jinja2.TemplateError, ValueError, TypeError)) and str(error)
             reason = said or f"{type(error).__name__} {error}".strip()
-            raise DataError(f"the chat template refuses it: {reason}") from error
+            got, expected = f"a row that the template refuses ({reason})", "one that it renders"
+            raise DataError(
+                describe("chat template", got, expected, "Change the row, or use another template")
+            ) from error
 
 
 @functools.lru_cache(maxsize=64)
@@ -155,12 +161,18 @@ def on_date(source: str, date: str | None) -> str:
     try:
         day = datetime.fromisoformat(date)
     except ValueError as error:
-        raise ConfigError(f"date is {date!r}: it must be a day as YYYY-MM-DD") from error
+        raise ConfigError(
+            describe("chat_template_date", repr(date), "a day as YYYY-MM-DD", "Correct the day")
+        ) from error
     formats = _DATE.findall(source)
     if source.count("strftime_now(") != len(formats):
         raise ConfigError(
-            "the chat template computes the format of its date, so that the date cannot be kept: write the format "
-            "into the template (chat_template)"
+            describe(
+                "chat_template",
+                "a computed format of strftime_now, so that its date cannot be fixed",
+                "a literal format",
+                "Write the format into chat_template",
+            )
         )
     cases = "".join(
         f"{{%- if format == {literal} -%}}{{{{- {json.dumps(day.strftime(literal[1:-1]))} -}}}}{{%- endif -%}}"

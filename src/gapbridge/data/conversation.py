@@ -12,6 +12,7 @@ from typing import Any
 
 from datasets import Features, LargeList, List
 
+from ..errors import describe
 from .chat_template import Messages
 
 
@@ -68,26 +69,32 @@ def read_conversation(
     full = Conversation([turn_as_rendered(turn) for turn in turns], (), names, border)
     candidates = [at for at in range(border, len(turns)) if turns[at]["role"] == "assistant"]
     if not candidates or candidates[-1] != len(turns) - 1:
-        return f"{names[1]} ends with a {turns[-1]['role']} turn: there is no answer to learn"
+        got = f"a {turns[-1]['role']} turn at the end"
+        return describe(names[1], got, "an assistant turn, which is trained", "Remove the turns after the last answer")
     untrained = set()
     for at in range(border, len(turns)):
         learnt, error = _learnt(turns[at])
         if not error and learnt and turns[at]["role"] != "assistant":
-            error = "it asks for loss on a turn that no assistant wrote, expected none. Leave the key out"
+            error = describe(
+                "loss", "a turn that no assistant wrote", "an assistant turn", "Remove the key of the loss"
+            )
         if error:
-            return f"{full.place(at)} ({turns[at]['role']}): {error}"
+            return f"{full.place(at)} ({turns[at]['role']}), {error}"
         if learnt is False:
             untrained.add(at)
     chosen = [at for at in (candidates if all_turns else candidates[-1:]) if at not in untrained]
     if not chosen:
-        which = "every assistant turn is" if all_turns else "the last assistant turn is"
-        return f"{names[1]}: {which} excluded from the loss (weight 0 or train false): there is no answer to learn"
+        which = "every assistant turn" if all_turns else "the last assistant turn"
+        got = f"{which} excluded from the loss (weight 0 or train false)"
+        return describe(names[1], got, "a turn that is trained", "Change the key of a turn, or remove the row")
     if len(turns) == 1:
-        return f"{names[0]} has no turn before the answer"
+        return describe(names[0], "no turn before the answer", "a prompt", "Add the user's turn, or remove the row")
     if not chosen[0]:
-        return (
-            f"{names[0]} starts with an assistant turn, and nothing asks for it: leave it out, or train the last turn "
-            "alone (train_on_assistant_turns: last)"
+        return describe(
+            names[0],
+            "an assistant turn at the start",
+            "a prompt before it",
+            "Remove the turn, or train the last turn alone (train_on_assistant_turns: last)",
         )
     return Conversation(full.messages[: chosen[-1] + 1], tuple(chosen), names, border)
 
@@ -97,9 +104,10 @@ def excluded_turn_error(turns: Sequence[Mapping[str, Any]], name: str) -> str:
     for at, turn in enumerate(turns):
         learnt, error = _learnt(turn)
         if not error and learnt is False:
-            error = "it is excluded from the loss, and assistant_only_loss: false trains whole rows. Drop the key"
+            got, expected = "a turn that is excluded", "none, since assistant_only_loss: false trains complete rows"
+            error = describe("loss", got, expected, "Remove the key of the turn")
         if error:
-            return f"{name}, turn {at} ({turn['role']}): {error}"
+            return f"{name}, turn {at} ({turn['role']}), {error}"
     return ""
 
 
@@ -117,7 +125,8 @@ def _learnt(turn: Mapping[str, Any]) -> tuple[bool | None, str]:
     """Whether a turn's keys say that it is learnt (None: they do not say), and what is wrong with them."""
     for key in PARTIAL_LOSS_KEYS:
         if turn.get(key) is not None:
-            return None, f"{key} is not supported, expected loss on a whole turn. Use weight 0 or 1, or leave it out"
+            advice = "Use weight 0 or 1, or remove the key"
+            return None, describe(key, "a key that is not supported", "loss on a complete turn", advice)
     said: list[bool] = []
     for key in LOSS_KEYS:
         value = turn.get(key)
@@ -126,7 +135,7 @@ def _learnt(turn: Mapping[str, Any]) -> tuple[bool | None, str]:
         if not isinstance(value, (bool, int, float)) or value not in (0, 1):
             number = isinstance(value, (int, float)) and -1e9 < value < 1e9
             shown = repr(value) if number else type(value).__name__
-            return None, f"{key}: got {shown}, expected 0 or 1, or true or false. Repair it, or leave it out"
+            return None, describe(key, shown, "0, 1, true or false", "Correct or remove the key")
         said.append(bool(value))
     return (all(said), "") if said else (None, "")
 

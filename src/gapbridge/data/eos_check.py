@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import yaml
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, describe
 from .chat_splitting import ChatSplitter
 from .chat_template import ChatTemplate
 from .conversation import Conversation
@@ -45,15 +45,13 @@ def find_missing_eos(template: ChatTemplate, stops: Sequence[int]) -> MissingEos
     if split.error or completion_end(split.answer, stops, fillers):
         return None
     named = ", ".join(map(str, tokenizer.convert_ids_to_tokens(sorted(stops))))
-    ends = f"the chat template ends an answer with {tail!r}, which holds no stop token ({named})"
+    got, expected = f"{tail!r} at the end of an answer", f"a stop token there ({named})"
     added = {token.content for token in tokenizer.added_tokens_decoder.values()}
     token = next((piece for piece in map(str, tokenizer.tokenize(tail)) if piece in added), None)
     if token is None and tail.strip() in tokenizer.get_vocab():
         token = tail.strip()
     if token is not None:
-        return MissingEos(f"{ends}: add `{yaml.safe_dump({'eos_token': token}).strip()}`", token)
-    return MissingEos(
-        f"{ends}, and the tokenizer has no token for it: take a model that has one, or a chat_template that ends an "
-        f"answer with {{{{ eos_token }}}}, here {tokenizer.eos_token}",
-        None,
-    )
+        advice = f"Add `{yaml.safe_dump({'eos_token': token}).strip()}`"
+    else:
+        advice = f"Use a chat_template that ends an answer with {{{{ eos_token }}}} ({tokenizer.eos_token})"
+    return MissingEos(describe("chat_template", got, expected, advice), token)

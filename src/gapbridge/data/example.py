@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, Features, List, Value
 
-from ..errors import DataError
+from ..errors import DataError, describe
 from .arrow_files import ROWS_PER_CHUNK, chunk_rows, in_memory, iterate_chunks
 
 
@@ -195,7 +195,8 @@ class ExampleSet:
         turns = (as_columns(turn) for example in self for turn in split_turns(example, stops))
         table = in_memory(chunk_rows(turns, EXAMPLE_FEATURES), EXAMPLE_FEATURES)
         if len(set(table["id"][:])) < len(table):
-            raise DataError(f"{self.source}: an id of the data looks like that of a turn (id#1): rename it")
+            got, expected = "an id in the form of a turn's (id#1)", "ids without it"
+            raise DataError(describe(self.source, got, expected, "Rename the ids of the data"))
         return replace(self, table=table)
 
     def fingerprint(self) -> str:

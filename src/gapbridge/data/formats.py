@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from datasets import Dataset
 
-from ..errors import DataError
+from ..errors import DataError, describe
 
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Form = Literal["ids", "pair", "messages", "conversations", "text"]
 TEXT_FIELD = "text"
+REPAIR_ROW = "Repair or remove the row"
 
 _IMAGES = ("image", "images")
 _SPEAKERS = {"human": "user", "gpt": "assistant"}  # ShareGPT's words; the roles of chat templates stay
@@ -40,9 +41,18 @@ def detect_form(columns: set[str], source: str, text_field: str = TEXT_FIELD) ->
     if text_field in columns:
         return "text"
     raise DataError(
-        f"{source}: the columns {', '.join(sorted(columns))} hold no example. Wanted: `messages`, or `prompt` and "
-        f"`completion`, or `input_ids`, or plain text in `{text_field}` (dataset_text_field)"
+        describe(
+            source,
+            f"the columns {', '.join(sorted(columns))}",
+            f"`messages`, `prompt` and `completion`, `input_ids`, or `{text_field}` (dataset_text_field)",
+            "Rename the columns",
+        )
     )
+
+
+def describe_empty(source: str) -> str:
+    """The error of a data set without rows."""
+    return describe(source, "an empty data set", "at least one row", "Check the split and the file")
 
 
 def readable(dataset: Dataset, source: str) -> Dataset:
@@ -52,15 +62,23 @@ def readable(dataset: Dataset, source: str) -> Dataset:
         DataError: it holds images, or a transform makes its rows again whenever they are read.
     """
     errors = [
-        f"{source}, column {name}: got vision-related data, expected text for a text model. Remove the column, or "
-        "train a vision-language model with TRL"
+        describe(
+            f"{source}, column {name}",
+            "vision-related data",
+            "text for a text model",
+            "Remove the column, or train a vision-language model with TRL",
+        )
         for name in _IMAGES
         if name in dataset.column_names
     ]
     if dataset.format["type"] == "custom":
         errors.append(
-            f"{source}: got a `Dataset.with_transform()`, expected rows that stay as they are. Write what it makes "
-            "with `Dataset.map()`; `skip_prepare_dataset` with trainer-ready rows is not supported"
+            describe(
+                source,
+                "a `Dataset.with_transform()`",
+                "rows that do not change",
+                "Make the rows with `Dataset.map()` (`skip_prepare_dataset` is not supported)",
+            )
         )
     if errors:
         raise DataError(errors)
@@ -116,7 +134,10 @@ def require_prompts(examples: ExampleSet, why: str) -> None:
     without = examples.without_prompt()
     if without:
         raise DataError(
-            f"{examples.source}, row {without[0]}: got plain text, or a row that is trained as a whole, expected a "
-            f"prompt and an answer ({len(without)} of {len(examples)} rows have no prompt). {why}: bring the data to "
-            "`prompt` and `completion`, or to `messages`"
+            describe(
+                f"{examples.source}, row {without[0]}",
+                f"no prompt ({len(without)} of {len(examples)} rows have none)",
+                f"a prompt and an answer, since {why}",
+                "Convert the data to `prompt` and `completion`, or to `messages`",
+            )
         )

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from glob import glob
 from pathlib import Path
 
+from ..errors import describe
+
 
 MAX_LEVELS = 200
 _SUFFIXES = (".json", ".jsonl", ".ndjson")
@@ -31,13 +33,11 @@ def _line_error(path: Path) -> str:
             if of_lines is None and row:
                 of_lines = row == b"null" or (row.startswith(b"{") and row.endswith(b"}"))
             if of_lines and row == b"null":
-                return f"{path}, line {number}: got null, expected a row. Leave it out"
+                return describe(f"{path}, line {number}", "null", "a row", "Remove the line")
             # Most lines have fewer brackets than that, and counting them costs nothing.
             if line.count(b"[") + line.count(b"{") > MAX_LEVELS and _levels(line) > MAX_LEVELS:
-                return (
-                    f"{path}, line {number}: got values that nest deeper than {MAX_LEVELS} levels, expected a row. "
-                    "Leave it out"
-                )
+                got = f"values that nest deeper than {MAX_LEVELS} levels"
+                return describe(f"{path}, line {number}", got, "a row", "Remove the line")
     return ""
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from datasets import Dataset, concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetsError
 
-from ..errors import ConfigError, DataError, public
+from ..errors import ConfigError, DataError, describe, public
 from ..recipe.type_checks import known_values
 from .local_folders import find_listed_files
 
@@ -76,24 +76,28 @@ def read_mixture(value: Any) -> Mixture:
         ConfigError: with every error of it.
     """
     if not isinstance(value, Mapping):
-        raise ConfigError(f"dataset_mixture is {value!r}: it must be a mapping with a list of `datasets`")
+        expected = "a mapping with a list of `datasets`"
+        raise ConfigError(describe("dataset_mixture", repr(value), expected, "Correct the value"))
     entries = value.get("datasets")
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, Mapping) for entry in entries):
-        raise ConfigError(f"dataset_mixture: datasets is {entries!r}: it must be a list of mappings")
+        raise ConfigError(
+            describe("dataset_mixture, datasets", repr(entries), "a list of mappings", "List the data sets")
+        )
     errors: list[str] = []
-    known_values(value, Mixture, "dataset_mixture: ", errors)
+    known_values(value, Mixture, "dataset_mixture, ", errors)
     for at, entry in enumerate(entries):
         where = f"dataset_mixture, data set {at + 1} ({entry.get('id')})"
         wrong: list[str] = []
-        known_values(entry, MixturePart, f"{where}: ", wrong)
+        known_values(entry, MixturePart, f"{where}, ", wrong)
         weight = entry.get("weight")
         if not wrong and weight is not None and not 0 <= float(weight) <= 1:
-            wrong.append(f"{where}: weight is {weight}: it must lie in [0, 1]")
+            wrong.append(describe(f"{where}, weight", f"{weight}", "a number from 0 to 1", "Correct the weight"))
         errors += wrong
     columns = {tuple(sorted(entry["columns"])) for entry in entries if _is_columns(entry.get("columns"))}
     if len(columns) > 1:
         listed = ", ".join(f"[{', '.join(names)}]" for names in sorted(columns))
-        errors.append(f"dataset_mixture: the data sets take different columns, {listed}: they must be the same")
+        got, advice = f"data sets with different columns, {listed}", "Name the same columns in every entry"
+        errors.append(describe("dataset_mixture, columns", got, "the same columns", advice))
     if errors:
         raise ConfigError(errors)
     parts = [MixturePart(**{**entry, "weight": _number(entry.get("weight", 1.0))}) for entry in entries]
@@ -112,7 +116,7 @@ def load_mixture(mixture: Mixture) -> tuple[Dataset, Dataset | None]:
     with cannot_be_loaded(str(mixture)):
         combined = concatenate_datasets(parts).shuffle(seed=mixture.seed, keep_in_memory=True)
     if not len(combined):
-        raise DataError(f"{mixture}: no row is left of its data sets")
+        raise DataError(describe(str(mixture), "no row", "at least one", "Raise the weights, or add rows"))
     if mixture.test_split_size is None:
         return combined, None
     return split_off(combined, mixture.test_split_size, mixture.seed, str(mixture))
@@ -127,10 +131,8 @@ def split_off(dataset: Dataset, size: float, seed: int, source: str) -> tuple[Da
     try:
         parts = dataset.train_test_split(test_size=size, seed=seed)
     except ValueError as error:
-        raise ConfigError(
-            f"test_split_size is {size}, and {source} has {len(dataset)} rows: give a smaller integer, or "
-            "a share between 0 and 1"
-        ) from error
+        expected, advice = f"less than the {len(dataset)} rows of {source}", "Give a smaller integer, or a fraction"
+        raise ConfigError(describe("test_split_size", f"{size}", expected, advice)) from error
     return parts["train"], parts["test"]
 
 
@@ -140,8 +142,9 @@ def cannot_be_loaded(source: str) -> Iterator[None]:
     try:
         yield
     except (DatasetsError, ConnectionError, ValueError, TypeError, OSError, StopIteration, RuntimeError) as error:
-        reason = str(error.__cause__ or error) or "it holds no row"  # the cause says more than "an error occurred"
-        raise DataError(f"{source}: cannot be loaded: {reason}") from error
+        reason = str(error.__cause__ or error) or "no row"  # the cause says more than "an error occurred"
+        got = f"data that cannot be loaded ({reason})"
+        raise DataError(describe(source, got, "a data set", "Check the name, the split and the files")) from error
 
 
 def _take(part: MixturePart, seed: int) -> Dataset:
@@ -157,7 +160,7 @@ def _take(part: MixturePart, seed: int) -> Dataset:
             return dataset
         count = int(len(dataset) * part.weight)
         if not count:
-            logger.warning("%s: weight %s of %d rows is none", _described(part), part.weight, len(dataset))
+            logger.warning("%s: weight %s selects none of %d rows", _described(part), part.weight, len(dataset))
         return dataset.shuffle(seed=seed, keep_in_memory=True).select(range(count))
 
 

@@ -16,12 +16,12 @@ from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 from trl import extract_prompt
 
-from ..errors import DataError
+from ..errors import DataError, describe
 from .arrow_files import iterate_chunks
 from .chat_splitting import common_length
 from .chat_template import ChatTemplate
 from .example import EXAMPLE_FEATURES, Example, ExampleSet, as_json
-from .formats import readable
+from .formats import REPAIR_ROW, describe_empty, readable
 from .loss_scope import LossScope
 from .pauses import pauses_after_prompt, with_pauses
 from .row_table import FLAGS, tokenise_rows
@@ -89,13 +89,17 @@ def build_preferences(
         ConfigError: there is no chat template for conversations, it is no Jinja, or an argument cannot be used.
     """
     if not len(dataset):
-        raise DataError(f"{source}: the data set is empty")
+        raise DataError(describe_empty(source))
     dataset = readable(dataset, source)
     columns = dataset.column_names
     if not {"chosen", "rejected"} <= set(columns):
         raise DataError(
-            f"{source}: the columns {', '.join(sorted(columns))} hold no pair of answers. Wanted: `prompt`, `chosen` "
-            "and `rejected`, or `chosen` and `rejected` with the prompt in them"
+            describe(
+                source,
+                f"the columns {', '.join(sorted(columns))}",
+                "`chosen` and `rejected`, with a `prompt` or with the prompt in them",
+                "Rename the columns",
+            )
         )
     conversational = isinstance(dataset[0]["chosen"], list)
     if conversational:
@@ -135,7 +139,7 @@ class _TokenisePair:
         for name, answer in (("chosen", chosen), ("rejected", rejected)):
             if answer["fault"]:
                 message = answer["fault"]
-                error = error or (message if message.startswith(("prompt", name)) else f"{name}: {message}")
+                error = error or (message if message.startswith(("prompt", name)) else f"{name}, {message}")
         common = common_length(chosen["prompt"], rejected["prompt"])
         first, second = (
             [*answer["prompt"][common:], *answer["completion_ids"]] for answer in (chosen, rejected)
@@ -143,7 +147,7 @@ class _TokenisePair:
         too_long = chosen["truncated"] or rejected["truncated"]
         left_out = not error and (chosen["left_out"] or rejected["left_out"] or (too_long and first == second))
         if not error and first == second and not left_out:
-            error = "chosen and rejected are the same tokens: there is nothing to prefer"
+            error = describe("chosen and rejected", "the same tokens", "two answers", REPAIR_ROW)
         cut = common < len(chosen["prompt"]) or chosen["cut_prompt"] or rejected["cut_prompt"]
         content = hashlib.blake2b(f"{chosen['id']}/{rejected['id']}".encode(), digest_size=8).hexdigest()
         return {
@@ -173,8 +177,11 @@ def _row_error(row: dict[str, Any]) -> str:
         if error := check(name, row[name]):
             return error
     if type(row["chosen"]) is not type(row["rejected"]):
-        return "one of chosen and rejected is text, the other a conversation"
-    return "chosen and rejected are identical: there is nothing to prefer" if row["chosen"] == row["rejected"] else ""
+        got = "text and a conversation"
+        return describe("chosen and rejected", got, "two texts or two conversations", REPAIR_ROW)
+    if row["chosen"] == row["rejected"]:
+        return describe("chosen and rejected", "identical answers", "two different ones", REPAIR_ROW)
+    return ""
 
 
 def _with_prompt(row: dict[str, Any]) -> dict[str, Any]:
@@ -192,8 +199,6 @@ def _turn_error(row: dict[str, Any]) -> str:
         foreign = next((role for role in roles if role != "assistant"), None)
         if foreign is not None or len(roles) > 1:
             held = f"a {foreign} turn" if foreign is not None else f"{len(roles)} assistant turns"
-            return (
-                f"{name} holds {held} after the prompt, and the loss would fall on it: chosen and rejected may "
-                "differ in the last answer only"
-            )
+            expected = "chosen and rejected that differ in the last answer only"
+            return describe(name, f"{held} after the prompt", expected, REPAIR_ROW)
     return ""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..errors import describe
 from .chat_splitting import PromptCompletionMask
+from .formats import REPAIR_ROW
 
 
 def split_ids(row: dict[str, Any], vocabulary: int, *, completion_only: bool) -> PromptCompletionMask:
@@ -22,24 +24,27 @@ def split_ids(row: dict[str, Any], vocabulary: int, *, completion_only: bool) ->
         columns.append("completion_mask")
     given = {name: row[name] for name in columns if row.get(name) is not None}
     if not ids or not isinstance(ids, list) or not all(isinstance(mask, list) for mask in given.values()):
-        return PromptCompletionMask(error="input_ids or its mask is null, empty or no list")
+        got = "null, an empty list or no list"
+        return PromptCompletionMask(error=describe("input_ids and masks", got, "lists of numbers", REPAIR_ROW))
     foreign = [index for index in ids if not isinstance(index, int) or not 0 <= index < vocabulary]
     if foreign:
-        return PromptCompletionMask(error=f"input_ids: {foreign[0]!r} is none of the tokenizer's {vocabulary} ids")
+        expected = f"one of the tokenizer's {vocabulary} ids"
+        return PromptCompletionMask(error=describe("input_ids", repr(foreign[0]), expected, REPAIR_ROW))
     for name, mask in given.items():
         if len(mask) != len(ids):
-            return PromptCompletionMask(error=f"{len(ids)} input_ids but {len(mask)} {name}")
+            got, expected = f"{len(mask)} values", f"{len(ids)}, as in input_ids"
+            return PromptCompletionMask(error=describe(name, got, expected, REPAIR_ROW))
     if labels is not None:
         if any(label not in (-100, token) for label, token in zip(labels, ids, strict=True)):
-            return PromptCompletionMask(
-                error="labels differ from input_ids: these are contexts already, not an example"
-            )
+            got, expected = "labels that differ from input_ids, as in rows of contexts", "-100 or the token itself"
+            return PromptCompletionMask(error=describe("labels", got, expected, REPAIR_ROW))
         trained = [label != -100 for label in labels]
     else:
         trained = [all(bits) for bits in zip([True] * len(ids), *given.values(), strict=True)]
     # What stands at the start of a row is never predicted, so that a label there alone trains nothing.
     if not any(trained[1:]):
-        return PromptCompletionMask(error="no trainable token: every label is -100, or there is but one token")
+        got, expected = "no trainable token", "at least one after the first token"
+        return PromptCompletionMask(error=describe("labels", got, expected, REPAIR_ROW))
     start = max(1, trained.index(True))
     flags = None if all(trained[start:]) else trained[start:]
     return PromptCompletionMask(ids[:start], ids[start:], flags, has_prompt=not trained[0])

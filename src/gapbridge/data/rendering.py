@@ -23,7 +23,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from ..errors import ConfigError
+from ..errors import ConfigError, describe
 
 
 MAX_SECONDS = 10  # of processor time, for one rendering
@@ -46,11 +46,11 @@ RENDER_ERRORS = (
 
 _TOO_LARGE, _TOO_LONG = 3, 4  # exit codes of the process that tries a template
 _ADVICE = {
-    _TOO_LARGE: "a rendering takes more than 1 GiB of memory",
-    _TOO_LONG: f"a rendering has more than {MAX_CHARACTERS:,} characters",
-    -signal.SIGXCPU: f"a rendering takes more than {MAX_SECONDS} seconds",
-    -signal.SIGKILL: "a rendering takes more memory than there is",
-    -signal.SIGSEGV: "a rendering nests too deep",
+    _TOO_LARGE: "a rendering that takes more than 1 GiB of memory",
+    _TOO_LONG: f"a rendering with more than {MAX_CHARACTERS:,} characters",
+    -signal.SIGXCPU: f"a rendering that takes more than {MAX_SECONDS} seconds",
+    -signal.SIGKILL: "a rendering that takes more memory than the machine has",
+    -signal.SIGSEGV: "a rendering that nests too deep",
 }
 
 
@@ -99,7 +99,7 @@ def try_once(source: str, render: Callable[[], str]) -> None:
 
 
 def _advice(error: str) -> ConfigError:
-    return ConfigError(f"the chat template: {error}, expected a text about as long as the turns. Repair the template")
+    return ConfigError(describe("chat_template", error, "a text about as long as the turns", "Correct the template"))
 
 
 @functools.lru_cache(maxsize=256)

@@ -12,7 +12,7 @@ from typing import Any
 
 from datasets import Dataset, Features, Value
 
-from ..errors import DataError
+from ..errors import DataError, describe
 from ..files import os_errors_as_run_error
 from .arrow_files import ROWS_PER_CHUNK
 from .conversation import WithoutPadding
@@ -82,21 +82,25 @@ def tokenise_rows(
     _report_bad_rows(bad_rows, len(table), source, on_invalid_example)
     if not good:
         raise DataError(
-            f"{source}: no row is left: {len(bad_rows)} bad rows were skipped, and {sum(left_out)} have nothing left "
-            "to learn within max_length. Repair them, or raise max_length"
+            describe(
+                source,
+                f"{len(bad_rows)} invalid rows and {sum(left_out)} without a trained token within max_length",
+                "a row to train on",
+                "Repair the rows, or raise max_length",
+            )
         )
     cut = sum(table["cut_prompt"][:])
     if cut:
         logger.warning(
-            "%s: in %d of %d rows the tokenised prompt is no prefix of the tokenised row, because tokens merge across "
-            "the border; the answer starts where the two part",
+            "%s: in %d of %d rows the tokenized prompt is no prefix of the tokenized row, because tokens merge across "
+            "the border. The answer starts at the first token that differs.",
             source, cut, len(table),
         )  # fmt: skip
     truncated = sum(table["truncated"][:])
     if truncated or any(left_out):
         logger.warning(
-            "%s: %d of %d rows are longer than max_length and lose their end, as in TRL: %d of them lose their stop "
-            "token, and %d have nothing left to learn and are left out (truncate_overlong: false refuses such rows)",
+            "%s: %d of %d rows are longer than max_length and are truncated, as in TRL. %d of them lose their stop "
+            "token. %d have no trained token left and are dropped. truncate_overlong: false refuses such rows.",
             source, truncated + sum(left_out), len(table), sum(table["endless"][:]), sum(left_out),
         )  # fmt: skip
     table = table.remove_columns(["id", *FLAGS]).add_column("id", ids)
@@ -119,33 +123,33 @@ def _unique_ids(ids: list[str], errors: list[str], *, explicit: bool) -> tuple[l
     """Given ids must differ; ids made from the content get a number where a row occurs again."""
     seen: dict[str, int] = {}
     times: Counter[str] = Counter()
-    unique, all_faults = [], []
+    unique, all_errors = [], []
     for row, (example_id, error) in enumerate(zip(ids, errors, strict=True)):
         first = seen.setdefault(example_id, row)
         if first != row and explicit and not error:
-            error = f"duplicate id: row {first} has the same one"
+            error = describe("id", f"the duplicate of row {first}", "unique ids", "Rename or remove one of the rows")
         elif first != row and not explicit:
             times[example_id] += 1
             example_id = f"{example_id}-{times[example_id] + 1}"
         unique.append(example_id)
-        all_faults.append(error)
-    return unique, all_faults
+        all_errors.append(error)
+    return unique, all_errors
 
 
 def _report_bad_rows(bad_rows: list[BadRow], total: int, source: str, on_invalid_example: str) -> None:
     if not bad_rows:
         return
-    lines = [f"{source}, row {bad.row} (id {bad.id}): {bad.reason}" for bad in bad_rows]
+    lines = [f"{source}, row {bad.row} (id {bad.id}), {bad.reason}" for bad in bad_rows]
     shown = lines[:SHOWN_BAD_ROWS]
     if on_invalid_example == "raise":
         more = f" ({len(lines) - len(shown)} more are not shown)" if len(lines) > len(shown) else ""
         cut = any("over-length" in bad.reason and "alone" not in bad.reason for bad in bad_rows)
-        shorten = ", cut long rows (truncate_overlong=True; `truncate_overlong: true` in a recipe)," if cut else ""
+        shorten = ", truncate long rows (`truncate_overlong: true`)," if cut else ""
         shown[-1] += (
-            f"\n{len(lines)} of {total} rows cannot be used{more}: fix them{shorten} or leave them out "
-            "(on_invalid_example='skip'; `on_invalid_example: skip` in a recipe)"
+            f"\n{len(lines)} of {total} rows cannot be used{more}. Repair them{shorten} or skip them "
+            "(`on_invalid_example: skip`)."
         )
         raise DataError(shown)
     for line in shown:
         logger.warning("skipped %s", line)
-    logger.warning("%s: %d of %d rows skipped", source, len(bad_rows), total)
+    logger.warning("%s: skipped %d of %d rows", source, len(bad_rows), total)

@@ -14,10 +14,10 @@ from datasets import Dataset, DatasetDict
 from trl import DatasetMixtureConfig, ScriptArguments, get_dataset
 from trl.scripts.utils import DatasetConfig
 
-from ..errors import ConfigError, DataError, public
+from ..errors import ConfigError, DataError, describe, public
 from ..files import os_errors_as_run_error
-from ..recipe.type_checks import type_error
-from .formats import TEXT_FIELD, as_messages
+from ..recipe.type_checks import expected_type
+from .formats import TEXT_FIELD, as_messages, describe_empty
 from .json_files import unreadable_lines
 from .local_folders import FILE_BUILDERS, find_listed_files
 from .mixture import Mixture, as_mapping, cannot_be_loaded, load_mixture, read_mixture, split_off
@@ -76,7 +76,8 @@ class DataConfig(DatasetMixtureConfig):
                 DatasetConfig(**entry) if isinstance(entry, dict) else entry for entry in self.eval_datasets
             ]
         except TypeError as error:
-            raise ConfigError(f"eval_datasets: {error}") from error
+            got, expected = f"an entry with other keys ({error})", "the keys of `datasets`"
+            raise ConfigError(describe("eval_datasets", got, expected, "Correct the keys")) from error
         self.dataset_mixture = as_mapping(self.dataset_mixture)
 
     @property
@@ -118,29 +119,35 @@ def check_data_config(config: DataConfig, script: ScriptArguments) -> list[str]:
     }
     forms = [name for name, value in given.items() if value]
     if not forms:
-        errors.append("no data: give `datasets:` (a list of path, name, data_files, split, …) or `dataset_name:`")
+        advice = "Add `datasets:` (a list of path, name, data_files, split, …) or `dataset_name:`"
+        errors.append(describe("datasets", "no data", "a data set", advice))
     if len(forms) > 1:
-        errors.append(f"{'both' if len(forms) == 2 else 'all of'} {' and '.join(forms)} are given: keep one")
+        errors.append(describe("data", " and ".join(forms), "one of them", "Keep one of the keys"))
     if config.streaming or script.dataset_streaming:
-        errors.append("streaming is not supported: contexts belong to rows with a length and stable ids")
+        expected = "false, since contexts need rows with fixed ids"
+        errors.append(describe("streaming", "true", expected, "Remove the key"))
     if config.dataset_mixture is not None:
         try:
             read_mixture(config.dataset_mixture)
         except ConfigError as error:
             errors += error.errors
         if config.test_split_size:
-            errors.append("test_split_size stands beside dataset_mixture: write it into the mixture")
+            got = "a value beside dataset_mixture"
+            errors.append(
+                describe("test_split_size", got, "the key inside the mixture", "Move it into dataset_mixture")
+            )
     if config.eval_datasets and config.splits_off:
-        errors.append("both `eval_datasets` and `test_split_size` are given: keep one")
+        got = "a value beside `eval_datasets`"
+        errors.append(describe("test_split_size", got, "one source of held-out data", "Keep one of the keys"))
     for name in ("max_train_examples", "max_eval_examples"):
         value = getattr(config, name)
         if value is not None and value < 1:
-            errors.append(f"{name} is {value}: it must be at least 1")
+            errors.append(describe(name, f"{value}", "at least 1", "Correct or remove the key"))
     for entry in [*config.datasets, *config.eval_datasets]:
         wrong = [
-            f"datasets: {name} is {value!r}: {message}"
+            describe(f"datasets, {name}", repr(value), expected, "Correct the value")
             for name, value in vars(entry).items()
-            if (message := type_error(value, _ENTRY_TYPES[name]))
+            if (expected := expected_type(value, _ENTRY_TYPES[name]))
         ]
         errors += wrong
         if wrong:
@@ -148,11 +155,13 @@ def check_data_config(config: DataConfig, script: ScriptArguments) -> list[str]:
         for name in _file_names(entry):
             if "://" not in name and not any(mark in name for mark in "*?[") and entry.path in FILE_BUILDERS:
                 if not Path(name).is_file():
-                    errors.append(f"data file {name}: no such file (looked from {Path.cwd()})")
+                    got = f"no such file (looked from {Path.cwd()})"
+                    errors.append(describe(f"data file {name}", got, "a file", "Correct the path"))
                 elif not Path(name).stat().st_size:
-                    errors.append(f"data file {name}: is empty")
+                    errors.append(describe(f"data file {name}", "an empty file", "rows", "Check how it was made"))
         if entry.data_dir is not None and entry.path in FILE_BUILDERS and not Path(entry.data_dir).is_dir():
-            errors.append(f"data_dir {entry.data_dir}: no such directory (looked from {Path.cwd()})")
+            got = f"no such directory (looked from {Path.cwd()})"
+            errors.append(describe(f"data_dir {entry.data_dir}", got, "a directory", "Correct the path"))
     return errors
 
 
@@ -203,7 +212,12 @@ def find_data(config: DataConfig, script: ScriptArguments, *, seed: int, needs_e
         eval_source = f"{source} (test part)"
     if needs_eval and evaluation is None:
         raise ConfigError(
-            "eval_strategy asks for evaluation: give `eval_datasets` or `test_split_size`, or set eval_strategy: 'no'"
+            describe(
+                "eval_strategy",
+                "evaluation without held-out data",
+                "`eval_datasets` or `test_split_size`",
+                "Add one of them, or set eval_strategy: 'no'",
+            )
         )
     train = _first(train, config.max_train_examples)
     if evaluation is not None:
@@ -219,7 +233,7 @@ def _load(entries: list[DatasetConfig]) -> Dataset:
         loaded: DatasetDict = get_dataset(DatasetMixtureConfig(datasets=[*map(_by_files, entries)]))
     dataset = loaded["train"]
     if not len(dataset):
-        raise DataError(f"{_describe(entries)}: the data set is empty")
+        raise DataError(describe_empty(_describe(entries)))
     return dataset
 
 
@@ -265,7 +279,8 @@ def standard_columns(
     columns = dataset.column_names
     if "input_ids" in columns:
         if config.system_prompt:
-            raise ConfigError(f"{source}: system_prompt needs text, and the rows are token ids: leave it out")
+            got = "a system prompt for rows of token ids"
+            raise ConfigError(describe("system_prompt", got, f"text in {source}", "Remove the key"))
         return _named(dataset, {config.id_column: "id"})
     if {"chosen", "rejected"} <= set(columns) and config.completion_column not in columns:
         return _preference_columns(dataset, config, source, scratch)
@@ -288,8 +303,12 @@ def standard_columns(
         return _with_system_turn(dataset, "messages", config, source, scratch)
     if text_field in columns and not set(wanted) & set(columns):
         errors = [
-            f"{source}, column {text_field}: got plain text, expected prompts and answers for {key}. Leave {key} out, "
-            "or name the columns with prompt_column and completion_column"
+            describe(
+                f"{source}, column {text_field}",
+                "plain text",
+                f"prompts and answers for {key}",
+                f"Remove {key}, or name the columns with prompt_column and completion_column",
+            )
             for key, value in (("convert_to_chat", config.convert_to_chat), ("system_prompt", config.system_prompt))
             if value
         ]
@@ -299,9 +318,12 @@ def standard_columns(
     missing = [name for name in wanted if name not in columns]
     if missing:
         raise DataError(
-            f"{source}: no column {' and no column '.join(map(repr, missing))}; it has "
-            f"{', '.join(map(repr, columns))}. Say which hold question and answer with prompt_column and "
-            "completion_column, or which holds plain text with dataset_text_field"
+            describe(
+                source,
+                f"no column {' and no column '.join(map(repr, missing))}, but {', '.join(map(repr, columns))}",
+                "prompts and completions, or plain text",
+                "Name the columns with prompt_column and completion_column, or with dataset_text_field",
+            )
         )
     mapping = {config.prompt_column: "prompt", config.completion_column: "completion", config.id_column: "id"}
     dataset = _named(dataset, mapping)
@@ -325,8 +347,12 @@ def _preference_columns(dataset: Dataset, config: DataConfig, source: str, scrat
     if text and config.convert_to_chat:
         if "prompt" not in dataset.column_names:
             raise ConfigError(
-                f"{source}: convert_to_chat needs a column of prompts beside chosen and rejected: say which with "
-                "prompt_column, or give conversations"
+                describe(
+                    source,
+                    "no column of prompts beside chosen and rejected",
+                    "one for convert_to_chat",
+                    "Name it with prompt_column, or give conversations",
+                )
             )
 
         def chat(row: dict[str, Any]) -> dict[str, Any]:
@@ -349,7 +375,8 @@ def _with_system_turn(dataset: Dataset, column: str, config: DataConfig, source:
     if not config.system_prompt:
         return dataset
     if isinstance(dataset[0][column], str):
-        raise ConfigError(f"{source}: system_prompt needs convert_to_chat: true, since the rows are plain text")
+        got = f"a system prompt for the plain text of {source}"
+        raise ConfigError(describe("system_prompt", got, "conversations", "Set convert_to_chat: true"))
     turn = {"role": "system", "content": config.system_prompt}
     own = 0
 
@@ -364,7 +391,7 @@ def _with_system_turn(dataset: Dataset, column: str, config: DataConfig, source:
 
     dataset = _mapped(dataset, put, "System turn", source, scratch)
     if own:
-        logger.warning("%s: %d of %d rows keep a system turn of their own", source, own, len(dataset))
+        logger.warning("%s: %d of %d rows keep their system turn", source, own, len(dataset))
     return dataset
 
 

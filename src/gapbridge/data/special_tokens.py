@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..compat import vocabulary_size
-from ..errors import ConfigError
+from ..errors import ConfigError, describe
 from .pauses import pause_id
 
 
@@ -28,14 +28,22 @@ def generation_stop_tokens(tokenizer: PreTrainedTokenizerBase, generation: Gener
         ends = configured if isinstance(configured, list) else [] if configured is None else [configured]
         if not all(type(end) is int for end in ends):
             raise ConfigError(
-                f"{tokenizer.name_or_path}, generation_config.json, eos_token_id: got {configured!r:.80}, expected "
-                "the id of a token or a list of ids. Correct the file"
+                describe(
+                    f"{tokenizer.name_or_path}, generation_config.json, eos_token_id",
+                    f"{configured!r:.80}",
+                    "the id of a token or a list of ids",
+                    "Correct the file",
+                )
             )
         stops |= set(ends)
     if not stops:
         raise ConfigError(
-            f"the tokenizer {tokenizer.name_or_path!r} has no EOS token: an answer could never end. Set eos_token to "
-            "the token that ends an answer"
+            describe(
+                f"tokenizer {tokenizer.name_or_path!r}",
+                "no EOS token",
+                "a token that ends an answer",
+                "Set eos_token to that token",
+            )
         )
     return sorted(stops)
 

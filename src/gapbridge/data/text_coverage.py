@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, describe
 from .chat_template import ChatTemplate
 from .conversation import Conversation, Messages
 
@@ -39,16 +39,21 @@ class RenderedWords:
             return ""
         turn, what = lost
         if turn < 0:
-            return "tools: the chat template renders none of them. Use a template that knows tools, or leave them out"
+            got, advice = "tools that the chat template omits", "Use a template that renders tools, or remove them"
+            return describe("tools", got, "tools in the rendered text", advice)
         role = conversation.messages[turn]["role"]
         if what == "content":
-            return (
-                f"{conversation.place(turn)}: the chat template renders no word of it: got the role {role!r}, "
-                "expected one that the template renders at this place. Rename the role, or use another template"
+            return describe(
+                conversation.place(turn),
+                f"the role {role!r}, whose turn the chat template omits",
+                "a role that the template renders at this place",
+                "Rename the role, or use another template",
             )
-        return (
-            f"{conversation.place(turn)} ({role}): the chat template renders no word of its {what}. Put it into the "
-            "content, leave it out, or use a template that knows it"
+        return describe(
+            f"{conversation.place(turn)} ({role})",
+            f"{what} that the chat template omits",
+            "its words in the rendered text",
+            "Move it into the content, remove it, or use another template",
         )
 
     def _lost_of_shape(self, conversation: Conversation, options: Mapping[str, Any]) -> tuple[int, str] | None:

@@ -17,12 +17,12 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, describe
 from .chat_splitting import ChatSplitter, PromptCompletionMask, split_pair
 from .chat_template import ChatTemplate
 from .conversation import Conversation, excluded_turn_error, read_conversation, turn_as_rendered
 from .example import EXAMPLE_FEATURES, ExampleSet
-from .formats import TEXT_FIELD, as_messages, detect_form, readable
+from .formats import REPAIR_ROW, TEXT_FIELD, as_messages, describe_empty, detect_form, readable
 from .loss_scope import LossScope
 from .pauses import pauses_after_prompt, with_pauses
 from .pretokenized import split_ids
@@ -85,9 +85,10 @@ def build_examples(
         ConfigError: there is no chat template for conversations, it is no Jinja, or an argument cannot be used.
     """
     if train_on_assistant_turns not in ("all", "last"):
-        raise ConfigError(f"train_on_assistant_turns is {train_on_assistant_turns!r}: choose one of all, last")
+        got = repr(train_on_assistant_turns)
+        raise ConfigError(describe("train_on_assistant_turns", got, "all or last", "Choose one of them"))
     if not len(dataset):
-        raise DataError(f"{source}: the data set is empty")
+        raise DataError(describe_empty(source))
     dataset = readable(dataset, source)
     form = detect_form(set(dataset.column_names), source, text_field)
     conversational = form in ("messages", "conversations")
@@ -116,8 +117,12 @@ def require_template(tokenizer: PreTrainedTokenizerBase, source: str) -> None:
     """Raise ConfigError where conversations have no chat template."""
     if tokenizer.chat_template is None:
         raise ConfigError(
-            f"{source}: the rows are conversations, but the tokenizer {tokenizer.name_or_path!r} has no chat "
-            "template: set chat_template or chat_template_path"
+            describe(
+                source,
+                f"conversations, and the tokenizer {tokenizer.name_or_path!r} has no chat template",
+                "a chat template",
+                "Set chat_template or chat_template_path",
+            )
         )
 
 
@@ -154,9 +159,11 @@ class RowTokeniser:
         error, prompt, answer = split.error, split.prompt, split.answer
         trained = split.loss_mask or [True] * len(answer)
         if not error:
-            error = "the prompt has no token" if not prompt else "the answer has no token" if not answer else ""
-            if error and not split.has_prompt:
-                error = "the row has a single token: nothing follows it"
+            empty = "prompt" if not prompt else self.answer if not answer else ""
+            if empty and split.has_prompt:
+                error = describe(empty, "no token", "at least one", REPAIR_ROW)
+            elif empty:
+                error = describe("row", "a single token", "at least two", REPAIR_ROW)
         end = 0
         if not error:
             end = completion_end(answer, self.stops, self.fillers)
@@ -171,9 +178,11 @@ class RowTokeniser:
         too_long = not error and room < len(answer)
         room = max(0, room)
         if too_long and not self.truncate_overlong and room < 1:
-            error = f"over-length: the prompt alone has {asks} tokens, max_length is {self.max_length}"
+            got = f"an over-length prompt alone of {asks} tokens"
+            error = describe("length", got, f"less than max_length ({self.max_length})", REPAIR_ROW)
         elif too_long and not self.truncate_overlong:
-            error = f"over-length: {asks} + {len(answer)} tokens, max_length is {self.max_length}"
+            got = f"an over-length row of {asks} + {len(answer)} tokens"
+            error = describe("length", got, f"at most max_length ({self.max_length})", REPAIR_ROW)
         left_out = too_long and not error and not any(trained[:room])
         content = hashlib.blake2b(json.dumps([prompt, answer]).encode(), digest_size=8).hexdigest()
         remaining = min(room, end)
@@ -199,16 +208,16 @@ class RowTokeniser:
         if not end:
             ending = self.tokenizer.convert_ids_to_tokens(answer[-3:])
             special = [token for token in answer[-3:] if token in self.tokenizer.added_tokens_decoder]
-            way = (
-                f"set eos_token: {self.tokenizer.convert_ids_to_tokens(special[-1])!r}"
+            advice = (
+                f"Set eos_token: {self.tokenizer.convert_ids_to_tokens(special[-1])!r}"
                 if special
-                else "end answers with one of them: in the chat template, or in the data"
+                else "End answers with a stop token, in the chat template or in the data"
             )
-            return (
-                f"no EOS: the answer ends with {ending} and holds none of the stop tokens "
-                f"{self.tokenizer.convert_ids_to_tokens(sorted(self.stops))}; {way}"
-            )
-        return "the answer is empty: it holds nothing but EOS" if end == 1 and has_prompt else ""
+            expected = f"one of the stop tokens {self.tokenizer.convert_ids_to_tokens(sorted(self.stops))}"
+            return describe(self.answer, f"no EOS, but {ending} at the end", expected, advice)
+        if end == 1 and has_prompt:
+            return describe(self.answer, "an empty answer with EOS alone", "at least one token before it", REPAIR_ROW)
+        return ""
 
     def _read(self, row: dict[str, Any]) -> PromptCompletionMask:
         try:
@@ -219,7 +228,8 @@ class RowTokeniser:
         except DataError as error:
             return PromptCompletionMask(error=str(error))
         except RENDER_ERRORS as error:  # what JSON can hold and no text: large numbers, deep nesting, half surrogates
-            return PromptCompletionMask(error=f"cannot be read: {type(error).__name__} {error}".strip())
+            got = f"values that cannot be read ({type(error).__name__} {error})"
+            return PromptCompletionMask(error=describe("row", got, "text", REPAIR_ROW))
 
     def _split(self, row: dict[str, Any]) -> PromptCompletionMask:
         if self.form == "ids":
@@ -249,7 +259,8 @@ class RowTokeniser:
         self, row: dict[str, Any], before: list[Any], answers: list[Any], names: tuple[str, str]
     ) -> PromptCompletionMask:
         if self.splitter is None:
-            return PromptCompletionMask(error="it is a conversation, and the tokenizer has no chat template")
+            got, advice = "a conversation for a tokenizer without a chat template", "Set chat_template"
+            return PromptCompletionMask(error=describe("row", got, "a chat template", advice))
         conversation = None
         if self.whole or (self.form == "pair" and not self.loss.assistant_only):
             message = excluded_turn_error([*before, *answers], names[0])
@@ -264,7 +275,9 @@ class RowTokeniser:
         try:
             options = {"tools": json.loads(tools) if isinstance(tools, str) else tools, **options}
         except (ValueError, TypeError, RecursionError) as error:
-            return PromptCompletionMask(error=f"tools is no JSON, or chat_template_kwargs no mapping: {error}")
+            got = f"values that cannot be read ({error})"
+            expected = "JSON and a mapping"
+            return PromptCompletionMask(error=describe("tools and chat_template_kwargs", got, expected, REPAIR_ROW))
         if conversation is None:
             turns = [turn_as_rendered(turn) for turn in [*before, *answers]]
             full, message = self.splitter.whole(Conversation(turns, (), names, len(before)), **options)
@@ -302,31 +315,31 @@ def row_template_kwargs(row: Mapping[str, Any]) -> str | None:
 
 def text_error(name: str, value: Any) -> str:
     if value is None:
-        return f"{name} is null"
+        return describe(name, "null", "a string", REPAIR_ROW)
     if not isinstance(value, str):
-        return f"{name} is {type(value).__name__}, not a string"
+        return describe(name, type(value).__name__, "a string", REPAIR_ROW)
     if not value.strip():
-        return f"{name} is empty"
+        return describe(name, "an empty string", "text", REPAIR_ROW)
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        return f"{name}, character {error.start}: got half of a surrogate pair, expected text. Repair it"
+        return describe(f"{name}, character {error.start}", "half of a surrogate pair", "text", REPAIR_ROW)
     return ""
 
 
 def messages_error(name: str, messages: Any) -> str:
     if not messages:
-        return f"{name} is null or empty"
+        return describe(name, "null or an empty list", "a list of turns", REPAIR_ROW)
     if not isinstance(messages, list):
-        return f"{name} is {type(messages).__name__}, not a list of turns"
+        return describe(name, type(messages).__name__, "a list of turns", REPAIR_ROW)
     for turn, message in enumerate(messages):
         if not isinstance(message, dict) or not message.get("role"):
-            return f"{name}, turn {turn}: no role"
+            return describe(f"{name}, turn {turn}", "no role", "a role", REPAIR_ROW)
         if not isinstance(message["role"], str):
-            return f"{name}, turn {turn}: role is {type(message['role']).__name__}, not a string"
+            return describe(f"{name}, turn {turn}, role", type(message["role"]).__name__, "a string", REPAIR_ROW)
         if message.get("tool_calls"):
             continue
-        error = text_error(f"{name}, turn {turn} ({message['role']}): content", message.get("content"))
+        error = text_error(f"{name}, turn {turn} ({message['role']}), content", message.get("content"))
         if error:
             return error
     return ""

@@ -23,7 +23,7 @@ from ..recipe.secrets import without_secrets
 from ..recipe.type_checks import read_yaml
 from ..runs.run_config import RunConfig, read_job
 from ..runs.train import train
-from ..runs.validate import Checked, cpu_option, describe, key_errors, validate, validate_each
+from ..runs.validate import Checked, cpu_option, describe_job, key_errors, validate, validate_each
 from .dummy_assets import dummy_dataset, dummy_model, small_copy
 from .hub_metadata import DATA, MODELS, PublishedData, PublishedModel, conversation_row, preference_row
 
@@ -144,7 +144,7 @@ def validate_offline(
                 with redirect_stdout(io.StringIO()):  # its metrics say nothing, and its files are removed
                     train(read_job(["--config", str(written)]))
         done = f"; {STEPS} steps a round in {time.perf_counter() - started:.1f} s" if steps else ""
-        return errors, notes, describe(full) + done
+        return errors, notes, describe_job(full) + done
 
     validate_each(paths, check)
 

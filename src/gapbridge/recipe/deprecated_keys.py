@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..compat import is_warmup_ratio
+from ..errors import describe
 
 
 RENAMED = {
@@ -48,18 +49,18 @@ def translate(
     for key, value in values.items():
         if is_warmup_ratio(key, value) and "warmup_ratio" in known:
             if "warmup_ratio" in values:
-                errors.append(f"{path}: warmup_ratio and warmup_steps are the same setting: keep warmup_steps")
+                errors.append(_describe_same(path, "warmup_ratio", "warmup_steps"))
             result["warmup_ratio"] = value
         elif key in known:
             result[key] = _todays_value(key, value, notes, path)
         elif key in GROUPING and GROUPING[key] in known:
             if GROUPING[key] in values:
-                errors.append(f"{path}: {' and '.join(GROUPING)} are the same setting: keep {GROUPING[key]}")
+                errors.append(_describe_same(path, key, GROUPING[key]))
                 continue
             result.update(_grouped(key, value, notes, path))
         elif key in RENAMED and RENAMED[key] in known:
             if RENAMED[key] in values:
-                errors.append(f"{path}: {key} and {RENAMED[key]} are the same setting: keep {RENAMED[key]}")
+                errors.append(_describe_same(path, key, RENAMED[key]))
                 continue
             notes.append(f"{path}: {key} is now {RENAMED[key]}")
             result[RENAMED[key]] = value
@@ -112,6 +113,10 @@ def translate_options(
     return result, tracked
 
 
+def _describe_same(path: str, old: str, new: str) -> str:
+    return describe(path, f"both {old} and {new}, which are one setting", "one of them", f"Keep {new}")
+
+
 def _grouped(key: str, value: Any, notes: list[str], path: str) -> dict[str, Any]:
     """`train_sampling_strategy` of `group_by_length`, or the other way about."""
     if key == "train_sampling_strategy":
@@ -156,17 +161,22 @@ def _todays_value(key: str, value: Any, notes: list[str], path: str) -> Any:
 
 def _translate_mixer(value: Any, values: dict[str, Any], errors: list[str], path: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        errors.append(f"{path}: dataset_mixer is {value!r}: it must be a mapping")
+        advice = "Write one line `name: share` for each data set"
+        errors.append(describe(f"{path}, dataset_mixer", repr(value), "a mapping", advice))
         return {}
     splits = values.get("dataset_splits") or ["train"]
     if not isinstance(splits, list) or not all(isinstance(split, str) for split in splits):
-        errors.append(f"{path}: dataset_splits is {splits!r}: it must be a list of names")
+        errors.append(describe(f"{path}, dataset_splits", repr(splits), "a list of names", "List the splits"))
         return {}
     for name, share in value.items():
         if share not in (None, 1, 1.0):
             errors.append(
-                f"{path}: dataset_mixer takes a share of {share} of {name}: write it as dataset_mixture, whose weight "
-                "is such a share"
+                describe(
+                    f"{path}, dataset_mixer, {name}",
+                    f"a share of {share}",
+                    "1",
+                    "Use dataset_mixture, whose `weight` is such a share",
+                )
             )
     datasets = [{"path": name, "split": split} for name in value for split in splits if "test" not in split]
     held_out = [{"path": name, "split": split} for name in value for split in splits if "test" in split]

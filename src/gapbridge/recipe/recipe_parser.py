@@ -19,11 +19,11 @@ from typing import Any, NoReturn, get_type_hints
 
 from trl import TrlParser
 
-from ..errors import ConfigError, as_config_error
+from ..errors import ConfigError, as_config_error, describe
 from .deprecated_keys import RENAMED, TRACKING, translate, translate_options
 from .handbook_keys import preference_marks, without_effect
 from .secrets import redacted
-from .type_checks import as_list, closest_match, read_yaml, to_builtin, value_error
+from .type_checks import as_list, closest_match, expected_value, read_yaml, to_builtin
 from .variables import environment_errors, too_late
 from .yaml_nodes import ENVIRONMENT_VALUE
 
@@ -72,7 +72,7 @@ class RecipeParser(TrlParser):
         super().__init__(*args, **kwargs)
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"command line: {message}")
+        raise ConfigError(describe("command line", message.removeprefix("argument "), "valid options", "Correct them"))
 
     def parse_recipe(self, argv: Sequence[str]) -> Recipe:
         """Parse `--config FILE [--key value …]`.
@@ -83,16 +83,17 @@ class RecipeParser(TrlParser):
         arguments = _split_equals(argv)
         path = _take_option(arguments, "--config")
         if path is None:
-            raise ConfigError("no recipe: give one with --config FILE.yaml")
+            raise ConfigError(describe("command line", "no recipe", "a YAML file", "Give one with --config FILE.yaml"))
         hints = {key: hint for kind in self.dataclass_types for key, hint in get_type_hints(kind).items()}
         values = read_yaml(Path(path), self._read_as(hints))
         notes: list[str] = []
         errors: list[str] = []
         method = values.pop("method", None)
         if method is not None and method not in self._methods:
-            errors.append(f"{path}: method is {method!r}: choose one of {', '.join(self._methods)}")
+            expected = f"one of {', '.join(self._methods)}"
+            errors.append(describe(f"{path}, method", repr(method), expected, "Choose one of them"))
         environment = values.pop("env", None) or {}
-        errors += [f"{path}: {error}" for error in environment_errors(environment)]
+        errors += [f"{path}, {error}" for error in environment_errors(environment)]
         if not isinstance(environment, dict):
             environment = {}
         surroundings = {"env": dict(environment)} if environment else {}
@@ -100,7 +101,12 @@ class RecipeParser(TrlParser):
         marks = [] if self._preferences or method is not None else preference_marks(values, set(actions))
         if marks:
             raise ConfigError(
-                f"{path}: this is a DPO recipe: start from the SFT one (it has {', '.join(marks)}, as ORPO's have)"
+                describe(
+                    path,
+                    f"a DPO recipe (it has {', '.join(marks)}, as ORPO's have)",
+                    "an SFT recipe",
+                    "Start from the SFT recipe of this model",
+                )
             )
         surroundings |= {key: value for key, value in values.items() if key in TRACKING and key not in actions}
         values = translate(values, set(actions), notes, errors, environment, path)
@@ -110,17 +116,26 @@ class RecipeParser(TrlParser):
             notes.append(f"{path}: a recipe without `method` is a handbook's, which cuts long rows: {cut}: true")
         for key, value in values.items():
             if key not in actions:
-                errors.append(f"{path}: unknown key {key!r}{self._hint(key)}")
+                errors.append(describe(path, f"the unknown key {key!r}{self._hint(key)}", "a known key", _CORRECT_KEY))
                 continue
-            error = value_error(value, hints[key], actions[key])
-            if error:
-                errors.append(f"{path}: {key} is {redacted(key, value)!r}: {error}")
+            expected_type = expected_value(value, hints[key], actions[key])
+            if expected_type:
+                place = f"{path}, {key}"
+                errors.append(describe(place, repr(redacted(key, value)), expected_type, "Correct the value"))
             elif why := without_effect(key):
                 notes.append(f"{path}: {key} has no effect here: {why}")
         arguments, tracked = translate_options(arguments, set(actions), notes, errors, environment)
         surroundings |= tracked
         given, unknown = self._given(arguments)
-        errors += [f"command line: unknown option {option}{self._hint(option.lstrip('-'))}" for option in unknown]
+        errors += [
+            describe(
+                "command line",
+                f"the unknown option {option}{self._hint(option.lstrip('-'))}",
+                "a known option",
+                "Correct or remove the option",
+            )
+            for option in unknown
+        ]
         if errors:
             raise ConfigError(errors)
         for note in notes:
@@ -175,6 +190,9 @@ class RecipeParser(TrlParser):
         return given, unknown
 
 
+_CORRECT_KEY = "Correct or remove the key"
+
+
 def _split_equals(argv: Sequence[str]) -> list[str]:
     result: list[str] = []
     for argument in argv:
@@ -190,7 +208,7 @@ def _take_option(arguments: list[str], name: str) -> str | None:
         return None
     at = arguments.index(name)
     if at + 1 == len(arguments):
-        raise ConfigError(f"command line: {name} needs a value")
+        raise ConfigError(describe(f"command line, {name}", "no value", "one", "Write the value after the option"))
     value = arguments[at + 1]
     del arguments[at : at + 2]
     return value

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
-from ..errors import ConfigError
+from ..errors import ConfigError, describe
 from .yaml_nodes import NodeError, alternatives, read_values
 
 
@@ -33,37 +33,48 @@ def read_yaml(path: Path, hints: Mapping[str, Any] | None = None) -> dict[str, A
         file is quoted, for it may hold a secret.
     """
     if not path.is_file():
-        raise ConfigError(f"{path}: no such recipe (looked from {Path.cwd()})")
+        got = f"no such file (looked from {Path.cwd()})"
+        raise ConfigError(describe(str(path), got, "a recipe", "Correct the path of the recipe"))
     try:
         if path.stat().st_size > _MOST_BYTES:
-            raise ConfigError(
-                f"{path}: got {path.stat().st_size:,} bytes, expected at most {_MOST_BYTES:,}. Name a recipe, not data"
-            )
+            got, expected = f"{path.stat().st_size:,} bytes", f"at most {_MOST_BYTES:,}"
+            raise ConfigError(describe(str(path), got, expected, "Name a recipe, not a data file"))
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         if not isinstance(node, yaml.MappingNode):
             found = "nothing" if node is None else "a list" if isinstance(node, yaml.SequenceNode) else "text"
-            raise ConfigError(f"{path}: a recipe must be a mapping of keys to values, not {found}")
+            raise ConfigError(
+                describe(str(path), found, "a mapping of keys to values", "Write one `key: value` a line")
+            )
         values, errors = read_values(node, hints)
     except ConfigError:
         raise
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+        got = f"a file that cannot be read ({error.strerror})"
+        raise ConfigError(describe(str(path), got, "a readable one", "Check the file and its permissions")) from error
     except NodeError as message:
-        raise ConfigError(f"{path}: not valid YAML: {message}") from message
+        raise ConfigError(f"{path}, {message}") from message
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         said = _QUOTED.sub("'…'", ", ".join(part for part in (error.context, error.problem) if part))
-        raise ConfigError(f"{path}{where}: not valid YAML: {said}") from error
+        raise ConfigError(_describe_invalid(f"{path}{where}", said)) from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, a number of thousands of digits
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+        raise ConfigError(_describe_invalid(str(path), error)) from error
     except RecursionError as error:
-        raise ConfigError(f"{path}: not valid YAML: it is nested too deeply") from error
+        raise ConfigError(_describe_invalid(str(path), "it is nested too deeply")) from error
     errors = [f"{path}, {message}" for message in errors]
-    errors += [f"{path}: the key {key!r} is not a string" for key in values if not isinstance(key, str)]
+    errors += [
+        describe(str(path), f"the key {key!r}", "text as key", "Put the key in quotes")
+        for key in values
+        if not isinstance(key, str)
+    ]
     if errors:
         raise ConfigError(errors)
     return values
+
+
+def _describe_invalid(place: str, reason: object) -> str:
+    return describe(place, f"text that is not valid YAML ({reason})", "valid YAML", "Correct the file")
 
 
 def closest_match(key: str, known: Iterable[str]) -> str:
@@ -72,32 +83,32 @@ def closest_match(key: str, known: Iterable[str]) -> str:
     return f" (did you mean {match[0]!r}?)" if match else ""
 
 
-def value_error(value: Any, hint: Any, action: argparse.Action) -> str | None:
-    """What is wrong with a YAML value for a field of type `hint`, or None."""
+def expected_value(value: Any, hint: Any, action: argparse.Action) -> str | None:
+    """What is expected instead of a YAML value for a field of type `hint`; None where the value is valid."""
     if action.choices is not None and value is not None:
         choices = [choice.value if isinstance(choice, Enum) else choice for choice in action.choices]
         if value not in choices:
-            return f"choose one of {', '.join(map(str, choices))}"
+            return f"one of {', '.join(map(str, choices))}"
         return None
     if value is None:
-        return None if type(None) in alternatives(hint) or action.default is None else "it must not be empty"
-    return type_error(value, hint)
+        return None if type(None) in alternatives(hint) or action.default is None else "a value"
+    return expected_type(value, hint)
 
 
-def type_error(value: Any, hint: Any) -> str | None:
-    """What is wrong with the type of a YAML value for a field of type `hint`, or None."""
+def expected_type(value: Any, hint: Any) -> str | None:
+    """The types that are expected instead of a YAML value's for a field of type `hint`; None where it fits."""
     kinds = alternatives(hint)
     if value is None and type(None) in kinds:
         return None
     if isinstance(value, float) and math.isnan(value):
-        return "it must be a number"
+        return "a number"
     if any(_fits(value, kind) for kind in kinds):
         return None
     # YAML reads 5e-7 as a string; numbers written that way are what people mean.
     if isinstance(value, str) and any(kind in (int, float) and _parses(value, kind) for kind in kinds):
         return None
     wanted = " or ".join(sorted({_type_name(kind) for kind in kinds if kind is not type(None)}))
-    return f"it must be {wanted}, not {type(value).__name__}"
+    return f"{wanted}, not {type(value).__name__}"
 
 
 def known_values(
@@ -107,21 +118,24 @@ def known_values(
 
     Args:
         kind: the dataclass that is made of them, or their types by key.
-        where: what stands before an error.
+        where: what stands before the key in an error.
         errors: gets those of all other values, and of a dataclass the keys that are missing.
     """
     hints = kind if isinstance(kind, Mapping) else get_type_hints(kind)
     good = {}
     for key, value in values.items():
         if key not in hints:
-            errors.append(f"{where}unknown key {key!r}{closest_match(str(key), hints)}")
-        elif error := type_error(value, hints[key]):
-            errors.append(f"{where}{key} is {value!r}: {error}")
+            got = f"the unknown key {key!r}{closest_match(str(key), hints)}"
+            errors.append(describe(f"{where}{key}", got, f"one of {', '.join(hints)}", "Correct or remove the key"))
+        elif expected := expected_type(value, hints[key]):
+            errors.append(describe(f"{where}{key}", repr(value), expected, "Correct the value"))
         else:
             good[key] = value
     if not isinstance(kind, Mapping):
         needed = [entry.name for entry in dataclasses.fields(kind) if _is_required(entry)]
-        errors += [f"{where}{name} is missing" for name in needed if name not in values]
+        errors += [
+            describe(f"{where}{name}", "no value", "one", "Add the key") for name in needed if name not in values
+        ]
     return good
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, describe
 from .type_checks import read_yaml
 from .yaml_nodes import ENVIRONMENT_VALUE
 
@@ -37,26 +37,23 @@ _AT_IMPORT = {
 def environment_errors(environment: Any) -> list[str]:
     """What is wrong with a recipe's `env`. No value is shown, for it may be a secret."""
     if not isinstance(environment, dict):
-        return [
-            f"env: got {type(environment).__name__}, expected a mapping of names to text. Write NAME: VALUE below it"
-        ]
+        got, advice = type(environment).__name__, "Write `NAME: VALUE` lines below it"
+        return [describe("env", got, "a mapping of names to text", advice)]
     errors = []
     for name, value in environment.items():
         shown = str(name).partition("=")[0]
         if not (isinstance(name, str) and name.isidentifier()):
-            errors.append(
-                f"env: {shown!r}: got a name that is no environment variable, expected letters, digits and _"
-            )
+            got, advice = "a name that is no environment variable", "Correct the name"
+            errors.append(describe(f"env, {shown!r}", got, "letters, digits and _", advice))
         elif isinstance(value, (list, dict)):
-            errors.append(f"env: {shown!r}: got {type(value).__name__}, expected text. It is no environment variable")
+            advice = "Write the text of the environment variable"
+            errors.append(describe(f"env, {shown!r}", type(value).__name__, "text", advice))
         elif value is None or "\0" in str(value):
             what = "nothing" if value is None else "a null character"
-            errors.append(f'env: {shown!r}: got {what}, expected text. Write "" for an empty value')
+            errors.append(describe(f"env, {shown!r}", what, "text", 'Write "" for an empty value'))
         elif _CODE.fullmatch(name):
-            errors.append(
-                f"env: {name}: got a variable that says which code is loaded, expected none. Set it in the "
-                "shell that starts the command"
-            )
+            got, advice = "a variable that selects the code to load", "Set it in the shell that starts the command"
+            errors.append(describe(f"env, {name}", got, "none of that kind", advice))
     return errors
 
 
@@ -76,7 +73,7 @@ def set_early(path: str | Path | None) -> None:
 def too_late(environment: Mapping[str, Any]) -> list[str]:
     """A note for each variable that a library has read before it got this value."""
     return [
-        f"env: {name} comes too late: {library} has read it at its import. Set it in the shell"
+        f"env: {name} has no effect, because {library} reads it at its import. Set it in the shell."
         for name, value in environment.items()
         for library, names in _AT_IMPORT.items()
         if library in sys.modules and names.fullmatch(name) and os.environ.get(name) != str(value)

@@ -15,6 +15,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
+from ..errors import describe
+
 
 # TRL gives the environment `True` for `true`; what YAML 1.1 alone takes for a truth value is text there.
 ENVIRONMENT_VALUE = str | int | bool
@@ -67,7 +69,9 @@ def _inspect(
     Aliases of aliases grow as powers, and one inside itself has no end.
     """
     if id(node) in above:
-        raise NodeError(f"{_line(node)}: an alias stands inside of what it names")
+        raise NodeError(
+            describe(_line(node), "an alias inside the value that it names", "a value that ends", "Remove the alias")
+        )
     if id(node) not in sizes:
         children = []
         if isinstance(node, yaml.MappingNode):
@@ -80,18 +84,19 @@ def _inspect(
         sizes[id(node)] = 1 + sum(_inspect(child, is_list, sizes, above, twice) for child in children)
         above.pop()
     if sizes[id(node)] > MOST_VALUES:
-        raise NodeError(f"{_line(node)}: it holds more than {MOST_VALUES:,} values, aliases counted")
+        got = f"more than {MOST_VALUES:,} values, aliases counted"
+        raise NodeError(describe(_line(node), got, "the keys of a recipe", "Remove the aliases"))
     return sizes[id(node)]
 
 
 def _given_twice(node: yaml.MappingNode, in_list: bool) -> list[tuple[int, str]]:
-    dash = "; or put the dash before it with which another entry begins" if in_list else ""
+    advice = "Keep one, or put the dash of a new entry before the second" if in_list else "Keep one"
     found: list[tuple[int, str]] = []
     seen: set[str] = set()
     for key, _ in node.value:
         if isinstance(key, yaml.ScalarNode) and key.tag != f"{_TAG}merge":
             if key.value in seen:
-                found.append((key.start_mark.line, f"{_line(key)}: {key.value} is given twice: keep one{dash}"))
+                found.append((key.start_mark.line, describe(_line(key), f"{key.value} twice", "it once", advice)))
             seen.add(key.value)
     return found
 
@@ -100,7 +105,9 @@ def _mapping(node: yaml.MappingNode, hint_of: Callable[[Any], Any], unclear: lis
     values: dict[Any, Any] = {}
     for key_node, value_node in _merged(node):
         if not isinstance(key_node, yaml.ScalarNode):
-            raise NodeError(f"{_line(key_node)}: a key must be text, not a list or mapping")
+            raise NodeError(
+                describe(_line(key_node), "a list or mapping as key", "text", "Write a name before the colon")
+            )
         meaning = _meaning(key_node)
         key = meaning if isinstance(meaning, int) and not isinstance(meaning, bool) else key_node.value
         values[key] = _value(value_node, hint_of(key), unclear)
@@ -112,7 +119,7 @@ def _value(node: yaml.Node, hint: Any, unclear: list[str]) -> Any:
         return _scalar(node, hint, unclear)
     is_mapping = isinstance(node, yaml.MappingNode)
     if node.tag != f"{_TAG}{'map' if is_mapping else 'seq'}":
-        raise NodeError(f"{_line(node)}: got a value with the tag {node.tag}, expected a mapping or a list")
+        raise NodeError(_describe_tag(node, "a mapping or a list"))
     if is_mapping:
         return _mapping(node, _hints_below(hint), unclear)
     element = next((get_args(kind)[0] for kind in alternatives(hint) if get_origin(kind) is list), hint)
@@ -161,8 +168,9 @@ def _meaning(node: yaml.ScalarNode) -> Any:
         if tag in ("int", "float"):
             return int(text) if tag == "int" else float(text)
     except (KeyError, ValueError):
-        raise NodeError(f"{_line(node)}: {tag} is no type of this value") from None
-    raise NodeError(f"{_line(node)}: got a value with the tag {node.tag}, expected text, a number, true or false")
+        got = f"the tag {tag} before a value of another type"
+        raise NodeError(describe(_line(node), got, "a tag that fits", "Remove the tag")) from None
+    raise NodeError(_describe_tag(node, "text, a number, true or false"))
 
 
 def _number(text: str) -> Any:
@@ -217,9 +225,14 @@ def _merged(node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
         sources = value.value if isinstance(value, yaml.SequenceNode) else [value]
         for source in reversed(sources):  # the first wins
             if not isinstance(source, yaml.MappingNode):
-                raise NodeError(f"{_line(value)}: << takes a mapping or a list of them")
+                got = "another value of <<"
+                raise NodeError(describe(_line(value), got, "a mapping or a list of mappings", "Name a mapping"))
             brought += _merged(source)
     return brought + own
+
+
+def _describe_tag(node: yaml.Node, expected: str) -> str:
+    return describe(_line(node), f"a value with the tag {node.tag}", expected, "Remove the tag")
 
 
 def _line(node: yaml.Node) -> str:

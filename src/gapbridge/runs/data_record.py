@@ -34,7 +34,7 @@ def write_data_record(directory: Path, examples: dict[str, ExampleSet]) -> None:
         if shared:
             held_out = examples["eval"]
             logger.warning(
-                "%s: %d of %d held-out prompts are trained as well: scores on them say little",
+                "%s: %d of %d held-out prompts are also in the training data, so their scores show little",
                 held_out.source, shared, len(held_out),
             )  # fmt: skip
     write_json_atomic(directory / "data.json", record)

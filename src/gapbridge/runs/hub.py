@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..compat import http_errors
-from ..errors import ConfigError, RunError, first_line
+from ..errors import ConfigError, RunError, describe, first_line
 
 
 def repository_name(args: Any) -> str:
@@ -24,8 +24,12 @@ def name_errors(args: Any) -> list[str]:
         validate_repo_id(repository_name(args))
     except HFValidationError:
         return [
-            f"hub_model_id: got {repository_name(args)!r}, expected NAME or OWNER/NAME of letters, digits, '-', '_' "
-            "and '.'. Give a name that a hub takes"
+            describe(
+                "hub_model_id",
+                f"{repository_name(args)!r}",
+                "NAME or OWNER/NAME of letters, digits, '-', '_' and '.'",
+                "Correct the name",
+            )
         ]
     return []
 
@@ -38,10 +42,15 @@ def access_errors(args: Any) -> list[str]:
         return []
     if constants.HF_HUB_OFFLINE:
         return [
-            "push_to_hub: got HF_HUB_OFFLINE in the environment, expected a hub. Unset it, or leave push_to_hub out"
+            describe(
+                "push_to_hub",
+                "true with HF_HUB_OFFLINE in the environment",
+                "a hub",
+                "Unset HF_HUB_OFFLINE, or remove push_to_hub",
+            )
         ]
     if not (args.hub_token or get_token()):
-        return ["push_to_hub: got no token, expected one that may write. Run `hf auth login`, or set HF_TOKEN"]
+        return [describe("push_to_hub", "no token", "one that may write", "Run `hf auth login`, or set HF_TOKEN")]
     return []
 
 
@@ -65,8 +74,12 @@ def open_repository(args: Any) -> str:
     except http_errors() as error:
         reason = first_line(error).rstrip(".")
         raise ConfigError(
-            f"push_to_hub: got a refusal for {name}, expected a hub that takes the model: {reason}. "
-            "See to token and name, or leave push_to_hub out"
+            describe(
+                "push_to_hub",
+                f"a refusal for {name} ({reason})",
+                "a hub that takes the model",
+                "Check the token and the name, or remove push_to_hub",
+            )
         ) from error
     return found
 
@@ -86,6 +99,10 @@ def upload(model: Path, args: Any) -> None:
     except refusals as error:
         reason = first_line(error).rstrip(".")
         raise RunError(
-            f"{model}: got a model that is trained but not uploaded: {reason}. Start the same command "
-            "again to upload it"
+            describe(
+                f"{model}",
+                f"a trained model that is not uploaded ({reason})",
+                "an upload",
+                "Repeat the command to upload it",
+            )
         ) from error

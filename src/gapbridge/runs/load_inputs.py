@@ -95,7 +95,7 @@ def check_template_eos(job: RunConfig) -> None:
     template = ChatTemplate(tokenizer, date=job.args.chat_template_date, arguments=job.args.chat_template_kwargs or {})
     end = find_missing_eos(template, generation_stop_tokens(tokenizer, generation))
     if end:
-        raise ConfigError(f"{job.recipe.path}: {end.error}")
+        raise ConfigError(f"{job.recipe.path}, {end.error}")
 
 
 def load_examples(
@@ -167,7 +167,7 @@ def load_eval_examples(
     dataset, source = _held_out_rows(job, limit)
     # An evaluation asks once a row.
     examples = _read(job, dataset, tokenizer, model, source, None, train_on_assistant_turns="last")
-    require_prompts(examples, "An evaluation asks each prompt")
+    require_prompts(examples, "an evaluation completes each prompt")
     return examples
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
+from ..errors import describe
 from .run_config import RunConfig
 
 
@@ -29,8 +30,12 @@ _TRACKERS = {
 def package_errors(job: RunConfig) -> list[str]:
     """One sentence for each key whose package is not installed."""
     return [
-        f"{key}: got {value}, expected the package {' or '.join(packages)}, which is not installed. Install it, or "
-        "leave the key out"
+        describe(
+            f"{key}",
+            f"{value} without the package {' or '.join(packages)}",
+            "an installed package",
+            "Install it, or remove the key",
+        )
         for key, value, packages in _needed(job)
         if not any(_is_installed(package) for package in packages)
     ]

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import methods
 from ..data.example import ExampleSet
-from ..errors import ConfigError
+from ..errors import ConfigError, describe
 from ..training.dataset_builder import first_rows
 from ..training.method import GapTrainerMixin
 from ..training.rows import Row, print_rows
@@ -128,4 +128,11 @@ def _method_of(args: Any) -> type[GapTrainerMixin]:
         method = methods.get_method(name)
         if type(args) is method.config_class:
             return method
-    raise ConfigError(f"args is a {type(args).__name__}: it is the configuration of no method here")
+    raise ConfigError(
+        describe(
+            "args",
+            f"a {type(args).__name__}",
+            "the configuration of a method of gapbridge",
+            "Construct one, such as BASHConfig",
+        )
+    )

@@ -13,7 +13,7 @@ from trl import ModelConfig, ScriptArguments
 from .. import methods
 from ..compat import backfill_trust_remote_code
 from ..data.sources import DataConfig, LoadedData, find_data
-from ..errors import ConfigError
+from ..errors import ConfigError, describe
 from ..recipe.recipe_parser import Recipe, RecipeParser
 from ..recipe.type_checks import read_yaml
 from ..training.method import GapTrainerMixin
@@ -90,13 +90,22 @@ def read_job(argv: Sequence[str], method: str | None = None) -> RunConfig:
     chosen = method or _method_of(argv)
     recipe = parser_for(chosen).parse_recipe(argv)
     if recipe.method not in (None, chosen):
-        raise ConfigError(f"{recipe.path}: is a recipe for {recipe.method}: run it with `gapbridge {recipe.method}`")
+        raise ConfigError(
+            describe(
+                f"{recipe.path}",
+                f"a recipe for {recipe.method}",
+                "one for this command",
+                f"Run it with `gapbridge {recipe.method}`",
+            )
+        )
     kind = methods.get_method(chosen)
     parts, args, model = recipe.parts, recipe.parts[kind.config_class], recipe.parts[ModelConfig]
     if not model.model_name_or_path:
-        raise ConfigError(f"{recipe.path}: model_name_or_path is not set")
+        raise ConfigError(
+            describe(f"{recipe.path}, model_name_or_path", "no value", "a directory or hub id", "Add the key")
+        )
     require_output_dir(recipe.settings.get("output_dir"))
-    errors = [f"{recipe.path}: {error}" for error in _unused(recipe.settings)]
+    errors = [f"{recipe.path}, {error}" for error in _unused(recipe.settings)]
     if errors:
         raise ConfigError(errors)
     backfill_trust_remote_code(args, model)
@@ -115,14 +124,40 @@ def _unused(settings: dict[str, Any]) -> list[str]:
     """Settings that scripts of their own act upon, and that a run would leave without effect."""
     errors = []
     if settings.get("do_train") is False:
-        errors.append("do_train: false: the commands of methods train; `gapbridge eval` evaluates alone")
+        errors.append(
+            describe(
+                "do_train",
+                "false",
+                "true, since the commands of methods train",
+                "Run `gapbridge eval`, which evaluates alone",
+            )
+        )
     if settings.get("do_predict"):
-        errors.append("do_predict: there is no test set; use `gapbridge eval` or `gapbridge generate`")
+        errors.append(
+            describe(
+                "do_predict",
+                "true",
+                "false, since a recipe has no test set",
+                "Run `gapbridge eval` or `gapbridge generate`",
+            )
+        )
     if settings.get("resume_from_checkpoint"):
-        errors.append("resume_from_checkpoint: a run goes on from its last whole checkpoint by itself; see --resume")
+        errors.append(
+            describe(
+                "resume_from_checkpoint",
+                "a value",
+                "none, since a run resumes from its last complete checkpoint",
+                "Remove the key, or use --resume",
+            )
+        )
     if settings.get("hub_strategy") in ("checkpoint", "all_checkpoints"):
         errors.append(
-            f"hub_strategy: {settings['hub_strategy']}: a run uploads its final model and nothing else; leave it out"
+            describe(
+                "hub_strategy",
+                f"{settings['hub_strategy']}",
+                "end, since a run uploads its final model alone",
+                "Remove the key",
+            )
         )
     return errors
 
@@ -130,11 +165,16 @@ def _unused(settings: dict[str, Any]) -> list[str]:
 def _method_of(argv: Sequence[str]) -> str:
     arguments = [part for argument in argv for part in argument.split("=", 1)]
     if "--config" not in arguments or arguments[-1] == "--config":
-        raise ConfigError("no recipe: give one with --config FILE.yaml")
+        raise ConfigError(describe("command line", "no recipe", "a YAML file", "Give one with --config FILE.yaml"))
     path = Path(arguments[arguments.index("--config") + 1])
     method = read_yaml(path).get("method")
     if method not in methods.list_methods():
         raise ConfigError(
-            f"{path}: method is {method!r}: the recipe must say which of {', '.join(methods.list_methods())} it is for"
+            describe(
+                f"{path}, method",
+                f"{method!r}",
+                f"one of {', '.join(methods.list_methods())}",
+                "Add the method of the recipe",
+            )
         )
     return str(method)

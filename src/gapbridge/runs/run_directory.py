@@ -26,7 +26,7 @@ import torch
 import yaml
 from accelerate import PartialState
 
-from ..errors import ConfigError, RunError
+from ..errors import ConfigError, RunError, describe
 from ..files import (
     os_errors_as_run_error,
     remove_leftovers,
@@ -78,13 +78,21 @@ class RunDirectory:
         state = self._state()
         if resume == "never" and state != "new":
             raise RunError(
-                f"output_dir {self.path}: holds a run ({state}), and --resume is never: choose another output_dir, "
-                "or continue that run with --resume auto"
+                describe(
+                    f"output_dir {self.path}",
+                    f"a run ({state}) with --resume never",
+                    "an empty directory",
+                    "Choose another output_dir, or continue the run with --resume auto",
+                )
             )
         if resume == "require" and state == "new":
             raise RunError(
-                f"output_dir {self.path}: holds no run, and --resume is require: there is nothing to continue. Look "
-                "whether the path is right and its file system is mounted, or start again with --resume auto"
+                describe(
+                    f"output_dir {self.path}",
+                    "no run with --resume require",
+                    "a run to continue",
+                    "Check the path and its file system, or start again with --resume auto",
+                )
             )
         return state
 
@@ -94,7 +102,12 @@ class RunDirectory:
             return self._recorded_state()
         except OSError as error:
             raise RunError(
-                f"output_dir {self.path}: cannot be used: {error.strerror}; choose another output_dir"
+                describe(
+                    f"output_dir {self.path}",
+                    f"a path that cannot be used ({error.strerror})",
+                    "a directory that can be written",
+                    "Choose another output_dir",
+                )
             ) from error
 
     def _recorded_state(self) -> str:
@@ -105,8 +118,12 @@ class RunDirectory:
             found = [entry.name for entry in entries if not entry.name.endswith(".tmp")]
             if found:
                 raise RunError(
-                    f"output_dir {self.path}: holds {', '.join(found[:5])}{' …' if len(found) > 5 else ''} but no "
-                    f"{RUN_FILE}: it is not a run of gapbridge. Choose another output_dir"
+                    describe(
+                        f"output_dir {self.path}",
+                        f"{', '.join(found[:5])}{' …' if len(found) > 5 else ''}, but no {RUN_FILE}",
+                        "an empty directory or a run of gapbridge",
+                        "Choose another output_dir",
+                    )
                 )
             return "new"
         record = read_run(self.path)
@@ -114,25 +131,28 @@ class RunDirectory:
         changed = [key for key in sorted({*before, *self.settings}) if before.get(key) != self.settings.get(key)]
         if changed:
             errors = [
-                f"{key}: the run there has {before.get(key)!r}, this one {self.settings.get(key)!r}" for key in changed
+                describe(
+                    f"output_dir {self.path}, {key}",
+                    f"{self.settings.get(key)!r}",
+                    f"{before.get(key)!r}, as in the run there",
+                    "Restore the setting, or choose another output_dir",
+                )
+                for key in changed
             ]
-            raise RunError(
-                [
-                    f"output_dir {self.path}: holds another run. Choose another output_dir, or set these settings "
-                    "back",
-                    *errors,
-                ]
-            )
+            raise RunError(errors)
         return str(state)
 
     def _check_place(self) -> None:
         """Refuse a place that cannot be written before anything is loaded."""
         existing = next(path for path in (self.path, *self.path.absolute().parents) if os.path.lexists(path))
         if not existing.is_dir():
-            what = "is a file" if existing == self.path else f"{existing} is no directory"
-            raise RunError(f"output_dir {self.path}: {what}; choose another output_dir")
+            got = "a file" if existing == self.path else f"the file {existing} above it"
+            raise RunError(describe(f"output_dir {self.path}", got, "a directory", "Choose another output_dir"))
         if not os.access(existing, os.W_OK | os.X_OK):
-            raise RunError(f"output_dir {self.path}: {existing} cannot be written; choose another output_dir")
+            got = f"{existing}, which cannot be written"
+            raise RunError(
+                describe(f"output_dir {self.path}", got, "a writable directory", "Choose another output_dir")
+            )
 
     def locked(self) -> AbstractContextManager[None]:
         """Within it no other command trains or generates in the directory; of several processes, the main one asks.
@@ -153,8 +173,12 @@ class RunDirectory:
             return
         before = self._recorded_inputs()
         errors = [
-            f"{self.run_file}, inputs: {name}: got {before.get(name, 'nothing')}, expected {fingerprint}. Put back "
-            "what the run was started with, or choose another output_dir"
+            describe(
+                f"{self.run_file}, inputs, {name}",
+                f"{before.get(name, 'nothing')}",
+                f"{fingerprint}",
+                "Restore what the run was started with, or choose another output_dir",
+            )
             for name, fingerprint in inputs.items()
             if before.get(name) != fingerprint
         ]
@@ -252,7 +276,9 @@ def environment() -> dict[str, Any]:
 
 def require_output_dir(output_dir: str | None) -> str:
     if not output_dir:
-        raise ConfigError("output_dir is not set: say where the run goes")
+        raise ConfigError(describe("output_dir", "no value", "a directory for the run", "Add the key"))
     if "\0" in output_dir:
-        raise ConfigError(f"output_dir is {output_dir!r}: a path holds no null character")
+        raise ConfigError(
+            describe("output_dir", f"{output_dir!r} with a null character", "a path", "Correct the path")
+        )
     return output_dir

@@ -12,7 +12,7 @@ from rich.console import Console
 from trl import get_peft_config
 
 from ..display import say
-from ..errors import ConfigError
+from ..errors import ConfigError, describe
 from ..files import directory_removed_on_error, write_json_atomic, write_text_atomic
 from ..reporting.runs import write_report
 from ..training.dataset_builder import render_rows, row_records
@@ -42,7 +42,7 @@ def train(job: RunConfig) -> Path:
     """
     check_processes(job.args)
     if errors := [*name_errors(job.args), *package_errors(job)]:
-        raise ConfigError([f"{job.recipe.path}: {error}" for error in errors])
+        raise ConfigError([f"{job.recipe.path}, {error}" for error in errors])
     run = job.run_directory()
     if run.check(job.resume) == "complete":
         if PartialState().is_main_process:
@@ -74,7 +74,14 @@ def prepare(job: RunConfig) -> Path:
     """Build the contexts of the first unfinished round and stop; training later finds them in the store."""
     check_processes(job.args)
     if not job.method.generates_contexts:
-        raise ConfigError(f"{job.recipe.path}: method {job.name} generates nothing before training")
+        raise ConfigError(
+            describe(
+                f"{job.recipe.path}, method",
+                f"{job.name}, which generates nothing before training",
+                "a method that generates contexts",
+                "Train it without `gapbridge prepare`",
+            )
+        )
     run = job.run_directory()
     is_complete = run.check() == "complete"
     with run.locked():
@@ -117,7 +124,14 @@ def open_run(
     with directory_removed_on_error(directory) if PartialState().is_main_process else nullcontext():
         trainer = construct(job, index, loaded)
         if generates and not trainer.pending:
-            raise ConfigError(f"{job.recipe.path}: with these options {job.name} generates nothing before training")
+            raise ConfigError(
+                describe(
+                    f"{job.recipe.path}",
+                    f"options with which {job.name} generates nothing before training",
+                    "options that generate contexts",
+                    "Train it without `gapbridge prepare`",
+                )
+            )
         if pushes and PartialState().is_main_process:
             open_repository(job.args)
     PartialState().wait_for_everyone()  # each has looked at the directory before one writes to it

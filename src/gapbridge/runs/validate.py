@@ -15,7 +15,7 @@ from .. import methods
 from ..data.example import ExampleSet
 from ..data.sources import FILE_BUILDERS, check_data_config
 from ..display import notice_if_slow, say
-from ..errors import ConfigError, GapbridgeError
+from ..errors import ConfigError, GapbridgeError, describe
 from ..recipe.type_checks import read_yaml
 from ..training.adapter_merge import QUANTISED
 from ..training.arguments import TRAIN
@@ -48,7 +48,7 @@ def validate(job: RunConfig, *, all_rows: bool = False) -> tuple[list[str], list
     errors = [*key_errors(job), *access_errors(job.args), *package_errors(job), *_run_errors(job)]
     notes = list(job.recipe.notes)
     if job.args.push_to_hub and not name_errors(job.args):
-        notes.append(f"not checked: whether a hub takes the model as {repository_name(job.args)}")
+        notes.append(f"not checked: whether the hub takes the model as {repository_name(job.args)}")
     data_faults = check_data_config(job.data, job.script)
     model: PreTrainedModel | PeftModel | None = None
     tokenizer: PreTrainedTokenizerBase | None = None
@@ -61,11 +61,11 @@ def validate(job: RunConfig, *, all_rows: bool = False) -> tuple[list[str], list
             prepare_tokenizer(None, tokenizer, job.args, uses_peft=job.uses_peft)
             model = load_meta_model(path, job.args)
             if model is None:
-                notes.append(f"not checked: the base of the adapter {path} is no directory here")
+                notes.append(f"not checked: the base of the adapter {path}, which is no directory here")
             else:
                 _check_positions(job, model, errors)
         else:
-            notes.append(f"not checked: model {path} is not a directory here, so it is taken for a hub id")
+            notes.append(f"not checked: model {path}, which is no directory here and is taken for a hub id")
     except GapbridgeError as error:
         errors += error.errors
     if data_faults:
@@ -86,7 +86,7 @@ def validate(job: RunConfig, *, all_rows: bool = False) -> tuple[list[str], list
             examples = load_examples(job, tokenizer, model)
             for name, part in examples.items():
                 notes.append(
-                    f"{name}: {'all' if all_rows else 'the first'} {len(part)} rows of {part.source} are good"
+                    f"{name}: {'all' if all_rows else 'the first'} {len(part):,} rows of {part.source} are valid"
                 )
                 notes += [f"{name}: loss on {part.loss_on}"] if part.loss_on else []
             notes += _construct(job, model, tokenizer, examples)
@@ -102,10 +102,22 @@ def key_errors(job: RunConfig) -> list[str]:
     errors = [*job.args.errors(), *check_data_config(job.data, job.script), *name_errors(job.args)]
     if job.evaluates and not job.has_eval_data:
         errors.append(
-            "eval_strategy asks for evaluation: give eval_datasets or test_split_size, or set eval_strategy: 'no'"
+            describe(
+                "eval_strategy",
+                "evaluation without held-out data",
+                "eval_datasets or test_split_size",
+                "Add one of them, or set eval_strategy: 'no'",
+            )
         )
     if (job.model.load_in_4bit or job.model.load_in_8bit) and not job.model.use_peft:
-        errors.append("load_in_4bit and load_in_8bit need use_peft: true: quantised weights cannot be trained")
+        errors.append(
+            describe(
+                "load_in_4bit, load_in_8bit",
+                "true without use_peft",
+                "an adapter, since quantized weights cannot be trained",
+                "Set use_peft: true",
+            )
+        )
     if (job.model.load_in_4bit or job.model.load_in_8bit) and job.args.save_merged_model:
         errors.append(QUANTISED)
     return errors
@@ -151,7 +163,14 @@ def _batch_size_errors(job: RunConfig) -> list[str]:
 def _check_positions(job: RunConfig, model: PreTrainedModel, errors: list[str]) -> None:
     positions = model.config.get_text_config().to_dict().get("max_position_embeddings")
     if positions and job.args.max_length and job.args.max_length > positions:
-        errors.append(f"max_length is {job.args.max_length}, but the model has {positions} positions")
+        errors.append(
+            describe(
+                "max_length",
+                f"{job.args.max_length}",
+                f"at most {positions}, the positions of the model",
+                "Lower the value",
+            )
+        )
 
 
 def _run_errors(job: RunConfig, *, with_inputs: bool = False) -> list[str]:
@@ -165,7 +184,7 @@ def _run_errors(job: RunConfig, *, with_inputs: bool = False) -> list[str]:
     return []
 
 
-def describe(job: RunConfig) -> str:
+def describe_job(job: RunConfig) -> str:
     """One line on what the recipe does."""
     args = job.args
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps
@@ -207,7 +226,7 @@ def run_validate(
             errors, notes = validate(job, all_rows=all_rows)
         if cpu and not read_yaml(Path(path)).get("use_cpu"):
             notes.append("this machine has no accelerator: checked as if use_cpu were true")
-        return errors, notes, describe(job)
+        return errors, notes, describe_job(job)
 
     validate_each(paths, check)
 

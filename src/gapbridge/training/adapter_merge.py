@@ -15,15 +15,16 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import PretrainedConfig, PreTrainedModel
 
-from ..errors import ConfigError, as_config_error
+from ..errors import ConfigError, as_config_error, describe
 from .loading import load_model
 
 
 ADAPTER = "adapter"  # where, in the directory of a merged model, the adapter is kept
-QUANTISED = (
-    "save_merged_model: the base is quantised (load_in_4bit, load_in_8bit), and a merged weight would be rounded to "
-    "its few bits: leave save_merged_model out, and merge the saved adapter into the base loaded in bfloat16 "
-    "(PeftModel.from_pretrained(base, adapter).merge_and_unload())"
+QUANTISED = describe(
+    "save_merged_model",
+    "true with a quantized base (load_in_4bit, load_in_8bit), which would round the merged weights",
+    "an unquantized base",
+    "Remove the key, and merge the saved adapter into the base in bfloat16 (`PeftModel.merge_and_unload`)",
 )
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 
@@ -49,15 +50,32 @@ def check_mergeable(model: PreTrainedModel | PeftModel, new_adapter: PeftConfig 
     errors = []
     if adapter is None:
         errors.append(
-            "save_merged_model: true, but no adapter is trained: set use_peft: true, or leave save_merged_model out"
+            describe(
+                "save_merged_model",
+                "true without an adapter",
+                "a trained adapter",
+                "Set use_peft: true, or remove save_merged_model",
+            )
         )
     elif adapter.is_prompt_learning:
-        errors.append(f"save_merged_model: an adapter of type {adapter.peft_type.value} has no weights to merge")
+        errors.append(
+            describe(
+                "save_merged_model",
+                f"an adapter of type {adapter.peft_type.value}",
+                "one with weights to merge",
+                "Remove save_merged_model",
+            )
+        )
     if base.config.to_dict().get("quantization_config") is not None:
         errors.append(QUANTISED)
     if not base.config._name_or_path:
         errors.append(
-            "save_merged_model: the base was made in memory, and merging loads it again: give it as a path or hub id"
+            describe(
+                "save_merged_model",
+                "a base that was made in memory",
+                "one that can be loaded again",
+                "Give the base as a path or hub id",
+            )
         )
     if errors:
         raise ConfigError(errors)
@@ -78,8 +96,12 @@ def merge_saved(directory: Path, trained: PeftModel, args: Any) -> None:
         loaded = load_model(directory / ADAPTER, args, dtype=dtype)
     if not _same_base(loaded, trained):
         raise ConfigError(
-            f"save_merged_model: the base that was trained on is not the one that {base.config._name_or_path} holds: "
-            f"save the base, and merge {directory / ADAPTER} into it"
+            describe(
+                "save_merged_model",
+                f"weights in {base.config._name_or_path} that differ from the trained base",
+                "the same weights",
+                f"Save the base, and merge {directory / ADAPTER} into it",
+            )
         )
     _untie(loaded)
     with as_config_error("save_merged_model: "):

@@ -12,13 +12,13 @@ from transformers import TrainingArguments
 from trl import DPOConfig, SFTConfig
 
 from ..data.example import ExampleSet
-from ..errors import ConfigError, DataError, as_config_error
+from ..errors import ConfigError, DataError, as_config_error, describe
 
 
 TRAIN, EVAL, EVAL_GENERATED = "train", "eval", "eval_generated"  # the parts of a trainer's data
 
-_BY_INDEX = ": precompute_ref_log_probs is not supported with IterableDataset"
-_WANTED = "expected a datasets.Dataset or an ExampleSet"
+_BY_INDEX = "; precompute_ref_log_probs is not supported with IterableDataset"
+_WANTED = "a datasets.Dataset or an ExampleSet"
 
 
 def part_name(name: str | None, kind: str = EVAL) -> str:
@@ -49,10 +49,16 @@ def named_arguments(order: Sequence[str], positional: Sequence[Any], given: Mapp
         ConfigError: too many, or one of them twice.
     """
     if len(positional) > len(order):
-        raise ConfigError(f"arguments: got {len(positional)} by position, expected {len(order)}. Name the others")
+        raise ConfigError(
+            describe("arguments", f"{len(positional)} by position", f"at most {len(order)}", "Name the others")
+        )
     found = dict(zip(order, positional, strict=False))
     if twice := found.keys() & given.keys():
-        raise ConfigError(f"arguments, {', '.join(sorted(twice))}: got it by position and by name. Keep one")
+        raise ConfigError(
+            describe(
+                f"arguments, {', '.join(sorted(twice))}", "a value by position and by name", "one value", "Keep one"
+            )
+        )
     return {**found, **given}
 
 
@@ -66,8 +72,12 @@ def own_configuration(kind: type[Any], args: Any, trainer: str) -> Any:
         return args
     if not isinstance(args, TrainingArguments) or isinstance(args, (SFTConfig, DPOConfig)):
         raise ConfigError(
-            f"args is a {type(args).__name__}: {trainer} needs a {kind.__name__} (it takes all that TRL's "
-            "configuration takes)"
+            describe(
+                "args",
+                f"a {type(args).__name__}",
+                f"a {kind.__name__} for {trainer}, which takes all keys of TRL's configuration",
+                f"Construct {kind.__name__} instead",
+            )
         )
     known = {entry.name for entry in fields(kind) if entry.init}
     values = {
@@ -78,7 +88,12 @@ def own_configuration(kind: type[Any], args: Any, trainer: str) -> Any:
     foreign = [key for key in values if key not in known]
     if foreign:
         raise ConfigError(
-            [f"args, {key}: got a key of {type(args).__name__}, expected one of {kind.__name__}" for key in foreign]
+            [
+                describe(
+                    f"args, {key}", f"a key of {type(args).__name__}", f"a key of {kind.__name__}", "Remove the key"
+                )
+                for key in foreign
+            ]
         )
     with as_config_error():
         return kind(**{key: value for key, value in values.items() if value is not None or not key.endswith("_token")})
@@ -98,18 +113,26 @@ def given_data(train_dataset: Any, eval_dataset: Any, *, by_index: bool) -> dict
     errors = []
     if not isinstance(train_dataset, (Dataset, ExampleSet)):
         errors.append(
-            f"train_dataset is {type(train_dataset).__name__}, {_WANTED}: `train_dataset` is required, and contexts "
-            f"are made of all its rows before training. Load one split, without streaming{_BY_INDEX * by_index}"
+            describe(
+                "train_dataset",
+                f"{type(train_dataset).__name__}{_BY_INDEX * by_index}",
+                f"{_WANTED}",
+                "Load one split, without streaming",
+            )
         )
     several = isinstance(eval_dataset, dict)
     held_out: dict[Any, Any] = eval_dataset if several else {} if eval_dataset is None else {None: eval_dataset}
     for name in held_out:
         if several and not isinstance(name, str):
-            errors.append(f"eval_dataset, {name!r}: got a key that is no text, expected a name. Rename it")
+            errors.append(describe(f"eval_dataset, {name!r}", "a key that is no text", "a name", "Rename the key"))
         elif several and f"{name}_generated" in held_out:
             errors.append(
-                f"eval_dataset, {name}_generated: got a name whose figures are those of {name} on generated "
-                "contexts, expected another. Rename it"
+                describe(
+                    f"eval_dataset, {name}_generated",
+                    f"the name of the metrics of {name} on generated contexts",
+                    "another name",
+                    "Rename the data set",
+                )
             )
     parts: dict[str, Dataset | ExampleSet] = {}
     for name, value in held_out.items():
@@ -136,12 +159,16 @@ def as_data_set(value: Any, source: str, *, by_index: bool) -> Dataset | Example
         DataError: it is none, or a stream where rows have numbers.
     """
     if isinstance(value, IterableDataset) and by_index:
-        raise DataError(f"{source}: got a stream, {_WANTED}. Load it without streaming{_BY_INDEX}")
+        raise DataError(describe(f"{source}", f"a stream{_BY_INDEX}", f"{_WANTED}", "Load it without streaming"))
     if isinstance(value, IterableDataset):
         return Dataset.from_list(list(value.with_format(None)), features=value.features)
     if not isinstance(value, (Dataset, ExampleSet)):
         raise DataError(
-            f"{source}: got a {type(value).__name__}, {_WANTED}, or a dict of them. Load the rows with "
-            "datasets.load_dataset, or make them with Dataset.from_list"
+            describe(
+                f"{source}",
+                f"a {type(value).__name__}",
+                f"{_WANTED}, or a dict of them",
+                "Load the rows with datasets.load_dataset, or make them with Dataset.from_list",
+            )
         )
     return value

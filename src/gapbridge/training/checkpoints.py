@@ -56,7 +56,7 @@ def missing_files(checkpoint: Path) -> str | None:
     """Why `checkpoint` cannot be resumed from, or None if it is whole."""
     mark = checkpoint / COMPLETE_FILE
     if not mark.is_file():
-        return f"it has no {COMPLETE_FILE}: writing it was interrupted"
+        return f"it has no {COMPLETE_FILE}, because writing it was interrupted"
     try:
         record = json.loads(mark.read_text(encoding="utf-8"))
         files, only_model = dict(record["files"]), record.get("only_model", False)
@@ -64,19 +64,19 @@ def missing_files(checkpoint: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return f"its {COMPLETE_FILE} is damaged"
     if not files:
-        return f"its {COMPLETE_FILE} is damaged: it lists no file"
+        return f"its {COMPLETE_FILE} is damaged and lists no file"
     if only_model:
-        return "save_only_model left the state of the optimizer out of it"
+        return "save_only_model omitted the state of the optimizer"
     for name, size in files.items():
         path = checkpoint / name
         if not path.is_file():
             return f"{name} is missing"
         if path.stat().st_size != size:
-            return f"{name} has {path.stat().st_size} bytes, {size} were written"
+            return f"{name} has {path.stat().st_size:,} bytes instead of {size:,}"
     there = [name for name in hashes if (checkpoint / name).is_file()]
     for name, found in zip(there, _hashes([checkpoint / name for name in there]), strict=True):
         if found != hashes[name]:
-            return f"{name} is damaged: its sha256 is not the one that was written"
+            return f"{name} is damaged: its sha256 differs from the recorded one"
     return None
 
 
@@ -87,7 +87,7 @@ def last_complete_checkpoint(directory: Path) -> Path | None:
         reason = missing_files(path)
         if reason is None:
             return path
-        logger.warning("%s is passed over: %s", path, reason)
+        logger.warning("skipped the checkpoint %s: %s", path, reason)
     return None
 
 

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from ..decoding.sampling_params import SamplingParams, vllm_faults
+from ..errors import describe
 from .config import GenerationArgs
 
 
@@ -78,11 +79,20 @@ class CompletionArgs(GenerationArgs):
     def errors(self) -> list[str]:
         errors = super().errors()
         if self.use_vllm and self.use_mtp_speculative_decoding:
-            errors.append("use_mtp_speculative_decoding: vLLM knows nothing of these heads; leave it out, or use_vllm")
+            errors.append(
+                describe(
+                    "use_mtp_speculative_decoding",
+                    "true with vLLM, which cannot use these heads",
+                    "one of them",
+                    "Remove one of the keys",
+                )
+            )
         other = [name for name in ("use_vllm", "use_mtp_speculative_decoding") if vars(self)[name]]
         if self.compile_decoding and other:
             others = " and ".join(other)
-            errors.append(f"compile_decoding: got true with {others}, expected plain decoding. Leave out one of them")
+            errors.append(
+                describe("compile_decoding", f"true with {others}", "plain decoding", "Remove one of the keys")
+            )
         if self.use_vllm:
             errors += self._vllm_errors()
         return errors
@@ -101,26 +111,45 @@ class CompletionArgs(GenerationArgs):
         if self.vllm_mode == "colocate":
             errors += self._colocate_errors()
         elif url is not None and not url.startswith(("http://", "https://")):
-            errors.append(f"vllm_server_base_url is {url!r}: give it as http://HOST:PORT")
+            errors.append(describe("vllm_server_base_url", repr(url), "http://HOST:PORT", "Correct the address"))
         return errors
 
     def _colocate_errors(self) -> list[str]:
         errors = []
         if find_spec("vllm") is None:
             errors.append(
-                "use_vllm is true and vllm_mode is colocate, but vLLM is not installed: pip install "
-                '"gapbridge[vllm]", or set vllm_mode: server to use a server elsewhere, or use_vllm: false'
+                describe(
+                    "vllm_mode",
+                    "colocate without vLLM",
+                    "an installed vLLM",
+                    "Install `gapbridge[vllm]`, or set vllm_mode: server for a server elsewhere",
+                )
             )
         if self.world_size > 1:
             errors.append(
-                f"vllm_mode is colocate in a run of {self.world_size} processes: use vllm_mode: server, which all of "
-                "them share"
+                describe(
+                    "vllm_mode",
+                    f"colocate in a run of {self.world_size} processes",
+                    "one process",
+                    "Set vllm_mode: server, which all processes share",
+                )
             )
         if not 0 < self.vllm_gpu_memory_utilization <= 1:
-            errors.append(f"vllm_gpu_memory_utilization is {self.vllm_gpu_memory_utilization}: it must lie in (0, 1]")
+            errors.append(
+                describe(
+                    "vllm_gpu_memory_utilization",
+                    f"{self.vllm_gpu_memory_utilization}",
+                    "a fraction above 0 and up to 1",
+                    "Correct the value",
+                )
+            )
         if self.vllm_max_model_length is not None and self.vllm_max_model_length <= self.max_completion_length:
             errors.append(
-                f"vllm_max_model_length is {self.vllm_max_model_length}: prompt and draft must fit into it, "
-                f"max_completion_length is {self.max_completion_length}"
+                describe(
+                    "vllm_max_model_length",
+                    f"{self.vllm_max_model_length}",
+                    f"more than max_completion_length ({self.max_completion_length})",
+                    "Increase the value",
+                )
             )
         return errors

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..compat import Defaults, label_support_errors, normalize_warmup_args, pair_support_errors
 from ..decoding.sampling_params import SamplingParams
-from ..errors import ConfigError, as_config_error
+from ..errors import ConfigError, as_config_error, describe
 from ..recipe.secrets import without_secrets
 
 
@@ -71,14 +71,24 @@ class BaseArgs(Defaults, _Behind):
         ]
         if self.max_steps == 0:
             errors.append(
-                "max_steps is 0: transformers takes that for no limit; leave it out, or give a number of steps"
+                describe(
+                    "max_steps",
+                    "0, which transformers takes for no limit",
+                    "a number of steps",
+                    "Correct or remove the key",
+                )
             )
         elif self.max_steps < 0 and not self.num_train_epochs > 0:
-            errors.append(f"num_train_epochs is {self.num_train_epochs}: nothing would be trained")
+            got = f"{self.num_train_epochs}"
+            errors.append(describe("num_train_epochs", got, "a number above 0", "Correct the value"))
         if self.enable_jit_checkpoint:
             errors.append(
-                "enable_jit_checkpoint: a signal saves a whole checkpoint here already, at the end of its step; "
-                "leave it out"
+                describe(
+                    "enable_jit_checkpoint",
+                    "true, although a signal saves a complete checkpoint in any case",
+                    "false",
+                    "Remove the key",
+                )
             )
         return errors
 
@@ -105,12 +115,13 @@ def _own_errors(args: BaseArgs, kind: type[BaseArgs]) -> list[str]:
     for name in inspect.get_annotations(kind):
         choices = args.__dataclass_fields__[name].metadata.get("choices")
         if choices and vars(args)[name] not in choices:
-            errors.append(f"{name} is {vars(args)[name]!r}: choose one of {', '.join(choices)}")
+            expected = f"one of {', '.join(choices)}"
+            errors.append(describe(name, repr(vars(args)[name]), expected, "Choose one of them"))
     for name, (low, high) in vars(kind).get("RANGES", {}).items():
         value = vars(args)[name]
         if value is not None and not low <= value <= (math.inf if high is None else high):
-            wanted = f"be at least {low}" if high is None else f"lie in [{low}, {high}]"
-            errors.append(f"{name} is {value}: it must {wanted}")
+            expected = f"at least {low}" if high is None else f"a number from {low} to {high}"
+            errors.append(describe(name, f"{value}", expected, "Correct the value"))
     return errors
 
 
@@ -154,11 +165,17 @@ class TokenizationArgs(BaseArgs):
     def errors(self) -> list[str]:
         errors = super().errors()
         if self.chat_template_date is not None and not _is_day(self.chat_template_date):
-            errors.append(f"chat_template_date is {self.chat_template_date!r}: give a day as YYYY-MM-DD")
+            errors.append(
+                describe(
+                    "chat_template_date", f"{self.chat_template_date!r}", "a day as YYYY-MM-DD", "Correct the day"
+                )
+            )
         if self.chat_template is not None and self.chat_template_path is not None:
-            errors.append("both chat_template and chat_template_path are given: keep one")
+            errors.append(
+                describe("chat_template", "a value beside chat_template_path", "one of them", "Keep one of the keys")
+            )
         if self.max_length is not None and self.max_length < 2:
-            errors.append(f"max_length is {self.max_length}: a row needs at least 2 tokens")
+            errors.append(describe("max_length", f"{self.max_length}", "at least 2 tokens", "Increase the value"))
         return errors
 
 
@@ -207,32 +224,68 @@ class DataArgs(LossScopeArgs):
         # What rows of ids would leave without effect, and what goes wrong in TRL's preparation of them.
         if not self.assistant_only_loss and self.train_on_assistant_turns == "last":
             errors.append(
-                "assistant_only_loss: false trains whole conversations, train_on_assistant_turns: last the last "
-                "turn: keep one"
+                describe(
+                    "assistant_only_loss",
+                    "false with train_on_assistant_turns: last",
+                    "one of them, since false trains complete conversations",
+                    "Keep one of the keys",
+                )
             )
         for key, value in (self.dataset_kwargs or {}).items():
             if key != "skip_prepare_dataset":
-                errors.append(f"dataset_kwargs: {key}: TRL knows no such key")
+                errors.append(
+                    describe(
+                        f"dataset_kwargs, {key}",
+                        "a key that TRL does not have",
+                        "skip_prepare_dataset",
+                        "Remove the key",
+                    )
+                )
             elif value:
                 errors.append(
-                    "dataset_kwargs: skip_prepare_dataset is not supported: preparing the data is the method"
+                    describe(
+                        "dataset_kwargs, skip_prepare_dataset",
+                        "true",
+                        "false, since the method prepares the data",
+                        "Remove the key",
+                    )
                 )
         if self.truncation_mode != "keep_start":
             errors.append(
-                f"truncation_mode is {self.truncation_mode!r}: rows lose the end of their answer or nothing "
-                "(truncate_overlong), never their prompt; use keep_start"
+                describe(
+                    "truncation_mode",
+                    f"{self.truncation_mode!r}",
+                    "keep_start, since prompts are never truncated",
+                    "Remove the key",
+                )
             )
         if (self.packing or self.eval_packing) and self.packing_strategy == "wrapped" and not self.wraps_rows:
-            errors.append("packing_strategy: wrapped cuts rows anywhere, and a correction from its draft; use bfd")
+            errors.append(
+                describe(
+                    "packing_strategy",
+                    "wrapped, which splits rows between prompt and completion",
+                    "bfd",
+                    "Set packing_strategy: bfd",
+                )
+            )
         if self.packing and self.max_length is None:
-            errors.append("packing needs max_length: it is the length of a packed row")
+            errors.append(
+                describe(
+                    "packing", "true without max_length", "max_length, the length of a packed row", "Set max_length"
+                )
+            )
         if self.padding_free and not self.packing and self.max_length is not None:
             errors.append(
-                f"padding_free with max_length {self.max_length}: TRL takes it with packing, or with max_length unset"
+                describe(
+                    "padding_free",
+                    f"true with max_length {self.max_length}",
+                    "packing, or no max_length, as in TRL",
+                    "Set packing: true, or remove max_length",
+                )
             )
         errors += label_support_errors(self)
         if self.activation_offloading and self.device.type == "cpu":
-            errors.append("activation_offloading moves activations to the CPU, and this run is on the CPU")
+            errors.append(describe("activation_offloading", "true on the CPU", "a GPU", "Remove the key"))
         return errors
 
 
@@ -301,11 +354,15 @@ class RoundArgs(BaseArgs):
         epochs = self.num_epochs_per_round
         if epochs is not None and len(epochs) not in (1, self.num_rounds):
             errors.append(
-                f"num_epochs_per_round has {len(epochs)} numbers for {self.num_rounds} rounds: give one, or one per "
-                "round"
+                describe(
+                    "num_epochs_per_round",
+                    f"{len(epochs)} numbers for {self.num_rounds} rounds",
+                    "one number, or one for each round",
+                    "Correct the list",
+                )
             )
         if epochs is not None and any(not number > 0 for number in epochs):
-            errors.append(f"num_epochs_per_round is {epochs}: each must be larger than 0")
+            errors.append(describe("num_epochs_per_round", f"{epochs}", "numbers above 0", "Correct the list"))
         return errors
 
     def num_epochs_of_round(self, round_index: int) -> float:

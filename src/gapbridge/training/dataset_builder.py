@@ -111,7 +111,7 @@ def generate_pending_contexts(generation: PendingGeneration, examples: ExampleSe
     """Generate what the store lacks."""
     if args.process_index == 0 and generation.store.is_complete():
         found, count = generation.store.directory, generation.store.num_examples
-        logger.warning("%s: all %d contexts were made before and are used again", found, count)
+        logger.warning("%s: reused all %d contexts", found, count)
     try:
         return generate_contexts(
             generation.store, examples, args, generation.contexts.generate, generation.contexts.what

@@ -20,10 +20,10 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..errors import RunError
+from ..errors import RunError, describe
 
 
-_ON_CPU = "on a machine without GPUs add `--use_cpu true`, and leave ACCELERATE_USE_CPU unset"
+_ON_CPU = "Add `--use_cpu true` on a machine without GPUs, and leave ACCELERATE_USE_CPU unset"
 
 
 def check_processes(args: TrainingArguments) -> None:
@@ -36,11 +36,19 @@ def check_processes(args: TrainingArguments) -> None:
     launched = _launched_processes()
     if args.world_size != launched:
         raise RunError(
-            f"the launcher started {launched} processes, but this one ({args.device}) knows of {args.world_size}: "
-            f"each would make and train a copy of its own. With GPUs, give every process one; {_ON_CPU}"
+            describe(
+                "processes",
+                f"{launched} started by the launcher, of which this one ({args.device}) knows {args.world_size}",
+                f"one group of processes, not {launched} copies of the run",
+                f"{_ON_CPU}",
+            )
         )
     if launched > 1 and PartialState().distributed_type == DistributedType.NO:
-        raise RunError(f"the trainer would not average the gradients of its {launched} processes; {_ON_CPU}")
+        raise RunError(
+            describe(
+                "processes", f"{launched} that do not average their gradients", "one group of processes", f"{_ON_CPU}"
+            )
+        )
 
 
 def check_accelerator(args: TrainingArguments, accelerator: Accelerator, model: nn.Module) -> None:
@@ -52,15 +60,26 @@ def check_accelerator(args: TrainingArguments, accelerator: Accelerator, model: 
     launched, kind = _launched_processes(), accelerator.distributed_type
     errors = []
     if accelerator.num_processes != launched:
-        errors.append(f"the launcher started {launched} processes, the trainer knows of {accelerator.num_processes}")
+        errors.append(
+            describe(
+                "processes",
+                f"{launched} started by the launcher, of which the trainer knows {accelerator.num_processes}",
+                "the same number",
+                "Check the launcher's configuration",
+            )
+        )
     if _requested_processes("ACCELERATE_USE_FSDP", args.fsdp) and launched > 1 and kind != DistributedType.FSDP:
         errors.append(
-            f"FSDP was asked for, the trainer has {kind.value}, every process with the whole model: accelerate has no "
-            "FSDP on CPUs; use ddp there"
+            describe(
+                "FSDP",
+                f"{kind.value} in the trainer, with the complete model in every process",
+                "FSDP, which accelerate has on GPUs alone",
+                "Use accelerate_configs/ddp.yaml on CPUs",
+            )
         )
     if _requested_processes("ACCELERATE_USE_DEEPSPEED", args.deepspeed):
         if kind != DistributedType.DEEPSPEED:
-            errors.append(f"DeepSpeed was asked for, the trainer has {kind.value}; {_ON_CPU}")
+            errors.append(describe("DeepSpeed", f"{kind.value} in the trainer", "DeepSpeed", f"{_ON_CPU}"))
         else:
             errors += _deepspeed_errors(accelerator, model)
     if errors:
@@ -74,13 +93,22 @@ def _deepspeed_errors(accelerator: Accelerator, model: nn.Module) -> list[str]:
     errors = []
     if asked is not None and "ACCELERATE_DEEPSPEED_CONFIG_FILE" not in os.environ and int(asked) != stage:
         errors.append(
-            f"the launcher asked for zero_stage {asked}, the recipe's `deepspeed` has stage {stage}: keep one of them"
+            describe(
+                "deepspeed",
+                f"stage {stage} in the recipe and zero_stage {asked} of the launcher",
+                "one stage",
+                "Keep one of them",
+            )
         )
     gathers = config.get_value("zero_optimization.stage3_gather_16bit_weights_on_model_save", False)
     if stage == 3 and not gathers and not isinstance(model, PeftModel):
         errors.append(
-            "ZeRO-3 would save no weights that from_pretrained loads: set zero3_save_16bit_model: true in the "
-            "accelerate configuration (stage3_gather_16bit_weights_on_model_save in a DeepSpeed one)"
+            describe(
+                "ZeRO-3",
+                "a configuration that saves no weights for from_pretrained",
+                "stage3_gather_16bit_weights_on_model_save",
+                "Set zero3_save_16bit_model: true in the accelerate configuration",
+            )
         )
     return errors
 
@@ -101,15 +129,22 @@ class CheckSharding(TrainerCallback):
         if accelerator.distributed_type == DistributedType.FSDP and accelerator.fsdp_plugin.fsdp_version == 2:
             if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
                 raise RunError(
-                    "FSDP shards no parameter of this model: name its layers in fsdp_transformer_layer_cls_to_wrap, "
-                    "or use ddp"
+                    describe(
+                        "fsdp_transformer_layer_cls_to_wrap",
+                        "a configuration that shards no parameter",
+                        "the layers of the model",
+                        "Name the class of its layers, or use ddp",
+                    )
                 )
         if accelerator.distributed_type == DistributedType.DEEPSPEED and accelerator.deepspeed_plugin.zero_stage == 3:
             if all(parameter.ds_persist for parameter in model.parameters()):
                 raise RunError(
-                    "ZeRO-3 shards no parameter of this model: all are smaller than "
-                    "stage3_param_persistence_threshold. Use ddp or zero2, which cost less, or lower the threshold in "
-                    "a DeepSpeed configuration"
+                    describe(
+                        "ZeRO-3",
+                        "no sharded parameter, since all are below stage3_param_persistence_threshold",
+                        "parameters to shard",
+                        "Use ddp or zero2, which cost less, or lower the threshold",
+                    )
                 )
 
 

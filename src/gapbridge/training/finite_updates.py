@@ -12,7 +12,7 @@ from datasets import Dataset
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from ..errors import TrainingError
+from ..errors import TrainingError, describe
 from .checkpoints import newest_marked
 
 
@@ -49,7 +49,7 @@ class FiniteUpdates(_Behind):
         result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         loss = result[0] if return_outputs else result
         if model.training and not torch.isfinite(loss):
-            raise TrainingError(self._stopped(f"the loss is {loss.item()}", [inputs]))
+            raise TrainingError(self._stopped(f"a loss of {loss.item()}", [inputs]))
         return result
 
     def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
@@ -63,7 +63,7 @@ class FiniteUpdates(_Behind):
         if self.accelerator.sync_gradients and self.accelerator.mixed_precision != "fp16":
             gradient_norm = self._gradient_norm(model)
             if not math.isfinite(gradient_norm):
-                raise TrainingError(self._stopped(f"the norm of the gradient is {gradient_norm}", self.step_batches))
+                raise TrainingError(self._stopped(f"a gradient norm of {gradient_norm}", self.step_batches))
         return loss
 
     def _gradient_norm(self, model: nn.Module) -> float:
@@ -84,22 +84,28 @@ class FiniteUpdates(_Behind):
             return
         names = [name for name, weight in trained.items() if not math.isfinite(_norm([weight], order=math.inf))]
         raise TrainingError(
-            f"the weights are not finite after step {self.state.global_step}: {_listed(names)}. They are not saved. "
-            f"{self._kept()} Lower learning_rate, or use bf16 rather than fp16"
+            describe(
+                f"step {self.state.global_step}",
+                f"weights that are not finite ({_listed(names)}) and are not saved",
+                f"finite ones ({self._kept()})",
+                "Lower learning_rate, or use bf16 instead of fp16",
+            )
         )
 
     def _stopped(self, what: str, batches: Sequence[dict[str, Any]]) -> str:
         rows = list(dict.fromkeys(row for inputs in batches for row in self._rows_in(inputs)))
         named = f"rows {_listed(rows)}" if rows else "rows that have no id"
-        update = "" if self.is_deepspeed_enabled and "gradient" in what else "No update was made with it. "
-        return (
-            f"{what} at step {self.state.global_step + 1}, in a batch with {named}. {update}{self._kept()} Lower "
-            "learning_rate or max_grad_norm, use bf16 rather than fp16, or look at these rows"
+        update = "" if self.is_deepspeed_enabled and "gradient" in what else " before any update with it"
+        return describe(
+            f"step {self.state.global_step + 1}, a batch with {named}",
+            f"{what}{update}",
+            f"a finite number ({self._kept()})",
+            "Lower learning_rate or max_grad_norm, use bf16 instead of fp16, or check these rows",
         )
 
     def _kept(self) -> str:
         checkpoint = newest_marked(Path(self.args.output_dir))
-        return f"The last complete checkpoint is {checkpoint}." if checkpoint else "There is no complete checkpoint."
+        return f"the last complete checkpoint is {checkpoint}" if checkpoint else "there is no complete checkpoint"
 
     @classmethod
     def tokens_of(cls, row: dict[str, Any]) -> list[list[int]]:

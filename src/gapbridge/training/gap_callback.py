@@ -28,7 +28,7 @@ from ..decoding.noise import example_keys
 from ..decoding.parallel_sampling import padded_forward_logits_at, parallel_sample
 from ..decoding.sampling_params import SamplingParams
 from ..decoding.validate_inputs import check_examples, check_lengths
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, describe
 from .distributed_checks import any_process
 
 
@@ -93,15 +93,24 @@ class GapCallback(TrainerCallback):
     def _check(self) -> None:
         numbers = [("every", self._every), ("batch_size", self._batch_size)]
         numbers += [("prefix_lengths", k) for k in self._prefix_lengths]
-        errors = [f"{name} is {value}: it must be at least 1" for name, value in numbers if value < 1]
+        errors = [
+            describe(f"{name}", f"{value}", "at least 1", "Correct the value") for name, value in numbers if value < 1
+        ]
         if not self._prefix_lengths:
-            errors.append("prefix_lengths is empty: give at least one")
+            errors.append(describe("prefix_lengths", "an empty list", "at least one length", "Add a length"))
         if self._trainer.processing_class is None:
-            errors.append("the trainer has no processing_class: give it the tokenizer")
+            errors.append(
+                describe("processing_class", "none in the trainer", "the tokenizer", "Give the trainer the tokenizer")
+            )
         parallel = self._trainer.accelerator.parallelism_config
         if parallel is not None and (parallel.tp_enabled or parallel.cp_enabled or parallel.sp_enabled):
             errors.append(
-                "parallelism_config has processes share rows: GapCallback gives each process rows of its own"
+                describe(
+                    "parallelism_config",
+                    "processes that share rows (tensor, context or sequence parallelism)",
+                    "rows of its own in each process",
+                    "Remove GapCallback or parallelism_config",
+                )
             )
         if errors:
             raise ConfigError(errors)
@@ -116,7 +125,7 @@ class GapCallback(TrainerCallback):
                 "max_length": None,
             }
             eval_examples = build_examples(eval_examples, tokenizer, stops=sorted(self._stops), **options)
-        require_prompts(eval_examples, "GapCallback asks each prompt")
+        require_prompts(eval_examples, "GapCallback completes each prompt")
         examples = list(eval_examples.split_turns(self._stops))
         ids, prompts = [example.id for example in examples], [example.prompt for example in examples]
         check_examples(model, ids, {"prompt": prompts, "reference": [example.completion_ids for example in examples]})
@@ -130,7 +139,12 @@ class GapCallback(TrainerCallback):
         ]
         if not usable:
             raise DataError(
-                f"eval_examples: no reference is longer than {shortest} tokens: give shorter prefix_lengths"
+                describe(
+                    "eval_examples",
+                    f"no reference completion of more than {shortest} tokens",
+                    "longer ones",
+                    "Give shorter prefix_lengths",
+                )
             )
         return [example for _, example in sorted(usable, key=lambda pair: -pair[0])]
 

@@ -23,6 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.example import Example, ExampleSet
 from ..data.special_tokens import stop_tokens
 from ..data.tokenization import build_examples
+from ..errors import describe
 from ..store.generate_shards import GenerationSpec
 from .arguments import EVAL, EVAL_GENERATED
 from .config import GenerationArgs, RoundArgs
@@ -149,8 +150,12 @@ class MethodHooks:
         errors: list[str] = args.errors()
         if isinstance(args, RoundArgs) and args.num_rounds > 1:
             errors.append(
-                f"num_rounds is {args.num_rounds}, but one trainer trains one round: use the command line or "
-                "gapbridge.runs.rounds.run_rounds, which chain them"
+                describe(
+                    "num_rounds",
+                    f"{args.num_rounds} for one trainer, which trains one round",
+                    "1",
+                    "Use the command line or gapbridge.runs.rounds.run_rounds, which chain rounds",
+                )
             )
         return errors
 

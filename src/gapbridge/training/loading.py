@@ -29,7 +29,7 @@ from ..compat import (
     tokenizer_version_errors,
     vocabulary_size,
 )
-from ..errors import ConfigError, reading
+from ..errors import ConfigError, describe, reading
 
 
 logger = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ def _size_errors(folder: Path) -> list[str]:
     parts = [config, *config.values()] if isinstance(config, dict) else []
     counts = [part.get("num_hidden_layers") for part in parts if isinstance(part, dict)]
     return [
-        f"{path}, num_hidden_layers: got {count}, expected at most {_MOST_LAYERS}. Correct the file"
+        describe(f"{path}, num_hidden_layers", f"{count}", f"at most {_MOST_LAYERS:,}", "Correct the file")
         for count in counts
         if isinstance(count, (int, float)) and count > _MOST_LAYERS
     ]
@@ -147,12 +147,23 @@ def _adapter_base(adapter: Path, revision: str | None) -> tuple[str, str | None]
     """
     config = PeftConfig.from_pretrained(str(adapter))
     if not config.base_model_name_or_path:
-        raise ConfigError(f"{adapter}: adapter_config.json names no base model")
+        raise ConfigError(
+            describe(
+                f"{adapter}, adapter_config.json",
+                "no base model",
+                "base_model_name_or_path",
+                "Add the key to the file",
+            )
+        )
     asked = None if revision == "main" else revision
     if asked and config.revision and asked != config.revision:
         raise ConfigError(
-            f"{adapter}: the adapter was trained on revision {config.revision!r} of {config.base_model_name_or_path}, "
-            f"but model_revision is {asked!r}: leave model_revision out, or set it to {config.revision!r}"
+            describe(
+                "model_revision",
+                f"{asked!r}",
+                f"{config.revision!r}, the revision of {config.base_model_name_or_path} under the adapter",
+                f"Remove the key, or set it to {config.revision!r}",
+            )
         )
     return config.base_model_name_or_path, asked or config.revision
 
@@ -178,10 +189,18 @@ def require_local(path: str | Path, what: str) -> None:
     among_ours = bool(rest) and (first in _OURS or Path(first).is_dir())
     if text.startswith((".", "/", "~")) or len(rest) > 1 or among_ours:
         if place.is_file():
-            raise ConfigError(f"{what} {text} cannot be loaded: it is a file")
+            raise ConfigError(
+                describe(
+                    f"{what} {text}", "a file, which cannot be loaded", "a directory or hub id", "Give the directory"
+                )
+            )
         raise ConfigError(
-            f"{what} {text} cannot be loaded: no such directory (looked from {Path.cwd()}). Is it the output_dir of a "
-            "run that is still to be trained?"
+            describe(
+                f"{what} {text}",
+                f"no such directory (looked from {Path.cwd()})",
+                "a saved model, for example the output of a finished run",
+                "Correct the path, or train that run first",
+            )
         )
 
 
@@ -245,7 +264,11 @@ def prepare_tokenizer(
     """
     if args.eos_token is not None:
         if args.eos_token not in tokenizer.get_vocab():
-            raise ConfigError(f"eos_token is {args.eos_token!r}: the tokenizer's vocabulary has no such token")
+            raise ConfigError(
+                describe(
+                    "eos_token", f"{args.eos_token!r}", "a token of the tokenizer's vocabulary", "Correct the token"
+                )
+            )
         tokenizer.eos_token = args.eos_token
     if args.chat_template is not None:
         tokenizer.chat_template = args.chat_template
@@ -253,12 +276,23 @@ def prepare_tokenizer(
         path = Path(args.chat_template_path)
         if path.suffix in (".jinja", ".j2"):
             if not path.is_file():
-                raise ConfigError(f"chat_template_path {path}: no such file (looked from {Path.cwd()})")
+                raise ConfigError(
+                    describe(
+                        f"chat_template_path {path}",
+                        f"no such file (looked from {Path.cwd()})",
+                        "a Jinja file",
+                        "Correct the path",
+                    )
+                )
             tokenizer.chat_template = path.read_text(encoding="utf-8")
         elif uses_peft:
             raise ConfigError(
-                "chat_template_path names a model: cloning its template adds tokens that an adapter does not train. "
-                "Give a .jinja file, or run the SFT stage without an adapter first"
+                describe(
+                    "chat_template_path",
+                    "a model, whose template adds tokens that an adapter does not train",
+                    "a .jinja file",
+                    "Give a file, or run the SFT stage without an adapter first",
+                )
             )
         elif model is not None:
             require_local(path, "chat_template_path")

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, get_scheduler
 from transformers.utils import is_liger_kernel_available
 
-from ..errors import ConfigError, as_config_error
+from ..errors import ConfigError, as_config_error, describe
 from .arguments import TRAIN
 
 
@@ -38,13 +38,29 @@ def preflight_errors(
         errors += _tried("lr_scheduler_type, lr_scheduler_kwargs", lambda: _try_schedule(args))
     errors += _tried("dataloader", lambda: _try_loader(args))
     if args.use_liger_kernel and not is_liger_kernel_available():
-        errors.append("use_liger_kernel needs the package liger-kernel, which is not installed")
+        errors.append(
+            describe(
+                "use_liger_kernel",
+                "true without the package liger-kernel",
+                "an installed package",
+                "Install liger-kernel, or remove the key",
+            )
+        )
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     if base is not None and args.gradient_checkpointing and not base.supports_gradient_checkpointing:
-        errors.append(f"gradient_checkpointing: {type(base).__name__} has none; set it to false")
+        errors.append(
+            describe(
+                "gradient_checkpointing",
+                f"true for {type(base).__name__}, which does not support it",
+                "false",
+                "Set gradient_checkpointing: false",
+            )
+        )
     metric = args.metric_for_best_model
     if metric is not None and metrics is not None and metric.removeprefix("eval_") not in metrics:
-        errors.append(f"metric_for_best_model is {metric!r}: evaluations here give {', '.join(metrics)}")
+        errors.append(
+            describe("metric_for_best_model", f"{metric!r}", f"one of {', '.join(metrics)}", "Choose one of them")
+        )
     return errors
 
 
@@ -59,8 +75,12 @@ def batch_errors(args: Any, rows: Mapping[str, int]) -> list[str]:
         batch = (args.train_batch_size if part == TRAIN else args.eval_batch_size) * args.world_size
         if args.dataloader_drop_last and count < batch:
             errors.append(
-                f"{part}: got {count} rows, expected at least {batch}, one batch of all processes: "
-                "dataloader_drop_last drops what fills none. Leave it out, or make batches smaller"
+                describe(
+                    f"{part}",
+                    f"{count} rows with dataloader_drop_last",
+                    f"at least {batch}, one batch of all processes",
+                    "Remove the key, or lower the batch size",
+                )
             )
     return errors
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError
+from ..errors import RunError, describe
 from ..jsonl import shown_value
 from ..store.records import read_record, read_seconds
 
@@ -26,7 +26,7 @@ def read_run(directory: Path) -> dict[str, Any]:
     record = read_record(path)
     record = {"inputs": {}, "date": None, **record}
     errors = [
-        f"{key}: got {shown_value(record.get(key))}, expected {wanted}"
+        describe(f"{key}", f"{shown_value(record.get(key))}", f"{wanted}", "Restore the file")
         for key, wanted, right in (
             ("settings", "an object", isinstance(record.get("settings"), dict)),
             ("state", "running or complete", record.get("state") in ("running", "complete")),
@@ -36,7 +36,14 @@ def read_run(directory: Path) -> dict[str, Any]:
         if not right
     ]
     if errors:
-        raise RunError(f"{path}: is damaged ({'; '.join(errors)}). Put it back, or choose another output_dir")
+        raise RunError(
+            describe(
+                f"{path}",
+                f"a damaged file ({'; '.join(errors)})",
+                "the one that the run wrote",
+                "Restore it, or choose another output_dir",
+            )
+        )
     return record
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from ..compat import rotate_checkpoints
-from ..errors import ConfigError, RunError, as_config_error
+from ..errors import ConfigError, RunError, as_config_error, describe
 from ..files import directory_removed_on_error, os_errors_as_run_error
 from .checkpoints import SaveAfterEvaluation, StopAtLastStep, agreed_checkpoint, mark_complete
 from .distributed_checks import CheckSharding, check_accelerator
@@ -93,7 +93,14 @@ class TrainerGuardMixin(FiniteUpdates, EvaluationByTokens, OrderedByEpoch):
             return asked or None
         checkpoint = agreed_checkpoint(Path(self.args.output_dir))
         if checkpoint is None:
-            raise RunError(f"{self.args.output_dir}: holds no complete checkpoint to resume from")
+            raise RunError(
+                describe(
+                    f"{self.args.output_dir}",
+                    "no complete checkpoint",
+                    "one to resume from",
+                    "Set resume_from_checkpoint: false, or correct output_dir",
+                )
+            )
         return str(checkpoint)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..compat import vocabulary_size
 from ..data.arrow_files import iterate_chunks
 from ..data.example import ExampleSet
-from ..errors import ConfigError
+from ..errors import ConfigError, describe
 
 
 _SHOWN = 10  # examples that are named
@@ -24,10 +24,7 @@ _COLUMNS = (
     "generation_prompt_ids",
     "rejected",
 )  # of examples and preferences, with ids of tokens
-_WAY_OUT = (
-    "Resize the model's embedding to the tokenizer (resize_token_embeddings), save both and start from them, or take "
-    "the model's own tokenizer"
-)
+_ADVICE = "Resize the model's embedding (resize_token_embeddings) and save it, or use the model's tokenizer"
 
 
 def check_vocabulary(
@@ -52,23 +49,22 @@ def check_vocabulary(
     for name, token in special.items():
         index = tokenizer.get_vocab().get(token, 0)
         if index >= rows:
-            errors.append(f"{tokenizer.name_or_path}, {name}: got {_token_examples(tokenizer, index, rows)}")
+            errors.append(_describe_token(f"{tokenizer.name_or_path}, {name}", tokenizer, index, rows))
     for part in examples.values():
         found = _beyond(part.table, rows)
         for row, example_id, index in found[:_SHOWN]:
-            errors.append(
-                f"{part.source}, example {row} (id {example_id}): got {_token_examples(tokenizer, index, rows)}"
-            )
+            errors.append(_describe_token(f"{part.source}, example {row} (id {example_id})", tokenizer, index, rows))
         if len(found) > _SHOWN:
-            errors.append(f"{part.source}: {len(found) - _SHOWN} more examples with such tokens are not shown")
+            more = f"{len(found) - _SHOWN} more examples with such tokens"
+            errors.append(describe(part.source, more, "none", _ADVICE))
     if errors:
-        errors[-1] = f"{errors[-1]}. {_WAY_OUT}"
         raise ConfigError(errors)
 
 
-def _token_examples(tokenizer: PreTrainedTokenizerBase, index: int, rows: int) -> str:
+def _describe_token(place: str, tokenizer: PreTrainedTokenizerBase, index: int, rows: int) -> str:
     token = tokenizer.convert_ids_to_tokens(index)
-    return f"token {index} ({token!r}), expected one below {rows}, the rows of the model's embedding"
+    expected = f"one below {rows}, the rows of the model's embedding"
+    return describe(place, f"token {index} ({token!r})", expected, _ADVICE)
 
 
 def _beyond(table: Dataset, rows: int) -> list[tuple[int, str, int]]:

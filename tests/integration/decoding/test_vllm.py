@@ -295,14 +295,14 @@ def test_colocate_needs_vllm(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"vllm_mode": "remote"}, "vllm_mode is 'remote': choose one of server, colocate"),
-        ({"vllm_server_base_url": "host:8000"}, "give it as http://HOST:PORT"),
+        ({"vllm_mode": "remote"}, "vllm_mode: got 'remote', expected one of server, colocate"),
+        ({"vllm_server_base_url": "host:8000"}, "expected http://HOST:PORT"),
         ({"vllm_server_port": 0, "vllm_server_timeout": -1.0}, "2 errors"),
         ({"temperature": 0.001}, "expected 0 .greedy. or 0.01 to 2 with vLLM"),
         ({"temperature": 1.0, "min_p": 0.1, "top_p": 0.9}, "with vLLM, which applies min_p first"),
         ({"vllm_mode": "colocate", "vllm_gpu_memory_utilization": 1.5}, "must lie in .0, 1."),
         ({"vllm_mode": "colocate", "vllm_max_model_length": 24}, "max_completion_length is 24"),
-        ({"vllm_mode": "colocate", "vllm_tensor_parallel_size": 0}, "it must be at least 1"),
+        ({"vllm_mode": "colocate", "vllm_tensor_parallel_size": 0}, "expected at least 1"),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], words: str, tmp_path: Path) -> None:

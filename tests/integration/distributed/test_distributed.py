@@ -192,13 +192,13 @@ def test_a_launch_that_was_misunderstood_is_refused(model: Path, tmp_path: Path)
     saves = {"ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": "true"}
     efficient = {"FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}
     cases: list[tuple[str, Path, list[str], dict[str, str], str]] = [
-        ("sft", model, ["--use_cpu", "false"], {}, "the launcher started 2 processes, but this one"),
+        ("sft", model, ["--use_cpu", "false"], {}, "got 2 started by the launcher, of which this one"),
         ("bash", model, ["--use_cpu", "false", "--ddp_backend", "gloo"], {}, "--use_cpu true"),
-        ("sft", model, [], fsdp, "FSDP was asked for, the trainer has MULTI_CPU"),
+        ("sft", model, [], fsdp, "FSDP: got MULTI_CPU in the trainer"),
         ("bash", model, [], {**fsdp, **efficient}, "fsdp_cpu_ram_efficient_loading is true"),
-        ("sft", model, [], {**zero3, "ACCELERATE_USE_CPU": "true"}, "DeepSpeed was asked for, the trainer has"),
-        ("sft", model, [], zero3, "set zero3_save_16bit_model: true"),
-        ("bash", BASE, [], {**zero3, **saves}, "ZeRO-3 shards no parameter of this model"),
+        ("sft", model, [], {**zero3, "ACCELERATE_USE_CPU": "true"}, "DeepSpeed: got"),
+        ("sft", model, [], zero3, "Set zero3_save_16bit_model: true"),
+        ("bash", BASE, [], {**zero3, **saves}, "ZeRO-3: got no sharded parameter"),
     ]
     jobs = [
         job(method, start, tmp_path / str(at), 2, *options, environment=variables, fsdp_on_cpu=False)

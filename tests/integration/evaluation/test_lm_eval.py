@@ -78,7 +78,7 @@ def test_faults_are_listed_at_once_with_the_nearest_key(tmp_path: Path) -> None:
         "model_args: pretrained is given with --model",
         "model_args: device is given with the environment",
         "tasks, entry 1: unknown key 'num_fewshots' (did you mean 'num_fewshot'?)",
-        "tasks, entry 1: num_fewshot is missing",
+        "tasks, entry 1: num_fewshot: got no value",
         "tasks, entry 2: metric is 3",
         "tasks, entry 2: name is 'a,b'",
         "tasks, entry 2: num_fewshot is -1",
@@ -92,7 +92,7 @@ def test_faults_are_listed_at_once_with_the_nearest_key(tmp_path: Path) -> None:
     ("keys", "word"),
     [
         ({"tasks": []}, "tasks is empty"),
-        ({"tasks": None}, "tasks is missing"),
+        ({"tasks": None}, "tasks: got no value"),
         ({"tasks": ["mmlu"]}, "tasks is ['mmlu']"),
         ({"tasks": [{1: "mmlu"}]}, "unknown key 1"),
         ({"batch_size": "auto:0"}, "batch_size is 'auto:0'"),

@@ -113,7 +113,7 @@ def test_the_token_that_ends_an_answer(fork: Path, tmp_path: Path, capsys: pytes
     tokenizer = AutoTokenizer.from_pretrained(BASE)
     assert ending(tokenizer) == (None, None), "its template ends with its own EOS"
     tokenizer.chat_template = CHATML
-    assert "the tokenizer has no token for it" in str(ending(tokenizer)[1])
+    assert "Use a chat_template that ends an answer" in str(ending(tokenizer)[1])
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     assert ending(tokenizer) == ("<|im_end|>", None)
 

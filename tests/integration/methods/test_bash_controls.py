@@ -313,7 +313,7 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
         )
     told = "\n".join(caught.value.errors)
     for words in (
-        "replacement_source is 'random': choose one of model, uniform, unigram",
+        "replacement_source: got 'random', expected one of model, uniform, unigram",
         "sft_fraction is 1.5",
         "final_sft_epochs is 3: it must lie between 0 and the epochs of a round, 2",
         "num_masked_labels_after_replacement is -1",

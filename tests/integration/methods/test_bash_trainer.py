@@ -288,10 +288,10 @@ def test_resume_takes_whole_checkpoints_only(make_base: MakeBase, tokenizer: Any
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"mixture_coefficient": 1.2}, "mixture_coefficient is 1.2: it must lie in"),
+        ({"mixture_coefficient": 1.2}, "mixture_coefficient: got 1.2, expected a number from"),
         ({"temperature": -1.0, "top_k": -2, "verify_window": 0}, "3 errors"),
-        ({"num_rounds": 2, "num_epochs_per_round": [1, 2, 3]}, "num_epochs_per_round has 3 numbers for 2 rounds"),
-        ({"on_invalid_example": "ignore"}, "choose one of raise, skip"),
+        ({"num_rounds": 2, "num_epochs_per_round": [1, 2, 3]}, "num_epochs_per_round: got 3 numbers for 2 rounds"),
+        ({"on_invalid_example": "ignore"}, "expected one of raise, skip"),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], words: str, tmp_path: Path) -> None:
@@ -301,13 +301,13 @@ def test_bad_options_are_refused(options: dict[str, Any], words: str, tmp_path: 
 
 def test_bad_arguments_are_refused(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     model = make_base()
-    with pytest.raises(ConfigError, match="args is a SFTConfig"):
+    with pytest.raises(ConfigError, match="args: got a SFTConfig"):
         BASHTrainer(model, args=SFTConfig(str(tmp_path), **COMMON), train_dataset=rows(), processing_class=tokenizer)
-    with pytest.raises(ConfigError, match="one trainer trains one round"):
+    with pytest.raises(ConfigError, match="for one trainer, which trains one round"):
         bash(tmp_path, model, tokenizer, num_rounds=2)
-    with pytest.raises(DataError, match="train_dataset is NoneType"):
+    with pytest.raises(DataError, match="train_dataset: got NoneType"):
         BASHTrainer(model, args=BASHConfig(str(tmp_path), **COMMON), processing_class=tokenizer)
-    with pytest.raises(DataError, match="text is empty"):
+    with pytest.raises(DataError, match="text: got an empty string"):
         BASHTrainer(
             model, args=BASHConfig(str(tmp_path), **COMMON), train_dataset=rows(), processing_class=tokenizer,
             formatting_func=lambda row: "",

@@ -124,7 +124,7 @@ def test_non_finite_loss_stops_before_the_update(name: str, tmp_path: Path) -> N
     with torch.no_grad():
         trainer.model.get_input_embeddings().weight[:] = float("nan")
     before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
-    with pytest.raises(TrainingError, match="loss is nan at step 1, in a batch with rows train-"):
+    with pytest.raises(TrainingError, match="step 1, a batch with rows train-"):
         trainer.train()
     after = trainer.model.state_dict()
     assert all(torch.equal(before[key].nan_to_num(), after[key].nan_to_num()) for key in before)

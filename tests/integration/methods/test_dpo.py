@@ -151,12 +151,12 @@ PROMPT, RIGHT = [{"role": "user", "content": "one"}], [{"role": "assistant", "co
 WRONG = [{"role": "assistant", "content": "three"}]
 BAD: dict[str, tuple[Row, str]] = {
     "null": ({"prompt": PROMPT, "chosen": RIGHT, "rejected": None}, "rejected is null"),
-    "empty": ({"prompt": PROMPT, "chosen": [], "rejected": WRONG}, "chosen is null or empty"),
+    "empty": ({"prompt": PROMPT, "chosen": [], "rejected": WRONG}, "chosen: got null or an empty list"),
     "no words": (
         {"prompt": PROMPT, "chosen": RIGHT, "rejected": [{"role": "assistant", "content": " "}]},
         "rejected, turn 0 (assistant): content is empty",
     ),
-    "identical": ({"prompt": PROMPT, "chosen": RIGHT, "rejected": RIGHT}, "chosen and rejected are identical"),
+    "identical": ({"prompt": PROMPT, "chosen": RIGHT, "rejected": RIGHT}, "got identical answers"),
     "long": (
         {"prompt": PROMPT, "chosen": RIGHT, "rejected": [{"role": "assistant", "content": "many words " * 90}]},
         "rejected: over-length",
@@ -181,14 +181,14 @@ def test_bad_pairs_are_listed(case: str, tokenizer: Any) -> None:
 
 
 def test_odd_data_sets_are_refused(tokenizer: Any) -> None:
-    with pytest.raises(DataError, match="hold no pair of answers"):
+    with pytest.raises(DataError, match="expected `chosen` and `rejected`"):
         build(Dataset.from_list([{"prompt": "a", "completion": "b"}]), tokenizer)
     text = AutoTokenizer.from_pretrained(BASE)
     text.chat_template = None
     with pytest.raises(ConfigError, match="has no chat template"):
         build(pairs(count=1), text)
     same = Dataset.from_list([{"id": "a", **implicit(row)} for row in pairs(count=2)])
-    with pytest.raises(DataError, match="duplicate id: row 0"):
+    with pytest.raises(DataError, match="id: got the duplicate of row 0"):
         build(same, tokenizer)
 
 

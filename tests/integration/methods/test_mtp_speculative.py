@@ -103,5 +103,5 @@ def test_another_method_drafts_with_the_heads(
         ConfigError, match=r"use_mtp_speculative_decoding: .* has no future_heads\.safetensors: start from"
     ):
         completion_spec("rac", AutoModelForCausalLM.from_pretrained(BASE), tokenizer, args)
-    with pytest.raises(ConfigError, match="vLLM knows nothing of these heads"):
+    with pytest.raises(ConfigError, match="vLLM, which cannot use these heads"):
         RACConfig(str(tmp_path), **settings, use_mtp_speculative_decoding=True, use_vllm=True)

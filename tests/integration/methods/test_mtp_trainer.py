@@ -259,7 +259,9 @@ def test_what_would_train_head_1_alone_is_refused(tmp_path: Path, monkeypatch: p
     ]  # fmt: skip
     MTPConfig(str(tmp_path), **{**COMMON, "loss_type": "dft", "num_future_tokens": 1})
     monkeypatch.setattr(compat, "TRL", Version("1.15.0"))
-    with pytest.raises(ConfigError, match=r"num_future_tokens above 1 needs TRL 1\.16 or newer, this is 1\.15\.0"):
+    with pytest.raises(
+        ConfigError, match=r"num_future_tokens: got a value above 1 with TRL 1\.15\.0, expected TRL 1\.16 or newer"
+    ):
         MTPConfig(str(tmp_path), **COMMON)
 
 

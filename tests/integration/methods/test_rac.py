@@ -293,7 +293,7 @@ def test_a_rows_own_arguments_hold_for_its_request(make_base: MakeBase, tokenize
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"sft_fraction": 1.1}, "sft_fraction is 1.1: it must lie in"),
+        ({"sft_fraction": 1.1}, "sft_fraction: got 1.1, expected a number from"),
         ({"max_completion_length": 0, "sft_fraction": -0.1}, "2 errors"),
         (
             {"compile_decoding": True, "use_mtp_speculative_decoding": True},

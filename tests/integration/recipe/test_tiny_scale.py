@@ -140,10 +140,10 @@ def test_faults_are_those_of_the_recipe(tmp_path: Path) -> None:
     bad = recipe(tmp_path, load_in_4bit=True, verify_window=0)[1]
     with pytest.raises(ConfigError) as caught:
         validate_offline([bad, "recipes/none.yaml"], ["--learning_rte", "1"], steps=False)
-    assert "learning_rte" in str(caught.value) and "recipes/none.yaml: no such recipe" in str(caught.value)
+    assert "learning_rte" in str(caught.value) and "recipes/none.yaml: got no such file" in str(caught.value)
     with pytest.raises(ConfigError, match="verify_window"):
         validate_offline([bad], [], steps=False)
-    with pytest.raises(ConfigError, match="need use_peft: true"):
+    with pytest.raises(ConfigError, match="Set use_peft: true"):
         validate_offline([recipe(tmp_path, load_in_4bit=True)[1]], [], steps=False)
     positions = recipe(tmp_path, model_name_or_path="EleutherAI/pythia-1b", max_length=4096)[1]
     with pytest.raises(ConfigError, match="max_length is 4096, but the model has 2048 positions"):
@@ -165,4 +165,4 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
         "outputs", "recipe.yaml", "train.jsonl",
     ]  # fmt: skip
     assert "unknown option --scale" in refused(capsys, "bash", *line, "--scale", "small")
-    assert "--smoke_test is a recipe's: name one" in refused(capsys, "eval", "--task", "gsm8k", "--smoke_test")
+    assert "got --smoke_test without a recipe" in refused(capsys, "eval", "--task", "gsm8k", "--smoke_test")

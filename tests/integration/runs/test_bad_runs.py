@@ -118,7 +118,7 @@ RUNS: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "RunError", "run.json, inputs: tokenizer: got abc, expected",
     ),
     "other data": (
-        lambda r: write_rows(r.parent / "train.jsonl", [GOOD]), "RunError", "run.json, inputs: train examples: got",
+        lambda r: write_rows(r.parent / "train.jsonl", [GOOD]), "RunError", "run.json, inputs, train examples: got",
     ),
 }  # fmt: skip
 
@@ -134,10 +134,10 @@ def test_store_and_run(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"learning_rate": 1e-3}, "learning_rate: the run there has None, this one 0.001"),
-        ({"mixture_coefficient": 0.4}, "mixture_coefficient: the run there has None, this one 0.4"),
-        ({"generation_shard_size": 2}, "generation_shard_size: the run there has 4, this one 2"),
-        ({"method": "sft", "generation_shard_size": None}, "method: the run there has 'bash', this one 'sft'"),
+        ({"learning_rate": 1e-3}, "learning_rate: got 0.001, expected None, as in the run there"),
+        ({"mixture_coefficient": 0.4}, "mixture_coefficient: got 0.4, expected None, as in the run there"),
+        ({"generation_shard_size": 2}, "generation_shard_size: got 2, expected 4, as in the run there"),
+        ({"method": "sft", "generation_shard_size": None}, "method: got 'sft', expected 'bash', as in the run there"),
     ],
 )
 def test_changed_recipe(
@@ -149,11 +149,11 @@ def test_changed_recipe(
 
 def test_resume_options(generated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["bash", "--config", str(generated / "recipe.yaml"), "--resume"]
-    refuse(capsys, "RunError", "holds a run (running), and --resume is never", generated, *options, "never")
+    refuse(capsys, "RunError", "got a run (running) with --resume never", generated, *options, "never")
     new = ["bash", *recipe(tmp_path), "--resume"]
-    refuse(capsys, "RunError", "holds no run, and --resume is require", tmp_path, *new, "require")
+    refuse(capsys, "RunError", "got no run with --resume require", tmp_path, *new, "require")
     cli.main([*new, "never"])
-    refuse(capsys, "RunError", "holds a run (complete), and --resume is never", tmp_path, *new, "never")
+    refuse(capsys, "RunError", "got a run (complete) with --resume never", tmp_path, *new, "never")
     cli.main([*new, "require"])
     assert "this run is complete" in capsys.readouterr().out
     cli.main([*options, "require"])

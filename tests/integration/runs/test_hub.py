@@ -71,7 +71,7 @@ def test_no_way_to_a_hub(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
     command = sft(tmp_path)  # the tests are offline
     assert "push_to_hub: got a refusal for run" in refused(capsys, *command)
     assert not (tmp_path / "run").exists()
-    assert "push_to_hub: got HF_HUB_OFFLINE" in refused(capsys, "validate", *command[1:])
+    assert "push_to_hub: got true with HF_HUB_OFFLINE" in refused(capsys, "validate", *command[1:])
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_TOKEN", "")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
@@ -94,7 +94,7 @@ def test_a_push_that_fails_at_the_end_says_where_the_model_lies(
     for _ in range(2):  # the same command tries again, and trains no more
         said = refused(capsys, *command)
         model = tmp_path / "run" / "round_1" / "model"
-        assert f"{model}: got a model that is trained but not uploaded" in said
+        assert f"{model}: got a trained model that is not uploaded" in said
         assert (model / "model.safetensors").exists()
     assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "running"
     assert len(hub.asked) == 3

@@ -24,14 +24,14 @@ from gapbridge.training.loading import require_local
 # Options of TRL's and transformers' configurations, and words of the refusal.
 OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "all of a conversation and one turn": (
-        {"assistant_only_loss": False, "train_on_assistant_turns": "last"}, "assistant_only_loss: false trains whole",
+        {"assistant_only_loss": False, "train_on_assistant_turns": "last"}, "assistant_only_loss: got false",
     ),
-    "no preparation": ({"dataset_kwargs": {"skip_prepare_dataset": True}}, "skip_prepare_dataset is not supported"),
-    "unknown preparation": ({"dataset_kwargs": {"no_such_key": False}}, "no_such_key: TRL knows no such key"),
-    "cut prompts": ({"truncation_mode": "keep_end"}, "truncation_mode is 'keep_end'"),
-    "padding-free": ({"padding_free": True}, "padding_free with max_length 256"),
-    "offloading to itself": ({"activation_offloading": True}, "this run is on the CPU"),
-    "missing kernels": ({"use_liger_kernel": True}, "liger-kernel, which is not installed"),
+    "no preparation": ({"dataset_kwargs": {"skip_prepare_dataset": True}}, "skip_prepare_dataset: got true"),
+    "unknown preparation": ({"dataset_kwargs": {"no_such_key": False}}, "no_such_key: got a key that TRL"),
+    "cut prompts": ({"truncation_mode": "keep_end"}, "truncation_mode: got 'keep_end'"),
+    "padding-free": ({"padding_free": True}, "padding_free: got true with max_length 256"),
+    "offloading to itself": ({"activation_offloading": True}, "got true on the CPU"),
+    "missing kernels": ({"use_liger_kernel": True}, "without the package liger-kernel"),
     "kernels of the head": (
         {"use_liger_kernel": True, "liger_kernel_config": {"fused_linear_cross_entropy": True}}, "is not supported",
     ),
@@ -47,13 +47,13 @@ OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "unknown argument of the schedule": ({"lr_scheduler_kwargs": {"foo": 1}}, "lr_scheduler_kwargs: "),
     "workers that are not there": ({"dataloader_persistent_workers": True}, "dataloader: persistent_workers"),
     "prefetching without workers": ({"dataloader_prefetch_factor": 2}, "dataloader_prefetch_factor"),
-    "empty batches": ({"per_device_train_batch_size": 0}, "per_device_train_batch_size is 0: it must be at least 1"),
-    "no steps": ({"max_steps": 0}, "max_steps is 0"),
-    "no epochs": ({"max_steps": -1, "num_train_epochs": 0}, "num_train_epochs is 0"),
+    "empty batches": ({"per_device_train_batch_size": 0}, "per_device_train_batch_size: got 0, expected at least 1"),
+    "no steps": ({"max_steps": 0}, "max_steps: got 0"),
+    "no epochs": ({"max_steps": -1, "num_train_epochs": 0}, "num_train_epochs: got 0"),
     "best model without evaluation": (
         {"load_best_model_at_end": True, "save_strategy": "epoch"}, "requires the save and eval strategy to match",
     ),
-    "best model of an unknown metric": ({"metric_for_best_model": "accuracy"}, "metric_for_best_model is 'accuracy'"),
+    "best model of an unknown metric": ({"metric_for_best_model": "accuracy"}, "got 'accuracy'"),
     "two ways of saving": ({"enable_jit_checkpoint": True}, "enable_jit_checkpoint"),
     "selective without checkpointing": (
         {"gradient_checkpointing": False, "gradient_checkpointing_kwargs": {"selective": True}}, "selective",
@@ -169,7 +169,7 @@ def test_local_paths_are_not_asked_of_a_hub(
     arguments = recipe(tmp_path, model_name_or_path=path)
     for command in ("bash", "validate"):
         said = untouched(tmp_path, capsys, command, *arguments)
-        assert f"{path} cannot be loaded: no such directory (looked from " in said, command
+        assert f"{path}: got no such directory (looked from " in said, command
 
 
 @pytest.mark.parametrize("path", ["gpt2", "openai-community/gpt2", "google/gemma-2-2b-it"])

@@ -17,10 +17,10 @@ def test_output_directory_of_another_run_is_refused(tmp_path: Path, capsys: pyte
     run = tmp_path / "run"
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     said = refused(capsys, "bash", *recipe(tmp_path, learning_rate=1e-3, mixture_coefficient=0.4))
-    assert "holds another run" in said and "mixture_coefficient: the run there has None, this one 0.4" in said
+    assert "mixture_coefficient: got 0.4, expected None, as in the run there" in said
     assert "learning_rate" in said
     said = refused(capsys, "sft", *recipe(tmp_path, method="sft"))
-    assert "method: the run there has 'bash', this one 'sft'" in said
+    assert "method: got 'sft', expected 'bash', as in the run there" in said
     cli.main(["bash", *recipe(tmp_path, generation_batch_size=8)])
     assert "this run is complete" in capsys.readouterr().out
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
@@ -32,7 +32,7 @@ def test_output_directory_of_something_else_is_refused(tmp_path: Path, capsys: p
     assert "holds thesis.txt but no run.json" in refused(capsys, "bash", *recipe(tmp_path))
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
     (tmp_path / "file").write_text("")
-    assert "is a file" in refused(capsys, "bash", *recipe(tmp_path, output_dir=str(tmp_path / "file")))
+    assert "got a file" in refused(capsys, "bash", *recipe(tmp_path, output_dir=str(tmp_path / "file")))
 
 
 def test_damaged_shard_stops_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,7 +84,7 @@ def test_validate_reports_every_fault_of_every_recipe(tmp_path: Path, capsys: py
     said = refused(capsys, "validate", "--config", first, second)
     for words in (
         "learning_rte",
-        "num_rounds is 'x'",
+        "num_rounds: got 'x'",
         "completion is null",
         "the model has 2048 positions",
         "use_peft",

@@ -47,5 +47,7 @@ def test_who_asks_refuses_a_recipe_of_plain_text(tmp_path: Path, capsys: pytest.
             cli.main([*command, "--config", str(path), "--model", str(BASE), "--max_examples", "2", *output])
         assert caught.value.code == 2
         said = capsys.readouterr().err
-        assert "text_train.jsonl [train], row 0: got plain text" in said and "An evaluation asks each prompt" in said
+        assert (
+            "text_train.jsonl [train], row 0: got no prompt" in said and "an evaluation completes each prompt" in said
+        )
     assert not (tmp_path / "out").exists()

@@ -76,7 +76,7 @@ def test_few_replaced_tokens_and_found_contexts_are_warned_of(
         caplog.clear()
         bash(tmp_path / "much", make_base(), tokenizer, mixture_coefficient=0.5).prepare_dataset()
     store = tmp_path / "much" / "_contexts"
-    assert said_by_us(caplog) == [f"{store}: all 8 contexts were made before and are used again"]
+    assert said_by_us(caplog) == [f"{store}: reused all 8 contexts"]
 
 
 def test_drafts_that_are_cut_are_warned_of(

@@ -76,12 +76,10 @@ def test_a_gradient_that_is_not_finite(
         seen.append({key: weight.clone() for key, weight in self.model.state_dict().items()})
 
     trainer.check_weights = noted.__get__(trainer)  # type: ignore[method-assign]
-    with pytest.raises(
-        TrainingError, match="the norm of the gradient is (nan|inf) at step 2, in a batch with"
-    ) as told:
+    with pytest.raises(TrainingError, match="step 2, a batch with .* got a gradient norm of (nan|inf)") as told:
         trainer.train()
     assert str(told.value).count("train-") == rows, "the rows of all batches of the step are named"
-    assert "checkpoint-1." in str(told.value) and "No update was made with it" in str(told.value)
+    assert "checkpoint-1)." in str(told.value) and "before any update with it" in str(told.value)
     [before] = seen  # when the first checkpoint was saved
     assert all(torch.equal(weight, before[key]) for key, weight in trainer.model.state_dict().items())
     assert [path.parent.name for path in (tmp_path / "run").rglob(COMPLETE_FILE)] == ["checkpoint-1"]
@@ -95,8 +93,8 @@ def test_weights_that_an_update_made_infinite_are_not_saved(
     for strategy in ("steps", "no"):
         options = recipe(tmp_path, save_strategy=strategy, save_steps=1, output_dir=str(tmp_path / strategy), **keys)
         said = refused(capsys, "sft", *options)
-        assert "TrainingError: the weights are not finite after step 1: model.embed_tokens.weight" in said
-        assert "They are not saved. There is no complete checkpoint." in said
+        assert "TrainingError: step 1: got weights that are not finite (model.embed_tokens.weight" in said
+        assert "expected finite ones (there is no complete checkpoint)." in said
         assert (
             not list((tmp_path / strategy).rglob(COMPLETE_FILE))
             and not (tmp_path / strategy / "round_1" / "model").exists()

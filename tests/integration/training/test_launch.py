@@ -22,7 +22,9 @@ def test_processes_that_do_not_know_of_each_other(tmp_path: Path, monkeypatch: p
     args = BASHConfig(str(tmp_path / "run"), **COMMON)
     check_processes(args)
     monkeypatch.setenv("WORLD_SIZE", "8")
-    with pytest.raises(RunError, match=r"started 8 processes, but this one \(cpu\) knows of 1: .* `--use_cpu true`"):
+    with pytest.raises(
+        RunError, match=r"got 8 started by the launcher, of which this one \(cpu\) knows 1.* `--use_cpu true`"
+    ):
         check_processes(args)
     assert not (tmp_path / "run").exists()
 

@@ -78,7 +78,7 @@ def test_the_base_of_an_adapter_is_that_of_its_revision(
 
 
 def test_another_revision_than_that_of_the_adapter_is_refused(cache: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="trained on revision 'v1' of someone/base, but model_revision is 'v2'"):
+    with pytest.raises(ConfigError, match="model_revision: got 'v2', expected 'v1', the revision of someone/base"):
         loaded(adapter(tmp_path / "adapter", "v1"), cache, "v2")
 
 

@@ -143,14 +143,14 @@ def test_refused_before_anything_is_trained(tmp_path: Path, capsys: pytest.Captu
             said = output.out + output.err
         else:
             said = refused(capsys, command, *arguments)
-        assert "save_merged_model: true, but no adapter is trained: set use_peft: true" in said
+        assert "save_merged_model: got true without an adapter, expected a trained adapter. Set use_peft: true" in said
     cli.main(["validate", *recipe(tmp_path, save_merged_model=True, **LORA)])
     with pytest.raises(SystemExit):
         cli.main(["validate", *recipe(tmp_path, save_merged_model=True, load_in_4bit=True, **LORA)])
-    assert "save_merged_model: the base is quantised" in str(capsys.readouterr())
+    assert "save_merged_model: got true with a quantized base" in str(capsys.readouterr())
     assert not (tmp_path / "run").exists()
     model = tiny_llama()
-    with pytest.raises(ConfigError, match="PROMPT_TUNING has no weights to merge"):
+    with pytest.raises(ConfigError, match="PROMPT_TUNING, expected one with weights to merge"):
         model.config._name_or_path = "m"
         check_mergeable(model, PromptTuningConfig(num_virtual_tokens=2))
     model.config.quantization_config = {"load_in_4bit": True}
@@ -181,6 +181,6 @@ def test_a_trainer_merges_and_goes_on(tmp_path: Path, make_base: Any) -> None:
     assert full.keys() == make_base().state_dict().keys()
     assert not (tmp_path / "out/checkpoint-1/model.safetensors").exists()
     trainer.model.get_base_model().get_input_embeddings().weight.data.add_(1)
-    with pytest.raises(ConfigError, match="the base that was trained on is not the one that"):
+    with pytest.raises(ConfigError, match="that differ from the trained base"):
         trainer.save_model(str(tmp_path / "other"))
     assert (tmp_path / "other/adapter/adapter_model.safetensors").is_file()

@@ -168,7 +168,7 @@ def test_rows_above_max_length_are_cut_as_in_trl(make: Make, caplog: pytest.LogC
     assert len(said) == 1
     assert f"{cut + 1} of 5 rows" in said[0] and f"{cut} of them lose their stop token, and 1 have" in said[0]
     assert trained(own) == trained(wanted)
-    with pytest.raises(DataError, match="row 4 .*over-length: the prompt alone"):
+    with pytest.raises(DataError, match="row 4 .*over-length prompt alone"):
         make(GapSFTTrainer, GapSFTConfig, data, max_length=24, truncate_overlong=False)
 
 
@@ -201,20 +201,20 @@ def test_every_method_trains_on_plain_text(make: Make) -> None:
 @pytest.mark.skipif(bool(pair_support_errors()), reason="this TRL knows neither pairs of ids nor several heads")
 def test_plain_text_has_several_next_tokens_and_no_prompt(make: Make, tokenizer: Any) -> None:
     assert trained(make(MTPTrainer, MTPConfig, TEXT, num_future_tokens=2))
-    with pytest.raises(DataError, match="train_dataset, row 0: got plain text.*expected a prompt.*SPIN drafts"):
+    with pytest.raises(DataError, match="train_dataset, row 0: got no prompt.*expected a prompt.*SPIN generates"):
         make(SPINTrainer, SPINConfig, TEXT)
 
 
 def test_who_asks_refuses_what_has_no_prompt(make: Make, tokenizer: Any) -> None:
     for data in (TEXT, rows(input_ids=IDS)):
-        with pytest.raises(DataError, match="train_dataset, row 0: got plain text.*expected a prompt.*RAC drafts"):
+        with pytest.raises(DataError, match="train_dataset, row 0: got no prompt.*expected a prompt.*RAC generates"):
             make(RACTrainer, RACConfig, data)
-    with pytest.raises(DataError, match="eval_examples, row 0: got plain text.*GapCallback asks each prompt"):
+    with pytest.raises(DataError, match="eval_examples, row 0: got no prompt.*GapCallback completes each prompt"):
         GapCallback(make(GapSFTTrainer, GapSFTConfig, TEXT), Dataset.from_list(TEXT))
     for key in WHOLE:
         with pytest.raises(ConfigError, match=f"{key} is false: RAC"):
             RACConfig("unused", **{**SETTINGS, key: False})
-    with pytest.raises(ConfigError, match="wrapped cuts rows anywhere"):
+    with pytest.raises(ConfigError, match="wrapped, which splits rows"):
         RACConfig("unused", **SETTINGS, packing=True, packing_strategy="wrapped")
     with pytest.raises(ConfigError, match="no end of a prompt for pauses"):
         PauseConfig("unused", **SETTINGS, assistant_only_loss=False)

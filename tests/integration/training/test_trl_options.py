@@ -203,7 +203,7 @@ def test_implied_options_change_nothing(rows: list[Any], options: dict[str, Any]
     ("arguments", "error", "words"),
     [
         ({"eval_dataset": {"a": ROWS}}, DataError, r"eval_dataset\['a'\]: got a list, expected a datasets.Dataset"),
-        ({"train_dataset": Dataset.from_list(ROWS).to_iterable_dataset()}, DataError, "train_dataset is Iterable"),
+        ({"train_dataset": Dataset.from_list(ROWS).to_iterable_dataset()}, DataError, "train_dataset: got Iterable"),
     ],
 )
 def test_refused_arguments(
@@ -211,7 +211,7 @@ def test_refused_arguments(
 ) -> None:
     with pytest.raises(error, match=words):
         make(arguments=arguments)
-    with pytest.raises(ConfigError, match="this one is loaded already"):
+    with pytest.raises(ConfigError, match="got options for a loaded model"):
         make(model_init_kwargs={"attn_implementation": "eager"})
     assert not list(tmp_path.iterdir())
 

@@ -88,8 +88,8 @@ def test_all_faults_of_a_suite_at_once(tmp_path: Path) -> None:
         "unknown key 'evalution' (did you mean 'evaluation'?)", "budget is 'rows'", "variants: a: method is 'bsh'",
         "no mode 'self_corect' (did you mean 'self_correct'?)", "b: init_from is 'rca': there is no such variant",
         "'c/d' is no name", "e: starts from itself, by way of e and f", "variants: g is 3", "seeds has one twice",
-        "sft is the control", "init_model: directory is missing", "task is 'lm_eval'", "temperatures is [-1.0]",
-        "max_examples is 0", "error_positions is [2.0]", "gap is 'yes': it must be true or false",
+        "sft is the control", "init_model, directory: got no value", "task: got 'lm_eval'", "temperatures: got [-1.0]",
+        "max_examples: got 0", "error_positions: got [2.0]", "gap: got 'yes', expected true or false",
         "prefix_lengths: got [0], expected lengths of 1 or more",
     ):  # fmt: skip
         assert words in said, words

@@ -35,7 +35,7 @@ def test_a_system_prompt_goes_before_every_conversation(tmp_path: Path, caplog: 
     own = {"role": "system", "content": "Be kind."}
     rows = load([{"messages": TURNS}, {"messages": [own, *TURNS]}], tmp_path, system_prompt="Be brief.")
     assert [row["messages"] for row in rows] == [[SYSTEM, *TURNS], [own, *TURNS]]
-    assert "1 of 2 rows keep a system turn of their own" in caplog.text
+    assert "1 of 2 rows keep their system turn" in caplog.text
     (row,) = load([{"prompt": TURNS[:1], "completion": TURNS[1:2]}], tmp_path, system_prompt="Be brief.")
     assert row["prompt"] == [SYSTEM, TURNS[0]]
     (row,) = load([{"prompt": "a", "completion": "b"}], tmp_path, system_prompt="Be brief.", convert_to_chat=True)
@@ -45,8 +45,8 @@ def test_a_system_prompt_goes_before_every_conversation(tmp_path: Path, caplog: 
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"prompt": "a", "completion": "b"}, "needs convert_to_chat"),
-        ({"input_ids": [1], "labels": [1]}, "are token ids"),
+        ({"prompt": "a", "completion": "b"}, "Set convert_to_chat"),
+        ({"input_ids": [1], "labels": [1]}, "rows of token ids"),
     ],
 )
 def test_a_system_prompt_that_has_no_place_is_refused(row: dict[str, Any], reason: str, tmp_path: Path) -> None:

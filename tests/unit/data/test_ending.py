@@ -37,10 +37,12 @@ def test_a_template_that_ends_with_the_stop_token_is_good() -> None:
 def test_the_key_to_add_is_named() -> None:
     said = fault(CHATML.replace("END", "'<|im_end|>'"))
     assert (
-        said is not None and "holds no stop token (<|end|>)" in said and said.endswith("add `eos_token: <|im_end|>`")
+        said is not None
+        and "expected a stop token there (<|end|>)" in said
+        and said.endswith("Add `eos_token: <|im_end|>`.")
     )
     quoted = fault(CHATML.replace("END", "'[/A]'"), added=("[/A]",))
-    assert quoted is not None and quoted.endswith("add `eos_token: '[/A]'`")
+    assert quoted is not None and quoted.endswith("Add `eos_token: '[/A]'`.")
 
 
 def test_thoughts_before_the_answer_are_not_taken_for_its_end() -> None:
@@ -52,7 +54,7 @@ def test_thoughts_before_the_answer_are_not_taken_for_its_end() -> None:
 @pytest.mark.parametrize("end", ["'<|im_end|>'", "''"])
 def test_an_end_that_is_no_token_gets_another_way_out(end: str) -> None:
     said = fault(CHATML.replace("END", end), added=())
-    assert said is not None and "the tokenizer has no token for it" in said and "{{ eos_token }}, here <|end|>" in said
+    assert said is not None and "Use a chat_template" in said and "{{ eos_token }} (<|end|>)" in said
 
 
 def test_a_template_that_refuses_the_placeholder_says_nothing() -> None:

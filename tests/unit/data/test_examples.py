@@ -97,7 +97,7 @@ BAD = {
     "empty answer": ({"prompt": "a", "completion": "  "}, "completion is empty"),
     "empty prompt": ({"prompt": "", "completion": "b"}, "prompt is empty"),
     "long": ({"prompt": "a", "completion": "b " * 80}, "over-length"),
-    "long prompt": ({"prompt": "b " * 80, "completion": "b"}, "the prompt alone"),
+    "long prompt": ({"prompt": "b " * 80, "completion": "b"}, "prompt alone"),
 }
 
 
@@ -124,26 +124,29 @@ def test_all_bad_rows_come_at_once(tokenizer: Any) -> None:
     with pytest.raises(DataError) as caught:
         build([PLAIN[0], BAD["long prompt"][0]], tokenizer)
     assert len(caught.value.errors) == 1 and "truncate_overlong" not in str(caught.value), "cutting would not help"
-    with pytest.raises(DataError, match="no row is left"):
+    with pytest.raises(DataError, match="expected a row to train on"):
         build([row for row, _ in BAD.values()], tokenizer, on_invalid_example="skip")
 
 
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"messages": [{"role": "user", "content": "a"}]}, "ends with a user turn"),
-        ({"messages": []}, "null or empty"),
+        ({"messages": [{"role": "user", "content": "a"}]}, "got a user turn at the end"),
+        ({"messages": []}, "null or an empty list"),
         ({"messages": [{"role": "assistant", "content": "a"}]}, "no turn before"),
-        ({"messages": [{"role": "user", "content": None}, {"role": "assistant", "content": "a"}]}, "content is null"),
+        (
+            {"messages": [{"role": "user", "content": None}, {"role": "assistant", "content": "a"}]},
+            "content: got null",
+        ),
         ({"input_ids": [5, 6], "labels": [-100, -100]}, "no trainable token"),
-        ({"input_ids": [5, 6, 1], "labels": [-100, 7, 1]}, "contexts already"),
-        ({"input_ids": [5, 6, 1], "labels": [-100, 1]}, "3 input_ids but 2"),
+        ({"input_ids": [5, 6, 1], "labels": [-100, 7, 1]}, "as in rows of contexts"),
+        ({"input_ids": [5, 6, 1], "labels": [-100, 1]}, "got 2 values, expected 3"),
         ({"input_ids": [5, 6, 1], "labels": [5, -100, -100]}, "no trainable token"),
-        ({"input_ids": [5, 6, 1], "assistant_masks": [0, 1]}, "3 input_ids but 2 assistant_masks"),
+        ({"input_ids": [5, 6, 1], "assistant_masks": [0, 1]}, "assistant_masks: got 2 values, expected 3"),
         ({"input_ids": [5]}, "no trainable token"),
-        ({"text": ""}, "text is empty"),
-        ({"text": None}, "text is null"),
-        ({"conversations": [{"from": "user", "value": "a"}]}, "ends with a user turn"),
+        ({"text": ""}, "text: got an empty string"),
+        ({"text": None}, "text: got null"),
+        ({"conversations": [{"from": "user", "value": "a"}]}, "got a user turn at the end"),
         ({"messages": [{"role": "user", "content": "a"}], "image": "a.png"}, "column image: got vision-related"),
     ],
 )
@@ -154,7 +157,7 @@ def test_bad_forms_are_listed(row: dict[str, Any], reason: str, tokenizer: Any) 
 
 def test_duplicate_ids_are_bad_rows(tokenizer: Any) -> None:
     rows = [{"id": "same", **row} for row in PLAIN[:2]]
-    with pytest.raises(DataError, match="row 1 .*duplicate id: row 0"):
+    with pytest.raises(DataError, match="row 1 .*got the duplicate of row 0"):
         build(rows, tokenizer)
 
 
@@ -167,7 +170,7 @@ def test_truncation_is_a_choice(tokenizer: Any) -> None:
 
 
 def test_unknown_columns_and_empty_data(tokenizer: Any) -> None:
-    with pytest.raises(DataError, match="question hold no example"):
+    with pytest.raises(DataError, match="question, expected"):
         build([{"question": "a"}], tokenizer)
     with pytest.raises(DataError, match="empty"):
         build_examples(Dataset.from_list([]), tokenizer, stops=[1], max_length=8)

@@ -108,7 +108,7 @@ FILES = {
     ),
     "half a surrogate": ('{"prompt": "a\\ud800", "completion": "b"}\n', "cannot be loaded.*surrogate"),
     "turn that is no mapping": ('{"messages": [[1, "user"]]}\n', "turn 0: no role"),
-    "turns that are numbers": ('{"messages": 5}\n', "messages is int"),
+    "turns that are numbers": ('{"messages": 5}\n', "messages: got int"),
 }  # fmt: skip
 
 

@@ -133,13 +133,13 @@ def test_the_command_line_takes_a_mixture_as_json(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"seed": None}, "dataset_mixture: seed is None: it must be an integer"),
+        ({"seed": None}, "dataset_mixture, seed: got None, expected an integer"),
         ({"sed": 1}, "unknown key 'sed' (did you mean 'seed'?)"),
-        ({"datasets": []}, "datasets is []"),
-        ({"datasets": [{"weight": 0.5}]}, "id is missing"),
+        ({"datasets": []}, "datasets: got []"),
+        ({"datasets": [{"weight": 0.5}]}, "got no id"),
         ({"datasets": [{"id": "a", "wieght": 0.5}]}, "unknown key 'wieght' (did you mean 'weight'?)"),
-        ({"datasets": [{"id": "a", "weight": 1.5}]}, "data set 1 (a): weight is 1.5: it must lie in [0, 1]"),
-        ({"datasets": [{"id": "a", "columns": ["x"]}, {"id": "b", "columns": ["y"]}]}, "take different columns"),
+        ({"datasets": [{"id": "a", "weight": 1.5}]}, "data set 1 (a), weight: got 1.5, expected a number from 0 to 1"),
+        ({"datasets": [{"id": "a", "columns": ["x"]}, {"id": "b", "columns": ["y"]}]}, "different columns"),
     ],
 )
 def test_faults_of_a_mixture_are_named(changes: dict[str, Any], words: str, folder: Path) -> None:
@@ -150,26 +150,28 @@ def test_faults_of_a_mixture_are_named(changes: dict[str, Any], words: str, fold
 def test_forms_of_data_exclude_each_other(folder: Path) -> None:
     config = DataConfig(dataset_mixture=mixture(folder), datasets=[{"path": "json"}], test_split_size=2)
     errors = check_data_config(config, ScriptArguments(dataset_name=None))
-    assert "both `datasets` and `dataset_mixture` are given: keep one" in errors
-    assert "test_split_size stands beside dataset_mixture: write it into the mixture" in errors
+    assert "data: got `datasets` and `dataset_mixture`, expected one of them. Keep one of the keys." in errors
+    assert any("Move it into dataset_mixture" in error for error in errors)
 
 
 @pytest.mark.parametrize("size", [20, 500, 0, 1.5])
 def test_too_few_rows_for_the_split_are_told(size: float, folder: Path) -> None:
-    with pytest.raises(ConfigError, match=rf"test_split_size is {size}, and dataset_mixture \(3 data sets\) has 20"):
+    with pytest.raises(
+        ConfigError, match=rf"test_split_size: got {size}, expected less than the 20 rows of dataset_mixture"
+    ):
         load(mixture(folder, test_split_size=size))
 
 
 def test_a_data_set_that_cannot_be_taken_is_named(folder: Path) -> None:
-    with pytest.raises(DataError, match=r"b \[train\]: cannot be loaded.*nowhere"):
+    with pytest.raises(DataError, match=r"b \[train\]: got data that cannot be loaded.*nowhere"):
         load(mixture(folder, datasets=[{"id": str(folder / "b"), "columns": ["nowhere"]}]))
-    with pytest.raises(DataError, match="no row is left"):
+    with pytest.raises(DataError, match="got no row"):
         load(mixture(folder, datasets=[{"id": str(folder / "b"), "weight": 0.1}]))
 
 
 def test_the_command_line_says_both_forms_exclude_each_other(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, "bash", *recipe(folder, dataset_mixture=mixture(folder)))
-    assert "both `datasets` and `dataset_mixture` are given: keep one" in said
+    assert "data: got `datasets` and `dataset_mixture`, expected one of them" in said
 
 
 @pytest.mark.parametrize("form", ["datasets", "dataset_mixture", "dataset_name"])

@@ -74,7 +74,7 @@ def test_a_template_that_never_ends_or_fills_the_memory_is_a_named_error(
     monkeypatch.setattr(rendering, "_MAX_BYTES", 1 << 28)
     begun = time.process_time()
     for _ in range(2):  # tried once
-        with pytest.raises(ConfigError, match="chat template: .* expected a text.*Repair"):
+        with pytest.raises(ConfigError, match="chat_template: .* expected a text.*Correct"):
             build(OK + ENDLESS[kind], ROW)
     assert time.process_time() - begun < 1, "not in this process"
 

@@ -31,10 +31,10 @@ DAY = "2024-07-01"
 TABLE = ROOT / "docs" / "reference" / "chat-templates.md"
 # How the table names a refusal, and what the refusal says.
 REASONS = {
-    "no (prompt)": "what is asked is not what stands before the answer",
-    "no (changed)": "renders it differently once later turns follow",
-    "no (dropped)": "renders no word of it",
-    "no (refused)": "the chat template refuses it",
+    "no (prompt)": "got a prompt rendered as",
+    "no (changed)": "renders differently once later turns follow",
+    "no (dropped)": "the chat template omits",
+    "no (refused)": "that the template refuses",
 }
 
 

@@ -120,7 +120,7 @@ def test_a_preference_recipe_is_refused_in_one_sentence(keys: dict[str, Any], me
     with pytest.raises(ConfigError) as caught:
         parse(tmp_path, method, **keys)
     (error,) = caught.value.errors
-    assert "this is a DPO recipe: start from the SFT one" in error
+    assert "Start from the SFT recipe" in error
 
 
 def test_sft_data_with_preferences_beside_are_none(tmp_path: Path) -> None:
@@ -145,7 +145,9 @@ def test_old_options_are_translated_on_the_command_line(tmp_path: Path, monkeypa
 
 
 def test_old_and_new_option_together_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="command line: max_seq_length and max_length are the same setting"):
+    with pytest.raises(
+        ConfigError, match="command line: got both max_seq_length and max_length, which are one setting"
+    ):
         parse(tmp_path, "bash", "--max_seq_length", "77", "--max_length", "78")
     with pytest.raises(ConfigError, match=r"unknown option --max-seq-lenth"):
         parse(tmp_path, "bash", "--max-seq-lenth", "77")

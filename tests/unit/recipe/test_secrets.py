@@ -150,7 +150,7 @@ def test_variables_that_say_which_code_is_loaded(
     with pytest.raises(SystemExit) as caught:
         cli.main(["validate", write(tmp_path, env={name: str(tmp_path)})])
     assert caught.value.code == 2 and os.environ.get(name) == before
-    assert f"env: {name}: got a variable that says which code is loaded" in capsys.readouterr().err
+    assert f"env, {name}: got a variable that selects the code to load" in capsys.readouterr().err
 
 
 def test_other_variables_are_taken() -> None:
@@ -181,4 +181,4 @@ def test_variables_that_come_too_late_are_named(
     monkeypatch.setenv("HF_HOME", "before")
     with pytest.raises(SystemExit):  # the data are not there
         cli.main(["validate", write(tmp_path, env={"HF_HOME": str(tmp_path)})])
-    assert "env: HF_HOME comes too late: huggingface_hub has read it at its import" in capsys.readouterr().err
+    assert "env: HF_HOME has no effect, because huggingface_hub reads it at its import" in capsys.readouterr().err

@@ -75,14 +75,14 @@ def test_scalars(tmp_path: Path, line: str, key: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("seed: 042", "got 042, expected a number: it may be 34 (YAML 1.1) or 42"),
-        ("max_steps: 1:30", "got 1:30, expected a number"),
-        ("lr_scheduler_kwargs: {power: 010}", "got 010, expected a number"),
-        ("seed: 2024-05-01", "seed is '2024-05-01': it must be an integer"),
-        ("eval_strategy: yes", "eval_strategy is 'yes': choose one of no, steps, epoch"),
+        ("seed: 042", "got 042, which is 34 in YAML 1.1 and 42 elsewhere, expected a number"),
+        ("max_steps: 1:30", "got 1:30, which is"),
+        ("lr_scheduler_kwargs: {power: 010}", "got 010, which is"),
+        ("seed: 2024-05-01", "seed: got '2024-05-01', expected an integer"),
+        ("eval_strategy: yes", "eval_strategy: got 'yes', expected one of no, steps, epoch"),
         ("seed: !!binary aGk=", "the tag tag:yaml.org,2002:binary"),
         ("env: !!set {A, B}", "the tag tag:yaml.org,2002:set"),
-        ("env: &all {A: *all}", "an alias stands inside of what it names"),
+        ("env: &all {A: *all}", "got an alias inside the value"),
     ],
 )
 def test_what_has_two_meanings_or_none_is_refused(tmp_path: Path, line: str, words: str) -> None:
@@ -141,16 +141,16 @@ def test_merged_keys_may_be_replaced(tmp_path: Path) -> None:
 def test_aliases_that_grow_as_powers(tmp_path: Path) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 8)}]" for n in range(1, 12)]
-    assert "it holds more than 100,000 values" in said(tmp_path, *lines)
+    assert "got more than 100,000 values" in said(tmp_path, *lines)
 
 
 def test_a_file_of_data_is_no_recipe(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text("a: b\n" * 300_000)
-    with pytest.raises(ConfigError, match="Name a recipe, not data"):
+    with pytest.raises(ConfigError, match="Name a recipe, not a data"):
         read_yaml(path)
     path.write_text("- a\n")
-    with pytest.raises(ConfigError, match=r"r\.yaml: a recipe must be a mapping of keys to values, not a list"):
+    with pytest.raises(ConfigError, match=r"r\.yaml: got a list, expected a mapping"):
         read_yaml(path)
 
 

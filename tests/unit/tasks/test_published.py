@@ -91,7 +91,7 @@ def test_held_out_prompts_that_are_trained_are_counted(tmp_path: Path, caplog: p
     job, tokenizer = job_on(tmp_path, "mistral-7b-math/sft/config_full.yaml")
     write_data_record(tmp_path, load_examples(job, tokenizer, None))
     assert json.loads((tmp_path / "data.json").read_text())["eval"]["num_eval_prompts_in_train"] == 2
-    assert "2 of 8 held-out prompts are trained as well" in caplog.text
+    assert "2 of 8 held-out prompts are also in the training data" in caplog.text
 
 
 def test_the_last_answer_of_a_conversation(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ class RACTrainer(GapTrainerMixin, SFTTrainer):
     def load_examples(cls, dataset: Dataset, *args: Any, **kwargs: Any) -> ExampleSet:
         """As in `GapTrainerMixin`, one example a trained turn: each is answered, and corrected, by itself."""
         examples = super().load_examples(dataset, *args, **kwargs)
-        require_prompts(examples, "RAC drafts an answer to each prompt")
+        require_prompts(examples, "RAC generates a completion of each prompt")
         return examples.split_turns(examples.stops)
 
     @classmethod

@@ -55,7 +55,7 @@ class SPINTrainer(PreferenceTrainerMixin, DPOTrainer):
     def load_examples(cls, *args: Any, **kwargs: Any) -> ExampleSet:
         """As in `GapTrainerMixin`, one example a trained turn: each is answered by itself."""
         examples = super().load_examples(*args, **kwargs)
-        require_prompts(examples, "SPIN drafts an answer to each prompt")
+        require_prompts(examples, "SPIN generates a completion of each prompt")
         return examples.split_turns(examples.stops)
 
     @classmethod
