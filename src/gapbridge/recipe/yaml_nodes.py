@@ -138,8 +138,12 @@ def _scalar(node: yaml.ScalarNode, hint: Any, unclear: list[str]) -> Any:
         return node.value
     if isinstance(meaning, _TwoMeanings):
         unclear.append(
-            f"{_line(node)}: got {node.value}, expected a number: it may be {meaning.old} (YAML 1.1) or "
-            f"{meaning.plain}. Write the number that is meant, or put text in quotes"
+            describe(
+                _line(node),
+                f"{node.value}, which is {meaning.old} in YAML 1.1 and {meaning.plain} elsewhere",
+                "a number with one meaning",
+                "Write the number that is meant, or put text in quotes",
+            )
         )
         return node.value
     return meaning

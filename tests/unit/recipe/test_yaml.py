@@ -122,13 +122,13 @@ def test_environment_variables_are_text(tmp_path: Path, monkeypatch: pytest.Monk
 def test_keys_given_twice_at_any_depth(tmp_path: Path, lines: tuple[str, ...]) -> None:
     path = written(tmp_path, *lines)
     at = len(path.read_text().splitlines())
-    assert f"{path}, line {at}: " in (error := said(tmp_path, *lines)) and "is given twice" in error
+    assert f"{path}, line {at}: " in (error := said(tmp_path, *lines)) and " twice, expected it once" in error
     assert ("put the dash" in error) == lines[0].startswith("data")
 
 
 def test_all_keys_given_twice_come_at_once(tmp_path: Path) -> None:
     error = said(tmp_path, "env: {A: 1, A: 3}", "lr_scheduler_kwargs: {b: 1, b: 2}", "seed: 1", "seed: 2")
-    assert error.startswith("3 errors") and error.index("A is") < error.index("b is") < error.index("seed is")
+    assert error.startswith("3 errors") and error.index("got A") < error.index("got b") < error.index("got seed")
 
 
 def test_merged_keys_may_be_replaced(tmp_path: Path) -> None:
