@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from ..compat import vocabulary_size
 from ..decoding.model_state import generation_mode
+from ..decoding.parallel_sampling import padded_forward_logits_at
 
 
 IdList = Sequence[int]
@@ -72,10 +73,16 @@ def score(
     with generation_mode(model):
         for chunk in batches(lengths, vocabulary, batch_size):
             ids = [torch.tensor([*prompts[i], *contexts[i]][:-1], device=model.device) for i in chunk]
-            mask = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
-            logits = model(input_ids=pad_sequence(ids, batch_first=True), attention_mask=mask).logits
-            for at, i in enumerate(chunk):
-                own = logits[at, len(prompts[i]) - 1 : lengths[i] - 1].float()
+            fed = torch.tensor([len(row) for row in ids], device=model.device)
+            counts = [len(labels[i]) for i in chunk]
+            columns = [torch.arange(len(prompts[i]) - 1, lengths[i] - 1, device=model.device) for i in chunk]
+            rows = torch.arange(len(chunk), device=model.device).repeat_interleave(fed.new_tensor(counts))
+            # The vocabulary is wide and prompts are long: their logits would take longer than the labels' own.
+            logits = padded_forward_logits_at(
+                model, pad_sequence(ids, batch_first=True), fed, (rows, torch.cat(columns))
+            )
+            for i, of_row in zip(chunk, logits.split(counts), strict=True):
+                own = of_row.float()
                 wanted = torch.tensor(list(labels[i]), device=own.device)
                 hits = own.argmax(-1) == wanted
                 tempered = _at_temperatures(own, wanted, temperatures)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import VOCAB
 from transformers import LlamaForCausalLM
 
 from gapbridge.gap.gap_metrics import (
@@ -41,6 +42,16 @@ def test_scores_are_the_models_own(llama: LlamaForCausalLM) -> None:
         expected = logits.log_softmax(-1).gather(1, torch.tensor(y)[:, None])[:, 0]
         np.testing.assert_allclose(scores.log_probs, expected.numpy(), atol=2e-5)
         assert scores.hits.tolist() == (logits.argmax(-1) == torch.tensor(y)).tolist()
+
+
+def test_only_labels_get_logits(llama: LlamaForCausalLM) -> None:
+    """A vocabulary of 49,152 tokens takes a fifth of a real model's pass, and prompts have no label."""
+    prompts, references = _rows()
+    made: list[int] = []
+    hook = llama.lm_head.register_forward_hook(lambda _, inputs, output: made.append(output.numel() // VOCAB))
+    score(llama, prompts, references, references, batch_size=3)
+    hook.remove()
+    assert sum(made) == sum(map(len, references))
 
 
 def test_scores_at_other_temperatures(llama: LlamaForCausalLM) -> None:
