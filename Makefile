@@ -25,7 +25,7 @@ help:
 	@echo "make bench        the benchmarks of benchmarks/ on this machine"
 	@echo "make evidence     the comparisons of benchmarks/evidence/cpu, from nothing (about 100 minutes on two cores)"
 	@echo "make evidence-real  the comparisons of benchmarks/evidence/real with SmolLM2-135M, resumable (about six hours on two cores; not measured)"
-	@echo "make mutants FOLDER=src/gapbridge/gap TESTS=tests/gap [COUNT=20] [SEED=0]   which one-line errors no test notices"
+	@echo "make mutants FOLDER=src/gapbridge/gap TESTS=tests/unit/gap [COUNT=20] [SEED=0]   which one-line errors no test notices"
 	@echo "make tiny-base    make recipes/tiny/base and recipes/tiny/data again (about 20 minutes)"
 
 $(STAMP): setup.py constraints.txt
