@@ -29,25 +29,25 @@ SUPPORTED, IMPLIED, REFUSED = "supported", "implied", "refused"
 OWN: dict[str, tuple[str, str]] = {
     "model_init_kwargs": (
         SUPPORTED,
-        "in recipes beside the model's keys; refused with a loaded model",
+        "in recipes together with the keys of the model; refused with a loaded model",
     ),
     "trust_remote_code": (SUPPORTED, ""),
     "router_aux_loss_coef": (SUPPORTED, "TRL refuses it for a model without a mixture of experts"),
     "chat_template_path": (SUPPORTED, "applied before any text is tokenised; not together with `chat_template`"),
-    "dataset_text_field": (SUPPORTED, "plain text, trained from its first token on; RAC and SPIN refuse it"),
-    "dataset_kwargs": (REFUSED, "`skip_prepare_dataset: true` and unknown keys: preparing the data is the method"),
+    "dataset_text_field": (SUPPORTED, "plain text, of which all tokens carry loss; RAC and SPIN refuse it"),
+    "dataset_kwargs": (REFUSED, "`skip_prepare_dataset: true` and unknown keys, because the method prepares the data"),
     "dataset_num_proc": (SUPPORTED, ""),
     "eos_token": (SUPPORTED, ""),
-    "max_length": (SUPPORTED, "rows that are longer are cut; bad rows with `truncate_overlong: false`"),
-    "truncation_mode": (REFUSED, "`keep_end`: rows lose the end of their answer or nothing, never their prompt"),
-    "shuffle_dataset": (SUPPORTED, "after the contexts are generated: they do not depend on the order"),
+    "max_length": (SUPPORTED, "longer rows are truncated; invalid with `truncate_overlong: false`"),
+    "truncation_mode": (REFUSED, "`keep_end`: a long row loses the end of its answer, never its prompt"),
+    "shuffle_dataset": (SUPPORTED, "after the contexts are generated, which do not depend on the order"),
     "packing": (SUPPORTED, "refused without `max_length`"),
     "packing_strategy": (SUPPORTED, "RAC and scheduled sampling refuse `wrapped`"),
     "padding_free": (SUPPORTED, "with `packing`, or with `max_length` unset; else TRL refuses it"),
     "pad_to_multiple_of": (SUPPORTED, ""),
-    "eval_packing": (SUPPORTED, "of reference rows and generated contexts alike"),
+    "eval_packing": (SUPPORTED, "for reference contexts and generated contexts"),
     "completion_only_loss": (SUPPORTED, "default `true`; `false` trains prompts as well, which RAC refuses"),
-    "assistant_only_loss": (SUPPORTED, "default `true`; `false` trains whole conversations, which RAC refuses"),
+    "assistant_only_loss": (SUPPORTED, "default `true`; `false` trains full conversations, which RAC refuses"),
     "loss_type": (SUPPORTED, "`nll` and `dft`, on the labels of the rows"),
     "activation_offloading": (SUPPORTED, "refused on the CPU"),
     "pad_token": (SUPPORTED, "deprecated in TRL"),
@@ -55,60 +55,61 @@ OWN: dict[str, tuple[str, str]] = {
 
 # The other keys, which transformers has as well, in groups.
 INHERITED: list[tuple[str, str, str]] = [
-    ("output_dir", SUPPORTED, "of a recipe: the run's directory, whose rounds have one each"),
+    ("output_dir", SUPPORTED, "in recipes: the directory of the run, with a folder for each round"),
     ("per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps", SUPPORTED,
-     "at least 1; `eval_loss` is a mean over tokens whatever the batch size"),
-    ("num_train_epochs max_steps", SUPPORTED, "of each round; 0 is refused"),
+     "at least 1; `eval_loss` does not depend on the batch size"),
+    ("num_train_epochs max_steps", SUPPORTED, "for each round; 0 is refused"),
     ("learning_rate weight_decay adam_beta1 adam_beta2 adam_epsilon optim optim_args optim_target_modules "
      "lr_scheduler_type lr_scheduler_kwargs warmup_steps max_grad_norm", SUPPORTED,
      "checked before anything is generated: a missing package, an unknown argument, a value out of range"),
     ("label_smoothing_factor neftune_noise_alpha", SUPPORTED,
-     "contexts are generated without them; smoothing enters `eval_loss`, too"),
+     "contexts are generated without them; `eval_loss` has the smoothing, too"),
     ("bf16 fp16 tf32 bf16_full_eval fp16_full_eval", SUPPORTED, "contexts have the precision of training"),
     ("activation_checkpointing activation_checkpointing_kwargs gradient_checkpointing gradient_checkpointing_kwargs",
-     SUPPORTED, "refused for a model that has none"),
+     SUPPORTED, "refused for a model without gradient checkpointing"),
     ("torch_compile torch_compile_backend torch_compile_mode torch_empty_cache_steps use_cache "
      "average_tokens_across_devices auto_find_batch_size full_determinism skip_memory_metrics debug", SUPPORTED,
-     "as in transformers, in training alone"),
+     "as in transformers, in training only"),
     ("use_liger_kernel liger_kernel_config", SUPPORTED, "refused without the package, and for the fused loss"),
-    ("seed data_seed", SUPPORTED, "`seed` is also that of the contexts"),
+    ("seed data_seed", SUPPORTED, "`seed` is also used for the contexts"),
     ("use_cpu accelerator_config parallelism_config fsdp fsdp_config deepspeed local_rank ddp_find_unused_parameters "
      "ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph ddp_backend ddp_timeout", SUPPORTED,
      "compared with the processes that run: [multi-GPU](../how-to/multi-gpu.md)"),
     ("dataloader_drop_last dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers "
      "dataloader_prefetch_factor dataloader_multiprocessing_context dataloader_in_order train_sampling_strategy "
-     "length_column_name remove_unused_columns label_names", SUPPORTED, "on rows of ids and labels"),
+     "length_column_name remove_unused_columns label_names", SUPPORTED, "as in transformers"),
     ("eval_strategy eval_steps eval_delay eval_on_start eval_do_concat_batches eval_use_gather_object "
      "eval_accumulation_steps prediction_loss_only include_for_metrics batch_eval_metrics", SUPPORTED,
      "`eval_loss` on references, `eval_generated_loss` on generated contexts; refused without held-out data, but "
      "`eval_on_start`"),
     ("load_best_model_at_end metric_for_best_model greater_is_better", SUPPORTED,
-     "each metric that `evaluate` returns, `NAME_…` of several data sets; others with `compute_metrics` alone"),
+     "each metric that `evaluate` returns, `NAME_…` for several data sets; others only with `compute_metrics`"),
     ("save_strategy save_steps save_total_limit save_on_each_node save_only_model ignore_data_skip "
      "restore_callback_states_from_checkpoint", SUPPORTED, "[resuming](../how-to/resume.md)"),
-    ("enable_jit_checkpoint", REFUSED, "a signal saves a whole checkpoint already"),
-    ("resume_from_checkpoint", REFUSED, "in recipes: a run resumes by itself; scripts give it to `train`"),
+    ("enable_jit_checkpoint", REFUSED, "a signal already saves a full checkpoint"),
+    ("resume_from_checkpoint", REFUSED,
+     "in recipes, because the same command resumes a run; scripts give it to `train`"),
     ("logging_strategy logging_steps logging_first_step log_on_each_node logging_nan_inf_filter log_level "
      "log_level_replica disable_tqdm include_num_input_tokens_seen", SUPPORTED, ""),
     ("report_to run_name project trackio_space_id trackio_bucket_id trackio_static_space_id", SUPPORTED,
      "a tracker whose package is missing is refused"),
     ("push_to_hub hub_model_id hub_token hub_private_repo hub_revision hub_always_push hub_strategy", SUPPORTED,
      "a recipe's run uploads its final model when it is complete, and refuses `checkpoint` and `all_checkpoints`"),
-    ("do_train do_eval", IMPLIED, "by the command and by `eval_strategy`; `do_train: false` is refused in recipes"),
-    ("do_predict", REFUSED, "in recipes: there is no test set"),
+    ("do_train do_eval", IMPLIED, "the command and `eval_strategy` decide; `do_train: false` is refused in recipes"),
+    ("do_predict", REFUSED, "in recipes, because they have no test set"),
 ]  # fmt: skip
 
 # What is given to the trainer rather than to its configuration.
 ARGUMENTS = {
     "compute_loss_func, compute_metrics, data_collator, optimizers, callbacks": (SUPPORTED, "as in TRL"),
-    "formatting_func": (SUPPORTED, "its text is trained as plain text; rows of ids stay as they are"),
+    "formatting_func": (SUPPORTED, "its text is trained as plain text; rows of ids are not changed"),
     "train_dataset": (SUPPORTED, "a `Dataset`; streaming (`IterableDataset`) is refused"),
     "eval_dataset": (
         SUPPORTED,
-        "a `Dataset`, a stream (read into memory) or a dict of them; `evaluate` and `predict` read alike",
+        "a `Dataset`, a stream (read into memory) or a dict of them, also for `evaluate` and `predict`",
     ),
-    "args": (SUPPORTED, "plain `TrainingArguments` become the method's configuration; SPIN and DPO, too"),
-    "peft_config": (SUPPORTED, "contexts come without the new adapter; an adapter on `lm_head` is refused"),
+    "args": (SUPPORTED, "`TrainingArguments` are converted to the method's configuration"),
+    "peft_config": (SUPPORTED, "contexts are generated without the new adapter; an adapter on `lm_head` is refused"),
 }
 
 OPTIONS = {"use_cpu": True, "bf16": False, "report_to": "none", "max_steps": 1, "logging_steps": 1, "max_length": 64}
@@ -121,7 +122,9 @@ def table() -> str:
     lines = [(f"`{name}`", *what) for name, what in OWN.items()]
     lines += [(", ".join(f"`{name}`" for name in names.split()), *what) for names, *what in INHERITED]
     lines += [(", ".join(f"`{name}`" for name in names.split(", ")), *what) for names, what in ARGUMENTS.items()]
-    return "".join(f"| {' | '.join(line)} |\n" for line in [("key or argument", "", ""), ("---",) * 3, *lines])
+    return "".join(
+        f"| {' | '.join(line)} |\n" for line in [("key or argument", "group", "notes"), ("---",) * 3, *lines]
+    )
 
 
 def test_every_key_has_its_line() -> None:
