@@ -60,11 +60,30 @@ def generation_mode(model: PreTrainedModel) -> Iterator[None]:
     try:
         if attention != before:
             model.set_attn_implementation(attention)
-        with evaluation_mode(model):
+        with evaluation_mode(model), _cached_casts(model):
             yield
     finally:
         if attention != before:
             model.set_attn_implementation(before)
+
+
+@contextmanager
+def _cached_casts(model: nn.Module) -> Iterator[None]:
+    """Let autocast cast frozen float32 weights once, not in each pass.
+
+    Autocast keeps the casts of weights that require a gradient, until its context ends. The base of an adapter is
+    frozen: each pass that samples one token would cast all of it.
+    """
+    frozen = [weight for weight in model.parameters() if not weight.requires_grad and weight.dtype == torch.float32]
+    if not any(torch.is_autocast_enabled(device) for device in {weight.device.type for weight in frozen}):
+        frozen = []
+    try:
+        for weight in frozen:
+            weight.requires_grad = True
+        yield
+    finally:
+        for weight in frozen:
+            weight.requires_grad = False
 
 
 def uses_gqa(model: PreTrainedModel) -> bool:

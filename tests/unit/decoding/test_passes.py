@@ -172,6 +172,22 @@ def test_adapters(adapter: PeftConfig, cached: bool, caplog: pytest.LogCaptureFi
     assert ("puts virtual tokens before a row" in caplog.text) == (not cached)
 
 
+def test_frozen_weights_are_cast_once() -> None:
+    """Autocast keeps the casts of what requires a gradient; the base of an adapter was cast in each pass."""
+    model, casts = tiny_llama().eval(), []
+    prompts, references, ids = rows()
+    given: dict[str, Any] = {"ids": ids, "mixture_coefficient": 0.5}
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = mix_contexts(model, prompts, references, **given)
+        model.requires_grad_(False)
+        model.register_forward_pre_hook(lambda *_: casts.append(model.lm_head.weight.requires_grad))
+        assert mix_contexts(model, prompts, references, **given) == expected
+    assert all(casts) and not any(weight.requires_grad for weight in model.parameters())
+    casts.clear()
+    mix_contexts(model, prompts, references, **given)
+    assert not any(casts), "without autocast nothing is cast"
+
+
 def gpt2(**options: Any) -> PreTrainedModel:
     torch.manual_seed(0)
     shape = {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 0, "eos_token_id": 0}
