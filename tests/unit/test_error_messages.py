@@ -20,7 +20,7 @@ RAISED = {"ConfigError", "DataError", "StoreError", "RunError", "TrainingError",
 COLLECTED = re.compile(r"(^|_)(errors|problems|unclear|wrong)$")
 MAX_WORDS = 25
 # A text that names places alone puts them before the message of a library or of another function.
-PLACES = {"command", "id", "line", "row", "turn"}
+PLACES = {"command", "entry", "id", "line", "row", "tasks", "turn"}
 VERBS = set(
     """
     add ask build call change check choose close combine construct continue convert copy correct create declare

@@ -17,7 +17,7 @@ from typing import Any
 
 from .. import methods
 from ..display import notice_if_slow, say
-from ..errors import ConfigError, RunError
+from ..errors import ConfigError, RunError, describe
 from ..files import write_json_atomic, write_text_atomic
 from ..generation.common import OUTPUTS
 from ..jsonl import as_json_values
@@ -88,7 +88,12 @@ def _read_experiment(args: argparse.Namespace) -> Experiment:
     if given:
         names = ", ".join("RECIPE" if name == "config" else f"--{name}" for name in given)
         raise ConfigError(
-            f"command line: --experiment_config says it all: leave out {names}, or change {args.experiment_config}"
+            describe(
+                "command line, --experiment_config",
+                f"a file beside {names}",
+                "the file alone",
+                f"Remove {names}, or change {args.experiment_config}",
+            )
         )
     experiment = read_experiment(args.experiment_config)
     return experiment if args.seeds is None else with_seeds(experiment, args.seeds)
@@ -135,13 +140,22 @@ def merged_settings(directory: Path, settings: dict[str, Any]) -> dict[str, Any]
     path = directory / EXPERIMENT_FILE
     if not path.exists():
         if directory.is_dir() and any(directory.iterdir()):
-            raise RunError(f"{directory}: holds files but no {EXPERIMENT_FILE}: choose another --output_dir")
+            raise RunError(
+                describe(
+                    f"{directory}",
+                    f"files but no {EXPERIMENT_FILE}",
+                    "an empty directory or a comparison",
+                    "Choose another --output_dir",
+                )
+            )
         return settings
     try:
         before = read_record(path)
         variants, inputs = dict(before["variants"]), dict(before.get("inputs", {}))
     except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path}: is damaged ({error}); choose another --output_dir") from error
+        raise RunError(
+            describe(f"{path}", f"a damaged file ({error})", "the one that was written", "Choose another --output_dir")
+        ) from error
     merged = {name: {**inputs.get(name, {}), **found} for name, found in settings["inputs"].items()}
     alone: dict[str, Any] = {"variants": {}, "inputs": {}}
     changed = _changed({**before, **alone}, {**settings, **alone})
@@ -152,15 +166,19 @@ def merged_settings(directory: Path, settings: dict[str, Any]) -> dict[str, Any]
         old = inputs.get(name, dict.fromkeys(found, "nothing"))
         changed += _changed(old, {key: value for key, value in found.items() if key in old})
     if changed:
-        raise RunError([f"{path}, {message}. Set it back, or choose another --output_dir" for message in changed])
+        raise RunError([f"{path}, {message}" for message in changed])
     return {**settings, "variants": {**variants, **settings["variants"]}, "inputs": merged}
 
 
 def check_models(directory: Path, hashes: FileHashes) -> None:
     """Raise a RunError where finished variants have other models than those that were evaluated."""
     errors = [
-        f"{path}, model: got {before or 'nothing'}, expected {now}, the hash of {path.parents[1] / path.stem}. Put "
-        "its files back, or choose another --output_dir"
+        describe(
+            f"{path}, model",
+            f"{before or 'nothing'}",
+            f"{now}, the hash of {path.parents[1] / path.stem}",
+            "Restore its files, or choose another --output_dir",
+        )
         for path, (before, now) in finished_models(directory, hashes).items()
         if before != now
     ]
@@ -178,8 +196,12 @@ def check_starting_models(comparison: ExperimentPlan) -> None:
             if variant.init_from != NONE and not is_finished and comparison.result_file(seed, model.name).exists():
                 if not is_model(model):
                     errors.append(
-                        f"{model}, model: got a deleted model, expected the one that variant {variant.name} starts "
-                        "from. Choose another --output_dir, without --delete_models"
+                        describe(
+                            f"{model}, model",
+                            "a deleted model",
+                            f"the one that variant {variant.name} starts from",
+                            "Choose another --output_dir, without --delete_models",
+                        )
                     )
     if errors:
         raise RunError(errors)
@@ -194,9 +216,13 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = ""
             continue
         if isinstance(old, dict) and isinstance(value, dict):
             every = {**dict.fromkeys(old), **value}
-            errors += _changed(old, every, f"{prefix}{key}: ")
+            errors += _changed(old, every, f"{prefix}{key}, ")
         else:
-            errors.append(f"{prefix}{key}: got {old!r}, expected {value!r}")
+            errors.append(
+                describe(
+                    f"{prefix}{key}", f"{old!r}", f"{value!r}", "Restore the value, or choose another --output_dir"
+                )
+            )
     return errors
 
 

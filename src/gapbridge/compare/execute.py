@@ -29,7 +29,7 @@ from typing import Any
 import torch
 
 from .. import methods
-from ..errors import RunError
+from ..errors import RunError, describe
 from ..files import write_json_atomic, write_text_atomic
 from ..gap.forced_errors import SELF
 from ..runs.load_inputs import load_initial_model
@@ -90,8 +90,12 @@ def run_seeds(
     except BrokenProcessPool as error:
         _await_end(processes)  # the pool has asked them to stop
         raise RunError(
-            f"{comparison.directory}, worker: got {_exit_error(processes)}, expected an exit of its own. Give it more "
-            "memory or fewer --num_parallel_seeds; what is whole on disk is kept, and the same command continues"
+            describe(
+                f"{comparison.directory}, worker",
+                f"{_describe_exit(processes)}",
+                "a normal exit",
+                "Repeat the command with more memory or fewer --num_parallel_seeds",
+            )
         ) from error
     except BaseException:
         for future in waiting:
@@ -116,7 +120,7 @@ def _await_end(processes: Collection[BaseProcess]) -> None:
             process.kill()
 
 
-def _exit_error(processes: Collection[BaseProcess]) -> str:
+def _describe_exit(processes: Collection[BaseProcess]) -> str:
     """How the first worker ended: those beside it were stopped with SIGTERM, which they answer with a code."""
     for process in processes:
         process.join(1)

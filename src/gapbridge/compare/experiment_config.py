@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import methods
-from ..errors import ConfigError
+from ..errors import ConfigError, describe
 from ..generation.decoding_modes import SINGLE_PASS
 from ..recipe.type_checks import closest_match, known_values, read_yaml
 from ..tasks.task import TASKS
@@ -127,22 +127,31 @@ def experiment_of_options(args: argparse.Namespace) -> Experiment:
     errors = []
     if not args.config:
         errors.append(
-            "name the recipe that is compared (gapbridge compare RECIPE.yaml), or a --experiment_config FILE.yaml"
+            describe("recipe", "none", "one", "Give gapbridge compare RECIPE.yaml, or a --experiment_config FILE.yaml")
         )
     if not args.methods:
-        errors.append(f"say with --methods which of {', '.join(methods.list_methods())} are compared, as in a,b,c")
+        errors.append(
+            describe("--methods", "none", f"some of {', '.join(methods.list_methods())}", "List them, as in a,b,c")
+        )
     for name in args.methods or ():
         if name not in methods.list_methods():
-            errors.append(f"--methods: there is no {name!r}{closest_match(name, methods.list_methods())}")
+            errors.append(
+                describe(
+                    "--methods",
+                    f"the unknown method {name!r}{closest_match(name, methods.list_methods())}",
+                    f"one of {', '.join(methods.list_methods())}",
+                    "Correct the name",
+                )
+            )
     if len(set(args.methods or ())) < len(args.methods or ()):
-        errors.append("--methods names a method twice")
+        errors.append(describe("--methods", "a method twice", "every method once", "Remove one of them"))
     if args.budget not in (None, *BUDGETS):
-        errors.append(f"--budget is {args.budget}: choose one of {', '.join(BUDGETS)}")
+        errors.append(describe("--budget", f"{args.budget}", f"one of {', '.join(BUDGETS)}", "Choose one of them"))
     evaluation = evaluation_of_options(args)
     seeds = SEEDS if args.seeds is None else tuple(args.seeds)
     errors += _evaluation_errors(evaluation, "--") + _seed_errors(seeds, "--seeds")
     if errors:
-        raise ConfigError([f"command line: {error}" for error in errors])
+        raise ConfigError([f"command line, {error}" for error in errors])
     variants = {
         name: Variant(name, name, decoding_modes=(SINGLE_PASS, *methods.get_method(name).answer_modes))
         for name in args.methods
@@ -154,7 +163,7 @@ def with_seeds(experiment: Experiment, seeds: Sequence[int]) -> Experiment:
     """The same comparison with other seeds. Raises ConfigError for ones that cannot be."""
     errors = _seed_errors(seeds, "--seeds")
     if errors:
-        raise ConfigError([f"command line: {error}" for error in errors])
+        raise ConfigError([f"command line, {error}" for error in errors])
     return replace(experiment, seeds=tuple(seeds))
 
 
@@ -180,20 +189,25 @@ def read_experiment(path: Path) -> Experiment:
     values = known_values(_extended(path), _EXPERIMENT, "", errors)
     for key in ("recipe", "seeds", "variants"):
         if not values.get(key):
-            errors.append(f"{key} is missing")
+            errors.append(describe(key, "no value", "one", "Add the key"))
     seeds = tuple(_list(values.get("seeds", [])))
     budget = values.get("budget", "steps")
     if budget not in BUDGETS:
-        errors.append(f"budget is {budget!r}: choose one of {', '.join(BUDGETS)}")
+        errors.append(describe("budget", f"{budget!r}", f"one of {', '.join(BUDGETS)}", "Choose one of them"))
     has_start = values.get("start") is not None
     found = {START: _variant(START, values["start"], NONE, errors)} if has_start else {}
     for name, entry in values.get("variants", {}).items():
         if name in (START, NONE) or not _NAME.fullmatch(str(name)):
             errors.append(
-                f"variants: {name!r} is no name for a variant: letters, digits, . _ and -, not {START} or {NONE}"
+                describe(
+                    "variants",
+                    f"the name {name!r}",
+                    f"letters, digits, . _ and -, not {START} or {NONE}",
+                    "Rename the variant",
+                )
             )
         elif not isinstance(entry, dict):
-            errors.append(f"variants: {name} is {entry!r}: it must be a mapping with a method")
+            errors.append(describe(f"variants, {name}", f"{entry!r}", "a mapping with a method", "Correct the value"))
         else:
             found[name] = _variant(name, entry, START if has_start else NONE, errors)
     variants = {name: variant for name, variant in found.items() if variant is not None}
@@ -201,13 +215,24 @@ def read_experiment(path: Path) -> Experiment:
     base = _base(values["init_model"], errors) if values.get("init_model") else None
     control = variants.get(methods.CONTROL)
     if control is not None and control.method != methods.CONTROL:
-        errors.append(f"variants: {control.name} is the control: its method is {control.name}, not {control.method}")
+        errors.append(
+            describe(
+                f"variants, {control.name}",
+                f"the method {control.method} for the control",
+                f"{control.name}",
+                "Rename the variant, or change its method",
+            )
+        )
     errors += _start_errors(variants) + _seed_errors(seeds, "seeds")
     name = values.get("name", path.stem)
     if not _NAME.fullmatch(str(name)):
-        errors.append(f"name is {name!r}: letters, digits, . _ and - only, for it names the directory")
+        errors.append(
+            describe(
+                "name", f"{name!r}", "letters, digits, . _ and -, since it names the directory", "Correct the name"
+            )
+        )
     if errors:
-        raise ConfigError([f"{path}: {error}" for error in errors])
+        raise ConfigError([f"{path}, {error}" for error in errors])
     start = START if has_start else NONE
     overrides = values.get("overrides", {})
     return Experiment(name, values["recipe"], seeds, _ordered(variants, start), budget, evaluation, overrides, base)
@@ -220,9 +245,20 @@ def _extended(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if parent is None:
         return values
     if not isinstance(parent, str) or not (path.parent / parent).is_file():
-        raise ConfigError(f"{path}: extends is {parent!r}: name an experiment file, as seen from {path.parent}")
+        raise ConfigError(
+            describe(
+                f"{path}, extends", f"{parent!r}", f"an experiment file, relative to {path.parent}", "Correct the path"
+            )
+        )
     if path.resolve() in above:
-        raise ConfigError(f"{path}: extends itself, by way of {above[-1]}")
+        raise ConfigError(
+            describe(
+                f"{path}, extends",
+                f"a circle by way of {above[-1]}",
+                "a file that does not extend itself",
+                "Remove one of the keys",
+            )
+        )
     return _merged(_extended(path.parent / parent, (*above, path.resolve())), values)
 
 
@@ -244,15 +280,31 @@ def _list(value: Any) -> list[Any]:
 
 
 def _variant(name: str, entry: dict[str, Any], start: str, errors: list[str]) -> Variant | None:
-    where = "" if name == START else "variants: "
+    where = "" if name == START else "variants, "
     own = known_values({key: entry[key] for key in entry.keys() & _VARIANT}, _VARIANT, f"{where}{name}, ", errors)
     method = own.get("method")
     if method not in methods.list_methods():
-        errors.append(f"{where}{name}: method is {method!r}: choose one of {', '.join(methods.list_methods())}")
+        errors.append(
+            describe(
+                f"{where}{name}, method",
+                f"{method!r}",
+                f"one of {', '.join(methods.list_methods())}",
+                "Choose one of them",
+            )
+        )
         return None
     modes = tuple(_list(own.get("decoding_modes", [SINGLE_PASS])))
     known = [SINGLE_PASS, *methods.answer_modes()]
-    errors += [f"{where}{name}: no mode {mode!r}{closest_match(mode, known)}" for mode in modes if mode not in known]
+    errors += [
+        describe(
+            f"{where}{name}, decoding_modes",
+            f"the unknown mode {mode!r}{closest_match(mode, known)}",
+            f"one of {', '.join(known)}",
+            "Correct the mode",
+        )
+        for mode in modes
+        if mode not in known
+    ]
     overrides = {key: value for key, value in entry.items() if key not in _VARIANT}
     return Variant(
         name,
@@ -271,7 +323,7 @@ def _evaluation(entry: dict[str, Any], errors: list[str]) -> Evaluation:
     if own.get("prefix_lengths") is not None:
         own["prefix_lengths"] = tuple(_list(own["prefix_lengths"]))
     evaluation = Evaluation(**own)
-    errors += _evaluation_errors(evaluation, "evaluation: ")
+    errors += _evaluation_errors(evaluation, "evaluation, ")
     return evaluation
 
 
@@ -279,26 +331,43 @@ def _evaluation_errors(evaluation: Evaluation, where: str) -> list[str]:
     graded = [name for name, task in TASKS.items() if task.grader != "none"]
     errors = []
     if evaluation.task is not None and evaluation.task not in graded:
-        errors.append(f"{where}task is {evaluation.task!r}: choose one of {', '.join(graded)}")
+        errors.append(
+            describe(f"{where}task", f"{evaluation.task!r}", f"one of {', '.join(graded)}", "Choose one of them")
+        )
     if not evaluation.temperatures or any(not value >= 0 for value in evaluation.temperatures):
-        errors.append(f"{where}temperatures is {list(evaluation.temperatures)}: give one or more, 0 is greedy")
+        errors.append(
+            describe(
+                f"{where}temperatures",
+                f"{list(evaluation.temperatures)}",
+                "one or more numbers of at least 0, where 0 is greedy",
+                "Correct the list",
+            )
+        )
     if len(set(evaluation.temperatures)) < len(evaluation.temperatures):
-        errors.append(f"{where}temperatures has one twice")
+        errors.append(describe(f"{where}temperatures", "a number twice", "every number once", "Remove one of them"))
     for name, value in (
         ("max_examples", evaluation.max_examples),
         ("max_completion_length", evaluation.max_completion_length),
     ):
         if value is not None and value < 1:
-            errors.append(f"{where}{name} is {value}: it must be at least 1")
+            errors.append(describe(f"{where}{name}", f"{value}", "at least 1", "Correct the value"))
     if any(k < 1 for k in evaluation.prefix_lengths or ()) or evaluation.prefix_lengths == ():
         errors.append(
-            f"{where}prefix_lengths: got {list(evaluation.prefix_lengths or ())}, expected lengths of 1 or more. Give "
-            "one or more, or leave the key out"
+            describe(
+                f"{where}prefix_lengths",
+                f"{list(evaluation.prefix_lengths or ())}",
+                "lengths of 1 or more",
+                "Give one or more of them",
+            )
         )
     if any(not 0 < place < 1 for place in evaluation.error_positions):
         errors.append(
-            f"{where}error_positions is {list(evaluation.error_positions)}: each is a place in the answer, between 0 "
-            "and 1"
+            describe(
+                f"{where}error_positions",
+                f"{list(evaluation.error_positions)}",
+                "relative positions between 0 and 1",
+                "Correct the list",
+            )
         )
     return errors
 
@@ -306,14 +375,18 @@ def _evaluation_errors(evaluation: Evaluation, where: str) -> list[str]:
 def _base(entry: dict[str, Any], errors: list[str]) -> InitModel | None:
     own = known_values(entry, _BASE, "init_model, ", errors)
     missing = [key for key in _BASE if not own.get(key)]
-    errors += [f"init_model: {key} is missing" for key in missing]
+    errors += [describe(f"init_model, {key}", "no value", "one", "Add the key") for key in missing]
     return None if missing else InitModel(tuple(_list(own["commands"])), own["directory"])
 
 
 def _seed_errors(seeds: Sequence[int], name: str) -> list[str]:
     if len(set(seeds)) < len(seeds):
-        return [f"{name} has one twice"]
-    return [f"{name} is {list(seeds)}: each must be 0 or larger"] if any(seed < 0 for seed in seeds) else []
+        return [describe(name, "a seed twice", "every seed once", "Remove one of them")]
+    return (
+        [describe(name, f"{list(seeds)}", "seeds of at least 0", "Correct the list")]
+        if any(seed < 0 for seed in seeds)
+        else []
+    )
 
 
 def _start_errors(variants: Mapping[str, Variant]) -> list[str]:
@@ -324,12 +397,23 @@ def _start_errors(variants: Mapping[str, Variant]) -> list[str]:
         while (at := variants[seen[-1]].init_from) != NONE:
             if at not in variants:
                 errors.append(
-                    f"variants: {variant.name}: init_from is {at!r}: there is no such "
-                    f"variant{closest_match(at, variants)}"
+                    describe(
+                        f"variants, {variant.name}, init_from",
+                        f"the unknown variant {at!r}{closest_match(at, variants)}",
+                        f"one of {', '.join(variants)}",
+                        "Correct the name",
+                    )
                 )
                 break
             if at in seen:
-                errors.append(f"variants: {variant.name}: starts from itself, by way of {' and '.join(seen)}")
+                errors.append(
+                    describe(
+                        f"variants, {variant.name}, init_from",
+                        f"a circle by way of {' and '.join(seen)}",
+                        "a variant that does not start from itself",
+                        "Change one of them",
+                    )
+                )
                 break
             seen.append(at)
     return errors

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from .. import methods
-from ..errors import ConfigError, GapbridgeError
+from ..errors import ConfigError, GapbridgeError, describe
 from ..evaluation.answer_extraction import marked_answer
 from ..recipe.deprecated_keys import TRACKING
 from ..recipe.secrets import without_secrets
@@ -108,8 +108,8 @@ def read_run_config(keys: dict[str, Any], label: str) -> RunConfig:
         try:
             return read_job(["--config", str(path)])
         except GapbridgeError as error:
-            errors = [message.removeprefix(f"{path}: ").replace(str(path), label) for message in error.errors]
-            raise ConfigError([f"{label}: {message}" for message in errors]) from error
+            errors = [message.replace(str(path), label) for message in error.errors]
+            raise ConfigError([text if text.startswith(label) else f"{label}, {text}" for text in errors]) from error
 
 
 def read_comparison(experiment: Experiment, directory: Path, options: list[str]) -> ExperimentPlan:
@@ -130,11 +130,16 @@ def read_comparison(experiment: Experiment, directory: Path, options: list[str])
     errors = []
     if not job.has_eval_data:
         errors.append(
-            f"{experiment.recipe}: has no held-out data to evaluate on: give eval_datasets or test_split_size"
+            describe(f"{experiment.recipe}", "no held-out data", "eval_datasets or test_split_size", "Add one of them")
         )
     everyone = set().union(*(known_keys(name) for name in methods.list_methods()))
     errors += [
-        f"overrides: unknown key {key!r}{closest_match(key, everyone)}"
+        describe(
+            f"overrides, {key}",
+            f"the unknown key {key!r}{closest_match(key, everyone)}",
+            "a key of one of the methods",
+            "Correct or remove the key",
+        )
         for key in experiment.overrides
         if key not in everyone
     ]
@@ -154,7 +159,18 @@ def _missing_bases(comparison: ExperimentPlan) -> list[str]:
         {comparison.experiment.init_model_directory(seed) for seed in comparison.experiment.seeds} if base else set()
     )
     missing = [place for place in sorted(places) if not (Path(place) / "config.json").is_file()]
-    return [f"init_model: {', '.join(missing)}: not there; benchmarks/evidence/run.py makes them"] if missing else []
+    return (
+        [
+            describe(
+                "init_model",
+                f"no model in {', '.join(missing)}",
+                "the starting models",
+                "Run benchmarks/evidence/run.py, which makes them",
+            )
+        ]
+        if missing
+        else []
+    )
 
 
 def _variant_errors(comparison: ExperimentPlan, variant: Variant) -> list[str]:
@@ -190,7 +206,11 @@ def experiment_task(comparison: ExperimentPlan) -> EvalTask:
     unmarked = sum(marked_answer(text) is None for text in texts)
     if unmarked:
         raise ConfigError(
-            f"{unmarked} of the first {len(texts)} held-out references mark no final answer (#### 18, a box): say "
-            "with --task, or evaluation: task, how answers are graded: math, summarization, …"
+            describe(
+                "task",
+                f"{unmarked} of the first {len(texts)} held-out references without a marked answer (#### 18, a box)",
+                "a task that grades them",
+                "Set --task, or evaluation: task, to math, summarization or another",
+            )
         )
     return task_named("math")

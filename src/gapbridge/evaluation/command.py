@@ -19,7 +19,7 @@ from accelerate import PartialState
 
 from ..decoding.vllm_generation import ServerEngine
 from ..display import printable
-from ..errors import ConfigError
+from ..errors import ConfigError, describe
 from ..files import sha256, write_json_atomic, write_text_atomic
 from ..generation.common import job_for, load_evaluated, output_directory
 from ..generation.completion_files import read_answers
@@ -133,28 +133,57 @@ def run_eval(args: argparse.Namespace, others: list[str]) -> Path:
 def _check(args: argparse.Namespace, task: EvalTask, others: list[str]) -> None:
     errors = []
     if bool(args.model) == bool(args.completions_file):
-        errors.append("give either --model (once or several times) or --completions_file")
+        errors.append(
+            describe(
+                "--model",
+                "as well --completions_file, or none of the two",
+                "one of them",
+                "Give --model (once or several times) or --completions_file",
+            )
+        )
     if not args.grading_timeout > 0:
-        errors.append(f"--grading_timeout is {args.grading_timeout}: it must be larger than 0")
+        errors.append(
+            describe(
+                "--grading_timeout", f"{args.grading_timeout}", "a number of seconds above 0", "Correct the value"
+            )
+        )
     if args.gold_grade_field and (not args.completions_file or task.grader != "math"):
         errors.append(
-            "--gold_grade_field needs --completions_file and a task of mathematics: it names a field of the answer "
-            "files"
+            describe(
+                "--gold_grade_field",
+                "the option without --completions_file and a task of mathematics",
+                "both",
+                "Remove the option",
+            )
         )
     if args.completions_file and set(args.decoding_mode) - {SINGLE_PASS}:
-        errors.append(f"--decoding_mode {args.decoding_mode[-1]} needs --model: ready answers are graded as they are")
+        errors.append(
+            describe(
+                "--decoding_mode",
+                f"{args.decoding_mode[-1]} with --completions_file",
+                "--model, since completions of a file are only graded",
+                "Remove one of the options",
+            )
+        )
     if args.completions_file and (args.config or others):
         errors.append(
-            f"--completions_file needs no recipe: leave out {' '.join(['--config'] * bool(args.config) + others[:1])}"
+            describe(
+                "--completions_file",
+                "a recipe or its keys beside the file",
+                "the file alone",
+                f"Remove {' '.join(['--config'] * bool(args.config) + others[:1])}",
+            )
         )
     errors += server_faults(args, args.model, args.decoding_mode)
     if task.grader == "none" and not args.judge:
-        errors.append(f"--task {task.name} needs --judge")
+        errors.append(describe("--judge", f"none for --task {task.name}", "a judge", "Give one with --judge"))
     names = [str(path) for path in [*args.model, *args.completions_file]]
     if len(set(names)) < len(names):
-        errors.append("a model or file is given twice")
+        errors.append(
+            describe("--model, --completions_file", "a model or file twice", "each once", "Remove one of them")
+        )
     if errors:
-        raise ConfigError([f"command line: {error}" for error in errors])
+        raise ConfigError([f"command line, {error}" for error in errors])
 
 
 def _settings(
@@ -187,8 +216,12 @@ def _check_samples(path: Path, record: Mapping[str, Any]) -> None:
     samples = _samples_path(path)
     if not samples.is_file() or sha256(samples) != record.get("samples"):
         raise ConfigError(
-            f"{samples}, content: got {'other answers' if samples.is_file() else 'no file'}, expected the answers "
-            f"behind {path.name}. Put the file back, or move both away to measure again"
+            describe(
+                f"{samples}, content",
+                f"{'other answers' if samples.is_file() else 'no file'}",
+                f"the answers that {path.name} was made from",
+                "Restore the file, or move both away to measure again",
+            )
         )
 
 

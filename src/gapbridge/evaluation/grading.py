@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..errors import DataError
+from ..errors import DataError, describe
 from .answer_extraction import bare_answer, marked_answer
 from .asserted_text import asserted, own_parts
 from .math import decided_without_parser, final_value, same_answer
@@ -53,9 +53,21 @@ def grade_answers(
         ConfigError: math-verify is not installed.
     """
     if len(answers) != len(references):
-        raise DataError(f"{len(answers)} answers and {len(references)} references: give one of each an example")
+        raise DataError(
+            describe(
+                "answers",
+                f"{len(answers)} answers and {len(references)} references",
+                "one of each an example",
+                "Give lists of equal length",
+            )
+        )
     errors = [
-        f"row {row}: the reference {reference[-60:]!r} is empty: nothing can be compared with it"
+        describe(
+            f"row {row}",
+            f"the empty reference {reference[-60:]!r}",
+            "an answer to compare with",
+            "Repair or remove the row",
+        )
         for row, reference in enumerate(references)
         if not reference.strip()
     ]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from tqdm.auto import tqdm
 
-from ..errors import ConfigError, RunError
+from ..errors import ConfigError, RunError, describe
 
 
 TIMEOUT_SECONDS = 10.0
@@ -55,7 +55,11 @@ def verify_answers(
     """
     missing = missing_packages()
     if missing:
-        raise ConfigError(f'grading mathematics needs {" and ".join(missing)}: pip install "gapbridge[eval]"')
+        raise ConfigError(
+            describe(
+                "grading", f"no {' and '.join(missing)}", "the packages for mathematics", "Install `gapbridge[eval]`"
+            )
+        )
     from pebble import ProcessExpired, ProcessPool
 
     # Spawned: a fork of a process with PyTorch's threads can hang.
@@ -78,8 +82,12 @@ def verify_answers(
             except BrokenExecutor as error:
                 pool.stop()
                 raise RunError(
-                    f"math-verify: got processes that end as they start ({error}), expected {workers} that grade. "
-                    "Start the command from a script with a main guard and with enough memory"
+                    describe(
+                        "math-verify",
+                        f"processes that end as they start ({error})",
+                        f"{workers} that grade",
+                        "Start the command from a script with a main guard and with enough memory",
+                    )
                 ) from error
     return verdicts
 

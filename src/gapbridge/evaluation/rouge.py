@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, describe
 from .unicode_words import UnicodeTokenizer, is_dropped
 
 
@@ -69,17 +69,31 @@ def score_rouge(answers: Sequence[str], references: Sequence[str]) -> list[Rouge
         DataError: the lengths differ, or references have no word; all such rows are named, counted from 0.
     """
     if importlib.util.find_spec("rouge_score") is None:
-        raise ConfigError('ROUGE needs the package rouge-score: pip install "gapbridge[eval]"')
+        raise ConfigError(
+            describe("ROUGE", "no package rouge-score", "an installed package", "Install `gapbridge[eval]`")
+        )
     from nltk.stem.porter import PorterStemmer
     from rouge_score.rouge_scorer import RougeScorer
     from rouge_score.tokenizers import DefaultTokenizer
 
     if len(answers) != len(references):
-        raise DataError(f"ROUGE: {len(answers)} answers and {len(references)} references: give one of each an example")
+        raise DataError(
+            describe(
+                "ROUGE",
+                f"{len(answers)} answers and {len(references)} references",
+                "one of each an example",
+                "Give lists of equal length",
+            )
+        )
     tokenizers = {False: DefaultTokenizer(use_stemmer=True), True: UnicodeTokenizer(PorterStemmer())}
     dropped = [is_dropped(reference) for reference in references]
     errors = [
-        f"row {row}: the reference {reference[:60]!r} has no word: no summary can be compared with it; remove the row"
+        describe(
+            f"row {row}",
+            f"the reference {reference[:60]!r} without a word",
+            "a summary to compare with",
+            "Remove the row",
+        )
         for row, (reference, own) in enumerate(zip(references, dropped, strict=True))
         if not tokenizers[own].tokenize(reference)
     ]
@@ -87,7 +101,7 @@ def score_rouge(answers: Sequence[str], references: Sequence[str]) -> list[Rouge
         raise DataError(errors)
     if any(dropped):
         logger.warning(
-            "%d of %d references are in scripts that rouge-score's tokenizer drops: their words are Unicode's",
+            "%d of %d references are in scripts that rouge-score's tokenizer drops. Their words are Unicode's.",
             sum(dropped), len(dropped),
         )  # fmt: skip
     grams, sequences = (
@@ -107,7 +121,7 @@ def score_rouge(answers: Sequence[str], references: Sequence[str]) -> list[Rouge
         scores.append(RougeScores(**values, answer_words=lengths[0], reference_words=lengths[1], unicode_words=own))
     if num_cut:
         logger.warning(
-            "%d texts have more than %d words or %d lines: ROUGE-L and ROUGE-Lsum leave their ends out",
+            "%d texts have more than %d words or %d lines. ROUGE-L and ROUGE-Lsum truncate them.",
             num_cut, _MOST_WORDS, _MOST_LINES,
         )  # fmt: skip
     return scores

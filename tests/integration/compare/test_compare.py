@@ -91,7 +91,7 @@ def test_other_settings_are_refused_and_arms_are_added(place: Path, capsys: pyte
     before = record(place / "whole")
     changes = ["--learning_rate", "1e-3", "--budget", "tokens"]
     said = refused(capsys, *command(place, place / "whole", *changes, "--max_examples", "5"))
-    assert "experiment.json, keys: learning_rate: got None, expected 0.001. Set it back, or choose" in said
+    assert "experiment.json, keys, learning_rate: got None, expected 0.001. Restore the value, or choose" in said
     assert "budget: got 'steps', expected 'tokens'" in said
     assert "evaluation: max_examples: got 6, expected 5" in said and record(place / "whole") == before
     words = [word.replace("bash", "scheduled_sampling") for word in command(place, place / "whole")]
@@ -104,7 +104,7 @@ def test_other_settings_are_refused_and_arms_are_added(place: Path, capsys: pyte
     assert [cell for cell in found["cells"] if cell["variant"] != "scheduled_sampling"] == before["cells"]
     (place / "other").mkdir()
     (place / "other" / "file").touch()
-    assert "holds files but no experiment.json" in refused(capsys, *command(place, place / "other"))
+    assert "got files but no experiment.json" in refused(capsys, *command(place, place / "other"))
 
 
 def test_a_dry_run_writes_nothing(place: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_task_must_be_said_where_references_mark_nothing(place: Path, capsys: 
     own = place / "plain.yaml"
     own.write_text(yaml.safe_dump({**keys, "eval_datasets": [{"path": "json", "data_files": rows}]}))
     said = refused(capsys, "compare", str(own), *command(place, place / "none")[2:])
-    assert "3 of the first 3 held-out references mark no final answer" in said
+    assert "3 of the first 3 held-out references without a marked answer" in said
 
 
 def test_slips_of_all_and_of_each_go_by_the_same_answers(place: Path) -> None:

@@ -69,7 +69,9 @@ def test_retry_after_is_honoured(serve: Serve, tmp_path: Path, as_date: bool) ->
 
 def test_a_long_retry_after_ends_the_run(serve: Serve, tmp_path: Path) -> None:
     server = serve(lambda prompt, attempt: Reply(status=429, body="quota", headers={"Retry-After": "3600"}))
-    with pytest.raises(RunError, match="status 429: quota. The server asks to wait 3600 s, max_wait is 120 s"):
+    with pytest.raises(
+        RunError, match="status 429: quota, with a request to wait 3600 s, expected at most max_wait (120 s)"
+    ):
         judge_pairs(some_pairs(1), endpoint(server), cache=tmp_path)
 
 
@@ -143,7 +145,7 @@ def test_an_endpoints_options_are_checked_together() -> None:
             "localhost:8000", "", temperature=-1, max_tokens=0, concurrency=0, timeout=0, backoff=-1,
             token_limit_field="tokens",  # type: ignore[arg-type]
         )  # fmt: skip
-    with pytest.raises(ConfigError, match="holds a user, a password or a query") as caught:
+    with pytest.raises(ConfigError, match="an address with a user, a password or a query") as caught:
         EndpointJudge("https://me:secret@host/v1", "m")
     assert "secret" not in str(caught.value)
 
@@ -203,7 +205,7 @@ def test_a_server_that_drips_is_a_timeout(tmp_path: Path, monkeypatch: pytest.Mo
             f"http://127.0.0.1:{server.server_address[1]}/v1", "m", timeout=0.4, max_retries=1, backoff=0.01
         )
         start = time.monotonic()
-        with pytest.raises(RunError, match="timeout .*no whole reply within 0.4 s"):
+        with pytest.raises(RunError, match="timeout .*no complete reply within 0.4 s"):
             judge_pairs(some_pairs(1), judge, cache=tmp_path)
         assert time.monotonic() - start < 5
         server.shutdown()
@@ -274,7 +276,7 @@ def test_damaged_files_are_all_named(serve: Serve, tmp_path: Path) -> None:
         path.unlink()
     assert counts(judge_pairs(some_pairs(), endpoint(server), cache=tmp_path)) == (6, 3, 3, 0, 0, 0)
     assert len(server.requests) == 27
-    with pytest.raises(ConfigError, match="is a file; name a directory"):
+    with pytest.raises(ConfigError, match="got a file, expected a directory"):
         judge_pairs(some_pairs(), endpoint(server), cache=full)
 
 

@@ -57,9 +57,13 @@ def test_ready_answers_against_published_marks(tmp_path: Path, capsys: pytest.Ca
     ("task", "options", "message"),
     [
         ("gsm8", {}, "did you mean 'gsm8k'"),
-        ("gsm8k", {}, "either --model"),
+        ("gsm8k", {}, "Give --model"),
         ("math", {"model": ["m"]}, "brings no data"),
-        ("gsm8k", {"model": ["m"], "gold_grade_field": "x"}, "--gold_grade_field needs --completions_file"),
+        (
+            "gsm8k",
+            {"model": ["m"], "gold_grade_field": "x"},
+            "--gold_grade_field: got the option without --completions_file",
+        ),
         ("gsm8k", {"model": ["m"], "decoding_mode": ["sideways"]}, "--decoding_mode sideways: no such mode"),
         ("gsm8k", {"model": ["m"], "correction_prompt": "Again!"}, "is for --decoding_mode self_correct"),
         (
@@ -67,14 +71,14 @@ def test_ready_answers_against_published_marks(tmp_path: Path, capsys: pytest.Ca
             {"completions_file": [Path("a.jsonl")], "decoding_mode": ["self_correct"]},
             "--decoding_mode self_correct needs --model",
         ),
-        ("winrate", {"completions_file": [Path("a.jsonl")]}, "needs --judge"),
+        ("winrate", {"completions_file": [Path("a.jsonl")]}, "Give one with --judge"),
         (
             "gsm8k",
             {"completions_file": [Path("a.jsonl")], "others": ["--dtype", "float32"]},
-            "--completions_file needs no recipe",
+            "--completions_file: got a recipe",
         ),
         ("gsm8k", {"model": ["m", "m"]}, "given twice"),
-        ("lm_eval", {"model": ["m"]}, "and --config RECIPE"),
+        ("lm_eval", {"model": ["m"]}, "Give --model and --config"),
         ("math", {"config": RECIPE, "model": [str(BASE)], "others": ["--learnin_rate", "1"]}, "learning_rate"),
     ],
 )

@@ -69,36 +69,36 @@ def test_faults_are_listed_at_once_with_the_nearest_key(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read_lm_eval_recipe(path)
     words = [
-        "apply_chat_template is ''",
-        "unknown key 'batchsize' (did you mean 'batch_size'?)",
-        "log_samples is 'yes'",
-        "batch_size is 0",
-        "limit is 1.5",
-        "include_path is 'nowhere': no such directory",
-        "model_args: pretrained is given with --model",
-        "model_args: device is given with the environment",
-        "tasks, entry 1: unknown key 'num_fewshots' (did you mean 'num_fewshot'?)",
-        "tasks, entry 1: num_fewshot: got no value",
-        "tasks, entry 2: metric is 3",
-        "tasks, entry 2: name is 'a,b'",
-        "tasks, entry 2: num_fewshot is -1",
+        "apply_chat_template: got ''",
+        "batchsize: got the unknown key 'batchsize' (did you mean 'batch_size'?)",
+        "log_samples: got 'yes'",
+        "batch_size: got 0",
+        "limit: got 1.5",
+        "include_path: got 'nowhere', which is no directory",
+        "model_args, pretrained: got a value, expected none, since it is given with --model",
+        "model_args, device: got a value, expected none, since it is given with the environment",
+        "tasks, entry 1, num_fewshots: got the unknown key 'num_fewshots' (did you mean 'num_fewshot'?)",
+        "tasks, entry 1, num_fewshot: got no value",
+        "tasks, entry 2, metric: got 3",
+        "tasks, entry 2, name: got 'a,b'",
+        "tasks, entry 2, num_fewshot: got -1",
     ]
     assert len(caught.value.errors) == len(words)
     for word, error in zip(words, caught.value.errors, strict=True):
-        assert error.startswith(f"{path}: {word}")
+        assert error.startswith(f"{path}, {word}")
 
 
 @pytest.mark.parametrize(
     ("keys", "word"),
     [
-        ({"tasks": []}, "tasks is empty"),
+        ({"tasks": []}, "tasks: got an empty list"),
         ({"tasks": None}, "tasks: got no value"),
-        ({"tasks": ["mmlu"]}, "tasks is ['mmlu']"),
+        ({"tasks": ["mmlu"]}, "tasks: got ['mmlu']"),
         ({"tasks": [{1: "mmlu"}]}, "unknown key 1"),
-        ({"batch_size": "auto:0"}, "batch_size is 'auto:0'"),
-        ({"batch_size": True}, "batch_size is True"),
-        ({"limit": 0}, "limit is 0"),
-        ({"model_args": ["dtype"]}, "model_args is ['dtype']"),
+        ({"batch_size": "auto:0"}, "batch_size: got 'auto:0'"),
+        ({"batch_size": True}, "batch_size: got True"),
+        ({"limit": 0}, "limit: got 0"),
+        ({"model_args": ["dtype"]}, "model_args: got ['dtype']"),
     ],
 )
 def test_single_faults(tmp_path: Path, keys: dict[str, Any], word: str) -> None:
@@ -181,7 +181,7 @@ def test_results_become_rows() -> None:
             HarnessTask("tiny_number", 0, "exact_match"),
             'filters; name one of these in the recipe: "exact_match,st',
         ),
-        (HarnessTask("tiny_choice", 5, "acc"), "the task fixes num_fewshot 0"),
+        (HarnessTask("tiny_choice", 5, "acc"), "expected 0, which the task fixes"),
     ],
 )
 def test_missing_results(task: HarnessTask, word: str) -> None:
@@ -209,7 +209,7 @@ def test_damaged_results(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     for text in ("{", "[]", '{"results": {}}', '{"results": 1, "n-shot": {}}'):
         path.write_text(text)
-        assert "no results of lm-eval" in str(metric_row(ACC, path))
+        assert "expected those of lm-eval" in str(metric_row(ACC, path))
 
 
 # --- the process
@@ -272,7 +272,9 @@ def test_what_is_complete_is_not_run_again(
     path = evaluate("lm_eval", **options)
     (row, _) = json.loads(path.read_text())["results"]
     assert (row["model"], row["value"], row["n"]) == (models[0], 0.5, 12)
-    assert caplog.text.count("examples in the prompt") == 2 and caplog.text.count("is complete and not run") == 1
+    assert (
+        caplog.text.count("examples in the prompt") == 2 and caplog.text.count("is complete and is not repeated") == 1
+    )
     printed = capsys.readouterr().out
     assert "tiny_choice" in printed and max(map(len, printed.splitlines()[:-1])) <= 100
 
@@ -329,7 +331,7 @@ def test_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pyt
     path.unlink()
     again = evaluate("lm_eval", **options, config=str(write(tmp_path, **keys)))
     assert json.loads(again.read_text())["results"][1:] == results[1:] and sorted(out.rglob("*")) == before
-    assert caplog.text.count("is complete and not run again") == 2
+    assert caplog.text.count("is complete and is not repeated") == 2
 
     keys["tasks"] = [{"name": "no_such_task", "num_fewshot": 3, "metric": "acc"}]
     path.unlink()

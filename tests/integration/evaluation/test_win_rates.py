@@ -90,7 +90,7 @@ def test_templates_are_files_and_their_faults_are_listed(tmp_path: Path) -> None
     path.write_bytes(b"\xff{prompt}")
     with pytest.raises(ConfigError, match="not UTF-8"):
         load_template(path)
-    with pytest.raises(ConfigError, match="general_qa, tldr nor a file"):
+    with pytest.raises(ConfigError, match="general_qa, tldr, or a file"):
         load_template("tdlr")
 
 
@@ -153,7 +153,7 @@ def test_garbage_is_counted_apart(serve: Serve, tmp_path: Path, caplog: pytest.L
     with caplog.at_level(logging.WARNING):
         result = judge_pairs(some_pairs(), endpoint(server), cache=tmp_path)
     assert counts(result) == (5, 2, 3, 0, 0, 2) and result.win_rate == pytest.approx(6.5 / 10)
-    assert "2 of 12 pairs have a verdict that cannot be read" in caplog.text
+    assert "2 of 12 pairs have an unreadable verdict" in caplog.text
     assert result.judgements[0].replies == ("I cannot choose {}",) * 2
     judge_pairs(some_pairs(), endpoint(server), cache=tmp_path)
     assert len(server.requests) == 24, "a garbage reply is a reply"
@@ -189,7 +189,7 @@ def test_a_prompt_too_long_for_a_local_judge_is_named(make_base: Any, tokenizer:
     before = tokenizer.model_max_length
     tokenizer.model_max_length = 100
     try:
-        with pytest.raises(DataError, match="model_max_length of 100") as caught:
+        with pytest.raises(DataError, match="at most 100") as caught:
             judge_pairs([Pair("x", "p", "a", "b")], LocalJudge(make_base(), tokenizer, max_tokens=8), cache=tmp_path)
     finally:
         tokenizer.model_max_length = before

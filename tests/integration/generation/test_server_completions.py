@@ -105,7 +105,7 @@ def test_what_a_server_cannot_do_is_refused(options: dict[str, Any], words: str,
 
 
 def test_no_server_is_asked_for_lm_eval(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="takes none of .*--vllm_server_base_url"):
+    with pytest.raises(ConfigError, match="got one of .*--vllm_server_base_url"):
         evaluate("lm_eval", model=["m"], config="c.yaml", vllm_server_base_url=["http://a"], output_dir=tmp_path)
 
 

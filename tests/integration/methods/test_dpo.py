@@ -162,7 +162,7 @@ BAD: dict[str, tuple[Row, str]] = {
         "rejected: over-length",
     ),
     "user turn": (
-        {"prompt": PROMPT, "chosen": RIGHT + PROMPT + WRONG, "rejected": WRONG}, "chosen holds a user turn",
+        {"prompt": PROMPT, "chosen": RIGHT + PROMPT + WRONG, "rejected": WRONG}, "chosen: got a user turn",
     ),
 }  # fmt: skip
 

@@ -85,10 +85,10 @@ def test_all_faults_of_a_suite_at_once(tmp_path: Path) -> None:
         read_experiment(experiment(tmp_path, **changes, evaluation=evaluation))
     said = "\n".join(error.value.errors)
     for words in (
-        "unknown key 'evalution' (did you mean 'evaluation'?)", "budget is 'rows'", "variants: a: method is 'bsh'",
-        "no mode 'self_corect' (did you mean 'self_correct'?)", "b: init_from is 'rca': there is no such variant",
-        "'c/d' is no name", "e: starts from itself, by way of e and f", "variants: g is 3", "seeds has one twice",
-        "sft is the control", "init_model, directory: got no value", "task: got 'lm_eval'", "temperatures: got [-1.0]",
+        "unknown key 'evalution' (did you mean 'evaluation'?)", "budget: got 'rows'", "variants, a, method: got 'bsh'",
+        "the unknown mode 'self_corect' (did you mean 'self_correct'?)", "b, init_from: got the unknown variant 'rca'",
+        "got the name 'c/d'", "e, init_from: got a circle by way of e and f", "variants, g: got 3", "seeds: got a seed twice",
+        "got the method bash for the control", "init_model, directory: got no value", "task: got 'lm_eval'", "temperatures: got [-1.0]",
         "max_examples: got 0", "error_positions: got [2.0]", "gap: got 'yes', expected true or false",
         "prefix_lengths: got [0], expected lengths of 1 or more",
     ):  # fmt: skip
@@ -99,23 +99,23 @@ def test_all_faults_of_a_suite_at_once(tmp_path: Path) -> None:
 
 def test_faults_of_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     said = refused(capsys, "compare", "--budget", "rows", "--temperatures", "0,0", "--seeds", "1,1")
-    for words in ("name the recipe", "say with --methods which", "--budget is rows", "has one twice", "--seeds has"):
+    for words in ("recipe: got none", "--methods: got none", "--budget: got rows", " twice", "--seeds: got"):
         assert words in said
     said = refused(capsys, "compare", "--methods", "bash,bsh", "r.yaml")
-    assert "there is no 'bsh' (did you mean 'bash'?)" in said
+    assert "the unknown method 'bsh' (did you mean 'bash'?)" in said
     assert "--seeds: got 'x', expected an integer" in refused(capsys, "compare", "r.yaml", "--seeds", "1,x")
     said = refused(
         capsys, "compare", "r.yaml", "--experiment_config", str(experiment(tmp_path)), "--methods", "bash", "--gap"
     )
     assert "leave out RECIPE, --methods, --gap" in said
     said = refused(capsys, "compare", "--experiment_config", str(experiment(tmp_path)), "--seeds", "3,3")
-    assert "--seeds has one twice" in said
+    assert "--seeds: got a seed twice" in said
 
 
 def test_faults_of_arms_at_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Recipe, keys and rows of every variant are looked at before anything is trained."""
     own = recipe(tmp_path)[1]
-    assert "has no held-out data" in refused(capsys, "compare", own, "--methods", "bash")
+    assert "got no held-out data" in refused(capsys, "compare", own, "--methods", "bash")
     rows = str(tmp_path / "train.jsonl")
     own = recipe(tmp_path, eval_datasets=[{"path": "json", "data_files": rows}])[1]
     variants = {"noisy": {"method": "bash", "mixture_coeficient": 1}, "pairs": {"method": "dpo"}}
@@ -123,7 +123,7 @@ def test_faults_of_arms_at_once(capsys: pytest.CaptureFixture[str], tmp_path: Pa
         tmp_path, recipe=own, variants=variants, init_model=None, start=None, overrides={"lerning_rate": 1}
     )
     said = refused(capsys, "compare", "--experiment_config", str(path), "--output_dir", str(tmp_path / "out"))
-    assert "overrides: unknown key 'lerning_rate' (did you mean 'learning_rate'?)" in said
+    assert "overrides, lerning_rate: got the unknown key 'lerning_rate' (did you mean 'learning_rate'?)" in said
     experiment(tmp_path, recipe=own, variants=variants, init_model=None, start=None)
     said = refused(capsys, "compare", "--experiment_config", str(path), "--output_dir", str(tmp_path / "out"))
     assert "variant noisy: unknown key 'mixture_coeficient' (did you mean 'mixture_coefficient'?)" in said
@@ -190,7 +190,7 @@ def test_a_suite_says_only_what_is_different(tmp_path: Path) -> None:
     assert (found.name, found.budget, found.evaluation, found.init_model) == (
         parent.name, parent.budget, parent.evaluation, parent.init_model,
     )  # fmt: skip
-    for parent_name, error in (("nowhere.yaml", "name an experiment file"), ("other.yaml", "extends itself")):
+    for parent_name, error in (("nowhere.yaml", "expected an experiment file"), ("other.yaml", "got a circle")):
         other.write_text(yaml.safe_dump({**said, "extends": parent_name}))
         with pytest.raises(ConfigError, match=error):
             read_experiment(other)

@@ -18,7 +18,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ...compat import http_client
-from ...errors import ConfigError, DataError, RunError
+from ...errors import ConfigError, DataError, RunError, describe
 
 
 if TYPE_CHECKING:
@@ -102,29 +102,54 @@ class EndpointJudge:
         try:
             url = httpx.URL(self.base_url)
         except httpx.InvalidURL as error:
-            errors.append(f"base_url is {self.base_url!r}: {error}")
+            errors.append(
+                describe(
+                    "base_url",
+                    f"{self.base_url!r} ({error})",
+                    "an address such as http://127.0.0.1:8000/v1",
+                    "Correct the address",
+                )
+            )
         else:
             if url.userinfo or url.query:
                 # Not quoted: what stands there may be a secret.
                 errors.append(
-                    "base_url holds a user, a password or a query: put the key into an environment variable and name "
-                    "it with api_key_env"
+                    describe(
+                        "base_url",
+                        "an address with a user, a password or a query",
+                        "an address alone",
+                        "Put the key into an environment variable, and name it with api_key_env",
+                    )
                 )
             elif url.scheme not in ("http", "https") or not url.host:
-                errors.append(f"base_url is {self.base_url!r}: it must look like http://127.0.0.1:8000/v1")
+                errors.append(
+                    describe(
+                        "base_url",
+                        f"{self.base_url!r}",
+                        "an address such as http://127.0.0.1:8000/v1",
+                        "Correct the address",
+                    )
+                )
         if not self.model:
-            errors.append("model is empty: name the model as the server does")
+            errors.append(describe("model", "an empty name", "the name that the server uses", "Add the name"))
         if self.temperature is not None and not self.temperature >= 0:
-            errors.append(f"temperature is {self.temperature}: it must be 0 or larger, or None")
+            errors.append(
+                describe("temperature", f"{self.temperature}", "None, or a number of at least 0", "Correct the value")
+            )
         if self.token_limit_field not in TOKEN_LIMITS:
             errors.append(
-                f"token_limit_field is {self.token_limit_field!r}: choose max_tokens or max_completion_tokens"
+                describe(
+                    "token_limit_field",
+                    f"{self.token_limit_field!r}",
+                    "max_tokens or max_completion_tokens",
+                    "Choose one of them",
+                )
             )
         if not self.timeout > 0:
-            errors.append(f"timeout is {self.timeout}: it must be larger than 0")
+            errors.append(describe("timeout", f"{self.timeout}", "a number of seconds above 0", "Correct the value"))
         least = {"max_tokens": 1, "concurrency": 1, "max_retries": 0, "backoff": 0, "max_wait": 0}
         errors += [
-            f"{name} is {vars(self)[name]}: it must be at least {low}"
+            describe(name, f"{vars(self)[name]}", f"at least {low}", "Correct the value")
             for name, low in least.items()
             if not vars(self)[name] >= low
         ]
@@ -182,7 +207,14 @@ class EndpointJudge:
     def _key(self) -> str | None:
         key = os.environ.get(self.api_key_env, "").strip() if self.api_key_env else ""
         if not key.isascii() or not key.isprintable():
-            raise ConfigError(f"{self.api_key_env}: the API key in this environment variable is not printable ASCII")
+            raise ConfigError(
+                describe(
+                    f"{self.api_key_env}",
+                    "a key that is not printable ASCII",
+                    "an API key",
+                    "Correct the environment variable",
+                )
+            )
         return key or None
 
     def _reply(
@@ -197,13 +229,24 @@ class EndpointJudge:
             error = attempted.error
             if attempted.wait > self.max_wait:
                 raise RunError(
-                    f"{self.url}: {error}. The server asks to wait {attempted.wait:.0f} s, max_wait is "
-                    f"{self.max_wait:g} s; try again later, or raise max_wait"
+                    describe(
+                        self.url,
+                        f"{error}, with a request to wait {attempted.wait:.0f} s",
+                        f"at most max_wait ({self.max_wait:g} s)",
+                        "Repeat the command later, or raise max_wait",
+                    )
                 )
             delay = min(self.max_wait, self.backoff * 2**attempt) * random.uniform(0.5, 1)
             if attempt < self.max_retries and stop.wait(max(delay, attempted.wait)):
                 return None
-        raise RunError(f"{self.url}: no reply in {self.max_retries + 1} attempts, the last one: {error}")
+        raise RunError(
+            describe(
+                self.url,
+                f"no reply in {self.max_retries + 1} attempts (the last one: {error})",
+                "a reply",
+                "Check the server, then repeat the command",
+            )
+        )
 
     def _attempt(
         self, client: httpx.Client, key: str | None, prompt: str, limit_field: _LimitField
@@ -227,14 +270,18 @@ class EndpointJudge:
         if not response.is_success:
             hint = ""
             if "temperature" in message:
-                hint = ". Leave the temperature to the server with --judge_temperature none"
+                hint = "Leave the temperature to the server with --judge_temperature none"
             elif any(name in message for name in TOKEN_LIMITS):
-                hint = f". Choose {' or '.join(TOKEN_LIMITS)} with --judge_token_limit_field"
+                hint = f"Choose {' or '.join(TOKEN_LIMITS)} with --judge_token_limit_field"
             elif self.api_key_env and not key:
-                hint = f". The environment variable {self.api_key_env} holds no key"
+                hint = f"Set the environment variable {self.api_key_env}, which holds no key"
             raise ConfigError(
-                f"{self.url} refuses a request for model {self.model!r} with a prompt of {len(prompt)} characters: "
-                f"{said}{hint}"
+                describe(
+                    self.url,
+                    f"a refusal for model {self.model!r} and a prompt of {len(prompt)} characters ({said})",
+                    "a reply",
+                    f"{hint or 'Check the model and the options'}",
+                )
             )
         content = _content(response.content)
         return _Transient(f"no chat completion, {said}") if content is None else content
@@ -265,7 +312,7 @@ class EndpointJudge:
         try:
             found = outcome.get(timeout=self.timeout)
         except queue.Empty:
-            raise httpx.ReadTimeout(f"no whole reply within {self.timeout:g} s") from None
+            raise httpx.ReadTimeout(f"no complete reply within {self.timeout:g} s") from None
         if isinstance(found, httpx.RequestError):
             raise found
         return found
@@ -279,7 +326,7 @@ class _LimitField:
 
     def change(self, name: str, url: str) -> None:
         if self.name != name:
-            logger.warning("%s takes %s in place of %s", url, name, self.name)
+            logger.warning("%s takes %s instead of %s", url, name, self.name)
             self.name = name
 
 
@@ -380,8 +427,12 @@ class LocalJudge:
         tokens = [self._tokens(prompt) for prompt in prompts]
         room = self.tokenizer.model_max_length - self.max_tokens
         errors = [
-            f"judge prompt {prompt[:60]!r}…: {len(ids)} tokens and {self.max_tokens} for the reply exceed the "
-            f"tokenizer's model_max_length of {self.tokenizer.model_max_length}"
+            describe(
+                f"judge prompt {prompt[:60]!r}…",
+                f"{len(ids)} tokens and {self.max_tokens} for the reply",
+                f"at most {self.tokenizer.model_max_length}, the tokenizer's model_max_length",
+                "Shorten the prompt, or lower max_tokens",
+            )
             for prompt, ids in zip(prompts, tokens, strict=True)
             if len(ids) > room
         ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ...errors import ConfigError
+from ...errors import ConfigError, describe
 from ..asserted_text import without_thoughts
 
 
@@ -63,29 +63,43 @@ def load_template(name_or_path: str | Path) -> Template:
     path = built_in.get(str(name_or_path), Path(name_or_path))
     if not path.is_file():
         raise ConfigError(
-            f"judge prompt {str(name_or_path)!r}: neither one of {', '.join(built_in)} nor a file (looked from "
-            f"{Path.cwd()})"
+            describe(
+                f"judge prompt {str(name_or_path)!r}",
+                f"no such name or file (looked from {Path.cwd()})",
+                f"one of {', '.join(built_in)}, or a file",
+                "Correct the name",
+            )
         )
     try:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not UTF-8 text ({error}); save it as UTF-8") from error
+        raise ConfigError(
+            describe(str(path), f"text that is not UTF-8 ({error})", "UTF-8", "Save it as UTF-8")
+        ) from error
     body = next((at for at, line in enumerate(lines) if not line.startswith(_HEADER)), len(lines))
     header, text = [line.removeprefix(_HEADER).strip() for line in lines[:body]], "".join(lines[body:]).strip()
     markers = [line.split(":", 1)[1].strip() for line in header if re.match(r"verdict\s*:", line)]
     marker = markers[-1] if markers else "Verdict"
     missing = [name for name in PLACEHOLDERS if f"{{{name}}}" not in text]
     found = sorted(set(re.findall(r"\{\w+\}", text)) - {f"{{{name}}}" for name in PLACEHOLDERS})
+    others = f", but {', '.join(found)}" if found else ""
     errors = [
-        f"{path}: has no {{{name}}}" + (f"; it has {', '.join(found)}, which means nothing here" if found else "")
-        for name in missing
+        describe(str(path), f"no {{{name}}}{others}", "all placeholders", "Add it to the template") for name in missing
     ]
     if not re.fullmatch(r"\w+( \w+)*", marker):
-        errors.append(f"{path}: its header says `verdict: {marker}`: give one or more words, without the colon")
+        errors.append(
+            describe(
+                f"{path}, header", f"`verdict: {marker}`", "one or more words, without the colon", "Correct the header"
+            )
+        )
     elif f"{marker}:".casefold() not in text.casefold():
         errors.append(
-            f"{path}: never says `{marker}:`, after which the verdict is looked for; ask for it, or name the word "
-            f"that it asks for in a first line `{_HEADER} verdict: WORD`"
+            describe(
+                str(path),
+                f"no `{marker}:` before the verdict",
+                "the word that the template asks for",
+                f"Ask for it, or name another in a first line `{_HEADER} verdict: WORD`",
+            )
         )
     if errors:
         raise ConfigError(errors)

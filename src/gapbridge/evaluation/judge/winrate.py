@@ -24,7 +24,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from tqdm.auto import tqdm
 
-from ...errors import ConfigError, DataError, RunError
+from ...errors import ConfigError, DataError, RunError, describe
 from ...files import write_json_atomic
 from ...intervals import mean_interval
 from ...jsonl import as_json_values, parse_json
@@ -83,7 +83,12 @@ class ReplyCache:
                 replies[prompt] = reply
             else:
                 errors.append(
-                    f"{path}: is damaged, or holds another judge's reply; delete it, and it is asked for again"
+                    describe(
+                        str(path),
+                        "a damaged file, or the reply of another judge",
+                        "the reply to this prompt",
+                        "Delete the file, which is requested again",
+                    )
                 )
         if errors:
             raise DataError(errors)
@@ -176,7 +181,7 @@ def judge_pairs(
     _check_pairs(pairs)
     cache = Path(cache)
     if cache.exists() and not cache.is_dir():
-        raise ConfigError(f"{cache}: is a file; name a directory for the judge's replies")
+        raise ConfigError(describe(str(cache), "a file", "a directory for the judge's replies", "Name a directory"))
     cache.mkdir(parents=True, exist_ok=True)  # a place that cannot be written to shows before a reply is paid for
     asked = {
         pair.id: (
@@ -196,12 +201,12 @@ def judge_pairs(
     result = summarize_verdicts(judgements, judge=judge.name, template=template.name)
     if result.unparsable:
         logger.warning(
-            "judge %s: %d of %d pairs have a verdict that cannot be read and enter no rate; their replies are in %s",
+            "judge %s: %d of %d pairs have an unreadable verdict. They enter no rate. Their replies are in %s.",
             judge.name, result.unparsable, result.pairs, cache,
         )  # fmt: skip
         empty = sum(not reply.strip() for judgement in judgements for reply in judgement.replies)
         if empty:
-            logger.warning("%d replies are empty: a judge that thinks needs a larger --judge_max_tokens", empty)
+            logger.warning("%d replies are empty. Increase --judge_max_tokens for a judge that reasons.", empty)
     return result
 
 
@@ -261,18 +266,31 @@ def length_controlled_rate(scores: ArrayLike, differences: ArrayLike) -> float |
 
 def _check_pairs(pairs: Sequence[Pair]) -> None:
     if not pairs:
-        raise DataError("there is no pair to judge")
+        raise DataError(describe("pairs", "none", "at least one", "Give pairs to judge"))
     times = Counter(pair.id for pair in pairs)
-    errors = [f"pair {name!r}: the id occurs {count} times" for name, count in times.items() if count > 1]
+    errors = [
+        describe(f"pair {name!r}", f"the id {count} times", "it once", "Remove the duplicates")
+        for name, count in times.items()
+        if count > 1
+    ]
     for pair in pairs:
         for part, text in (("prompt", pair.prompt), ("first", pair.first), ("second", pair.second)):
             if not isinstance(text, str):
-                errors.append(f"pair {pair.id!r}: {part} is {type(text).__name__}, not a string")
+                errors.append(
+                    describe(f"pair {pair.id!r}, {part}", f"{type(text).__name__}", "a string", "Repair the pair")
+                )
                 continue
             try:
                 text.encode()
             except UnicodeEncodeError as error:
-                errors.append(f"pair {pair.id!r}: {part} is no valid Unicode text ({error.reason}); fix the data")
+                errors.append(
+                    describe(
+                        f"pair {pair.id!r}, {part}",
+                        f"text that is not valid Unicode ({error.reason})",
+                        "valid text",
+                        "Repair the pair",
+                    )
+                )
     if errors:
         raise DataError(errors)
 

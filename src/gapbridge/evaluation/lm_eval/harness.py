@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import ConfigError, RunError
+from ...errors import ConfigError, RunError, describe
 from ...intervals import NORMAL, Interval, fraction_interval
 from ...store.file_hashes import FileHashes
 from .harness_recipe import HarnessTask, LmEvalRecipe
@@ -65,14 +65,25 @@ def harness_model_args(model: str, extra: Mapping[str, Any]) -> dict[str, Any]:
     path = Path(model)
     # A hub id is NAME or OWNER/NAME.
     if not path.is_dir() and (path.is_absolute() or model.startswith(".") or len(path.parts) > 2):
-        raise ConfigError(f"model {model}: no such directory (looked from {Path.cwd()})")
+        raise ConfigError(
+            describe(
+                f"model {model}", f"no such directory (looked from {Path.cwd()})", "a saved model", "Correct the path"
+            )
+        )
     adapter = path / "adapter_config.json"
     if not adapter.is_file():
         return {"pretrained": model, **extra}
     try:
         base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{adapter}: names no base model, or is damaged ({error!r})") from error
+        raise ConfigError(
+            describe(
+                str(adapter),
+                f"no base model, or a damaged file ({error!r})",
+                "base_model_name_or_path",
+                "Repair the file",
+            )
+        ) from error
     own_tokenizer = {"tokenizer": model} if (path / "tokenizer_config.json").is_file() else {}
     return {"pretrained": base, "peft": model, **own_tokenizer, **extra}
 
@@ -103,9 +114,13 @@ def _results(
     state = json.dumps([options, [(path, hashes.of(path)) for path in inputs]])
     folder = directory / "lm_eval" / f"{shots}_shot-{hashlib.blake2b(state.encode(), digest_size=6).hexdigest()}"
     if any(folder.glob("results_*.json")):
-        logger.info("%s is complete and not run again", folder)
+        logger.info("%s is complete and is not repeated", folder)
     elif importlib.util.find_spec("lm_eval") is None:
-        raise ConfigError('--task lm_eval needs lm-evaluation-harness: pip install "gapbridge[lm-eval]"')
+        raise ConfigError(
+            describe(
+                "--task lm_eval", "no lm-evaluation-harness", "an installed package", "Install `gapbridge[lm-eval]`"
+            )
+        )
     else:
         logger.info("%s with %d examples in the prompt → %s", ", ".join(names), shots, folder)
         command = [sys.executable, "-m", "lm_eval", "run", *options, "--batch_size", str(recipe.batch_size)]
@@ -150,8 +165,12 @@ def run_harness(command: Sequence[str], folder: Path) -> None:
         lines = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").split("\n")
         tail = "\n".join([line.rstrip() for line in lines if line.strip()][-15:])
         raise RunError(
-            f"lm_eval ended with exit code {process.returncode} and no results; what is complete stays, the same "
-            f"command continues. The last lines of {log}:\n{tail}"
+            describe(
+                "lm_eval",
+                f"exit code {process.returncode} and no results (the last lines of {log}:\n{tail}\n)",
+                "results",
+                "Repeat the command, which continues from the complete files",
+            )
         )
 
 
@@ -165,9 +184,14 @@ def metric_row(task: HarnessTask, path: Path) -> dict[str, Any] | str:
         content = json.loads(path.read_text(encoding="utf-8"))
         table, shots = dict(content["results"]), dict(content["n-shot"])
     except (ValueError, KeyError, TypeError) as error:
-        return f"{path}: no results of lm-eval 0.4.13 ({error}); remove {path.parent} and it is made again"
+        return describe(
+            str(path),
+            f"other results ({error})",
+            "those of lm-eval 0.4.13",
+            f"Remove {path.parent}, which is made again",
+        )
     if task.name not in table:
-        return f"{path}: no task {task.name}; there are {', '.join(table)}"
+        return describe(str(path), f"no task {task.name}", f"one of {', '.join(table)}", "Correct the recipe")
     values, where = table[task.name], f"{path}: {task.name}"
     # Keys are `metric,filter`, beside them name, alias and sample_len.
     metrics = [key for key in values if "," in key and not key.split(",")[0].endswith("_stderr")]
@@ -175,13 +199,25 @@ def metric_row(task: HarnessTask, path: Path) -> dict[str, Any] | str:
     if len(matching) != 1:
         reason = "has several filters" if matching else "is missing"
         known = ", ".join(f'"{key}"' for key in matching or metrics) or "none: the group has no total, list its tasks"
-        return f"{where}: metric {task.metric} {reason}; name one of these in the recipe: {known}"
+        return describe(
+            f"{where}, metric", f"{task.metric}, {reason}", f"one of {known}", "Name one of these in the recipe"
+        )
     if shots.get(task.name, task.num_fewshot) != task.num_fewshot:
-        return f"{where}: the task fixes num_fewshot {shots[task.name]}: set it in the recipe"
+        return describe(
+            f"{where}, num_fewshot",
+            "another number",
+            f"{shots[task.name]}, which the task fixes",
+            "Set it in the recipe",
+        )
     value, n = values[matching[0]], values.get("sample_len")
     stderr = values.get("{}_stderr,{}".format(*matching[0].split(",", 1)))
     if not isinstance(value, (int, float)) or not math.isfinite(value) or not isinstance(n, int):
-        return f"{where}: {matching[0]} is {value!r} over {n!r} examples: these are no results of lm-eval 0.4.13"
+        return describe(
+            f"{where}, {matching[0]}",
+            f"{value!r} over {n!r} examples",
+            "the results of lm-eval 0.4.13",
+            "Install that version",
+        )
     row = {"task": task.name, "num_fewshot": task.num_fewshot, "metric": matching[0], "value": value, "n": n}
     if not isinstance(stderr, (int, float)) or not math.isfinite(stderr):
         return {**row, "stderr": None, "low": None, "high": None}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...errors import ConfigError
+from ...errors import ConfigError, describe
 from ...recipe.type_checks import known_values, read_yaml
 
 
@@ -53,24 +53,51 @@ def read_lm_eval_recipe(path: str | Path, *, limit: int | float | None = None) -
             known_values(row, HarnessTask, "", found)
             # What the harness could read as several names, as a pattern or as a path.
             if re.search(r"[\s,*?\[\]/\\]|\.yaml$", str(row.get("name"))):
-                found.append(f"name is {row['name']!r}: give one task or group; a local task's folder is include_path")
+                found.append(
+                    describe(
+                        "name",
+                        f"{row['name']!r}",
+                        "one task or group",
+                        "Give its name, and the folder of a local task as include_path",
+                    )
+                )
             if isinstance(row.get("num_fewshot"), int) and row["num_fewshot"] < 0:
-                found.append(f"num_fewshot is {row['num_fewshot']}: it must be 0 or larger")
-            errors += [f"tasks, entry {at}: {error}" for error in found]
+                found.append(describe("num_fewshot", f"{row['num_fewshot']}", "at least 0", "Correct the value"))
+            errors += [f"tasks, entry {at}, {error}" for error in found]
     if errors:
-        raise ConfigError([f"{path}: {error}" for error in errors])
+        raise ConfigError([f"{path}, {error}" for error in errors])
     return LmEvalRecipe(tasks=[HarnessTask(**row) for row in rows], **values)
 
 
 def _range_errors(values: Mapping[str, Any]) -> list[str]:
-    errors = [] if values.get("tasks", True) else ["tasks is empty: list {name, num_fewshot, metric}"]
+    errors = (
+        []
+        if values.get("tasks", True)
+        else [describe("tasks", "an empty list", "entries with name, num_fewshot and metric", "Add a task")]
+    )
     size, limit, folder = values.get("batch_size", 8), values.get("limit", 1), values.get("include_path", ".")
     if not re.fullmatch(r"[1-9]\d*|auto(:[1-9]\d*)?", str(size)):
-        errors.append(f"batch_size is {size!r}: it must be an integer of at least 1, auto, or auto:N")
+        errors.append(
+            describe("batch_size", f"{size!r}", "an integer of at least 1, auto, or auto:N", "Correct the value")
+        )
     if isinstance(limit, (int, float)) and not (0 < limit < 1 or (limit >= 1 and isinstance(limit, int))):
-        errors.append(f"limit is {limit!r}: it must be an integer of at least 1, or a share between 0 and 1")
+        errors.append(
+            describe(
+                "limit", f"{limit!r}", "an integer of at least 1, or a fraction between 0 and 1", "Correct the value"
+            )
+        )
     if isinstance(folder, str) and not Path(folder).is_dir():
-        errors.append(f"include_path is {folder!r}: no such directory (looked from {Path.cwd()})")
+        errors.append(
+            describe(
+                "include_path",
+                f"{folder!r}, which is no directory (looked from {Path.cwd()})",
+                "a directory",
+                "Correct the path",
+            )
+        )
     elsewhere = {"pretrained": "--model", "peft": "--model", "batch_size": "its own key", "device": "the environment"}
     given = [(key, place) for key, place in elsewhere.items() if key in values.get("model_args", ())]
-    return errors + [f"model_args: {key} is given with {place}" for key, place in given]
+    return errors + [
+        describe(f"model_args, {key}", "a value", f"none, since it is given with {place}", "Remove the key")
+        for key, place in given
+    ]
