@@ -17,7 +17,7 @@ from test_words import WORDS
 
 SOURCE = ROOT / "src" / "gapbridge"
 RAISED = {"ConfigError", "DataError", "StoreError", "RunError", "TrainingError", "GapbridgeError", "NodeError"}
-COLLECTED = re.compile(r"(^|_)(errors|problems|unclear|wrong)$")
+COLLECTED = re.compile(r"(^|_)((?<!forced_)errors|problems|unclear|wrong)$")
 MAX_WORDS = 25
 # A text that names places alone puts them before the message of a library or of another function.
 PLACES = {"command", "entry", "id", "line", "row", "tasks", "turn"}

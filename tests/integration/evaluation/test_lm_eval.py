@@ -148,7 +148,7 @@ def test_model_faults(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="no such directory"):
             harness_model_args(missing, {})
     write_json_atomic(tmp_path / "adapter_config.json", {})
-    with pytest.raises(ConfigError, match="names no base model"):
+    with pytest.raises(ConfigError, match="got no base model"):
         harness_model_args(str(tmp_path), {})
     (tmp_path / "adapter_config.json").write_text("{")
     with pytest.raises(ConfigError, match="is damaged"):
