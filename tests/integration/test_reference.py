@@ -17,36 +17,40 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
+from trl import DatasetMixtureConfig
 
 from gapbridge import cli, methods
+from gapbridge.data.sources import DataConfig
 
 
 DOCS = ROOT / "docs"
 REFERENCE = DOCS / "reference"
 NAMES = methods.list_methods()
 CHECKED = {**{name: DOCS / "methods" / f"{name}.md" for name in NAMES if name != "sft"},
-           "configuration": REFERENCE / "configuration.md", "command-line": REFERENCE / "command-line.md"}  # fmt: skip
+           "configuration": REFERENCE / "configuration.md", "data": REFERENCE / "configuration.md",
+           "command-line": REFERENCE / "command-line.md"}  # fmt: skip
 
 
 def keys(name: str) -> dict[str, Field[Any]]:
     return {field.name: field for field in fields(methods.method_fields(name))}
 
 
-def kind(name: str, field: Field[Any]) -> str:
+def kind(owner: type[Any], field: Field[Any]) -> str:
     """The type as it is written: transformers' parser replaces the `type` of a field that it has read."""
     choices = field.metadata.get("choices")
     if choices:
         return escaped(", ".join(f"`{choice}`" for choice in choices))
-    written = (inspect.get_annotations(base).get(field.name) for base in methods.method_fields(name).__mro__)
+    written = (inspect.get_annotations(base).get(field.name) for base in owner.__mro__)
     found = next(annotation for annotation in written if annotation is not None)
     return escaped((found if isinstance(found, str) else inspect.formatannotation(found)).removesuffix(" | None"))
 
 
 def default(field: Field[Any]) -> str:
     value = field.default if field.default_factory is MISSING else field.default_factory()
-    return (
-        "–" if value is None or value is MISSING else f"`{str(value).lower() if isinstance(value, bool) else value}`"
-    )
+    if value is None or value is MISSING:
+        return "–"
+    written = str(value).lower() if isinstance(value, bool) else str(value)
+    return f"`{written}`".replace("|", r"\|")
 
 
 def escaped(text: object) -> str:
@@ -61,8 +65,19 @@ def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def method_keys(name: str) -> str:
     """The keys of a method that SFT does not have."""
     own = {key: field for key, field in keys(name).items() if key not in keys("sft")}
-    rows = [[f"`{key}`", kind(name, own[key]), default(own[key]), escaped(own[key].metadata["help"])] for key in own]
+    return key_table(methods.method_fields(name), own)
+
+
+def key_table(owner: type[Any], keys: dict[str, Field[Any]]) -> str:
+    rows = [[f"`{key}`", kind(owner, field), default(field), escaped(field.metadata["help"])]
+            for key, field in keys.items()]  # fmt: skip
     return table(["key", "type", "default", "meaning"], rows)
+
+
+def data() -> str:
+    """The keys of the data that TRL does not have."""
+    theirs = {field.name for field in fields(DatasetMixtureConfig)} - set(inspect.get_annotations(DataConfig))
+    return key_table(DataConfig, {field.name: field for field in fields(DataConfig) if field.name not in theirs})
 
 
 def configuration() -> str:
@@ -70,7 +85,8 @@ def configuration() -> str:
     lines: dict[tuple[str, ...], list[str]] = {}
     for name in NAMES:
         for key, field in keys(name).items():
-            line = (f"`{key}`", kind(name, field), default(field), escaped(field.metadata["help"]))
+            owner = methods.method_fields(name)
+            line = (f"`{key}`", kind(owner, field), default(field), escaped(field.metadata["help"]))
             lines.setdefault(line, []).append(name)
     rows = [[*line, "all" if len(names) == len(NAMES) else ", ".join(names)] for line, names in sorted(lines.items())]
     return table(["key", "type", "default", "meaning", "methods"], rows)
@@ -105,7 +121,8 @@ def command_line() -> str:
 
 
 def wanted(name: str) -> str:
-    return {"configuration": configuration, "command-line": command_line}.get(name, lambda: method_keys(name))()
+    parts = {"configuration": configuration, "data": data, "command-line": command_line}
+    return parts.get(name, lambda: method_keys(name))()
 
 
 @pytest.mark.parametrize("name", CHECKED)

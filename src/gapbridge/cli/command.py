@@ -79,10 +79,13 @@ def launch_parser() -> Parser:
     parser = Parser(add_help=False, argument_default=SUPPRESS)
     add = parser.add_argument_group("several processes or machines").add_argument
     add("--accelerate_config", metavar="NAME|FILE",
-        help="accelerate configuration to launch with: single, ddp, fsdp, zero2, zero3, or a file")  # fmt: skip
-    add("--num_processes", type=positive, metavar="N", help="total number of processes on all machines")
-    add("--num_machines", type=positive, metavar="N", help="number of machines; run the same command on each")
-    add("--machine_rank", type=integer, metavar="N", help="rank of this machine, from 0")
+        help="accelerate configuration of the launch: single, ddp, fsdp, zero2, zero3, or a file")  # fmt: skip
+    add("--num_processes", type=positive, metavar="N",
+        help="total number of processes on all machines (default: as in the configuration)")  # fmt: skip
+    add("--num_machines", type=positive, metavar="N",
+        help="number of machines; run the same command on each (default: as in the configuration)")  # fmt: skip
+    add("--machine_rank", type=integer, metavar="N",
+        help="rank of this machine, from 0 (default: as in the configuration)")  # fmt: skip
     add("--main_process_ip", metavar="HOST", help="host name of the machine with rank 0")
     add("--main_process_port", type=integer, metavar="PORT", help="free port on that machine; 0 takes any")
     return parser
@@ -90,7 +93,7 @@ def launch_parser() -> Parser:
 
 def add_recipe(parser: Parser, help: str = "path of the recipe; may also be given as a positional argument") -> None:
     parser.add_argument("--config", action="append", default=[], metavar="RECIPE.yaml", help=help)
-    add_smoke_test(parser, "run two steps of the recipe with a small model and small data, in outputs/tiny")
+    add_smoke_test(parser, "use a tiny model and tiny data, train two steps in each round, and write to outputs/tiny")
 
 
 def add_smoke_test(parser: Parser, help: str) -> None:
@@ -100,7 +103,7 @@ def add_smoke_test(parser: Parser, help: str) -> None:
 def add_mode(parser: Parser) -> None:
     parser.add_argument(
         "--decoding_mode", action="append", metavar="MODE",
-        help="decoding mode: single_pass, all, or the mode of a method, such as self_correct; repeatable (default: "
+        help="way to generate: single_pass, all, or the mode of a method, such as self_correct; repeatable (default: "
              "single_pass)",
     )  # fmt: skip
 
@@ -125,7 +128,7 @@ def add_server(parser: Parser) -> None:
     """A vLLM server in place of this package's engine; names as in a recipe."""
     add = parser.add_argument
     add("--vllm_server_base_url", action="append", metavar="URL",
-        help="URL of a `vllm serve` process that generates; give it once for each --model")  # fmt: skip
+        help="URL of a `vllm serve` process that generates completions; give it once for each --model")  # fmt: skip
     add("--vllm_server_timeout", type=number, default=240.0, metavar="SECONDS",
         help="seconds to wait until the vLLM server answers (default: %(default)s)")  # fmt: skip
 
@@ -140,7 +143,7 @@ def add_models(parser: Parser) -> None:
         "--output_dir",
         metavar="DIR",
         type=Path,
-        help="output directory (default: the run of a single model, else outputs)",
+        help="output directory (default: the run's directory for a single run, else outputs)",
     )
     add_amounts(parser)
     add_server(parser)

@@ -303,7 +303,7 @@ class PreferenceArgs(TokenizationArgs):
         default=None, metadata={"help": "Token that ends a completion; default: the tokenizer's."}
     )
     chat_template_path: str | None = field(
-        default=None, metadata={"help": "Model whose chat template is copied, or a .jinja file."}
+        default=None, metadata={"help": "Model, or .jinja file, from which the chat template is copied."}
     )
 
     def __post_init__(self) -> None:
@@ -341,7 +341,7 @@ class RoundArgs(BaseArgs):
         },
     )
     round_index: int = field(
-        default=1, metadata={"help": "Round that this trainer trains, from 1; the command line sets it."}
+        default=1, metadata={"help": "Number of the round that this trainer trains, from 1; the command line sets it."}
     )
 
     def __post_init__(self) -> None:
@@ -411,7 +411,8 @@ class GenerationArgs(SamplingArgs, RoundArgs):
     )
 
     eval_on_generated_contexts: bool = field(
-        default=True, metadata={"help": "Evaluate on generated contexts of the evaluation data as well."}
+        default=True,
+        metadata={"help": "Also evaluate on generated contexts of the evaluation data (eval_generated_loss)."},
     )
     eval_on_start: bool = field(
         default=True, metadata={"help": "Evaluate before the first step if there are evaluation data."}
@@ -421,13 +422,11 @@ class GenerationArgs(SamplingArgs, RoundArgs):
     )
     generation_max_batch_tokens: int | None = field(
         default=None,
-        metadata={"help": "Maximum number of tokens in the cache of a generation batch; default: no limit."},
+        metadata={"help": "Maximum number of tokens of a generation batch (rows x longest row); default: no limit."},
     )
     generation_shard_size: int | None = field(
         default=None,
-        metadata={
-            "help": "Number of examples in one shard of generated contexts; default: by the number of examples."
-        },
+        metadata={"help": "Number of examples in one shard of generated contexts; default: 512 with one process."},
     )
 
     def errors(self) -> list[str]:

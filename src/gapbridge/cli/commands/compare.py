@@ -23,19 +23,19 @@ class Command(BaseCommand):
             help=f"methods to compare: {', '.join(list_methods())}; the control is always included")  # fmt: skip
         add("--seeds", type=several(integer), metavar="N,N,…", help="training seeds (default: 1,2,3)")
         add("--budget", metavar="KIND",
-            help="budget that each variant shares with the control: steps, tokens, compute or none (default: "
+            help="quantity that is equal in each variant and the control: steps, tokens, compute or none (default: "
                  "steps)")  # fmt: skip
         add(
             "--experiment_config",
             type=Path,
             metavar="EXPERIMENT.yaml",
-            help="experiment file with the settings of each variant, instead of a recipe",
+            help="YAML file with the settings of each variant, instead of a recipe",
         )
         add(
             "--output_dir",
             type=Path,
             metavar="DIR",
-            help="output directory (default: outputs/ and the experiment's name)",
+            help="output directory (default: outputs/compare, or outputs/ and the experiment's name)",
         )
         add("--num_parallel_seeds", type=positive, default=1, metavar="N",
             help="number of seeds that run in parallel, each in a process (default: %(default)s)")  # fmt: skip
@@ -67,7 +67,7 @@ class Command(BaseCommand):
             "--error_positions",
             type=several(number),
             metavar="P,P,…",
-            help="relative positions (0-1) at which one wrong token is inserted",
+            help="relative positions (0-1) at which one wrong token is inserted (default: none)",
         )
 
     def run(self, call: Call) -> object:

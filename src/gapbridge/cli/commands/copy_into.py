@@ -17,7 +17,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--recipe",
             metavar="MODEL",
-            help="folder with the fork's recipes of one model (default: all that have SFT recipes)",
+            help="folder in the fork's recipes, for one model (default: all with an SFT recipe)",
         )
 
     def run(self, call: Call) -> object:

@@ -21,6 +21,7 @@ class Command(BaseCommand):
         add(
             "--task",
             required=True,
+            metavar="TASK",
             help="evaluation task: math, gsm8k, math500, word_problems, summarization, tldr, winrate or lm_eval",
         )
         add_models(parser)
@@ -29,7 +30,7 @@ class Command(BaseCommand):
         add(
             "--gold_grade_field",
             metavar="KEY",
-            help="field of the completions files with published grades, to compare our grades with",
+            help="field of the completions files with published grades; the report lists each disagreement",
         )
         add_mode(parser)
         add(
@@ -53,7 +54,7 @@ class Command(BaseCommand):
             metavar="K",
             help="number of tokens of top-k sampling (default: %(default)s, off)",
         )
-        add("--correction_prompt", metavar="TEXT", help="request for a correction (default: the recipe's, or RAC's)")
+        add("--correction_prompt", metavar="TEXT", help="correction request (default: the recipe's, or RAC's)")
         add("--grading_timeout", type=number, default=10.0, metavar="SECONDS",
             help="time limit of math-verify for one completion, in seconds (default: %(default)s)")  # fmt: skip
         add("--grading_workers", type=positive, default=2, metavar="N",

@@ -10,7 +10,7 @@ ERROR_POSITIONS = (0.15, 0.35, 0.55, 0.75)
 
 class Command(BaseCommand):
     takes = "RECIPE.yaml --model MODEL [--model MODEL …] [options] [--KEY VALUE …]"
-    summary = "measure how much loss and accuracy suffer when the prefix is model-generated"
+    summary = "measure how much the loss rises and the accuracy falls after model-generated prefixes"
     examples = ("RECIPE.yaml --model outputs/sft --model outputs/bash --max_examples 200",)
     recipes = "optional"
 
@@ -20,11 +20,11 @@ class Command(BaseCommand):
         add("--prefix_lengths", type=integer, nargs="+", default=list(PREFIX_LENGTHS), metavar="K",
             help="numbers of model-generated prefix tokens before the reference continues "
             f"(default: {' '.join(map(str, PREFIX_LENGTHS))})")  # fmt: skip
-        add("--error_positions", type=number, nargs="*", default=list(ERROR_POSITIONS), metavar="SHARE",
-            help="relative positions (0-1) at which one wrong token is inserted; without values: none "
+        add("--error_positions", type=number, nargs="*", default=list(ERROR_POSITIONS), metavar="P",
+            help="relative positions (0-1) at which one wrong token is inserted; without values the test is off "
             f"(default: {' '.join(map(str, ERROR_POSITIONS))})")  # fmt: skip
         add("--error_source", metavar="MODEL",
-            help="model whose errors are inserted for all models; self: each model's own (default: the "
+            help="model whose errors are inserted for all models, or self for each model's own (default: the "
                  "first)")  # fmt: skip
         add("--completions_from", metavar="MODEL",
             help="model whose completions are the generated prefixes of all models (default: each model's "

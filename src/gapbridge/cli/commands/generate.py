@@ -19,7 +19,12 @@ class Command(BaseCommand):
         add_recipe(parser)
         add("--model", metavar="MODEL", help="path or hub id of the model (default: the recipe's finished run)")
         add_mode(parser)
-        add("--output", type=Path, metavar="FILE.jsonl", help="output file (default: in the recipe's output_dir)")
+        add(
+            "--output",
+            type=Path,
+            metavar="FILE.jsonl",
+            help="output file (default: completions/completions.jsonl in the run)",
+        )
         add("--max_completion_length", type=positive, default=256, metavar="N",
             help="maximum number of tokens of a completion (default: %(default)s)")  # fmt: skip
         add(

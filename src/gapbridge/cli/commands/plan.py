@@ -24,13 +24,13 @@ class Command(BaseCommand):
             "--device_tflops",
             type=number,
             metavar="T",
-            help="achieved dense throughput of one device in TFLOP/s, to estimate the time",
+            help="throughput that one device achieves, in TFLOP/s; without it no time is estimated",
         )
         add(
             "--num_train_examples",
             type=positive,
             metavar="N",
-            help="number of training examples, if the data are not on this machine",
+            help="number of training examples (default: that of the data, if known)",
         )
         add(
             "--mean_sequence_length",
@@ -38,7 +38,11 @@ class Command(BaseCommand):
             metavar="N",
             help="mean number of tokens of an example (default: max_length)",
         )
-        add("--benchmark", action="store_true", help="measure the time of a few steps with the actual model")
+        add(
+            "--benchmark",
+            action="store_true",
+            help="measure the time of a few steps with the recipe's model on this machine",
+        )
 
     def run(self, call: Call) -> object:
         from ...planning.command import run_plan

@@ -15,7 +15,7 @@ class Command(BaseCommand):
         )
         parser.add_argument(
             "--num_probe_examples", type=non_negative, default=0, metavar="N",
-            help="number of training examples used to estimate the possible gain, such as 32; "
+            help="number of training examples that estimate what training can gain, such as 32; "
             "it takes minutes with a real model (default: %(default)s, none)",
         )  # fmt: skip
 

@@ -18,13 +18,13 @@ class Command(BaseCommand):
         add("--config", action="extend", nargs="+", default=[], metavar="RECIPE.yaml",
             help="paths of recipes; may also be given as positional arguments")  # fmt: skip
         add("--method", metavar="NAME", help=f"method of recipes without the key method: {', '.join(list_methods())}")
-        add("--check_all_rows", action="store_true", help="check all rows of the data (default: the first ones)")
+        add("--check_all_rows", action="store_true", help="check all rows of the data (default: the first 64)")
         add(
             "--offline",
             action="store_true",
-            help="use no network: dummy models and data replace those that are not on this machine",
+            help="use no network; tiny models and data replace those that are not on this machine",
         )
-        add_smoke_test(parser, "train each recipe for two steps as well, with dummy model and data")
+        add_smoke_test(parser, "also train each recipe for two steps, with a tiny model and tiny data")
 
     def run(self, call: Call) -> None:
         logging.getLogger("gapbridge").setLevel(logging.WARNING)  # notes are printed below the recipe

@@ -1,3 +1,3 @@
-"""BASH, batch-scheduled sampling (Cen et al. 2025, Algorithm 1): train on contexts that mix in sampled tokens."""
+"""BASH, batch-scheduled sampling (Cen et al. 2025, Algorithm 1): train on contexts with some sampled tokens."""
 
 EXPORTS = {"BASHConfig": "trainer", "BASHTrainer": "trainer"}

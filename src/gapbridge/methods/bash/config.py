@@ -39,7 +39,7 @@ class BASHArgs(GenerationArgs, DataArgs):
     replacement_source: str = field(
         default="model",
         metadata={
-            "help": "Source of the replacing tokens: the model, or random tokens (uniform, unigram) as a control.",
+            "help": "Source of the sampled tokens: the model, or random tokens (uniform, unigram) as a control.",
             "choices": list(REPLACEMENTS),
         },
     )

@@ -23,7 +23,8 @@ class DPOArgs(PreferenceArgs):
     RANGES = {"beta": (0, None)}
 
     beta: float = field(
-        default=0.1, metadata={"help": "β: weight of the deviation from the reference model; 0 does not train."}
+        default=0.1,
+        metadata={"help": "β: weight of the deviation from the reference model; with 0 no weight changes."},
     )
 
     def errors(self) -> list[str]:

@@ -40,7 +40,7 @@ class MTPArgs(DataArgs):
     mtp_loss_weight: float = field(default=1.0, metadata={"help": "Weight of the losses of heads 2 to n."})
     mtp_head_only_ratio: float = field(
         default=0.2,
-        metadata={"help": "Fraction (0-1) of training during which only heads 2 to n are updated by their losses."},
+        metadata={"help": "Fraction (0-1) of the steps, at the start, in which heads 2 to n do not train the trunk."},
     )
 
     def errors(self) -> list[str]:

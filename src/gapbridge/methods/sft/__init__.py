@@ -1,3 +1,3 @@
-"""Supervised fine-tuning on the reference completions: base and control of the other methods."""
+"""SFT, supervised fine-tuning on the references: start and control of the other methods."""
 
 EXPORTS: dict[str, str] = {}
