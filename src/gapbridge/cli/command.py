@@ -55,7 +55,7 @@ class BaseCommand(ABC):
 
     def parser(self) -> Parser:
         """The parser of the command's options, without those of its recipe."""
-        keys = " Every key of the recipe is also an option: --KEY VALUE." if "KEY" in self.takes else ""
+        keys = "\nEvery key of the recipe is also an option: --KEY VALUE." if "KEY" in self.takes else ""
         parser = Parser(
             usage=f"gapbridge {self.name} {self.takes}",
             description=f"{self.summary[:1].upper()}{self.summary[1:]}.{keys}",
