@@ -13,7 +13,7 @@ from gapbridge.data.example import EXAMPLE_FEATURES, Example, ExampleSet
 from gapbridge.methods.bash.mixed_contexts import CONTEXT_SCHEMA
 from gapbridge.store.context_store import ContextStore
 from gapbridge.store.generate_shards import generate_contexts
-from gapbridge.store.shard_lease import shard_size_for
+from gapbridge.store.shard_assignment import shard_size_for
 from helpers import SERVER
 
 

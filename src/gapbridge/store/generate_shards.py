@@ -1,4 +1,4 @@
-"""Fill a round's context store: identity, shard size, and the shards that each process claims."""
+"""Fill a round's context store: identity, shard size, and the shards that each process makes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .context_store import ContextStore, recorded_shard_size
 from .fingerprint import tokenizer_fingerprint, weights_fingerprint
 from .heartbeat import HeartbeatMonitor
 from .records import add_seconds
-from .shard_lease import ShardLeases, lease_order, shard_size_for
+from .shard_assignment import assigned_shards, shard_size_for
 
 
 Columns = dict[str, list[Any]]
@@ -111,14 +111,14 @@ def open_context_store(
 def generate_contexts(
     store: ContextStore, examples: ExampleSet, args: TrainingArguments, draw: Generate, what: str
 ) -> ContextStore:
-    """Make the contexts that are not in the store yet; each of several processes makes the shards that it claims.
+    """Make the contexts that are not in the store yet; each of several processes makes its share.
 
     Every process works alone; they meet on files, so none waits in a collective while another still generates. One
     that dies is missed by the others, which then stop; what they have made is kept.
 
     Args:
-        generate: given a shard's examples and a progress callback, the shard's columns.
-        what: what is made, for the progress bar.
+        draw: given a shard's examples and a progress callback, the shard's columns.
+        what: what is made, for the progress bar of process 0's share.
 
     Raises:
         StoreError: the directory holds contexts that were made with other options, or a damaged shard.
@@ -142,43 +142,26 @@ def _generate_shards(
     rank, world_size = args.process_index, args.world_size
     pause = poll_seconds(world_size)
     started = time.perf_counter()
-    leases = ShardLeases(store, rank, world_size)
-    leases.release_stale()
-    to_come = lease_order(store.missing_shards(), store, examples, rank, world_size)
-    free: list[int] = []
-
-    def rows(shards: list[int]) -> int:
-        return sum(end - start for start, end in map(store.shard_range, shards))
-
-    with tqdm(total=rows(to_come), desc=what, unit="row", disable=rank > 0, delay=1) as bar:
-
-        def can_go_on() -> bool:
-            nonlocal to_come, free
-            before = rows(to_come)
-            to_come, free = leases.poll(to_come)
-            bar.update(before - rows(to_come))  # made by others
-            return bool(free) or not to_come
-
-        def waiting_for() -> str:
-            return f"the other processes: {len(to_come)} of {store.num_shards} shards to come"
-
-        while to_come:
+    missing = store.missing_shards()
+    own = [shard for shard in assigned_shards(store, examples, rank, world_size) if shard in missing]
+    rows = sum(end - start for start, end in map(store.shard_range, own))
+    with tqdm(total=rows, desc=what, unit="row", disable=rank > 0, delay=1) as bar:
+        for shard in own:
             peers.check()
-            wait_until(can_go_on, waiting_for, peers.check, pause)
-            with leases.acquire_next(free) as shard:
-                if shard is not None:
-                    part = examples.part(*store.shard_range(shard))
-                    store.write_shard(shard, draw(part, bar.update))
-                    to_come.remove(shard)
-            if shard is None and free:  # the listing is behind: network file systems show changes late
-                time.sleep(pause)
-    if rank == 0:
-        add_seconds(store.directory / "timing.json", time.perf_counter() - started)
-        store.missing_shards()  # checks that the others' shards are of this store, too
-        leases.clear()
-        store.finish()
-    else:
+            store.write_shard(shard, draw(examples.part(*store.shard_range(shard)), bar.update))
+    if rank > 0:
         wait_until(store.is_complete, lambda: "process 0 to complete the store", peers.check, pause)
+        return
+
+    def all_are_there() -> bool:
+        while missing and store.shard_path(missing[-1]).exists():
+            missing.pop()
+        return not missing
+
+    wait_until(all_are_there, lambda: f"another process to write {store.shard_path(missing[-1])}", peers.check, pause)
+    add_seconds(store.directory / "timing.json", time.perf_counter() - started)
+    store.missing_shards()  # checks that the others' shards are of this store, too
+    store.finish()
 
 
 def poll_seconds(world_size: int) -> float:

@@ -401,8 +401,8 @@ class GenerationArgs(SamplingArgs, RoundArgs):
     """How tokens are sampled before a round is trained.
 
     The cache of a pass has room for its rows times the longest of them, prompt and answer together. A shard is what an
-    interruption can cost, and what one process takes at a time: as large as in the contexts that are there, or else
-    512 examples for one process and up to eight shards for each of several.
+    interruption can cost a process: as large as in the contexts that are there, or else 512 examples for one process
+    and up to eight shards for each of several.
     """
 
     RUNTIME_ONLY = frozenset({"generation_batch_size", "generation_max_batch_tokens"})
