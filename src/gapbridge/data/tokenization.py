@@ -155,7 +155,17 @@ class RowTokeniser:
             self.splitter = ChatSplitter(template, stops, self.fillers)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        split = self._read(row)
+        try:
+            arguments = row_template_kwargs(row)
+            split = self._split(row)
+        except ConfigError:
+            raise
+        except DataError as refusal:
+            split, arguments = PromptCompletionMask(error=str(refusal)), None
+        except RENDER_ERRORS as failure:
+            # What JSON can hold and no text: large numbers, deep nesting, half surrogates.
+            got = f"values that cannot be read ({type(failure).__name__} {failure})"
+            split, arguments = PromptCompletionMask(error=describe("row", got, "text", REPAIR_ROW)), None
         error, prompt, answer = split.error, split.prompt, split.answer
         trained = split.loss_mask or [True] * len(answer)
         if not error:
@@ -195,7 +205,7 @@ class RowTokeniser:
             ],
             "loss_mask": None if all(trained[:remaining]) else trained[:remaining],
             "generation_prompt_ids": split.generation_prompt_ids,
-            "template_kwargs_json": None if error else row_template_kwargs(row),
+            "template_kwargs_json": None if error else arguments,
             "has_prompt": None if split.has_prompt else False,
             "fault": error,
             "cut_prompt": split.generation_prompt_ids is not None and not error,
@@ -218,18 +228,6 @@ class RowTokeniser:
         if end == 1 and has_prompt:
             return describe(self.answer, "an empty answer with EOS alone", "at least one token before it", REPAIR_ROW)
         return ""
-
-    def _read(self, row: dict[str, Any]) -> PromptCompletionMask:
-        try:
-            row_template_kwargs(row)
-            return self._split(row)
-        except ConfigError:
-            raise
-        except DataError as error:
-            return PromptCompletionMask(error=str(error))
-        except RENDER_ERRORS as error:  # what JSON can hold and no text: large numbers, deep nesting, half surrogates
-            got = f"values that cannot be read ({type(error).__name__} {error})"
-            return PromptCompletionMask(error=describe("row", got, "text", REPAIR_ROW))
 
     def _split(self, row: dict[str, Any]) -> PromptCompletionMask:
         if self.form == "ids":

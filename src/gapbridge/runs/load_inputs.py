@@ -124,7 +124,8 @@ def load_examples(
         with TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
             folder = Path(scratch) if keep else None
             dataset = standard_columns(dataset, job.data, source, folder, job.args.dataset_text_field)
-            return _read(job, dataset, tokenizer, model, source, job.args.row_limit(part))
+            limit = job.args.row_limit(part)
+            return job.method.load_examples(dataset, tokenizer, model, job.args, source, max_length=limit)
 
     if not keep:
         return {part: read(part) for part in parts}
@@ -166,7 +167,9 @@ def load_eval_examples(
     """
     dataset, source = _held_out_rows(job, limit)
     # An evaluation asks once a row.
-    examples = _read(job, dataset, tokenizer, model, source, None, train_on_assistant_turns="last")
+    examples = job.method.load_examples(
+        dataset, tokenizer, model, job.args, source, max_length=None, train_on_assistant_turns="last"
+    )
     require_prompts(examples, "an evaluation completes each prompt")
     return examples
 
@@ -189,23 +192,3 @@ def _held_out_rows(job: RunConfig, limit: int | None) -> tuple[Dataset, str]:
     if limit is not None:
         dataset = dataset.select(range(min(limit, len(dataset))))
     return dataset, source
-
-
-def _read(
-    job: RunConfig,
-    dataset: Dataset,
-    tokenizer: PreTrainedTokenizerBase,
-    model: PreTrainedModel | None,
-    source: str,
-    max_length: int | None,
-    train_on_assistant_turns: str | None = None,
-) -> ExampleSet:
-    return job.method.load_examples(
-        dataset,
-        tokenizer,
-        model,
-        job.args,
-        source,
-        max_length=max_length,
-        train_on_assistant_turns=train_on_assistant_turns,
-    )

@@ -15,12 +15,12 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from accelerate import PartialState
 from datasets import Dataset, config
@@ -38,7 +38,6 @@ from .config import RUNTIME_ONLY_KEYS
 from .hooks import MethodHooks
 
 
-Opened = TypeVar("Opened")
 ROWS = "_rows"  # a leading underscore is left out of what is pushed to a hub
 # Raised when this package makes other examples or rows of the same data. `test_data_version.py` finds out.
 DATA_VERSION = 1
@@ -73,17 +72,10 @@ def examples_identity(
     return {**shared, "stops": stop_tokens(tokenizer, model)}
 
 
-def get_or_build(
-    path: Path,
-    args: Any,
-    make: Callable[[], None],
-    open_it: Callable[[], Opened],
-    *,
-    each_machine: bool = False,
-) -> Opened:
-    """What `open_it` gives of the table at `path`, which process 0 makes (`make`) unless it is there; the others wait.
-
-    All go on together: no sign of life is left beside it.
+@contextmanager
+def built_once(path: Path, args: Any, *, each_machine: bool = False) -> Iterator[bool]:
+    """Around code that makes the table at `path` where it gets True: in process 0, unless the table is there. The
+    others wait for it when they leave.
 
     Args:
         each_machine: whether machines may not share the place of `path`, so that the first process of each makes it.
@@ -91,28 +83,27 @@ def get_or_build(
     Raises:
         RunError: another process failed, or shows no sign of life any more.
     """
-    if not record_path(path).exists():
-        rank, count, signs = args.process_index, args.world_size, path.parent
-        if each_machine:
-            rank, count = args.local_process_index, int(os.environ.get("LOCAL_WORLD_SIZE", count))
-            signs = path.with_name(f".{path.stem}-{socket.gethostname()}")  # of this machine alone
-        with HeartbeatMonitor(signs, rank, count, args.ddp_timeout) as monitor:
-            if rank == 0:
-                make()
-            else:
-                wait_until(
-                    record_path(path).exists,
-                    lambda: f"process 0 to make {path.name}",
-                    monitor.check,
-                    poll_seconds(count),
-                )
-        if each_machine:
-            with suppress(OSError):  # others are inside
-                signs.rmdir()
-    opened = open_it()
+    if record_path(path).exists():
+        yield False
+        return
+    rank, count, signs = args.process_index, args.world_size, path.parent
+    if each_machine:
+        rank, count = args.local_process_index, int(os.environ.get("LOCAL_WORLD_SIZE", count))
+        signs = path.with_name(f".{path.stem}-{socket.gethostname()}")  # of this machine alone
+    with HeartbeatMonitor(signs, rank, count, args.ddp_timeout) as monitor:
+        yield rank == 0
+        if rank > 0:
+            what = f"process 0 to make {path.name}"
+            wait_until(record_path(path).exists, lambda: what, monitor.check, poll_seconds(count))
+    if each_machine:
+        with suppress(OSError):  # others are inside
+            signs.rmdir()
+
+
+def wait_for_others(args: Any) -> None:
+    """After a table was opened: until all have, so that none goes on to another one in its place."""
     if args.world_size > 1:
         PartialState().wait_for_everyone()
-    return opened
 
 
 def examples_cache() -> Path:
@@ -140,15 +131,14 @@ def get_or_build_examples(
     """
     path = table_path(examples_cache(), part, {**identity, "data": content_fingerprint(dataset)})
 
-    def make() -> None:
-        with directory_removed_on_error(path.parent), locked(path.with_suffix(".lock")):
-            if not record_path(path).exists():  # else another run was quicker
-                save_examples(read(), path)
-
-    check = args.local_process_index == 0
-    return get_or_build(
-        path, args, make, lambda: load_saved_examples(path, method.example_set, check=check), each_machine=True
-    )
+    with built_once(path, args, each_machine=True) as builds:
+        if builds:
+            with directory_removed_on_error(path.parent), locked(path.with_suffix(".lock")):
+                if not record_path(path).exists():  # else another run was quicker
+                    save_examples(read(), path)
+    examples = load_saved_examples(path, method.example_set, check=args.local_process_index == 0)
+    wait_for_others(args)
+    return examples
 
 
 def method_name(method: type[MethodHooks]) -> str:

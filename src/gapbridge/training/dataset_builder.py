@@ -22,7 +22,7 @@ from ..store.context_store import ContextStore
 from ..store.fingerprint import weights_fingerprint
 from ..store.generate_shards import GenerationSpec, Progress, generate_contexts, open_context_store
 from .arguments import EVAL, EVAL_GENERATED, TRAIN, is_held_out
-from .artifact_cache import ROWS, get_or_build, table_path
+from .artifact_cache import ROWS, built_once, table_path, wait_for_others
 from .hooks import ExamplesWithGenerations, MethodHooks, RowsWithStats
 from .preflight import batch_errors
 from .rows import Row, read_rows, row_record, rows_to_dataset
@@ -169,12 +169,13 @@ def build_and_cache_rows(
             require_rows(stats, examples, args)
         return {"counts": list(stats.counts().items()), "without_loss": without_loss}  # pairs keep their order
 
-    def make() -> None:
-        for older in path.parent.glob(f"{part}-*"):
-            older.unlink(missing_ok=True)
-        write_table(path, write)
-
-    table, record = get_or_build(path, args, make, lambda: open_table(path, check=args.process_index == 0))
+    with built_once(path, args) as builds:
+        if builds:
+            for older in path.parent.glob(f"{part}-*"):
+                older.unlink(missing_ok=True)
+            write_table(path, write)
+    table, record = open_table(path, check=args.process_index == 0)
+    wait_for_others(args)
     try:
         return BuiltDataset(table, method.stats_class(**dict(record["counts"])), int(record["without_loss"]))
     except (KeyError, TypeError, ValueError) as error:

@@ -23,7 +23,14 @@ from gapbridge.runs.load_inputs import load_examples
 from gapbridge.runs.run_config import read_job
 from gapbridge.tasks.word_problems import problems
 from gapbridge.training import artifact_cache
-from gapbridge.training.artifact_cache import ROWS, cache_key_settings, examples_cache, get_or_build, table_path
+from gapbridge.training.artifact_cache import (
+    ROWS,
+    built_once,
+    cache_key_settings,
+    examples_cache,
+    get_or_build_examples,
+    table_path,
+)
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -165,19 +172,22 @@ def in_process(rank: int, timeout: float = 5.0) -> Any:
 
 def test_one_process_makes_and_the_other_waits(tmp_path: Path) -> None:
     path, made = tmp_path / ROWS / "train-0.arrow", []
-    waiting = threading.Thread(
-        target=lambda: (get_or_build(path, in_process(1), must_not, path.exists), made.append(1))
-    )
-    waiting.start()
 
-    def make() -> None:
+    def wait() -> None:
+        with built_once(path, in_process(1)) as builds:
+            assert not builds
+        made.append(1)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    with built_once(path, in_process(0)) as builds:
+        assert builds
         made.append(0)
         record_path(path).write_text("{}")
-
-    get_or_build(path, in_process(0), make, path.exists)
     waiting.join(timeout=10)
     assert made == [0, 1] and [entry.name for entry in path.parent.iterdir()] == ["train-0.json"]
-    get_or_build(path, in_process(0), must_not, path.exists)
+    with built_once(path, in_process(0)) as builds:
+        assert not builds
 
 
 def test_all_have_opened_a_table_before_one_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,13 +197,16 @@ def test_all_have_opened_a_table_before_one_goes_on(tmp_path: Path, monkeypatch:
         def wait_for_everyone(self) -> None:
             done.append("wait")
 
-    def make() -> None:
+    def save(_: Any, path: Path) -> None:
         record_path(path).touch()
         done.append("make")
 
-    monkeypatch.setattr("gapbridge.training.artifact_cache.PartialState", Together)
-    path = tmp_path / ROWS / "train-0.arrow"
-    assert get_or_build(path, in_process(0), make, lambda: done.append("open")) is None
+    monkeypatch.setattr(artifact_cache, "PartialState", Together)
+    monkeypatch.setattr(artifact_cache, "save_examples", save)
+    monkeypatch.setattr(artifact_cache, "load_saved_examples", lambda *_, **__: done.append("open"))
+    args = in_process(0)
+    args.local_process_index = 0
+    get_or_build_examples(GapSFTTrainer, "train", data("sft"), {}, args, lambda: Any)
     assert done == ["make", "open", "wait"]
 
 
@@ -201,19 +214,17 @@ def test_what_process_0_refuses_stops_the_other(tmp_path: Path) -> None:
     path, said = tmp_path / ROWS / "train-0.arrow", []
 
     def wait() -> None:
-        with pytest.raises(RunError) as error:
-            get_or_build(path, in_process(1), must_not, must_not)
+        with pytest.raises(RunError) as error, built_once(path, in_process(1)) as builds:
+            assert not builds
         said.append(str(error.value))
 
     waiting = threading.Thread(target=wait)
     waiting.start()
 
-    def refuse() -> None:
+    with pytest.raises(DataError), built_once(path, in_process(0)) as builds:
+        assert builds
         threading.Event().wait(0.3)  # until the other looks
         raise DataError("row 3 is empty")
-
-    with pytest.raises(DataError):
-        get_or_build(path, in_process(0), refuse, must_not)
     waiting.join(timeout=10)
     assert "process 0 failed (DataError: row 3 is empty)" in said[0]
 
