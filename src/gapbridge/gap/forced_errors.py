@@ -38,8 +38,7 @@ from ..decoding.validate_inputs import context_window
 from ..decoding.vllm_generation import ServerEngine
 from ..errors import ConfigError
 from ..generation.server import Complete, completions_of, generated_by
-from ..store.context_store import ContextStore
-from ..store.generate_shards import generate_contexts, generation_identity
+from ..store.generate_shards import GenerationSpec, generate_or_find
 from .logprobs import IdList, batches
 
 
@@ -188,7 +187,6 @@ def continuations_after_errors(
         "max_completion_length": max_completion_length,
         "stop_tokens": stops,
         "forced_errors": forced_errors.digest(),
-        **generation_identity(model, tokenizer, examples, args, draw),
     }
 
     def columns(part: list[Example], on_finished: Callable[[int], object]) -> dict[str, list[Any]]:
@@ -202,12 +200,9 @@ def continuations_after_errors(
             "finished": [[bool(completion and completion.finished) for completion in own] for own in completions],
         }
 
-    store = ContextStore.from_identity(
-        directory, identity, num_examples=len(examples), shard_size=_SHARD_SIZE, schema=_SCHEMA
-    )
-    generate_contexts(store, examples, args, columns, "answering after forced errors")
+    spec = GenerationSpec(identity, draw, _SCHEMA, columns, "answering after forced errors")
     found: list[list[Completion | None]] = []
-    for example, record in store.iter_with(examples):
+    for example, record in generate_or_find(spec, model, tokenizer, examples, args, directory, shard_size=_SHARD_SIZE):
         completions = [Completion(*own) for own in zip(record["tokens"], record["finished"], strict=True)]
         found.append(
             [

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from ..data.example import Example, ExampleSet
@@ -23,14 +22,14 @@ from ..decoding.model_state import generation_precision
 from ..decoding.sampling_params import SamplingParams
 from ..decoding.vllm_generation import ServerEngine
 from ..methods import answer_modes
-from ..store.context_store import ContextStore
-from ..store.generate_shards import generate_contexts, generation_identity
+from ..store.fingerprint import weights_fingerprint
+from ..store.generate_shards import GenerationSpec, generate_or_find
+from ..store.training_completions import COMPLETION_SCHEMA, completion_columns
 from .decoding_modes import SINGLE_PASS
 from .server import completions_of, generated_by
 
 
 SHARD_SIZE = 256
-_SCHEMA = pa.schema([("id", pa.string()), ("tokens", pa.list_(pa.int64())), ("finished", pa.bool_())])
 
 
 @dataclass(frozen=True)
@@ -118,8 +117,8 @@ def complete_examples(
         **generated_by(model, engine),
         "max_completion_length": options.max_completion_length,
         "stop_tokens": stops,
-        **generation_identity(model, tokenizer, examples, args, draw),
     }
+    weights = weights_fingerprint(model)
     first: dict[str, Completion] = {}
 
     def drafts_of(mode: str) -> list[Completion]:
@@ -138,14 +137,15 @@ def complete_examples(
                     how |= {"date": examples.date, "chat_template_kwargs": arguments, "complete": complete}
                     own = [first[key] for key in ids]
                     made = answer_modes()[mode].answer(model, tokenizer, prompts, own, **how)
-            return {"id": ids, "tokens": [d.tokens for d in made], "finished": [d.finished for d in made]}
+            return completion_columns(ids, made)
 
         further = {} if mode == SINGLE_PASS else {"decoding_mode": mode, "mode_settings": dict(options.modes[mode])}
-        store = ContextStore.from_identity(
-            directory, {**identity, **further}, num_examples=len(examples), shard_size=SHARD_SIZE, schema=_SCHEMA
+        what = "answering" if mode == SINGLE_PASS else f"answering, {mode}"
+        spec = GenerationSpec({**identity, **further}, draw, COMPLETION_SCHEMA, columns, what)
+        pairs = generate_or_find(
+            spec, model, tokenizer, examples, args, directory, shard_size=SHARD_SIZE, weights=weights
         )
-        generate_contexts(store, examples, args, columns, "answering" if mode == SINGLE_PASS else f"answering, {mode}")
-        return [Completion(record["tokens"], record["finished"]) for _, record in store.iter_with(examples)]
+        return [Completion(record["tokens"], record["finished"]) for _, record in pairs]
 
     completions = {SINGLE_PASS: drafts_of(SINGLE_PASS)}
     first.update(

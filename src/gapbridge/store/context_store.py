@@ -151,16 +151,12 @@ class ContextStore:
         write_json_atomic(self.manifest_path, {"identity": self.identity, "shards": shards})
         self._whole = shards
 
-    def read(self) -> Iterator[dict[str, list[Any]]]:
-        """The columns of each shard, in order, after the whole store was checked.
+    def read(self) -> Iterator[pa.Table]:
+        """Each shard, in order, after the whole store was checked.
 
         Raises:
             StoreError: the manifest is missing, options differ, or a shard is missing or not what the manifest says.
         """
-        for table in self._tables():
-            yield table.to_pydict()
-
-    def _tables(self) -> Iterator[pa.Table]:
         if not self.is_complete():
             raise StoreError(
                 f"{self.directory}: has no manifest.json: generation did not finish; start it again to continue"
@@ -203,7 +199,7 @@ class ContextStore:
     def iter_with(self, examples: ExampleSet) -> Iterator[tuple[Example, dict[str, Any]]]:
         """Each example with its record. Raises StoreError as `read` does."""
         start = 0
-        for shard in self._tables():
+        for shard in self.read():
             for first in range(0, len(shard), ROWS_PER_CHUNK):
                 columns = shard.slice(first, ROWS_PER_CHUNK).to_pydict()
                 part = examples.part(start, start + len(columns["id"]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,9 @@ POLLS_PER_SECOND = 100  # at what waiting processes wait for, all processes toge
 
 @dataclass(frozen=True)
 class GenerationSpec:
-    """What a method generates before training.
+    """What is generated for examples, before training or to evaluate.
 
-    identity: every option of the method that changes a token, as JSON values.
+    identity: every option of its own that changes a token, as JSON values.
     options: how a token is generated; enters the identity, too.
     schema: the columns of the store, the first of them `id`.
     generate: given examples and a progress callback, their columns.
@@ -52,7 +52,7 @@ class GenerationSpec:
     sources: tuple[Path, ...] = ()
 
 
-def generation_identity(
+def _shared_identity(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     examples: ExampleSet,
@@ -95,7 +95,7 @@ def open_context_store(
     `args` has a `generation_shard_size`. Where it is None, the size is that of the store that is there, or else
     `shard_size_for` the rows and processes.
     """
-    shared = generation_identity(model, tokenizer, examples, args, contexts.options, weights=weights)
+    shared = _shared_identity(model, tokenizer, examples, args, contexts.options, weights=weights)
     shard_size = args.generation_shard_size or recorded_shard_size(directory)
     if shard_size is None:
         shard_size = shard_size_for(len(examples), args.world_size, args.generation_batch_size)
@@ -106,6 +106,31 @@ def open_context_store(
         shard_size=shard_size,
         schema=contexts.schema,
     )
+
+
+def generate_or_find(
+    spec: GenerationSpec,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: ExampleSet,
+    args: TrainingArguments,
+    parent: Path,
+    *,
+    shard_size: int,
+    weights: str | None = None,
+) -> Iterator[tuple[Example, dict[str, Any]]]:
+    """Each example with what `spec` generates for it, from a store of its own below `parent`: one that was made with
+    other options, weights or examples has another name.
+
+    Raises:
+        StoreError: a shard is damaged. RunError: another process failed.
+    """
+    shared = _shared_identity(model, tokenizer, examples, args, spec.options, weights=weights)
+    store = ContextStore.from_identity(
+        parent, {**spec.identity, **shared}, num_examples=len(examples), shard_size=shard_size, schema=spec.schema
+    )
+    generate_contexts(store, examples, args, spec.generate, spec.what)
+    return store.iter_with(examples)
 
 
 def generate_contexts(

@@ -27,16 +27,13 @@ from .generate_shards import Columns, GenerationSpec, Progress
 
 logger = logging.getLogger(__name__)
 
-COMPLETION_COLUMNS = [("tokens", pa.list_(pa.int64())), ("finished", pa.bool_())]
-COMPLETION_SCHEMA = pa.schema([("id", pa.string()), *COMPLETION_COLUMNS])
+COMPLETION_SCHEMA = pa.schema([("id", pa.string()), ("tokens", pa.list_(pa.int64())), ("finished", pa.bool_())])
 
 
-def completion_columns(completions: Sequence[Completion], prefix: str = "") -> Columns:
+def completion_columns(ids: list[str], completions: Sequence[Completion]) -> Columns:
     """Completions as columns of a store."""
-    return {
-        f"{prefix}tokens": [completion.tokens for completion in completions],
-        f"{prefix}finished": [completion.finished for completion in completions],
-    }
+    tokens, finished = [each.tokens for each in completions], [each.finished for each in completions]
+    return {"id": ids, "tokens": tokens, "finished": finished}
 
 
 def completion_spec(
@@ -77,7 +74,7 @@ def completion_spec(
             )
         if speculation is not None:
             logger.info("%d drafts in %.3f passes a token", len(completions), speculation.passes_per_token)
-        return {"id": ids, **completion_columns(completions)}
+        return completion_columns(ids, completions)
 
     return GenerationSpec(identity, options, COMPLETION_SCHEMA, draw, what)
 
@@ -126,7 +123,7 @@ class _VLLMGenerator:
             options=self._options,
             on_finished=on_finished,
         )
-        return {"id": ids, **completion_columns(completions)}
+        return completion_columns(ids, completions)
 
     def _load(self) -> CheckedGenerator:
         engine = _open_engine(self._model, self._args)

@@ -40,7 +40,7 @@ def test_write_and_read(tmp_path: Path) -> None:
     store = fill(make(tmp_path))
     assert store.num_shards == 3 and not store.is_complete() and store.missing_shards() == []
     store.finish()
-    read = list(make(tmp_path).read())
+    read = [shard.to_pydict() for shard in make(tmp_path).read()]
     assert [i for shard in read for i in shard["id"]] == [f"e{i}" for i in range(10)]
     assert read[2]["tokens"] == [[8, 9, 5], [9, 10, 5]] and read[0]["sampled"][0] == [True, False, False]
     manifest = json.loads(store.manifest_path.read_text())
