@@ -203,12 +203,8 @@ def sync_directory(path: Path) -> None:
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    write_atomic(Path(path), lambda temporary: _write(temporary, text))
+    write_atomic(Path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_json_atomic(path: Path, value: Any) -> None:
     write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
