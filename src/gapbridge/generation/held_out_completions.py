@@ -25,6 +25,7 @@ from ..methods import answer_modes
 from ..store.fingerprint import weights_fingerprint
 from ..store.generate_shards import GenerationSpec, generate_or_find
 from ..store.training_completions import COMPLETION_SCHEMA, completion_columns
+from ..training.decoding_mode import AnswerRequest
 from .decoding_modes import SINGLE_PASS
 from .server import completions_of, generated_by
 
@@ -133,10 +134,10 @@ def complete_examples(
                     made = complete(prompts, stop_tokens=stops, **how)
                 else:
                     arguments = [examples.arguments_of(example.template_kwargs_json) for example in part]
-                    how |= {"conversational": examples.conversational, "settings": dict(options.modes[mode])}
+                    how |= {"conversational": examples.conversational, "settings": options.modes[mode]}
                     how |= {"date": examples.date, "chat_template_kwargs": arguments, "complete": complete}
-                    own = [first[key] for key in ids]
-                    made = answer_modes()[mode].answer(model, tokenizer, prompts, own, **how)
+                    asked = AnswerRequest(prompts, [first[key] for key in ids], **how)
+                    made = answer_modes()[mode].answer(model, tokenizer, asked)
             return completion_columns(ids, made)
 
         further = {} if mode == SINGLE_PASS else {"decoding_mode": mode, "mode_settings": dict(options.modes[mode])}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from gapbridge.methods.pause import completion_request, generate, paused_prompt,
 from gapbridge.methods.pause.inference import paused_answers
 from gapbridge.methods.rac.correct import correct, corrected_answers
 from gapbridge.tasks.word_problems import problems
+from gapbridge.training.decoding_mode import AnswerRequest
 
 
 def test_saved_and_loaded_it_answers_with_the_same_tokens(
@@ -112,11 +114,12 @@ def test_nobody_who_knows_the_tokenizer_writes_what_no_answer_holds(
     draw, ids = SamplingParams(temperature=temperature), ["a", "b"]
     first = generate_completions(model, asked, ids=ids, options=draw, stop_tokens=[own_tokenizer.eos_token_id], **how)
     assert all(index in completion.tokens for completion in first), "nothing is barred where no tokenizer is known"
+    request = partial(AnswerRequest, asked, first, ids=ids, options=draw, **how)
     correction = {"conversational": False, "settings": {"correction_prompt": "Again?"}}
-    written += corrected_answers(model, own_tokenizer, asked, first, ids=ids, options=draw, **correction, **how)
+    written += corrected_answers(model, own_tokenizer, request(**correction))
     if barred == "pause":
         other = {"conversational": False, "settings": {"num_pause_tokens": 1}}
-        written += paused_answers(model, own_tokenizer, asked, first, ids=ids, options=draw, **other, **how)
+        written += paused_answers(model, own_tokenizer, request(**other))
     add_heads(model, 1, "linear")
     for options in ({"options": draw}, {"temperature": temperature, "suppress_tokens": [5]}):
         completions, _ = speculative.generate(model, asked, tokenizer=own_tokenizer, ids=ids, **options, **how)
@@ -189,16 +192,18 @@ def test_the_answer_mode(own_tokenizer: Any, make_base: MakeBase) -> None:
     how: dict[str, Any] = {"ids": [0, 1], "conversational": True, "max_completion_length": 8}
     how["options"] = SamplingParams(temperature=0, suppress_tokens=(512,))
     for same in (None, 3):
-        assert paused_answers(model, own_tokenizer, asked, first, settings={"num_pause_tokens": same}, **how) == first
+        request = AnswerRequest(asked, first, settings={"num_pause_tokens": same}, **how)
+        assert paused_answers(model, own_tokenizer, request) == first
     for count in (0, 5):
-        completions = paused_answers(model, own_tokenizer, asked, first, settings={"num_pause_tokens": count}, **how)
+        request = AnswerRequest(asked, first, settings={"num_pause_tokens": count}, **how)
+        completions = paused_answers(model, own_tokenizer, request)
         bare = [ids[:-3] for ids in asked]
         said = generate(model, own_tokenizer, bare, num_pause_tokens=count, max_completion_length=8)
         assert [
             own_tokenizer.decode(completion.tokens, skip_special_tokens=True) for completion in completions
         ] == said
     with pytest.raises(ConfigError, match="no pause token"):
-        paused_answers(make_base(), plain, asked, first, settings={"num_pause_tokens": None}, **how)
+        paused_answers(make_base(), plain, AnswerRequest(asked, first, settings={"num_pause_tokens": None}, **how))
 
 
 def test_both_modes_are_those_that_any_model_can_take() -> None:

@@ -23,6 +23,7 @@ from gapbridge.decoding import Completion, SamplingParams, generate_completions
 from gapbridge.methods.rac.correct import correct, corrected_answers
 from gapbridge.methods.rac.rows import CorrectionTemplates, draft_as_context_ids, rac_row
 from gapbridge.tasks.word_problems import problems
+from gapbridge.training.decoding_mode import AnswerRequest
 
 
 tokens = st.lists(st.integers(0, 96), max_size=8)
@@ -280,13 +281,13 @@ def test_a_rows_own_arguments_hold_for_its_request(make_base: MakeBase, tokenize
         "conversational": True, "settings": {"correction_prompt": "Again?"}, "max_completion_length": 6,
         "options": SamplingParams(temperature=0.0),
     }  # fmt: skip
-    together = corrected_answers(make_base(), own, prompts, first, ids=range(4), chat_template_kwargs=arguments, **how)
-    apart = [
-        corrected_answers(
-            make_base(), own, [prompts[at]], [first[at]], ids=[at], chat_template_kwargs=[arguments[at]], **how
-        )[0]
+    request = AnswerRequest(prompts, first, ids=range(4), chat_template_kwargs=arguments, **how)
+    together = corrected_answers(make_base(), own, request)
+    alone = [
+        AnswerRequest([prompts[at]], [first[at]], ids=[at], chat_template_kwargs=[arguments[at]], **how)
         for at in range(4)
     ]
+    apart = [corrected_answers(make_base(), own, one)[0] for one in alone]
     assert together == apart
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from ...decoding import Completion, SamplingParams, generate_completions
 from ...decoding.mtp_heads import HEADS_FILE, load_adjacent_heads
 from ...decoding.speculative_decoding import SpeculativeStats
 from ...errors import ConfigError
+from ...training.decoding_mode import AnswerRequest
 
 
 logger = logging.getLogger(__name__)
@@ -77,39 +78,24 @@ def generate(
 
 
 def speculative_answers(
-    model: PreTrainedModel | PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Sequence[int]],
-    first: Sequence[Completion],
-    *,
-    ids: Sequence[str | int],
-    settings: dict[str, Any],
-    max_completion_length: int,
-    options: SamplingParams,
-    conversational: bool = True,
-    date: str | None = None,
-    chat_template_kwargs: Sequence[Mapping[str, Any]] | None = None,
-    on_finished: Callable[[int], object] | None = None,
-    complete: object = None,
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, asked: AnswerRequest
 ) -> list[Completion]:
-    """The single-pass answers once more, drafted by the heads; tells how many passes it took, and whether they are
-    `first`.
-
-    `complete` is not asked: a server knows nothing of the heads.
+    """The single-pass answers once more, drafted by the heads; tells how many passes it took, and whether they are the
+    same. A server knows nothing of the heads, and is not asked.
 
     Raises:
         ConfigError: the model has no heads.
     """
     completions, done = generate(
         model,
-        prompts,
+        asked.prompts,
         tokenizer=tokenizer,
-        ids=ids,
-        max_completion_length=max_completion_length,
-        options=replace(options, compile_decoding=False),  # a pass feeds several tokens a row
-        on_finished=on_finished,
+        ids=asked.ids,
+        max_completion_length=asked.max_completion_length,
+        options=replace(asked.options, compile_decoding=False),  # a pass feeds several tokens a row
+        on_finished=asked.on_finished,
     )
-    equal = sum(a == b for a, b in zip(completions, first, strict=True))
+    equal = sum(a == b for a, b in zip(completions, asked.first, strict=True))
     shares = ", ".join(f"head {head}: {share:.0%}" for head, share in enumerate(done.acceptance, start=2))
     logger.info(
         "%d answers in %.3f passes a token, %d of them equal to the direct ones; proposals accepted of %s",

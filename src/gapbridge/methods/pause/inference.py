@@ -6,8 +6,7 @@ The output is read after the last pause, and a pause is never written: its logit
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -16,8 +15,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ...data.chat_template import ChatTemplate, Messages
 from ...data.pauses import PauseSettings, pause_id, pauses_after_prompt, recorded_pauses
 from ...data.special_tokens import stop_tokens, undecodable_token_ids
-from ...decoding import Completion, SamplingParams, generate_completions
+from ...decoding import Completion, generate_completions
 from ...errors import ConfigError
+from ...training.decoding_mode import AnswerRequest
 
 
 Prompt = str | Messages | list[int]
@@ -137,45 +137,24 @@ def generate(
 
 
 def paused_answers(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Sequence[int]],
-    first: Sequence[Completion],
-    *,
-    ids: Sequence[str | int],
-    conversational: bool,
-    settings: dict[str, Any],
-    max_completion_length: int,
-    options: SamplingParams,
-    date: str | None = None,
-    chat_template_kwargs: Sequence[Mapping[str, Any]] | None = None,
-    on_finished: Callable[[int], object] | None = None,
-    complete: Callable[..., list[Completion]] | None = None,
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asked: AnswerRequest
 ) -> list[Completion]:
-    """The answers after `settings["num_pause_tokens"]` pauses, in the place of those that `prompts` end with.
+    """The answers after `settings["num_pause_tokens"]` pauses, in the place of those that the prompts end with.
 
-    Args:
-        prompts: token ids, as `build_examples` gives them: with the pauses of training.
-        first: the answers to them; with as many pauses these are the answers.
-        complete: what generates, `generate_completions` without its model; by default it is that, with `model`.
+    With as many pauses as in training these are the single-pass answers.
 
     Raises:
         ConfigError: the tokenizer has no pause token, or the number is none.
     """
-    known, count = _pauses(tokenizer, settings["num_pause_tokens"])
+    known, count = _pauses(tokenizer, asked.settings["num_pause_tokens"])
     if count == known.count:
-        if on_finished is not None:
-            on_finished(len(first))
-        return list(first)
+        if asked.on_finished is not None:
+            asked.on_finished(len(asked.first))
+        return list(asked.first)
     pauses = _pause_ids(tokenizer, count)
-    return (complete or partial(generate_completions, model))(
-        [[*prompt[: len(prompt) - known.count], *pauses] for prompt in prompts],
-        ids=ids,
-        max_completion_length=max_completion_length,
-        stop_tokens=stop_tokens(tokenizer, model),
-        options=options.without(undecodable_token_ids(tokenizer, model)),
-        on_finished=on_finished,
-    )
+    contexts = [[*prompt[: len(prompt) - known.count], *pauses] for prompt in asked.prompts]
+    options = asked.options.without(undecodable_token_ids(tokenizer, model))
+    return asked.generate(model, contexts, stop_tokens(tokenizer, model), options)
 
 
 def _pauses(tokenizer: PreTrainedTokenizerBase, count: int | None) -> tuple[PauseSettings, int]:

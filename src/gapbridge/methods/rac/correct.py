@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -14,6 +13,7 @@ from ...data.chat_template import ChatTemplate
 from ...data.pauses import pauses_after_prompt
 from ...data.special_tokens import stop_tokens, undecodable_token_ids
 from ...decoding import Completion, SamplingParams, generate_completions
+from ...training.decoding_mode import AnswerRequest
 from .config import CORRECTION_PROMPT
 from .rows import CorrectionTemplates, draft_as_context_ids
 
@@ -72,9 +72,7 @@ def correct(
         first = generate_completions(
             model, token_ids, stop_tokens=stop_tokens(tokenizer, model), on_finished=bar.update, **shared
         )
-        corrected = corrected_answers(
-            model,
-            tokenizer,
+        asked = AnswerRequest(
             token_ids,
             first,
             conversational=conversational,
@@ -84,33 +82,14 @@ def correct(
             on_finished=bar.update,
             **shared,
         )
+        corrected = corrected_answers(model, tokenizer, asked)
     return as_text(tokenizer, first, corrected)
 
 
 def corrected_answers(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Sequence[int]],
-    first: Sequence[Completion],
-    *,
-    ids: Sequence[str | int],
-    conversational: bool,
-    settings: dict[str, Any],
-    max_completion_length: int,
-    options: SamplingParams,
-    date: str | None = None,
-    chat_template_kwargs: Sequence[Mapping[str, Any]] | None = None,
-    on_finished: Callable[[int], object] | None = None,
-    complete: Callable[..., list[Completion]] | None = None,
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asked: AnswerRequest
 ) -> list[Completion]:
-    """The answers that follow `first` and the request `settings["correction_prompt"]`, as token ids.
-
-    Args:
-        prompts: token ids that end where the answer starts.
-        conversational: whether the request is a chat turn, or else a paragraph of text.
-        date: as `build_examples` takes it.
-        chat_template_kwargs: the arguments of the chat template for each prompt.
-        complete: what generates, `generate_completions` without its model; by default it is that, with `model`.
+    """The answers that follow the single-pass ones and the request `settings["correction_prompt"]`, as token ids.
 
     Raises:
         ConfigError: the chat template cannot carry a correction, or an option lies outside its range.
@@ -119,23 +98,17 @@ def corrected_answers(
     stops = stop_tokens(tokenizer, model)
     contexts = correction_contexts(
         tokenizer,
-        prompts,
-        first,
+        asked.prompts,
+        asked.first,
         stops,
-        correction_prompt=settings["correction_prompt"],
-        conversational=conversational,
-        date=date,
-        chat_template_kwargs=chat_template_kwargs,
+        correction_prompt=asked.settings["correction_prompt"],
+        conversational=asked.conversational,
+        date=asked.date,
+        chat_template_kwargs=asked.chat_template_kwargs,
     )
-    return (complete or partial(generate_completions, model))(
-        contexts,
-        ids=ids,
-        max_completion_length=max_completion_length,
-        stop_tokens=stops,
-        # Another round of noise: the corrected answer is sampled independently of the first.
-        options=replace(options.without(undecodable_token_ids(tokenizer, model)), round_index=options.round_index + 1),
-        on_finished=on_finished,
-    )
+    # Another round of noise: the corrected answer is sampled independently of the first.
+    options = asked.options.without(undecodable_token_ids(tokenizer, model))
+    return asked.generate(model, contexts, stops, replace(options, round_index=options.round_index + 1))
 
 
 def correction_contexts(
@@ -152,7 +125,7 @@ def correction_contexts(
     """The token ids x ⊕ ŷ ⊕ cue of each prompt, after which the corrected completion starts.
 
     Args:
-        prompts, conversational, date, chat_template_kwargs: as for `corrected_answers`.
+        prompts, conversational, date, chat_template_kwargs: as an `AnswerRequest` has them.
         first: the completions ŷ. stops: the ids that end one.
 
     Raises:
