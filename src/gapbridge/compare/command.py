@@ -40,15 +40,7 @@ from .variant_results import as_records, summarize_variants
 
 EXPERIMENT_FILE = "experiment.json"
 _IN_EXPERIMENT_FILE = (
-    "config",
-    "methods",
-    "budget",
-    "task",
-    "max_completion_length",
-    "temperatures",
-    "max_examples",
-    "gap",
-    "error_positions",
+    "config methods budget task max_completion_length temperatures max_examples gap error_positions".split()
 )
 
 

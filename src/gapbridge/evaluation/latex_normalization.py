@@ -90,22 +90,7 @@ def is_words(text: str) -> bool:
     return not found & _FUNCTIONS and ("no" in found or any(len(word) > 2 for word in found))
 
 
-_FUNCTIONS = {
-    "sin",
-    "cos",
-    "tan",
-    "log",
-    "exp",
-    "sqrt",
-    "arcsin",
-    "arccos",
-    "arctan",
-    "sec",
-    "csc",
-    "cot",
-    "max",
-    "min",
-}
+_FUNCTIONS = frozenset("sin cos tan log exp sqrt arcsin arccos arctan sec csc cot max min".split())
 
 
 def _without_braces(text: str) -> str:
