@@ -77,7 +77,7 @@ def replaced(row: dict[str, Any], reference: list[int]) -> list[int]:
             "sft_fraction": 0.5,
             "num_masked_labels_after_replacement": 3,
         },
-        {"replacement_source": "unigram", "final_sft_epochs": 1},
+        {"replacement_source": "uniform", "final_sft_epochs": 1},
     ],
 )
 def test_beta_zero_is_sft_with_every_option(
@@ -184,10 +184,8 @@ def test_a_loss_that_is_not_finite_names_the_rows_of_the_final_epochs(
         trainer.train()
 
 
-@pytest.mark.parametrize("replacement_source", ["uniform", "unigram"])
-def test_random_tokens_at_the_models_share(
-    replacement_source: str, make_base: MakeBase, tokenizer: Any, tmp_path: Path
-) -> None:
+def test_random_tokens_at_the_models_share(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
+    replacement_source = "uniform"
     own = bash(tmp_path / "own", make_base(), tokenizer, **MIXED)
     noise = bash(tmp_path / "noise", make_base(), tokenizer, **MIXED, replacement_source=replacement_source)
     assert noise.stats.tokens == own.stats.tokens
@@ -199,7 +197,7 @@ def test_random_tokens_at_the_models_share(
         assert len(places) == len(replaced(a, example.completion_ids)) and b["labels"] == a["labels"]
         strange |= {b["input_ids"][len(example.prompt) + at] for at in places}
     assert not strange & set(tokenizer.all_special_ids)
-    assert (strange <= known) == (replacement_source == "unigram")
+    assert not strange <= known
     small = bash(
         tmp_path / "small",
         make_base(),
@@ -212,32 +210,6 @@ def test_random_tokens_at_the_models_share(
     expected = f"replacement_source: the store has '{replacement_source}', this run has None"
     with pytest.raises(StoreError, match=expected):
         bash(tmp_path / "noise", make_base(), tokenizer, **MIXED)
-
-
-@pytest.mark.parametrize("suppressed", [None, []])
-def test_unigram_tokens_are_words_that_are_trained(
-    suppressed: list[int] | None, make_base: MakeBase, tokenizer: Any, tmp_path: Path
-) -> None:
-    """Neither those of a user's turn, nor stop tokens, where `suppress_tokens` lets the model itself draw them."""
-    turns = [("user", "1 + 1"), ("assistant", "is two"), ("user", "ZZZZZZ" * 4), ("assistant", "is not a number")]
-    messages = [{"role": role, "content": content} for role, content in turns]
-    data = Dataset.from_list([{"id": f"row-{at}", "messages": messages} for at in range(ROWS)])
-    options = {"mixture_coefficient": 1.0, "temperature": 4.0, "suppress_tokens": suppressed, "data": data}
-    noise = bash(tmp_path, make_base(), tokenizer, replacement_source="unigram", **options)
-    assert noise.stats.replaced > 8 * ROWS
-    strange = {
-        token
-        for row in noise.row_ids
-        for token, sampled in zip(row["input_ids"], row["sampled"], strict=True)
-        if sampled
-    }
-    trained = {
-        token
-        for example in noise.examples
-        for token, loss in zip(example.completion_ids, example.loss_mask, strict=True)
-        if loss
-    }
-    assert strange <= trained - set(tokenizer.all_special_ids) and len(strange) > 4
 
 
 def test_plain_rows_are_a_hash_of_the_ids(
@@ -313,7 +285,7 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
         )
     told = "\n".join(caught.value.errors)
     for words in (
-        "replacement_source: got 'random', expected one of model, uniform, unigram",
+        "replacement_source: got 'random', expected one of model, uniform",
         "sft_fraction is 1.5",
         "final_sft_epochs is 3: it must lie between 0 and the epochs of a round, 2",
         "num_masked_labels_after_replacement is -1",

@@ -9,7 +9,7 @@ from ...decoding.sampling_params import SamplingParams
 from ...training.config import DataArgs, GenerationArgs
 
 
-REPLACEMENTS = ("model", "uniform", "unigram")
+REPLACEMENTS = ("model", "uniform")
 
 
 @dataclass
@@ -39,7 +39,7 @@ class BASHArgs(GenerationArgs, DataArgs):
     replacement_source: str = field(
         default="model",
         metadata={
-            "help": "Source of the sampled tokens: the model, or random tokens (uniform, unigram) as a control.",
+            "help": "Source of the sampled tokens: the model, or uniformly random tokens as a control.",
             "choices": list(REPLACEMENTS),
         },
     )

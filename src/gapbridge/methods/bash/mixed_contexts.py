@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +15,7 @@ from ...data.special_tokens import never_sampled_mask, special_token_ids, suppre
 from ...decoding import mix_contexts
 from ...decoding.forward import SlotRunners
 from ...decoding.model_state import generation_precision
-from ...decoding.random_replacement import RandomReplacements, replace_with_random_tokens
+from ...decoding.random_replacement import replace_with_random_tokens
 from ...store.generate_shards import Columns, GenerationSpec, Progress
 
 
@@ -31,14 +30,14 @@ def mixed_contexts(
     control = frozenset(special_token_ids(tokenizer))
     runners = SlotRunners()
     identity: dict[str, Any] = {"method": "bash", "mixture_coefficient": args.mixture_coefficient}
-    replacements: RandomReplacements | None = None
-    # Only where it is set, so that stores made before there was a choice stay valid.
-    if args.replacement_source != "model":
-        counts = _replacement_counts(model, tokenizer, examples, args)
-        replacements = RandomReplacements.from_counts(counts)
-        identity["replacement_source"] = args.replacement_source
-        payload = json.dumps(sorted(counts.items())).encode()
+    replacing: list[int] = []
+    if args.replacement_source == "uniform":
+        # Control and stop tokens stand for none, also where `suppress_tokens` lets the model sample them.
+        barred = {*options.suppress_tokens, *suppressed_tokens(model, tokenizer)}
+        replacing = [token for token in range(vocabulary_size(model)) if token not in barred]
+        payload = json.dumps([[token, 1] for token in replacing]).encode()
         identity["strangers"] = hashlib.blake2b(payload, digest_size=16).hexdigest()
+        identity["replacement_source"] = args.replacement_source  # only where it is set: earlier stores stay valid
 
     def generate(part: list[Example], on_finished: Progress) -> Columns:
         ids, references = [example.id for example in part], [example.completion_ids for example in part]
@@ -55,27 +54,11 @@ def mixed_contexts(
                 on_finished=on_finished,
                 runners=runners,
             )
-        if replacements is not None:
+        if args.replacement_source == "uniform":
             mixed = replace_with_random_tokens(
-                mixed, references, ids=ids, fixed=fixed, replacements=replacements, options=options
+                mixed, references, ids=ids, fixed=fixed, tokens=replacing, options=options
             )
         columns = {"tokens": [context.tokens for context in mixed], "sampled": [context.sampled for context in mixed]}
         return {"id": ids, **columns}
 
     return GenerationSpec(identity, options, CONTEXT_SCHEMA, generate, f"mixing contexts, round {args.round_index}")
-
-
-def _replacement_counts(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: Any
-) -> Counter[int]:
-    """How often each token stands for a random one: once, or as often as it is trained in the references.
-
-    Control and stop tokens are none, also where `suppress_tokens` lets the model sample them.
-    """
-    suppressed_ids = {*suppressed_tokens(model, tokenizer, args.suppress_tokens), *suppressed_tokens(model, tokenizer)}
-    if args.replacement_source == "uniform":
-        return Counter(set(range(vocabulary_size(model))) - suppressed_ids)
-    counts: Counter[int] = Counter()
-    for example in examples:
-        counts.update(token for token, loss in zip(example.completion_ids, example.loss_mask, strict=True) if loss)
-    return Counter({token: count for token, count in counts.items() if token not in suppressed_ids})
