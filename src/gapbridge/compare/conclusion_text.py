@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from ..reporting.evaluations import score_label
 from .statistics import Difference, leaves_out_zero
@@ -64,12 +64,12 @@ def _sentence(column: str, differences: Mapping[str, Difference], control: str) 
             verdict = "better" if (verdict == "lower") == is_better_lower(column) else "worse"
         found[verdict].append(variant)
     parts = [
-        f"{verdict} than {control}: {_listed(found[verdict])}" for verdict in ("better", "worse") if found[verdict]
+        f"{verdict} than {control}: {', '.join(found[verdict])}" for verdict in ("better", "worse") if found[verdict]
     ]
     if found["null"]:
-        parts.append(f"no difference shown: {_listed(found['null'])}")
+        parts.append(f"no difference shown: {', '.join(found['null'])}")
     if found["one seed"]:
-        parts.append(f"no conclusion, one seed: {_listed(found['one seed'])}")
+        parts.append(f"no conclusion, one seed: {', '.join(found['one seed'])}")
     return f"{label(column)}: {'; '.join(parts)}."
 
 
@@ -80,8 +80,4 @@ def _one_seed(columns: Mapping[str, Mapping[str, Difference]]) -> str:
         for variant, difference in differences.items()
         if difference.over_examples and leaves_out_zero(difference.over_examples)
     ]
-    return _listed(found) if found else "none"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names)
+    return ", ".join(found) or "none"

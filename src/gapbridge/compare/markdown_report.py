@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -173,16 +173,12 @@ def _seeds(rows: Sequence[VariantResult]) -> list[Part]:
     """Every score of every seed: seeds vary, and a mean does not show it."""
     seeds = sorted({seed for row in rows for seed in row.seeds})
     lines = [
-        [row.name, label(column), *_percentages(entry.by_seed.get(seed) for seed in seeds)]
+        [row.name, label(column), *(100 * entry.by_seed[seed] if seed in entry.by_seed else None for seed in seeds)]
         for row in rows
         for column, entry in row.scores.items()
     ]
     head = ["variant", "score", *(f"seed {seed}" for seed in seeds)]
     return [Table(head, lines, texts=2)] if len(seeds) > 1 else []
-
-
-def _percentages(values: Iterable[float | None]) -> list[float | None]:
-    return [None if value is None else 100 * value for value in values]
 
 
 def _variants(record: dict[str, Any]) -> Table:

@@ -21,22 +21,14 @@ _EDITS = ("token_f1", "cer")  # of whatever grader, where samples have them
 Record = dict[str, Any]
 
 
-def temperature_name(temperature: float) -> str:
-    return f"T = {temperature:g}" if temperature else "greedy"
-
-
-def task_columns(task: EvalTask) -> dict[str, str]:
-    """The scores of a task's grader, each with the field of a sample that holds it."""
-    return {name: key for name, key in MEANS[task.grader].items() if name not in _JUDGES}
-
-
 def read_scores(samples: Path, task: EvalTask, temperature: float) -> dict[str, dict[str, dict[str, float]]]:
     """mode → score → example → value, of an evaluation's samples."""
+    columns = {name: key for name, key in MEANS[task.grader].items() if name not in _JUDGES}
     found: dict[str, dict[str, dict[str, float]]] = {}
     for sample in read_samples(samples):
         scores = found.setdefault(sample["decoding_mode"], {})
-        for name, key in {**task_columns(task), **{name: name for name in _EDITS if name in sample}}.items():
-            column = f"{name}, {temperature_name(temperature)}"
+        for name, key in {**columns, **{name: name for name in _EDITS if name in sample}}.items():
+            column = f"{name}, T = {temperature:g}" if temperature else f"{name}, greedy"
             scores.setdefault(column, {})[str(sample["id"])] = float(sample[key])
     return found
 

@@ -50,7 +50,8 @@ def summarize_variants(cells: Sequence[Record], control: str) -> list[VariantRes
         for mode in dict.fromkeys(mode for cell in own for mode in cell["scores"]):
             scores = {column: _score(cells, variant, mode, column, control) for column in _columns(own, mode)}
             direct = mode == SINGLE_PASS
-            figures = {name: _figure(cells, variant, name, control) for name in _names(own)} if direct else {}
+            names = dict.fromkeys(name for cell in own for name in cell["figures"])
+            figures = {name: _figure(cells, variant, name, control) for name in names} if direct else {}
             cost = _cost(own) if direct else {}
             rows.append(VariantResult(variant, mode, sorted(cell["seed"] for cell in own), scores, figures, cost))
     return rows
@@ -63,10 +64,6 @@ def as_records(rows: Sequence[VariantResult]) -> list[Record]:
 
 def _columns(cells: Sequence[Record], mode: str) -> list[str]:
     return list(dict.fromkeys(column for cell in cells for column in cell["scores"].get(mode, {})))
-
-
-def _names(cells: Sequence[Record]) -> list[str]:
-    return list(dict.fromkeys(name for cell in cells for name in cell["figures"]))
 
 
 def _by_seed(cells: Sequence[Record], variant: str, mode: str, column: str) -> dict[int, dict[str, float]]:

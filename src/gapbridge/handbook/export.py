@@ -63,7 +63,11 @@ def run_copy_into(fork: Path, model: str | None = None) -> list[Path]:
                 files[target] = render_method_recipe(text, source.as_posix(), target.as_posix(), name, eos_token)
         except ConfigError as error:
             errors += error.errors
-    new = {path: text for path, text in files.items() if not _is_there(fork / path, text)}
+    new = {
+        path: text
+        for path, text in files.items()
+        if not (fork / path).is_file() or (fork / path).read_bytes() != text.encode()
+    }
     errors += [
         f"{fork / path}: is there already, and nothing is overwritten" for path in new if (fork / path).exists()
     ]
@@ -95,10 +99,6 @@ def _sft_recipes(fork: Path, model: str | None) -> list[Path]:
 def _suffix(source: Path) -> str:
     """What `launch.slurm --config` is given: of config_full.yaml `full`, and so of config.yaml."""
     return source.stem.removeprefix("config").removeprefix("_") or "full"
-
-
-def _is_there(path: Path, text: str) -> bool:
-    return path.is_file() and path.read_bytes() == text.encode()
 
 
 def _next(fork: Path, files: dict[Path, str]) -> list[str]:

@@ -115,13 +115,10 @@ def _lead(run: Run) -> str:
     start, method = values.get("model_name_or_path"), values.get("method", "")
     text = f"{run.name}: {method.upper() or 'a run'}" + (f" from {start}" if start else "")
     rounds = stages(run.path)
-    last = _last(read_metrics(rounds[-1])) if rounds else {}
+    entries = read_metrics(rounds[-1]) if rounds else []
+    last = {key: entry[key] for key in LOSSES for entry in entries if key in entry}
     found = [f"{LOSSES[key]} {value:.4g} nats/token" for key, value in last.items()]
     return f"{text}, {run.state}" + (f"; at the end {', '.join(found)}." if found else ".")
-
-
-def _last(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    return {key: entry[key] for key in LOSSES for entry in entries if key in entry}
 
 
 def _settings(runs: Sequence[Run]) -> list[str | Table]:

@@ -56,14 +56,11 @@ class RunDirectory:
 
     def __init__(self, path: str | Path, method: str, settings: dict[str, Any], free: Collection[str] = ()) -> None:
         self.path = Path(path)
+        self.run_file = self.path / RUN_FILE
         remaining = {key: value for key, value in settings.items() if key not in RUNTIME_ONLY_KEYS and key not in free}
         remaining = without_secrets(remaining)
         self.settings = as_json_values({"method": method, **remaining})
         self.hashes = FileHashes.of_record(self.run_file)
-
-    @property
-    def run_file(self) -> Path:
-        return self.path / RUN_FILE
 
     def check(self, resume: str = "auto") -> str:
         """`new`, `running` (a run that stopped and can be continued) or `complete`.
@@ -75,7 +72,18 @@ class RunDirectory:
         Raises:
             RunError: the directory holds another run, or files but no run, cannot be written, or `resume` forbids it.
         """
-        state = self._state()
+        try:
+            self._check_place()
+            state = self._recorded_state()
+        except OSError as error:
+            raise RunError(
+                describe(
+                    f"output_dir {self.path}",
+                    f"a path that cannot be used ({error.strerror})",
+                    "a directory that can be written",
+                    "Choose another output_dir",
+                )
+            ) from error
         if resume == "never" and state != "new":
             raise RunError(
                 describe(
@@ -95,20 +103,6 @@ class RunDirectory:
                 )
             )
         return state
-
-    def _state(self) -> str:
-        try:
-            self._check_place()
-            return self._recorded_state()
-        except OSError as error:
-            raise RunError(
-                describe(
-                    f"output_dir {self.path}",
-                    f"a path that cannot be used ({error.strerror})",
-                    "a directory that can be written",
-                    "Choose another output_dir",
-                )
-            ) from error
 
     def _recorded_state(self) -> str:
         if not self.run_file.exists():
