@@ -253,10 +253,9 @@ def test_correct_takes_what_the_template_was_trained_with(make_base: MakeBase, t
     ids = [own(t)["input_ids"] for t in text]
     by_turns = correct(model, own, turns, max_completion_length=8, **how)
     assert by_turns == correct(model, own, ids, max_completion_length=8, **how)
-    cue = tokenizer.decode(
-        CorrectionTemplates(own, "Again?", stop_tokens(own, model), conversational=True, **how).of({})[1]
-    )
-    assert cue.endswith("<|assistant|>2031 brief")
+    templates = CorrectionTemplates(own, "Again?", stop_tokens(own, model), conversational=True, date=how["date"])
+    _, cue = templates.of(how["chat_template_kwargs"])
+    assert tokenizer.decode(cue).endswith("<|assistant|>2031 brief")
 
 
 def test_a_rows_own_arguments_hold_for_its_request(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
