@@ -1,16 +1,22 @@
 """math-verify in processes of its own, so that an answer on which it hangs costs a timeout and nothing else.
 
 Its own timeouts use signals, which work in the main thread only and otherwise give wrong verdicts silently; they are
-off here, and a process that takes too long is killed. A limit of its CPU time ends one whose parent is gone.
+off here, and a process that takes too long is killed. A process ends with the one that started it, and a limit of its
+CPU time ends one whose parent is gone.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import logging
 import math
 import multiprocessing
+import os
 import resource
+import signal
+import sys
+import threading
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -23,6 +29,7 @@ from ..errors import ConfigError, RunError, describe
 
 TIMEOUT_SECONDS = 10.0
 _MOST_SECONDS = 86_400.0
+_PR_SET_PDEATHSIG = 1  # of prctl(2)
 MAX_ANSWER_LENGTH = 20_000  # characters of an answer that are parsed, from its end
 
 
@@ -118,5 +125,15 @@ def _verify_within(answer: str, reference: str, seconds: float) -> Verification:
 
 
 def _prepare() -> None:
-    """math-verify warns at each call that its own timeouts are off."""
+    """End with the parent process; and math-verify warns at each call that its own timeouts are off."""
     logging.getLogger("math_verify").setLevel(logging.ERROR)
+    parent = multiprocessing.parent_process()
+
+    def end_with_parent() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    if sys.platform == "linux":  # a power of large numbers lets no thread run
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

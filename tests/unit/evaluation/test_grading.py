@@ -90,12 +90,12 @@ def test_an_endless_expression_costs_its_timeout_and_no_more() -> None:
 ENDLESS = """
 from gapbridge.evaluation.math_verify_pool import verify_answers
 if __name__ == "__main__":
-    verify_answers([r"\\boxed{9^{9^{9^{9}}}}", "1"], ["3", "1"], timeout=6)
+    verify_answers([r"\\boxed{9^{9^{9^{9}}}}", "1"], ["3", "1"], timeout=30)
 """
 
 
 def test_workers_end_with_their_parent(tmp_path: Path) -> None:
-    """Also one in a power that lets no other thread run: a limit of its CPU time ends it."""
+    """Also one in a power that lets no other thread run."""
     script = tmp_path / "grade.py"
     script.write_text(ENDLESS)
     parent = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.DEVNULL)
