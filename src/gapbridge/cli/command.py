@@ -87,7 +87,7 @@ def launch_parser() -> Parser:
     add("--machine_rank", type=integer, metavar="N",
         help="rank of this machine, from 0 (default: as in the configuration)")  # fmt: skip
     add("--main_process_ip", metavar="HOST", help="host name of the machine with rank 0")
-    add("--main_process_port", type=integer, metavar="PORT", help="free port on that machine; 0 takes any")
+    add("--main_process_port", type=integer, metavar="PORT", help="free port on that machine; with 0 one is chosen")
     return parser
 
 
