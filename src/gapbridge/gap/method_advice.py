@@ -41,40 +41,41 @@ class ProbeResult:
 def advice(found: ProbeResult) -> str:
     """One sentence with its reason: of the rules in this order, the first that holds."""
     if found.truncated > MANY_TRUNCATED:
-        return f"Train with SFT first: {_percentage(found.truncated)} of the drafts do not end by themselves."
+        return f"Train with SFT first: {_percentage(found.truncated)} of the generated completions reach the limit."
     if found.token_f1 < UNTRAINED:
         return (
-            f"Train with SFT first: the drafts do not have the references' form yet (token F1 "
-            f"{_percentage(found.token_f1)}), and own contexts of such a model teach little."
+            "Train with SFT first: the generated completions do not have the form of the references yet (token F1 "
+            f"{_percentage(found.token_f1)})."
         )
     if found.answer_first and found.right is not None and found.right < OFTEN_RIGHT:
         return (
-            f"RAC has something to gain: the answer stands before its working, drafts are right in "
-            f"{_percentage(found.right)}, and a correction can read the working of the draft."
+            f"RAC may help: the references state the answer before its reasoning, {_percentage(found.right)} of the "
+            "generated completions are right, and a correction can read their reasoning."
         )
     if found.replaced is not None and found.replaced < MIN_REPLACED_FRAC:
         return (
-            f"BASH would change almost nothing here: {_percentage(found.replaced)} of the tokens are replaced, "
-            "because the model samples what the references say."
+            f"BASH would change almost nothing: {_percentage(found.replaced)} of the tokens are replaced, because the "
+            "model samples the reference tokens."
         )
     if found.recovered is None:
         return "No advice: the references are too short for a forced error."
     if found.recovered > ALWAYS_RECOVERED:
         return (
-            f"Little to gain: after a forced error the model writes {_percentage(found.recovered)} of the reference "
-            "all the same."
+            f"Little to gain: after a forced error the model writes {_percentage(found.recovered)} of the following "
+            "reference tokens."
         )
     if found.recovered < NEVER_RECOVERED:
         return (
-            f"Expect little of BASH: after a forced error {_percentage(found.recovered)} of the reference follow, so "
-            "there is no way back that it could strengthen."
+            f"Expect little of BASH: after a forced error the model writes {_percentage(found.recovered)} of the "
+            "following reference tokens, so there is no recovery to strengthen."
         )
-    enough = "" if found.replaced is not None else f"If own tokens replace {_percentage(MIN_REPLACED_FRAC)} or more, "
+    limit = _percentage(MIN_REPLACED_FRAC)
+    enough = "" if found.replaced is not None else f"If {limit} of the tokens or more are replaced, "
     return (
-        f"{enough}BASH may help where the score credits what follows an error: after a forced error "
-        f"{_percentage(found.recovered)} of the reference follow, so there is a way back to strengthen; but on small "
-        "tasks it changed which errors are made, not what followed them, so compare it with SFT and random tokens "
-        "(replacement_source: uniform) first."
+        f"{enough}BASH may help if the score gives partial credit: after a forced error the model writes "
+        f"{_percentage(found.recovered)} of the following reference tokens, but on small tasks BASH changed which "
+        "errors are made and not the recovery, so compare it with SFT and random tokens (replacement_source: uniform) "
+        "first."
     )
 
 

@@ -22,12 +22,12 @@ USUAL = ProbeResult(replaced=0.02, recovered=0.4, right=0.7, token_f1=0.9, trunc
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({}, ["BASH may help", "40 % of the reference follow", "random tokens"]),
-        ({"replaced": None}, ["If own tokens replace 0.1 % or more, BASH may help"]),
+        ({}, ["BASH may help", "40 % of the following reference tokens", "random tokens"]),
+        ({"replaced": None}, ["If 0.1 % of the tokens or more are replaced, BASH may help"]),
         ({"replaced": 0.001}, ["BASH may help"]),
-        ({"replaced": 0.0003}, ["BASH would change almost nothing here: 0.03 % of the tokens are replaced"]),
-        ({"answer_first": True, "right": 0.05}, ["RAC has something to gain", "drafts are right in 5 %"]),
-        ({"answer_first": True, "right": 0.05, "replaced": 0.0}, ["RAC has something to gain"]),
+        ({"replaced": 0.0003}, ["BASH would change almost nothing: 0.03 % of the tokens are replaced"]),
+        ({"answer_first": True, "right": 0.05}, ["RAC may help", "5 % of the generated completions are right"]),
+        ({"answer_first": True, "right": 0.05, "replaced": 0.0}, ["RAC may help"]),
         ({"answer_first": True, "right": 0.5}, ["BASH may help"]),
         ({"answer_first": False, "right": 0.05}, ["BASH may help"]),
         ({"recovered": 0.96}, ["Little to gain", "96 %"]),
@@ -35,7 +35,10 @@ USUAL = ProbeResult(replaced=0.02, recovered=0.4, right=0.7, token_f1=0.9, trunc
         ({"recovered": 0.04}, ["Expect little of BASH", "4 %"]),
         ({"recovered": None}, ["No advice", "too short"]),
         ({"token_f1": 0.2, "answer_first": True, "right": 0.0}, ["Train with SFT first", "token F1 20 %"]),
-        ({"truncated": 0.6, "token_f1": 0.2}, ["Train with SFT first: 60 % of the drafts do not end"]),
+        (
+            {"truncated": 0.6, "token_f1": 0.2},
+            ["Train with SFT first: 60 % of the generated completions reach the limit"],
+        ),
     ],
 )
 def test_advice(changes: dict[str, float | None], words: list[str]) -> None:
@@ -62,7 +65,7 @@ def test_a_recipe_that_mixes(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "greedy: final answer right" in said and "\nadvice: " in said
     assert {path.name for path in tmp_path.iterdir()} - before == {"recipe.yaml", "train.jsonl"}, "nothing is written"
     said = _previewed(capsys, *recipe(tmp_path, mixture_coefficient=0.0), "--num_probe_examples", "4")
-    assert "advice: BASH would change almost nothing here: 0 % of the tokens are replaced" in said
+    assert "advice: BASH would change almost nothing: 0 % of the tokens are replaced" in said
 
 
 def test_a_recipe_that_draws_nothing_with_the_answer_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

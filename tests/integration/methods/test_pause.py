@@ -294,7 +294,7 @@ def test_pauses_push_the_end_of_full_rows_out(fraction: float, make: Any, own_to
         assert len(row["labels"]) == len(row["sampled"]) == full and index not in row["labels"]
         assert any(label != -100 for label in row["labels"])
     assert stats.warnings(PauseConfig(str(tmp_path), **COMMON)) == []
-    assert f"{stats.cut} rows cut with them" in stats.summary()
+    assert f"{stats.cut} rows truncated because of their pauses" in stats.summary()
 
 
 def test_rows_that_pauses_would_rob_of_all_loss_keep_it(own_tokenizer: Any, tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_odd_drafts_are_defined_and_counted(tokenizer: Any, tmp_path: Path) -> N
         "dropped_overlong": 1,
     }
     assert [row["rejected_ids"] for row in made] == [[9] * 7, [eos]], "nothing is added to a draft at the cap"
-    assert "2 at the length cap; left out: 1 equal to the reference, 1 longer" in stats.summary()
+    assert "2 truncated; left out: 1 equal to the reference, 1 longer" in stats.summary()
     right = [Completion(reference, True) for reference in references]
     with pytest.raises(DataError, match="none of 4 drafts makes a pair: 4 equal the reference"):
         made_rows(examples, right, tokenizer, args)

@@ -87,7 +87,7 @@ def test_drafts_that_are_cut_are_warned_of(
         trainer = RACTrainer(make_base(), args=args, train_dataset=rows(), processing_class=tokenizer)
         trainer.prepare_dataset()
     assert said_by_us(caplog) == [
-        "round 1: 8 of 8 drafts (100 %) were cut at max_completion_length (5 tokens): raise it"
+        "round 1: 8 of 8 completions (100 %) were truncated at max_completion_length (5 tokens): raise it"
     ]
     trainer.train()
     wanted = {"completions/count": 8, "completions/truncated_frac": 1.0, "contexts/num_sft_rows": 8}

@@ -49,7 +49,7 @@ class BASHStats(GenerationStats):
         if args.mixture_coefficient == 0 or not self.tokens or self.replaced_frac >= MIN_REPLACED_FRAC:
             return []
         return [
-            f"only {100 * self.replaced_frac:.3g} % of the answer tokens are replaced, so that this is nearly SFT: "
-            "the model samples what the reference says. Raise mixture_coefficient or temperature, or take data that "
-            "the model has not learned"
+            f"only {100 * self.replaced_frac:.3g} % of the answer tokens are replaced, so this is nearly SFT: the "
+            "model samples the reference tokens. Raise mixture_coefficient or temperature, or use data that the model "
+            "has not learned"
         ]

@@ -20,8 +20,8 @@ class PauseStats(GenerationStats):
     cut: int = 0
 
     def summary(self) -> str:
-        short = f", {self.short} rows without room for all" if self.short else ""
-        cut = f", {self.cut} rows cut with them" if self.cut else ""
+        short = f", {self.short} rows without room for all pauses" if self.short else ""
+        cut = f", {self.cut} rows truncated because of their pauses" if self.cut else ""
         return f"{self.pauses} pauses in {self.rows} rows{short}{cut}"
 
     def warnings(self, args: Any) -> list[str]:

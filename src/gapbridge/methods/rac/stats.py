@@ -21,9 +21,9 @@ class RACStats(GenerationStats):
 
     def summary(self) -> str:
         return (
-            f"{self.completions} drafts ({self.truncated} at the length cap, {self.exact_match} equal to the "
+            f"{self.completions} generated completions ({self.truncated} truncated, {self.exact_match} equal to the "
             f"reference, {self.dropped_overlong} left out because the row would be longer than max_length), "
-            f"{self.sft_rows} plain rows"
+            f"{self.sft_rows} SFT rows"
         )
 
     def metrics(self) -> dict[str, float]:
@@ -38,14 +38,19 @@ class RACStats(GenerationStats):
     def warnings(self, args: Any) -> list[str]:
         found = []
         for count, what in (
-            (self.truncated, f"were cut at max_completion_length ({args.max_completion_length} tokens): raise it"),
+            (
+                self.truncated,
+                f"were truncated at max_completion_length ({args.max_completion_length} tokens): raise it",
+            ),
             (
                 self.dropped_overlong,
                 f"make a row longer than max_length ({args.max_length}) and are left out: raise it",
             ),
         ):
             if count:
-                found.append(f"{count} of {self.completions} drafts ({100 * count / self.completions:.3g} %) {what}")
+                found.append(
+                    f"{count} of {self.completions} completions ({100 * count / self.completions:.3g} %) {what}"
+                )
         return found
 
     def errors(self, args: Any) -> list[str]:

@@ -21,9 +21,9 @@ class SPINStats(GenerationStats):
 
     def summary(self) -> str:
         return (
-            f"{self.completions} drafts ({self.previous_round_pairs} of the round before, {self.truncated} at the "
-            f"length cap; left out: {self.exact_match} equal to the reference, {self.dropped_overlong} longer than "
-            "max_length)"
+            f"{self.completions} generated completions ({self.previous_round_pairs} of the previous round, "
+            f"{self.truncated} truncated; left out: {self.exact_match} equal to the reference, "
+            f"{self.dropped_overlong} longer than max_length)"
         )
 
     def errors(self, args: Any) -> list[str]:
