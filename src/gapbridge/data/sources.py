@@ -145,9 +145,9 @@ def check_data_config(config: DataConfig, script: ScriptArguments) -> list[str]:
             errors.append(describe(name, f"{value}", "at least 1", "Correct or remove the key"))
     for entry in [*config.datasets, *config.eval_datasets]:
         wrong = [
-            describe(f"datasets, {name}", repr(value), expected, "Correct the value")
+            describe(f"datasets, {name}", repr(value), wanted, "Correct the value")
             for name, value in vars(entry).items()
-            if (expected := expected_type(value, _ENTRY_TYPES[name]))
+            if (wanted := expected_type(value, _ENTRY_TYPES[name]))
         ]
         errors += wrong
         if wrong:

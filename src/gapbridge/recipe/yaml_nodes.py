@@ -117,10 +117,9 @@ def _mapping(node: yaml.MappingNode, hint_of: Callable[[Any], Any], unclear: lis
 def _value(node: yaml.Node, hint: Any, unclear: list[str]) -> Any:
     if isinstance(node, yaml.ScalarNode):
         return _scalar(node, hint, unclear)
-    is_mapping = isinstance(node, yaml.MappingNode)
-    if node.tag != f"{_TAG}{'map' if is_mapping else 'seq'}":
+    if node.tag != f"{_TAG}{'map' if isinstance(node, yaml.MappingNode) else 'seq'}":
         raise NodeError(_describe_tag(node, "a mapping or a list"))
-    if is_mapping:
+    if isinstance(node, yaml.MappingNode):
         return _mapping(node, _hints_below(hint), unclear)
     element = next((get_args(kind)[0] for kind in alternatives(hint) if get_origin(kind) is list), hint)
     return [_value(child, element, unclear) for child in node.value]

@@ -58,7 +58,7 @@ def mixed_contexts(
             mixed = replace_with_random_tokens(
                 mixed, references, ids=ids, fixed=fixed, tokens=replacing, options=options
             )
-        columns = {"tokens": [context.tokens for context in mixed], "sampled": [context.sampled for context in mixed]}
-        return {"id": ids, **columns}
+        tokens, sampled = [context.tokens for context in mixed], [context.sampled for context in mixed]
+        return {"id": ids, "tokens": tokens, "sampled": sampled}
 
     return GenerationSpec(identity, options, CONTEXT_SCHEMA, generate, f"mixing contexts, round {args.round_index}")
