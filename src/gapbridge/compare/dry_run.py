@@ -115,7 +115,7 @@ def run_dry(comparison: ExperimentPlan, task: EvalTask, workers: int) -> list[Es
     if left_out:
         print(f"not measured, because the others took {_PATIENCE:.0f} s: {', '.join(left_out)}")
     if decoding is not None:
-        print(f"completions are taken to be as long as the references: {decoding.completion:.0f} tokens")
+        print(f"completions are assumed to be as long as the references: {decoding.completion:.0f} tokens")
     return estimates
 
 
@@ -237,7 +237,7 @@ def _show(comparison: ExperimentPlan, task: EvalTask, estimates: Sequence[Estima
     minutes = sum(estimate.runs * estimate.seconds for estimate in estimates) / 60
     shared = f", in {workers} processes at best {minutes / workers:.1f}" if workers > 1 else ""
     runs = sum(estimate.runs for estimate in estimates)
-    print(f"{runs} runs, about {minutes:.1f} minutes here{shared}; loading, saving and evaluation in training aside")
+    print(f"{runs} runs, about {minutes:.1f} minutes on this machine{shared}, without loading, saving and eval steps")
     for seed in comparison.experiment.seeds:
         print(f"would write {comparison.place(seed)}: {', '.join(comparison.experiment.variants)}")
     names = ("experiment.json", "compare.json", "compare.md", "compare.html", "plots")

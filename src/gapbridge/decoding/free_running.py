@@ -86,7 +86,7 @@ def generate_completions(
             generator.steps = steps or CompiledSteps()
         limits = BatchLimits(options.batch_size, options.batch_tokens)
         if isinstance(runner, str):
-            logger.warning("drafts are made without a cache, in full-sequence passes, because %s", runner)
+            logger.warning("completions are generated without a cache, in full-sequence passes, because %s", runner)
             generator.without_cache(order, limits, on_finished)
         else:
             generator.with_slots(runner, order, limits, on_finished)

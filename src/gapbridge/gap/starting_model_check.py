@@ -53,14 +53,14 @@ def run_probe(job: RunConfig, first: PreviewBatch, count: int) -> ProbeResult | 
         None where rows have no prompt: nothing can be asked then, and one line says so.
     """
     if first.examples.without_prompt():
-        print("not probed: the rows are plain text or trained as a whole, and have no prompt to ask with")
+        print("no estimate of the gain: the rows are plain text or trained in full, and have no prompt to answer")
         return None
     examples = list(islice(first.examples.split_turns(first.examples.stops), count))
     longest = _LONGER * max(len(example.completion_ids) for example in examples)
     complete = partial(generate_completions, first.model, runners=SlotRunners())
     seconds = _seconds(first, examples, longest, complete)
     takes = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} minutes"
-    print(f"\nthe starting model is asked about {len(examples)} examples: at most {takes}", flush=True)
+    print(f"\nthe starting model answers {len(examples)} examples, which takes at most {takes}", flush=True)
     first = take_more(job, first, count)
     completions = _completions(first, examples, longest, complete)
     forced_errors = _recovery(first, examples, longest, complete)
@@ -171,7 +171,7 @@ def _show(
     truncated: float,
     count: int,
 ) -> None:
-    print(f"what the starting model makes of the first {count} training examples, 95 % intervals:")
+    print(f"the starting model on the first {count} training examples, with 95 % intervals:")
     if summary := first.stats.summary():
         print(f"  contexts   {summary}")
         for warning in first.stats.warnings(first.args):
@@ -179,8 +179,8 @@ def _show(
     if forced_errors:
         places = " ".join(f"{100 * at.mean:.1f}" for at in forced_errors.at if at)
         print(
-            f"  forced errors      tokens of the reference after a forced error: {forced_errors.mean} (by its "
-            f"place: {places})"
+            f"  recovery   reference tokens that follow a forced error: {forced_errors.mean} (by the position of the "
+            f"error: {places})"
         )
     final = f"final answer right {right}, " if right else ""
-    print(f"  answers    greedy: {final}token F1 {f1}, cut at the limit {100 * truncated:.1f} %")
+    print(f"  answers    greedy: {final}token F1 {f1}, truncated {100 * truncated:.1f} %")

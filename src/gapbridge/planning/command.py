@@ -394,13 +394,13 @@ def _show(job: RunConfig, found: Plan, args: argparse.Namespace, machine: Machin
     where = "of this machine" if machine.is_here else "on each device"
     print_table(in_columns(f"{'GiB' if unit == _GIB else 'MiB'} {where}", columns))
     if machine.devices > 1 and found.refused:
-        print(f"left out, because {job.name} refuses to train under them: {', '.join(found.refused)}")
+        print(f"left out, because {job.name} does not support them: {', '.join(found.refused)}")
     if found.best is None:
         generation = all(sum(parts.generation.values()) > usable for parts in found.memories.values())
         way = (
             "lower generation_max_batch_tokens"
             if generation
-            else f"take an adapter{'' if machine.is_here else ', more devices'} or a lower max_length"
+            else f"use an adapter{'' if machine.is_here else ', more devices'} or a lower max_length"
         )
         print(f"nothing fits {machine}: {way}")
     else:
@@ -412,7 +412,7 @@ def _show(job: RunConfig, found: Plan, args: argparse.Namespace, machine: Machin
         print(f"use {start}, per_device_train_batch_size {micro}, gradient_accumulation_steps {full // micro}")
     used = found.best[0] if found.best else next(iter(found.memories))
     if found.lowered:
-        print(f"the peak is {_size(found.memories[used].peak)} with the recipe's own settings; lower it with")
+        print(f"the peak is {_size(found.memories[used].peak)} with the recipe's settings; these settings lower it:")
         for way, peak in found.lowered.items():
             print(f"  {way} → {_size(peak)}")
     stored = sum(part.generated for part in work.rounds) * 9  # an id of eight bytes and a flag, before compression
@@ -422,5 +422,5 @@ def _show(job: RunConfig, found: Plan, args: argparse.Namespace, machine: Machin
     print(f"disk: {contexts}{count_checkpoints(job, work)} checkpoints of about {_size(saved)} each")
     for what, seconds in zip(("training", "generation"), found.seconds, strict=True):
         if seconds:
-            source = "measured here" if args.benchmark else f"at {args.device_tflops:g} TFLOP/s a device"
+            source = "measured on this machine" if args.benchmark else f"at {args.device_tflops:g} TFLOP/s a device"
             print(f"{what}: {seconds / 3600:.2f} hours, {source}")

@@ -73,7 +73,7 @@ def completion_spec(
                 runners=runners,
             )
         if speculation is not None:
-            logger.info("%d drafts in %.3f passes a token", len(completions), speculation.passes_per_token)
+            logger.info("%d completions in %.3f passes a token", len(completions), speculation.passes_per_token)
         return completion_columns(ids, completions)
 
     return GenerationSpec(identity, options, COMPLETION_SCHEMA, draw, what)

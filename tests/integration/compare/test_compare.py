@@ -146,7 +146,7 @@ def test_a_dry_run_measures_a_few_tokens(
     finally:
         handle.remove()
     said = capsys.readouterr()
-    assert "3 runs, about" in said.out and "completions are taken to be as long as the references" in said.out
+    assert "3 runs, about" in said.out and "completions are assumed to be as long as the references" in said.out
     assert "measuring" in said.err, "it shows how far it is"
     assert len(tokens) < 300 and sum(tokens) < 20_000
     monkeypatch.setattr("gapbridge.compare.dry_run._PATIENCE", 0.0)

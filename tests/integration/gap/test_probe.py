@@ -60,8 +60,8 @@ def _previewed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_a_recipe_that_mixes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path.name for path in tmp_path.iterdir()}
     said = _previewed(capsys, *recipe(tmp_path, mixture_coefficient=1.0), "--num_probe_examples", "4")
-    assert said.count("\nid ") == 1 and "of the first 4 training examples" in said
-    assert "of the answer tokens sampled, " in said and "after a forced error" in said
+    assert said.count("\nid ") == 1 and "on the first 4 training examples" in said
+    assert "of the answer tokens sampled, " in said and "follow a forced error" in said
     assert "greedy: final answer right" in said and "\nadvice: " in said
     assert {path.name for path in tmp_path.iterdir()} - before == {"recipe.yaml", "train.jsonl"}, "nothing is written"
     said = _previewed(capsys, *recipe(tmp_path, mixture_coefficient=0.0), "--num_probe_examples", "4")
@@ -78,7 +78,9 @@ def test_a_recipe_that_draws_nothing_with_the_answer_first(tmp_path: Path, capsy
     said = _previewed(capsys, *recipe(tmp_path, **changes), "--num_probe_examples", "5")
     assert "contexts" not in said.partition("training examples")[2], "there are none"
     assert "token F1" in said
-    assert said.index("\nid ") < said.index("examples: at most"), "the rows stand first, then how long the rest takes"
+    assert said.index("\nid ") < said.index("examples, which takes at most"), (
+        "the rows stand first, then how long the rest takes"
+    )
     assert "advice" not in _previewed(capsys, *recipe(tmp_path, **changes)), "estimates are asked for"
 
 

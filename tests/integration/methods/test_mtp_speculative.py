@@ -97,7 +97,7 @@ def test_another_method_drafts_with_the_heads(
         with caplog.at_level(logging.INFO, logger="gapbridge"):
             sampled.append(completion_spec("rac", model, tokenizer, args).generate(examples, lambda _: None))
     assert sampled[0] == sampled[1] != sampled[2]
-    assert caplog.text.count("4 drafts in ") == 1
+    assert caplog.text.count("4 completions in ") == 1
     args = RACConfig(str(tmp_path), **settings, use_mtp_speculative_decoding=True)
     with pytest.raises(
         ConfigError, match=r"use_mtp_speculative_decoding: .* has no future_heads\.safetensors: start from"

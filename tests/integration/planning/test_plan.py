@@ -238,7 +238,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     said = capsys.readouterr().out
     assert isinstance(found, Plan) and found.best == ("single", 4) and list(found.memories) == ["single"]
     assert "8 examples (counted here); 4 rows a step" in said and ["steps", "2"] in map(str.split, said.splitlines())
-    assert "training: 0.00 hours, measured here" in said and "generation: cache" in said
+    assert "training: 0.00 hours, measured on this machine" in said and "generation: cache" in said
     assert "use --accelerate_config single --num_processes 1, per_device_train_batch_size 4" in said
     assert found.seconds[0] and found.seconds[1]
     found = cli.run(["plan", *line, "--num_devices", "2", "--device_memory_gib", "0.00001", "--device_tflops", "1"])
