@@ -1,11 +1,14 @@
 """The hypotheses of docs/research/evidence-plan-smollm2.md, and all measures over seeds, from what was measured.
 
-    python benchmarks/evidence/real/findings.py --compare outputs/scitldr-cpu --own 'outputs/gap-own/seed_{seed}' \\
-        --same 'outputs/gap-same/seed_{seed}' --output benchmarks/results/scitldr-cpu.json
+    python benchmarks/evidence/real/findings.py --greedy outputs/scitldr-cpu-measured/greedy \\
+        --sampled outputs/scitldr-cpu-measured/sampled --own outputs/scitldr-cpu-measured/own \\
+        --same outputs/scitldr-cpu-measured/same --output benchmarks/results/scitldr-cpu.json    (or: measure.sh)
 
-`--compare` is the folder that `gapbridge compare` left: its scores. `--own` and `--same` are the output folders of
-`gapbridge gap` for each seed, with each model's own completions and, with `--completions_from`, after those of the
-model that all start from. The first `--model` of a measurement is that model; the others are named by their folder.
+`--greedy` and `--sampled` are output folders of `gapbridge eval`, at temperature 0 and 1. `--own` and `--same` are
+those of `gapbridge gap`, with each model's own completions and, with `--completions_from`, after those of the model
+that all start from. The first `--model` of a measurement is that model; the others are named by their folders, as in
+seed_21/sft.
+With {seed} in its name there is one folder for each seed.
 A difference is a mean over seeds with two 95 % intervals: over examples (paired bootstrap) and over seeds (Student).
 """
 
@@ -19,10 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from gapbridge.cli import run_guarded
-from gapbridge.compare.run_records import read_figures
+from gapbridge.compare.run_records import read_figures, temperature_name
 from gapbridge.compare.statistics import Difference, difference, pooled_mean
 from gapbridge.errors import ConfigError
+from gapbridge.evaluation.rouge import ROUGE_METRICS
 from gapbridge.files import write_json_atomic
+from gapbridge.reporting.samples import read_samples
 
 
 START = "start"  # the model that all variants start from
@@ -55,33 +60,42 @@ HYPOTHESES = (
 )
 
 
-def read_scores(folder: Path) -> Values:
-    """The single-pass scores of a comparison."""
+def read_scores(folder: Path, temperature: float, seeds: list[int]) -> Values:
+    """The ROUGE scores of an evaluation of the models of all seeds."""
     found: Values = {}
-    for cell in _record(folder / "compare.json")["cells"]:
-        for measure, by_example in cell["scores"]["single_pass"].items():
-            found.setdefault(measure, {}).setdefault(cell["variant"], {})[cell["seed"]] = by_example
+    for sample in read_samples(_existing(folder / "eval" / "summarization.samples.jsonl")):
+        path = Path(sample["model"])
+        seed = path.parent.name.removeprefix("seed_")
+        for metric in ROUGE_METRICS:
+            by_model = found.setdefault(f"{metric}, {temperature_name(temperature)}", {})
+            # The model that all start from is the same for all seeds.
+            for at in seeds if seed == path.parent.name else [int(seed)]:
+                by_seed = by_model.setdefault(START if seed == path.parent.name else path.name, {})
+                by_seed.setdefault(at, {})[str(sample["id"])] = float(sample[metric])
     return found
 
 
 def read_gaps(pattern: str, kind: str, seeds: list[int]) -> Values:
-    """The figures with one value for each example, of one measurement for each seed."""
+    """The figures with one value for each example, of one measurement for each seed or of one for all."""
     found: Values = {}
     for seed in seeds:
-        models = _record(Path(pattern.replace("{seed}", str(seed))) / "gap" / "gap.json")["models"]
+        path = _existing(Path(pattern.replace("{seed}", str(seed))) / "gap" / "gap.json")
+        models = json.loads(path.read_text(encoding="utf-8"))["models"]
         for at, model in enumerate(models):
-            name = START if at == 0 else Path(model["model"]).name
+            path = Path(model["model"])
+            if at > 0 and path.parent.name != f"seed_{seed}":
+                continue
             for measure, figure in read_figures(model).items():
                 if "by_example" in figure:
                     by_model = found.setdefault(f"{kind}: {measure}", {})
-                    by_model.setdefault(name, {})[seed] = figure["by_example"]
+                    by_model.setdefault(path.name if at else START, {})[seed] = figure["by_example"]
     return found
 
 
-def _record(path: Path) -> dict[str, Any]:
+def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise ConfigError(f"{path}: got no file, expected a measurement. Measure this seed first")
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+        raise ConfigError(f"{path}: got no file, expected a measurement. Measure these models first")
+    return path
 
 
 def verdict(hypothesis: Hypothesis, found: Difference) -> str:
@@ -141,12 +155,14 @@ def tested(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def report(args: argparse.Namespace) -> None:
-    values = read_scores(args.compare)
-    seeds = args.seeds or sorted({seed for by_model in values.values() for by in by_model.values() for seed in by})
+    values: Values = {}
+    for folder, temperature in ((args.greedy, 0.0), (args.sampled, 1.0)):
+        if folder:
+            values |= read_scores(folder, temperature, args.seeds)
     for pattern, kind in ((args.own, OWN), (args.same, SAME)):
         if pattern:
-            values |= read_gaps(pattern, kind, seeds)
-    print(f"seeds {', '.join(map(str, seeds))}; [ ] over examples, {{ }} over seeds\n")
+            values |= read_gaps(pattern, kind, args.seeds)
+    print(f"seeds {', '.join(map(str, args.seeds))}; [ ] over examples, {{ }} over seeds\n")
     found = tested(values)
     print("\n" + "\n".join(table(values, args.control)))
     if args.output:
@@ -157,15 +173,16 @@ def report(args: argparse.Namespace) -> None:
             }
             for measure, by_model in values.items()
         }
-        write_json_atomic(args.output, {"seeds": seeds, "hypotheses": found, "means_by_seed": means})
+        write_json_atomic(args.output, {"seeds": args.seeds, "hypotheses": found, "means_by_seed": means})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--compare", type=Path, required=True, help="folder of the comparison")
-    parser.add_argument("--own", help="folder of each seed's gap after own completions, with {seed} in it")
-    parser.add_argument("--same", help="folder of each seed's gap after the same completions, with {seed} in it")
-    parser.add_argument("--seeds", type=int, nargs="+", help="default: those of the comparison")
+    parser.add_argument("--greedy", type=Path, help="folder of the evaluation at temperature 0")
+    parser.add_argument("--sampled", type=Path, help="folder of the evaluation at temperature 1")
+    parser.add_argument("--own", help="folder of the gap after own completions, {seed} stands for the seed")
+    parser.add_argument("--same", help="folder of the gap after the same completions")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[21, 22, 23])
     parser.add_argument("--control", default="sft")
     parser.add_argument("--output", type=Path, help="a JSON file")
     args = parser.parse_args()

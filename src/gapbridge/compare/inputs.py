@@ -84,9 +84,7 @@ def is_model(directory: Path) -> bool:
 
 def _rows(job: RunConfig) -> dict[str, str]:
     """Source → fingerprint."""
-    needs_eval = bool(job.data.eval_datasets or job.data.splits_off) or (
-        job.evaluates and bool(job.script.dataset_name)
-    )
+    needs_eval = bool(job.data.eval_datasets or job.data.splits_off or job.script.dataset_name)
     found = find_data(job.data, job.script, seed=_SPLIT_SEED, needs_eval=needs_eval)
     rows = {f"training rows of {found.source}": content_fingerprint(found.train)}
     if found.eval is not None:

@@ -161,7 +161,9 @@ def started_inputs(job: RunConfig, hashes: FileHashes) -> dict[str, str]:
 def load_eval_examples(
     job: RunConfig, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None, *, limit: int | None = None
 ) -> ExampleSet:
-    """The examples that a model is evaluated on: the recipe's held-out data, or its data where it has no others.
+    """The examples that a model is evaluated on: the recipe's held-out data, or its data where it names no others.
+
+    A recipe with `dataset_name` names its `dataset_test_split`.
 
     Nothing is left out for its length: an evaluation on fewer examples is another evaluation.
     """
@@ -181,7 +183,9 @@ def count_held_out_rows(job: RunConfig, limit: int | None = None) -> int:
 
 def _held_out_rows(job: RunConfig, limit: int | None) -> tuple[Dataset, str]:
     data, script = job.data, job.script
-    needs_eval = job.evaluates and bool(data.test_split_size or script.dataset_name)
+    # `eval_strategy: no` is about training: an evaluation reads the test split all the same, never the training split.
+    needs_eval = bool(script.dataset_name) and not data.test_split_size
+    needs_eval |= job.evaluates and bool(data.test_split_size or script.dataset_name)
     if data.eval_datasets:  # the training data need not be loaded
         data = replace(data, eval_datasets=[], max_train_examples=data.max_eval_examples)
         data.datasets, data.dataset_mixture = job.data.eval_datasets, None

@@ -124,6 +124,15 @@ def test_held_out_data_may_be_sets_of_their_own(folder: Path) -> None:
     assert len(held_out) == 4
 
 
+@pytest.mark.parametrize("strategy", ["no", "epoch"])
+def test_an_evaluation_reads_the_test_split_whatever_training_evaluates(folder: Path, strategy: str) -> None:
+    """`eval_strategy: no` once made an evaluation read the training split of a data set that is named by trl's key."""
+    job = read_job(recipe(folder, datasets=None, dataset_name=str(folder / "a"), eval_strategy=strategy))
+    tokenizer = load_tokenizer(str(job.model.model_name_or_path), job.args)
+    held_out = [tokenizer.decode(one.prompt) for one in load_eval_examples(job, tokenizer, None)]
+    assert held_out and all("a-test-" in prompt for prompt in held_out)
+
+
 def test_the_command_line_takes_a_mixture_as_json(folder: Path) -> None:
     words = ["--dataset_mixture", json.dumps(mixture(folder))]
     job = read_job([*recipe(folder, datasets=None), *words])
