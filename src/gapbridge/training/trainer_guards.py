@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from .epoch_order import OrderedByEpoch
 from .evaluation import EvaluationByTokens
 from .finite_updates import FiniteUpdates
 from .preflight import preflight_errors
+
+
+logger = logging.getLogger(__name__)
 
 
 class TrainerGuardMixin(FiniteUpdates, EvaluationByTokens, OrderedByEpoch):
@@ -103,6 +107,13 @@ class TrainerGuardMixin(FiniteUpdates, EvaluationByTokens, OrderedByEpoch):
             )
         return str(checkpoint)
 
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """As in transformers, but a tied weight (`lm_head`) is not missing: a checkpoint holds it once."""
+        every = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
+        tied = every - {name for name, _ in self.model.named_parameters()}
+        if load_result.unexpected_keys or not tied.issuperset(load_result.missing_keys):
+            super()._issue_warnings_after_load(load_result)
+
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """As in transformers; `True` resumes from the last *complete* checkpoint.
 
@@ -113,6 +124,8 @@ class TrainerGuardMixin(FiniteUpdates, EvaluationByTokens, OrderedByEpoch):
         resume_from_checkpoint = self.checkpoint_to_resume(resume_from_checkpoint)
         if resume_from_checkpoint:
             self.args.eval_on_start = False  # that evaluation has been made
+            if self.args.should_save:
+                logger.info("going on from %s", resume_from_checkpoint)
         output = super().train(resume_from_checkpoint, *args, **kwargs)
         self.check_weights()
         return output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from peft import LoraConfig, PeftModel, PromptTuningConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gapbridge import BASHConfig, BASHTrainer, ConfigError, cli
+from gapbridge.tasks.word_problems import problems
 from gapbridge.training.adapter_merge import check_mergeable
 
 
@@ -28,6 +30,25 @@ def test_the_cache_is_on_in_what_is_saved(tmp_path: Path) -> None:
     cli.main(["sft", *recipe(tmp_path, method="sft", gradient_checkpointing=True, save_steps=1)])
     for folder in ("round_1/checkpoint-1", "round_1/model", "."):
         assert json.loads((tmp_path / "run" / folder / "config.json").read_text())["use_cache"] is True
+
+
+def test_a_resumed_run_says_from_where_and_misses_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base's head is its embedding, which a checkpoint holds once: transformers calls the head missing."""
+    dataset = Dataset.from_list([problem.row() for problem in problems("train", count=4, steps=(1,))])
+    keys: dict[str, Any] = {"use_cpu": True, "bf16": False, "report_to": "none", "max_steps": 2, "save_steps": 1}
+    for resume in (None, True):
+        args = BASHConfig(str(tmp_path / "run"), gradient_checkpointing=False, mixture_coefficient=0.0, **keys)
+        trainer = BASHTrainer(str(BASE), args=args, train_dataset=dataset)
+        if resume:
+            shutil.rmtree(tmp_path / "run" / "checkpoint-2")
+            caplog.clear()
+            caplog.set_level("INFO", "gapbridge")
+            monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+        trainer.train(resume_from_checkpoint=resume)
+    assert "going on from" in caplog.text and "checkpoint-1" in caplog.text
+    assert "missing keys" not in caplog.text
 
 
 def test_the_last_round_is_merged(tmp_path: Path) -> None:
