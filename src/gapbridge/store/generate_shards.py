@@ -135,7 +135,7 @@ def generate_or_find(
 
 def generate_contexts(
     store: ContextStore, examples: ExampleSet, args: TrainingArguments, draw: Generate, what: str
-) -> ContextStore:
+) -> None:
     """Make the contexts that are not in the store yet; each of several processes makes its share.
 
     Every process works alone; they meet on files, so none waits in a collective while another still generates. One
@@ -150,43 +150,27 @@ def generate_contexts(
         RunError: another process failed, or shows no sign of life any more.
     """
     if store.is_complete():
-        return store
-    with HeartbeatMonitor(store.directory, args.process_index, args.world_size, args.ddp_timeout) as monitor:
-        _generate_shards(store, examples, args, draw, what, monitor)
-    return store
-
-
-def _generate_shards(
-    store: ContextStore,
-    examples: ExampleSet,
-    args: TrainingArguments,
-    draw: Generate,
-    what: str,
-    peers: HeartbeatMonitor,
-) -> None:
+        return
     rank, world_size = args.process_index, args.world_size
     pause = poll_seconds(world_size)
     started = time.perf_counter()
-    missing = store.missing_shards()
-    own = [shard for shard in assigned_shards(store, examples, rank, world_size) if shard in missing]
-    rows = sum(end - start for start, end in map(store.shard_range, own))
-    with tqdm(total=rows, desc=what, unit="row", disable=rank > 0, delay=1) as bar:
-        for shard in own:
-            peers.check()
-            store.write_shard(shard, draw(examples.part(*store.shard_range(shard)), bar.update))
-    if rank > 0:
-        wait_until(store.is_complete, lambda: "process 0 to complete the store", peers.check, pause)
-        return
-
-    def all_are_there() -> bool:
-        while missing and store.shard_path(missing[-1]).exists():
-            missing.pop()
-        return not missing
-
-    wait_until(all_are_there, lambda: f"another process to write {store.shard_path(missing[-1])}", peers.check, pause)
-    add_seconds(store.directory / "timing.json", time.perf_counter() - started)
-    store.missing_shards()  # checks that the others' shards are of this store, too
-    store.finish()
+    with HeartbeatMonitor(store.directory, rank, world_size, args.ddp_timeout) as peers:
+        missing = store.missing_shards()
+        own = [shard for shard in assigned_shards(store, examples, rank, world_size) if shard in missing]
+        rows = sum(end - start for start, end in map(store.shard_range, own))
+        with tqdm(total=rows, desc=what, unit="row", disable=rank > 0, delay=1) as bar:
+            for shard in own:
+                peers.check()
+                store.write_shard(shard, draw(examples.part(*store.shard_range(shard)), bar.update))
+        if rank > 0:
+            wait_until(store.is_complete, "process 0 to complete the store", peers.check, pause)
+            return
+        for shard in missing:
+            path = store.shard_path(shard)
+            wait_until(path.exists, f"another process to write {path}", peers.check, pause)
+        add_seconds(store.directory / "timing.json", time.perf_counter() - started)
+        store.missing_shards()  # checks that the others' shards are of this store, too
+        store.finish()
 
 
 def poll_seconds(world_size: int) -> float:
@@ -194,7 +178,7 @@ def poll_seconds(world_size: int) -> float:
     return max(0.1, world_size / POLLS_PER_SECOND)
 
 
-def wait_until(done: Callable[[], bool], what: Callable[[], str], check: Callable[[], None], pause: float) -> None:
+def wait_until(done: Callable[[], bool], what: str, check: Callable[[], None], pause: float) -> None:
     """Wait on files for the other processes, without a collective that could time out.
 
     `check` is called while waiting and raises when there is nothing to wait for any more.
@@ -205,5 +189,5 @@ def wait_until(done: Callable[[], bool], what: Callable[[], str], check: Callabl
         time.sleep(pause)
         waited += pause
         if waited >= said:
-            print(f"waiting for {what()}, {waited:.0f} s", flush=True)
+            print(f"waiting for {what}, {waited:.0f} s", flush=True)
             said *= 2

@@ -94,7 +94,7 @@ def built_once(path: Path, args: Any, *, each_machine: bool = False) -> Iterator
         yield rank == 0
         if rank > 0:
             what = f"process 0 to make {path.name}"
-            wait_until(record_path(path).exists, lambda: what, monitor.check, poll_seconds(count))
+            wait_until(record_path(path).exists, what, monitor.check, poll_seconds(count))
     if each_machine:
         with suppress(OSError):  # others are inside
             signs.rmdir()

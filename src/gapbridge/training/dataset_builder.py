@@ -107,15 +107,13 @@ def _context_directory(part: str) -> str:
     return "_contexts" if part == TRAIN else f"_eval_contexts{name}"
 
 
-def generate_pending_contexts(generation: PendingGeneration, examples: ExampleSet, args: Any) -> ContextStore:
+def generate_pending_contexts(generation: PendingGeneration, examples: ExampleSet, args: Any) -> None:
     """Generate what the store lacks."""
     if args.process_index == 0 and generation.store.is_complete():
         found, count = generation.store.directory, generation.store.num_examples
         logger.warning("%s: reused all %d contexts", found, count)
     try:
-        return generate_contexts(
-            generation.store, examples, args, generation.contexts.generate, generation.contexts.what
-        )
+        generate_contexts(generation.store, examples, args, generation.contexts.generate, generation.contexts.what)
     finally:
         generation.contexts.close()
 
