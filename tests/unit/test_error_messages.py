@@ -23,10 +23,11 @@ MAX_WORDS = 25
 PLACES = {"command", "entry", "id", "line", "row", "tasks", "turn"}
 VERBS = set(
     """
-    add ask build call change check choose close combine construct continue convert copy correct create declare
+    add append ask build call change check choose close combine construct continue convert copy correct create declare
     delete download drop end evaluate export finish fix free generate give increase install keep leave let limit
     list load lower make map measure merge move name open pass prepare put quote raise reduce remove rename repair
-    repeat replace report restart restore run save select send set shorten show specify split start stop take train
+    repeat replace report resize restart restore run save select send set shorten show specify split start stop suppress
+    take train
     turn unset update upgrade use wait write
     """.split()
 )

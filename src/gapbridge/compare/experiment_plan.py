@@ -182,7 +182,7 @@ def _variant_errors(comparison: ExperimentPlan, variant: Variant) -> list[str]:
             errors, _ = validate(read_run_config({**keys, "output_dir": f"{folder}/run"}, label))
         except GapbridgeError as error:
             return error.errors
-    return [f"{label}: {message}" for message in errors]
+    return [f"{label}, {message}" for message in errors]
 
 
 def experiment_task(comparison: ExperimentPlan) -> EvalTask:

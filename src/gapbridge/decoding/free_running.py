@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, describe
 from .compiled import CompiledSteps
 from .engine import BatchedGenerator, Completion
 from .forward import SlotRunners
@@ -59,15 +59,18 @@ def generate_completions(
     """
     errors = []
     if max_completion_length < 1:
-        errors.append(f"max_completion_length is {max_completion_length}: it must be at least 1")
+        errors.append(describe("max_completion_length", f"{max_completion_length}", "at least 1", "Correct the value"))
     options = resolve_sampling_params(options, draw, errors)
     if options.compile_decoding and speculation is not None:
         raise ConfigError(
-            "compile_decoding is true with speculation: got heads that propose tokens, expected plain decoding. Leave "
-            "out one of the two"
+            describe(
+                "compile_decoding", "true with heads that propose tokens", "plain decoding", "Remove one of the two"
+            )
         )
     if len(prompts) != len(ids):
-        raise DataError(f"{len(prompts)} prompts and {len(ids)} ids: give one id a prompt")
+        raise DataError(
+            describe("ids", f"{len(ids)} for {len(prompts)} prompts", "one id a prompt", "Give lists of equal length")
+        )
     check_examples(model, ids, {"prompt": prompts})
     # An answer's last token is never fed; proposals after it are, in its place.
     fed = [len(prompt) + max_completion_length - (speculation is None) for prompt in prompts]

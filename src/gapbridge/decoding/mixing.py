@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..compat import vocabulary_size
-from ..errors import DataError
+from ..errors import DataError, describe
 from .batch_state import Batch, DecodingRows, padded_rows
 from .forward import SlotRunner, SlotRunners, forward_logits
 from .keyed_sampler import KeyedSampler
@@ -302,21 +302,38 @@ def _checked(
     wrong = (
         []
         if 0 <= mixture_coefficient <= 1
-        else [f"mixture_coefficient is {mixture_coefficient}: it must lie in [0, 1]"]
+        else [describe("mixture_coefficient", f"{mixture_coefficient}", "a number from 0 to 1", "Correct the value")]
     )
     options = resolve_sampling_params(options, draw, wrong)
     if not len(prompts) == len(references) == len(ids):
         raise DataError(
-            f"{len(prompts)} prompts, {len(references)} references and {len(ids)} ids: give one of each an example"
+            describe(
+                "arguments",
+                f"{len(prompts)} prompts, {len(references)} references and {len(ids)} ids",
+                "one of each an example",
+                "Give lists of equal length",
+            )
         )
     check_examples(model, ids, {"prompt": prompts, "reference": references})
     lengths = [len(x) + len(y) for x, y in zip(prompts, references, strict=True)]
     check_lengths(model, ids, lengths, "prompt and reference", "Shorten or leave out such rows (max_length)")
     if fixed is not None:
         if len(fixed) != len(ids):
-            raise DataError(f"{len(fixed)} rows of fixed and {len(ids)} ids: give one of each an example")
+            raise DataError(
+                describe(
+                    "fixed",
+                    f"{len(fixed)} rows for {len(ids)} ids",
+                    "one of each an example",
+                    "Give lists of equal length",
+                )
+            )
         errors = [
-            f"example {example_id!r}: {len(fixed_mask)} values of fixed for a reference of {len(y)} tokens"
+            describe(
+                f"example {example_id!r}, fixed",
+                f"{len(fixed_mask)} values",
+                f"{len(y)}, one for each token of the reference",
+                "Correct the mask",
+            )
             for example_id, fixed_mask, y in zip(ids, fixed, references, strict=True)
             if len(fixed_mask) != len(y)
         ]

@@ -14,7 +14,7 @@ from transformers import PretrainedConfig, PreTrainedModel, TrainingArguments
 from transformers.integrations import is_fsdp_enabled
 
 from ..compat import mixed_precision
-from ..errors import RunError
+from ..errors import RunError, describe
 from .attention import GROUPED
 
 
@@ -106,8 +106,12 @@ def move_to_device(model: PreTrainedModel | PeftModel, args: TrainingArguments) 
     check_loading()
     if is_sharded(model):
         raise RunError(
-            "the model's weights are sharded, contexts are made with whole weights: give the model as a path, or load "
-            "it with gapbridge.handbook.get_model(model_args, training_args) or before the configuration is made"
+            describe(
+                "model",
+                "sharded weights",
+                "complete weights to generate contexts with",
+                "Give the model as a path, or load it with gapbridge.handbook.get_model",
+            )
         )
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     quantized = base.config.to_dict().get("quantization_config") is not None
@@ -123,8 +127,12 @@ def check_loading() -> None:
     """
     if is_fsdp_enabled():  # transformers' word for it
         raise RunError(
-            "fsdp_cpu_ram_efficient_loading is true: only one process has the weights before training, but all "
-            "generate. Set it to false in the accelerate configuration: `fsdp_cpu_ram_efficient_loading: false`"
+            describe(
+                "fsdp_cpu_ram_efficient_loading",
+                "true, so that one process alone has the weights before training",
+                "false, since all processes generate",
+                "Set it to false in the accelerate configuration",
+            )
         )
 
 

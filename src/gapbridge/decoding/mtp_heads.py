@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from ..errors import ConfigError
+from ..errors import ConfigError, describe
 from ..files import write_atomic
 
 
@@ -112,16 +112,23 @@ def find_decoder_parts(model: PreTrainedModel | PeftModel) -> DecoderParts:
     if key := _adapter_key(unembedding):
         name = next(name for name, module in base.named_modules() if module is unembedding)
         raise ConfigError(
-            f"num_future_tokens: {key} of the adapter trains {name}, which the heads share and would use untrained. "
-            f"Let {key} leave {name} alone, or set num_future_tokens: 1"
+            describe(
+                "num_future_tokens",
+                f"a {key} of the adapter that trains {name}, which the heads share untrained",
+                f"an adapter without {name}",
+                f"Remove {name} from {key}, or set num_future_tokens: 1",
+            )
         )
     full = len(layers) == 1 and len(norms) == 1 and isinstance(unembedding, nn.Linear)
     if not full or changed:
         reason = f" ({', '.join(changed)})" if changed else ""
         raise ConfigError(
-            f"num_future_tokens: heads need layers, one final norm and an unembedding as Llama, Mistral, Qwen and "
-            f"GPT-NeoX have them, without experts; {type(base).__name__} is built otherwise{reason}. Set "
-            "num_future_tokens: 1, or take another model"
+            describe(
+                "num_future_tokens",
+                f"{type(base).__name__}, which is built otherwise{reason}",
+                "layers, one final norm and an unembedding as in Llama, Mistral, Qwen or GPT-NeoX, without experts",
+                "Set num_future_tokens: 1, or take another model",
+            )
         )
     return DecoderParts(layers[0][-1], count, norms[0], unembedding)
 
@@ -234,7 +241,14 @@ def describe_saved(path: Path) -> tuple[str, int]:
             metadata = content.metadata() or {}
         return metadata["kind"], int(metadata["count"])
     except (OSError, KeyError, ValueError) as error:
-        raise ConfigError(f"{path}: holds no future heads ({error}); move it away, or save the model again") from error
+        raise ConfigError(
+            describe(
+                str(path),
+                f"no future heads ({error})",
+                "the heads of a model",
+                "Move it away, or save the model again",
+            )
+        ) from error
 
 
 def load_heads(model: PreTrainedModel, path: Path) -> MTPHeads:
@@ -265,12 +279,18 @@ def _fill(heads: MTPHeads, model: PreTrainedModel, path: Path) -> None:
     kind, count = describe_saved(path)
     if (heads.kind, len(heads)) != (kind, count):
         raise ConfigError(
-            f"{path}: holds {count} heads of kind {kind}, and the model has {len(heads)} of kind {heads.kind}: set "
-            f"num_future_tokens: {count + 1} and mtp_head_type: {kind}, or move the file away for new heads"
+            describe(
+                str(path),
+                f"{count} heads of kind {kind}",
+                f"{len(heads)} of kind {heads.kind}",
+                f"Set num_future_tokens: {count + 1} and mtp_head_type: {kind}, or move the file away for new heads",
+            )
         )
     if model.device.type == "meta":
         return
     try:
         heads.load_state_dict(load_file(path))
     except RuntimeError as error:
-        raise ConfigError(f"{path}: these heads are of another model: {error}") from error
+        raise ConfigError(
+            describe(str(path), f"the heads of another model ({error})", "those of this model", "Restore the file")
+        ) from error

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, describe
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,30 @@ class SamplingParams:
         object.__setattr__(self, "suppress_tokens", tuple(self.suppress_tokens))
         errors = []
         if not self.temperature >= 0:
-            errors.append(f"temperature is {self.temperature}: it must be 0 (greedy) or larger")
+            errors.append(
+                describe("temperature", f"{self.temperature}", "at least 0, where 0 is greedy", "Correct the value")
+            )
         if self.top_k < 0:
-            errors.append(f"top_k is {self.top_k}: it must be 0 (off) or larger")
+            errors.append(describe("top_k", f"{self.top_k}", "at least 0, where 0 means off", "Correct the value"))
         if not 0 < self.top_p <= 1:
-            errors.append(f"top_p is {self.top_p}: it must lie in (0, 1], 1 meaning off")
+            errors.append(
+                describe(
+                    "top_p", f"{self.top_p}", "a number above 0 and up to 1, where 1 means off", "Correct the value"
+                )
+            )
         if not 0 <= self.min_p <= 1:
-            errors.append(f"min_p is {self.min_p}: it must lie in [0, 1], 0 meaning off")
+            errors.append(
+                describe("min_p", f"{self.min_p}", "a number from 0 to 1, where 0 means off", "Correct the value")
+            )
         for name in ("batch_size", "verify_window"):
             if getattr(self, name) < 1:
-                errors.append(f"{name} is {getattr(self, name)}: it must be at least 1")
+                errors.append(describe(name, f"{getattr(self, name)}", "at least 1", "Correct the value"))
         if self.batch_tokens is not None and self.batch_tokens < 1:
-            errors.append(f"batch_tokens is {self.batch_tokens}: it must be at least 1, or None for no limit")
+            errors.append(
+                describe(
+                    "batch_tokens", f"{self.batch_tokens}", "at least 1, or None for no limit", "Correct the value"
+                )
+            )
         if errors:
             raise ConfigError(errors)
 
@@ -71,12 +83,18 @@ def vllm_faults(temperature: float, top_p: float, min_p: float | None) -> list[s
     errors = []
     if temperature != 0 and not 0.01 <= temperature <= 2:
         errors.append(
-            f"temperature: got {temperature}, expected 0 (greedy) or 0.01 to 2 with vLLM. Change it, or leave vLLM out"
+            describe(
+                "temperature", f"{temperature}", "0 (greedy) or 0.01 to 2 with vLLM", "Change it, or remove use_vllm"
+            )
         )
     if temperature and min_p and top_p < 1:
         errors.append(
-            f"min_p and top_p: got {min_p} and {top_p}, expected one of them with vLLM, which applies min_p first, "
-            "this package last. Keep one of them, or leave vLLM out"
+            describe(
+                "min_p and top_p",
+                f"{min_p} and {top_p} with vLLM, which applies min_p first",
+                "one of them, since this package applies min_p last",
+                "Keep one of them, or remove use_vllm",
+            )
         )
     return errors
 

@@ -10,7 +10,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from ..compat import vocabulary_size
-from ..errors import DataError
+from ..errors import DataError, describe
 
 
 def check_examples(
@@ -18,16 +18,27 @@ def check_examples(
 ) -> None:
     """Raise a DataError that lists every example with an empty part or with ids that the model does not know."""
     if len(set(ids)) < len(ids):
-        raise DataError("ids are not unique: two examples with one id would get the same noise")
+        raise DataError(
+            describe(
+                "ids", "duplicates, whose examples would get the same noise", "unique ids", "Rename the duplicates"
+            )
+        )
     vocab_size = vocabulary_size(model)
     errors = []
     for name, rows in parts.items():
         for example_id, row in zip(ids, rows, strict=True):
             if not len(row):
-                errors.append(f"example {example_id!r} has an empty {name}")
+                errors.append(
+                    describe(f"example {example_id!r}, {name}", "no token", "at least one", "Repair or remove the row")
+                )
             elif min(row) < 0 or max(row) >= vocab_size:
                 errors.append(
-                    f"example {example_id!r}: a {name} id lies outside the model's vocabulary of {vocab_size}"
+                    describe(
+                        f"example {example_id!r}, {name}",
+                        "an id outside the vocabulary",
+                        f"ids from 0 to {vocab_size - 1}",
+                        "Repair the row, or use the model's tokenizer",
+                    )
                 )
     if errors:
         raise DataError(errors)
@@ -45,8 +56,12 @@ def check_lengths(
     """
     limit = context_window(model)
     errors = [
-        f"example {example_id!r}: {row} take {length} positions, and {limit.tokens} is the limit: {limit.reason}. "
-        f"{way_out}, or take another model"
+        describe(
+            f"example {example_id!r}",
+            f"{length} positions of {row}",
+            f"at most {limit.tokens}, since {limit.reason}",
+            f"{way_out}, or take another model",
+        )
         for example_id, length in zip(ids, lengths, strict=True)
         if limit is not None and length > limit.tokens
     ]

@@ -27,7 +27,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, TrainingArguments
 
 from ..compat import vocabulary_size
-from ..errors import DataError, RunError
+from ..errors import DataError, RunError, describe
 from .engine import Completion
 from .model_state import generation_mode, generation_precision
 from .noise import example_keys
@@ -56,7 +56,7 @@ class Reply:
 
 
 class Engine(Protocol):
-    """Something that answers. `name` stands in errors, `remedy` says how it gets the right weights.
+    """Something that answers. `name` stands in errors, `remedy` is the advice on how it gets the right weights.
 
     `max_length` is the most tokens of a prompt and its completion, where that is known.
     """
@@ -92,7 +92,7 @@ class ServerEngine:
     def __init__(self, url: str, *, model: str, timeout: float, concurrency: int) -> None:
         self.url = url.rstrip("/")
         self.name = f"the vLLM server at {self.url}"
-        self.remedy = f"stop it, start `vllm serve {model}`, and run the same command again"
+        self.remedy = f"Stop it, start `vllm serve {model}`, and repeat the command"
         self.max_length: int | None = None
         self._concurrency = concurrency
         self._opener = urllib.request.build_opener()
@@ -115,8 +115,12 @@ class ServerEngine:
             return Reply(tokens, list(choice["logprobs"]["token_logprobs"]), choice["finish_reason"])
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(
-                f"{self.url}/v1/completions: the reply has no token ids or no log-probabilities ({error!r}): vLLM "
-                "0.22 or later is needed"
+                describe(
+                    f"{self.url}/v1/completions",
+                    f"a reply without token ids or log-probabilities ({error!r})",
+                    "the reply of vLLM 0.22 or later",
+                    "Install a newer vLLM",
+                )
             ) from error
 
     def _wait(self, timeout: float, model: str) -> None:
@@ -129,9 +133,12 @@ class ServerEngine:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise RunError(
-                        f"no vLLM server is up at {self.url} after {timeout:g} s (vllm_server_timeout): start "
-                        f"`vllm serve {model}`, or set vllm_server_base_url, or vllm_server_host and "
-                        f"vllm_server_port, to where it is ({error.__cause__})"
+                        describe(
+                            f"{self.url}",
+                            f"no vLLM server after {timeout:g} s ({error.__cause__})",
+                            "one within vllm_server_timeout",
+                            f"Start `vllm serve {model}`, or correct its address (vllm_server_base_url)",
+                        )
                     ) from error
                 time.sleep(min(_POLL_SECONDS, left))
 
@@ -142,15 +149,25 @@ class ServerEngine:
             served = {str(card["id"]): str(card["root"] or card["id"]) for card in reply["data"]}
             lengths = {str(card["id"]): card.get("max_model_len") for card in reply["data"]}
         except (AttributeError, KeyError, TypeError) as error:
-            raise RunError(f"{self.url}/v1/models: the reply lists no models ({error!r}): no vLLM server") from error
+            raise RunError(
+                describe(
+                    f"{self.url}/v1/models",
+                    f"a reply that lists no models ({error!r})",
+                    "a vLLM server",
+                    "Correct the address",
+                )
+            ) from error
         for name, root in served.items():
             if name == model or _same_path(root, model):
                 self.max_length = lengths[name]
                 return name
         raise RunError(
-            f"{self.url}/v1/models, model: got {', '.join(served.values())}, expected {model}. Stop the server, start "
-            f"`vllm serve {model}`, and run the same command again. Where the server sees that model under another "
-            f"path, add `--served-model-name {model}`"
+            describe(
+                f"{self.url}/v1/models, model",
+                f"{', '.join(served.values())}",
+                f"{model}",
+                f"Start `vllm serve {model}` instead, or add `--served-model-name {model}`",
+            )
         )
 
     def _call(self, path: str, body: dict[str, Any] | None = None) -> Any:
@@ -158,7 +175,9 @@ class ServerEngine:
         try:
             return json.loads(reply)
         except ValueError as error:
-            raise RunError(f"{self.url}{path}: the reply is not JSON: no vLLM server") from error
+            raise RunError(
+                describe(f"{self.url}{path}", "a reply that is not JSON", "a vLLM server", "Correct the address")
+            ) from error
 
     def _request(self, path: str, body: dict[str, Any] | None, timeout: float) -> bytes:
         data = None if body is None else json.dumps(body).encode()
@@ -168,9 +187,18 @@ class ServerEngine:
                 return bytes(response.read())
         except urllib.error.HTTPError as error:
             reason = error.read()[:500].decode(errors="replace")
-            raise RunError(f"{self.url}{path}: status {error.code}: {reason}") from error
+            raise RunError(
+                describe(
+                    f"{self.url}{path}",
+                    f"status {error.code} ({reason})",
+                    "a completed request",
+                    "Check the server and its options",
+                )
+            ) from error
         except (OSError, HTTPException) as error:
-            raise RunError(f"{self.url}{path}: {error}; once the server is up, run the same command again") from error
+            raise RunError(
+                describe(f"{self.url}{path}", f"{error}", "a reply", "Start the server, then repeat the command")
+            ) from error
 
 
 class ColocatedEngine:
@@ -197,7 +225,7 @@ class ColocatedEngine:
         from vllm import LLM  # large and optional: only who asks for it pays for it
 
         self.name = f"vLLM with the weights of {model}"
-        self.remedy = "save the model with save_pretrained and start from that directory"
+        self.remedy = "Save the model with save_pretrained, and start from that directory"
         self.max_length = max_model_length
         self._llm: Any = LLM(
             model=model,
@@ -256,17 +284,24 @@ def check_weights(
         for prompt, reply in zip(chosen, engine.answers(chosen, parameters), strict=True):
             if not reply.tokens or max(reply.tokens) >= vocabulary:
                 raise RunError(
-                    f"{engine.name} answers with tokens outside the model's vocabulary of {vocabulary}, or with none: "
-                    f"it holds another model; {engine.remedy}"
+                    describe(
+                        engine.name,
+                        f"no tokens, or tokens outside the vocabulary of {vocabulary}",
+                        "the completions of this model",
+                        f"{engine.remedy}",
+                    )
                 )
             theirs = torch.tensor(reply.log_probabilities)
             differences.append((_log_probabilities(model, prompt, reply.tokens).cpu() - theirs).abs())
     difference = float(torch.cat(differences).mean())
     if not difference <= LOG_PROBABILITY_TOLERANCE:  # also when it is not a number
         raise RunError(
-            f"{engine.name} does not hold the model's weights in this run's precision: the log-probabilities of its "
-            f"tokens differ from the model's by {difference:.3f} on average over {len(chosen)} prompts, more than "
-            f"{LOG_PROBABILITY_TOLERANCE}; {engine.remedy}"
+            describe(
+                engine.name,
+                f"log-probabilities that differ by {difference:.3f} on average over {len(chosen)} prompts",
+                f"at most {LOG_PROBABILITY_TOLERANCE}, as with these weights in this precision",
+                f"{engine.remedy}",
+            )
         )
     return difference
 
@@ -294,13 +329,18 @@ def generate_completions_vllm(
         DataError: not one id a prompt. RunError: the engine cannot be reached or does not do what it was asked.
     """
     if len(prompts) != len(ids):
-        raise DataError(f"{len(prompts)} prompts and {len(ids)} ids: give one id a prompt")
+        raise DataError(
+            describe("ids", f"{len(ids)} for {len(prompts)} prompts", "one id a prompt", "Give lists of equal length")
+        )
     longest = max(map(len, prompts), default=0) + max_completion_length
     if engine.max_length is not None and longest > engine.max_length:
         raise RunError(
-            f"{engine.name}, tokens of a prompt and its completion: got {longest}, expected at most "
-            f"{engine.max_length}. Raise --max-model-len of the server or vllm_max_model_length, or shorten the "
-            "longest completion allowed"
+            describe(
+                f"{engine.name}, tokens of a prompt and its completion",
+                f"{longest}",
+                f"at most {engine.max_length}",
+                "Raise --max-model-len of the server or vllm_max_model_length, or shorten the completions",
+            )
         )
     common = _parameters(options, max_completion_length, stop_tokens)
     keys = example_keys(ids, seed=options.seed, round_index=options.round_index).tolist()
@@ -374,17 +414,28 @@ def _completion(reply: Reply, engine: str, limit: int, stops: set[int], suppress
     tokens = reply.tokens
     finished = bool(tokens) and tokens[-1] in stops
     if suppressed.intersection(tokens):
-        raise RunError(f"{engine} drew a token that the tokenizer cannot decode, against its logit_bias")
+        raise RunError(
+            describe(
+                engine, "a token that the tokenizer cannot decode", "none, as logit_bias requests", "Update the server"
+            )
+        )
     if stops.intersection(tokens[:-1]) or (reply.reason == "stop" and not finished) or len(tokens) > limit:
         raise RunError(
-            f"{engine} ended an answer after {len(tokens)} tokens (of {limit}) for {reply.reason!r}, which "
-            f"stop_token_ids {sorted(stops)} do not explain: it does not honour the request"
+            describe(
+                engine,
+                f"an end after {len(tokens)} tokens (of {limit}) for {reply.reason!r}",
+                f"one of the stop_token_ids {sorted(stops)}",
+                "Update the server",
+            )
         )
     if not finished and len(tokens) < limit:
         raise RunError(
-            f"{engine} ended an answer after {len(tokens)} of {limit} tokens ({reply.reason!r}): prompt and answer "
-            "do not fit into its context. Raise --max-model-len of the server or vllm_max_model_length, or lower "
-            "max_completion_length"
+            describe(
+                engine,
+                f"an end after {len(tokens)} of {limit} tokens ({reply.reason!r})",
+                "room for prompt and completion",
+                "Raise --max-model-len of the server or vllm_max_model_length, or lower max_completion_length",
+            )
         )
     return Completion(tokens, finished)
 

@@ -17,7 +17,7 @@ from typing import Any
 from ..data.example import ExampleSet
 from ..decoding.vllm_generation import ServerEngine
 from ..display import say
-from ..errors import ConfigError
+from ..errors import ConfigError, describe
 from ..files import write_json_atomic
 from ..generation.common import job_for, load_evaluated, output_directory
 from ..generation.held_out_completions import ExampleCompletions, complete_examples, completion_options
@@ -83,24 +83,47 @@ def run_gap(args: argparse.Namespace, others: list[str]) -> Path:
 def _check(args: argparse.Namespace) -> None:
     errors = []
     if not args.model:
-        errors.append("give a model with --model (once or several times)")
+        errors.append(
+            describe("--model", "none", "at least one model", "Give a model with --model (once or several times)")
+        )
     if not args.config:
-        errors.append("name the recipe whose held-out data are used with --config RECIPE")
+        errors.append(
+            describe("recipe", "none", "the recipe whose held-out data are used", "Give it with --config RECIPE")
+        )
     errors += server_faults(args, args.model)
     if any(k < 1 for k in args.prefix_lengths):
-        errors.append(f"--prefix_lengths is {args.prefix_lengths}: each must be at least 1 (0 is always measured)")
+        errors.append(
+            describe(
+                "--prefix_lengths",
+                f"{args.prefix_lengths}",
+                "lengths of at least 1, since 0 is always measured",
+                "Correct the list",
+            )
+        )
     if any(not 0 <= share < 1 for share in args.error_positions):
         errors.append(
-            f"--error_positions is {args.error_positions}: each must lie in [0, 1), as a share of the reference"
+            describe(
+                "--error_positions",
+                f"{args.error_positions}",
+                "relative positions from 0 to below 1",
+                "Correct the list",
+            )
         )
     if len(set(args.error_positions)) < len(args.error_positions):
-        errors.append("a place is given twice in --error_positions")
+        errors.append(describe("--error_positions", "a position twice", "every position once", "Remove one of them"))
     if args.error_source is not None and not args.error_positions:
-        errors.append("--error_source needs places in --error_positions")
+        errors.append(
+            describe(
+                "--error_source",
+                "a value without positions",
+                "positions in --error_positions",
+                "Add positions, or remove the option",
+            )
+        )
     if len(set(args.model)) < len(args.model):
-        errors.append("a model is given twice")
+        errors.append(describe("--model", "a model twice", "every model once", "Remove one of them"))
     if errors:
-        raise ConfigError([f"command line: {error}" for error in errors])
+        raise ConfigError([f"command line, {error}" for error in errors])
 
 
 def _measure_all(
@@ -184,8 +207,12 @@ def _check_same_tokens(source: ExampleSet, examples: ExampleSet, source_name: st
     """Raise a ConfigError where a model's tokens are not those of the model whose completions it is given."""
     if [(e.id, e.completion_ids) for e in source] != [(e.id, e.completion_ids) for e in examples]:
         raise ConfigError(
-            f"command line, --completions_from {source_name}: got other tokens for the same examples from {model}, "
-            "expected the same. Leave the model or the option out"
+            describe(
+                f"command line, --completions_from {source_name}",
+                f"other tokens for the same examples from {model}",
+                "the same tokens",
+                "Remove the model or the option",
+            )
         )
 
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 
 from ..data.example import Example
 from ..decoding.model_state import generation_precision
-from ..errors import DataError
+from ..errors import DataError, describe
 from ..evaluation.math import is_correct
 from ..generation.held_out_completions import ExampleCompletions
 from ..tasks.step_oracle import (
@@ -99,7 +99,14 @@ def measure_gap(
     rows_of = {k: recovery_rows(references, completions, k) for k in sorted({0, *prefix_lengths})}
     rows_of = {k: rows for k, rows in rows_of.items() if rows}
     if not any(rows_of):
-        raise DataError(f"no reference is longer than {min(prefix_lengths)} tokens: give shorter --prefix_lengths")
+        raise DataError(
+            describe(
+                "--prefix_lengths",
+                f"no reference of more than {min(prefix_lengths)} tokens",
+                "longer references",
+                "Give shorter --prefix_lengths",
+            )
+        )
     steps = [step for answer in answers if (step := solution_steps(answer.reference)) is not None]
     with_oracle = own_completions and len(steps) == len(answers)
     twice = sum(len(rows) for k, rows in rows_of.items() if k > 0)  # after the reference and after the own prefix

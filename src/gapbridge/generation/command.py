@@ -11,7 +11,7 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from ..errors import ConfigError, RunError
+from ..errors import ConfigError, RunError, describe
 from ..files import write_text_atomic
 from ..runs.run_config import read_job
 from ..training.distributed_checks import check_processes
@@ -42,14 +42,20 @@ def run_generate(args: argparse.Namespace, others: list[str]) -> Path:
     """
     requested, others = read_modes(args, others)
     errors = server_faults(args, [args.model or "the finished run"], list(requested))
-    errors += [] if args.config else ["name the recipe whose prompts are answered with --config RECIPE"]
+    errors += (
+        []
+        if args.config
+        else [describe("recipe", "none", "the recipe whose prompts are completed", "Give it with --config RECIPE")]
+    )
     if errors:
-        raise ConfigError([f"command line: {error}" for error in errors])
+        raise ConfigError([f"command line, {error}" for error in errors])
     model_path = args.model or _finished_run(args.config, others)
     directory = (Path(model_path) if (Path(model_path) / RUN_FILE).is_file() else OUTPUTS) / "completions"
     path = Path(args.output or directory / "completions.jsonl")
     if path.exists():
-        raise ConfigError(f"{path}: is there already; give another --output, or move it away")
+        raise ConfigError(
+            describe(str(path), "an existing file", "a new one", "Give another --output, or move the file away")
+        )
     job = job_for(model_path, args.config, others)
     check_processes(job.args)
     engine = connect(args, [model_path]).get(model_path)
@@ -71,5 +77,5 @@ def _finished_run(recipe: str, others: list[str]) -> str:
     """The recipe's `output_dir`. Raises RunError if it holds no finished run."""
     run = Path(str(read_job(["--config", recipe, *others]).args.output_dir))
     if not (run / RUN_FILE).is_file() or read_run(run)["state"] != "complete":
-        raise RunError(f"{run}: holds no finished run; train it first, or name a model with --model")
+        raise RunError(describe(str(run), "no finished run", "one", "Train it first, or name a model with --model"))
     return str(run)

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
+from ..errors import DataError, describe
 from ..jsonl import read_json_lines, shown_value
 
 
@@ -29,7 +29,11 @@ def read_answers(path: Path, *, label: str | None = None, limit: int | None = No
         DataError: the file is missing or empty, or lines cannot be used; all are listed with their numbers.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such file (looked from {Path.cwd()})")
+        raise DataError(
+            describe(
+                str(path), f"no such file (looked from {Path.cwd()})", "a file of completions", "Correct the path"
+            )
+        )
     samples: list[dict[str, Any]] = []
     errors: list[str] = []
     names: dict[str, int] = {}  # each id, with how many samples of it there are
@@ -38,7 +42,7 @@ def read_answers(path: Path, *, label: str | None = None, limit: int | None = No
             break
         found = _row_error(row, label)
         if isinstance(found, str):
-            errors.append(f"{path}, line {number}: {found}")
+            errors.append(f"{path}, line {number}, {found}")
             continue
         sample = {
             "id": found.get("id", number),
@@ -54,7 +58,7 @@ def read_answers(path: Path, *, label: str | None = None, limit: int | None = No
         more = [f"and {len(errors) - _SHOWN} more lines"] if len(errors) > _SHOWN else []
         raise DataError([*errors[:_SHOWN], *more])
     if not samples:
-        raise DataError(f"{path}: holds no answer")
+        raise DataError(describe(str(path), "no completion", "at least one", "Check how the file was made"))
     repeated = sum(count > 1 for count in names.values())
     if repeated:
         logger.warning(
@@ -77,26 +81,46 @@ def _unique(name: str | int, names: dict[str, int]) -> str | int:
     return f"{name}#{times}"
 
 
+_REPAIR_LINE = "Repair or remove the line"
+
+
 def _row_error(row: Any, label: str | None) -> dict[str, Any] | str:
     """The line's object, or what is wrong with it."""
     if isinstance(row, ValueError):
-        return f"is no {'UTF-8 text' if isinstance(row, UnicodeDecodeError) else 'JSON'} ({row})"
+        return describe(
+            "content",
+            f"{'no UTF-8 text' if isinstance(row, UnicodeDecodeError) else 'no JSON'} ({row})",
+            "a JSON object",
+            _REPAIR_LINE,
+        )
     if not isinstance(row, dict):
-        return "is no JSON object"
+        return describe("content", "another value", "a JSON object", _REPAIR_LINE)
     wanted = ("reference", "answer", *(() if label is None else (label,)))
     missing = [name for name in wanted if name not in row]
     if missing:
-        return f"has no {' and no '.join(map(repr, missing))}; it has {', '.join(map(shown_value, row))}"
+        return describe(
+            "content",
+            f"no {' and no '.join(map(repr, missing))}, but {', '.join(map(shown_value, row))}",
+            f"{', '.join(wanted)}",
+            _REPAIR_LINE,
+        )
     if not isinstance(row["answer"], str):
-        return f"answer is {shown_value(row['answer'])}: it must be a string"
+        return describe("answer", f"{shown_value(row['answer'])}", "a string", _REPAIR_LINE)
     if not isinstance(row["reference"], (str, int, float)) or isinstance(row["reference"], bool):
-        return f"reference is {shown_value(row['reference'])}: it must be the data set's answer text"
+        return describe(
+            "reference", f"{shown_value(row['reference'])}", "the reference text of the data set", _REPAIR_LINE
+        )
     if not str(row["reference"]).strip():
-        return "reference is empty"
+        return describe("reference", "an empty string", "text", _REPAIR_LINE)
     if not isinstance(row.get("id", 0), (str, int)) or not _is_prompt(row.get("prompt", "")):
-        return "id must be a string or a number, prompt a string or a list of messages"
+        return describe(
+            "id and prompt",
+            "other types",
+            "an id of text or a number, a prompt of text or a list of messages",
+            _REPAIR_LINE,
+        )
     if label is not None and row[label] not in (True, False, 0, 1):
-        return f"{label} is {shown_value(row[label])}: a mark is true or false"
+        return describe(label, f"{shown_value(row[label])}", "true or false", _REPAIR_LINE)
     return row
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from ..errors import ConfigError
+from ..errors import ConfigError, describe
 from ..methods import answer_modes
 from ..recipe.type_checks import closest_match
 
@@ -30,7 +30,12 @@ def read_modes(args: argparse.Namespace, others: Sequence[str]) -> tuple[dict[st
     brought = answer_modes()
     known = [SINGLE_PASS, *brought, "all"]
     errors = [
-        f"--decoding_mode {name}: no such mode{closest_match(name, known)}; there are {', '.join(known)}"
+        describe(
+            "--decoding_mode",
+            f"the unknown mode {name}{closest_match(name, known)}",
+            f"one of {', '.join(known)}",
+            "Correct the mode",
+        )
         for name in args.decoding_mode
         if name not in known
     ]
@@ -44,16 +49,18 @@ def read_modes(args: argparse.Namespace, others: Sequence[str]) -> tuple[dict[st
     try:
         found, rest = options.parse_known_args(others)
     except argparse.ArgumentError as error:
-        raise ConfigError(f"command line: {error}") from error
+        raise ConfigError(f"command line, {error}") from error
     given = {key: value for key, value in vars(args).items() if value is not None} | vars(found)
     errors += [
-        f"--{option} is for --decoding_mode {name}"
+        describe(
+            f"--{option}", "a value without its mode", f"--decoding_mode {name}", "Add the mode, or remove the option"
+        )
         for name, mode in brought.items()
         for option in mode.options
         if name not in asked and option in given
     ]
     if errors:
-        raise ConfigError([f"command line: {message}" for message in errors])
+        raise ConfigError([f"command line, {message}" for message in errors])
     requested: dict[str, dict[str, str]] = {SINGLE_PASS: {}} | {
         name: {option: given[option] for option in mode.options if option in given} for name, mode in brought.items()
     }

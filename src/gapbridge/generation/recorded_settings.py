@@ -15,7 +15,7 @@ from typing import Any
 from ..compat import mixed_precision
 from ..data.special_tokens import stop_tokens
 from ..display import printable
-from ..errors import ConfigError
+from ..errors import ConfigError, describe
 from ..jsonl import as_json_values
 from ..recipe.secrets import redacted_command, without_secrets
 from ..runs.load_inputs import load_eval_examples
@@ -102,7 +102,14 @@ def finished_record(path: Path, settings: dict[str, Any], recipe: Mapping[str, A
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         before, recipe_before = flat(dict(record["settings"])), flat(dict(record.get("recipe", {})))
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ConfigError(f"{path}: is damaged ({error}); move it away, and it is made again") from error
+        raise ConfigError(
+            describe(
+                str(path),
+                f"a damaged file ({error})",
+                "the one that was written",
+                "Move it away, and repeat the command",
+            )
+        ) from error
     errors = differences(path, before, flat(settings))
     if errors:
         errors += differences(path, recipe_before, flat(recipe or {}), "recipe key ")

@@ -15,6 +15,7 @@ from ..decoding.forward import SlotRunners
 from ..decoding.model_state import device_name
 from ..decoding.sampling_params import vllm_faults
 from ..decoding.vllm_generation import CheckedGenerator, ServerEngine
+from ..errors import describe
 from ..methods import answer_modes
 from .decoding_modes import SINGLE_PASS
 
@@ -33,25 +34,38 @@ def server_faults(args: argparse.Namespace, models: Sequence[str], modes: Sequen
     if not urls:
         return []
     errors = [
-        f"--vllm_server_base_url: got {url}, expected http://HOST:PORT. Give the address of `vllm serve`"
+        describe("--vllm_server_base_url", f"{url}", "http://HOST:PORT", "Give the address of `vllm serve`")
         for url in urls
         if not url.startswith(("http://", "https://"))
     ]
     if len(urls) != len(models):
         errors.append(
-            f"--vllm_server_base_url: got {len(urls)} servers, expected one for each of {len(models)} models. Repeat "
-            "the option in the order of --model"
+            describe(
+                "--vllm_server_base_url",
+                f"{len(urls)} servers",
+                f"one for each of {len(models)} models",
+                "Repeat the option in the order of --model",
+            )
         )
     if not args.vllm_server_timeout >= 0:
         errors.append(
-            f"--vllm_server_timeout: got {args.vllm_server_timeout}, expected 0 (try once) or more. Give seconds"
+            describe(
+                "--vllm_server_timeout",
+                f"{args.vllm_server_timeout}",
+                "0 (one attempt) or more seconds",
+                "Correct the value",
+            )
         )
     if args.compile_decoding:
-        errors.append("--compile_decoding: got a vLLM server, expected this package's engine. Leave out one of them")
+        errors.append(describe("--compile_decoding", "a vLLM server", "this package's engine", "Remove one of them"))
     known = answer_modes()
     errors += [
-        f"--decoding_mode {name}: got a vLLM server, expected this package's engine, which alone has what the mode "
-        "needs. Leave out the mode, or --vllm_server_base_url"
+        describe(
+            f"--decoding_mode {name}",
+            "a vLLM server",
+            "this package's engine, which alone supports the mode",
+            "Remove the mode, or --vllm_server_base_url",
+        )
         for name in modes
         if name in known and not known[name].through_server
     ]

@@ -7,7 +7,7 @@ from pathlib import Path
 from trl import SFTTrainer
 
 from .. import methods
-from ..errors import ConfigError
+from ..errors import ConfigError, describe
 from ..files import write_text_atomic
 from ..planning.smoke_test import validate_offline
 from ..recipe.type_checks import closest_match, read_yaml
@@ -30,18 +30,26 @@ def run_convert(source: Path, method: str, output: Path | None = None) -> Path:
     errors = []
     if method not in available_methods():
         errors.append(
-            f"--method {method}: choose one of "
-            f"{', '.join(available_methods())}{closest_match(method, available_methods())}"
+            describe(
+                "--method",
+                f"{method}{closest_match(method, available_methods())}",
+                f"one of {', '.join(available_methods())}",
+                "Choose one of them",
+            )
         )
     keys = read_yaml(source)
     if keys.get("method") not in (None, methods.CONTROL):
-        errors.append(f"{source}: is a recipe for {keys['method']}: start from the SFT one")
+        errors.append(describe(f"{source}, method", f"{keys['method']}", "an SFT recipe", "Start from the SFT recipe"))
     if errors:
         raise ConfigError(errors)
     target = output or place_for(source, method)
     text = convert_user_recipe(source.read_text(encoding="utf-8"), source.as_posix(), method)
     if target.exists() and target.read_text(encoding="utf-8") != text:
-        raise ConfigError(f"{target}: is there already, and nothing is overwritten; choose another --output")
+        raise ConfigError(
+            describe(
+                str(target), "an existing file, which is never overwritten", "a new one", "Choose another --output"
+            )
+        )
     write_text_atomic(target, text)
     print(f"wrote {target}")
     for line in text.splitlines():

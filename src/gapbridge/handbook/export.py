@@ -7,7 +7,7 @@ from pathlib import Path
 from trl import SFTTrainer
 
 from .. import methods
-from ..errors import ConfigError
+from ..errors import ConfigError, describe
 from ..files import write_text_atomic
 from ..recipe.type_checks import closest_match, read_yaml
 from .eos_lookup import missing_eos
@@ -58,7 +58,14 @@ def run_copy_into(fork: Path, model: str | None = None) -> list[Path]:
             for name in exportable_recipes():
                 target = source.parent.parent / name / f"config_{_suffix(source)}.yaml"
                 if target in files:
-                    errors.append(f"{source}: {target} would be made from another recipe, too: rename one of them")
+                    errors.append(
+                        describe(
+                            str(source),
+                            f"the file {target}, which another recipe also makes",
+                            "different names",
+                            "Rename one of the recipes",
+                        )
+                    )
                 text = (fork / source).read_text(encoding="utf-8")
                 files[target] = render_method_recipe(text, source.as_posix(), target.as_posix(), name, eos_token)
         except ConfigError as error:
@@ -69,7 +76,9 @@ def run_copy_into(fork: Path, model: str | None = None) -> list[Path]:
         if not (fork / path).is_file() or (fork / path).read_bytes() != text.encode()
     }
     errors += [
-        f"{fork / path}: is there already, and nothing is overwritten" for path in new if (fork / path).exists()
+        describe(f"{fork / path}", "an existing file, which is never overwritten", "a new one", "Move it away")
+        for path in new
+        if (fork / path).exists()
     ]
     if errors:
         raise ConfigError(errors)
@@ -84,14 +93,30 @@ def _sft_recipes(fork: Path, model: str | None) -> list[Path]:
     """The SFT recipes, relative to the fork."""
     recipes = fork / "recipes"
     if not recipes.is_dir():
-        raise ConfigError(f"{fork}: holds no directory recipes: give the top directory of a fork of the handbook")
+        raise ConfigError(
+            describe(str(fork), "no directory recipes", "a fork of the handbook", "Give its top directory")
+        )
     by_model = {path.parent.name: sorted(path.glob("*.yaml")) for path in sorted(recipes.glob(f"*/{methods.CONTROL}"))}
     by_model = {name: paths for name, paths in by_model.items() if paths}
     if not by_model:
-        raise ConfigError(f"{recipes}: no SFT recipe (MODEL/{methods.CONTROL}/config_full.yaml) to start from")
+        raise ConfigError(
+            describe(
+                str(recipes),
+                f"no SFT recipe (MODEL/{methods.CONTROL}/config_full.yaml)",
+                "one to start from",
+                "Give a fork with SFT recipes",
+            )
+        )
     if model is not None and model not in by_model:
         there = ", ".join(by_model)
-        raise ConfigError(f"--recipe {model}: {recipes} has SFT recipes for {there}{closest_match(model, by_model)}")
+        raise ConfigError(
+            describe(
+                "--recipe",
+                f"{model}{closest_match(model, by_model)}",
+                f"one of {there}, as in {recipes}",
+                "Correct the name",
+            )
+        )
     chosen = by_model if model is None else {model: by_model[model]}
     return [path.relative_to(fork) for paths in chosen.values() for path in paths]
 

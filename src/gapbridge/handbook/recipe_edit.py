@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from ..errors import ConfigError
+from ..errors import ConfigError, describe
 from ..methods import CONTROL, method_fields
 
 
@@ -36,7 +36,7 @@ def render_method_recipe(text: str, source: str, target: str, method: str, eos_t
     """
     before = yaml.safe_load(text)
     if not isinstance(before, dict):
-        raise ConfigError(f"{source}: a recipe must be a mapping of keys to values")
+        raise ConfigError(describe(str(source), "another value", "a mapping of keys to values", "Correct the file"))
     changes = _changes(before, source, method)
     new: dict[str, Any] = {"truncate_overlong": True} | ({"eos_token": eos_token} if eos_token else {})
     lines = [_changed(line, changes) for line in text.rstrip("\n").split("\n")]
@@ -52,7 +52,14 @@ def render_method_recipe(text: str, source: str, target: str, method: str, eos_t
     ]
     result = "\n".join([*head, *lines[:at], *added, *lines[at:]]) + "\n"
     if not _says(result, {"method": method, **new, **before, **changes}):
-        raise ConfigError(f"{source}: cannot be changed line by line; copy it yourself and set {_listed(changes)}")
+        raise ConfigError(
+            describe(
+                str(source),
+                "a file that cannot be changed line by line",
+                "one key a line",
+                f"Copy it, and set {_listed(changes)}",
+            )
+        )
     return result
 
 
@@ -69,7 +76,7 @@ def convert_user_recipe(text: str, source: str, method: str) -> str:
     """
     before = yaml.safe_load(text)
     if not isinstance(before, dict):
-        raise ConfigError(f"{source}: a recipe must be a mapping of keys to values")
+        raise ConfigError(describe(str(source), "another value", "a mapping of keys to values", "Correct the file"))
     changes = {"method": method, **_changes(before, source, method)}
     # Without the key it is TRL's or the handbook's, which cut long rows; here they would be refused.
     new: dict[str, Any] = {} if "method" in before else {"truncate_overlong": True}
@@ -84,7 +91,14 @@ def convert_user_recipe(text: str, source: str, method: str) -> str:
     head += [f"{key}: {_written(value)}  # new" for key, value in added.items()]
     result = "\n".join([*head, *([""] if added else []), *lines]) + "\n"
     if not _says(result, {**new, **before, **changes}):
-        raise ConfigError(f"{source}: cannot be changed line by line; copy it yourself and set {_listed(changes)}")
+        raise ConfigError(
+            describe(
+                str(source),
+                "a file that cannot be changed line by line",
+                "one key a line",
+                f"Copy it, and set {_listed(changes)}",
+            )
+        )
     return result
 
 
@@ -99,7 +113,11 @@ def _changes(before: dict[str, Any], source: str, method: str) -> dict[str, Any]
     """What the recipe says otherwise: the SFT model is where it starts, and the stage has a name of its own."""
     model = before.get("output_dir") or before.get("hub_model_id")
     if not model:
-        raise ConfigError(f"{source}: has neither output_dir nor hub_model_id: where is its model?")
+        raise ConfigError(
+            describe(
+                str(source), "neither output_dir nor hub_model_id", "the place of its model", "Add one of the keys"
+            )
+        )
     changes = {"model_name_or_path": str(model)}
     if "model_revision" in before:
         changes["model_revision"] = "main"

@@ -23,7 +23,7 @@ from ..decoding.engine import PROMPT_COLUMNS
 from ..decoding.memory_limits import BatchLimits
 from ..decoding.model_state import move_to_device, uses_logit_softcapping
 from ..decoding.mtp_heads import find_heads
-from ..errors import ConfigError
+from ..errors import ConfigError, describe
 from ..recipe.type_checks import read_yaml
 from ..recipe.type_checks import to_builtin as plain_value
 from ..reporting.tables import in_columns, number, print_table
@@ -87,7 +87,7 @@ def run_plan(args: argparse.Namespace, overrides: list[str]) -> Plan:
         ConfigError, DataError: the recipe has errors, or something that nothing here knows must be said.
     """
     errors = [
-        f"command line: --{name} is {value}: it must be larger than 0"
+        describe(f"command line, --{name}", f"{value}", "a number above 0", "Correct the value")
         for name in ("device_memory_gib", "device_tflops", "mean_sequence_length")
         if (value := vars(args)[name]) is not None and not value > 0
     ]
@@ -216,7 +216,14 @@ def architecture(job: RunConfig) -> PretrainedConfig:
     try:
         return AutoConfig.from_pretrained(name, trust_remote_code=job.args.trust_remote_code)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{job.recipe.path}: the configuration of {name} cannot be had: {error}") from error
+        raise ConfigError(
+            describe(
+                f"{job.recipe.path}, {name}",
+                f"a configuration that cannot be loaded ({error})",
+                "the configuration of a model",
+                "Check the name",
+            )
+        ) from error
 
 
 def _steps(

@@ -22,7 +22,7 @@ from ..compare.cost_profile import count_sequences
 from ..data.arrow_files import ROWS_PER_CHUNK
 from ..data.example import Example, ExampleSet
 from ..data.mixture import read_mixture
-from ..errors import ConfigError, StoreError
+from ..errors import ConfigError, StoreError, describe
 from ..runs.load_inputs import load_examples
 from ..runs.rounds import number_of_rounds, round_arguments
 from ..runs.run_config import RunConfig, read_job
@@ -90,7 +90,14 @@ def workload(job: RunConfig, gpus: int, *, rows: int | None = None, row_tokens: 
         return _counted_here(job, gpus, origin)
     length = job.args.max_length
     if length is None:
-        raise ConfigError(f"{job.recipe.path}: max_length is not set, and rows that are not here may have any length")
+        raise ConfigError(
+            describe(
+                f"{job.recipe.path}, max_length",
+                "no value, with rows that are not on this machine",
+                "a limit on the length of rows",
+                "Set max_length",
+            )
+        )
     count = rows if rows is not None else published_rows(job)
     with tempfile.TemporaryDirectory() as folder:
         small, _ = tiny_recipe(str(job.recipe.path), [], job.name, Path(folder))
@@ -263,8 +270,12 @@ def published_rows(job: RunConfig) -> int:
     unknown = [name for name, config, split, _ in asked if _size(name, config, split) is None]
     if unknown:
         raise ConfigError(
-            f"{job.recipe.path}: the number of rows of {', '.join(unknown)} is unknown here: say so with "
-            f"--num_train_examples N"
+            describe(
+                f"{job.recipe.path}",
+                f"an unknown number of rows of {', '.join(unknown)}",
+                "a number",
+                "Give --num_train_examples N",
+            )
         )
     count = sum(int((_size(name, config, split) or 0) * (1 if weight is None else weight))
                 for name, config, split, weight in asked)  # fmt: skip

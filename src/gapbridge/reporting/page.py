@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from ..display import printable
-from ..errors import ConfigError
+from ..errors import ConfigError, describe
 from ..files import write_atomic, write_text_atomic
 from .plots import to_png
 from .tables import Table, markdown
@@ -114,7 +114,14 @@ def check_replaceable(directory: Path, stem: str = "report") -> None:
     """Raise a ConfigError where a page of that name was not written by this package."""
     for path in (directory / f"{stem}.md", directory / f"{stem}.html"):
         if path.exists() and PAGE_MARK not in path.read_text(encoding="utf-8", errors="replace")[:200]:
-            raise ConfigError(f"{path}: is no report of gapbridge. Choose another --output_dir")
+            raise ConfigError(
+                describe(
+                    str(path),
+                    "another file",
+                    "a report of gapbridge, which may be replaced",
+                    "Choose another --output_dir",
+                )
+            )
 
 
 def to_markdown(page: Page) -> str:

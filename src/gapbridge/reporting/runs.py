@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError
+from ..errors import RunError, describe
 from ..store.records import read_note, read_record
 from ..training.metrics import read_metrics
 from ..training.run_files import RUN_FILE, flat, read_run, seconds, stages
@@ -71,7 +71,7 @@ def _read_runs(args: argparse.Namespace) -> list[Run]:
     names = [path.name for path in args.runs]
     for path in args.runs:
         if not (path / RUN_FILE).is_file():
-            errors.append(f"{path}: holds no {RUN_FILE}: it is not a run of gapbridge")
+            errors.append(describe(str(path), f"no {RUN_FILE}", "a run of gapbridge", "Correct the path"))
             continue
         try:
             record = read_run(path)
@@ -80,10 +80,12 @@ def _read_runs(args: argparse.Namespace) -> list[Run]:
         except RunError as error:
             errors += error.errors
     errors += [
-        f"--extra_results_dir {path}: no such directory" for path in args.extra_results_dir if not path.is_dir()
+        describe(f"--extra_results_dir {path}", "no such directory", "a directory", "Correct the path")
+        for path in args.extra_results_dir
+        if not path.is_dir()
     ]
     if len(set(args.runs)) < len(args.runs):
-        errors.append("a run is named twice")
+        errors.append(describe("runs", "a run twice", "every run once", "Remove one of them"))
     if errors:
         raise RunError(errors)
     return runs

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
+from ..errors import DataError, describe
 from ..jsonl import read_json_lines, shown_value
 from .page import Completion, ShownExample
 
@@ -26,8 +26,12 @@ def read_samples(path: Path) -> Iterator[EvalRecord]:
         if not isinstance(row, dict) or any(name not in row for name in names):
             found = row if isinstance(row, ValueError) else shown_value(row)
             raise DataError(
-                f"{path}, line {number}: got {found}, expected an object with {', '.join(names)}. Remove the files "
-                "of this evaluation and make it again"
+                describe(
+                    f"{path}, line {number}",
+                    f"{found}",
+                    f"an object with {', '.join(names)}",
+                    "Remove the files of this evaluation, and repeat it",
+                )
             )
         yield row
 

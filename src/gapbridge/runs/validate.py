@@ -240,7 +240,7 @@ def validate_each(paths: Sequence[str], check: Callable[[str], Checked]) -> None
         except GapbridgeError as error:
             failed += error.errors
             continue
-        failed += [message if message.startswith(path) else f"{path}: {message}" for message in errors]
+        failed += [message if message.startswith(path) else f"{path}, {message}" for message in errors]
         say(f"{path}: {'refused, see below' if errors else f'good. {what}'}", *(f"  {note}" for note in notes))
     if failed:
         raise ConfigError(failed)

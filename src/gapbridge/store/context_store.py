@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from ..data.arrow_files import ROWS_PER_CHUNK
 from ..data.example import Example, ExampleSet
-from ..errors import StoreError
+from ..errors import StoreError, describe
 from ..files import sha256, write_atomic, write_json_atomic
 
 
@@ -78,9 +78,23 @@ class ContextStore:
             identity = dict(json.loads((Path(directory) / "manifest.json").read_text(encoding="utf-8"))["identity"])
             num_examples, shard_size = int(identity.pop("num_examples")), int(identity.pop("shard_size"))
         except OSError as error:
-            raise StoreError(f"{directory}: holds no complete contexts: {error.strerror}") from error
+            raise StoreError(
+                describe(
+                    str(directory),
+                    f"no complete contexts ({error.strerror})",
+                    "a finished store",
+                    "Generate the contexts first",
+                )
+            ) from error
         except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{directory}: its manifest.json is damaged ({error})") from error
+            raise StoreError(
+                describe(
+                    f"{directory}, manifest.json",
+                    f"a damaged file ({error})",
+                    "the one that was written",
+                    "Delete the file, and repeat the command",
+                )
+            ) from error
         return cls(directory, identity, num_examples=num_examples, shard_size=shard_size, schema=schema)
 
     @property
@@ -116,7 +130,12 @@ class ContextStore:
             if path.name not in expected:
                 self._check_identity(self._footer(path), path)
                 raise StoreError(
-                    f"{path}: does not belong to a store of {self.num_shards} shards; delete {self.directory}"
+                    describe(
+                        str(path),
+                        "a shard of another store",
+                        f"one of {self.num_shards} shards",
+                        f"Delete {self.directory}",
+                    )
                 )
         missing = []
         for shard in range(self.num_shards):
@@ -133,7 +152,8 @@ class ContextStore:
         table = pa.table(dict(columns), schema=self.schema.with_metadata(metadata))
         start, end = self.shard_range(shard)
         if len(table) != end - start:
-            raise StoreError(f"shard {shard} has {len(table)} contexts for {end - start} examples")
+            got, expected = f"{len(table)} contexts", f"{end - start}, one for each example"
+            raise StoreError(describe(f"shard {shard}", got, expected, "Generate the shard again"))
         write_atomic(
             self.shard_path(shard),
             lambda path: pq.write_table(table, path, compression="zstd", write_page_checksum=True),
@@ -145,7 +165,7 @@ class ContextStore:
         for shard in range(self.num_shards):
             path = self.shard_path(shard)
             if not path.exists():
-                raise StoreError(f"{path}: is missing; start generation again to make it")
+                raise StoreError(describe(str(path), "no file", "the shard", "Repeat the command to generate it"))
             start, end = self.shard_range(shard)
             shards.append({"file": path.name, "rows": end - start, "sha256": sha256(path)})
         write_json_atomic(self.manifest_path, {"identity": self.identity, "shards": shards})
@@ -159,7 +179,12 @@ class ContextStore:
         """
         if not self.is_complete():
             raise StoreError(
-                f"{self.directory}: has no manifest.json: generation did not finish; start it again to continue"
+                describe(
+                    str(self.directory),
+                    "no manifest.json, since generation did not finish",
+                    "a finished store",
+                    "Repeat the command to continue",
+                )
             )
         for entry in self._whole_shards():
             yield self._table(self.directory / entry["file"])
@@ -185,11 +210,21 @@ class ContextStore:
             path = self.directory / entry["file"]
             if not path.exists():
                 errors.append(
-                    f"{path}: is in the manifest but not on disk; delete {self.manifest_path} to make it again"
+                    describe(
+                        str(path),
+                        "no file",
+                        "the shard of the manifest",
+                        f"Delete {self.manifest_path}, and repeat the command",
+                    )
                 )
             elif sha256(path) != entry["sha256"]:
                 errors.append(
-                    f"{path}: its sha256 is not the manifest's; delete it and {self.manifest_path} to make it again"
+                    describe(
+                        f"{path}, sha256",
+                        "another hash",
+                        "that of the manifest",
+                        f"Delete it and {self.manifest_path}, and repeat the command",
+                    )
                 )
         if errors:
             raise StoreError(errors)
@@ -212,10 +247,22 @@ class ContextStore:
             manifest = json.loads(self.manifest_path.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise StoreError(
-                f"{self.manifest_path}: is damaged ({error}); delete it, the shards are checked again"
+                describe(
+                    str(self.manifest_path),
+                    f"a damaged file ({error})",
+                    "the one that was written",
+                    "Delete the file, and repeat the command",
+                )
             ) from error
         if not isinstance(manifest, dict) or not {"identity", "shards"} <= set(manifest):
-            raise StoreError(f"{self.manifest_path}: is no manifest of a context store; delete it")
+            raise StoreError(
+                describe(
+                    str(self.manifest_path),
+                    "another file",
+                    "the manifest of a context store",
+                    "Delete the file, and repeat the command",
+                )
+            )
         self._check_identity(manifest["identity"], self.manifest_path)
         try:
             listed = [entry["file"] for entry in manifest["shards"] if entry["sha256"]]
@@ -223,8 +270,12 @@ class ContextStore:
             listed = []
         if listed != [self.shard_path(shard).name for shard in range(self.num_shards)]:
             raise StoreError(
-                f"{self.manifest_path}: does not list the {self.num_shards} shards of this store; delete it, the "
-                "shards are checked again"
+                describe(
+                    str(self.manifest_path),
+                    "other shards",
+                    f"the {self.num_shards} shards of this store",
+                    "Delete the file, and repeat the command",
+                )
             )
         return manifest
 
@@ -235,9 +286,20 @@ class ContextStore:
         """The identity in a shard's footer, after its pages, and its number where one is given, were checked."""
         metadata = self._table(path).schema.metadata or {}
         if _IDENTITY not in metadata:
-            raise StoreError(f"{path}: is no shard of a context store; move it away")
+            raise StoreError(
+                describe(
+                    str(path), "another file", "a shard of a context store", "Move it away, and repeat the command"
+                )
+            )
         if shard is not None and metadata.get(_SHARD) != str(shard).encode():
-            raise StoreError(f"{path}: holds another shard of this store; delete it, it is made again")
+            raise StoreError(
+                describe(
+                    str(path),
+                    "another shard of this store",
+                    "the one of its name",
+                    "Delete it, and repeat the command",
+                )
+            )
         identity: dict[str, Any] = json.loads(metadata[_IDENTITY])
         return identity
 
@@ -245,21 +307,36 @@ class ContextStore:
         try:
             return pq.ParquetFile(path, page_checksum_verification=True).read()
         except (pa.ArrowException, OSError) as error:
-            raise StoreError(f"{path}: is truncated or damaged ({error}); delete it, it is made again") from error
+            raise StoreError(
+                describe(
+                    str(path),
+                    f"a truncated or damaged file ({error})",
+                    "the shard that was written",
+                    "Delete it, and repeat the command",
+                )
+            ) from error
 
     def _check_identity(self, found: Any, path: Path) -> None:
         if not isinstance(found, dict):
-            raise StoreError(f"{path}: says not what its contexts were made with; delete it")
+            raise StoreError(
+                describe(
+                    str(path), "no record of how its contexts were made", "one", "Delete it, and repeat the command"
+                )
+            )
         expected = json.loads(self._encoded_identity())
         differing = [key for key in sorted({*found, *expected}) if found.get(key) != expected.get(key)]
         if differing:
-            changes = [
-                f"{key}: the store has {found.get(key)!r}, this run has {expected.get(key)!r}" for key in differing
-            ]
-            way_out = (
-                "use another output_dir, set the options back, or delete the directory to build the contexts again"
+            raise StoreError(
+                [
+                    describe(
+                        f"{path}, {key}",
+                        f"contexts that were made with {found.get(key)!r}",
+                        f"{expected.get(key)!r}, as in this run",
+                        "Restore the option, use another output_dir, or delete the directory",
+                    )
+                    for key in differing
+                ]
             )
-            raise StoreError([f"{path}: these contexts were made with other options; {way_out}", *changes])
 
 
 def recorded_shard_size(directory: Path) -> int | None:

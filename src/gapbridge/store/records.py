@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError
+from ..errors import RunError, describe
 from ..files import write_json_atomic
 from ..jsonl import parse_json
 
@@ -26,10 +26,17 @@ def read_record(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise RunError(f"{path}: is damaged ({error}), expected a JSON object. Delete it, or put it back") from error
+        raise RunError(
+            describe(str(path), f"a damaged file ({error})", "a JSON object", "Delete or restore the file")
+        ) from error
     if not isinstance(value, dict):
         raise RunError(
-            f"{path}: is damaged (got {type(value).__name__}), expected a JSON object. Delete it, or put it back"
+            describe(
+                str(path),
+                f"{type(value).__name__}, as a damaged file has it",
+                "a JSON object",
+                "Delete or restore the file",
+            )
         )
     return value
 

@@ -21,7 +21,7 @@ from ..decoding.model_state import generation_precision
 from ..decoding.mtp_heads import HEADS_FILE, MTPHeads, load_adjacent_heads
 from ..decoding.speculative_decoding import SpeculativeStats
 from ..decoding.vllm_generation import CheckedGenerator, ColocatedEngine, Engine, ServerEngine
-from ..errors import ConfigError
+from ..errors import ConfigError, describe
 from .generate_shards import Columns, GenerationSpec, Progress
 
 
@@ -90,8 +90,12 @@ def _heads(model: PreTrainedModel | PeftModel, args: Any) -> MTPHeads | None:
     heads = load_adjacent_heads(model)
     if heads is None:
         raise ConfigError(
-            f"use_mtp_speculative_decoding: {model.name_or_path or 'the model'} has no {HEADS_FILE}: start from a "
-            "whole model that was trained with num_future_tokens above 1, or leave it out"
+            describe(
+                "use_mtp_speculative_decoding",
+                f"true for {model.name_or_path or 'a model'} without {HEADS_FILE}",
+                "a complete model that was trained with num_future_tokens above 1",
+                "Start from such a model, or remove the key",
+            )
         )
     return heads
 
@@ -135,13 +139,21 @@ def _check_loadable(model: PreTrainedModel | PeftModel) -> None:
     """Refuse what vLLM cannot load, before the engine is opened."""
     if isinstance(model, PeftModel):
         raise ConfigError(
-            "use_vllm is true, but this round starts from an adapter and vLLM loads whole models: set use_vllm: "
-            "false, or start a run from the merged model (merge_and_unload, save_pretrained)"
+            describe(
+                "use_vllm",
+                "true for a round that starts from an adapter",
+                "a complete model, as vLLM loads it",
+                "Set use_vllm: false, or start from the merged model (merge_and_unload, save_pretrained)",
+            )
         )
     if not model.name_or_path:
         raise ConfigError(
-            "use_vllm is true, but the model has no path that vLLM could load: save it with save_pretrained and load "
-            "it from there, or set use_vllm: false"
+            describe(
+                "use_vllm",
+                "true for a model without a path",
+                "a path that vLLM can load",
+                "Save the model with save_pretrained and load it from there, or set use_vllm: false",
+            )
         )
 
 

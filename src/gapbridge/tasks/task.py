@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from ..errors import ConfigError
+from ..errors import ConfigError, describe
 from ..files import write_text_atomic
 from ..recipe.type_checks import closest_match
 from .word_problems import problems
@@ -56,7 +56,11 @@ def task_named(name: str) -> EvalTask:
     """The task. Raises ConfigError if there is none of that name."""
     if name not in TASKS:
         known = [*TASKS, "lm_eval"]
-        raise ConfigError(f"--task {name}: no such task{closest_match(name, known)}; there are {', '.join(known)}")
+        raise ConfigError(
+            describe(
+                "--task", f"{name}{closest_match(name, known)}", f"one of {', '.join(known)}", "Choose one of them"
+            )
+        )
     return TASKS[name]
 
 
@@ -68,8 +72,12 @@ def task_recipe(task: EvalTask, directory: Path) -> Path:
     """
     if not task.has_data:
         raise ConfigError(
-            f"--task {task.name} brings no data: name a recipe whose held-out data are used with --config RECIPE, or "
-            "ready answers with --completions_file FILE.jsonl"
+            describe(
+                f"--task {task.name}",
+                "no data",
+                "a recipe, or completions of a file",
+                "Give --config RECIPE, or --completions_file FILE.jsonl",
+            )
         )
     recipes = Path(__file__).with_name("recipes")
     if task.name != GENERATED:

@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, describe
 
 
 ANSWER_MARK = "####"
@@ -182,14 +182,14 @@ def problems(
             6; all errors are listed.
     """
     errors = [
-        f"{name} is {value!r}: choose one of {', '.join(known)}"
+        describe(name, f"{value!r}", f"one of {', '.join(known)}", "Choose one of them")
         for name, value, known in (("split", split, SPLITS), ("order", order, ORDERS), ("form", form, FORMS))
         if value not in known
     ]
     if count < 0:
-        errors.append(f"count is {count}: it must not be negative")
+        errors.append(describe("count", f"{count}", "at least 0", "Correct the value"))
     if not steps or any(not 1 <= number <= MAX_STEPS for number in steps):
-        errors.append(f"steps is {list(steps)}: each number must lie in 1 to {MAX_STEPS}")
+        errors.append(describe("steps", f"{list(steps)}", f"numbers from 1 to {MAX_STEPS}", "Correct the list"))
     if errors:
         raise ConfigError(errors)
     apart = validation_apart or split == "validation"

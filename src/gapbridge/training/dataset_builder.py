@@ -220,7 +220,7 @@ def _write_rows(sink: Any, method: type[MethodHooks], built: RowsWithStats) -> t
 def require_rows(stats: GenerationStats, examples: ExampleSet, args: Any) -> None:
     """Raise a `DataError` where nothing is left to train on."""
     if errors := stats.errors(args):
-        raise DataError([f"{examples.source}: {error}" for error in errors])
+        raise DataError([f"{examples.source}, {error}" for error in errors])
 
 
 def first_rows(

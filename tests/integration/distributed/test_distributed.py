@@ -194,7 +194,7 @@ def test_a_launch_that_was_misunderstood_is_refused(model: Path, tmp_path: Path)
         ("sft", model, ["--use_cpu", "false"], {}, "got 2 started by the launcher, of which this one"),
         ("bash", model, ["--use_cpu", "false", "--ddp_backend", "gloo"], {}, "--use_cpu true"),
         ("sft", model, [], fsdp, "FSDP: got MULTI_CPU in the trainer"),
-        ("bash", model, [], {**fsdp, **efficient}, "fsdp_cpu_ram_efficient_loading is true"),
+        ("bash", model, [], {**fsdp, **efficient}, "fsdp_cpu_ram_efficient_loading: got true"),
         ("sft", model, [], {**zero3, "ACCELERATE_USE_CPU": "true"}, "DeepSpeed: got"),
         ("sft", model, [], zero3, "Set zero3_save_16bit_model: true"),
         ("bash", BASE, [], {**zero3, **saves}, "ZeRO-3: got no sharded parameter"),

@@ -53,7 +53,9 @@ def test_two_processes_train_the_heads_of_one(config: str, one_process: Path, tm
             torch.testing.assert_close(value, others[key], atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize(("config", "words"), [("fsdp", "not trained under FSDP"), ("zero3", "under ZeRO-3")])
+@pytest.mark.parametrize(
+    ("config", "words"), [("fsdp", "under FSDP, where heads are not trained"), ("zero3", "under ZeRO-3")]
+)
 @pytest.mark.nightly
 def test_sharded_weights_are_refused(config: str, words: str, tmp_path: Path) -> None:
     outcomes = launch(config, jobs(tmp_path, 2)[:1], tmp_path, 2)

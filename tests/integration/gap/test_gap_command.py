@@ -223,12 +223,12 @@ def test_the_picture_says_what_it_shows(oracle: bool) -> None:
     ("change", "message"),
     [
         ({"model": []}, "give a model"),
-        ({"config": None}, "name the recipe"),
+        ({"config": None}, "recipe: got none"),
         ({"prefix_lengths": [0]}, "--prefix_lengths"),
         ({"model": ["a", "a"]}, "given twice"),
-        ({"error_positions": [0.5, 1.0]}, "--error_positions is [0.5, 1.0]"),
-        ({"error_positions": [0.5, 0.5]}, "given twice in --error_positions"),
-        ({"error_positions": [], "error_source": "a"}, "--error_source needs places"),
+        ({"error_positions": [0.5, 1.0]}, "--error_positions: got [0.5, 1.0]"),
+        ({"error_positions": [0.5, 0.5]}, "--error_positions: got a position twice"),
+        ({"error_positions": [], "error_source": "a"}, "--error_source: got a value without positions"),
     ],
 )
 def test_wrong_options_are_named(change: dict[str, Any], message: str, tmp_path: Path) -> None:

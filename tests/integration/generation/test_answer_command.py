@@ -80,7 +80,9 @@ def test_modes_and_what_they_are_told(tmp_path: Path) -> None:
     told = {"single_pass": {}, "self_correct": {"correction_prompt": "Again!"}}
     assert read(["all"], "--correction_prompt=Again!", "--seed", "1") == (told, ["--seed", "1"])
     assert read(["all"], correction_prompt="Again!") == (told, [])
-    with pytest.raises(ConfigError, match="--correction_prompt is for --decoding_mode self_correct"):
+    with pytest.raises(
+        ConfigError, match="--correction_prompt: got a value without its mode, expected --decoding_mode self_correct"
+    ):
         read(["single_pass"], correction_prompt="Again!")
     with pytest.raises(ConfigError, match="did you mean 'self_correct'.*there are single_pass, .*self_correct, all"):
         read(["self_corect"])

@@ -84,9 +84,9 @@ def test_nothing_is_overwritten_and_all_is_listed(fork: Path, capsys: pytest.Cap
 
 def test_what_is_no_fork_is_refused(fork: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean 'tiny'?" in refused(capsys, "copy-into", str(fork), "--recipe", "tinny")
-    assert "holds no directory recipes" in refused(capsys, "copy-into", str(tmp_path / "rows"))
+    assert "got no directory recipes" in refused(capsys, "copy-into", str(tmp_path / "rows"))
     (fork / "recipes/tiny/sft/config.yaml").write_text("model_name_or_path: m\noutput_dir: o\n")
-    assert "config_full.yaml would be made from another recipe, too" in refused(capsys, "copy-into", str(fork))
+    assert "which another recipe also makes" in refused(capsys, "copy-into", str(fork))
     (fork / "recipes/tiny/sft/config.yaml").write_text("model_name_or_path: m\n")
     assert "neither output_dir nor hub_model_id" in refused(capsys, "copy-into", str(fork))
     assert not (fork / "scripts/bash.py").exists()

@@ -69,7 +69,7 @@ def test_a_recipe_of_this_package(method: str, tmp_path: Path, capsys: pytest.Ca
 def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = Path(recipe(tmp_path)[1])
     said = refused(capsys, "convert", "--from", str(source), "--method", "bahs")
-    assert "did you mean 'bash'?" in said and "is a recipe for bash: start from the SFT one" in said
+    assert "did you mean 'bash'?" in said and "method: got bash, expected an SFT recipe" in said
     source.write_text(SFT)
     (tmp_path / "mine.yaml").write_text("other: 1\n")
     line = ["convert", "--from", str(source), "--method", "rac", "--output", str(tmp_path / "mine.yaml")]
@@ -78,7 +78,7 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean 'learning_rate'?" in refused(capsys, "convert", "--from", str(source), "--method", "rac")
     with pytest.raises(ConfigError, match="neither output_dir nor hub_model_id"):
         convert_user_recipe("seed: 1\n", "sft.yaml", "bash")
-    with pytest.raises(ConfigError, match="cannot be changed line by line; copy it yourself and set method: bash"):
+    with pytest.raises(ConfigError, match="expected one key a line. Copy it, and set method: bash"):
         convert_user_recipe("{model_name_or_path: a, output_dir: b}\n", "sft.yaml", "bash")
 
 

@@ -207,7 +207,7 @@ def test_random_tokens_at_the_models_share(make_base: MakeBase, tokenizer: Any, 
         generation_batch_size=2,
     )
     assert small.row_ids[:] == noise.row_ids[:]
-    expected = f"replacement_source: the store has '{replacement_source}', this run has None"
+    expected = f"replacement_source: got contexts that were made with '{replacement_source}', expected None"
     with pytest.raises(StoreError, match=expected):
         bash(tmp_path / "noise", make_base(), tokenizer, **MIXED)
 
@@ -286,10 +286,10 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
     told = "\n".join(caught.value.errors)
     for words in (
         "replacement_source: got 'random', expected one of model, uniform",
-        "sft_fraction is 1.5",
-        "final_sft_epochs is 3: it must lie between 0 and the epochs of a round, 2",
-        "num_masked_labels_after_replacement is -1",
-        "num_masked_labels_after_replacement takes labels away: keep one",
+        "sft_fraction: got 1.5",
+        "final_sft_epochs: got 3, expected a number from 0 to the epochs of a round (2",
+        "num_masked_labels_after_replacement: got -1",
+        "got a value with num_masked_labels_after_replacement",
     ):
         assert words in told
     assert len(caught.value.errors) == 5
@@ -299,7 +299,7 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
             "replacement_source, num_masked_labels_after_replacement would have no",
         ),
         ({"num_rounds": 2, "num_epochs_per_round": [1, 2], "final_sft_epochs": 1.5}, "the epochs of a round, 1"),
-        ({"max_steps": 9, "final_sft_epochs": 3}, "that share of num_train_epochs"),
+        ({"max_steps": 9, "final_sft_epochs": 3}, "a fraction of num_train_epochs"),
     ):
         with pytest.raises(ConfigError, match=words):
             BASHConfig(str(tmp_path), **{**COMMON, **options})

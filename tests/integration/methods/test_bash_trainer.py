@@ -193,13 +193,13 @@ def test_contexts_are_found_again(make_base: MakeBase, tokenizer: Any, tmp_path:
     again = bash(tmp_path, make_base(), tokenizer)
     again.prepare_dataset()
     assert shard.stat().st_mtime_ns == made and again.train_dataset[:] == first.train_dataset[:]
-    with pytest.raises(StoreError, match="mixture_coefficient: the store has 0.2, this run has 0.3"):
+    with pytest.raises(StoreError, match="mixture_coefficient: got contexts that were made with 0.2, expected 0.3"):
         bash(tmp_path, make_base(), tokenizer, mixture_coefficient=0.3)
     changed = make_base()
     changed.model.norm.weight.data[0] += 1e-3
-    with pytest.raises(StoreError, match="weights: the store has"):
+    with pytest.raises(StoreError, match="weights: got contexts that were made with"):
         bash(tmp_path, changed, tokenizer)
-    with pytest.raises(StoreError, match="examples: the store has"):
+    with pytest.raises(StoreError, match="examples: got contexts that were made with"):
         bash(tmp_path, make_base(), tokenizer, rows(16, "test"))
 
 

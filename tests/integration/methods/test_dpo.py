@@ -232,7 +232,7 @@ def test_recipe_data(tmp_path: Path, tokenizer: Any) -> None:
 def test_losses_are_those_that_trl_names(tmp_path: Path) -> None:
     (told,) = (field.metadata["help"] for field in fields(DPOConfig) if field.name == "loss_type")
     assert set(re.findall(r"`'(\w+)'`", told)) == PAIR_LOSSES
-    with pytest.raises(ConfigError, match="loss_type is sigmoyd: choose among"):
+    with pytest.raises(ConfigError, match="loss_type: got sigmoyd, expected some of"):
         GapDPOConfig(str(tmp_path), **COMMON, loss_type="sigmoyd")
     with pytest.raises(ConfigError, match="beta is -0.1"):
         GapDPOConfig(str(tmp_path), **COMMON, beta=-0.1)

@@ -103,7 +103,7 @@ def test_templates_that_cannot_carry_a_correction_are_refused(tokenizer: Any) ->
         f"{{% for m in messages %}}{{% if {earlier_answers_vanish} %}}{{{{ m['content'] }}}}{{% endif %}}"
         "<|end|>{% endfor %}"
     )
-    with pytest.raises(ConfigError, match="renders an assistant turn differently"):
+    with pytest.raises(ConfigError, match="an assistant turn that is rendered differently"):
         CorrectionTemplates(forgetful, "Again?", [forgetful.eos_token_id], conversational=True).of({})
     forgetful.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     with pytest.raises(ConfigError, match="no stop token after an assistant turn"):
@@ -185,7 +185,7 @@ def test_odd_drafts_are_defined_and_counted(tokenizer: Any, tmp_path: Path) -> N
     assert drafted[2][: 8 + len(cue)] == [9] * 7 + [eos, *cue], "a draft at the cap is closed"
     assert drafted[3][: len(references[3])] == references[3], "a right draft is kept"
     args = RACConfig(str(tmp_path), **{**COMMON, "max_length": 20, "sft_fraction": 0.0})
-    with pytest.raises(DataError, match="none of 5 correction rows fits into max_length 20"):
+    with pytest.raises(DataError, match="max_length: got 20, into which none of 5 correction rows"):
         rows_of(examples, completions, tokenizer, args)
 
 
@@ -299,7 +299,7 @@ def test_a_rows_own_arguments_hold_for_its_request(make_base: MakeBase, tokenize
             {"compile_decoding": True, "use_mtp_speculative_decoding": True},
             "compile_decoding: got true with use_mtp_speculative_decoding",
         ),
-        ({"correction_prompt": " "}, "correction_prompt is empty"),
+        ({"correction_prompt": " "}, "correction_prompt: got an empty"),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], words: str, tmp_path: Path) -> None:

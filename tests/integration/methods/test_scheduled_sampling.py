@@ -256,8 +256,8 @@ def test_non_finite_weights_name_the_rows(make_base: MakeBase, tokenizer: Any, t
         ({"num_sampling_passes": 0}, "num_sampling_passes is 0"),
         ({"num_sampling_passes": "all"}, "num_sampling_passes is 'all'"),
         ({"mixture_schedule": "cosine"}, "mixture_schedule is 'cosine'"),
-        ({"mixture_coefficient": 1.5}, "mixture_coefficient is 1.5"),
-        ({"temperature": -1.0}, "temperature is -1.0"),
+        ({"mixture_coefficient": 1.5}, "mixture_coefficient: got 1.5"),
+        ({"temperature": -1.0}, "temperature: got -1.0"),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], words: str, tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def test_odd_drafts_are_defined_and_counted(tokenizer: Any, tmp_path: Path) -> N
     assert [row["rejected_ids"] for row in made] == [[9] * 7, [eos]], "nothing is added to a draft at the cap"
     assert "2 truncated; left out: 1 equal to the reference, 1 longer" in stats.summary()
     right = [Completion(reference, True) for reference in references]
-    with pytest.raises(DataError, match="none of 4 drafts makes a pair: 4 equal the reference"):
+    with pytest.raises(DataError, match="got no pair .4 of 4 equal references"):
         made_rows(examples, right, tokenizer, args)
 
 
@@ -202,12 +202,12 @@ def test_the_round_before_is_trained_along(make_base: MakeBase, tokenizer: Any, 
     alone = trainer_of(tmp_path / "round_2", make_base(), tokenizer, round_index=2, include_previous_round_pairs=False)
     assert {row["id"]: row["rejected_ids"] for row in alone.row_ids} == {row_id: again[row_id] for row_id in before}
     assert alone.stats.previous_round_pairs == 0
-    with pytest.raises(StoreError, match="set it to false to do without them"):
+    with pytest.raises(StoreError, match="Set it to false to train without them"):
         trainer_of(tmp_path / "round_4", make_base(), tokenizer, round_index=4)
     assert not (tmp_path / "round_4").exists(), "nothing is drawn before that is known"
     reordered = replace(first.examples, table=first.examples.table.select(reversed(range(len(first.examples)))))
     completions = [Completion([9], False)] * len(reordered)
-    with pytest.raises(StoreError, match="answer other examples"):
+    with pytest.raises(StoreError, match="completions of other examples"):
         made_rows(reordered, completions, tokenizer, second.args)
 
 
@@ -248,7 +248,7 @@ def test_held_out_pairs(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> 
     ("options", "words"),
     [
         ({"beta": -1.0, "max_completion_length": 0}, "2 errors"),
-        ({"loss_type": ["hinge"]}, "loss_type is hinge: SPIN's is sigmoid"),
+        ({"loss_type": ["hinge"]}, "loss_type: got hinge, expected sigmoid"),
         ({"precompute_ref_log_probs": True}, "precompute_ref_log_probs is true"),
         ({"eval_on_generated_contexts": False, "eval_strategy": "epoch"}, "nothing is left to evaluate"),
     ],
@@ -259,5 +259,5 @@ def test_bad_options_are_refused(options: dict[str, Any], words: str, tmp_path: 
 
 
 def test_another_reference_model_is_refused(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="ref_model is given"):
+    with pytest.raises(ConfigError, match="ref_model: got a model"):
         trainer_of(tmp_path, make_base(), tokenizer, ref_model=make_base())

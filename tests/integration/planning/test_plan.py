@@ -250,7 +250,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = {"datasets": [{"path": "someone/data"}], "max_length": 64}
     line = recipe(tmp_path, **data)
-    assert "the number of rows of someone/data is unknown here: say so with --num_train_examples N" in refused(
+    assert "got an unknown number of rows of someone/data, expected a number. Give --num_train_examples N" in refused(
         capsys, "plan", *line
     )
     assert "--device_memory_gib is -1.0" in refused(capsys, "plan", *line, "--device_memory_gib", "-1")

@@ -108,5 +108,5 @@ def test_the_report_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     assert "run, self_correct" in text and '<span class="grade right">right</span>' in text
     assert "before self_correct" not in text, "the first completion is there already"
     page.write_text("<html>mine</html>")
-    with pytest.raises(ConfigError, match=r"report\.html: is no report of gapbridge"):
+    with pytest.raises(ConfigError, match=r"report\.html: got another file"):
         run_report(args)

@@ -108,7 +108,7 @@ def test_what_cannot_be_reported_is_refused(measured: Path, tmp_path: Path) -> N
     page = tmp_path / "report" / "report.md"
     page.parent.mkdir()
     page.write_text("mine")
-    with pytest.raises(ConfigError, match="is no report of gapbridge"):
+    with pytest.raises(ConfigError, match="expected a report of gapbridge"):
         _page(tmp_path / "report", measured / "run")
     assert page.read_text() == "mine"
     with pytest.raises(RunError) as error:

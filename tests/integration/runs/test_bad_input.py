@@ -215,7 +215,7 @@ TEXTS = {
     "a list": ("- a\n", "expected a mapping"),
     "nothing": ("", "expected a mapping"),
     "no YAML": ("a: [", "not valid YAML"),
-    "a key twice": ("method: bash\nseed: 1\nseed: 2\n", "line 3: seed is given twice"),
+    "a key twice": ("method: bash\nseed: 1\nseed: 2\n", "line 3: got seed twice"),
     "an object": ("a: !!python/object:os.system {}\n", "not valid YAML"),
     "a date": ("method: bash\nseed: 2024-99-99\n", "seed: got '2024-99-99', expected an integer"),
     "a number as key": ("method: bash\n1: 2\n", "got the key 1"),

@@ -244,12 +244,12 @@ def test_validate_starts_from_an_adapter(
     vllm = {"use_vllm": True, "vllm_mode": "server", "vllm_server_base_url": "http://localhost:1"}
     arguments = recipe(tmp_path, method="rac", model_name_or_path=str(adapter), **vllm)
     for command in ("rac", "validate"):
-        assert "this round starts from an adapter" in untouched(tmp_path, capsys, command, *arguments)
+        assert "a round that starts from an adapter" in untouched(tmp_path, capsys, command, *arguments)
     assert not passes
 
 
 def test_a_server_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str], passes: list[int]) -> None:
     vllm = {"use_vllm": True, "vllm_mode": "server", "vllm_server_base_url": "http://localhost:1"}
     arguments = recipe(tmp_path, method="rac", **vllm, vllm_server_timeout=0)
-    assert "no vLLM server is up at http://localhost:1" in untouched(tmp_path, capsys, "rac", *arguments)
+    assert "http://localhost:1: got no vLLM server" in untouched(tmp_path, capsys, "rac", *arguments)
     assert not passes

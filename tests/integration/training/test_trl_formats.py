@@ -212,7 +212,7 @@ def test_who_asks_refuses_what_has_no_prompt(make: Make, tokenizer: Any) -> None
     with pytest.raises(DataError, match="eval_examples, row 0: got no prompt.*GapCallback completes each prompt"):
         GapCallback(make(GapSFTTrainer, GapSFTConfig, TEXT), Dataset.from_list(TEXT))
     for key in WHOLE:
-        with pytest.raises(ConfigError, match=f"{key} is false: RAC"):
+        with pytest.raises(ConfigError, match=f"{key} : got false, so that rows have no completion to correct"):
             RACConfig("unused", **{**SETTINGS, key: False})
     with pytest.raises(ConfigError, match="wrapped, which splits rows"):
         RACConfig("unused", **SETTINGS, packing=True, packing_strategy="wrapped")

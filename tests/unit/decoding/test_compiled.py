@@ -99,7 +99,7 @@ def test_heads_that_propose_are_refused() -> None:
     from gapbridge.decoding.speculative_decoding import SpeculativeStats
 
     model = tiny_llama()
-    with pytest.raises(ConfigError, match="compile_decoding is true with speculation"):
+    with pytest.raises(ConfigError, match="compile_decoding: got true with heads"):
         drafts(model, compile_decoding=True, speculation=SpeculativeStats(build_heads(model, 1, "linear")))
 
 

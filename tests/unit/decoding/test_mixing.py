@@ -251,17 +251,17 @@ def test_slot_cache_serves_rows_at_different_positions(llama: LlamaForCausalLM) 
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
-        ({"mixture_coefficient": 1.5}, ConfigError, "mixture_coefficient is 1.5"),
+        ({"mixture_coefficient": 1.5}, ConfigError, "mixture_coefficient: got 1.5"),
         ({"mixture_coefficient": -0.1, "verify_window": 0, "batch_size": 0}, ConfigError, "3 errors"),
-        ({"temperature": -1.0}, ConfigError, "temperature is -1.0"),
-        ({"top_p": 0.0}, ConfigError, "top_p is 0.0"),
-        ({"ids": ["a", "a"]}, DataError, "not unique"),
-        ({"ids": ["a"]}, DataError, "give one of each"),
+        ({"temperature": -1.0}, ConfigError, "temperature: got -1.0"),
+        ({"top_p": 0.0}, ConfigError, "top_p: got 0.0"),
+        ({"ids": ["a", "a"]}, DataError, "expected unique ids"),
+        ({"ids": ["a"]}, DataError, "expected one of each"),
         ({"prompts": [[], [1]]}, DataError, "empty prompt"),
         ({"references": [[1], []]}, DataError, "empty reference"),
-        ({"fixed": [[True]]}, DataError, "1 rows of fixed and 2 ids"),
-        ({"fixed": [[True], [True]]}, DataError, "'a': 1 values of fixed for a reference of 2 tokens"),
-        ({"references": [[1], [VOCAB]]}, DataError, "outside the model's vocabulary"),
+        ({"fixed": [[True]]}, DataError, "fixed: got 1 rows for 2 ids"),
+        ({"fixed": [[True], [True]]}, DataError, "'a', fixed: got 1 values, expected 2"),
+        ({"references": [[1], [VOCAB]]}, DataError, "outside the vocabulary"),
     ],
 )
 @pytest.mark.parametrize("mix", [mix_contexts, mix_contexts_sequential])

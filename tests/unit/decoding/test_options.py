@@ -15,11 +15,11 @@ from gapbridge.decoding import SamplingParams, generate_completions, mix_context
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"temperature": -1.0}, "temperature is -1.0"),
+        ({"temperature": -1.0}, "temperature: got -1.0"),
         ({"temperature": float("nan")}, "temperature is nan"),
-        ({"top_k": -1}, "top_k is -1"),
-        ({"top_p": 0.0}, "top_p is 0.0"),
-        ({"min_p": 1.1}, "min_p is 1.1"),
+        ({"top_k": -1}, "top_k: got -1"),
+        ({"top_p": 0.0}, "top_p: got 0.0"),
+        ({"min_p": 1.1}, "min_p: got 1.1"),
         ({"batch_size": 0, "verify_window": 0}, "2 errors"),
         ({"batch_tokens": 0}, "batch_tokens is 0"),
     ],
@@ -35,7 +35,7 @@ def test_options_or_keywords(llama: LlamaForCausalLM) -> None:
     full = mix_contexts(llama, **examples, mixture_coefficient=0.9, options=options)
     draw = {"temperature": 0.7, "suppress_tokens": [4], "seed": 2}
     assert full == mix_contexts(llama, **examples, mixture_coefficient=0.9, **draw)
-    with pytest.raises(ConfigError, match=r"2 errors:\s+- mixture_coefficient is 2.*\s+- options and seed are both"):
+    with pytest.raises(ConfigError, match=r"2 errors:\s+- mixture_coefficient: got 2.*\s+- options and seed are both"):
         mix_contexts(llama, **examples, mixture_coefficient=2, options=options, seed=3)
     with pytest.raises(TypeError, match="warmth"):
         generate_completions(llama, [[1]], ids=[0], max_completion_length=1, stop_tokens=[], warmth=1.0)

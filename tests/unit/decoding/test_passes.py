@@ -236,7 +236,7 @@ def test_rows_beyond_the_models_positions_are_refused_by_name(name: str) -> None
         return generate_completions(model, [prompt], ids=["row-7"], max_completion_length=length, stop_tokens=[])
 
     for mix in (mix_contexts, mix_contexts_sequential):
-        with pytest.raises(DataError, match="'row-7': prompt and reference take 11 positions, and 10 is the limit"):
+        with pytest.raises(DataError, match="'row-7': got 11 positions of prompt and reference, expected at most 10"):
             mixed(mix, [*reference, 11])
     with pytest.raises(DataError, match="'row-7': a prompt and an answer of up to 8 tokens take 11 positions, and 10"):
         drafted(8)

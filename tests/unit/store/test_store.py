@@ -62,18 +62,18 @@ def test_resume_makes_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_unfinished_store_is_not_read(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="no manifest.json: generation did not finish"):
+    with pytest.raises(StoreError, match="got no manifest.json, since generation did not finish"):
         list(fill(make(tmp_path)).read())
-    with pytest.raises(StoreError, match="shard-00002-of-00003.parquet: is missing"):
+    with pytest.raises(StoreError, match="shard-00002-of-00003.parquet: got no file"):
         fill(make(tmp_path / "b"), [0, 1]).finish()
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"mixture_coefficient": 0.3}, "mixture_coefficient: the store has 0.2, this run has 0.3"),
-        ({"weights": "xyz"}, "weights: the store has 'abc', this run has 'xyz'"),
-        ({"temperature": 1.0}, "temperature: the store has None, this run has 1.0"),
+        ({"mixture_coefficient": 0.3}, "mixture_coefficient: got contexts that were made with 0.2, expected 0.3"),
+        ({"weights": "xyz"}, "weights: got contexts that were made with 'abc', expected 'xyz'"),
+        ({"temperature": 1.0}, "temperature: got contexts that were made with None, expected 1.0"),
     ],
 )
 def test_changed_options_are_refused_by_name(tmp_path: Path, change: dict[str, Any], words: str) -> None:
@@ -83,7 +83,7 @@ def test_changed_options_are_refused_by_name(tmp_path: Path, change: dict[str, A
     fill(store, [1, 2]).finish()
     with pytest.raises(StoreError, match=words):
         make(tmp_path, **change).is_complete()
-    with pytest.raises(StoreError, match="num_examples: the store has 10, this run has 7"):
+    with pytest.raises(StoreError, match="num_examples: got contexts that were made with 10, expected 7"):
         ContextStore(store.directory, IDENTITY, num_examples=7, shard_size=4, schema=CONTEXT_SCHEMA).missing_shards()
 
 
@@ -92,7 +92,7 @@ def test_truncated_shard_is_refused(tmp_path: Path) -> None:
     path = store.shard_path(1)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(StoreError, match="shard-00001-of-00003.parquet: is truncated or damaged"):
+    with pytest.raises(StoreError, match="shard-00001-of-00003.parquet: got a truncated or damaged file"):
         store.missing_shards()
     path.unlink()
     assert store.missing_shards() == [1]
@@ -108,7 +108,7 @@ def test_flipped_byte_is_found_before_and_after_the_manifest(tmp_path: Path) -> 
         store.missing_shards()
     fill(store, [0]).finish()
     path.write_bytes(content)
-    with pytest.raises(StoreError, match="its sha256 is not the manifest's"):
+    with pytest.raises(StoreError, match="sha256: got another hash"):
         list(make(tmp_path).read())
 
 
@@ -116,7 +116,7 @@ def test_missing_shard_of_a_complete_store_is_refused(tmp_path: Path) -> None:
     store = fill(make(tmp_path))
     store.finish()
     store.shard_path(2).unlink()
-    with pytest.raises(StoreError, match="shard-00002-of-00003.parquet: is in the manifest but not on disk"):
+    with pytest.raises(StoreError, match="shard-00002-of-00003.parquet: got no file"):
         list(make(tmp_path).read())
 
 
@@ -124,14 +124,14 @@ def test_damaged_manifest_is_refused(tmp_path: Path) -> None:
     store = fill(make(tmp_path))
     store.finish()
     store.manifest_path.write_text(store.manifest_path.read_text()[:50])
-    with pytest.raises(StoreError, match="manifest.json: is damaged"):
+    with pytest.raises(StoreError, match="manifest.json: got a damaged file"):
         store.is_complete()
 
 
 def test_foreign_files_are_refused(tmp_path: Path) -> None:
     store = fill(make(tmp_path), [0])
     pq.write_table(pq.read_table(store.shard_path(0)).replace_schema_metadata({}), store.shard_path(1))
-    with pytest.raises(StoreError, match="is no shard of a context store"):
+    with pytest.raises(StoreError, match="expected a shard of a context store"):
         store.missing_shards()
 
 

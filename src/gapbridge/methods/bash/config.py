@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...decoding.sampling_params import SamplingParams
+from ...errors import describe
 from ...training.config import DataArgs, GenerationArgs
 
 
@@ -62,8 +63,12 @@ class BASHArgs(GenerationArgs, DataArgs):
             unset["num_masked_labels_after_replacement"] = 0
             if idle := [name for name, value in unset.items() if vars(self)[name] != value]:
                 errors.append(
-                    f"sft_fraction is 1, so that no context is mixed and {', '.join(idle)} would have no effect: "
-                    "leave them out, or lower sft_fraction"
+                    describe(
+                        "sft_fraction",
+                        f"1, so that {', '.join(idle)} would have no effect",
+                        "less than 1, to mix contexts",
+                        "Remove these keys, or lower sft_fraction",
+                    )
                 )
         return errors
 
@@ -74,13 +79,21 @@ class BASHArgs(GenerationArgs, DataArgs):
         )
         if not 0 <= final <= epochs:
             errors.append(
-                f"final_sft_epochs is {final}: it must lie between 0 and the epochs of a round, {epochs:g}"
-                + (" (of max_steps it is that share of num_train_epochs)" if self.max_steps > 0 else "")
+                describe(
+                    "final_sft_epochs",
+                    f"{final}",
+                    f"a number from 0 to the epochs of a round ({epochs:g})",
+                    "Correct the value, which with max_steps is a fraction of num_train_epochs",
+                )
             )
         if final and self.num_masked_labels_after_replacement:
             errors.append(
-                "final_sft_epochs trains on the labels as contexts, num_masked_labels_after_replacement takes "
-                "labels away: keep one"
+                describe(
+                    "final_sft_epochs",
+                    "a value with num_masked_labels_after_replacement",
+                    "one of them, since the last epochs train on all labels",
+                    "Keep one of the keys",
+                )
             )
         return errors
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ...errors import describe
 from ...training.config import PreferenceArgs
 
 
@@ -31,7 +32,14 @@ class DPOArgs(PreferenceArgs):
         errors = super().errors()
         unknown = sorted(set(self.loss_type) - PAIR_LOSSES)
         if unknown:
-            errors.append(f"loss_type is {', '.join(unknown)}: choose among {', '.join(sorted(PAIR_LOSSES))}")
+            errors.append(
+                describe(
+                    "loss_type",
+                    f"{', '.join(unknown)}",
+                    f"some of {', '.join(sorted(PAIR_LOSSES))}",
+                    "Choose among them",
+                )
+            )
         return errors
 
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import cached_file
 
 from ...decoding.mtp_heads import HEADS_FILE, find_heads, load_heads, remove_heads, saved_heads, unwrap_peft
-from ...errors import ConfigError
+from ...errors import ConfigError, describe
 from ...training.loading import require_local
 
 
@@ -35,7 +35,14 @@ def load(path: str | Path, *, revision: str | None = None, **options: Any) -> Pr
         found = cached_file(str(path), HEADS_FILE, revision=revision, _raise_exceptions_for_missing_entries=False)
         file = None if found is None else Path(found)
     if file is None:
-        raise ConfigError(f"{path}: has no {HEADS_FILE}; MTPTrainer saves it where num_future_tokens is above 1")
+        raise ConfigError(
+            describe(
+                str(path),
+                f"no {HEADS_FILE}",
+                "the file of MTPTrainer with num_future_tokens above 1",
+                "Restore the file",
+            )
+        )
     return _load(path, revision, options, file).eval()
 
 

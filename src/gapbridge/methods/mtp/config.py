@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ...compat import fused_head_errors
+from ...errors import describe
 from ...training.config import DataArgs
 
 
@@ -53,13 +54,25 @@ class MTPArgs(DataArgs):
         """What would take the loss of head 1 alone."""
         errors = []
         if self.loss_type == "dft":
-            errors.append("loss_type is 'dft': with num_future_tokens above 1 the loss is 'nll'")
+            errors.append(describe("loss_type", "'dft' with num_future_tokens above 1", "'nll'", "Remove the key"))
         if self.label_smoothing_factor:
-            errors.append("label_smoothing_factor: with num_future_tokens above 1 it would smooth head 1 alone")
+            errors.append(
+                describe(
+                    "label_smoothing_factor",
+                    "a value with num_future_tokens above 1, which would smooth head 1 alone",
+                    "0",
+                    "Remove the key",
+                )
+            )
         parallel = self.parallelism_config
         if parallel is not None and (parallel.cp_enabled or parallel.sp_enabled):
             errors.append(
-                "parallelism_config cuts rows between processes: a head's targets would be with another process"
+                describe(
+                    "parallelism_config",
+                    "rows that are split between processes, apart from the targets of the heads",
+                    "complete rows in each process",
+                    "Remove the key",
+                )
             )
         return errors
 

@@ -15,7 +15,7 @@ from ...data.special_tokens import undecodable_token_ids
 from ...decoding import Completion, SamplingParams, generate_completions
 from ...decoding.mtp_heads import HEADS_FILE, load_adjacent_heads
 from ...decoding.speculative_decoding import SpeculativeStats
-from ...errors import ConfigError
+from ...errors import ConfigError, describe
 from ...training.decoding_mode import AnswerRequest
 
 
@@ -55,7 +55,11 @@ def generate(
         DataError: the prompts cannot be used.
     """
     if stop_tokens is None and tokenizer is None:
-        raise ConfigError("give a tokenizer or stop_tokens: nothing says what ends an answer")
+        raise ConfigError(
+            describe(
+                "stop_tokens", "none, and no tokenizer", "what ends a completion", "Give a tokenizer or stop_tokens"
+            )
+        )
     if tokenizer is not None:
         unnamed = undecodable_token_ids(tokenizer, model)
         if options is None:
@@ -107,9 +111,12 @@ def speculative_answers(
 def _heads(model: PreTrainedModel | PeftModel) -> Any:
     heads = load_adjacent_heads(model)
     if heads is None:
-        way_out = "of an adapter they are found by gapbridge.methods.mtp.load, or with save_merged_model: true"
         raise ConfigError(
-            f"{model.name_or_path or 'the model'}: has no {HEADS_FILE}, so nothing proposes tokens. MTPTrainer saves "
-            f"it where num_future_tokens is above 1; {way_out}"
+            describe(
+                f"{model.name_or_path or 'model'}",
+                f"no {HEADS_FILE}",
+                "the heads of MTPTrainer with num_future_tokens above 1",
+                "Load an adapter with gapbridge.methods.mtp.load, or train it with save_merged_model: true",
+            )
         )
     return heads

@@ -33,7 +33,7 @@ from ...decoding.mtp_heads import (
     saved_heads,
     unwrap_peft,
 )
-from ...errors import ConfigError
+from ...errors import ConfigError, describe
 from ...training.decoding_mode import DecodingMode
 from ...training.method import GapTrainerMixin
 from ...training.ratios import Ratios
@@ -63,7 +63,14 @@ class MTPSFTTrainer(SFTTrainer):
             peft_config = None if peft_config is None else _beside_heads(peft_config)
         super().__init__(*args, peft_config=peft_config, **kwargs)
         if wanted and self.is_fsdp_enabled:
-            raise ConfigError("num_future_tokens: heads are not trained under FSDP: take zero2, ddp, or one process")
+            raise ConfigError(
+                describe(
+                    "num_future_tokens",
+                    "a value above 1 under FSDP, where heads are not trained",
+                    "zero2, ddp, or one process",
+                    "Use one of these configurations",
+                )
+            )
         self._heads = find_heads(self.model) if wanted else None
         self._figures: Tensor | None = None  # of the last forward pass, `[heads, 3]`
         self._ratios = Ratios()
@@ -166,7 +173,14 @@ class MTPSFTTrainer(SFTTrainer):
             return
         path = saved_heads(checkpoint)
         if path is None:
-            raise ConfigError(f"{checkpoint}: holds no future heads, and num_future_tokens is above 1")
+            raise ConfigError(
+                describe(
+                    str(checkpoint),
+                    "no future heads with num_future_tokens above 1",
+                    "the heads",
+                    "Restore the file, or choose another checkpoint",
+                )
+            )
         load_heads(unwrap_peft(self.model), path)
 
 
@@ -221,11 +235,22 @@ class MTPTrainer(GapTrainerMixin, MTPSFTTrainer):
         errors = []
         if model.config.to_dict().get("quantization_config") is not None:
             errors.append(
-                "num_future_tokens: heads learn with all their weights, and are copies of layers: load the model "
-                "without load_in_4bit and load_in_8bit, or set num_future_tokens: 1"
+                describe(
+                    "num_future_tokens",
+                    "a quantized model, whose heads would be copies of quantized layers",
+                    "unquantized weights",
+                    "Remove load_in_4bit and load_in_8bit, or set num_future_tokens: 1",
+                )
             )
         if is_deepspeed_zero3_enabled():
-            errors.append("num_future_tokens: heads are not trained under ZeRO-3: take zero2, ddp, or one process")
+            errors.append(
+                describe(
+                    "num_future_tokens",
+                    "a value above 1 under ZeRO-3, where heads are not trained",
+                    "zero2, ddp, or one process",
+                    "Use one of these configurations",
+                )
+            )
         if errors:
             raise ConfigError(errors)
         count = args.num_future_tokens - 1
@@ -243,17 +268,40 @@ def _check(model: PreTrainedModel | PeftModel, peft_config: PeftConfig | None, g
     errors = []
     if isinstance(model, PeftModel):
         errors.append(
-            "num_future_tokens: the heads' trunk is an adapter on its base already: merge it (save_merged_model: "
-            "true in the run that made it), and start from the whole model"
+            describe(
+                "num_future_tokens",
+                "an adapter on the trunk of the heads",
+                "a complete model",
+                "Merge the adapter (save_merged_model: true in its own run), and start from the merged model",
+            )
         )
     elif find_heads(model) is None:
-        errors.append("num_future_tokens: the model has no heads: call MTPTrainer.setup_model(model, tokenizer, args)")
+        errors.append(
+            describe(
+                "num_future_tokens",
+                "a model without heads",
+                "a model with heads",
+                "Call MTPTrainer.setup_model(model, tokenizer, args)",
+            )
+        )
     if peft_config is not None and peft_config.is_prompt_learning:
         errors.append(
-            f"num_future_tokens: an adapter of type {peft_config.peft_type.value} moves the labels; use LoRA"
+            describe(
+                "num_future_tokens",
+                f"an adapter of type {peft_config.peft_type.value}, which moves the labels",
+                "LoRA",
+                "Use LoRA",
+            )
         )
     if given.get("compute_loss_func") is not None:
-        errors.append("compute_loss_func would take the loss of head 1 alone; leave it out")
+        errors.append(
+            describe(
+                "compute_loss_func",
+                "a function, which would see the loss of head 1 alone",
+                "none",
+                "Remove the argument",
+            )
+        )
     if errors:
         raise ConfigError(errors)
 

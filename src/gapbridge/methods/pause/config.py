@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ...errors import describe
 from ...training.config import DataArgs
 
 
@@ -48,14 +49,22 @@ class PauseArgs(DataArgs):
     def errors(self) -> list[str]:
         errors = super().errors()
         if not 0 <= self.pause_fraction < 1:
-            errors.append(f"pause_fraction is {self.pause_fraction}: it must lie in [0, 1)")
+            errors.append(
+                describe("pause_fraction", f"{self.pause_fraction}", "a number from 0 to below 1", "Correct the value")
+            )
         if self.trains_whole_rows and self.pauses_after_prompt:
             errors.append(
-                "assistant_only_loss and completion_only_loss: false trains whole rows, which have no end of a prompt "
-                "for pauses; set pause_placement: random, or leave them out"
+                describe(
+                    "assistant_only_loss and completion_only_loss",
+                    "false, so that rows have no end of a prompt for pauses",
+                    "true with pause_placement: prompt",
+                    "Set pause_placement: random, or remove the keys",
+                )
             )
         if not self.pause_token.strip():
-            errors.append("pause_token is empty: give the text of a token, such as <|pause|>")
+            errors.append(
+                describe("pause_token", "an empty text", "the text of a token, such as <|pause|>", "Correct the value")
+            )
         return errors
 
     @property

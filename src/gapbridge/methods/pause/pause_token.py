@@ -16,7 +16,7 @@ from ...compat import vocabulary_size
 from ...data.chat_template import ChatTemplate
 from ...data.pauses import PauseSettings, pause_id, record_pauses, recorded_pauses
 from ...decoding.model_state import is_sharded
-from ...errors import ConfigError, DataError
+from ...errors import ConfigError, DataError, describe
 from ...training.loading import grow_vocabulary
 
 
@@ -46,7 +46,14 @@ def add_pauses(
     """
     known = recorded_pauses(tokenizer)
     if known is not None and known.token != token:
-        raise ConfigError(f"pause_token is {token!r}, but this model's pause token is {known.token!r}: set it to that")
+        raise ConfigError(
+            describe(
+                "pause_token",
+                f"{token!r}",
+                f"{known.token!r}, the pause token of this model",
+                "Correct or remove the key",
+            )
+        )
     if known is None:
         _check_free(tokenizer, token)
         tokenizer.add_tokens([AddedToken(token, special=True, normalized=False)], special_tokens=True)
@@ -59,20 +66,31 @@ def add_pauses(
         return
     if isinstance(model, PeftModel):
         raise ConfigError(
-            "the run starts from an adapter, and its base has no pause token: merge the adapter first "
-            "(save_merged_model: true in its own run), and start from the merged model"
+            describe(
+                "pause_token",
+                "an adapter whose base has no pause token",
+                "a complete model",
+                "Merge the adapter (save_merged_model: true in its own run), and start from the merged model",
+            )
         )
     if is_sharded(model):
         raise ConfigError(
-            "the weights are sharded while they are loaded (ZeRO-3), and the pause token has no row yet: train with "
-            "ZeRO-2 or FSDP, or start from a model that has it"
+            describe(
+                "pause_token",
+                "sharded weights (ZeRO-3) without a row for the token",
+                "complete weights, or a model that has the token",
+                "Train with ZeRO-2 or FSDP, or start from such a model",
+            )
         )
     if index > rows:
         other = tokenizer.convert_ids_to_tokens(rows)
         raise ConfigError(
-            f"{tokenizer.name_or_path}, {other!r}: got token {rows}, expected one below {rows}, the rows of the "
-            "model's embedding. Resize the embedding to the tokenizer (resize_token_embeddings) before a pause token "
-            "is added, or take the model's own tokenizer"
+            describe(
+                f"{tokenizer.name_or_path}, {other!r}",
+                f"token {rows}",
+                f"one below {rows}, the rows of the model's embedding",
+                "Resize the embedding first (resize_token_embeddings), or use the model's tokenizer",
+            )
         )
     grow_vocabulary(model, index + 1)
     init_pause_embedding(model, tokenizer, index, init, seed)
@@ -90,13 +108,24 @@ def _check_free(tokenizer: PreTrainedTokenizerBase, token: str) -> None:
     entry = tokenizer.added_tokens_decoder.get(index)
     if entry is None or not entry.special:
         raise ConfigError(
-            f"pause_token is {token!r}, a token of text: no answer may hold a pause. Choose a new token, or a special "
-            "one that nothing uses"
+            describe(
+                "pause_token",
+                f"{token!r}, a token of text",
+                "a token that no completion holds",
+                "Choose a new token, or a special one that nothing uses",
+            )
         )
     if index in (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id) or _in_chats(
         tokenizer, token
     ):
-        raise ConfigError(f"pause_token is {token!r}, which the chat template or the tokenizer uses: choose another")
+        raise ConfigError(
+            describe(
+                "pause_token",
+                f"{token!r}, which the chat template or the tokenizer uses",
+                "an unused token",
+                "Choose another",
+            )
+        )
 
 
 def _in_chats(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
@@ -120,7 +149,12 @@ def init_pause_embedding(
         source = tokenizer.get_vocab().get(init)
         if source is None:
             raise ConfigError(
-                f"pause_embedding_init is {init!r}: it must be mean, random or a token of the vocabulary"
+                describe(
+                    "pause_embedding_init",
+                    f"{init!r}",
+                    "mean, random or a token of the vocabulary",
+                    "Correct the value",
+                )
             )
     generator = torch.Generator().manual_seed(seed)
     weights: list[Tensor] = [model.get_input_embeddings().weight]
@@ -162,8 +196,12 @@ def extend_lora_for_pause(
         return config
     if "trainable_token_indices" not in vars(config):
         raise ConfigError(
-            f"an adapter of type {config.peft_type} trains no rows of the embeddings, so that the pause would stay as "
-            "it begins: use LoRA"
+            describe(
+                "pause_token",
+                f"an adapter of type {config.peft_type}, which trains no rows of the embeddings",
+                "LoRA",
+                "Use LoRA",
+            )
         )
     config = copy.deepcopy(config)
     given = config.trainable_token_indices or {}

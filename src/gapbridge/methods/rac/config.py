@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ...errors import describe
 from ...training.completion_config import CompletionArgs
 from ...training.config import DataArgs
 
@@ -36,10 +37,12 @@ class RACArgs(CompletionArgs, DataArgs):
         for name in ("assistant_only_loss", "completion_only_loss"):
             if not vars(self)[name]:
                 errors.append(
-                    f"{name} is false: RAC learns to correct an answer, and a whole row has none; leave it out"
+                    describe(name, "false, so that rows have no completion to correct", "true", "Remove the key")
                 )
         if not self.correction_prompt.strip():
-            errors.append("correction_prompt is empty: the model could not tell a correction from an answer")
+            errors.append(
+                describe("correction_prompt", "an empty text", "a request that marks a correction", "Add the text")
+            )
         return errors
 
 

@@ -13,7 +13,7 @@ from ...data.chat_template import ChatTemplate
 from ...data.pauses import pauses_after_prompt
 from ...data.special_tokens import UndecodableTokens, completion_end, special_token_ids
 from ...decoding import Completion
-from ...errors import ConfigError, DataError
+from ...errors import ConfigError, DataError, describe
 from ...training.rows import masked_row
 
 
@@ -85,20 +85,35 @@ class CorrectionTemplates:
                 first = candidate.ids(turns)
                 both = candidate.ids(asked, ask=True)
             except DataError as error:
-                errors.append(f"a correction cannot be asked for: {error}")
+                errors.append(
+                    describe(
+                        "correction_prompt",
+                        f"a turn that the chat template refuses ({error})",
+                        "a template that renders it",
+                        "Use another template",
+                    )
+                )
                 continue
             end = completion_end(first, self.stops, fillers)
             if not end:
                 errors.append(
-                    "the chat template puts no stop token after an assistant turn: set eos_token to the one it uses"
+                    describe(
+                        "chat template",
+                        "no stop token after an assistant turn",
+                        "one",
+                        "Set eos_token to the token that it uses",
+                    )
                 )
             elif both[: end - 1] != first[: end - 1] or both[end - 1] not in control:
                 names = " or ".join(template.thinking_arguments())
+                arguments = f"Set {names} in chat_template_kwargs, or use" if names else "Use"
                 errors.append(
-                    "the chat template renders an assistant turn differently once another turn follows (some drop a "
-                    "reasoning part): a draft cannot be kept as it was sampled. "
-                    + (f"Set {names} in chat_template_kwargs, or use" if names else "Use")
-                    + " a template that leaves earlier turns alone"
+                    describe(
+                        "chat template",
+                        "an assistant turn that is rendered differently once another turn follows",
+                        "the completion as it was sampled",
+                        f"{arguments} a template that does not change earlier turns",
+                    )
                 )
             else:
                 # The last turn may end with another token: gpt-oss ends it with <|return|>, earlier ones with <|end|>.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ...errors import describe
 from ...training.stats import GenerationStats
 
 
@@ -57,6 +58,10 @@ class RACStats(GenerationStats):
         if args.sft_fraction == 1 or self.completions > self.dropped_overlong:
             return []
         return [
-            f"none of {self.completions} correction rows fits into max_length {args.max_length}: a row holds prompt, "
-            "draft, request and answer. Raise max_length or lower max_completion_length"
+            describe(
+                "max_length",
+                f"{args.max_length}, into which none of {self.completions} correction rows fits",
+                "room for prompt, completion, request and correction",
+                "Raise max_length or lower max_completion_length",
+            )
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ...errors import ConfigError
+from ...errors import ConfigError, describe
 from ...training.config import DataArgs, SamplingArgs
 from .schedules import SCHEDULES
 
@@ -52,16 +52,30 @@ class ScheduledSamplingArgs(SamplingArgs, DataArgs):
         errors = super().errors()
         full = isinstance(self.num_sampling_passes, int) and self.num_sampling_passes >= 1
         if self.num_sampling_passes != EXACT and not full:
-            errors.append(f"num_sampling_passes is {self.num_sampling_passes!r}: give 1, 2, … or {EXACT}")
+            errors.append(
+                describe(
+                    "num_sampling_passes", f"{self.num_sampling_passes!r}", f"1, 2, … or {EXACT}", "Correct the value"
+                )
+            )
         for key in ("packing", "padding_free"):
             if vars(self)[key]:
                 errors.append(
-                    f"{key} is true: a step mixes contexts row by row, and must see where rows begin; leave it off"
+                    describe(
+                        key,
+                        "true, so that the borders of rows are lost",
+                        "false, since a step mixes contexts row by row",
+                        "Remove the key",
+                    )
                 )
         parallel = self.parallelism_config
         if parallel is not None and (parallel.cp_enabled or parallel.sp_enabled):
             errors.append(
-                "parallelism_config cuts rows between processes: a step mixes contexts in whole rows; leave it off"
+                describe(
+                    "parallelism_config",
+                    "rows that are split between processes",
+                    "complete rows, in which a step mixes contexts",
+                    "Remove the key",
+                )
             )
         try:
             self.sampling_params()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ...errors import describe
 from ...training.completion_config import CompletionArgs
 from ...training.config import PreferenceArgs
 
@@ -28,16 +29,27 @@ class SPINArgs(CompletionArgs, PreferenceArgs):
     def errors(self) -> list[str]:
         errors = super().errors()
         if self.loss_type != ["sigmoid"]:
-            errors.append(f"loss_type is {', '.join(self.loss_type)}: SPIN's is sigmoid")
+            errors.append(
+                describe("loss_type", f"{', '.join(self.loss_type)}", "sigmoid, the loss of SPIN", "Remove the key")
+            )
         for name in ("precompute_ref_log_probs", "sync_ref_model"):
             if vars(self)[name]:
                 errors.append(
-                    f"{name} is true: SPIN's reference is the model at the start of the round; set it to false"
+                    describe(
+                        name,
+                        "true",
+                        "false, since SPIN's reference is the model at the start of the round",
+                        "Remove the key",
+                    )
                 )
         if not self.eval_on_generated_contexts and self.eval_strategy != "no":
             errors.append(
-                "eval_on_generated_contexts is false: SPIN's held-out pairs hold own drafts, and nothing is left to "
-                "evaluate; set it to true, or eval_strategy to 'no'"
+                describe(
+                    "eval_on_generated_contexts",
+                    "false, so that no held-out pair is left to evaluate",
+                    "true",
+                    "Set it to true, or set eval_strategy: 'no'",
+                )
             )
         return errors
 

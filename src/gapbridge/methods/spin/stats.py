@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ...errors import describe
 from ...training.stats import GenerationStats
 
 
@@ -30,7 +31,10 @@ class SPINStats(GenerationStats):
         if self.completions > self.exact_match + self.dropped_overlong:
             return []
         return [
-            f"none of {self.completions} drafts makes a pair: {self.exact_match} equal the reference, "
-            f"{self.dropped_overlong} do not fit into max_length {args.max_length}. Raise max_length, lower "
-            "max_completion_length, or stop here: a model that writes the references has nothing to learn from SPIN"
+            describe(
+                "completions",
+                f"no pair ({self.exact_match} of {self.completions} equal references, {self.dropped_overlong} long)",
+                f"one that differs and fits into max_length {args.max_length}",
+                "Raise max_length, lower max_completion_length, or stop if the model writes the references",
+            )
         ]

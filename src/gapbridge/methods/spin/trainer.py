@@ -14,7 +14,7 @@ from trl import DPOConfig, DPOTrainer
 from ...data.example import Example, ExampleSet
 from ...data.formats import require_prompts
 from ...decoding import Completion
-from ...errors import StoreError
+from ...errors import StoreError, describe
 from ...store.context_store import ContextStore
 from ...store.generate_shards import GenerationSpec
 from ...store.training_completions import COMPLETION_SCHEMA, completion_spec
@@ -62,7 +62,14 @@ class SPINTrainer(PreferenceTrainerMixin, DPOTrainer):
     def argument_errors(cls, args: SPINConfig, given: dict[str, Any]) -> list[str]:
         errors = super().argument_errors(args, given)
         if given.get("ref_model") is not None:
-            errors.append("ref_model is given: SPIN's reference is the round's starting model; leave it out")
+            errors.append(
+                describe(
+                    "ref_model",
+                    "a model",
+                    "None, since SPIN's reference is the starting model of the round",
+                    "Remove the argument",
+                )
+            )
         return errors
 
     @classmethod
@@ -139,7 +146,12 @@ def _previous_store(args: SPINConfig) -> ContextStore | None:
         raise StoreError(
             [
                 *error.errors,
-                "include_previous_round_pairs: true trains these drafts along; set it to false to do without them",
+                describe(
+                    "include_previous_round_pairs",
+                    "true without the completions of the previous round",
+                    "these completions",
+                    "Set it to false to train without them",
+                ),
             ]
         ) from error
     return store
@@ -151,8 +163,12 @@ def _records(store: ContextStore | None, examples: ExampleSet) -> Iterator[dict[
         yield from repeat(None)
     elif store.identity.get("examples") != examples.fingerprint():
         raise StoreError(
-            f"{store.directory}: these drafts answer other examples; set include_previous_round_pairs to false, or "
-            f"put the data back"
+            describe(
+                str(store.directory),
+                "completions of other examples",
+                "those of this data set",
+                "Restore the data, or set include_previous_round_pairs: false",
+            )
         )
     else:
         yield from (record for _, record in store.iter_with(examples))
