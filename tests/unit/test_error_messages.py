@@ -26,8 +26,8 @@ VERBS = set(
     add append ask build call change check choose close combine construct continue convert copy correct create declare
     delete download drop end evaluate export finish fix free generate give increase install keep leave let limit
     list load lower make map measure merge move name open pass prepare put quote raise reduce remove rename repair
-    repeat replace report resize restart restore run save select send set shorten show specify split start stop suppress
-    take train
+    repeat replace report resize restart restore run save select send set shorten show specify split start stop
+    suppress take train
     turn unset update upgrade use wait write
     """.split()
 )
