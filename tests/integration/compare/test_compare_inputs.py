@@ -96,7 +96,7 @@ def test_keys_that_matter_and_keys_that_do_not(comparison: ExperimentPlan) -> No
     variants = {**comparison.experiment.variants, "bash": Variant("bash", "bash", free)}
     again(comparison, overrides={"logging_steps": 7, "dataloader_num_workers": 1}, variants=variants)
     (error,) = refusal(comparison, overrides={"learning_rate": 0.5})
-    assert "overrides: learning_rate: got None, expected 0.5" in error
+    assert "overrides, learning_rate: got None, expected 0.5" in error
     variants = {**comparison.experiment.variants, "spin": Variant("spin", "spin")}
     merged = again(comparison, variants=variants)
     assert {name.partition(":")[0] for name in merged["inputs"]["rows"]} == {
@@ -145,7 +145,7 @@ def test_how_a_worker_died(monkeypatch: pytest.MonkeyPatch) -> None:
     for worker in workers:
         worker.terminate()
     execute._await_end(workers)
-    assert execute._exit_error(workers) == "SIGKILL"
+    assert execute._describe_exit(workers) == "SIGKILL"
     assert [worker.exitcode for worker in workers] == [-signal.SIGTERM, -signal.SIGKILL, -signal.SIGKILL]
 
 
