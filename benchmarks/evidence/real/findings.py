@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from gapbridge.cli import run_guarded
-from gapbridge.compare.run_records import read_figures, temperature_name
+from gapbridge.compare.run_records import read_figures
 from gapbridge.compare.statistics import Difference, difference, pooled_mean
 from gapbridge.errors import ConfigError
 from gapbridge.evaluation.rouge import ROUGE_METRICS
@@ -60,14 +60,14 @@ HYPOTHESES = (
 )
 
 
-def read_scores(folder: Path, temperature: float, seeds: list[int]) -> Values:
-    """The ROUGE scores of an evaluation of the models of all seeds."""
+def read_scores(folder: Path, decoding: str, seeds: list[int]) -> Values:
+    """The ROUGE scores of an evaluation of the models of all seeds; `decoding` names its temperature."""
     found: Values = {}
     for sample in read_samples(_existing(folder / "eval" / "summarization.samples.jsonl")):
         path = Path(sample["model"])
         seed = path.parent.name.removeprefix("seed_")
         for metric in ROUGE_METRICS:
-            by_model = found.setdefault(f"{metric}, {temperature_name(temperature)}", {})
+            by_model = found.setdefault(f"{metric}, {decoding}", {})
             # The model that all start from is the same for all seeds.
             for at in seeds if seed == path.parent.name else [int(seed)]:
                 by_seed = by_model.setdefault(START if seed == path.parent.name else path.name, {})
@@ -156,9 +156,9 @@ def tested(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def report(args: argparse.Namespace) -> None:
     values: Values = {}
-    for folder, temperature in ((args.greedy, 0.0), (args.sampled, 1.0)):
+    for folder, decoding in ((args.greedy, "greedy"), (args.sampled, "T = 1")):
         if folder:
-            values |= read_scores(folder, temperature, args.seeds)
+            values |= read_scores(folder, decoding, args.seeds)
     for pattern, kind in ((args.own, OWN), (args.same, SAME)):
         if pattern:
             values |= read_gaps(pattern, kind, args.seeds)
