@@ -1,7 +1,7 @@
 """One-line errors in the source, one at a time: which of them do the tests not notice?
 
     make mutants FOLDER=src/gapbridge/gap TESTS=tests/gap
-    make mutants FOLDER=src/gapbridge/gap/forced_errors.py TESTS=tests/unit/gap/test_slips.py COUNT=20 SEED=1
+    make mutants FOLDER=src/gapbridge/gap/forced_errors.py TESTS=tests/unit/gap/test_forced_errors.py COUNT=20 SEED=1
 
 Each error goes into a copy of `src`, so the working tree stays as it is. The tests run in a process of their own and
 end at the first failure. A survivor is a line whose effect no test holds, or a change that has no effect.

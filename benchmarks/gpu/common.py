@@ -87,7 +87,7 @@ class Setup:
             yield found
         except Exception as error:  # whatever it is: GPU time is rare, and the other cases are worth it
             traceback.print_exc()
-            found["fault"] = f"{type(error).__name__}: {str(error)[:500]}"
+            found["error"] = f"{type(error).__name__}: {str(error)[:500]}"
         found["case_seconds"] = round(time.perf_counter() - started, 2)
         self.cases[name] = found
         self.write("running")

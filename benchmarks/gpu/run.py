@@ -80,7 +80,7 @@ def run_step(args: argparse.Namespace) -> None:
     setup = Setup(args.worker, args.device, args.scale, args.output)
     setup.write("running")
     importlib.import_module(f"steps.{args.worker}").run(setup)
-    faulty = [case for case, found in setup.cases.items() if "fault" in found]
+    faulty = [case for case, found in setup.cases.items() if "error" in found]
     setup.write(f"errors in {', '.join(faulty)}" if faulty else "done")
 
 

@@ -31,7 +31,7 @@ def cases_of(step: str, results: Path) -> dict[str, Any]:
     record = json.loads(path.read_text(encoding="utf-8"))
     if record.get("settings", {}).get("device") != "cuda":
         return {}
-    return {name: case for name, case in record["cases"].items() if "fault" not in case}
+    return {name: case for name, case in record["cases"].items() if "error" not in case}
 
 
 def machine_of(step: str, results: Path) -> str:

@@ -207,7 +207,7 @@ def test_refusals(line: str, words: list[str], capsys: pytest.CaptureFixture[str
     assert said.startswith("ConfigError: ") and all(word in said for word in words), said
 
 
-def test_slips_of_our_own_options_are_named_beside_the_recipes_keys(capsys: pytest.CaptureFixture[str]) -> None:
+def test_misspelt_options_of_ours_are_named_beside_the_recipes_keys(capsys: pytest.CaptureFixture[str]) -> None:
     """The recipe's parser refuses them, and knows only the keys."""
     said = refused(capsys, *"preview recipes/tiny/bash/config_full.yaml --num_row 3 --learnin_rate 1".split())
     assert "unknown option --num_row (did you mean 'num_rows'?)" in said

@@ -60,7 +60,7 @@ def test_tables_hold_what_was_measured_on_a_gpu(tmp_path: Path, monkeypatch: pyt
         tables.cost_table(tmp_path)
     )
     record: dict[str, Any] = {"settings": {"device": "cpu"}, "machine": "one GPU", "versions": "torch 9"}
-    record["cases"] = {"BASH, answers of 64 tokens": {"times_sft": 1.257}, "RAC, answers of 64 tokens": {"fault": "x"}}
+    record["cases"] = {"BASH, answers of 64 tokens": {"times_sft": 1.257}, "RAC, answers of 64 tokens": {"error": "x"}}
     path = tmp_path / "method_cost.json"
     path.write_text(json.dumps(record))
     assert "1.26" not in tables.cost_table(tmp_path), "a dry run on a CPU is no figure"

@@ -134,11 +134,11 @@ class _TokenisePair:
             error = _turn_error(row)
         if error:
             nothing = {**dict.fromkeys(PREFERENCE_FEATURES), **dict.fromkeys(FLAGS, False)}
-            return {**nothing, "id": given_id(row), "fault": error}
+            return {**nothing, "id": given_id(row), "error": error}
         chosen, rejected = (side(row) for side in self._sides)
         for name, answer in (("chosen", chosen), ("rejected", rejected)):
-            if answer["fault"]:
-                message = answer["fault"]
+            if answer["error"]:
+                message = answer["error"]
                 error = error or (message if message.startswith(("prompt", name)) else f"{name}, {message}")
         common = common_length(chosen["prompt"], rejected["prompt"])
         first, second = (
@@ -162,7 +162,7 @@ class _TokenisePair:
             "template_kwargs_json": chosen["template_kwargs_json"],
             "has_prompt": None,
             "rejected": [*second, *rejected["template_suffix_ids"]],
-            "fault": error,
+            "error": error,
             "cut_prompt": bool(cut and not error),
             "truncated": bool(too_long and not error and not left_out),
             "endless": bool((chosen["endless"] or rejected["endless"]) and not error and not left_out),

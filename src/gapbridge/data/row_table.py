@@ -37,7 +37,7 @@ class Tokenised:
 
 
 FLAGS = {
-    "fault": Value("string"),
+    "error": Value("string"),
     "cut_prompt": Value("bool"),
     "truncated": Value("bool"),  # to `max_length`
     "endless": Value("bool"),  # without its stop token, which was cut off
@@ -75,7 +75,7 @@ def tokenise_rows(
             cache_file_name=f"{folder}/rows.arrow",
             writer_batch_size=ROWS_PER_CHUNK,
         )
-    ids, errors = _unique_ids(table["id"][:], table["fault"][:], explicit="id" in dataset.column_names)
+    ids, errors = _unique_ids(table["id"][:], table["error"][:], explicit="id" in dataset.column_names)
     bad_rows = [BadRow(row, ids[row], error) for row, error in enumerate(errors) if error]
     left_out = table["left_out"][:]
     good = [row for row, error in enumerate(errors) if not error and not left_out[row]]

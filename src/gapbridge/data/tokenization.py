@@ -207,7 +207,7 @@ class RowTokeniser:
             "generation_prompt_ids": split.generation_prompt_ids,
             "template_kwargs_json": None if error else arguments,
             "has_prompt": None if split.has_prompt else False,
-            "fault": error,
+            "error": error,
             "cut_prompt": split.generation_prompt_ids is not None and not error,
             "truncated": too_long and not error and not left_out,
             "endless": too_long and not error and room < end and not left_out,

@@ -50,7 +50,7 @@ class BatchedGenerator:
         self.keys = keys.to(model.device)
         self.limit = max_completion_length
         self.stops = torch.tensor(sorted(set(stop_tokens)), dtype=torch.int64, device=model.device)
-        self.drafts: list[Completion | None] = [None] * len(prompts)
+        self.completions: list[Completion | None] = [None] * len(prompts)
         self.margin = 0  # how many tokens a pass may write after an answer's end
         self.steps: CompiledSteps | None = None  # where passes that sample one token a row are compiled
         self._step: CompiledStep | None = None
@@ -63,7 +63,7 @@ class BatchedGenerator:
         Args:
             order: the prompts, longest first.
         """
-        while waiting := [i for i in order if self.drafts[i] is None]:
+        while waiting := [i for i in order if self.completions[i] is None]:
             capacity = len(self.prompts[waiting[0]]) + self.limit
             rows = limits.rows_of(capacity)
             self._step = None if self.steps is None else self.steps.step(runner, rows, capacity)
@@ -200,7 +200,7 @@ class BatchedGenerator:
         self, order: list[int], limits: BatchLimits, on_finished: Callable[[int], object] | None
     ) -> None:
         """One full-sequence pass a token: for models that the slot cache cannot serve."""
-        while waiting := [i for i in order if self.drafts[i] is None]:
+        while waiting := [i for i in order if self.completions[i] is None]:
             longest = len(self.prompts[waiting[0]]) + self.limit
             chunk = waiting[: limits.rows_of(longest)]
             try:
@@ -239,4 +239,4 @@ class BatchedGenerator:
     def _collect(self, done: Tensor, answers: Tensor, example: Tensor, length: Tensor, stopped: Tensor) -> None:
         rows, examples, lengths = answers[done].tolist(), example[done].tolist(), length[done].tolist()
         for row, index, count, finished in zip(rows, examples, lengths, stopped[done].tolist(), strict=True):
-            self.drafts[index] = Completion(row[:count], finished)
+            self.completions[index] = Completion(row[:count], finished)

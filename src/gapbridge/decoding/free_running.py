@@ -93,4 +93,4 @@ def generate_completions(
             generator.without_cache(order, limits, on_finished)
         else:
             generator.with_slots(runner, order, limits, on_finished)
-    return [completion for completion in generator.drafts if completion is not None]
+    return [completion for completion in generator.completions if completion is not None]

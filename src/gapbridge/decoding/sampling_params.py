@@ -78,7 +78,7 @@ class SamplingParams:
         return replace(self, suppress_tokens=tuple(dict.fromkeys([*self.suppress_tokens, *tokens])))
 
 
-def vllm_faults(temperature: float, top_p: float, min_p: float | None) -> list[str]:
+def vllm_errors(temperature: float, top_p: float, min_p: float | None) -> list[str]:
     """Why vLLM would not sample as this package does with these options."""
     errors = []
     if temperature != 0 and not 0.01 <= temperature <= 2:

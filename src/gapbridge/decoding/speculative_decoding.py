@@ -119,7 +119,7 @@ class SpeculativeGenerator(BatchedGenerator):
         speculative = SpeculativeRunner(runner.model, runner.windows, self.speculation.heads)
         self._proposed = self._proposed.new_zeros(len(order), self.margin)
         super().with_slots(speculative, order, *further)
-        self.speculation.tokens += sum(len(completion.tokens) for completion in self.drafts if completion is not None)
+        self.speculation.tokens += sum(len(completion.tokens) for completion in self.completions if completion)
         self.speculation.add(*self._counts.tolist())
 
     def _begin(self, runner: SlotRunner, rows: Tensor, at: tuple[Tensor, Tensor], examples: Tensor) -> None:

@@ -26,7 +26,7 @@ from ..generation.completion_files import read_answers
 from ..generation.decoding_modes import SINGLE_PASS, mode_settings, read_modes
 from ..generation.held_out_completions import ExampleCompletions, complete_examples, completion_options
 from ..generation.recorded_settings import asked_identity, finished_record, recorded_settings, shown_recipe
-from ..generation.server import connect, server_faults
+from ..generation.server import connect, server_errors
 from ..reporting.evaluations import evaluation_tables
 from ..reporting.samples import EvalRecord
 from ..reporting.tables import console, print_table
@@ -174,7 +174,7 @@ def _check(args: argparse.Namespace, task: EvalTask, others: list[str]) -> None:
                 f"Remove {' '.join(['--config'] * bool(args.config) + others[:1])}",
             )
         )
-    errors += server_faults(args, args.model, args.decoding_mode)
+    errors += server_errors(args, args.model, args.decoding_mode)
     if task.grader == "none" and not args.judge:
         errors.append(describe("--judge", f"none for --task {task.name}", "a judge", "Give one with --judge"))
     names = [str(path) for path in [*args.model, *args.completions_file]]
@@ -246,7 +246,7 @@ def _model_groups(
 
 def _sample(answer: ExampleCompletions, mode: str) -> EvalRecord:
     sample: EvalRecord = {"id": answer.id, "prompt": answer.prompt, "reference": answer.reference}
-    completion = answer.drafts[mode]
+    completion = answer.completions[mode]
     sample |= {"answer": answer.texts[mode], "tokens": len(completion.tokens), "truncated": not completion.finished}
     return sample if mode == SINGLE_PASS else {**sample, "first_answer": answer.first}
 

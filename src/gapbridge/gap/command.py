@@ -22,7 +22,7 @@ from ..files import write_json_atomic
 from ..generation.common import job_for, load_evaluated, output_directory
 from ..generation.held_out_completions import ExampleCompletions, complete_examples, completion_options
 from ..generation.recorded_settings import asked_identity, finished_record, recorded_settings, shown_recipe
-from ..generation.server import connect, server_faults
+from ..generation.server import connect, server_errors
 from ..intervals import paired_difference
 from ..reporting.gap_plot import draw_gaps
 from ..reporting.gaps import RECOVERY_LABELS, caption, gap_tables
@@ -90,7 +90,7 @@ def _check(args: argparse.Namespace) -> None:
         errors.append(
             describe("recipe", "none", "the recipe whose held-out data are used", "Give it with --config RECIPE")
         )
-    errors += server_faults(args, args.model)
+    errors += server_errors(args, args.model)
     if any(k < 1 for k in args.prefix_lengths):
         errors.append(
             describe(

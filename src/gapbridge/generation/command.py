@@ -19,7 +19,7 @@ from ..training.run_files import RUN_FILE, read_run
 from .common import OUTPUTS, job_for, load_evaluated
 from .decoding_modes import SINGLE_PASS, mode_settings, read_modes
 from .held_out_completions import complete_examples, completion_options
-from .server import connect, server_faults
+from .server import connect, server_errors
 
 
 def run_generate(args: argparse.Namespace, others: list[str]) -> Path:
@@ -41,7 +41,7 @@ def run_generate(args: argparse.Namespace, others: list[str]) -> Path:
         ConfigError: the options are wrong, or the file is there already. RunError: the recipe's run is not finished.
     """
     requested, others = read_modes(args, others)
-    errors = server_faults(args, [args.model or "the finished run"], list(requested))
+    errors = server_errors(args, [args.model or "the finished run"], list(requested))
     errors += (
         []
         if args.config

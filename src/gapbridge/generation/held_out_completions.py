@@ -70,7 +70,7 @@ class ExampleCompletions:
     prompt: str
     reference: str
     texts: dict[str, str]
-    drafts: dict[str, Completion]
+    completions: dict[str, Completion]
 
     @property
     def first(self) -> str:
@@ -79,7 +79,7 @@ class ExampleCompletions:
 
     @property
     def first_completion(self) -> Completion:
-        return self.drafts[SINGLE_PASS]
+        return self.completions[SINGLE_PASS]
 
 
 def complete_examples(

@@ -13,7 +13,7 @@ from ..decoding import Completion, generate_completions
 from ..decoding.compiled import CompiledSteps
 from ..decoding.forward import SlotRunners
 from ..decoding.model_state import device_name
-from ..decoding.sampling_params import vllm_faults
+from ..decoding.sampling_params import vllm_errors
 from ..decoding.vllm_generation import CheckedGenerator, ServerEngine
 from ..errors import describe
 from ..methods import answer_modes
@@ -23,7 +23,7 @@ from .decoding_modes import SINGLE_PASS
 Complete = Callable[..., list[Completion]]
 
 
-def server_faults(args: argparse.Namespace, models: Sequence[str], modes: Sequence[str] = (SINGLE_PASS,)) -> list[str]:
+def server_errors(args: argparse.Namespace, models: Sequence[str], modes: Sequence[str] = (SINGLE_PASS,)) -> list[str]:
     """What in a command's options cannot be done through vLLM servers; nothing where no server is named.
 
     Args:
@@ -70,7 +70,7 @@ def server_faults(args: argparse.Namespace, models: Sequence[str], modes: Sequen
         if name in known and not known[name].through_server
     ]
     return errors + [
-        f"command line, {error}" for error in vllm_faults(args.temperature or 0.0, vars(args).get("top_p", 1.0), 0.0)
+        f"command line, {error}" for error in vllm_errors(args.temperature or 0.0, vars(args).get("top_p", 1.0), 0.0)
     ]
 
 

@@ -49,7 +49,7 @@ def validate(job: RunConfig, *, all_rows: bool = False) -> tuple[list[str], list
     notes = list(job.recipe.notes)
     if job.args.push_to_hub and not name_errors(job.args):
         notes.append(f"not checked: whether the hub takes the model as {repository_name(job.args)}")
-    data_faults = check_data_config(job.data, job.script)
+    data_errors = check_data_config(job.data, job.script)
     model: PreTrainedModel | PeftModel | None = None
     tokenizer: PreTrainedTokenizerBase | None = None
     path = Path(str(job.model.model_name_or_path))
@@ -68,7 +68,7 @@ def validate(job: RunConfig, *, all_rows: bool = False) -> tuple[list[str], list
             notes.append(f"not checked: model {path}, which is no directory here and is taken for a hub id")
     except GapbridgeError as error:
         errors += error.errors
-    if data_faults:
+    if data_errors:
         notes.append("not checked: the rows of the data sets")
     elif any(not is_local(path) for path in job.data.sources()) or job.script.dataset_name:
         notes.append("not checked: data sets on a hub")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
-from ..decoding.sampling_params import SamplingParams, vllm_faults
+from ..decoding.sampling_params import SamplingParams, vllm_errors
 from ..errors import describe
 from .config import GenerationArgs
 
@@ -106,7 +106,7 @@ class CompletionArgs(GenerationArgs):
         return self.vllm_server_base_url or f"http://{self.vllm_server_host}:{self.vllm_server_port}"
 
     def _vllm_errors(self) -> list[str]:
-        errors = vllm_faults(self.temperature, self.top_p, self.min_p)
+        errors = vllm_errors(self.temperature, self.top_p, self.min_p)
         url = self.vllm_server_base_url
         if self.vllm_mode == "colocate":
             errors += self._colocate_errors()

@@ -163,7 +163,7 @@ def test_a_task_must_be_said_where_references_mark_nothing(place: Path, capsys: 
     assert "3 of the first 3 held-out references without a marked answer" in said
 
 
-def test_slips_of_all_and_of_each_go_by_the_same_answers(place: Path) -> None:
+def test_forced_errors_of_all_and_of_each_go_by_the_same_answers(place: Path) -> None:
     words = [
         word.replace("bash", "sft") for word in command(place, place / "forced_errors", "--error_positions", "0.3,0.6")
     ]

@@ -78,7 +78,9 @@ def test_a_model_and_its_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.nightly  # three models
-def test_slips_of_another_model_or_of_each(tmp_path: Path, make_base: Callable[[], Any], tokenizer: Any) -> None:
+def test_forced_errors_of_another_model_or_of_each(
+    tmp_path: Path, make_base: Callable[[], Any], tokenizer: Any
+) -> None:
     other = tmp_path / "other"
     changed = sharpen(make_base(), 1.1)
     changed.save_pretrained(other)
@@ -135,7 +137,7 @@ def test_flattening_is_told_apart_from_recovery(
         run_gap(Namespace(**{**vars(options), "completions_from": None}), ["--use_cpu", "true"])
 
 
-def test_slips_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_forced_errors_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = run_gap(_options(tmp_path, max_examples=2, prefix_lengths=[2], error_positions=[]), ["--use_cpu", "true"])
     record = json.loads(path.read_text())
     assert record["models"][0]["forced_errors"] is None and record["recovery_differences"] == []
@@ -175,7 +177,7 @@ def _slips(*, graded: bool) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("graded", [True, False])
-def test_slips_in_picture_and_table(graded: bool) -> None:
+def test_forced_errors_in_picture_and_table(graded: bool) -> None:
     settings = {"config": RECIPE, "temperature": 1.0, "max_completion_length": 128}
     models = [{**_gap(oracle=True), "model": name, "forced_errors": _slips(graded=graded)} for name in ("a", "b")]
     row = {"measure": "tokens_recovered", "first": "a", "second": "b", "difference": _interval(0.02)}

@@ -30,7 +30,7 @@ def build(template: str, *rows: dict[str, Any], **options: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "fault",
+    "template",
     [
         "{{ 1/0 }}",
         "{{ 1.0e308 ** 9 }}",
@@ -46,10 +46,10 @@ def build(template: str, *rows: dict[str, Any], **options: Any) -> Any:
         "{% include 'other' %}",
     ],
 )
-def test_whatever_a_template_raises_is_a_bad_row_or_a_named_error(fault: str) -> None:
-    with pytest.raises((DataError, ConfigError), match="chat template"):
-        build(OK + fault, ROW)
-    tokenizer = byte_tokenizer(OK + fault, ["<|im_end|>"])
+def test_whatever_a_template_raises_is_a_bad_row_or_a_named_error(template: str) -> None:
+    with pytest.raises((DataError, ConfigError), match="chat.template"):
+        build(OK + template, ROW)
+    tokenizer = byte_tokenizer(OK + template, ["<|im_end|>"])
     assert find_missing_eos(ChatTemplate(tokenizer), [tokenizer.eos_token_id]) is None
     with pytest.raises((DataError, ConfigError)):
         ChatTemplate(tokenizer).prompt_ids([user("Ask.")])
@@ -107,11 +107,11 @@ def test_halves_of_surrogates_large_numbers_and_deep_nesting_are_bad_rows() -> N
     tokenise = RowTokeniser(ChatTemplate(tokenizer), "messages", frozenset(stops), None, False, LossScope())
     for messages in odd:
         told = tokenise({"messages": messages, "id": 10**5000})
-        assert told["fault"] or told["prompt"], messages
-        assert told["fault"].encode() or True
-    assert all(tokenise({"messages": messages})["fault"] for messages in odd[:5])
+        assert told["error"] or told["prompt"], messages
+        assert told["error"].encode() or True
+    assert all(tokenise({"messages": messages})["error"] for messages in odd[:5])
     for options in ({"tokenize": True}, {"x": 10**5000}, "text", [1]):
         told = tokenise({**ROW, "chat_template_kwargs": options, "id": "\ud800"})
-        assert told["id"].encode() and told["fault"], options
+        assert told["id"].encode() and told["error"], options
     for tools in ("[" * 100_000, "1" * 5000, "{", 5):
-        assert tokenise({**ROW, "tools": tools})["fault"], str(tools)[:10]
+        assert tokenise({**ROW, "tools": tools})["error"], str(tools)[:10]

@@ -115,7 +115,7 @@ def test_answers_behind_slips_are_the_models_own(tmp_path: Path) -> None:
     assert scores.tokens_recovered.by_example == {"e0": 0.0, "e1": 0.0, "e2": 0.0}
 
 
-def test_slips_follow_the_models_distribution_without_the_reference(tmp_path: Path) -> None:
+def test_forced_errors_follow_the_models_distribution_without_the_reference(tmp_path: Path) -> None:
     weights = torch.arange(1, VOCAB + 1, dtype=torch.float32)
     forced_errors = _slips(counting(weights.log()), tmp_path, 1500, places=[0.35])
     assert {
@@ -130,7 +130,7 @@ def test_slips_follow_the_models_distribution_without_the_reference(tmp_path: Pa
     assert chisquare([sampled[token] for token in allowed], expected.numpy().astype(float)).pvalue > 0.001
 
 
-def test_slips_depend_on_example_and_seed_alone(tmp_path: Path) -> None:
+def test_forced_errors_depend_on_example_and_seed_alone(tmp_path: Path) -> None:
     model = counting(torch.zeros(VOCAB))
     first = _slips(model, tmp_path, 40).errors_by_example
     assert _slips(model, tmp_path, 40, batch_size=7).errors_by_example == first
@@ -154,7 +154,7 @@ def test_answers_are_kept(tmp_path: Path) -> None:
     assert json.loads(manifest.read_text())["identity"]["forced_errors"] == forced_errors.digest()
 
 
-def test_slips_are_for_references_of_the_same_tokens(tmp_path: Path) -> None:
+def test_forced_errors_are_for_references_of_the_same_tokens(tmp_path: Path) -> None:
     forced_errors = _slips(counting(), tmp_path)
     forced_errors.check(examples_of([0], REFERENCE, 6), "other")
     with pytest.raises(ConfigError, match="--error_source self"):

@@ -77,5 +77,5 @@ def test_every_other_token_comes_as_often(reference: int) -> None:
 
 
 def test_a_single_token_can_stand_for_none() -> None:
-    with pytest.raises(ConfigError, match="only 1 token may be sampled"):
+    with pytest.raises(ConfigError, match="got 1 token that may be sampled"):
         replace_with_random_tokens([], [], ids=[], fixed=[], tokens=[3], options=SamplingParams())
