@@ -304,7 +304,7 @@ def test_colocate_needs_vllm(tmp_path: Path) -> None:
         ({"temperature": 0.001}, "expected 0 .greedy. or 0.01 to 2 with vLLM"),
         ({"temperature": 1.0, "min_p": 0.1, "top_p": 0.9}, "with vLLM, which applies min_p first"),
         ({"vllm_mode": "colocate", "vllm_gpu_memory_utilization": 1.5}, "expected a"),
-        ({"vllm_mode": "colocate", "vllm_max_model_length": 24}, "max_completion_length is 24"),
+        ({"vllm_mode": "colocate", "vllm_max_model_length": 24}, "expected more than max_completion_length .24"),
         ({"vllm_mode": "colocate", "vllm_tensor_parallel_size": 0}, "expected at least 1"),
     ],
 )

@@ -287,4 +287,4 @@ def test_pairs_are_checked_together(tmp_path: Path) -> None:
     bad: Any = None
     with pytest.raises(DataError, match="3 errors") as caught:
         judge_pairs([Pair("x", "p", "\ud800", "b"), Pair("x", "p", "a", bad)], judge, cache=tmp_path)
-    assert "occurs 2 times" in str(caught.value) and "second is NoneType" in str(caught.value)
+    assert "got the id 2 times" in str(caught.value) and "second: got NoneType" in str(caught.value)

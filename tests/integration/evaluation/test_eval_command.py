@@ -64,7 +64,7 @@ def test_ready_answers_against_published_marks(tmp_path: Path, capsys: pytest.Ca
             {"model": ["m"], "gold_grade_field": "x"},
             "--gold_grade_field: got the option without --completions_file",
         ),
-        ("gsm8k", {"model": ["m"], "decoding_mode": ["sideways"]}, "--decoding_mode sideways: no such mode"),
+        ("gsm8k", {"model": ["m"], "decoding_mode": ["sideways"]}, "the unknown mode sideways"),
         ("gsm8k", {"model": ["m"], "correction_prompt": "Again!"}, "expected --decoding_mode self_correct"),
         (
             "gsm8k",

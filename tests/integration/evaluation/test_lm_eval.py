@@ -110,7 +110,7 @@ def test_single_faults(tmp_path: Path, keys: dict[str, Any], word: str) -> None:
 def test_the_callers_limit_wins(tmp_path: Path) -> None:
     assert read_lm_eval_recipe(write(tmp_path, limit=5)).limit == 5
     assert read_lm_eval_recipe(write(tmp_path, limit=5), limit=0.1).limit == 0.1
-    with pytest.raises(ConfigError, match="limit is -1"):
+    with pytest.raises(ConfigError, match="limit: got -1"):
         read_lm_eval_recipe(write(tmp_path), limit=-1)
 
 

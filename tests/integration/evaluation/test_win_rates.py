@@ -181,7 +181,7 @@ def test_a_local_judge_that_cannot_judge_is_counted(make_base: Any, tokenizer: A
     asked: list[int] = []
     judge.model.register_forward_hook(lambda *_: asked.append(1))
     assert judge_pairs(pairs, judge, cache=tmp_path) == result and not asked
-    with pytest.raises(ConfigError, match="batch_size is 0"):
+    with pytest.raises(ConfigError, match="batch_size: got 0"):
         judge_pairs(pairs, LocalJudge(judge.model, tokenizer, max_tokens=9, batch_size=0), cache=tmp_path)
 
 

@@ -39,7 +39,7 @@ def test_a_runs_answers(tmp_path: Path) -> None:
     assert set(rows[0]) == {"id", "prompt", "reference", "answer"} and "####" in rows[0]["reference"]
     (shard,) = (tmp_path / "run" / "completions").glob("*/shard-*")
     written = shard.stat().st_mtime_ns
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="got an existing file"):
         answer(**options)
 
     both = lines_of(answer(**options, decoding_mode=["all"], output=tmp_path / "both.jsonl"))

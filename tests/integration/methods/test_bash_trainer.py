@@ -263,7 +263,7 @@ def test_non_finite_loss_stops_before_the_update(make_base: MakeBase, tokenizer:
         with torch.no_grad():
             base.get_input_embeddings().weight[poisoned] = float("nan")
         before = {name: value.clone() for name, value in base.state_dict().items()}
-        with pytest.raises(TrainingError, match="loss is nan at step 1.*bad-row"):
+        with pytest.raises(TrainingError, match="bad-row.*got a loss of nan"):
             trainer.train()
         after = base.state_dict()
         assert all(torch.equal(before[n].nan_to_num(), after[n].nan_to_num()) for n in before)

@@ -150,7 +150,7 @@ def test_reference_model(make_base: MakeBase, tokenizer: Any, tmp_path: Path) ->
 PROMPT, RIGHT = [{"role": "user", "content": "one"}], [{"role": "assistant", "content": "two"}]
 WRONG = [{"role": "assistant", "content": "three"}]
 BAD: dict[str, tuple[Row, str]] = {
-    "null": ({"prompt": PROMPT, "chosen": RIGHT, "rejected": None}, "rejected is null"),
+    "null": ({"prompt": PROMPT, "chosen": RIGHT, "rejected": None}, "rejected: got null"),
     "empty": ({"prompt": PROMPT, "chosen": [], "rejected": WRONG}, "chosen: got null or an empty list"),
     "no words": (
         {"prompt": PROMPT, "chosen": RIGHT, "rejected": [{"role": "assistant", "content": " "}]},
@@ -234,7 +234,7 @@ def test_losses_are_those_that_trl_names(tmp_path: Path) -> None:
     assert set(re.findall(r"`'(\w+)'`", told)) == PAIR_LOSSES
     with pytest.raises(ConfigError, match="loss_type: got sigmoyd, expected some of"):
         GapDPOConfig(str(tmp_path), **COMMON, loss_type="sigmoyd")
-    with pytest.raises(ConfigError, match="beta is -0.1"):
+    with pytest.raises(ConfigError, match="beta: got -0.1"):
         GapDPOConfig(str(tmp_path), **COMMON, beta=-0.1)
 
 

@@ -251,11 +251,11 @@ def test_non_finite_weights_name_the_rows(make_base: MakeBase, tokenizer: Any, t
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"packing": True}, "packing is true"),
-        ({"padding_free": True, "max_length": None}, "padding_free is true"),
-        ({"num_sampling_passes": 0}, "num_sampling_passes is 0"),
-        ({"num_sampling_passes": "all"}, "num_sampling_passes is 'all'"),
-        ({"mixture_schedule": "cosine"}, "mixture_schedule is 'cosine'"),
+        ({"packing": True}, "packing: got true"),
+        ({"padding_free": True, "max_length": None}, "padding_free: got true"),
+        ({"num_sampling_passes": 0}, "num_sampling_passes: got 0"),
+        ({"num_sampling_passes": "all"}, "num_sampling_passes: got 'all'"),
+        ({"mixture_schedule": "cosine"}, "mixture_schedule: got 'cosine'"),
         ({"mixture_coefficient": 1.5}, "mixture_coefficient: got 1.5"),
         ({"temperature": -1.0}, "temperature: got -1.0"),
     ],

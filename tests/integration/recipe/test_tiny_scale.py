@@ -146,7 +146,7 @@ def test_faults_are_those_of_the_recipe(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Set use_peft: true"):
         validate_offline([recipe(tmp_path, load_in_4bit=True)[1]], [], steps=False)
     positions = recipe(tmp_path, model_name_or_path="EleutherAI/pythia-1b", max_length=4096)[1]
-    with pytest.raises(ConfigError, match="max_length is 4096, but the model has 2048 positions"):
+    with pytest.raises(ConfigError, match="max_length: got 4096, expected at most 2048"):
         validate_offline([positions], [], steps=False)
 
 

@@ -79,7 +79,7 @@ RECIPES: dict[str, tuple[Change, str, str]] = {
     "epochs not positive": (keys(num_epochs_per_round=[0]), "ConfigError", "expected numbers above 0"),
     "no tokens in a pass": (keys(generation_max_batch_tokens=0), "ConfigError", "generation_max_batch_tokens: got 0"),
     "empty shards": (keys(generation_shard_size=0), "ConfigError", "generation_shard_size: got 0"),
-    "no verify_window": (keys(verify_window=0), "ConfigError", "verify_window is 0"),
+    "no verify_window": (keys(verify_window=0), "ConfigError", "verify_window: got 0"),
     "negative temperature": (keys(temperature=-1), "ConfigError", "temperature"),
     "top_p above 1": (keys(top_p=1.5), "ConfigError", "top_p"),
     "negative top_k": (keys(top_k=-3), "ConfigError", "top_k"),
@@ -172,7 +172,7 @@ MODELS: dict[str, tuple[Change, str, str]] = {
         model(lambda m: (m / "config.json").write_text('{"model_type": "abacus"}')), "ConfigError", "cannot be loaded",
     ),
     "broken tokenizer": (model(lambda m: cut(m / "tokenizer.json")), "ConfigError", "cannot be loaded"),
-    "tokenizer without EOS": (model(without_eos), "ConfigError", "has no EOS token"),
+    "tokenizer without EOS": (model(without_eos), "ConfigError", "got no EOS token"),
 }  # fmt: skip
 
 

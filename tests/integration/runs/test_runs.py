@@ -85,7 +85,7 @@ def test_validate_reports_every_fault_of_every_recipe(tmp_path: Path, capsys: py
     for words in (
         "learning_rte",
         "num_rounds: got 'x'",
-        "completion is null",
+        "completion: got null",
         "the model has 2048 positions",
         "use_peft",
     ):

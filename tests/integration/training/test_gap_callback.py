@@ -242,6 +242,6 @@ def test_wrong_options_are_named(make_base: MakeBase, tokenizer: Any, tmp_path: 
     trainer = sft(make_base(), tokenizer, tmp_path)
     with pytest.raises(ConfigError) as error:
         GapCallback(trainer, rows("test", 2), every=0, prefix_lengths=[0, 4], batch_size=0)
-    assert all(name in str(error.value) for name in ("every is 0", "prefix_lengths is 0", "batch_size is 0"))
+    assert all(name in str(error.value) for name in ("every: got 0", "prefix_lengths: got 0", "batch_size: got 0"))
     with pytest.raises(DataError, match="no reference completion of more than 500 tokens"):
         GapCallback(trainer, rows("test", 2), prefix_lengths=[500])

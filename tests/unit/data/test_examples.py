@@ -93,9 +93,9 @@ def test_ids_follow_the_content_or_the_column(tokenizer: Any) -> None:
 
 
 BAD = {
-    "null answer": ({"prompt": "a", "completion": None}, "completion is null"),
-    "empty answer": ({"prompt": "a", "completion": "  "}, "completion is empty"),
-    "empty prompt": ({"prompt": "", "completion": "b"}, "prompt is empty"),
+    "null answer": ({"prompt": "a", "completion": None}, "completion: got null"),
+    "empty answer": ({"prompt": "a", "completion": "  "}, "completion: got an empty string"),
+    "empty prompt": ({"prompt": "", "completion": "b"}, "prompt: got an empty string"),
     "long": ({"prompt": "a", "completion": "b " * 80}, "over-length"),
     "long prompt": ({"prompt": "b " * 80, "completion": "b"}, "prompt alone"),
 }
@@ -184,7 +184,7 @@ def test_stop_and_control_tokens(tokenizer: Any) -> None:
     assert set(names) == {"<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"}
     without = AutoTokenizer.from_pretrained(BASE)
     without.eos_token = None
-    with pytest.raises(ConfigError, match="has no EOS token"):
+    with pytest.raises(ConfigError, match="got no EOS token"):
         stop_tokens(without)
 
 

@@ -135,7 +135,7 @@ def test_progress_and_no_prompts(llama: LlamaForCausalLM) -> None:
     [
         ({"max_completion_length": 0, "batch_size": 0}, ConfigError, "2 errors"),
         ({"temperature": -1.0}, ConfigError, "temperature"),
-        ({"prompts": [[], [1]]}, DataError, "empty prompt"),
+        ({"prompts": [[], [1]]}, DataError, "prompt: got no token"),
         ({"ids": ["a", "a"]}, DataError, "expected unique ids"),
         ({"ids": ["a"]}, DataError, "expected one id a prompt"),
         ({"prompts": [[VOCAB], [1]]}, DataError, "vocabulary"),

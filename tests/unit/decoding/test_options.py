@@ -16,12 +16,12 @@ from gapbridge.decoding import SamplingParams, generate_completions, mix_context
     ("change", "words"),
     [
         ({"temperature": -1.0}, "temperature: got -1.0"),
-        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"temperature": float("nan")}, "temperature: got nan"),
         ({"top_k": -1}, "top_k: got -1"),
         ({"top_p": 0.0}, "top_p: got 0.0"),
         ({"min_p": 1.1}, "min_p: got 1.1"),
         ({"batch_size": 0, "verify_window": 0}, "2 errors"),
-        ({"batch_tokens": 0}, "batch_tokens is 0"),
+        ({"batch_tokens": 0}, "batch_tokens: got 0"),
     ],
 )
 def test_values_outside_their_range_are_refused(change: dict[str, float], words: str) -> None:

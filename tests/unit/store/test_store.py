@@ -150,5 +150,5 @@ def test_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
 
 def test_wrong_number_of_rows_is_refused(tmp_path: Path) -> None:
     store = make(tmp_path)
-    with pytest.raises(StoreError, match="1 contexts for 4 examples"):
+    with pytest.raises(StoreError, match="got 1 contexts, expected 4"):
         store.write_shard(0, {"id": ["a"], "tokens": [[1]], "sampled": [[False]]})
