@@ -78,7 +78,7 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [  # method, tokenizer, rows
     ("pause", "tiny", "problems", {"pause_placement": "random"}),
     ("mtp", "chatml", "messages", {}),
 ]  # fmt: skip
-COLUMNS = {  # of recipes, before tokenization
+COLUMNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # of recipes, before tokenization
     "columns": ({"question": "Two?", "answer": "4"}, {"prompt_column": "question", "completion_column": "answer"}),
     "chat": (
         {"prompt": "Two?", "completion": "4"}, {"convert_to_chat": True, "system_prompt": "Be brief."},
@@ -148,7 +148,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 def test_rows_change_with_the_data_version_only(tmp_path: Path) -> None:
     before = json.loads(RECORD.read_text()) if RECORD.exists() else {"data_version": 0, "hashes": {}}
-    now = {"data_version": DATA_VERSION, "hashes": hashes(tmp_path)}
+    now: dict[str, Any] = {"data_version": DATA_VERSION, "hashes": hashes(tmp_path)}
     changed = [name for name, old in before["hashes"].items() if now["hashes"].get(name, old) != old]
     if changed and DATA_VERSION == before["data_version"]:
         pytest.fail(

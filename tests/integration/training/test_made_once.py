@@ -125,7 +125,12 @@ def test_every_setting_that_may_change_a_row_names_it(tmp_path: Path, monkeypatc
         {"chat_template_kwargs": {"a": 1}}, {"round_index": 2}, {"chat_template_date": "2026-01-01"},
     ]  # fmt: skip
     assert len({named(config), *(named(replace(config, **change)) for change in changes)}) == len(changes) + 1
-    free = [{"output_dir": str(tmp_path / "x")}, {"logging_steps": 7}, {"dataset_num_proc": 2}, {"verify_window": 4}]
+    free: list[dict[str, Any]] = [
+        {"output_dir": str(tmp_path / "x")},
+        {"logging_steps": 7},
+        {"dataset_num_proc": 2},
+        {"verify_window": 4},
+    ]
     assert {named(replace(config, **change)) for change in free} == {named(config)}
     elsewhere = replace(config)
     elsewhere.local_rank = 3  # as in another process
@@ -197,6 +202,9 @@ def test_all_have_opened_a_table_before_one_goes_on(tmp_path: Path, monkeypatch:
         def wait_for_everyone(self) -> None:
             done.append("wait")
 
+    def read() -> Any:
+        return None
+
     def save(_: Any, path: Path) -> None:
         record_path(path).touch()
         done.append("make")
@@ -206,7 +214,7 @@ def test_all_have_opened_a_table_before_one_goes_on(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(artifact_cache, "load_saved_examples", lambda *_, **__: done.append("open"))
     args = in_process(0)
     args.local_process_index = 0
-    get_or_build_examples(GapSFTTrainer, "train", data("sft"), {}, args, lambda: Any)
+    get_or_build_examples(GapSFTTrainer, "train", data("sft"), {}, args, read)
     assert done == ["make", "open", "wait"]
 
 
