@@ -185,9 +185,9 @@ def _in_ragged_windows(runner: SlotRunner, tokens: Tensor, places: Tensor) -> Te
     length, device = tokens.shape[1], tokens.device
     tokens = tokens.expand(2, -1)
     cache = runner.new_cache(2, length)
-    step, at = max(1, length // 3), torch.zeros(2, dtype=torch.int64, device=device)
+    step, at = -(-length // 3), torch.zeros(2, dtype=torch.int64, device=device)
     parts: dict[int, Tensor] = {}
-    while int(at.min()) < length:
+    while int(at[0]) < length:
         slots = (at[:, None] + torch.arange(step, device=device)).clamp(max=length - 1)
         columns = torch.isin(slots[0], places).nonzero().flatten()
         logits = runner.logits(tokens.gather(1, slots), slots, cache, (torch.zeros_like(columns), columns))

@@ -93,6 +93,14 @@ def test_without_a_head_only_the_chosen_columns_are_made(llama: LlamaForCausalLM
     assert torch.allclose(forward_logits_at(wrapped, None, at, {"input_ids": tokens}), logits, atol=1e-5)
 
 
+def test_the_check_feeds_its_row_three_times(llama: LlamaForCausalLM) -> None:
+    """Once plainly, and once in each of the two rows of the slot cache."""
+    fed: list[int] = []
+    llama.register_forward_pre_hook(lambda _, inputs, named: fed.append(named["input_ids"].numel()), with_kwargs=True)
+    assert isinstance(slot_runner(llama, [1, 2, 3], 96), SlotRunner)
+    assert fed == [96, 64, 64, 64]
+
+
 def test_windows_are_probed_beyond_their_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Layers that slide otherwise than the configuration says are found out, however short the row in hand."""
     model = tiny("mistral, window")
