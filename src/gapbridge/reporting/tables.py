@@ -21,7 +21,7 @@ from ..display import printable
 
 
 WIDTH = 100
-_CELL = 46  # two of them fit into WIDTH
+_CELL = 52  # about half of WIDTH; the longest label of our own has 50
 INTERVAL = "95 % interval"
 
 Columns = Mapping[str, Mapping[str, Any]]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gapbridge.reporting.plots import draw_losses
+from gapbridge.reporting.plots import LOSSES, draw_losses
 from gapbridge.reporting.runs import count_rows, write_report
 from gapbridge.reporting.tables import WIDTH, Table, estimate, in_columns, markdown, number, short
 from gapbridge.training.run_files import flat, stages
@@ -126,3 +126,7 @@ def test_nested_settings_are_flat() -> None:
     assert flat({"a": [{"b": 1, "c": None}, "x"], "d": {}, "e": 0.1, "f": True}) == {
         "a.0.b": "1", "a.1": "x", "d": "{}", "e": "0.1", "f": "true",
     }  # fmt: skip
+
+
+def test_no_label_of_a_loss_is_shortened() -> None:
+    assert [name for name in LOSSES.values() if (row := f"{name}, first (nats/token)") != short(row)] == []
