@@ -147,7 +147,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def test_rows_change_with_the_data_version_only(tmp_path: Path) -> None:
-    before = json.loads(RECORD.read_text()) if RECORD.exists() else {"data_version": 0, "hashes": {}}
+    before: dict[str, Any] = json.loads(RECORD.read_text()) if RECORD.exists() else {"data_version": 0, "hashes": {}}
     now: dict[str, Any] = {"data_version": DATA_VERSION, "hashes": hashes(tmp_path)}
     changed = [name for name, old in before["hashes"].items() if now["hashes"].get(name, old) != old]
     if changed and DATA_VERSION == before["data_version"]:
