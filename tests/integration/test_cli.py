@@ -328,7 +328,7 @@ def test_warnings_that_no_user_can_act_on_stay_hidden() -> None:
     """transformers deprecates the name that TRL and the handbook use for gradient checkpointing."""
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")
-        for name in ("gradient_checkpointing", "gradient_checkpointing_enable"):
+        for name in ("gradient_checkpointing", "gradient_checkpointing_enable", "is_gradient_checkpointing"):
             text = f"`{name}` is deprecated and will be removed"
             cli.run_guarded(lambda text=text: warnings.warn(text, FutureWarning, stacklevel=1))
     assert not shown

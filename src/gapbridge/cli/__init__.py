@@ -74,7 +74,7 @@ def run_guarded(action: Callable[[], object]) -> None:
     # DeepSpeed says of every machine without a GPU that it has none.
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
     # The handbook's and TRL's name for it; transformers would have all recipes say activation_checkpointing.
-    deprecated = "`gradient_checkpointing(_enable)?` is deprecated"
+    deprecated = "`(is_)?gradient_checkpointing(_enable)?` is deprecated"
     warnings.filterwarnings("ignore", message=deprecated, category=FutureWarning)
     try:
         with stop_at_once():
