@@ -92,7 +92,7 @@ def run_seeds(
         raise RunError(
             describe(
                 f"{comparison.directory}, worker",
-                f"{_describe_exit(processes)}",
+                str(_describe_exit(processes)),
                 "a normal exit",
                 "Repeat the command with more memory or fewer --num_parallel_seeds",
             )

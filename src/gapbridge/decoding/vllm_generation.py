@@ -134,7 +134,7 @@ class ServerEngine:
                 if left <= 0:
                     raise RunError(
                         describe(
-                            f"{self.url}",
+                            str(self.url),
                             f"no vLLM server after {timeout:g} s ({error.__cause__})",
                             "one within vllm_server_timeout",
                             f"Start `vllm serve {model}`, or correct its address (vllm_server_base_url)",
@@ -151,10 +151,7 @@ class ServerEngine:
         except (AttributeError, KeyError, TypeError) as error:
             raise RunError(
                 describe(
-                    f"{self.url}/v1/models",
-                    f"a reply that lists no models ({error!r})",
-                    "a vLLM server",
-                    "Correct the address",
+                    f"{self.url}/v1/models", f"no list of models ({error!r})", "a vLLM server", "Correct the address"
                 )
             ) from error
         for name, root in served.items():
@@ -164,8 +161,8 @@ class ServerEngine:
         raise RunError(
             describe(
                 f"{self.url}/v1/models, model",
-                f"{', '.join(served.values())}",
-                f"{model}",
+                ", ".join(served.values()),
+                str(model),
                 f"Start `vllm serve {model}` instead, or add `--served-model-name {model}`",
             )
         )
@@ -197,7 +194,7 @@ class ServerEngine:
             ) from error
         except (OSError, HTTPException) as error:
             raise RunError(
-                describe(f"{self.url}{path}", f"{error}", "a reply", "Start the server, then repeat the command")
+                describe(f"{self.url}{path}", str(error), "a reply", "Start the server, then repeat the command")
             ) from error
 
 
@@ -288,7 +285,7 @@ def check_weights(
                         engine.name,
                         f"no tokens, or tokens outside the vocabulary of {vocabulary}",
                         "the completions of this model",
-                        f"{engine.remedy}",
+                        engine.remedy,
                     )
                 )
             theirs = torch.tensor(reply.log_probabilities)
@@ -300,7 +297,7 @@ def check_weights(
                 engine.name,
                 f"log-probabilities that differ by {difference:.3f} on average over {len(chosen)} prompts",
                 f"at most {LOG_PROBABILITY_TOLERANCE}, as with these weights in this precision",
-                f"{engine.remedy}",
+                engine.remedy,
             )
         )
     return difference
@@ -337,7 +334,7 @@ def generate_completions_vllm(
         raise RunError(
             describe(
                 f"{engine.name}, tokens of a prompt and its completion",
-                f"{longest}",
+                str(longest),
                 f"at most {engine.max_length}",
                 "Raise --max-model-len of the server or vllm_max_model_length, or shorten the completions",
             )

@@ -101,14 +101,14 @@ def _row_error(row: Any, label: str | None) -> dict[str, Any] | str:
         return describe(
             "content",
             f"no {' and no '.join(map(repr, missing))}, but {', '.join(map(shown_value, row))}",
-            f"{', '.join(wanted)}",
+            ", ".join(wanted),
             _REPAIR_LINE,
         )
     if not isinstance(row["answer"], str):
-        return describe("answer", f"{shown_value(row['answer'])}", "a string", _REPAIR_LINE)
+        return describe("answer", str(shown_value(row["answer"])), "a string", _REPAIR_LINE)
     if not isinstance(row["reference"], (str, int, float)) or isinstance(row["reference"], bool):
         return describe(
-            "reference", f"{shown_value(row['reference'])}", "the reference text of the data set", _REPAIR_LINE
+            "reference", str(shown_value(row["reference"])), "the reference text of the data set", _REPAIR_LINE
         )
     if not str(row["reference"]).strip():
         return describe("reference", "an empty string", "text", _REPAIR_LINE)
@@ -120,7 +120,7 @@ def _row_error(row: Any, label: str | None) -> dict[str, Any] | str:
             _REPAIR_LINE,
         )
     if label is not None and row[label] not in (True, False, 0, 1):
-        return describe(label, f"{shown_value(row[label])}", "true or false", _REPAIR_LINE)
+        return describe(label, str(shown_value(row[label])), "true or false", _REPAIR_LINE)
     return row
 
 

@@ -39,7 +39,7 @@ def run_convert(source: Path, method: str, output: Path | None = None) -> Path:
         )
     keys = read_yaml(source)
     if keys.get("method") not in (None, methods.CONTROL):
-        errors.append(describe(f"{source}, method", f"{keys['method']}", "an SFT recipe", "Start from the SFT recipe"))
+        errors.append(describe(f"{source}, method", str(keys["method"]), "an SFT recipe", "Start from the SFT recipe"))
     if errors:
         raise ConfigError(errors)
     target = output or place_for(source, method)

@@ -76,7 +76,7 @@ def run_copy_into(fork: Path, model: str | None = None) -> list[Path]:
         if not (fork / path).is_file() or (fork / path).read_bytes() != text.encode()
     }
     errors += [
-        describe(f"{fork / path}", "an existing file, which is never overwritten", "a new one", "Move it away")
+        describe(str(fork / path), "an existing file, which is never overwritten", "a new one", "Move it away")
         for path in new
         if (fork / path).exists()
     ]

@@ -169,8 +169,8 @@ class RunDirectory:
         errors = [
             describe(
                 f"{self.run_file}, inputs, {name}",
-                f"{before.get(name, 'nothing')}",
-                f"{fingerprint}",
+                str(before.get(name, "nothing")),
+                str(fingerprint),
                 "Restore what the run was started with, or choose another output_dir",
             )
             for name, fingerprint in inputs.items()

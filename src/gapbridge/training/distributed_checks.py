@@ -40,13 +40,13 @@ def check_processes(args: TrainingArguments) -> None:
                 "processes",
                 f"{launched} started by the launcher, of which this one ({args.device}) knows {args.world_size}",
                 f"one group of processes, not {launched} copies of the run",
-                f"{_ON_CPU}",
+                str(_ON_CPU),
             )
         )
     if launched > 1 and PartialState().distributed_type == DistributedType.NO:
         raise RunError(
             describe(
-                "processes", f"{launched} that do not average their gradients", "one group of processes", f"{_ON_CPU}"
+                "processes", f"{launched} that do not average their gradients", "one group of processes", str(_ON_CPU)
             )
         )
 
@@ -79,7 +79,7 @@ def check_accelerator(args: TrainingArguments, accelerator: Accelerator, model: 
         )
     if _requested_processes("ACCELERATE_USE_DEEPSPEED", args.deepspeed):
         if kind != DistributedType.DEEPSPEED:
-            errors.append(describe("DeepSpeed", f"{kind.value} in the trainer", "DeepSpeed", f"{_ON_CPU}"))
+            errors.append(describe("DeepSpeed", f"{kind.value} in the trainer", "DeepSpeed", str(_ON_CPU)))
         else:
             errors += _deepspeed_errors(accelerator, model)
     if errors:

@@ -26,7 +26,7 @@ def read_run(directory: Path) -> dict[str, Any]:
     record = read_record(path)
     record = {"inputs": {}, "date": None, **record}
     errors = [
-        describe(f"{key}", f"{shown_value(record.get(key))}", f"{wanted}", "Restore the file")
+        describe(str(key), str(shown_value(record.get(key))), str(wanted), "Restore the file")
         for key, wanted, right in (
             ("settings", "an object", isinstance(record.get("settings"), dict)),
             ("state", "running or complete", record.get("state") in ("running", "complete")),
@@ -38,7 +38,7 @@ def read_run(directory: Path) -> dict[str, Any]:
     if errors:
         raise RunError(
             describe(
-                f"{path}",
+                str(path),
                 f"a damaged file ({'; '.join(errors)})",
                 "the one that the run wrote",
                 "Restore it, or choose another output_dir",

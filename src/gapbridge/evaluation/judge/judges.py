@@ -36,6 +36,8 @@ MAX_TOKENS = 512
 _QUOTED = 500  # characters of a server's message
 _TRANSIENT = (408, 429)  # and every 5xx
 
+_ADDRESS = "an address such as http://127.0.0.1:8000/v1"
+
 OnReply = Callable[[int, str], object]
 
 
@@ -102,14 +104,7 @@ class EndpointJudge:
         try:
             url = httpx.URL(self.base_url)
         except httpx.InvalidURL as error:
-            errors.append(
-                describe(
-                    "base_url",
-                    f"{self.base_url!r} ({error})",
-                    "an address such as http://127.0.0.1:8000/v1",
-                    "Correct the address",
-                )
-            )
+            errors.append(describe("base_url", f"{self.base_url!r} ({error})", _ADDRESS, "Correct the address"))
         else:
             if url.userinfo or url.query:
                 # Not quoted: what stands there may be a secret.
@@ -122,19 +117,12 @@ class EndpointJudge:
                     )
                 )
             elif url.scheme not in ("http", "https") or not url.host:
-                errors.append(
-                    describe(
-                        "base_url",
-                        f"{self.base_url!r}",
-                        "an address such as http://127.0.0.1:8000/v1",
-                        "Correct the address",
-                    )
-                )
+                errors.append(describe("base_url", repr(self.base_url), _ADDRESS, "Correct the address"))
         if not self.model:
             errors.append(describe("model", "an empty name", "the name that the server uses", "Add the name"))
         if self.temperature is not None and not self.temperature >= 0:
             errors.append(
-                describe("temperature", f"{self.temperature}", "None, or a number of at least 0", "Correct the value")
+                describe("temperature", str(self.temperature), "None, or a number of at least 0", "Correct the value")
             )
         if self.token_limit_field not in TOKEN_LIMITS:
             errors.append(
@@ -146,10 +134,10 @@ class EndpointJudge:
                 )
             )
         if not self.timeout > 0:
-            errors.append(describe("timeout", f"{self.timeout}", "a number of seconds above 0", "Correct the value"))
+            errors.append(describe("timeout", str(self.timeout), "a number of seconds above 0", "Correct the value"))
         least = {"max_tokens": 1, "concurrency": 1, "max_retries": 0, "backoff": 0, "max_wait": 0}
         errors += [
-            describe(name, f"{vars(self)[name]}", f"at least {low}", "Correct the value")
+            describe(name, str(vars(self)[name]), f"at least {low}", "Correct the value")
             for name, low in least.items()
             if not vars(self)[name] >= low
         ]
@@ -208,12 +196,7 @@ class EndpointJudge:
         key = os.environ.get(self.api_key_env, "").strip() if self.api_key_env else ""
         if not key.isascii() or not key.isprintable():
             raise ConfigError(
-                describe(
-                    f"{self.api_key_env}",
-                    "a key that is not printable ASCII",
-                    "an API key",
-                    "Correct the environment variable",
-                )
+                describe(str(self.api_key_env), "a key that is not printable ASCII", "an API key", "Correct the key")
             )
         return key or None
 
@@ -280,7 +263,7 @@ class EndpointJudge:
                     self.url,
                     f"a refusal for model {self.model!r} and a prompt of {len(prompt)} characters ({said})",
                     "a reply",
-                    f"{hint or 'Check the model and the options'}",
+                    str(hint or "Check the model and the options"),
                 )
             )
         content = _content(response.content)

@@ -277,7 +277,7 @@ def _check_pairs(pairs: Sequence[Pair]) -> None:
         for part, text in (("prompt", pair.prompt), ("first", pair.first), ("second", pair.second)):
             if not isinstance(text, str):
                 errors.append(
-                    describe(f"pair {pair.id!r}, {part}", f"{type(text).__name__}", "a string", "Repair the pair")
+                    describe(f"pair {pair.id!r}, {part}", str(type(text).__name__), "a string", "Repair the pair")
                 )
                 continue
             try:

@@ -35,7 +35,7 @@ class DPOArgs(PreferenceArgs):
             errors.append(
                 describe(
                     "loss_type",
-                    f"{', '.join(unknown)}",
+                    ", ".join(unknown),
                     f"some of {', '.join(sorted(PAIR_LOSSES))}",
                     "Choose among them",
                 )

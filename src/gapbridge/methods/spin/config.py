@@ -30,7 +30,7 @@ class SPINArgs(CompletionArgs, PreferenceArgs):
         errors = super().errors()
         if self.loss_type != ["sigmoid"]:
             errors.append(
-                describe("loss_type", f"{', '.join(self.loss_type)}", "sigmoid, the loss of SPIN", "Remove the key")
+                describe("loss_type", ", ".join(self.loss_type), "sigmoid, the loss of SPIN", "Remove the key")
             )
         for name in ("precompute_ref_log_probs", "sync_ref_model"):
             if vars(self)[name]:
