@@ -197,8 +197,8 @@ def test_a_server_that_is_still_loading_is_waited_for(served: Served) -> None:
     ("models", "words"),
     [
         ("", "v1/models: got a reply that is not JSON"),
-        ('{"models": []}', "lists no models"),
-        ('{"data": [1]}', "lists no models"),
+        ('{"models": []}', "no list of models"),
+        ('{"data": [1]}', "no list of models"),
     ],
 )
 def test_something_else_on_the_port(models: str, words: str, served: Served) -> None:
