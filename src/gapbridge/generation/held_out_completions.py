@@ -122,7 +122,7 @@ def complete_examples(
     weights = weights_fingerprint(model)
     first: dict[str, Completion] = {}
 
-    def drafts_of(mode: str) -> list[Completion]:
+    def of_mode(mode: str) -> list[Completion]:
         """Those of the mode's store, in the order of the examples, after what it lacks was made."""
 
         def columns(part: list[Example], on_finished: Callable[[int], object]) -> dict[str, list[Any]]:
@@ -148,11 +148,11 @@ def complete_examples(
         )
         return [Completion(record["tokens"], record["finished"]) for _, record in pairs]
 
-    completions = {SINGLE_PASS: drafts_of(SINGLE_PASS)}
+    completions = {SINGLE_PASS: of_mode(SINGLE_PASS)}
     first.update(
         {example.id: completion for example, completion in zip(examples, completions[SINGLE_PASS], strict=True)}
     )
-    completions |= {mode: drafts_of(mode) for mode in options.modes}
+    completions |= {mode: of_mode(mode) for mode in options.modes}
 
     def text(tokens: list[int]) -> str:
         return str(tokenizer.decode(tokens, skip_special_tokens=True))

@@ -43,7 +43,7 @@ def completion_spec(
     stops = stop_tokens(tokenizer, model)
     options = args.sampling_params(tuple(undecodable_token_ids(tokenizer, model)))
     identity = {"method": method, "max_completion_length": args.max_completion_length, "stop_tokens": stops}
-    what = f"drafting answers, round {args.round_index}"
+    what = f"generating completions, round {args.round_index}"
     if args.use_vllm:
         _check_loadable(model)
         generator = _VLLMGenerator(model, args, options, stops)

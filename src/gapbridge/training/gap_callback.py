@@ -196,7 +196,7 @@ class GapCallback(TrainerCallback):
 
     def _sums(self, examples: list[Example]) -> Tensor:
         """Of a batch: the summed losses after own and after reference prefixes, and of how many tokens; `[3]`."""
-        completions = self._drafts(examples)
+        completions = self._completions(examples)
         plain = self._losses(examples, [example.completion_ids for example in examples])
         sums = torch.zeros(3, dtype=torch.float64)
         for k in self._prefix_lengths:
@@ -209,7 +209,7 @@ class GapCallback(TrainerCallback):
                     sums += torch.stack([own[k:].sum(), reference[k:].sum(), torch.ones_like(own[k:]).sum()])
         return sums
 
-    def _drafts(self, examples: list[Example]) -> list[list[int]]:
+    def _completions(self, examples: list[Example]) -> list[list[int]]:
         """The first own tokens of each, up to the longest k or the token before the stop token."""
         lengths = [min(self._prefix_lengths[-1], len(example.completion_ids) - 1) for example in examples]
         rows = [

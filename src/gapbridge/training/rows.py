@@ -30,7 +30,7 @@ ROW_FEATURES = Features(
 )
 LEGEND = (
     "‹…›: no loss   ⟦reference→model⟧: the model's token stands in the context, the label is the reference's   "
-    "⟦…⟧: drawn by the model"
+    "⟦…⟧: sampled from the model"
 )
 
 
@@ -67,7 +67,7 @@ def show_row(row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:
         own = sum(sampled)
         among = sum(a and b for a, b in zip(sampled, trained, strict=True))
         text.append(
-            f"; drawn {own} ({_percentage(own, len(ids))}), of the tokens with loss "
+            f"; sampled {own} ({_percentage(own, len(ids))}), of the tokens with loss "
             f"{_percentage(among, sum(trained))}; replaced {sum(replaced)} "
             f"({_percentage(sum(replaced), sum(trained))} of the tokens with loss)"
         )
@@ -95,13 +95,13 @@ def _piece(
 ) -> Text:
     """Neighbouring tokens that all carry loss, or all carry none."""
     text = Text()
-    for (is_drawn, is_replaced), run in groupby(positions, key=lambda at: (sampled[at], replaced[at])):
+    for (is_sampled, is_replaced), run in groupby(positions, key=lambda at: (sampled[at], replaced[at])):
         if is_replaced:
             for at in run:
                 text.append(f"⟦{_visible(tokenizer, labels[at])}→{_visible(tokenizer, ids[at])}⟧", style="bold red")
         else:
             words = printable(tokenizer.decode([ids[at] for at in run]))
-            text.append(f"⟦{words}⟧" if is_drawn else words, style="green" if is_drawn else "")
+            text.append(f"⟦{words}⟧" if is_sampled else words, style="green" if is_sampled else "")
     return text
 
 

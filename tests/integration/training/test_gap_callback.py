@@ -138,7 +138,7 @@ def test_a_draft_counts_for_the_prefixes_it_reaches(make_base: MakeBase, tokeniz
         for example, own in zip(callback._examples, first, strict=True)
     ]
     callback._stops = frozenset(second) - {int(own) for own in first}
-    completions = callback._drafts(callback._examples)
+    completions = callback._completions(callback._examples)
     assert callback._stops and any(len(own) == 1 for own in completions)
     tokens = sum(
         len(example.completion_ids) - k
@@ -152,7 +152,7 @@ def test_a_draft_counts_for_the_prefixes_it_reaches(make_base: MakeBase, tokeniz
 def test_drafts_are_those_of_the_seed(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
     trainer = sft(make_base(), tokenizer, tmp_path)
     first, second, again = (GapCallback(trainer, rows("test", 6), prefix_lengths=[8], seed=seed) for seed in (1, 2, 1))
-    completions = [callback._drafts(callback._examples) for callback in (first, second, again)]
+    completions = [callback._completions(callback._examples) for callback in (first, second, again)]
     assert completions[0] == completions[2] != completions[1]
 
 
@@ -166,7 +166,7 @@ def test_ids_that_no_token_has_are_never_drawn(make_base: MakeBase, tokenizer: A
     model.register_forward_hook(prefer)
     trainer = sft(model, tokenizer, tmp_path)
     callback = GapCallback(trainer, rows("test", 4), prefix_lengths=[4])
-    completions = callback._drafts(callback._examples)
+    completions = callback._completions(callback._examples)
     assert any(completions) and all(token < len(tokenizer) for own in completions for token in own)
 
 
@@ -184,7 +184,7 @@ def test_drafts_answer_the_prompt_that_is_asked(make_base: MakeBase, tokenizer: 
         )[0].tokens
         for prompt in (example.generation_prompt_ids, example.prompt)
     )  # fmt: skip
-    assert callback._drafts([example]) == [[token for token in asked if token not in callback._stops]]
+    assert callback._completions([example]) == [[token for token in asked if token not in callback._stops]]
     assert asked != trained
 
 

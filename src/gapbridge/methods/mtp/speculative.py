@@ -1,4 +1,4 @@
-"""Answers drafted by the heads: `generate`, and the answer mode of evaluation."""
+"""Answers proposed by the heads: `generate`, and the answer mode of evaluation."""
 
 from __future__ import annotations
 
@@ -84,8 +84,9 @@ def generate(
 def speculative_answers(
     model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, asked: AnswerRequest
 ) -> list[Completion]:
-    """The single-pass answers once more, drafted by the heads; tells how many passes it took, and whether they are the
-    same. A server knows nothing of the heads, and is not asked.
+    """The single-pass answers once more, proposed by the heads; says how many passes it took, and whether they agree.
+
+    A server knows nothing of the heads, and is not asked.
 
     Raises:
         ConfigError: the model has no heads.

@@ -205,7 +205,7 @@ class MTPTrainer(GapTrainerMixin, MTPSFTTrainer):
     sft_equivalent_config = {"num_future_tokens": 1}
     answer_modes = {
         "speculative": DecodingMode(
-            help="the single-pass answers again, drafted by the model's future heads: the same, in fewer passes",
+            help="the single-pass answers again, proposed by the model's heads: the same, in fewer passes",
             options={},
             settings=lambda args: {},
             answer=speculative_answers,

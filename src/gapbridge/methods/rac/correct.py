@@ -15,7 +15,7 @@ from ...data.special_tokens import stop_tokens, undecodable_token_ids
 from ...decoding import Completion, SamplingParams, generate_completions
 from ...training.decoding_mode import AnswerRequest
 from .config import CORRECTION_PROMPT
-from .rows import CorrectionTemplates, draft_as_context_ids
+from .rows import CorrectionTemplates, completion_as_context_ids
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def correction_contexts(
     for x, completion, arguments in zip(prompts, first, chat_template_kwargs or [{}] * len(first), strict=True):
         closing, cue = layouts.of(arguments)
         contexts.append(
-            [*x, *draft_as_context_ids(completion, conversational=conversational, eos_token_id=closing), *cue]
+            [*x, *completion_as_context_ids(completion, conversational=conversational, eos_token_id=closing), *cue]
         )
     return contexts
 

@@ -38,7 +38,7 @@ def rac_row(
 
 @dataclass
 class CorrectionTemplates:
-    """What stands between a draft and the reference, read off the chat template once for each of its arguments.
+    """What stands between a completion and the reference, read off the chat template once for each of its arguments.
 
     Where the template renders an earlier turn differently (Qwen3 drops its reasoning), the ids are those of TRL's
     training variant.
@@ -55,25 +55,25 @@ class CorrectionTemplates:
     _known: dict[str, tuple[int, list[int]]] = field(default_factory=dict, init=False)
 
     def of(self, arguments: Mapping[str, Any]) -> tuple[int, list[int]]:
-        """The token that closes a draft's turn, and the ids between it and the reference, the request among them.
+        """The token that closes a completion's turn, and the ids between it and the reference, the request among them.
 
         Args:
             arguments: those of the chat template.
 
         Raises:
-            ConfigError: the template cannot carry a draft as it was sampled, with another turn after it.
+            ConfigError: the template cannot carry a completion as it was sampled, with another turn after it.
         """
         key = json.dumps(arguments, sort_keys=True, default=str)
         if key not in self._known:
             if self.conversational:
-                closing, cue = self._turns_after_draft(arguments)
+                closing, cue = self._turns_after_completion(arguments)
             else:
                 request = self.tokenizer(f"\n\n{self.correction_prompt}\n", add_special_tokens=False)
                 closing, cue = int(self.tokenizer.eos_token_id), request["input_ids"]
             self._known[key] = closing, [*cue, *pauses_after_prompt(self.tokenizer)]
         return self._known[key]
 
-    def _turns_after_draft(self, arguments: Mapping[str, Any]) -> tuple[int, list[int]]:
+    def _turns_after_completion(self, arguments: Mapping[str, Any]) -> tuple[int, list[int]]:
         template = ChatTemplate(self.tokenizer, date=self.date, arguments=arguments)
         turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
         asked = [*turns, {"role": "user", "content": self.correction_prompt}]
@@ -121,12 +121,11 @@ class CorrectionTemplates:
         raise ConfigError(errors[0])
 
 
-def draft_as_context_ids(completion: Completion, *, conversational: bool, eos_token_id: int) -> list[int]:
-    """A draft as it stands before the cue.
+def completion_as_context_ids(completion: Completion, *, conversational: bool, eos_token_id: int) -> list[int]:
+    """A completion as it stands before the cue.
 
-    In a chat the turn is closed as the template closes it, in place of the stop token that the draft ended on or, cut
-    at the cap, did not reach. In plain text an EOS would end the document: the stop token of a finished draft is left
-    out.
+    In a chat the turn is closed as the template closes it. The closing token takes the place of the stop token, which a
+    truncated completion lacks. In plain text an EOS would end the document, so a completion loses its stop token.
 
     Args:
         eos_token_id: the token that closes the turn, from `CorrectionTemplates` (plain text needs none).

@@ -22,7 +22,7 @@ from ...training.method import GapTrainerMixin
 from ...training.rows import Row, sft_row
 from .config import CORRECTION_PROMPT, RACArgs
 from .correct import corrected_answers
-from .rows import CorrectionTemplates, draft_as_context_ids, rac_row
+from .rows import CorrectionTemplates, completion_as_context_ids, rac_row
 from .stats import RACStats
 
 
@@ -110,7 +110,9 @@ class RACTrainer(GapTrainerMixin, SFTTrainer):
             if hash_uniform(example.id, args.seed, "correction") < correction_share:
                 completion = Completion(record["tokens"], record["finished"])
                 closing, cue = layouts.of(examples.arguments_of(example.template_kwargs_json))
-                own = draft_as_context_ids(completion, conversational=examples.conversational, eos_token_id=closing)
+                own = completion_as_context_ids(
+                    completion, conversational=examples.conversational, eos_token_id=closing
+                )
                 row = rac_row(
                     example.generation_prompt_ids, own, cue, example.completion_ids, example.template_suffix_ids
                 )

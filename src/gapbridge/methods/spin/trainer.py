@@ -99,7 +99,7 @@ class SPINTrainer(PreferenceTrainerMixin, DPOTrainer):
         the round before.
 
         Raises:
-            StoreError: the round before drafted other examples.
+            StoreError: the completions of the round before are of other examples.
         """
         previous = None if evaluation else _previous_store(args)
         for (example, record), earlier in zip(pairs, _records(previous, examples), strict=False):
