@@ -124,8 +124,8 @@ class CorrectionTemplates:
 def completion_as_context_ids(completion: Completion, *, conversational: bool, eos_token_id: int) -> list[int]:
     """A completion as it stands before the cue.
 
-    In a chat the turn is closed as the template closes it. The closing token takes the place of the stop token, which a
-    truncated completion lacks. In plain text an EOS would end the document, so a completion loses its stop token.
+    In a chat the turn is closed as the template closes it: its closing token replaces the stop token, which a cut
+    completion lacks. In plain text an EOS would end the document, so a completion loses its stop token.
 
     Args:
         eos_token_id: the token that closes the turn, from `CorrectionTemplates` (plain text needs none).
