@@ -82,7 +82,7 @@ def test_every_file_of_a_checkpoint_is_compared(made: Path, tmp_path: Path) -> N
     for name in names:
         saved = (checkpoint / name).read_bytes()
         flipped(checkpoint / name)
-        assert missing_files(checkpoint) == f"{name} is damaged: its sha256 is not the one that was written"
+        assert missing_files(checkpoint) == f"{name} is damaged: its sha256 differs from the recorded one"
         (checkpoint / name).write_bytes(saved)
     saved = (checkpoint / COMPLETE_FILE).read_bytes()
     for name, damage in DAMAGES.items():
@@ -146,18 +146,22 @@ def test_damaged_records_are_named(
     for suffix in (".json", ".arrow"):
         shutil.copy(remaining.with_suffix(suffix), examples.with_suffix(suffix))
     damage(examples)
-    with pytest.raises(StoreError, match=rf"{examples.name}: is damaged .*delete .* they are made again"):
+    with pytest.raises(
+        StoreError, match=rf"{examples.name}: got a damaged file \(.*\), .* Delete .*, which are made again"
+    ):
         load_saved_examples(examples.with_suffix(".arrow"), ExampleSet)
     damage(stopped / "run.json")
-    assert "run.json: is damaged" in refused(capsys, "bash", *options)
-    assert "run.json: is damaged" in refused(capsys, "report", str(stopped), "--output_dir", str(stopped / "page"))
+    assert "run.json: got a damaged file (" in refused(capsys, "bash", *options)
+    assert "run.json: got a damaged file (" in refused(
+        capsys, "report", str(stopped), "--output_dir", str(stopped / "page")
+    )
 
 
 @pytest.mark.parametrize("changes", [{"inputs": []}, {"date": "[]"}, {"state": "done"}, {"settings": 3}])
 def test_records_of_another_shape_are_named(changes: dict[str, Any], stopped: Path) -> None:
     record = {**json.loads((stopped / "run.json").read_text()), **changes}
     (stopped / "run.json").write_text(json.dumps(record))
-    with pytest.raises(RunError, match=rf"run.json: is damaged \({next(iter(changes))}: got .*, expected "):
+    with pytest.raises(RunError, match=rf"run.json: got a damaged file \({next(iter(changes))}: got .*, expected "):
         read_run(stopped)
 
 

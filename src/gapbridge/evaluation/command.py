@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,7 @@ def _check(args: argparse.Namespace, task: EvalTask, others: list[str]) -> None:
         errors.append(
             describe(
                 "--model",
-                "as well --completions_file, or none of the two",
+                "both it and --completions_file" if args.model else "neither it nor --completions_file",
                 "one of them",
                 "Give --model (once or several times) or --completions_file",
             )
@@ -178,9 +179,9 @@ def _check(args: argparse.Namespace, task: EvalTask, others: list[str]) -> None:
     if task.grader == "none" and not args.judge:
         errors.append(describe("--judge", f"none for --task {task.name}", "a judge", "Give one with --judge"))
     names = [str(path) for path in [*args.model, *args.completions_file]]
-    if len(set(names)) < len(names):
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
         errors.append(
-            describe("--model, --completions_file", "a model or file twice", "each once", "Remove one of them")
+            describe("--model, --completions_file", f"{', '.join(repeated)} twice", "each once", "Remove one of them")
         )
     if errors:
         raise ConfigError([f"command line, {error}" for error in errors])

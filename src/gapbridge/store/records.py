@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import RunError, describe
 from ..files import write_json_atomic
-from ..jsonl import parse_json
+from ..jsonl import parse_json, shown_value
 
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def read_record(path: Path) -> dict[str, Any]:
         raise RunError(
             describe(
                 str(path),
-                f"{type(value).__name__}, as a damaged file has it",
+                f"a damaged file (it holds {shown_value(value)})",
                 "a JSON object",
                 "Delete or restore the file",
             )

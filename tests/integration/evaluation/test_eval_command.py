@@ -58,7 +58,7 @@ def test_ready_answers_against_published_marks(tmp_path: Path, capsys: pytest.Ca
     [
         ("gsm8", {}, "did you mean 'gsm8k'"),
         ("gsm8k", {}, "Give --model"),
-        ("math", {"model": ["m"]}, "brings no data"),
+        ("math", {"model": ["m"]}, "--task math: got no data, expected a recipe, or completions of a file"),
         (
             "gsm8k",
             {"model": ["m"], "gold_grade_field": "x"},
@@ -69,7 +69,7 @@ def test_ready_answers_against_published_marks(tmp_path: Path, capsys: pytest.Ca
         (
             "gsm8k",
             {"completions_file": [Path("a.jsonl")], "decoding_mode": ["self_correct"]},
-            "--decoding_mode self_correct needs --model",
+            "--decoding_mode: got self_correct with --completions_file, expected --model",
         ),
         ("winrate", {"completions_file": [Path("a.jsonl")]}, "Give one with --judge"),
         (
@@ -77,7 +77,7 @@ def test_ready_answers_against_published_marks(tmp_path: Path, capsys: pytest.Ca
             {"completions_file": [Path("a.jsonl")], "others": ["--dtype", "float32"]},
             "--completions_file: got a recipe",
         ),
-        ("gsm8k", {"model": ["m", "m"]}, "given twice"),
+        ("gsm8k", {"model": ["m", "m"]}, "--model, --completions_file: got m twice, expected each once"),
         ("lm_eval", {"model": ["m"]}, "Give --model and --config"),
         ("math", {"config": RECIPE, "model": [str(BASE)], "others": ["--learnin_rate", "1"]}, "learning_rate"),
     ],

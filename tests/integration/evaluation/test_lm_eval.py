@@ -151,7 +151,9 @@ def test_model_faults(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="got no base model"):
         harness_model_args(str(tmp_path), {})
     (tmp_path / "adapter_config.json").write_text("{")
-    with pytest.raises(ConfigError, match="is damaged"):
+    with pytest.raises(
+        ConfigError, match="adapter_config.json: got no base model, or a damaged file .*JSONDecodeError"
+    ):
         harness_model_args(str(tmp_path), {})
 
 
@@ -175,13 +177,13 @@ def test_results_become_rows() -> None:
 @pytest.mark.parametrize(
     ("task", "word"),
     [
-        (HarnessTask("mmlu", 0, "acc"), "no task mmlu; there are tiny_choice, tiny_number, tiny_group"),
-        (HarnessTask("tiny_choice", 0, "f1"), 'f1 is missing; name one of these in the recipe: "acc,none", "acc_norm'),
+        (HarnessTask("mmlu", 0, "acc"), "got no task mmlu, expected one of tiny_choice, tiny_number, tiny_group"),
+        (HarnessTask("tiny_choice", 0, "f1"), 'got f1, which is missing, expected one of "acc,none", "acc_norm'),
         (
             HarnessTask("tiny_number", 0, "exact_match"),
-            'filters; name one of these in the recipe: "exact_match,st',
+            'got exact_match, which has several filters, expected one of "exact_match,st',
         ),
-        (HarnessTask("tiny_choice", 5, "acc"), "expected 0, which the task fixes"),
+        (HarnessTask("tiny_choice", 5, "acc"), "num_fewshot: got 5, expected 0, which the task fixes"),
     ],
 )
 def test_missing_results(task: HarnessTask, word: str) -> None:
@@ -204,8 +206,8 @@ def test_what_is_no_share_has_the_normal_interval(tmp_path: Path) -> None:
 
 
 def test_damaged_results(tmp_path: Path) -> None:
-    assert "acc,none is nan over 12 examples" in changed(tmp_path, **{"acc,none": float("nan")})
-    assert "acc,none is 0.5 over None examples" in changed(tmp_path, sample_len=None)
+    assert "acc,none: got nan over 12 examples" in changed(tmp_path, **{"acc,none": float("nan")})
+    assert "acc,none: got 0.5 over None examples" in changed(tmp_path, sample_len=None)
     path = tmp_path / "results.json"
     for text in ("{", "[]", '{"results": {}}', '{"results": 1, "n-shot": {}}'):
         path.write_text(text)
@@ -227,7 +229,7 @@ def test_output_is_passed_on_and_its_end_kept(tmp_path: Path, capfd: pytest.Capt
 
 @pytest.mark.skipif(importlib.util.find_spec("lm_eval") is not None, reason="lm_eval is installed")
 def test_without_the_harness(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"pip install \"gapbridge\[lm-eval\]\""):
+    with pytest.raises(ConfigError, match=r"got no lm-evaluation-harness, .*gapbridge\[lm-eval\]"):
         evaluate("lm_eval", config=str(write(tmp_path)), model=[str(BASE)], output_dir=tmp_path)
     assert not (tmp_path / "eval").exists()
 

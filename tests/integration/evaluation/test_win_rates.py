@@ -82,15 +82,15 @@ def test_templates_are_files_and_their_faults_are_listed(tmp_path: Path) -> None
     path.write_text("{prompt} {answer} {reference}")
     with pytest.raises(ConfigError, match="3 errors") as caught:
         load_template(path)
-    assert "no {first}; it has {answer}, {reference}" in caught.value.errors[0]
-    assert "never says `Verdict:`" in caught.value.errors[2]
+    assert "got no {first}, but {answer}, {reference}, expected all placeholders" in caught.value.errors[0]
+    assert "got no `Verdict:` before the verdict" in caught.value.errors[2]
     path.write_text("#! verdict: (.*)\n{prompt} {first} {second}")
     with pytest.raises(ConfigError, match="one or more words"):
         load_template(path)
     path.write_bytes(b"\xff{prompt}")
     with pytest.raises(ConfigError, match="not UTF-8"):
         load_template(path)
-    with pytest.raises(ConfigError, match="general_qa, tldr, or a file"):
+    with pytest.raises(ConfigError, match="expected one of general_qa, tldr, or a file"):
         load_template("tdlr")
 
 

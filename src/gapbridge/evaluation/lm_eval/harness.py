@@ -197,15 +197,15 @@ def metric_row(task: HarnessTask, path: Path) -> dict[str, Any] | str:
     metrics = [key for key in values if "," in key and not key.split(",")[0].endswith("_stderr")]
     matching = [key for key in metrics if task.metric in (key, key.split(",")[0])]
     if len(matching) != 1:
-        reason = "has several filters" if matching else "is missing"
-        known = ", ".join(f'"{key}"' for key in matching or metrics) or "none: the group has no total, list its tasks"
-        return describe(
-            f"{where}, metric", f"{task.metric}, {reason}", f"one of {known}", "Name one of these in the recipe"
-        )
+        got = f"{task.metric}, which {'has several filters' if matching else 'is missing'}"
+        if not metrics:
+            return describe(f"{where}, metric", got, "a group with a total", "List the group's tasks in the recipe")
+        known = ", ".join(f'"{key}"' for key in matching or metrics)
+        return describe(f"{where}, metric", got, f"one of {known}", "Name one of these in the recipe")
     if shots.get(task.name, task.num_fewshot) != task.num_fewshot:
         return describe(
             f"{where}, num_fewshot",
-            "another number",
+            str(task.num_fewshot),
             f"{shots[task.name]}, which the task fixes",
             "Set it in the recipe",
         )
