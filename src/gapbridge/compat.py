@@ -185,7 +185,7 @@ def model_version_errors(path: str, revision: str | None) -> list[str]:
     config, _ = import_module("transformers").PretrainedConfig.get_config_dict(path, revision=revision or "main")
     parts = [config, *(part for part in config.values() if isinstance(part, dict))]
     if any("rope_parameters" in part and "rope_theta" not in part for part in parts):
-        return [_misread_error("rope_parameters", '"rope_theta" with its number', "config.json")]
+        return [_misread_error(path, "rope_parameters", '"rope_theta" with its number', "config.json")]
     return []
 
 
@@ -213,9 +213,11 @@ def tokenizer_version_errors(path: str, revision: str | None) -> list[str]:
     config = auto.get_tokenizer_config(path, revision=revision or "main")
     errors = []
     if config.get("tokenizer_class") in ("TokenizersBackend", "SentencePieceBackend"):
-        errors.append(_misread_error("tokenizer_class", '"PreTrainedTokenizerFast"', "tokenizer_config.json"))
+        errors.append(_misread_error(path, "tokenizer_class", '"PreTrainedTokenizerFast"', "tokenizer_config.json"))
     if isinstance(config.get("extra_special_tokens"), list):
-        errors.append(_misread_error("extra_special_tokens", '"additional_special_tokens"', "tokenizer_config.json"))
+        errors.append(
+            _misread_error(path, "extra_special_tokens", '"additional_special_tokens"', "tokenizer_config.json")
+        )
     return errors
 
 
@@ -226,9 +228,9 @@ def reading_note() -> str:
     return "- Saved by transformers 5, for 5: transformers 4 reads another `rope_theta`, and not the tokenizer\n"
 
 
-def _misread_error(key: str, portable: str, file: str) -> str:
+def _misread_error(path: str, key: str, portable: str, file: str) -> str:
     return describe(
-        f"{file}, {key}",
+        f"{path}/{file}, {key}",
         f"a file of transformers 5, which transformers {TRANSFORMERS} misreads",
         f"{portable} instead of {key}",
         "Install transformers 5, or write the file in the older form",

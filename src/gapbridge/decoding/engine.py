@@ -229,9 +229,10 @@ class BatchedGenerator:
             length = length + 1
             stopped = torch.isin(sampled, self.stops)
             finished = stopped | (length >= self.limit)
-            self._collect(finished.nonzero().flatten(), answers, example, length, stopped)
+            done = finished.nonzero().flatten()
+            self._collect(done, answers, example, length, stopped)
             if on_finished is not None:
-                on_finished(int(finished.sum()))
+                on_finished(len(done))
             tokens, start, example, answers, length = (
                 state[~finished] for state in (tokens, start, example, answers, length)
             )

@@ -2,9 +2,8 @@
 
 Two engines: a server started with `vllm serve`, and vLLM in this process. Both hold a copy of the weights that nothing
 here updates, so `check_weights` compares it with the model before anything is sampled. Each answer has a seed of its
-own: prompts that share one seed would be answered with the same random numbers. Unlike `generate_completions` the
-    result is
-not byte-reproducible, because vLLM's batches change with the load.
+own: prompts that share one seed would be answered with the same random numbers. vLLM's batches change with the load,
+so the result is not byte-reproducible, as that of `generate_completions` is.
 """
 
 from __future__ import annotations
@@ -134,7 +133,7 @@ class ServerEngine:
                 if left <= 0:
                     raise RunError(
                         describe(
-                            str(self.url),
+                            self.url,
                             f"no vLLM server after {timeout:g} s ({error.__cause__})",
                             "one within vllm_server_timeout",
                             f"Start `vllm serve {model}`, or correct its address (vllm_server_base_url)",

@@ -107,7 +107,7 @@ FILES = {
         '{"prompt": "a", "completion": "b", "x": ' + "[" * 3000 + "]" * 3000 + "}\n", "line 1: .*deeper than 200",
     ),
     "half a surrogate": ('{"prompt": "a\\ud800", "completion": "b"}\n', "cannot be loaded.*surrogate"),
-    "turn that is no mapping": ('{"messages": [[1, "user"]]}\n', "turn 0: no role"),
+    "turn that is no mapping": ('{"messages": [[1, "user"]]}\n', "turn 0: got no role, expected a role"),
     "turns that are numbers": ('{"messages": 5}\n', "messages: got int"),
 }  # fmt: skip
 

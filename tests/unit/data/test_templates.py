@@ -62,7 +62,7 @@ def outcome(name: str, case: str) -> tuple[str, Example | None]:
     try:
         example = built(name, case)
     except DataError as error:
-        return str(error).split("): ", 1)[1].splitlines()[0], None
+        return str(error).split("), ", 1)[1].splitlines()[0], None
     return ("yes" if text_of(name, example) == sources(name)[0].text(**CONVERSATIONS[case]) else "variant"), example
 
 

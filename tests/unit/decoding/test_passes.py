@@ -246,7 +246,10 @@ def test_rows_beyond_the_models_positions_are_refused_by_name(name: str) -> None
     for mix in (mix_contexts, mix_contexts_sequential):
         with pytest.raises(DataError, match="'row-7': got 11 positions of prompt and reference, expected at most 10"):
             mixed(mix, [*reference, 11])
-    with pytest.raises(DataError, match="'row-7': a prompt and an answer of up to 8 tokens take 11 positions, and 10"):
+    with pytest.raises(
+        DataError,
+        match="'row-7': got 11 positions of a prompt and an answer of up to 8 tokens, expected at most 10, since",
+    ):
         drafted(8)
     assert not passes
     assert mixed(mix_contexts, reference) == mixed(mix_contexts_sequential, reference)

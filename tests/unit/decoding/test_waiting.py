@@ -66,7 +66,8 @@ def test_a_pass_waits_once(
     with torch.no_grad():
         draw(llama, 6, finished.append)
     monkeypatch.undo()
-    assert sum(finished) == 6 and len(passes) > 3 * len(finished)
+    ending = sum(count > 0 for count in finished)  # passes that finish none are counted, too
+    assert sum(finished) == 6 and len(passes) > 3 * ending
     between = [after - before for before, after in pairwise(passes)]
     assert sorted(between)[len(between) // 2] == 1, "as a rule"
-    assert sum(between) <= len(between) + when_rows_finish * len(finished)
+    assert sum(between) <= len(between) + when_rows_finish * ending

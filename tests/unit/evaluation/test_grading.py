@@ -76,7 +76,7 @@ def test_grades_put_both_judges_side_by_side() -> None:
     grades = grade_answers([answer for answer, _, _ in rows], [reference for _, reference, _ in rows])
     assert [(g.correct, g.exact, g.verified) for g in grades] == [expected for _, _, expected in rows]
     assert [g.marked for g in grades] == [answer[:1] in ("\\", "#", ".", "A") for answer, _, _ in rows]
-    with pytest.raises(DataError, match="row 1: the reference"):
+    with pytest.raises(DataError, match="row 1: got the empty reference ' ', expected an answer"):
         grade_answers(["1", "2"], ["#### 1", " "])
 
 

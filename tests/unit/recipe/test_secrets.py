@@ -157,7 +157,7 @@ def test_other_variables_are_taken() -> None:
     names = "HF_HOME SSH_PASSPHRASE GIT_TOKEN".split()
     names += "PYTHONHASHSEED PYTHONUNBUFFERED NCCL_DEBUG CUDA_VISIBLE_DEVICES WANDB_PROJECT OMP_NUM_THREADS".split()
     assert environment_errors(dict.fromkeys(names, "1")) == []
-    assert environment_errors({"A": None})[0].startswith("env: 'A': got nothing, expected text")
+    assert environment_errors({"A": None})[0].startswith("env, 'A': got nothing, expected text")
 
 
 def test_variables_are_set_before_libraries_read_them(tmp_path: Path) -> None:
