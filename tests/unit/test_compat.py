@@ -83,8 +83,8 @@ def test_nothing_starts_from_what_would_be_misread(
     key = list(values)[-1]
     loads = {"model": (load_model, load_meta_model), "tokenizer": (load_tokenizer,)}[load]
     message = (
-        rf"model/{file}, {key}: got a file of transformers 5, which transformers 4\.57\.6 misreads, expected .* instead "
-        rf"of {key}\. Install transformers 5, or write the file in the older form"
+        rf"model/{file}, {key}: got a file of transformers 5, which transformers 4\.57\.6 misreads, expected .* "
+        rf"instead of {key}\. Install transformers 5, or write the file in the older form"
     )
     for start in loads:
         with pytest.raises(ConfigError, match=message):

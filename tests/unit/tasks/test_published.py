@@ -75,7 +75,7 @@ def test_summaries(tmp_path: Path) -> None:
     examples = load_examples(job, tokenizer, None)
     assert texts(examples["train"], tokenizer) == [(post, " Short.<|endoftext|>")]
     assert [bad.row for bad in examples["train"].bad_rows] == [1]
-    assert examples["train"].bad_rows[0].reason.startswith("length: got an over-length row of ")
+    assert examples["train"].bad_rows[0].reason.startswith("length: got an over-length prompt alone of ")
     write_data_record(tmp_path, examples)
     record = json.loads((tmp_path / "data.json").read_text())
     assert record["train"]["examples"] == 1 and len(record["train"]["invalid_examples"]) == 1, (

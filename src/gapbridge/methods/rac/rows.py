@@ -106,13 +106,13 @@ class CorrectionTemplates:
                 )
             elif both[: end - 1] != first[: end - 1] or both[end - 1] not in control:
                 names = " or ".join(template.thinking_arguments())
-                arguments = f"Set {names} in chat_template_kwargs, or use" if names else "Use"
+                ways = f"Set {names} in chat_template_kwargs, or use" if names else "Use"
                 errors.append(
                     describe(
                         "chat template",
                         "an assistant turn that is rendered differently once another turn follows",
                         "the completion as it was sampled",
-                        f"{arguments} a template that does not change earlier turns",
+                        f"{ways} a template that does not change earlier turns",
                     )
                 )
             else:
