@@ -136,7 +136,7 @@ def test_drafts_end_or_are_capped(served: Served, make_base: MakeBase, prompts: 
             completion.finished or len(completion.tokens) == 64
         )
     assert {len(completion.tokens) for completion in drafts(served, prompts, max_completion_length=2)} == {2}
-    with pytest.raises(DataError, match="4 prompts and 1 ids"):
+    with pytest.raises(DataError, match="ids: got 1 for 4 prompts, expected one id a prompt"):
         drafts(served, prompts, ids=["a"])
 
 
@@ -168,7 +168,7 @@ def test_answers_are_checked(
 
 
 def test_a_refused_request_shows_the_servers_reason(served: Served) -> None:
-    with pytest.raises(RunError, match="v1/completions: status 400: .*no prompt"):
+    with pytest.raises(RunError, match="v1/completions: got status 400 .*no prompt"):
         drafts(served, [[]])
 
 
@@ -178,7 +178,7 @@ def test_no_server(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
         port = probe.getsockname()[1]
     started = time.monotonic()
     options = {"use_vllm": True, "vllm_mode": "server", "vllm_server_host": "127.0.0.1", "vllm_server_port": port}
-    with pytest.raises(RunError, match=f"got no vLLM server after{port} after 0.3 s") as caught:
+    with pytest.raises(RunError, match=f":{port}: got no vLLM server after 0.3 s") as caught:
         trainer(tmp_path, make_base(), tokenizer, **options, vllm_server_timeout=0.3)
     assert "vllm_server_timeout" in str(caught.value) and f"vllm serve {BASE}" in str(caught.value)
     assert 0.3 <= time.monotonic() - started < 10
@@ -298,20 +298,36 @@ def test_colocate_needs_vllm(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"vllm_mode": "remote"}, "vllm_mode: got 'remote', expected one of server, colocate"),
         ({"vllm_server_base_url": "host:8000"}, "expected http://HOST:PORT"),
-        ({"vllm_server_port": 0, "vllm_server_timeout": -1.0}, "2 errors"),
         ({"temperature": 0.001}, "expected 0 .greedy. or 0.01 to 2 with vLLM"),
         ({"temperature": 1.0, "min_p": 0.1, "top_p": 0.9}, "with vLLM, which applies min_p first"),
         ({"vllm_mode": "colocate", "vllm_gpu_memory_utilization": 1.5}, "expected a"),
         ({"vllm_mode": "colocate", "vllm_max_model_length": 24}, "expected more than max_completion_length .24"),
-        ({"vllm_mode": "colocate", "vllm_tensor_parallel_size": 0}, "expected at least 1"),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=words):
         config(tmp_path, "http://127.0.0.1:8000", **options)
     config(tmp_path, **{**options, "use_vllm": False})
+
+
+@pytest.mark.parametrize("use_vllm", [True, False])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"vllm_mode": "remote"}, "^vllm_mode: got 'remote', expected one of server, colocate"),
+        ({"vllm_server_port": 0, "vllm_server_timeout": -1.0}, "^2 errors"),
+        (
+            {"vllm_mode": "colocate", "vllm_tensor_parallel_size": 0},
+            "vllm_tensor_parallel_size: got 0, expected at least 1",
+        ),
+    ],
+)
+def test_choices_and_ranges_hold_without_vllm(
+    options: dict[str, Any], words: str, use_vllm: bool, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        config(tmp_path, "http://127.0.0.1:8000", **{**options, "use_vllm": use_vllm})
 
 
 def test_fine_options(tmp_path: Path) -> None:

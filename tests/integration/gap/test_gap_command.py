@@ -224,10 +224,10 @@ def test_the_picture_says_what_it_shows(oracle: bool) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": []}, "give a model"),
+        ({"model": []}, "--model: got none, expected at least one model. Give a model with --model"),
         ({"config": None}, "recipe: got none"),
         ({"prefix_lengths": [0]}, "--prefix_lengths"),
-        ({"model": ["a", "a"]}, "given twice"),
+        ({"model": ["a", "a"]}, "--model: got a model twice, expected every model once"),
         ({"error_positions": [0.5, 1.0]}, "--error_positions: got [0.5, 1.0]"),
         ({"error_positions": [0.5, 0.5]}, "--error_positions: got a position twice"),
         ({"error_positions": [], "error_source": "a"}, "--error_source: got a value without positions"),

@@ -28,7 +28,9 @@ def test_a_runs_answers(tmp_path: Path) -> None:
     """Training prompts where the recipe has no others; the single-pass answers are made once, in every mode the
     same."""
     config = recipe(tmp_path, max_steps=1, method="sft")[1]
-    with pytest.raises(RunError, match="holds no finished run"):
+    with pytest.raises(
+        RunError, match="got no finished run, expected one. Train it first, or name a model with --model"
+    ):
         answer(config=config)
     cli.main(["sft", "--config", config])
     options = {"config": config, "max_completion_length": 30}
@@ -58,14 +60,16 @@ def test_any_model_and_a_limit(tmp_path: Path) -> None:
     assert len(lines_of(path)) == 3 and not (tmp_path / "run").exists()
 
 
-def test_wrong_options_are_listed(tmp_path: Path) -> None:
+def test_wrong_options_are_listed() -> None:
     with pytest.raises(ConfigError) as caught:
-        answer(max_examples=0, batch_size=0)
-    assert [error.split(":")[1].split()[0] for error in caught.value.errors] == [
-        "--max_examples",
-        "--batch_size",
-        "name",
+        cli.run(["generate", "--max_examples", "0", "--batch_size", "0"])
+    assert [error.split(". ")[0] for error in caught.value.errors] == [
+        "command line, --max_examples: got '0', expected an integer of at least 1",
+        "command line, --batch_size: got '0', expected an integer of at least 1",
+        "command line: got no recipe, expected one",
     ]
+    with pytest.raises(ConfigError, match="command line, recipe: got none, expected the recipe whose prompts"):
+        answer()
 
 
 def test_modes_and_what_they_are_told(tmp_path: Path) -> None:
@@ -84,7 +88,9 @@ def test_modes_and_what_they_are_told(tmp_path: Path) -> None:
         ConfigError, match="--correction_prompt: got a value without its mode, expected --decoding_mode self_correct"
     ):
         read(["single_pass"], correction_prompt="Again!")
-    with pytest.raises(ConfigError, match="did you mean 'self_correct'.*there are single_pass, .*self_correct, all"):
+    with pytest.raises(
+        ConfigError, match="did you mean 'self_correct'.*expected one of single_pass, .*self_correct, all"
+    ):
         read(["self_corect"])
     with pytest.raises(ConfigError, match="expected one argument"):
         read(["all"], "--correction_prompt")

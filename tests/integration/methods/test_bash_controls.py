@@ -15,7 +15,7 @@ from helpers.small_runs import SMALL_RUN, MakeBase
 from transformers import PreTrainedModel
 from trl import SFTConfig, SFTTrainer
 
-from gapbridge import BASHConfig, BASHTrainer, ConfigError, StoreError, cli, preview
+from gapbridge import BASHConfig, BASHTrainer, ConfigError, StoreError, TrainingError, cli, preview
 from gapbridge.data.hash_sampling import hash_uniform
 from gapbridge.tasks.word_problems import problems
 
@@ -180,7 +180,7 @@ def test_a_loss_that_is_not_finite_names_the_rows_of_the_final_epochs(
     trainer.prepare_dataset()
     with torch.no_grad():
         trainer.model.get_input_embeddings().weight[:] = float("nan")
-    with pytest.raises(Exception, match="in a batch with rows train-"):
+    with pytest.raises(TrainingError, match="step 1, a batch with rows train-.*: got a loss of nan"):
         trainer.train()
 
 
@@ -298,7 +298,10 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
             {"sft_fraction": 1, "replacement_source": "uniform", "num_masked_labels_after_replacement": 1},
             "replacement_source, num_masked_labels_after_replacement would have no",
         ),
-        ({"num_rounds": 2, "num_epochs_per_round": [1, 2], "final_sft_epochs": 1.5}, "the epochs of a round, 1"),
+        (
+            {"num_rounds": 2, "num_epochs_per_round": [1, 2], "final_sft_epochs": 1.5},
+            r"got 1.5, expected a number from 0 to the epochs of a round \(1\)",
+        ),
         ({"max_steps": 9, "final_sft_epochs": 3}, "a fraction of num_train_epochs"),
     ):
         with pytest.raises(ConfigError, match=words):

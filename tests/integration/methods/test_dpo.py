@@ -154,12 +154,14 @@ BAD: dict[str, tuple[Row, str]] = {
     "empty": ({"prompt": PROMPT, "chosen": [], "rejected": WRONG}, "chosen: got null or an empty list"),
     "no words": (
         {"prompt": PROMPT, "chosen": RIGHT, "rejected": [{"role": "assistant", "content": " "}]},
-        "rejected, turn 0 (assistant): content is empty",
+        "rejected, turn 0 (assistant), content: got an empty string, expected text",
     ),
-    "identical": ({"prompt": PROMPT, "chosen": RIGHT, "rejected": RIGHT}, "got identical answers"),
+    "identical": (
+        {"prompt": PROMPT, "chosen": RIGHT, "rejected": RIGHT}, "chosen and rejected: got identical answers",
+    ),
     "long": (
         {"prompt": PROMPT, "chosen": RIGHT, "rejected": [{"role": "assistant", "content": "many words " * 90}]},
-        "rejected: over-length",
+        "rejected, length: got an over-length row of 5 + 363 tokens, expected at most max_length (60)",
     ),
     "user turn": (
         {"prompt": PROMPT, "chosen": RIGHT + PROMPT + WRONG, "rejected": WRONG}, "chosen: got a user turn",
@@ -176,7 +178,7 @@ def test_bad_pairs_are_listed(case: str, tokenizer: Any) -> None:
     assert [example.id for example in remaining] == ["a", "c"]
     (bad,) = remaining.bad_rows
     assert (bad.row, bad.id) == (1, "b") and told in bad.reason
-    with pytest.raises(DataError, match="row 1 .id b.: "):
+    with pytest.raises(DataError, match=rf"train_dataset, row 1 \(id b\), {re.escape(told)}"):
         build(data, tokenizer, max_length=60)
 
 

@@ -200,13 +200,13 @@ def test_saved_loaded_and_resumed(
     assert all(torch.equal(value, weights[name]) for name, value in loaded.state_dict().items())
     export(directory, tmp_path / "plain")
     assert not (tmp_path / "plain" / HEADS_FILE).exists() and (tmp_path / "plain" / "tokenizer.json").exists()
-    with pytest.raises(ConfigError, match=rf"plain: has no {HEADS_FILE}"):
+    with pytest.raises(ConfigError, match=rf"plain: got no {HEADS_FILE}"):
         load(tmp_path / "plain")
     exported = AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
     assert all(torch.equal(value, weights[name]) for name, value in exported.state_dict().items())
 
     other = AutoModelForCausalLM.from_pretrained(directory)
-    with pytest.raises(ConfigError, match=rf"{HEADS_FILE}: holds 2 heads of kind linear, .* set num_future_tokens: 3"):
+    with pytest.raises(ConfigError, match=rf"{HEADS_FILE}: got 2 heads of kind linear, .* Set num_future_tokens: 3"):
         MTPTrainer.setup_model(other, tokenizer, MTPConfig(str(tmp_path), **{**COMMON, "num_future_tokens": 5}))
 
 

@@ -250,7 +250,10 @@ def test_held_out_pairs(make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> 
         ({"beta": -1.0, "max_completion_length": 0}, "2 errors"),
         ({"loss_type": ["hinge"]}, "loss_type: got hinge, expected sigmoid"),
         ({"precompute_ref_log_probs": True}, "precompute_ref_log_probs: got true"),
-        ({"eval_on_generated_contexts": False, "eval_strategy": "epoch"}, "nothing is left to evaluate"),
+        (
+            {"eval_on_generated_contexts": False, "eval_strategy": "epoch"},
+            "eval_on_generated_contexts: got false, so that no held-out pair is left to evaluate",
+        ),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], words: str, tmp_path: Path) -> None:

@@ -183,8 +183,8 @@ def test_evaluate_refuses_what_the_constructor_refuses(make: Make) -> None:
     trainer = make("sft")
     long = Dataset.from_list([{"x": 1}])
     for held_out, words in (
-        (long, "eval_dataset: the columns x"),
-        ({"a": CHATS, "b": long}, r"eval_dataset\['b'\]: "),
+        (long, "eval_dataset: got the columns x, expected `messages`"),
+        ({"a": CHATS, "b": long}, r"eval_dataset\['b'\]: got the columns x"),
     ):
         with pytest.raises(DataError, match=words):
             trainer.evaluate(held_out)
@@ -199,7 +199,7 @@ def test_streams_have_no_numbers_for_precomputed_references(make: Make, tmp_path
         with pytest.raises(DataError, match="precompute_ref_log_probs is not supported with IterableDataset"):
             make("dpo", precompute_ref_log_probs=True, **given)
     assert not list(tmp_path.iterdir())
-    with pytest.raises(DataError, match=r"eval_dataset\['a'\]: got a stream, expected"):
+    with pytest.raises(DataError, match=r"eval_dataset\['a'\]: got a stream.*, expected a datasets.Dataset"):
         make("dpo", precompute_ref_log_probs=True).evaluate({"a": stream})
 
 

@@ -166,7 +166,10 @@ def test_rows_above_max_length_are_cut_as_in_trl(make: Make, caplog: pytest.LogC
     assert cut == own.examples.truncated > 0 and own.examples.left_out == 1
     said = [record.getMessage() for record in caplog.records if "longer than max_length" in record.getMessage()]
     assert len(said) == 1
-    assert f"{cut + 1} of 5 rows" in said[0] and f"{cut} of them lose their stop token, and 1 have" in said[0]
+    assert (
+        f"{cut + 1} of 5 rows" in said[0]
+        and f"{cut} of them lose their stop token. 1 have no trained token" in said[0]
+    )
     assert trained(own) == trained(wanted)
     with pytest.raises(DataError, match="row 4 .*over-length prompt alone"):
         make(GapSFTTrainer, GapSFTConfig, data, max_length=24, truncate_overlong=False)
@@ -212,7 +215,7 @@ def test_who_asks_refuses_what_has_no_prompt(make: Make, tokenizer: Any) -> None
     with pytest.raises(DataError, match="eval_examples, row 0: got no prompt.*GapCallback completes each prompt"):
         GapCallback(make(GapSFTTrainer, GapSFTConfig, TEXT), Dataset.from_list(TEXT))
     for key in WHOLE:
-        with pytest.raises(ConfigError, match=f"{key} : got false, so that rows have no completion to correct"):
+        with pytest.raises(ConfigError, match=f"^{key}: got false, so that rows have no completion to correct"):
             RACConfig("unused", **{**SETTINGS, key: False})
     with pytest.raises(ConfigError, match="wrapped, which splits rows"):
         RACConfig("unused", **SETTINGS, packing=True, packing_strategy="wrapped")
