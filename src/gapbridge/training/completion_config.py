@@ -122,7 +122,7 @@ class CompletionArgs(GenerationArgs):
                     "vllm_mode",
                     "colocate without vLLM",
                     "an installed vLLM",
-                    "Install `gapbridge[vllm]`, or set vllm_mode: server for a server elsewhere",
+                    'Install it with `pip install "gapbridge[vllm]"`, or set vllm_mode: server for a server elsewhere',
                 )
             )
         if self.world_size > 1:

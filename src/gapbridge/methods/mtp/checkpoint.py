@@ -40,7 +40,7 @@ def load(path: str | Path, *, revision: str | None = None, **options: Any) -> Pr
                 str(path),
                 f"no {HEADS_FILE}",
                 "the file of MTPTrainer with num_future_tokens above 1",
-                "Restore the file",
+                "Restore the file, or load the model with transformers",
             )
         )
     return _load(path, revision, options, file).eval()

@@ -198,7 +198,7 @@ def extend_lora_for_pause(
         raise ConfigError(
             describe(
                 "pause_token",
-                f"an adapter of type {config.peft_type}, which trains no rows of the embeddings",
+                f"an adapter of type {config.peft_type.value}, which trains no rows of the embeddings",
                 "LoRA",
                 "Use LoRA",
             )
