@@ -93,7 +93,7 @@ def test_other_settings_are_refused_and_arms_are_added(place: Path, capsys: pyte
     said = refused(capsys, *command(place, place / "whole", *changes, "--max_examples", "5"))
     assert "experiment.json, keys, learning_rate: got None, expected 0.001. Restore the value, or choose" in said
     assert "budget: got 'steps', expected 'tokens'" in said
-    assert "evaluation: max_examples: got 6, expected 5" in said and record(place / "whole") == before
+    assert "experiment.json, evaluation, max_examples: got 6, expected 5" in said and record(place / "whole") == before
     words = [word.replace("bash", "scheduled_sampling") for word in command(place, place / "whole")]
     words[words.index("1,2")] = "1"
     cli.run(words)

@@ -82,9 +82,14 @@ def test_losses_without_evaluation_points_say_so() -> None:
 
 def test_counts_are_shares_of_their_whole() -> None:
     assert count_rows({"tokens": 200, "sampled": 41}) == {"tokens": 200, "sampled": 41, "sampled (% of tokens)": 20.5}
-    rac = {"drafts": 600, "truncated": 3, "sft_rows": 1800}
-    assert count_rows(rac) == {"drafts": 600, "truncated": 3, "truncated (% of drafts)": 0.5, "sft rows": 1800}
-    assert count_rows(dict(sorted(rac.items()))) == {"truncated": 3, "drafts": 600, "sft rows": 1800}
+    rac = {"completions": 600, "truncated": 3, "sft_rows": 1800}
+    assert count_rows(rac) == {
+        "completions": 600,
+        "truncated": 3,
+        "truncated (% of completions)": 0.5,
+        "sft rows": 1800,
+    }
+    assert count_rows(dict(sorted(rac.items()))) == {"truncated": 3, "completions": 600, "sft rows": 1800}
     assert count_rows({}) == {} and count_rows({"tokens": 0, "sampled": 0}) == {"tokens": 0, "sampled": 0}
 
 
