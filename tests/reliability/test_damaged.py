@@ -161,7 +161,9 @@ def test_damaged_records_are_named(
 def test_records_of_another_shape_are_named(changes: dict[str, Any], stopped: Path) -> None:
     record = {**json.loads((stopped / "run.json").read_text()), **changes}
     (stopped / "run.json").write_text(json.dumps(record))
-    with pytest.raises(RunError, match=rf"run.json: got a damaged file \({next(iter(changes))}: got .*, expected "):
+    with pytest.raises(
+        RunError, match=rf"run.json, {next(iter(changes))}: got .*, expected .*\. Restore the file, or "
+    ):
         read_run(stopped)
 
 

@@ -172,9 +172,9 @@ def _method_of(argv: Sequence[str]) -> str:
         raise ConfigError(
             describe(
                 f"{path}, method",
-                f"{method!r}",
+                "no value" if method is None else f"{method!r}",
                 f"one of {', '.join(methods.list_methods())}",
-                "Add the method of the recipe",
+                "Set the method of the recipe",
             )
         )
     return str(method)

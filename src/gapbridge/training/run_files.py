@@ -26,7 +26,7 @@ def read_run(directory: Path) -> dict[str, Any]:
     record = read_record(path)
     record = {"inputs": {}, "date": None, **record}
     errors = [
-        describe(str(key), str(shown_value(record.get(key))), str(wanted), "Restore the file")
+        describe(f"{path}, {key}", _shown(record.get(key)), wanted, "Restore the file, or choose another output_dir")
         for key, wanted, right in (
             ("settings", "an object", isinstance(record.get("settings"), dict)),
             ("state", "running or complete", record.get("state") in ("running", "complete")),
@@ -36,15 +36,12 @@ def read_run(directory: Path) -> dict[str, Any]:
         if not right
     ]
     if errors:
-        raise RunError(
-            describe(
-                str(path),
-                f"a damaged file ({'; '.join(errors)})",
-                "the one that the run wrote",
-                "Restore it, or choose another output_dir",
-            )
-        )
+        raise RunError(errors)
     return record
+
+
+def _shown(value: Any) -> str:
+    return "no value" if value is None else shown_value(value)
 
 
 def _all_text(value: Any) -> bool:

@@ -73,7 +73,7 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source.write_text(SFT)
     (tmp_path / "mine.yaml").write_text("other: 1\n")
     line = ["convert", "--from", str(source), "--method", "rac", "--output", str(tmp_path / "mine.yaml")]
-    assert "nothing is overwritten" in refused(capsys, *line)
+    assert "mine.yaml: got an existing file, which is never overwritten, expected a new one" in refused(capsys, *line)
     source.write_text(SFT.replace("learning_rate", "learning_rte"))
     assert "did you mean 'learning_rate'?" in refused(capsys, "convert", "--from", str(source), "--method", "rac")
     with pytest.raises(ConfigError, match="neither output_dir nor hub_model_id"):

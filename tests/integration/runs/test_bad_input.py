@@ -159,7 +159,7 @@ ROWS: dict[str, tuple[Change, str, str]] = {
 }  # fmt: skip
 
 MODELS: dict[str, tuple[Change, str, str]] = {
-    "missing": (keys(model_name_or_path="./none"), "ConfigError", "none: got files that cannot be loaded"),
+    "missing": (keys(model_name_or_path="./none"), "ConfigError", "model ./none: got no such directory"),
     "a file": (
         lambda f: {"model_name_or_path": write_rows(f / "m.jsonl", [GOOD])}, "ConfigError", "cannot be loaded",
     ),
@@ -216,10 +216,13 @@ TEXTS = {
     "nothing": ("", "expected a mapping"),
     "no YAML": ("a: [", "not valid YAML"),
     "a key twice": ("method: bash\nseed: 1\nseed: 2\n", "line 3: got seed twice"),
-    "an object": ("a: !!python/object:os.system {}\n", "not valid YAML"),
+    "an object": (
+        "a: !!python/object:os.system {}\n",
+        "line 1: got a value with the tag tag:yaml.org,2002:python/object:os.system",
+    ),
     "a date": ("method: bash\nseed: 2024-99-99\n", "seed: got '2024-99-99', expected an integer"),
     "a number as key": ("method: bash\n1: 2\n", "got the key 1"),
-    "a list as key": ("method: bash\n? [a]\n: 2\n", "not valid YAML"),
+    "a list as key": ("method: bash\n? [a]\n: 2\n", "line 2: got a list or mapping as key"),
     "too deep": ("a: " + "[" * 5000, "not valid YAML"),
     "too long a number": ("seed: " + "9" * 5000, "not valid YAML"),
     "no text": ("\0", "not valid YAML"),
@@ -242,7 +245,10 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "option without value": (("bash", "--config", "RECIPE", "--seed"), "seed"),
     "wrong type of option": (("bash", "--config", "RECIPE", "--seed", "a"), "seed"),
     "unknown resume": (("bash", "--config", "RECIPE", "--resume", "maybe"), "expected auto or never or require"),
-    "unknown accelerate configuration": (("bash", "--accelerate_config", "x", "--config", "RECIPE"), "there are ddp"),
+    "unknown accelerate configuration": (
+        ("bash", "--accelerate_config", "x", "--config", "RECIPE"),
+        "expected a file, or one of ddp",
+    ),
     "rows of a preview": (("preview", "--num_rows", "none", "--config", "RECIPE"), "expected an integer"),
 }
 
@@ -259,7 +265,7 @@ def test_command_line(
 PLACES: dict[str, tuple[str, str]] = {
     "a file": ("taken", "taken: got a file"),
     "below a file": ("taken/run", "taken above it, expected a directory"),
-    "another's directory": ("foreign", "holds thesis.txt but no run.json"),
+    "another's directory": ("foreign", "foreign: got thesis.txt, but no run.json"),
     "no directory of ours to make": ("/proc/gapbridge/run", "/proc"),
     "a name too long": ("n" * 300, "cannot be"),
     "a null character": ("a\0b", "null character"),

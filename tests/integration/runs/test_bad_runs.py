@@ -72,7 +72,8 @@ RUNS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "empty shard": (lambda r: first_shard(r).write_bytes(b""), "StoreError", "sha256: got another hash"),
     "truncated manifest": (lambda r: cut(contexts(r) / "manifest.json"), "StoreError", "got a damaged file"),
     "manifest of something else": (
-        lambda r: (contexts(r) / "manifest.json").write_text("[]"), "StoreError", "is no manifest",
+        lambda r: (contexts(r) / "manifest.json").write_text("[]"), "StoreError",
+        "manifest.json: got another file, expected the manifest",
     ),
     "manifest without shards": (
         lambda r: edit_json(contexts(r) / "manifest.json", lambda m: m.update(shards=3)), "StoreError", "manifest",
@@ -105,17 +106,21 @@ RUNS: dict[str, tuple[Callable[[Path], object], str, str]] = {
         unfinished(lambda r: shutil.copy(first_shard(r), str(first_shard(r)).replace("shard-00000", "shard-00001"))),
         "StoreError", "shard-00001-of-00002.parquet: got another shard",
     ),
-    "truncated run.json": (lambda r: cut(r / "run.json"), "RunError", "run.json: is damaged"),
-    "run.json of something else": (lambda r: (r / "run.json").write_text("[1]"), "RunError", "run.json: is damaged"),
+    "truncated run.json": (lambda r: cut(r / "run.json"), "RunError", "run.json: got a damaged file"),
+    "run.json of something else": (
+        lambda r: (r / "run.json").write_text("[1]"), "RunError", "run.json: got a damaged file (it holds a list), expected",
+    ),
     "run.json without settings": (
-        lambda r: (r / "run.json").write_text('{"state": "running"}'), "RunError", "run.json: is damaged",
+        lambda r: (r / "run.json").write_text('{"state": "running"}'), "RunError",
+        "run.json, settings: got no value, expected an object",
     ),
     "run.json of unknown state": (
-        lambda r: edit_json(r / "run.json", lambda record: record.update(state="odd")), "RunError", "run.json",
+        lambda r: edit_json(r / "run.json", lambda record: record.update(state="odd")), "RunError",
+        "run.json, state: got 'odd', expected running or complete",
     ),
     "other tokenizer": (
         lambda r: edit_json(r / "run.json", lambda record: record["inputs"].update(tokenizer="abc")),
-        "RunError", "run.json, inputs: tokenizer: got abc, expected",
+        "RunError", "run.json, inputs, tokenizer: got abc, expected",
     ),
     "other data": (
         lambda r: write_rows(r.parent / "train.jsonl", [GOOD]), "RunError", "run.json, inputs, train examples: got",
@@ -160,7 +165,7 @@ def test_resume_options(generated: Path, tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_nothing_to_prepare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = "with these options bash generates nothing before training"
+    words = "recipe.yaml: got options with which bash generates nothing before training"
     refuse(capsys, "ConfigError", words, tmp_path, "prepare", *recipe(tmp_path, sft_fraction=1.0))
 
 
@@ -172,7 +177,7 @@ def test_other_weights_under_the_same_name(tmp_path: Path, capsys: pytest.Captur
     shutil.rmtree(tmp_path / "run" / "round_1" / "model")
     edit_json(tmp_path / "run" / "run.json", lambda record: record.update(state="running"))
     flip(base / "model.safetensors", -3)
-    refuse(capsys, "RunError", "run.json, inputs: model: got", tmp_path, *options)
+    refuse(capsys, "RunError", "run.json, inputs, model: got", tmp_path, *options)
 
 
 def test_the_matrix_is_large_enough() -> None:

@@ -170,7 +170,8 @@ def test_a_missing_eos_is_one_line_before_anything_is_loaded(fork: Path, capsys:
     (fork / "owner" / "model" / "model.safetensors").unlink()
     recipe = written(fork, eos_token=None, dataset_mixture={"datasets": [{"id": "owner/nowhere"}]})
     (said,) = refused(capsys, "bash", recipe, *HERE).splitlines()
-    assert said.endswith("add `eos_token: <|im_end|>`") and "recipe.yaml: the chat template ends an answer" in said
+    assert "recipe.yaml, chat_template: got '<|im_end|>\\n' at the end of an answer, expected a stop token" in said
+    assert said.endswith("Add `eos_token: <|im_end|>`.")
 
 
 def test_validate_takes_the_method_for_a_recipe_without_one(fork: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,7 +182,7 @@ def test_validate_takes_the_method_for_a_recipe_without_one(fork: Path, capsys: 
     assert "eos_token: <|im_end|>" in refused(
         capsys, "validate", "--method", "rac", written(fork, eos_token=None), *HERE
     )
-    assert "the recipe must say" in refused(capsys, "validate", recipe)
+    assert "recipe.yaml, method: got no value, expected one of bash, dpo" in refused(capsys, "validate", recipe)
 
 
 def test_a_preference_recipe_is_sent_to_the_sft_one(fork: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,12 +64,12 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "the contexts": (lambda f: flip(f / "run/round_1/_contexts/manifest.json"), "round_1/_contexts: got"),
     "an older version": (lambda f: edit(f / "run", without_rounds), "round_1/model: got nothing, expected"),
     "the first model": (
-        lambda f: (back_to_the_start(f), flip(f / "base/model.safetensors")), "inputs: model: got",
+        lambda f: (back_to_the_start(f), flip(f / "base/model.safetensors")), "inputs, model: got",
     ),
-    "the rows of a complete run": (complete_on_other_rows, "inputs: train rows: got"),
+    "the rows of a complete run": (complete_on_other_rows, "inputs, train rows: got"),
     "no record of the first model": (
         lambda f: (back_to_the_start(f), edit(f / "run", lambda record: record["inputs"].pop("model"))),
-        "inputs: model: got nothing, expected",
+        "inputs, model: got nothing, expected",
     ),
 }  # fmt: skip
 
@@ -101,6 +101,6 @@ def test_validate_says_the_same(stopped: Path, capsys: pytest.CaptureFixture[str
     try:
         (stopped / "train.jsonl").write_text("".join(reversed(rows.splitlines(keepends=True))))
         said = refused(capsys, "validate", str(stopped / "recipe.yaml"))
-        assert "run.json, inputs: train rows: got" in said
+        assert "run.json, inputs, train rows: got" in said
     finally:
         (stopped / "train.jsonl").write_text(rows)

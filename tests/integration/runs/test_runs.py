@@ -29,7 +29,9 @@ def test_output_directory_of_another_run_is_refused(tmp_path: Path, capsys: pyte
 def test_output_directory_of_something_else_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("years of work")
-    assert "holds thesis.txt but no run.json" in refused(capsys, "bash", *recipe(tmp_path))
+    assert "run: got thesis.txt, but no run.json, expected an empty directory" in refused(
+        capsys, "bash", *recipe(tmp_path)
+    )
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
     (tmp_path / "file").write_text("")
     assert "got a file" in refused(capsys, "bash", *recipe(tmp_path, output_dir=str(tmp_path / "file")))
@@ -86,7 +88,7 @@ def test_validate_reports_every_fault_of_every_recipe(tmp_path: Path, capsys: py
         "learning_rte",
         "num_rounds: got 'x'",
         "completion: got null",
-        "the model has 2048 positions",
+        "max_length: got 5000, expected at most 2048, the positions of the model",
         "use_peft",
     ):
         assert words in said
