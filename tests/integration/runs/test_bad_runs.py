@@ -108,7 +108,8 @@ RUNS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     ),
     "truncated run.json": (lambda r: cut(r / "run.json"), "RunError", "run.json: got a damaged file"),
     "run.json of something else": (
-        lambda r: (r / "run.json").write_text("[1]"), "RunError", "run.json: got a damaged file (it holds a list), expected",
+        lambda r: (r / "run.json").write_text("[1]"), "RunError",
+        "run.json: got a damaged file (it holds a list), expected",
     ),
     "run.json without settings": (
         lambda r: (r / "run.json").write_text('{"state": "running"}'), "RunError",
