@@ -57,7 +57,12 @@ def test_ready_answers_against_published_marks(tmp_path: Path, capsys: pytest.Ca
     ("task", "options", "message"),
     [
         ("gsm8", {}, "did you mean 'gsm8k'"),
-        ("gsm8k", {}, "Give --model"),
+        ("gsm8k", {}, "--model: got neither it nor --completions_file, expected one of them. Give --model"),
+        (
+            "gsm8k",
+            {"model": ["m"], "completions_file": [Path("a.jsonl")]},
+            "--model: got both it and --completions_file",
+        ),
         ("math", {"model": ["m"]}, "--task math: got no data, expected a recipe, or completions of a file"),
         (
             "gsm8k",

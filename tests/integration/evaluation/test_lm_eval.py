@@ -198,6 +198,14 @@ def changed(folder: Path, **values: Any) -> Any:
     return metric_row(ACC, path)
 
 
+def test_a_group_without_a_total_is_told(tmp_path: Path) -> None:
+    content = json.loads(RESULTS.read_text())
+    content["results"]["tiny_choice"] = {"alias": "tiny_choice"}
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(content))
+    assert "got acc, which is missing, expected a group with a total. List the group's" in str(metric_row(ACC, path))
+
+
 def test_what_is_no_share_has_the_normal_interval(tmp_path: Path) -> None:
     row = changed(tmp_path, **{"acc,none": 3.25, "acc_stderr,none": 0.5})
     assert (row["low"], row["high"]) == pytest.approx((3.25 - 0.98, 3.25 + 0.98), abs=1e-4)
