@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 
 MIN_REPLACED_FRAC = 0.001  # of the completion tokens in mixed contexts. With fewer, training is nearly SFT
 Stats = TypeVar("Stats", bound="GenerationStats")
+
+
+def completion_metrics(total: int, parts: Mapping[str, int]) -> dict[str, float]:
+    """The number of generated completions, and of each part its fraction."""
+    return {"completions/count": total, **{f"completions/{key}_frac": n / max(1, total) for key, n in parts.items()}}
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,7 @@ class GenerationStats:
 
     def metrics(self) -> dict[str, float]:
         """What the trainer logs when training starts."""
-        return {f"contexts/{name}": count for name, count in self.counts().items()}
+        return {f"contexts/num_{name}": count for name, count in self.counts().items()}
 
     @property
     def replaced_frac(self) -> float | None:

@@ -268,7 +268,7 @@ def test_pause_pretraining(own_tokenizer: Any, make_base: MakeBase, tmp_path: Pa
     tight = trainer_of(
         tmp_path, make_base(), own_tokenizer, pause_placement="random", pause_fraction=0.2, max_length=longest
     )
-    assert max(len(row["input_ids"]) for row in tight.row_ids) == longest and tight.stats.cut >= 1
+    assert max(len(row["input_ids"]) for row in tight.row_ids) == longest and tight.stats.truncated >= 1
 
 
 def rows_at_random(tokenizer: Any, folder: Path, dataset: Dataset, **options: Any) -> tuple[list[Any], Any]:
@@ -289,14 +289,14 @@ def test_pauses_push_the_end_of_full_rows_out(fraction: float, make: Any, own_to
     options = {"max_length": full, "truncate_overlong": True, "pause_fraction": fraction}
     rows, stats = rows_at_random(own_tokenizer, tmp_path, dataset, **options)
     assert {len(row["input_ids"]) for row in rows} == {full}
-    assert stats.cut + stats.short == len(rows) and stats.cut > len(rows) / 2
+    assert stats.truncated + stats.incomplete == len(rows) and stats.truncated > len(rows) / 2
     expected = full * fraction / (1 + fraction)
     assert stats.pauses / len(rows) == pytest.approx(expected, rel=0.35)
     for row in rows:
         assert len(row["labels"]) == len(row["sampled"]) == full and index not in row["labels"]
         assert any(label != -100 for label in row["labels"])
     assert stats.warnings(PauseConfig(str(tmp_path), **COMMON)) == []
-    assert f"{stats.cut} rows truncated because of their pauses" in stats.summary()
+    assert f"{stats.truncated} rows truncated because of their pauses" in stats.summary()
 
 
 def test_rows_that_pauses_would_rob_of_all_loss_keep_it(own_tokenizer: Any, tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def test_rows_that_pauses_would_rob_of_all_loss_keep_it(own_tokenizer: Any, tmp_
     (length,) = (len(e.reference_row()["input_ids"]) for e in examples_of(dataset, own_tokenizer))
     options = {"max_length": length, "truncate_overlong": True, "pause_fraction": 0.5}
     (row,), stats = rows_at_random(own_tokenizer, tmp_path, dataset, **options)
-    assert any(label != -100 for label in row["labels"]) and stats.short == 1 and stats.cut == 0
+    assert any(label != -100 for label in row["labels"]) and stats.incomplete == 1 and stats.truncated == 0
 
 
 def test_pauses_without_room_are_said(own_tokenizer: Any, make_base: MakeBase, tmp_path: Path, caplog: Any) -> None:

@@ -10,25 +10,25 @@ from ...training.stats import GenerationStats
 
 @dataclass(frozen=True)
 class PauseStats(GenerationStats):
-    """The `rows`, their `pauses`, and for random placement in how many rows there is no room for all of them
-    (`short`), how many pauses are `missing` there, and how many rows are `cut` to `max_length` with them."""
+    """The `rows`, their `pauses`, and for random placement how many rows have no room for all of them (`incomplete`),
+    how many `missing_pauses` that makes, and how many rows are `truncated` to `max_length` with them."""
 
     rows: int = 0
     pauses: int = 0
-    short: int = 0
-    missing: int = 0
-    cut: int = 0
+    incomplete: int = 0
+    missing_pauses: int = 0
+    truncated: int = 0
 
     def summary(self) -> str:
-        short = f", {self.short} rows without room for all pauses" if self.short else ""
-        cut = f", {self.cut} rows truncated because of their pauses" if self.cut else ""
-        return f"{self.pauses} pauses in {self.rows} rows{short}{cut}"
+        incomplete = f", {self.incomplete} rows without room for all pauses" if self.incomplete else ""
+        truncated = f", {self.truncated} rows truncated because of their pauses" if self.truncated else ""
+        return f"{self.pauses} pauses in {self.rows} rows{incomplete}{truncated}"
 
     def warnings(self, args: Any) -> list[str]:
-        if self.missing <= self.pauses:
+        if self.missing_pauses <= self.pauses:
             return []
         return [
-            f"only {self.pauses} of {self.pauses + self.missing} pauses have room within max_length "
+            f"only {self.pauses} of {self.pauses + self.missing_pauses} pauses have room within max_length "
             f"{args.max_length}, so that this is nearly SFT. Set truncate_overlong: true, which cuts rows as the "
             "paper does, or raise max_length"
         ]

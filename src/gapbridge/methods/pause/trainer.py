@@ -116,6 +116,6 @@ def _at_random(row: Row, pause: int, args: PauseConfig) -> tuple[Row, PauseStats
     if limit is not None and room < wanted and args.truncate_overlong:
         cut = cut_row(with_random_pauses(row, pause, wanted, args.seed), limit)
         if any(label != IGNORE_INDEX for label in cut["labels"]):
-            return cut, PauseStats(cut=1)
+            return cut, PauseStats(truncated=1)
     row = with_random_pauses(row, pause, room, args.seed)
-    return row, PauseStats(short=room < wanted, missing=wanted - room)
+    return row, PauseStats(incomplete=room < wanted, missing_pauses=wanted - room)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import describe
-from ...training.stats import GenerationStats
+from ...training.stats import GenerationStats, completion_metrics
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,8 @@ class RACStats(GenerationStats):
         )
 
     def metrics(self) -> dict[str, float]:
-        parts = {
-            "truncated": self.truncated,
-            "exact_match": self.exact_match,
-            "dropped_overlong": self.dropped_overlong,
-        }
-        shares = {f"completions/{name}_frac": count / max(1, self.completions) for name, count in parts.items()}
-        return {"completions/count": self.completions, **shares, "contexts/num_sft_rows": self.sft_rows}
+        parts = {name: self.counts()[name] for name in ("truncated", "exact_match", "dropped_overlong")}
+        return {**completion_metrics(self.completions, parts), "contexts/num_sft_rows": self.sft_rows}
 
     def warnings(self, args: Any) -> list[str]:
         found = []

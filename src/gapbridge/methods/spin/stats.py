@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import describe
-from ...training.stats import GenerationStats
+from ...training.stats import GenerationStats, completion_metrics
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,10 @@ class SPINStats(GenerationStats):
             f"{self.truncated} truncated; left out: {self.exact_match} equal to the reference, "
             f"{self.dropped_overlong} longer than max_length)"
         )
+
+    def metrics(self) -> dict[str, float]:
+        total, *parts = self.counts().items()
+        return completion_metrics(total[1], dict(parts))
 
     def errors(self, args: Any) -> list[str]:
         if self.completions > self.exact_match + self.dropped_overlong:
