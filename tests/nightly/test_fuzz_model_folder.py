@@ -137,7 +137,7 @@ def test_model_folders(file: tuple[str, bytes], folder: Path) -> None:
             "tokenizer .*: got files that cannot be loaded .TypeError: Special token",
         ),
         ("config.json", '{"model_type": "llama", "head_dim": "a"}', "cannot be loaded .*head_dim"),
-        ("config.json", '{"model_type": "llama", "num_hidden_layers": 2147483648}', "expected at most 10000"),
+        ("config.json", '{"model_type": "llama", "num_hidden_layers": 2147483648}', "expected at most 10,000"),
         ("generation_config.json", '{"suppress_tokens": 0.5}', "model .*: got files that cannot be loaded .TypeError"),
         (
             "generation_config.json",
