@@ -48,19 +48,22 @@ def test_a_mark_that_stands_still_is_a_dead_process(tmp_path: Path) -> None:
         time.sleep(0.3)
         first.check()
         second._stop.set()  # as SIGKILL stops it: without a word
-        wait_until_refused(first, "process 1 has shown no sign of life .* start the run again", 5)
+        wait_until_refused(first, "process 1: got no sign of life .* Start the run again", 5)
 
 
 def test_a_process_that_never_starts_is_given_up(tmp_path: Path) -> None:
     with HeartbeatMonitor(tmp_path, 0, 3, timeout=0.3) as monitor, HeartbeatMonitor(tmp_path, 1, 3, timeout=0.3):
-        wait_until_refused(monitor, "^process 2 has shown no sign of life", 3)
+        wait_until_refused(monitor, "^process 2: got no sign of life", 3)
 
 
 def test_a_failure_is_told_with_its_reason(tmp_path: Path) -> None:
     with HeartbeatMonitor(tmp_path, 0, 2, timeout=60) as first:
         with pytest.raises(ValueError), HeartbeatMonitor(tmp_path, 1, 2, timeout=60):
             raise ValueError("no such token\nand a second line")
-        with pytest.raises(RunError, match=r"process 1 failed \(ValueError: no such token\); what was made is kept"):
+        with pytest.raises(
+            RunError,
+            match=r"process 1: got a failure \(ValueError: no such token\), expected none. Start the run again",
+        ):
             first.check()
 
 
@@ -73,7 +76,7 @@ def test_marks_of_an_earlier_start_say_nothing(tmp_path: Path) -> None:
             monitor.check()
     mark.write_text(json.dumps({"start": "before", "beat": 7, "failed": None}))
     with HeartbeatMonitor(tmp_path, 0, 2, timeout=0.3) as monitor:
-        wait_until_refused(monitor, "process 1 has shown no sign of life", 3)
+        wait_until_refused(monitor, "process 1: got no sign of life", 3)
 
 
 def test_all_hear_from_process_0_who_is_lost(tmp_path: Path) -> None:
@@ -86,7 +89,7 @@ def test_all_hear_from_process_0_who_is_lost(tmp_path: Path) -> None:
         monitor[3]._stop.set()  # as SIGKILL stops it: without a word
         stopped = time.monotonic()
         for rank in (1, 2, 4, 0):
-            wait_until_refused(monitor[rank], "^process 3 has shown no sign of life .* start the run again", 10)
+            wait_until_refused(monitor[rank], "^process 3: got no sign of life .* Start the run again", 10)
         assert 0.5 < time.monotonic() - stopped < 5
 
 
@@ -96,7 +99,7 @@ def test_a_dead_process_0_is_missed(tmp_path: Path) -> None:
             last.check()
             time.sleep(0.02)
         first._stop.set()
-        wait_until_refused(last, "process 0 has shown no sign of life", 5)
+        wait_until_refused(last, "process 0: got no sign of life", 5)
 
 
 def test_marks_of_processes_that_there_are_no_more_go(tmp_path: Path) -> None:

@@ -20,12 +20,13 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from ..errors import RunError
+from ..errors import RunError, describe
 from ..files import write_json_atomic
 
 
 HEARTBEAT_SECONDS = 5.0
 HEARTBEAT_TIMEOUT_SECONDS = 180.0  # network file systems show a change up to a minute late
+_ADVICE = "Start the run again to continue with what was made"
 
 
 class HeartbeatMonitor:
@@ -84,8 +85,7 @@ class HeartbeatMonitor:
             RunError: one of them failed or shows no sign of life any more. What is on disk is kept.
         """
         if errors := self._look():
-            remaining = "what was made is kept: start the run again to continue"
-            raise RunError([f"{error}; {remaining}" for error in errors])
+            raise RunError(errors)
 
     def _look(self) -> list[str]:
         """Read the marks that this process watches; what is lost, the same from the first find on.
@@ -106,9 +106,10 @@ class HeartbeatMonitor:
                 if lost:
                     self._lost += lost
                 elif failed is not None:
-                    self._lost.append(f"process {rank} failed ({failed})")
+                    self._lost.append(describe(f"process {rank}", f"a failure ({failed})", "none", _ADVICE))
                 elif still > (self._patience if rank in self._started else self._timeout):
-                    self._lost.append(f"process {rank} has shown no sign of life for {still:.0f} s")
+                    got, expected = f"no sign of life for {still:.0f} s", f"a mark every {HEARTBEAT_SECONDS:g} s"
+                    self._lost.append(describe(f"process {rank}", got, expected, _ADVICE))
             return self._lost
 
     def _beat(self) -> None:

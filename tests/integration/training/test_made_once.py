@@ -234,7 +234,7 @@ def test_what_process_0_refuses_stops_the_other(tmp_path: Path) -> None:
         threading.Event().wait(0.3)  # until the other looks
         raise DataError("row 3 is empty")
     waiting.join(timeout=10)
-    assert "process 0 failed (DataError: row 3 is empty)" in said[0]
+    assert "process 0: got a failure (DataError: row 3 is empty)" in said[0]
 
 
 def test_a_run_reads_its_data_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
