@@ -13,7 +13,8 @@ Stats = TypeVar("Stats", bound="GenerationStats")
 
 def completion_metrics(total: int, parts: Mapping[str, int]) -> dict[str, float]:
     """The number of generated completions, and of each part its fraction."""
-    return {"completions/count": total, **{f"completions/{key}_frac": n / max(1, total) for key, n in parts.items()}}
+    found = {"count": total, **{f"{name}_frac": count / max(1, total) for name, count in parts.items()}}
+    return {f"completions/{key}": value for key, value in found.items()}
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class GenerationStats:
 
     def metrics(self) -> dict[str, float]:
         """What the trainer logs when training starts."""
-        return {f"contexts/num_{name}": count for name, count in self.counts().items()}
+        counts = {f"num_{name}": count for name, count in self.counts().items()}
+        return {f"contexts/{key}": count for key, count in counts.items()}
 
     @property
     def replaced_frac(self) -> float | None:
