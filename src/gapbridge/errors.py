@@ -28,8 +28,10 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def describe(place: str, got: str, expected: str, advice: str) -> str:
+def describe(place: object, got: object, expected: object, advice: str) -> str:
     """The text of one error, in the form of all: `<place>: got X, expected Y. <one imperative sentence>.`
+
+    The first three may be values, which are shown as `str` shows them.
 
     Args:
         place: the file, with the row or key, or the option.

@@ -73,7 +73,7 @@ def os_errors_as_run_error(path: Path) -> Iterator[None]:
 
 
 def _describe_write(path: Path, reason: object, advice: str) -> str:
-    return describe(str(path), f"a file that cannot be written ({reason})", "a writable one", advice)
+    return describe(path, f"a file that cannot be written ({reason})", "a writable one", advice)
 
 
 @contextmanager

@@ -134,7 +134,7 @@ def merged_settings(directory: Path, settings: dict[str, Any]) -> dict[str, Any]
         if directory.is_dir() and any(directory.iterdir()):
             raise RunError(
                 describe(
-                    str(directory),
+                    directory,
                     f"files but no {EXPERIMENT_FILE}",
                     "an empty directory or a comparison",
                     "Choose another --output_dir",
@@ -146,7 +146,7 @@ def merged_settings(directory: Path, settings: dict[str, Any]) -> dict[str, Any]
         variants, inputs = dict(before["variants"]), dict(before.get("inputs", {}))
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(
-            describe(str(path), f"a damaged file ({error})", "the one that was written", "Choose another --output_dir")
+            describe(path, f"a damaged file ({error})", "the one that was written", "Choose another --output_dir")
         ) from error
     merged = {name: {**inputs.get(name, {}), **found} for name, found in settings["inputs"].items()}
     alone: dict[str, Any] = {"variants": {}, "inputs": {}}
@@ -167,7 +167,7 @@ def check_models(directory: Path, hashes: FileHashes) -> None:
     errors = [
         describe(
             f"{path}, model",
-            str(before or "nothing"),
+            before or "nothing",
             f"{now}, the hash of {path.parents[1] / path.stem}",
             "Restore its files, or choose another --output_dir",
         )

@@ -92,7 +92,7 @@ def run_seeds(
         raise RunError(
             describe(
                 f"{comparison.directory}, worker",
-                str(_describe_exit(processes)),
+                _describe_exit(processes),
                 "a normal exit",
                 "Repeat the command with more memory or fewer --num_parallel_seeds",
             )

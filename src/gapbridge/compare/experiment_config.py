@@ -146,7 +146,7 @@ def experiment_of_options(args: argparse.Namespace) -> Experiment:
     if len(set(args.methods or ())) < len(args.methods or ()):
         errors.append(describe("--methods", "a method twice", "every method once", "Remove one of them"))
     if args.budget not in (None, *BUDGETS):
-        errors.append(describe("--budget", str(args.budget), f"one of {', '.join(BUDGETS)}", "Choose one of them"))
+        errors.append(describe("--budget", args.budget, f"one of {', '.join(BUDGETS)}", "Choose one of them"))
     evaluation = evaluation_of_options(args)
     seeds = SEEDS if args.seeds is None else tuple(args.seeds)
     errors += _evaluation_errors(evaluation, "--") + _seed_errors(seeds, "--seeds")
@@ -219,7 +219,7 @@ def read_experiment(path: Path) -> Experiment:
             describe(
                 f"variants, {control.name}",
                 f"the method {control.method} for the control",
-                str(control.name),
+                control.name,
                 "Rename the variant, or change its method",
             )
         )
@@ -338,7 +338,7 @@ def _evaluation_errors(evaluation: Evaluation, where: str) -> list[str]:
         errors.append(
             describe(
                 f"{where}temperatures",
-                str(list(evaluation.temperatures)),
+                list(evaluation.temperatures),
                 "one or more numbers of at least 0, where 0 is greedy",
                 "Correct the list",
             )
@@ -350,12 +350,12 @@ def _evaluation_errors(evaluation: Evaluation, where: str) -> list[str]:
         ("max_completion_length", evaluation.max_completion_length),
     ):
         if value is not None and value < 1:
-            errors.append(describe(f"{where}{name}", str(value), "at least 1", "Correct the value"))
+            errors.append(describe(f"{where}{name}", value, "at least 1", "Correct the value"))
     if any(k < 1 for k in evaluation.prefix_lengths or ()) or evaluation.prefix_lengths == ():
         errors.append(
             describe(
                 f"{where}prefix_lengths",
-                str(list(evaluation.prefix_lengths or ())),
+                list(evaluation.prefix_lengths or ()),
                 "lengths of 1 or more",
                 "Give one or more of them",
             )
@@ -364,7 +364,7 @@ def _evaluation_errors(evaluation: Evaluation, where: str) -> list[str]:
         errors.append(
             describe(
                 f"{where}error_positions",
-                str(list(evaluation.error_positions)),
+                list(evaluation.error_positions),
                 "relative positions between 0 and 1",
                 "Correct the list",
             )
@@ -383,7 +383,7 @@ def _seed_errors(seeds: Sequence[int], name: str) -> list[str]:
     if len(set(seeds)) < len(seeds):
         return [describe(name, "a seed twice", "every seed once", "Remove one of them")]
     return (
-        [describe(name, str(list(seeds)), "seeds of at least 0", "Correct the list")]
+        [describe(name, list(seeds), "seeds of at least 0", "Correct the list")]
         if any(seed < 0 for seed in seeds)
         else []
     )

@@ -130,7 +130,7 @@ def read_comparison(experiment: Experiment, directory: Path, options: list[str])
     errors = []
     if not job.has_eval_data:
         errors.append(
-            describe(str(experiment.recipe), "no held-out data", "eval_datasets or test_split_size", "Add one of them")
+            describe(experiment.recipe, "no held-out data", "eval_datasets or test_split_size", "Add one of them")
         )
     everyone = set().union(*(known_keys(name) for name in methods.list_methods()))
     errors += [

@@ -136,7 +136,7 @@ class ChatTemplate:
             raise
         except jinja2.TemplateSyntaxError as error:
             place = f"chat_template, line {error.lineno}"
-            raise ConfigError(describe(place, str(error), "a Jinja template", "Correct chat_template")) from error
+            raise ConfigError(describe(place, error, "a Jinja template", "Correct chat_template")) from error
         except RENDER_ERRORS as error:
             said = isinstance(error, (jinja2.TemplateError, ValueError, TypeError)) and str(error)
             reason = said or f"{type(error).__name__} {error}".strip()

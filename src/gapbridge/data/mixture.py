@@ -91,7 +91,7 @@ def read_mixture(value: Any) -> Mixture:
         known_values(entry, MixturePart, f"{where}, ", wrong)
         weight = entry.get("weight")
         if not wrong and weight is not None and not 0 <= float(weight) <= 1:
-            wrong.append(describe(f"{where}, weight", str(weight), "a number from 0 to 1", "Correct the weight"))
+            wrong.append(describe(f"{where}, weight", weight, "a number from 0 to 1", "Correct the weight"))
         errors += wrong
     columns = {tuple(sorted(entry["columns"])) for entry in entries if _is_columns(entry.get("columns"))}
     if len(columns) > 1:
@@ -116,7 +116,7 @@ def load_mixture(mixture: Mixture) -> tuple[Dataset, Dataset | None]:
     with cannot_be_loaded(str(mixture)):
         combined = concatenate_datasets(parts).shuffle(seed=mixture.seed, keep_in_memory=True)
     if not len(combined):
-        raise DataError(describe(str(mixture), "no row", "at least one", "Raise the weights, or add rows"))
+        raise DataError(describe(mixture, "no row", "at least one", "Raise the weights, or add rows"))
     if mixture.test_split_size is None:
         return combined, None
     return split_off(combined, mixture.test_split_size, mixture.seed, str(mixture))
@@ -132,7 +132,7 @@ def split_off(dataset: Dataset, size: float, seed: int, source: str) -> tuple[Da
         parts = dataset.train_test_split(test_size=size, seed=seed)
     except ValueError as error:
         expected, advice = f"less than the {len(dataset)} rows of {source}", "Give a smaller integer, or a fraction"
-        raise ConfigError(describe("test_split_size", str(size), expected, advice)) from error
+        raise ConfigError(describe("test_split_size", size, expected, advice)) from error
     return parts["train"], parts["test"]
 
 

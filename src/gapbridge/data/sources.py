@@ -142,7 +142,7 @@ def check_data_config(config: DataConfig, script: ScriptArguments) -> list[str]:
     for name in ("max_train_examples", "max_eval_examples"):
         value = getattr(config, name)
         if value is not None and value < 1:
-            errors.append(describe(name, str(value), "at least 1", "Correct or remove the key"))
+            errors.append(describe(name, value, "at least 1", "Correct or remove the key"))
     for entry in [*config.datasets, *config.eval_datasets]:
         wrong = [
             describe(f"datasets, {name}", repr(value), wanted, "Correct the value")

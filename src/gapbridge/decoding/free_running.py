@@ -59,7 +59,7 @@ def generate_completions(
     """
     errors = []
     if max_completion_length < 1:
-        errors.append(describe("max_completion_length", str(max_completion_length), "at least 1", "Correct the value"))
+        errors.append(describe("max_completion_length", max_completion_length, "at least 1", "Correct the value"))
     options = resolve_sampling_params(options, draw, errors)
     if options.compile_decoding and speculation is not None:
         raise ConfigError(

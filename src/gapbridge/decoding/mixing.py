@@ -302,7 +302,7 @@ def _checked(
     wrong = (
         []
         if 0 <= mixture_coefficient <= 1
-        else [describe("mixture_coefficient", str(mixture_coefficient), "a number from 0 to 1", "Correct the value")]
+        else [describe("mixture_coefficient", mixture_coefficient, "a number from 0 to 1", "Correct the value")]
     )
     options = resolve_sampling_params(options, draw, wrong)
     if not len(prompts) == len(references) == len(ids):

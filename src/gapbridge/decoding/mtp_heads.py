@@ -243,7 +243,7 @@ def describe_saved(path: Path) -> tuple[str, int]:
     except (OSError, KeyError, ValueError) as error:
         raise ConfigError(
             describe(
-                str(path),
+                path,
                 f"no future heads ({error})",
                 "the heads of a model",
                 "Move it away, or save the model again",
@@ -280,7 +280,7 @@ def _fill(heads: MTPHeads, model: PreTrainedModel, path: Path) -> None:
     if (heads.kind, len(heads)) != (kind, count):
         raise ConfigError(
             describe(
-                str(path),
+                path,
                 f"{count} heads of kind {kind}",
                 f"{len(heads)} of kind {heads.kind}",
                 f"Set num_future_tokens: {count + 1} and mtp_head_type: {kind}, or move the file away for new heads",
@@ -292,5 +292,5 @@ def _fill(heads: MTPHeads, model: PreTrainedModel, path: Path) -> None:
         heads.load_state_dict(load_file(path))
     except RuntimeError as error:
         raise ConfigError(
-            describe(str(path), f"the heads of another model ({error})", "those of this model", "Restore the file")
+            describe(path, f"the heads of another model ({error})", "those of this model", "Restore the file")
         ) from error

@@ -47,28 +47,24 @@ class SamplingParams:
         errors = []
         if not self.temperature >= 0:
             errors.append(
-                describe("temperature", str(self.temperature), "at least 0, where 0 is greedy", "Correct the value")
+                describe("temperature", self.temperature, "at least 0, where 0 is greedy", "Correct the value")
             )
         if self.top_k < 0:
-            errors.append(describe("top_k", str(self.top_k), "at least 0, where 0 means off", "Correct the value"))
+            errors.append(describe("top_k", self.top_k, "at least 0, where 0 means off", "Correct the value"))
         if not 0 < self.top_p <= 1:
             errors.append(
-                describe(
-                    "top_p", str(self.top_p), "a number above 0 and up to 1, where 1 means off", "Correct the value"
-                )
+                describe("top_p", self.top_p, "a number above 0 and up to 1, where 1 means off", "Correct the value")
             )
         if not 0 <= self.min_p <= 1:
             errors.append(
-                describe("min_p", str(self.min_p), "a number from 0 to 1, where 0 means off", "Correct the value")
+                describe("min_p", self.min_p, "a number from 0 to 1, where 0 means off", "Correct the value")
             )
         for name in ("batch_size", "verify_window"):
             if getattr(self, name) < 1:
-                errors.append(describe(name, str(getattr(self, name)), "at least 1", "Correct the value"))
+                errors.append(describe(name, getattr(self, name), "at least 1", "Correct the value"))
         if self.batch_tokens is not None and self.batch_tokens < 1:
             errors.append(
-                describe(
-                    "batch_tokens", str(self.batch_tokens), "at least 1, or None for no limit", "Correct the value"
-                )
+                describe("batch_tokens", self.batch_tokens, "at least 1, or None for no limit", "Correct the value")
             )
         if errors:
             raise ConfigError(errors)
@@ -83,9 +79,7 @@ def vllm_errors(temperature: float, top_p: float, min_p: float | None) -> list[s
     errors = []
     if temperature != 0 and not 0.01 <= temperature <= 2:
         errors.append(
-            describe(
-                "temperature", str(temperature), "0 (greedy) or 0.01 to 2 with vLLM", "Change it, or remove use_vllm"
-            )
+            describe("temperature", temperature, "0 (greedy) or 0.01 to 2 with vLLM", "Change it, or remove use_vllm")
         )
     if temperature and min_p and top_p < 1:
         errors.append(

@@ -161,7 +161,7 @@ class ServerEngine:
             describe(
                 f"{self.url}/v1/models, model",
                 ", ".join(served.values()),
-                str(model),
+                model,
                 f"Start `vllm serve {model}` instead, or add `--served-model-name {model}`",
             )
         )
@@ -193,7 +193,7 @@ class ServerEngine:
             ) from error
         except (OSError, HTTPException) as error:
             raise RunError(
-                describe(f"{self.url}{path}", str(error), "a reply", "Start the server, then repeat the command")
+                describe(f"{self.url}{path}", error, "a reply", "Start the server, then repeat the command")
             ) from error
 
 
@@ -333,7 +333,7 @@ def generate_completions_vllm(
         raise RunError(
             describe(
                 f"{engine.name}, tokens of a prompt and its completion",
-                str(longest),
+                longest,
                 f"at most {engine.max_length}",
                 "Raise --max-model-len of the server or vllm_max_model_length, or shorten the completions",
             )

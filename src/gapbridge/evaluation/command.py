@@ -144,9 +144,7 @@ def _check(args: argparse.Namespace, task: EvalTask, others: list[str]) -> None:
         )
     if not args.grading_timeout > 0:
         errors.append(
-            describe(
-                "--grading_timeout", str(args.grading_timeout), "a number of seconds above 0", "Correct the value"
-            )
+            describe("--grading_timeout", args.grading_timeout, "a number of seconds above 0", "Correct the value")
         )
     if args.gold_grade_field and (not args.completions_file or task.grader != "math"):
         errors.append(
@@ -219,7 +217,7 @@ def _check_samples(path: Path, record: Mapping[str, Any]) -> None:
         raise ConfigError(
             describe(
                 f"{samples}, content",
-                str("other answers" if samples.is_file() else "no file"),
+                "other answers" if samples.is_file() else "no file",
                 f"the answers that {path.name} was made from",
                 "Restore the file, or move both away to measure again",
             )

@@ -95,7 +95,7 @@ def _check(args: argparse.Namespace) -> None:
         errors.append(
             describe(
                 "--prefix_lengths",
-                str(args.prefix_lengths),
+                args.prefix_lengths,
                 "lengths of at least 1, since 0 is always measured",
                 "Correct the list",
             )
@@ -104,7 +104,7 @@ def _check(args: argparse.Namespace) -> None:
         errors.append(
             describe(
                 "--error_positions",
-                str(args.error_positions),
+                args.error_positions,
                 "relative positions from 0 to below 1",
                 "Correct the list",
             )

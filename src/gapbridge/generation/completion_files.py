@@ -30,9 +30,7 @@ def read_answers(path: Path, *, label: str | None = None, limit: int | None = No
     """
     if not path.is_file():
         raise DataError(
-            describe(
-                str(path), f"no such file (looked from {Path.cwd()})", "a file of completions", "Correct the path"
-            )
+            describe(path, f"no such file (looked from {Path.cwd()})", "a file of completions", "Correct the path")
         )
     samples: list[dict[str, Any]] = []
     errors: list[str] = []
@@ -58,7 +56,7 @@ def read_answers(path: Path, *, label: str | None = None, limit: int | None = No
         more = [f"and {len(errors) - _SHOWN} more lines"] if len(errors) > _SHOWN else []
         raise DataError([*errors[:_SHOWN], *more])
     if not samples:
-        raise DataError(describe(str(path), "no completion", "at least one", "Check how the file was made"))
+        raise DataError(describe(path, "no completion", "at least one", "Check how the file was made"))
     repeated = sum(count > 1 for count in names.values())
     if repeated:
         logger.warning(
@@ -105,11 +103,9 @@ def _row_error(row: Any, label: str | None) -> dict[str, Any] | str:
             _REPAIR_LINE,
         )
     if not isinstance(row["answer"], str):
-        return describe("answer", str(shown_value(row["answer"])), "a string", _REPAIR_LINE)
+        return describe("answer", shown_value(row["answer"]), "a string", _REPAIR_LINE)
     if not isinstance(row["reference"], (str, int, float)) or isinstance(row["reference"], bool):
-        return describe(
-            "reference", str(shown_value(row["reference"])), "the reference text of the data set", _REPAIR_LINE
-        )
+        return describe("reference", shown_value(row["reference"]), "the reference text of the data set", _REPAIR_LINE)
     if not str(row["reference"]).strip():
         return describe("reference", "an empty string", "text", _REPAIR_LINE)
     if not isinstance(row.get("id", 0), (str, int)) or not _is_prompt(row.get("prompt", "")):
@@ -120,7 +116,7 @@ def _row_error(row: Any, label: str | None) -> dict[str, Any] | str:
             _REPAIR_LINE,
         )
     if label is not None and row[label] not in (True, False, 0, 1):
-        return describe(label, str(shown_value(row[label])), "true or false", _REPAIR_LINE)
+        return describe(label, shown_value(row[label]), "true or false", _REPAIR_LINE)
     return row
 
 

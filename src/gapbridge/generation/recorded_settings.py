@@ -104,7 +104,7 @@ def finished_record(path: Path, settings: dict[str, Any], recipe: Mapping[str, A
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(
             describe(
-                str(path),
+                path,
                 f"a damaged file ({error})",
                 "the one that was written",
                 "Move it away, and repeat the command",

@@ -34,7 +34,7 @@ def server_errors(args: argparse.Namespace, models: Sequence[str], modes: Sequen
     if not urls:
         return []
     errors = [
-        describe("--vllm_server_base_url", str(url), "http://HOST:PORT", "Give the address of `vllm serve`")
+        describe("--vllm_server_base_url", url, "http://HOST:PORT", "Give the address of `vllm serve`")
         for url in urls
         if not url.startswith(("http://", "https://"))
     ]
@@ -51,7 +51,7 @@ def server_errors(args: argparse.Namespace, models: Sequence[str], modes: Sequen
         errors.append(
             describe(
                 "--vllm_server_timeout",
-                str(args.vllm_server_timeout),
+                args.vllm_server_timeout,
                 "0 (one attempt) or more seconds",
                 "Correct the value",
             )

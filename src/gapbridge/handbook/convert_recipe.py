@@ -39,16 +39,14 @@ def run_convert(source: Path, method: str, output: Path | None = None) -> Path:
         )
     keys = read_yaml(source)
     if keys.get("method") not in (None, methods.CONTROL):
-        errors.append(describe(f"{source}, method", str(keys["method"]), "an SFT recipe", "Start from the SFT recipe"))
+        errors.append(describe(f"{source}, method", keys["method"], "an SFT recipe", "Start from the SFT recipe"))
     if errors:
         raise ConfigError(errors)
     target = output or place_for(source, method)
     text = convert_user_recipe(source.read_text(encoding="utf-8"), source.as_posix(), method)
     if target.exists() and target.read_text(encoding="utf-8") != text:
         raise ConfigError(
-            describe(
-                str(target), "an existing file, which is never overwritten", "a new one", "Choose another --output"
-            )
+            describe(target, "an existing file, which is never overwritten", "a new one", "Choose another --output")
         )
     write_text_atomic(target, text)
     print(f"wrote {target}")

@@ -60,7 +60,7 @@ def run_copy_into(fork: Path, model: str | None = None) -> list[Path]:
                 if target in files:
                     errors.append(
                         describe(
-                            str(source),
+                            source,
                             f"the file {target}, which another recipe also makes",
                             "different names",
                             "Rename one of the recipes",
@@ -76,7 +76,7 @@ def run_copy_into(fork: Path, model: str | None = None) -> list[Path]:
         if not (fork / path).is_file() or (fork / path).read_bytes() != text.encode()
     }
     errors += [
-        describe(str(fork / path), "an existing file, which is never overwritten", "a new one", "Move it away")
+        describe(fork / path, "an existing file, which is never overwritten", "a new one", "Move it away")
         for path in new
         if (fork / path).exists()
     ]
@@ -93,15 +93,13 @@ def _sft_recipes(fork: Path, model: str | None) -> list[Path]:
     """The SFT recipes, relative to the fork."""
     recipes = fork / "recipes"
     if not recipes.is_dir():
-        raise ConfigError(
-            describe(str(fork), "no directory recipes", "a fork of the handbook", "Give its top directory")
-        )
+        raise ConfigError(describe(fork, "no directory recipes", "a fork of the handbook", "Give its top directory"))
     by_model = {path.parent.name: sorted(path.glob("*.yaml")) for path in sorted(recipes.glob(f"*/{methods.CONTROL}"))}
     by_model = {name: paths for name, paths in by_model.items() if paths}
     if not by_model:
         raise ConfigError(
             describe(
-                str(recipes),
+                recipes,
                 f"no SFT recipe (MODEL/{methods.CONTROL}/config_full.yaml)",
                 "one to start from",
                 "Give a fork with SFT recipes",

@@ -36,7 +36,7 @@ def render_method_recipe(text: str, source: str, target: str, method: str, eos_t
     """
     before = yaml.safe_load(text)
     if not isinstance(before, dict):
-        raise ConfigError(describe(str(source), "another value", "a mapping of keys to values", "Correct the file"))
+        raise ConfigError(describe(source, "another value", "a mapping of keys to values", "Correct the file"))
     changes = _changes(before, source, method)
     new: dict[str, Any] = {"truncate_overlong": True} | ({"eos_token": eos_token} if eos_token else {})
     lines = [_changed(line, changes) for line in text.rstrip("\n").split("\n")]
@@ -54,7 +54,7 @@ def render_method_recipe(text: str, source: str, target: str, method: str, eos_t
     if not _says(result, {"method": method, **new, **before, **changes}):
         raise ConfigError(
             describe(
-                str(source),
+                source,
                 "a file that cannot be changed line by line",
                 "one key a line",
                 f"Copy it, and set {_listed(changes)}",
@@ -76,7 +76,7 @@ def convert_user_recipe(text: str, source: str, method: str) -> str:
     """
     before = yaml.safe_load(text)
     if not isinstance(before, dict):
-        raise ConfigError(describe(str(source), "another value", "a mapping of keys to values", "Correct the file"))
+        raise ConfigError(describe(source, "another value", "a mapping of keys to values", "Correct the file"))
     changes = {"method": method, **_changes(before, source, method)}
     # Without the key it is TRL's or the handbook's, which cut long rows; here they would be refused.
     new: dict[str, Any] = {} if "method" in before else {"truncate_overlong": True}
@@ -93,7 +93,7 @@ def convert_user_recipe(text: str, source: str, method: str) -> str:
     if not _says(result, {**new, **before, **changes}):
         raise ConfigError(
             describe(
-                str(source),
+                source,
                 "a file that cannot be changed line by line",
                 "one key a line",
                 f"Copy it, and set {_listed(changes)}",
@@ -114,9 +114,7 @@ def _changes(before: dict[str, Any], source: str, method: str) -> dict[str, Any]
     model = before.get("output_dir") or before.get("hub_model_id")
     if not model:
         raise ConfigError(
-            describe(
-                str(source), "neither output_dir nor hub_model_id", "the place of its model", "Add one of the keys"
-            )
+            describe(source, "neither output_dir nor hub_model_id", "the place of its model", "Add one of the keys")
         )
     changes = {"model_name_or_path": str(model)}
     if "model_revision" in before:

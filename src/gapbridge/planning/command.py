@@ -87,7 +87,7 @@ def run_plan(args: argparse.Namespace, overrides: list[str]) -> Plan:
         ConfigError, DataError: the recipe has errors, or something that nothing here knows must be said.
     """
     errors = [
-        describe(f"command line, --{name}", str(value), "a number above 0", "Correct the value")
+        describe(f"command line, --{name}", value, "a number above 0", "Correct the value")
         for name in ("device_memory_gib", "device_tflops", "mean_sequence_length")
         if (value := vars(args)[name]) is not None and not value > 0
     ]

@@ -271,7 +271,7 @@ def published_rows(job: RunConfig) -> int:
     if unknown:
         raise ConfigError(
             describe(
-                str(job.recipe.path),
+                job.recipe.path,
                 f"an unknown number of rows of {', '.join(unknown)}",
                 "a number",
                 "Give --num_train_examples N",

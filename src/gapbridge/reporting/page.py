@@ -116,7 +116,7 @@ def check_replaceable(directory: Path, stem: str = "report") -> None:
         if path.exists() and PAGE_MARK not in path.read_text(encoding="utf-8", errors="replace")[:200]:
             raise ConfigError(
                 describe(
-                    str(path),
+                    path,
                     "another file",
                     "a report of gapbridge, which may be replaced",
                     "Choose another --output_dir",

@@ -71,7 +71,7 @@ def _read_runs(args: argparse.Namespace) -> list[Run]:
     names = [path.name for path in args.runs]
     for path in args.runs:
         if not (path / RUN_FILE).is_file():
-            errors.append(describe(str(path), f"no {RUN_FILE}", "a run of gapbridge", "Correct the path"))
+            errors.append(describe(path, f"no {RUN_FILE}", "a run of gapbridge", "Correct the path"))
             continue
         try:
             record = read_run(path)

@@ -28,7 +28,7 @@ def read_samples(path: Path) -> Iterator[EvalRecord]:
             raise DataError(
                 describe(
                     f"{path}, line {number}",
-                    str(found),
+                    found,
                     f"an object with {', '.join(names)}",
                     "Remove the files of this evaluation, and repeat it",
                 )

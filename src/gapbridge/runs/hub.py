@@ -100,7 +100,7 @@ def upload(model: Path, args: Any) -> None:
         reason = first_line(error).rstrip(".")
         raise RunError(
             describe(
-                str(model),
+                model,
                 f"a trained model that is not uploaded ({reason})",
                 "an upload",
                 "Repeat the command to upload it",

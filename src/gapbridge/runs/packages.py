@@ -31,7 +31,7 @@ def package_errors(job: RunConfig) -> list[str]:
     """One sentence for each key whose package is not installed."""
     return [
         describe(
-            str(key),
+            key,
             f"{value} without the package {' or '.join(packages)}",
             "an installed package",
             "Install it, or remove the key",

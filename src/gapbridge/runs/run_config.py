@@ -92,7 +92,7 @@ def read_job(argv: Sequence[str], method: str | None = None) -> RunConfig:
     if recipe.method not in (None, chosen):
         raise ConfigError(
             describe(
-                str(recipe.path),
+                recipe.path,
                 f"a recipe for {recipe.method}",
                 "one for this command",
                 f"Run it with `gapbridge {recipe.method}`",
@@ -154,7 +154,7 @@ def _unused(settings: dict[str, Any]) -> list[str]:
         errors.append(
             describe(
                 "hub_strategy",
-                str(settings["hub_strategy"]),
+                settings["hub_strategy"],
                 "end, since a run uploads its final model alone",
                 "Remove the key",
             )

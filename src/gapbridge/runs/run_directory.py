@@ -169,8 +169,8 @@ class RunDirectory:
         errors = [
             describe(
                 f"{self.run_file}, inputs, {name}",
-                str(before.get(name, "nothing")),
-                str(fingerprint),
+                before.get(name, "nothing"),
+                fingerprint,
                 "Restore what the run was started with, or choose another output_dir",
             )
             for name, fingerprint in inputs.items()

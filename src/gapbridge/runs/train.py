@@ -126,7 +126,7 @@ def open_run(
         if generates and not trainer.pending:
             raise ConfigError(
                 describe(
-                    str(job.recipe.path),
+                    job.recipe.path,
                     f"options with which {job.name} generates nothing before training",
                     "options that generate contexts",
                     "Train it without `gapbridge prepare`",

@@ -166,7 +166,7 @@ def _check_positions(job: RunConfig, model: PreTrainedModel, errors: list[str]) 
         errors.append(
             describe(
                 "max_length",
-                str(job.args.max_length),
+                job.args.max_length,
                 f"at most {positions}, the positions of the model",
                 "Lower the value",
             )

@@ -80,7 +80,7 @@ class ContextStore:
         except OSError as error:
             raise StoreError(
                 describe(
-                    str(directory),
+                    directory,
                     f"no complete contexts ({error.strerror})",
                     "a finished store",
                     "Generate the contexts first",
@@ -131,7 +131,7 @@ class ContextStore:
                 self._check_identity(self._footer(path), path)
                 raise StoreError(
                     describe(
-                        str(path),
+                        path,
                         "a shard of another store",
                         f"one of {self.num_shards} shards",
                         f"Delete {self.directory}",
@@ -165,7 +165,7 @@ class ContextStore:
         for shard in range(self.num_shards):
             path = self.shard_path(shard)
             if not path.exists():
-                raise StoreError(describe(str(path), "no file", "the shard", "Repeat the command to generate it"))
+                raise StoreError(describe(path, "no file", "the shard", "Repeat the command to generate it"))
             start, end = self.shard_range(shard)
             shards.append({"file": path.name, "rows": end - start, "sha256": sha256(path)})
         write_json_atomic(self.manifest_path, {"identity": self.identity, "shards": shards})
@@ -180,7 +180,7 @@ class ContextStore:
         if not self.is_complete():
             raise StoreError(
                 describe(
-                    str(self.directory),
+                    self.directory,
                     "no manifest.json, since generation did not finish",
                     "a finished store",
                     "Repeat the command to continue",
@@ -211,7 +211,7 @@ class ContextStore:
             if not path.exists():
                 errors.append(
                     describe(
-                        str(path),
+                        path,
                         "no file",
                         "the shard of the manifest",
                         f"Delete {self.manifest_path}, and repeat the command",
@@ -248,7 +248,7 @@ class ContextStore:
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise StoreError(
                 describe(
-                    str(self.manifest_path),
+                    self.manifest_path,
                     f"a damaged file ({error})",
                     "the one that was written",
                     "Delete the file, and repeat the command",
@@ -257,7 +257,7 @@ class ContextStore:
         if not isinstance(manifest, dict) or not {"identity", "shards"} <= set(manifest):
             raise StoreError(
                 describe(
-                    str(self.manifest_path),
+                    self.manifest_path,
                     "another file",
                     "the manifest of a context store",
                     "Delete the file, and repeat the command",
@@ -271,7 +271,7 @@ class ContextStore:
         if listed != [self.shard_path(shard).name for shard in range(self.num_shards)]:
             raise StoreError(
                 describe(
-                    str(self.manifest_path),
+                    self.manifest_path,
                     "other shards",
                     f"the {self.num_shards} shards of this store",
                     "Delete the file, and repeat the command",
@@ -287,14 +287,12 @@ class ContextStore:
         metadata = self._table(path).schema.metadata or {}
         if _IDENTITY not in metadata:
             raise StoreError(
-                describe(
-                    str(path), "another file", "a shard of a context store", "Move it away, and repeat the command"
-                )
+                describe(path, "another file", "a shard of a context store", "Move it away, and repeat the command")
             )
         if shard is not None and metadata.get(_SHARD) != str(shard).encode():
             raise StoreError(
                 describe(
-                    str(path),
+                    path,
                     "another shard of this store",
                     "the one of its name",
                     "Delete it, and repeat the command",
@@ -309,7 +307,7 @@ class ContextStore:
         except (pa.ArrowException, OSError) as error:
             raise StoreError(
                 describe(
-                    str(path),
+                    path,
                     f"a truncated or damaged file ({error})",
                     "the shard that was written",
                     "Delete it, and repeat the command",
@@ -319,9 +317,7 @@ class ContextStore:
     def _check_identity(self, found: Any, path: Path) -> None:
         if not isinstance(found, dict):
             raise StoreError(
-                describe(
-                    str(path), "no record of how its contexts were made", "one", "Delete it, and repeat the command"
-                )
+                describe(path, "no record of how its contexts were made", "one", "Delete it, and repeat the command")
             )
         expected = json.loads(self._encoded_identity())
         differing = [key for key in sorted({*found, *expected}) if found.get(key) != expected.get(key)]

@@ -65,7 +65,7 @@ class FileHashes:
             raise RunError(
                 describe(
                     f"{path}, content",
-                    str(error.strerror),
+                    error.strerror,
                     "a file that can be read",
                     "Repair its permissions or its disk",
                 )

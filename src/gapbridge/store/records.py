@@ -27,12 +27,12 @@ def read_record(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise RunError(
-            describe(str(path), f"a damaged file ({error})", "a JSON object", "Delete or restore the file")
+            describe(path, f"a damaged file ({error})", "a JSON object", "Delete or restore the file")
         ) from error
     if not isinstance(value, dict):
         raise RunError(
             describe(
-                str(path),
+                path,
                 f"a damaged file (it holds {shown_value(value)})",
                 "a JSON object",
                 "Delete or restore the file",

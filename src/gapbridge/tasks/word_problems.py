@@ -187,9 +187,9 @@ def problems(
         if value not in known
     ]
     if count < 0:
-        errors.append(describe("count", str(count), "at least 0", "Correct the value"))
+        errors.append(describe("count", count, "at least 0", "Correct the value"))
     if not steps or any(not 1 <= number <= MAX_STEPS for number in steps):
-        errors.append(describe("steps", str(list(steps)), f"numbers from 1 to {MAX_STEPS}", "Correct the list"))
+        errors.append(describe("steps", list(steps), f"numbers from 1 to {MAX_STEPS}", "Correct the list"))
     if errors:
         raise ConfigError(errors)
     apart = validation_apart or split == "validation"

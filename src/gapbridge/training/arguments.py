@@ -116,7 +116,7 @@ def given_data(train_dataset: Any, eval_dataset: Any, *, by_index: bool) -> dict
             describe(
                 "train_dataset",
                 f"{type(train_dataset).__name__}{_BY_INDEX * by_index}",
-                str(_WANTED),
+                _WANTED,
                 "Load one split, without streaming",
             )
         )
@@ -159,13 +159,13 @@ def as_data_set(value: Any, source: str, *, by_index: bool) -> Dataset | Example
         DataError: it is none, or a stream where rows have numbers.
     """
     if isinstance(value, IterableDataset) and by_index:
-        raise DataError(describe(str(source), f"a stream{_BY_INDEX}", str(_WANTED), "Load it without streaming"))
+        raise DataError(describe(source, f"a stream{_BY_INDEX}", _WANTED, "Load it without streaming"))
     if isinstance(value, IterableDataset):
         return Dataset.from_list(list(value.with_format(None)), features=value.features)
     if not isinstance(value, (Dataset, ExampleSet)):
         raise DataError(
             describe(
-                str(source),
+                source,
                 f"a {type(value).__name__}",
                 f"{_WANTED}, or a dict of them",
                 "Load the rows with datasets.load_dataset, or make them with Dataset.from_list",

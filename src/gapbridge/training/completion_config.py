@@ -138,7 +138,7 @@ class CompletionArgs(GenerationArgs):
             errors.append(
                 describe(
                     "vllm_gpu_memory_utilization",
-                    str(self.vllm_gpu_memory_utilization),
+                    self.vllm_gpu_memory_utilization,
                     "a fraction above 0 and up to 1",
                     "Correct the value",
                 )
@@ -147,7 +147,7 @@ class CompletionArgs(GenerationArgs):
             errors.append(
                 describe(
                     "vllm_max_model_length",
-                    str(self.vllm_max_model_length),
+                    self.vllm_max_model_length,
                     f"more than max_completion_length ({self.max_completion_length})",
                     "Increase the value",
                 )

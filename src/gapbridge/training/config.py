@@ -121,7 +121,7 @@ def _own_errors(args: BaseArgs, kind: type[BaseArgs]) -> list[str]:
         value = vars(args)[name]
         if value is not None and not low <= value <= (math.inf if high is None else high):
             expected = f"at least {low}" if high is None else f"a number from {low} to {high}"
-            errors.append(describe(name, str(value), expected, "Correct the value"))
+            errors.append(describe(name, value, expected, "Correct the value"))
     return errors
 
 
@@ -175,7 +175,7 @@ class TokenizationArgs(BaseArgs):
                 describe("chat_template", "a value beside chat_template_path", "one of them", "Keep one of the keys")
             )
         if self.max_length is not None and self.max_length < 2:
-            errors.append(describe("max_length", str(self.max_length), "at least 2 tokens", "Increase the value"))
+            errors.append(describe("max_length", self.max_length, "at least 2 tokens", "Increase the value"))
         return errors
 
 
@@ -362,7 +362,7 @@ class RoundArgs(BaseArgs):
                 )
             )
         if epochs is not None and any(not number > 0 for number in epochs):
-            errors.append(describe("num_epochs_per_round", str(epochs), "numbers above 0", "Correct the list"))
+            errors.append(describe("num_epochs_per_round", epochs, "numbers above 0", "Correct the list"))
         return errors
 
     def num_epochs_of_round(self, round_index: int) -> float:

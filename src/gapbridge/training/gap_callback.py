@@ -93,9 +93,7 @@ class GapCallback(TrainerCallback):
     def _check(self) -> None:
         numbers = [("every", self._every), ("batch_size", self._batch_size)]
         numbers += [("prefix_lengths", k) for k in self._prefix_lengths]
-        errors = [
-            describe(str(name), str(value), "at least 1", "Correct the value") for name, value in numbers if value < 1
-        ]
+        errors = [describe(name, value, "at least 1", "Correct the value") for name, value in numbers if value < 1]
         if not self._prefix_lengths:
             errors.append(describe("prefix_lengths", "an empty list", "at least one length", "Add a length"))
         if self._trainer.processing_class is None:

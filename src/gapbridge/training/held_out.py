@@ -76,7 +76,7 @@ class EvalDatasetMixin(_Behind):
         if EVAL not in method.eval_sets(args):
             raise DataError(
                 describe(
-                    str(source),
+                    source,
                     "a data set after the completions were generated",
                     "one that the constructor was given",
                     f"Give it to {method.__name__} as eval_dataset",
@@ -140,7 +140,7 @@ class EvalDatasetMixin(_Behind):
         if dataset not in names:
             raise DataError(
                 describe(
-                    str(source),
+                    source,
                     f"the name {dataset!r}",
                     f"one of {names}",
                     "Give a data set, or a name of the constructor's eval_dataset",

@@ -129,7 +129,7 @@ def _size_errors(folder: Path) -> list[str]:
     parts = [config, *config.values()] if isinstance(config, dict) else []
     counts = [part.get("num_hidden_layers") for part in parts if isinstance(part, dict)]
     return [
-        describe(f"{path}, num_hidden_layers", str(count), f"at most {_MOST_LAYERS:,}", "Correct the file")
+        describe(f"{path}, num_hidden_layers", count, f"at most {_MOST_LAYERS:,}", "Correct the file")
         for count in counts
         if isinstance(count, (int, float)) and count > _MOST_LAYERS
     ]

@@ -76,7 +76,7 @@ def batch_errors(args: Any, rows: Mapping[str, int]) -> list[str]:
         if args.dataloader_drop_last and count < batch:
             errors.append(
                 describe(
-                    str(part),
+                    part,
                     f"{count} rows with dataloader_drop_last",
                     f"at least {batch}, one batch of all processes",
                     "Remove the key, or lower the batch size",

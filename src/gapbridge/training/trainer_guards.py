@@ -99,7 +99,7 @@ class TrainerGuardMixin(FiniteUpdates, EvaluationByTokens, OrderedByEpoch):
         if checkpoint is None:
             raise RunError(
                 describe(
-                    str(self.args.output_dir),
+                    self.args.output_dir,
                     "no complete checkpoint",
                     "one to resume from",
                     "Set resume_from_checkpoint: false, or correct output_dir",

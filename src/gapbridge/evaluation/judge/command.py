@@ -71,7 +71,7 @@ def judge_groups(groups: Sequence[Group], args: argparse.Namespace, cache: Path)
             if not pairs:
                 raise ConfigError(
                     describe(
-                        str(group.name),
+                        group.name,
                         f"no example in common with {rival}",
                         "the same ids",
                         "Evaluate both on the same examples",

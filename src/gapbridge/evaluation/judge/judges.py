@@ -122,7 +122,7 @@ class EndpointJudge:
             errors.append(describe("model", "an empty name", "the name that the server uses", "Add the name"))
         if self.temperature is not None and not self.temperature >= 0:
             errors.append(
-                describe("temperature", str(self.temperature), "None, or a number of at least 0", "Correct the value")
+                describe("temperature", self.temperature, "None, or a number of at least 0", "Correct the value")
             )
         if self.token_limit_field not in TOKEN_LIMITS:
             errors.append(
@@ -134,10 +134,10 @@ class EndpointJudge:
                 )
             )
         if not self.timeout > 0:
-            errors.append(describe("timeout", str(self.timeout), "a number of seconds above 0", "Correct the value"))
+            errors.append(describe("timeout", self.timeout, "a number of seconds above 0", "Correct the value"))
         least = {"max_tokens": 1, "concurrency": 1, "max_retries": 0, "backoff": 0, "max_wait": 0}
         errors += [
-            describe(name, str(vars(self)[name]), f"at least {low}", "Correct the value")
+            describe(name, vars(self)[name], f"at least {low}", "Correct the value")
             for name, low in least.items()
             if not vars(self)[name] >= low
         ]
@@ -196,7 +196,7 @@ class EndpointJudge:
         key = os.environ.get(self.api_key_env, "").strip() if self.api_key_env else ""
         if not key.isascii() or not key.isprintable():
             raise ConfigError(
-                describe(str(self.api_key_env), "a key that is not printable ASCII", "an API key", "Correct the key")
+                describe(self.api_key_env, "a key that is not printable ASCII", "an API key", "Correct the key")
             )
         return key or None
 

@@ -73,9 +73,7 @@ def load_template(name_or_path: str | Path) -> Template:
     try:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     except UnicodeDecodeError as error:
-        raise ConfigError(
-            describe(str(path), f"text that is not UTF-8 ({error})", "UTF-8", "Save it as UTF-8")
-        ) from error
+        raise ConfigError(describe(path, f"text that is not UTF-8 ({error})", "UTF-8", "Save it as UTF-8")) from error
     body = next((at for at, line in enumerate(lines) if not line.startswith(_HEADER)), len(lines))
     header, text = [line.removeprefix(_HEADER).strip() for line in lines[:body]], "".join(lines[body:]).strip()
     markers = [line.split(":", 1)[1].strip() for line in header if re.match(r"verdict\s*:", line)]
@@ -84,7 +82,7 @@ def load_template(name_or_path: str | Path) -> Template:
     found = sorted(set(re.findall(r"\{\w+\}", text)) - {f"{{{name}}}" for name in PLACEHOLDERS})
     others = f", but {', '.join(found)}" if found else ""
     errors = [
-        describe(str(path), f"no {{{name}}}{others}", "all placeholders", "Add it to the template") for name in missing
+        describe(path, f"no {{{name}}}{others}", "all placeholders", "Add it to the template") for name in missing
     ]
     if not re.fullmatch(r"\w+( \w+)*", marker):
         errors.append(
@@ -95,7 +93,7 @@ def load_template(name_or_path: str | Path) -> Template:
     elif f"{marker}:".casefold() not in text.casefold():
         errors.append(
             describe(
-                str(path),
+                path,
                 f"no `{marker}:` before the verdict",
                 "the word that the template asks for",
                 f"Ask for it, or name another in a first line `{_HEADER} verdict: WORD`",

@@ -84,7 +84,7 @@ class ReplyCache:
             else:
                 errors.append(
                     describe(
-                        str(path),
+                        path,
                         "a damaged file, or the reply of another judge",
                         "the reply to this prompt",
                         "Delete the file, which is requested again",
@@ -181,7 +181,7 @@ def judge_pairs(
     _check_pairs(pairs)
     cache = Path(cache)
     if cache.exists() and not cache.is_dir():
-        raise ConfigError(describe(str(cache), "a file", "a directory for the judge's replies", "Name a directory"))
+        raise ConfigError(describe(cache, "a file", "a directory for the judge's replies", "Name a directory"))
     cache.mkdir(parents=True, exist_ok=True)  # a place that cannot be written to shows before a reply is paid for
     asked = {
         pair.id: (
@@ -277,7 +277,7 @@ def _check_pairs(pairs: Sequence[Pair]) -> None:
         for part, text in (("prompt", pair.prompt), ("first", pair.first), ("second", pair.second)):
             if not isinstance(text, str):
                 errors.append(
-                    describe(f"pair {pair.id!r}, {part}", str(type(text).__name__), "a string", "Repair the pair")
+                    describe(f"pair {pair.id!r}, {part}", type(text).__name__, "a string", "Repair the pair")
                 )
                 continue
             try:

@@ -78,7 +78,7 @@ def harness_model_args(model: str, extra: Mapping[str, Any]) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             describe(
-                str(adapter),
+                adapter,
                 f"no base model, or a damaged file ({error!r})",
                 "base_model_name_or_path",
                 "Repair the file",
@@ -185,13 +185,13 @@ def metric_row(task: HarnessTask, path: Path) -> dict[str, Any] | str:
         table, shots = dict(content["results"]), dict(content["n-shot"])
     except (ValueError, KeyError, TypeError) as error:
         return describe(
-            str(path),
+            path,
             f"other results ({error})",
             "those of lm-eval 0.4.13",
             f"Remove {path.parent}, which is made again",
         )
     if task.name not in table:
-        return describe(str(path), f"no task {task.name}", f"one of {', '.join(table)}", "Correct the recipe")
+        return describe(path, f"no task {task.name}", f"one of {', '.join(table)}", "Correct the recipe")
     values, where = table[task.name], f"{path}: {task.name}"
     # Keys are `metric,filter`, beside them name, alias and sample_len.
     metrics = [key for key in values if "," in key and not key.split(",")[0].endswith("_stderr")]
@@ -205,7 +205,7 @@ def metric_row(task: HarnessTask, path: Path) -> dict[str, Any] | str:
     if shots.get(task.name, task.num_fewshot) != task.num_fewshot:
         return describe(
             f"{where}, num_fewshot",
-            str(task.num_fewshot),
+            task.num_fewshot,
             f"{shots[task.name]}, which the task fixes",
             "Set it in the recipe",
         )

@@ -62,7 +62,7 @@ def read_lm_eval_recipe(path: str | Path, *, limit: int | float | None = None) -
                     )
                 )
             if isinstance(row.get("num_fewshot"), int) and row["num_fewshot"] < 0:
-                found.append(describe("num_fewshot", str(row["num_fewshot"]), "at least 0", "Correct the value"))
+                found.append(describe("num_fewshot", row["num_fewshot"], "at least 0", "Correct the value"))
             errors += [f"tasks, entry {at}, {error}" for error in found]
     if errors:
         raise ConfigError([f"{path}, {error}" for error in errors])

@@ -81,7 +81,7 @@ class BASHArgs(GenerationArgs, DataArgs):
             errors.append(
                 describe(
                     "final_sft_epochs",
-                    str(final),
+                    final,
                     f"a number from 0 to the epochs of a round ({epochs:g})",
                     "Correct the value, which with max_steps is a fraction of num_train_epochs",
                 )

@@ -37,7 +37,7 @@ def load(path: str | Path, *, revision: str | None = None, **options: Any) -> Pr
     if file is None:
         raise ConfigError(
             describe(
-                str(path),
+                path,
                 f"no {HEADS_FILE}",
                 "the file of MTPTrainer with num_future_tokens above 1",
                 "Restore the file, or load the model with transformers",

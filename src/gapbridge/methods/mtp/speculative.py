@@ -114,7 +114,7 @@ def _heads(model: PreTrainedModel | PeftModel) -> Any:
     if heads is None:
         raise ConfigError(
             describe(
-                str(model.name_or_path or "model"),
+                model.name_or_path or "model",
                 f"no {HEADS_FILE}",
                 "the heads of MTPTrainer with num_future_tokens above 1",
                 "Load an adapter with gapbridge.methods.mtp.load, or train it with save_merged_model: true",

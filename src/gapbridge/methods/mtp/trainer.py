@@ -175,7 +175,7 @@ class MTPSFTTrainer(SFTTrainer):
         if path is None:
             raise ConfigError(
                 describe(
-                    str(checkpoint),
+                    checkpoint,
                     "no future heads with num_future_tokens above 1",
                     "the heads",
                     "Restore the file, or choose another checkpoint",

@@ -50,7 +50,7 @@ class PauseArgs(DataArgs):
         errors = super().errors()
         if not 0 <= self.pause_fraction < 1:
             errors.append(
-                describe("pause_fraction", str(self.pause_fraction), "a number from 0 to below 1", "Correct the value")
+                describe("pause_fraction", self.pause_fraction, "a number from 0 to below 1", "Correct the value")
             )
         if self.trains_whole_rows and self.pauses_after_prompt:
             errors.append(

@@ -164,7 +164,7 @@ def _records(store: ContextStore | None, examples: ExampleSet) -> Iterator[dict[
     elif store.identity.get("examples") != examples.fingerprint():
         raise StoreError(
             describe(
-                str(store.directory),
+                store.directory,
                 "completions of other examples",
                 "those of this data set",
                 "Restore the data, or set include_previous_round_pairs: false",
