@@ -24,9 +24,9 @@ _LOGITS = 2**26  # elements of one pass's logits
 class Scores:
     """One row's labels under its context.
 
-    log_probs [T]: in nats. hits [T]: whether each label is the likeliest token. entropies [T]: of the model's
-    distribution at each position, in nats. at_temperatures [temperatures, T]: `log_probs` after the logits are divided
-    by each temperature that was asked for.
+    log_probs [T]: in nats. hits [T]: whether each label is the likeliest token. at_temperatures [temperatures, T]:
+    `log_probs` after the logits are divided by each temperature that was asked for. entropies [T]: of the model's
+    distribution at each position, in nats; empty where no temperature was asked for.
     """
 
     log_probs: NDArray[np.float64]
@@ -64,7 +64,7 @@ def score(
     Args:
         prompts: [rows], the ids of x; none is empty.
         contexts, labels: [rows], of the same length T within a row. The last context token is no label's context.
-        temperatures: at which the labels are scored besides temperature 1.
+        temperatures: at which the labels are scored besides temperature 1; with any the entropies are made, too.
         on_scored: called with the number of newly scored rows.
     """
     lengths = [len(x) + len(y) for x, y in zip(prompts, labels, strict=True)]
@@ -88,13 +88,9 @@ def score(
                 tempered = _at_temperatures(own, wanted, temperatures)
                 distribution = own.log_softmax(-1)
                 log_probs = distribution.gather(1, wanted[:, None])[:, 0]
-                entropies = torch.special.entr(distribution.exp()).sum(-1)
-                found[i] = Scores(
-                    log_probs.double().cpu().numpy(),
-                    hits.cpu().numpy(),
-                    entropies.double().cpu().numpy(),
-                    tempered.double().cpu().numpy(),
-                )
+                entropies = torch.special.entr(distribution.exp()).sum(-1) if temperatures else own.new_zeros(0)
+                log_probs, entropies, tempered = (x.double().cpu() for x in (log_probs, entropies, tempered))
+                found[i] = Scores(log_probs.numpy(), hits.cpu().numpy(), entropies.numpy(), tempered.numpy())
             if on_scored is not None:
                 on_scored(len(chunk))
     return [scores for scores in found if scores is not None]
@@ -102,9 +98,11 @@ def score(
 
 def _at_temperatures(logits: torch.Tensor, labels: torch.Tensor, temperatures: Sequence[float]) -> torch.Tensor:
     """log-probabilities [temperatures, T] of `labels` [T] under `logits` [T, vocabulary]."""
+    found = torch.empty(len(temperatures), len(labels), device=logits.device)
+    if not temperatures:
+        return found
     shifted = logits - logits.amax(-1, keepdim=True)  # no exponential overflows then
     chosen = shifted.gather(1, labels[:, None])[:, 0]
-    found = torch.empty(len(temperatures), len(labels), device=logits.device)
     for row, temperature in zip(found, temperatures, strict=True):
         # One temperature at a time: a second copy of one row's logits is all that it takes.
         row.copy_(chosen / temperature - (shifted / temperature).exp_().sum(-1).log())
