@@ -213,10 +213,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, metavar="DIR", help="default: word problems")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument(
-        "--precision",
-        choices=("autocast", "float32", "bfloat16"),
-        default="autocast",
-        help="autocast: bfloat16 over float32",
+        "--precision", choices=PRECISIONS, default=PRECISIONS[0], help="autocast: bfloat16 over float32"
     )
     parser.add_argument("--rows", type=int, default=32, help="of contexts and completions (default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=16, help="of the same (default: %(default)s)")

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -130,7 +129,7 @@ def main() -> None:
     def work() -> None:
         record = measure(args)
         if args.output:
-            write_json_atomic(args.output, json.loads(json.dumps(record)))
+            write_json_atomic(args.output, record)
 
     run_guarded(work)
 

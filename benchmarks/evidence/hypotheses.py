@@ -83,11 +83,8 @@ def tested(hypothesis: Hypothesis, record: dict[str, Any], seeds: Collection[int
 
 def verdict(hypothesis: Hypothesis, found: Difference) -> str:
     """Whether both intervals say what was expected."""
-    if hypothesis.expected != "equal":
-        return "confirmed" if found.verdict == hypothesis.expected else f"not confirmed ({found.verdict})"
-    intervals = [found.over_examples, found.over_seeds]
-    inside = all(i is not None and -MARGIN < i.low and i.high < MARGIN for i in intervals)
-    return "confirmed" if inside else f"not confirmed ({found.verdict})"
+    expected = found.is_expected(hypothesis.expected, MARGIN)
+    return "confirmed" if expected else f"not confirmed ({found.verdict})"
 
 
 def accuracies(experiment: str) -> dict[int, float]:

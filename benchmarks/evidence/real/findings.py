@@ -100,11 +100,8 @@ def _existing(path: Path) -> Path:
 
 def verdict(hypothesis: Hypothesis, found: Difference) -> str:
     """Whether both intervals say what is expected."""
-    if hypothesis.expected != "equal":
-        return "as expected" if found.verdict == hypothesis.expected else f"not as expected ({found.verdict})"
-    intervals = [found.over_examples, found.over_seeds]
-    inside = all(i is not None and -hypothesis.margin < i.low and i.high < hypothesis.margin for i in intervals)
-    return "as expected" if inside else f"not as expected ({found.verdict})"
+    expected = found.is_expected(hypothesis.expected, hypothesis.margin)
+    return "as expected" if expected else f"not as expected ({found.verdict})"
 
 
 def show(found: Difference, scale: float) -> str:

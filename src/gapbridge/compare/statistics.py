@@ -48,6 +48,13 @@ class Difference:
         signs = {interval.low > 0 for interval in found}
         return "null" if len(signs) > 1 else "higher" if signs == {True} else "lower"
 
+    def is_expected(self, expected: str, margin: float) -> bool:
+        """Whether it is `higher` or `lower`, as expected, or `equal`: both intervals lie within ±`margin`."""
+        if expected != "equal":
+            return self.verdict == expected
+        intervals = [self.over_examples, self.over_seeds]
+        return all(i is not None and -margin < i.low and i.high < margin for i in intervals)
+
 
 def leaves_out_zero(interval: Interval) -> bool:
     """Whether 0 lies outside. An interval without width shows nothing: two seeds with equal differences by chance."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from ..errors import ConfigError, DataError, describe
+from ..errors import ConfigError, describe
 from .compiled import CompiledSteps
 from .engine import BatchedGenerator, Completion
 from .forward import SlotRunners
@@ -18,7 +18,7 @@ from .model_state import generation_mode
 from .noise import example_keys
 from .sampling_params import SamplingParams, resolve_sampling_params
 from .speculative_decoding import SpeculativeStats
-from .validate_inputs import check_examples, check_lengths
+from .validate_inputs import check_examples, check_ids, check_lengths
 
 
 logger = logging.getLogger(__name__)
@@ -67,10 +67,7 @@ def generate_completions(
                 "compile_decoding", "true with heads that propose tokens", "plain decoding", "Remove one of the two"
             )
         )
-    if len(prompts) != len(ids):
-        raise DataError(
-            describe("ids", f"{len(ids)} for {len(prompts)} prompts", "one id a prompt", "Give lists of equal length")
-        )
+    check_ids(prompts, ids)
     check_examples(model, ids, {"prompt": prompts})
     # An answer's last token is never fed; proposals after it are, in its place.
     fed = [len(prompt) + max_completion_length - (speculation is None) for prompt in prompts]

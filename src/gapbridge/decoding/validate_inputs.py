@@ -13,6 +13,14 @@ from ..compat import vocabulary_size
 from ..errors import DataError, describe
 
 
+def check_ids(prompts: Sequence[Sequence[int]], ids: Sequence[str | int]) -> None:
+    """Raise a DataError unless each prompt has one id."""
+    if len(prompts) != len(ids):
+        raise DataError(
+            describe("ids", f"{len(ids)} for {len(prompts)} prompts", "one id a prompt", "Give lists of equal length")
+        )
+
+
 def check_examples(
     model: PreTrainedModel, ids: Sequence[str | int], parts: dict[str, Sequence[Sequence[int]]]
 ) -> None:

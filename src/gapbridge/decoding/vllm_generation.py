@@ -26,11 +26,12 @@ from torch import Tensor
 from transformers import PreTrainedModel, TrainingArguments
 
 from ..compat import vocabulary_size
-from ..errors import DataError, RunError, describe
+from ..errors import RunError, describe
 from .engine import Completion
 from .model_state import generation_mode, generation_precision
 from .noise import example_keys
 from .sampling_params import SamplingParams
+from .validate_inputs import check_ids
 
 
 logger = logging.getLogger(__name__)
@@ -324,10 +325,7 @@ def generate_completions_vllm(
     Raises:
         DataError: not one id a prompt. RunError: the engine cannot be reached or does not do what it was asked.
     """
-    if len(prompts) != len(ids):
-        raise DataError(
-            describe("ids", f"{len(ids)} for {len(prompts)} prompts", "one id a prompt", "Give lists of equal length")
-        )
+    check_ids(prompts, ids)
     longest = max(map(len, prompts), default=0) + max_completion_length
     if engine.max_length is not None and longest > engine.max_length:
         raise RunError(

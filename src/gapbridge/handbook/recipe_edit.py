@@ -34,9 +34,7 @@ def render_method_recipe(text: str, source: str, target: str, method: str, eos_t
     Raises:
         ConfigError: the recipe names no place for its model, or cannot be changed line by line.
     """
-    before = yaml.safe_load(text)
-    if not isinstance(before, dict):
-        raise ConfigError(describe(source, "another value", "a mapping of keys to values", "Correct the file"))
+    before = _read_mapping(text, source)
     changes = _changes(before, source, method)
     new: dict[str, Any] = {"truncate_overlong": True} | ({"eos_token": eos_token} if eos_token else {})
     lines = [_changed(line, changes) for line in text.rstrip("\n").split("\n")]
@@ -51,16 +49,7 @@ def render_method_recipe(text: str, source: str, target: str, method: str, eos_t
         "",
     ]
     result = "\n".join([*head, *lines[:at], *added, *lines[at:]]) + "\n"
-    if not _says(result, {"method": method, **new, **before, **changes}):
-        raise ConfigError(
-            describe(
-                source,
-                "a file that cannot be changed line by line",
-                "one key a line",
-                f"Copy it, and set {_listed(changes)}",
-            )
-        )
-    return result
+    return _checked(result, {"method": method, **new, **before, **changes}, source, changes)
 
 
 def convert_user_recipe(text: str, source: str, method: str) -> str:
@@ -74,9 +63,7 @@ def convert_user_recipe(text: str, source: str, method: str) -> str:
     Raises:
         ConfigError: the recipe names no place for its model, or cannot be changed line by line.
     """
-    before = yaml.safe_load(text)
-    if not isinstance(before, dict):
-        raise ConfigError(describe(source, "another value", "a mapping of keys to values", "Correct the file"))
+    before = _read_mapping(text, source)
     changes = {"method": method, **_changes(before, source, method)}
     # Without the key it is TRL's or the handbook's, which cut long rows; here they would be refused.
     new: dict[str, Any] = {} if "method" in before else {"truncate_overlong": True}
@@ -90,23 +77,31 @@ def convert_user_recipe(text: str, source: str, method: str) -> str:
     added = {key: value for key, value in {"method": method, **new}.items() if key not in before}
     head += [f"{key}: {_written(value)}  # new" for key, value in added.items()]
     result = "\n".join([*head, *([""] if added else []), *lines]) + "\n"
-    if not _says(result, {**new, **before, **changes}):
-        raise ConfigError(
-            describe(
-                source,
-                "a file that cannot be changed line by line",
-                "one key a line",
-                f"Copy it, and set {_listed(changes)}",
-            )
-        )
-    return result
+    return _checked(result, {**new, **before, **changes}, source, changes)
 
 
-def _says(text: str, keys: dict[str, Any]) -> bool:
+def _read_mapping(text: str, source: str) -> dict[str, Any]:
+    before = yaml.safe_load(text)
+    if not isinstance(before, dict):
+        raise ConfigError(describe(source, "another value", "a mapping of keys to values", "Correct the file"))
+    return before
+
+
+def _checked(text: str, keys: dict[str, Any], source: str, changes: dict[str, Any]) -> str:
+    """The recipe, if it says `keys`: text that is changed line by line may mean something else."""
     try:
-        return bool(yaml.safe_load(text) == keys)
+        if yaml.safe_load(text) == keys:
+            return text
     except yaml.YAMLError:
-        return False
+        pass
+    raise ConfigError(
+        describe(
+            source,
+            "a file that cannot be changed line by line",
+            "one key a line",
+            f"Copy it, and set {_listed(changes)}",
+        )
+    )
 
 
 def _changes(before: dict[str, Any], source: str, method: str) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def _describe_invalid(place: str, reason: object) -> str:
 
 
 def closest_match(key: str, known: Iterable[str]) -> str:
-    """The known name that `key` is a forced error of. Names that are merely alike would mislead."""
+    """The known name that `key` is a typing error of. Names that are merely alike would mislead."""
     match = difflib.get_close_matches(key, [name for name in known if name != "help"], n=1, cutoff=0.75)
     return f" (did you mean {match[0]!r}?)" if match else ""
 

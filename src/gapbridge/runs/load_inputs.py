@@ -184,8 +184,7 @@ def count_held_out_rows(job: RunConfig, limit: int | None = None) -> int:
 def _held_out_rows(job: RunConfig, limit: int | None) -> tuple[Dataset, str]:
     data, script = job.data, job.script
     # `eval_strategy: no` is about training: an evaluation reads the test split all the same, never the training split.
-    needs_eval = bool(script.dataset_name) and not data.test_split_size
-    needs_eval |= job.evaluates and bool(data.test_split_size or script.dataset_name)
+    needs_eval = job.evaluates if data.test_split_size else bool(script.dataset_name)
     if data.eval_datasets:  # the training data need not be loaded
         data = replace(data, eval_datasets=[], max_train_examples=data.max_eval_examples)
         data.datasets, data.dataset_mixture = job.data.eval_datasets, None

@@ -108,7 +108,7 @@ class Problem:
         rng.shuffle(forced_errors)
         candidates = (
             _with_wrong_step(self.steps, at, by) for at, by in forced_errors
-        )  # a forced error in the last step is always among them
+        )  # an error in the last step is always among them
         return next(steps for steps in candidates if steps and steps[-1].result != self.result)
 
     def row(self) -> dict[str, Any]:
