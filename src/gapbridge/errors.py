@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, overload
 
 
 REDACTED = "<redacted>"
@@ -46,10 +47,21 @@ class GapbridgeError(Exception):
     """Base class. `errors` lists every error that was found, not only the first one.
 
     What libraries say may hold the URL that they were given: it loses user, password and query.
+
+    Args:
+        error: a text or several, or one error's four parts: see `describe`.
     """
 
-    def __init__(self, errors: str | Sequence[str]) -> None:
-        self.errors: list[str] = [public(error) for error in ([errors] if isinstance(errors, str) else errors)]
+    @overload
+    def __init__(self, error: str | Sequence[str]) -> None: ...
+
+    @overload
+    def __init__(self, error: object, got: object, expected: object, advice: str) -> None: ...
+
+    def __init__(self, error: Any, got: object = None, expected: object = None, advice: str | None = None) -> None:
+        if advice is not None:
+            error = describe(error, got, expected, advice)
+        self.errors: list[str] = [public(text) for text in ([error] if isinstance(error, str) else error)]
         super().__init__(self.errors)
 
     def __str__(self) -> str:
@@ -126,7 +138,7 @@ def reading(what: str) -> Iterator[None]:
         plain = isinstance(error, (OSError, ValueError)) or type(error) is Exception
         cause = said if plain else f"{type(error).__name__}: {said}"
         raise ConfigError(
-            describe(what, f"files that cannot be loaded ({cause})", "readable ones", "Check its path and its files")
+            what, f"files that cannot be loaded ({cause})", "readable ones", "Check its path and its files"
         ) from error
 
 

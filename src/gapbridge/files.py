@@ -134,12 +134,10 @@ def _lock(descriptor: int, path: Path) -> None:
         else:
             return
     raise RunError(
-        describe(
-            f"output_dir {path}",
-            "a directory that another process is using",
-            "a free one",
-            "Wait until that run ends, or choose another output_dir",
-        )
+        f"output_dir {path}",
+        "a directory that another process is using",
+        "a free one",
+        "Wait until that run ends, or choose another output_dir",
     )
 
 

@@ -1,7 +1,7 @@
 """The form of error messages: `<file>, <row or key>: got X, expected Y. <one imperative sentence>.`
 
-`gapbridge.errors.describe` builds it. This test reads the code: it finds where errors are raised or collected, and
-checks the words of each text.
+`gapbridge.errors.describe` and the exceptions build it. This test reads the code: it finds where errors are raised or
+collected, and checks the words of each text.
 """
 
 from __future__ import annotations
@@ -76,11 +76,11 @@ def collects(node: ast.expr) -> bool:
 
 
 def written(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """(line, text) of every error text that is raised, collected or returned without `describe`."""
+    """(line, text) of every error text that is raised, collected or returned without the four parts."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and called(node.exc) in RAISED:
-            for argument in node.exc.args[:1]:
-                yield from texts_of(argument)
+            if len(node.exc.args) == 1:
+                yield from texts_of(node.exc.args[0])
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and collects(node.func.value):
             if node.func.attr in ("append", "extend") and node.args:
                 yield from texts_of(node.args[0])
@@ -95,9 +95,11 @@ def written(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def described(tree: ast.Module) -> Iterator[tuple[int, list[str | None]]]:
-    """(line, place, got, expected and advice) of every call of `describe`."""
+    """(line, place, got, expected and advice) of every call of `describe` or of an exception."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and called(node) == "describe":
+        if isinstance(node, ast.Call) and (
+            called(node) == "describe" or (called(node) in RAISED and len(node.args) > 1)
+        ):
             yield node.lineno, [text_of(argument) for argument in node.args]
 
 
@@ -125,10 +127,10 @@ def test_error_messages_have_one_form(folder: str) -> None:
         tree, where = ast.parse(path.read_text(encoding="utf-8")), path.relative_to(SOURCE)
         for line, text in written(tree):
             if not set(re.findall(r"[a-z]+", text)) <= PLACES:
-                found.append(f"{where}:{line}: {text!r} is not built by `describe`")
+                found.append(f"{where}:{line}: {text!r} has not the four parts")
         for line, parts in described(tree):
             if len(parts) != 4:
-                found.append(f"{where}:{line}: `describe` takes place, got, expected and advice")
+                found.append(f"{where}:{line}: an error takes place, got, expected and advice")
                 continue
             found += [f"{where}:{line}: {objection}" for objection in objections(*parts[1:])]
     assert found == [], "\n".join(found)

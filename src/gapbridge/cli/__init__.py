@@ -133,12 +133,10 @@ def parse(arguments: Sequence[str]) -> Call:
     if name not in COMMANDS:
         near = closest_match(name, [*COMMANDS, "--help", "--version"])
         raise ConfigError(
-            describe(
-                "command line",
-                f"the unknown command {name!r}{near}",
-                f"one of {', '.join(COMMANDS)}",
-                "Correct the command",
-            )
+            "command line",
+            f"the unknown command {name!r}{near}",
+            f"one of {', '.join(COMMANDS)}",
+            "Correct the command",
         )
     command = find(name)
     rest, tail = (rest[: rest.index("--")], rest[rest.index("--") + 1 :]) if "--" in rest else (rest, [])

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, describe
+from ..errors import ConfigError
 from ..signals import EXIT_INTERRUPTED, Interrupted
 
 
@@ -34,12 +34,10 @@ def accelerate_config(name: str) -> Path:
             return candidate
     names = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
     raise ConfigError(
-        describe(
-            "command line, --accelerate_config",
-            f"{name}, which is no file or name",
-            f"a file, or one of {', '.join(names)}",
-            "Correct the name",
-        )
+        "command line, --accelerate_config",
+        f"{name}, which is no file or name",
+        f"a file, or one of {', '.join(names)}",
+        "Correct the name",
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..errors import ConfigError, describe
+from ..errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,10 @@ def budget_steps(budget: str, control: StepCost, control_steps: int, variant: St
         left = control.compute(control_steps) - variant.generated_tokens
         if left <= 0:
             raise ConfigError(
-                describe(
-                    "budget",
-                    f"compute, of which generation alone takes {variant.generated_tokens:,.0f} tokens",
-                    f"less than the {control.compute(control_steps):,.0f} tokens of the control's training",
-                    "Train the control longer, or set budget to tokens or steps",
-                )
+                "budget",
+                f"compute, of which generation alone takes {variant.generated_tokens:,.0f} tokens",
+                f"less than the {control.compute(control_steps):,.0f} tokens of the control's training",
+                "Train the control longer, or set budget to tokens or steps",
             )
         wanted = left / (variant.passes * variant.tokens(1))
     return variant.rounds * max(1, round(wanted / variant.rounds))

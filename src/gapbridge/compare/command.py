@@ -80,12 +80,10 @@ def _read_experiment(args: argparse.Namespace) -> Experiment:
     if given:
         names = ", ".join("RECIPE" if name == "config" else f"--{name}" for name in given)
         raise ConfigError(
-            describe(
-                "command line, --experiment_config",
-                f"a file beside {names}",
-                "the file alone",
-                f"Remove {names}, or change {args.experiment_config}",
-            )
+            "command line, --experiment_config",
+            f"a file beside {names}",
+            "the file alone",
+            f"Remove {names}, or change {args.experiment_config}",
         )
     experiment = read_experiment(args.experiment_config)
     return experiment if args.seeds is None else with_seeds(experiment, args.seeds)
@@ -133,12 +131,10 @@ def merged_settings(directory: Path, settings: dict[str, Any]) -> dict[str, Any]
     if not path.exists():
         if directory.is_dir() and any(directory.iterdir()):
             raise RunError(
-                describe(
-                    directory,
-                    f"files but no {EXPERIMENT_FILE}",
-                    "an empty directory or a comparison",
-                    "Choose another --output_dir",
-                )
+                directory,
+                f"files but no {EXPERIMENT_FILE}",
+                "an empty directory or a comparison",
+                "Choose another --output_dir",
             )
         return settings
     try:
@@ -146,7 +142,7 @@ def merged_settings(directory: Path, settings: dict[str, Any]) -> dict[str, Any]
         variants, inputs = dict(before["variants"]), dict(before.get("inputs", {}))
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(
-            describe(path, f"a damaged file ({error})", "the one that was written", "Choose another --output_dir")
+            path, f"a damaged file ({error})", "the one that was written", "Choose another --output_dir"
         ) from error
     merged = {name: {**inputs.get(name, {}), **found} for name, found in settings["inputs"].items()}
     alone: dict[str, Any] = {"variants": {}, "inputs": {}}

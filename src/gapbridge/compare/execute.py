@@ -29,7 +29,7 @@ from typing import Any
 import torch
 
 from .. import methods
-from ..errors import RunError, describe
+from ..errors import RunError
 from ..files import write_json_atomic, write_text_atomic
 from ..gap.forced_errors import SELF
 from ..runs.load_inputs import load_initial_model
@@ -90,12 +90,10 @@ def run_seeds(
     except BrokenProcessPool as error:
         _await_end(processes)  # the pool has asked them to stop
         raise RunError(
-            describe(
-                f"{comparison.directory}, worker",
-                _describe_exit(processes),
-                "a normal exit",
-                "Repeat the command with more memory or fewer --num_parallel_seeds",
-            )
+            f"{comparison.directory}, worker",
+            _describe_exit(processes),
+            "a normal exit",
+            "Repeat the command with more memory or fewer --num_parallel_seeds",
         ) from error
     except BaseException:
         for future in waiting:

@@ -246,18 +246,14 @@ def _extended(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         return values
     if not isinstance(parent, str) or not (path.parent / parent).is_file():
         raise ConfigError(
-            describe(
-                f"{path}, extends", f"{parent!r}", f"an experiment file, relative to {path.parent}", "Correct the path"
-            )
+            f"{path}, extends", f"{parent!r}", f"an experiment file, relative to {path.parent}", "Correct the path"
         )
     if path.resolve() in above:
         raise ConfigError(
-            describe(
-                f"{path}, extends",
-                f"a circle by way of {above[-1]}",
-                "a file that does not extend itself",
-                "Remove one of the keys",
-            )
+            f"{path}, extends",
+            f"a circle by way of {above[-1]}",
+            "a file that does not extend itself",
+            "Remove one of the keys",
         )
     return _merged(_extended(path.parent / parent, (*above, path.resolve())), values)
 

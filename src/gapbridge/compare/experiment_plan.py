@@ -206,11 +206,9 @@ def experiment_task(comparison: ExperimentPlan) -> EvalTask:
     unmarked = sum(marked_answer(text) is None for text in texts)
     if unmarked:
         raise ConfigError(
-            describe(
-                "task",
-                f"{unmarked} of the first {len(texts)} held-out references without a marked answer (#### 18, a box)",
-                "a task that grades them",
-                "Set --task, or evaluation: task, to math, summarization or another",
-            )
+            "task",
+            f"{unmarked} of the first {len(texts)} held-out references without a marked answer (#### 18, a box)",
+            "a task that grades them",
+            "Set --task, or evaluation: task, to math, summarization or another",
         )
     return task_named("math")

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset, Features
 
-from ..errors import StoreError, describe
+from ..errors import StoreError
 from ..files import sha256, write_atomic, write_json_atomic
 
 
@@ -79,14 +79,14 @@ def open_table(path: Path, *, check: bool = False) -> tuple[Dataset, dict[str, A
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise damaged_record(path, error) from error
     if not full:
-        raise StoreError(describe(path, "a changed file", "the one that was written", _delete_advice(path)))
+        raise StoreError(path, "a changed file", "the one that was written", _delete_advice(path))
     return Dataset.from_file(str(path)), record
 
 
 def damaged_record(path: Path, error: Exception) -> StoreError:
     """What is raised where the record of the table at `path` is not what was written."""
     got = f"a damaged file ({type(error).__name__}: {error})"
-    return StoreError(describe(record_path(path), got, "the one that was written", _delete_advice(path)))
+    return StoreError(record_path(path), got, "the one that was written", _delete_advice(path))
 
 
 def record_path(path: Path) -> Path:

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.tokenization_utils_base import BatchEncoding
 
 from ..compat import training_chat_template
-from ..errors import ConfigError, DataError, GapbridgeError, describe
+from ..errors import ConfigError, DataError, GapbridgeError
 from .rendering import MAX_CHARACTERS, RENDER_ERRORS, bounded_rendering, try_once
 from .text import text_ids
 
@@ -54,12 +54,12 @@ class ChatTemplate:
         text = str(self._apply(messages, add_generation_prompt=ask, tokenize=False, **options))
         if len(text) > MAX_CHARACTERS:
             got, expected = f"a rendering of {len(text):,} characters", f"up to {MAX_CHARACTERS:,}"
-            raise DataError(describe("chat template", got, expected, "Shorten the row, or correct the template"))
+            raise DataError("chat template", got, expected, "Shorten the row, or correct the template")
         try:
             text.encode()
         except UnicodeEncodeError as error:
             place, got = f"chat template, character {error.start} of the rendering", "half of a surrogate pair"
-            raise DataError(describe(place, got, "text", "Repair the text of the row")) from error
+            raise DataError(place, got, "text", "Repair the text of the row") from error
         return text
 
     def ids(self, messages: Messages, *, ask: bool = False, **options: Any) -> list[int]:
@@ -78,7 +78,7 @@ class ChatTemplate:
             DataError: the prompt is empty, or the template refuses it. ConfigError: as in `text`.
         """
         if not prompt:
-            raise DataError(describe("prompt", "an empty one", "text, turns or token ids", "Give a prompt"))
+            raise DataError("prompt", "an empty one", "text, turns or token ids", "Give a prompt")
         if isinstance(prompt, str):
             return text_ids(self.tokenizer, prompt)
         if isinstance(prompt[0], int):
@@ -136,14 +136,12 @@ class ChatTemplate:
             raise
         except jinja2.TemplateSyntaxError as error:
             place = f"chat_template, line {error.lineno}"
-            raise ConfigError(describe(place, error, "a Jinja template", "Correct chat_template")) from error
+            raise ConfigError(place, error, "a Jinja template", "Correct chat_template") from error
         except RENDER_ERRORS as error:
             said = isinstance(error, (jinja2.TemplateError, ValueError, TypeError)) and str(error)
             reason = said or f"{type(error).__name__} {error}".strip()
             got, expected = f"a row that the template refuses ({reason})", "one that it renders"
-            raise DataError(
-                describe("chat template", got, expected, "Change the row, or use another template")
-            ) from error
+            raise DataError("chat template", got, expected, "Change the row, or use another template") from error
 
 
 @functools.lru_cache(maxsize=64)
@@ -161,18 +159,14 @@ def on_date(source: str, date: str | None) -> str:
     try:
         day = datetime.fromisoformat(date)
     except ValueError as error:
-        raise ConfigError(
-            describe("chat_template_date", repr(date), "a day as YYYY-MM-DD", "Correct the day")
-        ) from error
+        raise ConfigError("chat_template_date", repr(date), "a day as YYYY-MM-DD", "Correct the day") from error
     formats = _DATE.findall(source)
     if source.count("strftime_now(") != len(formats):
         raise ConfigError(
-            describe(
-                "chat_template",
-                "a computed format of strftime_now, so that its date cannot be fixed",
-                "a literal format",
-                "Write the format into chat_template",
-            )
+            "chat_template",
+            "a computed format of strftime_now, so that its date cannot be fixed",
+            "a literal format",
+            "Write the format into chat_template",
         )
     cases = "".join(
         f"{{%- if format == {literal} -%}}{{{{- {json.dumps(day.strftime(literal[1:-1]))} -}}}}{{%- endif -%}}"

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, Features, List, Value
 
-from ..errors import DataError, describe
+from ..errors import DataError
 from .arrow_files import ROWS_PER_CHUNK, chunk_rows, in_memory, iterate_chunks
 
 
@@ -196,7 +196,7 @@ class ExampleSet:
         table = in_memory(chunk_rows(turns, EXAMPLE_FEATURES), EXAMPLE_FEATURES)
         if len(set(table["id"][:])) < len(table):
             got, expected = "an id in the form of a turn's (id#1)", "ids without it"
-            raise DataError(describe(self.source, got, expected, "Rename the ids of the data"))
+            raise DataError(self.source, got, expected, "Rename the ids of the data")
         return replace(self, table=table)
 
     def fingerprint(self) -> str:

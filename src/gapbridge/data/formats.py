@@ -41,12 +41,10 @@ def detect_form(columns: set[str], source: str, text_field: str = TEXT_FIELD) ->
     if text_field in columns:
         return "text"
     raise DataError(
-        describe(
-            source,
-            f"the columns {', '.join(sorted(columns))}",
-            f"`messages`, `prompt` and `completion`, `input_ids`, or `{text_field}` (dataset_text_field)",
-            "Rename the columns",
-        )
+        source,
+        f"the columns {', '.join(sorted(columns))}",
+        f"`messages`, `prompt` and `completion`, `input_ids`, or `{text_field}` (dataset_text_field)",
+        "Rename the columns",
     )
 
 
@@ -134,10 +132,8 @@ def require_prompts(examples: ExampleSet, why: str) -> None:
     without = examples.without_prompt()
     if without:
         raise DataError(
-            describe(
-                f"{examples.source}, row {without[0]}",
-                f"no prompt ({len(without)} of {len(examples)} rows have none)",
-                f"a prompt and an answer, since {why}",
-                "Convert the data to `prompt` and `completion`, or to `messages`",
-            )
+            f"{examples.source}, row {without[0]}",
+            f"no prompt ({len(without)} of {len(examples)} rows have none)",
+            f"a prompt and an answer, since {why}",
+            "Convert the data to `prompt` and `completion`, or to `messages`",
         )

@@ -77,12 +77,10 @@ def read_mixture(value: Any) -> Mixture:
     """
     if not isinstance(value, Mapping):
         expected = "a mapping with a list of `datasets`"
-        raise ConfigError(describe("dataset_mixture", repr(value), expected, "Correct the value"))
+        raise ConfigError("dataset_mixture", repr(value), expected, "Correct the value")
     entries = value.get("datasets")
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, Mapping) for entry in entries):
-        raise ConfigError(
-            describe("dataset_mixture, datasets", repr(entries), "a list of mappings", "List the data sets")
-        )
+        raise ConfigError("dataset_mixture, datasets", repr(entries), "a list of mappings", "List the data sets")
     errors: list[str] = []
     known_values(value, Mixture, "dataset_mixture, ", errors)
     for at, entry in enumerate(entries):
@@ -116,7 +114,7 @@ def load_mixture(mixture: Mixture) -> tuple[Dataset, Dataset | None]:
     with cannot_be_loaded(str(mixture)):
         combined = concatenate_datasets(parts).shuffle(seed=mixture.seed, keep_in_memory=True)
     if not len(combined):
-        raise DataError(describe(mixture, "no row", "at least one", "Raise the weights, or add rows"))
+        raise DataError(mixture, "no row", "at least one", "Raise the weights, or add rows")
     if mixture.test_split_size is None:
         return combined, None
     return split_off(combined, mixture.test_split_size, mixture.seed, str(mixture))
@@ -132,7 +130,7 @@ def split_off(dataset: Dataset, size: float, seed: int, source: str) -> tuple[Da
         parts = dataset.train_test_split(test_size=size, seed=seed)
     except ValueError as error:
         expected, advice = f"less than the {len(dataset)} rows of {source}", "Give a smaller integer, or a fraction"
-        raise ConfigError(describe("test_split_size", size, expected, advice)) from error
+        raise ConfigError("test_split_size", size, expected, advice) from error
     return parts["train"], parts["test"]
 
 
@@ -144,7 +142,7 @@ def cannot_be_loaded(source: str) -> Iterator[None]:
     except (DatasetsError, ConnectionError, ValueError, TypeError, OSError, StopIteration, RuntimeError) as error:
         reason = str(error.__cause__ or error) or "no row"  # the cause says more than "an error occurred"
         got = f"data that cannot be loaded ({reason})"
-        raise DataError(describe(source, got, "a data set", "Check the name, the split and the files")) from error
+        raise DataError(source, got, "a data set", "Check the name, the split and the files") from error
 
 
 def _take(part: MixturePart, seed: int) -> Dataset:

@@ -94,12 +94,10 @@ def build_preferences(
     columns = dataset.column_names
     if not {"chosen", "rejected"} <= set(columns):
         raise DataError(
-            describe(
-                source,
-                f"the columns {', '.join(sorted(columns))}",
-                "`chosen` and `rejected`, with a `prompt` or with the prompt in them",
-                "Rename the columns",
-            )
+            source,
+            f"the columns {', '.join(sorted(columns))}",
+            "`chosen` and `rejected`, with a `prompt` or with the prompt in them",
+            "Rename the columns",
         )
     conversational = isinstance(dataset[0]["chosen"], list)
     if conversational:

@@ -23,7 +23,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from ..errors import ConfigError, describe
+from ..errors import ConfigError
 
 
 MAX_SECONDS = 10  # of processor time, for one rendering
@@ -99,7 +99,7 @@ def try_once(source: str, render: Callable[[], str]) -> None:
 
 
 def _advice(error: str) -> ConfigError:
-    return ConfigError(describe("chat_template", error, "a text about as long as the turns", "Correct the template"))
+    return ConfigError("chat_template", error, "a text about as long as the turns", "Correct the template")
 
 
 @functools.lru_cache(maxsize=256)

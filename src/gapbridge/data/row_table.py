@@ -82,12 +82,10 @@ def tokenise_rows(
     _report_bad_rows(bad_rows, len(table), source, on_invalid_example)
     if not good:
         raise DataError(
-            describe(
-                source,
-                f"{len(bad_rows)} invalid rows and {sum(left_out)} without a trained token within max_length",
-                "a row to train on",
-                "Repair the rows, or raise max_length",
-            )
+            source,
+            f"{len(bad_rows)} invalid rows and {sum(left_out)} without a trained token within max_length",
+            "a row to train on",
+            "Repair the rows, or raise max_length",
         )
     cut = sum(table["cut_prompt"][:])
     if cut:

@@ -77,7 +77,7 @@ class DataConfig(DatasetMixtureConfig):
             ]
         except TypeError as error:
             got, expected = f"an entry with other keys ({error})", "the keys of `datasets`"
-            raise ConfigError(describe("eval_datasets", got, expected, "Correct the keys")) from error
+            raise ConfigError("eval_datasets", got, expected, "Correct the keys") from error
         self.dataset_mixture = as_mapping(self.dataset_mixture)
 
     @property
@@ -212,12 +212,10 @@ def find_data(config: DataConfig, script: ScriptArguments, *, seed: int, needs_e
         eval_source = f"{source} (test part)"
     if needs_eval and evaluation is None:
         raise ConfigError(
-            describe(
-                "eval_strategy",
-                "evaluation without held-out data",
-                "`eval_datasets` or `test_split_size`",
-                "Add one of them, or set eval_strategy: 'no'",
-            )
+            "eval_strategy",
+            "evaluation without held-out data",
+            "`eval_datasets` or `test_split_size`",
+            "Add one of them, or set eval_strategy: 'no'",
         )
     train = _first(train, config.max_train_examples)
     if evaluation is not None:
@@ -280,7 +278,7 @@ def standard_columns(
     if "input_ids" in columns:
         if config.system_prompt:
             got = "a system prompt for rows of token ids"
-            raise ConfigError(describe("system_prompt", got, f"text in {source}", "Remove the key"))
+            raise ConfigError("system_prompt", got, f"text in {source}", "Remove the key")
         return _named(dataset, {config.id_column: "id"})
     if {"chosen", "rejected"} <= set(columns) and config.completion_column not in columns:
         return _preference_columns(dataset, config, source, scratch)
@@ -318,12 +316,10 @@ def standard_columns(
     missing = [name for name in wanted if name not in columns]
     if missing:
         raise DataError(
-            describe(
-                source,
-                f"no column {' and no column '.join(map(repr, missing))}, but {', '.join(map(repr, columns))}",
-                "prompts and completions, or plain text",
-                "Name the columns with prompt_column and completion_column, or with dataset_text_field",
-            )
+            source,
+            f"no column {' and no column '.join(map(repr, missing))}, but {', '.join(map(repr, columns))}",
+            "prompts and completions, or plain text",
+            "Name the columns with prompt_column and completion_column, or with dataset_text_field",
         )
     mapping = {config.prompt_column: "prompt", config.completion_column: "completion", config.id_column: "id"}
     dataset = _named(dataset, mapping)
@@ -347,12 +343,10 @@ def _preference_columns(dataset: Dataset, config: DataConfig, source: str, scrat
     if text and config.convert_to_chat:
         if "prompt" not in dataset.column_names:
             raise ConfigError(
-                describe(
-                    source,
-                    "no column of prompts beside chosen and rejected",
-                    "one for convert_to_chat",
-                    "Name it with prompt_column, or give conversations",
-                )
+                source,
+                "no column of prompts beside chosen and rejected",
+                "one for convert_to_chat",
+                "Name it with prompt_column, or give conversations",
             )
 
         def chat(row: dict[str, Any]) -> dict[str, Any]:
@@ -376,7 +370,7 @@ def _with_system_turn(dataset: Dataset, column: str, config: DataConfig, source:
         return dataset
     if isinstance(dataset[0][column], str):
         got = f"a system prompt for the plain text of {source}"
-        raise ConfigError(describe("system_prompt", got, "conversations", "Set convert_to_chat: true"))
+        raise ConfigError("system_prompt", got, "conversations", "Set convert_to_chat: true")
     turn = {"role": "system", "content": config.system_prompt}
     own = 0
 

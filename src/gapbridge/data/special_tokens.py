@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..compat import vocabulary_size
-from ..errors import ConfigError, describe
+from ..errors import ConfigError
 from .pauses import pause_id
 
 
@@ -28,22 +28,18 @@ def generation_stop_tokens(tokenizer: PreTrainedTokenizerBase, generation: Gener
         ends = configured if isinstance(configured, list) else [] if configured is None else [configured]
         if not all(type(end) is int for end in ends):
             raise ConfigError(
-                describe(
-                    f"{tokenizer.name_or_path}, generation_config.json, eos_token_id",
-                    f"{configured!r:.80}",
-                    "the id of a token or a list of ids",
-                    "Correct the file",
-                )
+                f"{tokenizer.name_or_path}, generation_config.json, eos_token_id",
+                f"{configured!r:.80}",
+                "the id of a token or a list of ids",
+                "Correct the file",
             )
         stops |= set(ends)
     if not stops:
         raise ConfigError(
-            describe(
-                f"tokenizer {tokenizer.name_or_path!r}",
-                "no EOS token",
-                "a token that ends an answer",
-                "Set eos_token to that token",
-            )
+            f"tokenizer {tokenizer.name_or_path!r}",
+            "no EOS token",
+            "a token that ends an answer",
+            "Set eos_token to that token",
         )
     return sorted(stops)
 

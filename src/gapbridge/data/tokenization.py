@@ -86,7 +86,7 @@ def build_examples(
     """
     if train_on_assistant_turns not in ("all", "last"):
         got = repr(train_on_assistant_turns)
-        raise ConfigError(describe("train_on_assistant_turns", got, "all or last", "Choose one of them"))
+        raise ConfigError("train_on_assistant_turns", got, "all or last", "Choose one of them")
     if not len(dataset):
         raise DataError(describe_empty(source))
     dataset = readable(dataset, source)
@@ -117,12 +117,10 @@ def require_template(tokenizer: PreTrainedTokenizerBase, source: str) -> None:
     """Raise ConfigError where conversations have no chat template."""
     if tokenizer.chat_template is None:
         raise ConfigError(
-            describe(
-                source,
-                f"conversations, and the tokenizer {tokenizer.name_or_path!r} has no chat template",
-                "a chat template",
-                "Set chat_template or chat_template_path",
-            )
+            source,
+            f"conversations, and the tokenizer {tokenizer.name_or_path!r} has no chat template",
+            "a chat template",
+            "Set chat_template or chat_template_path",
         )
 
 

@@ -63,9 +63,7 @@ def generate_completions(
     options = resolve_sampling_params(options, draw, errors)
     if options.compile_decoding and speculation is not None:
         raise ConfigError(
-            describe(
-                "compile_decoding", "true with heads that propose tokens", "plain decoding", "Remove one of the two"
-            )
+            "compile_decoding", "true with heads that propose tokens", "plain decoding", "Remove one of the two"
         )
     check_ids(prompts, ids)
     check_examples(model, ids, {"prompt": prompts})

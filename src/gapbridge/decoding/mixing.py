@@ -307,12 +307,10 @@ def _checked(
     options = resolve_sampling_params(options, draw, wrong)
     if not len(prompts) == len(references) == len(ids):
         raise DataError(
-            describe(
-                "arguments",
-                f"{len(prompts)} prompts, {len(references)} references and {len(ids)} ids",
-                "one of each an example",
-                "Give lists of equal length",
-            )
+            "arguments",
+            f"{len(prompts)} prompts, {len(references)} references and {len(ids)} ids",
+            "one of each an example",
+            "Give lists of equal length",
         )
     check_examples(model, ids, {"prompt": prompts, "reference": references})
     lengths = [len(x) + len(y) for x, y in zip(prompts, references, strict=True)]
@@ -320,12 +318,10 @@ def _checked(
     if fixed is not None:
         if len(fixed) != len(ids):
             raise DataError(
-                describe(
-                    "fixed",
-                    f"{len(fixed)} rows for {len(ids)} ids",
-                    "one of each an example",
-                    "Give lists of equal length",
-                )
+                "fixed",
+                f"{len(fixed)} rows for {len(ids)} ids",
+                "one of each an example",
+                "Give lists of equal length",
             )
         errors = [
             describe(

@@ -14,7 +14,7 @@ from transformers import PretrainedConfig, PreTrainedModel, TrainingArguments
 from transformers.integrations import is_fsdp_enabled
 
 from ..compat import mixed_precision
-from ..errors import RunError, describe
+from ..errors import RunError
 from .attention import GROUPED
 
 
@@ -106,12 +106,10 @@ def move_to_device(model: PreTrainedModel | PeftModel, args: TrainingArguments) 
     check_loading()
     if is_sharded(model):
         raise RunError(
-            describe(
-                "model",
-                "sharded weights",
-                "complete weights to generate contexts with",
-                "Give the model as a path, or load it with gapbridge.handbook.get_model",
-            )
+            "model",
+            "sharded weights",
+            "complete weights to generate contexts with",
+            "Give the model as a path, or load it with gapbridge.handbook.get_model",
         )
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     quantized = base.config.to_dict().get("quantization_config") is not None
@@ -127,12 +125,10 @@ def check_loading() -> None:
     """
     if is_fsdp_enabled():  # transformers' word for it
         raise RunError(
-            describe(
-                "fsdp_cpu_ram_efficient_loading",
-                "true, so that one process alone has the weights before training",
-                "false, since all processes generate",
-                "Set it to false in the accelerate configuration",
-            )
+            "fsdp_cpu_ram_efficient_loading",
+            "true, so that one process alone has the weights before training",
+            "false, since all processes generate",
+            "Set it to false in the accelerate configuration",
         )
 
 

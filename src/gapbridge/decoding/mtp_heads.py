@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from ..errors import ConfigError, describe
+from ..errors import ConfigError
 from ..files import write_atomic
 
 
@@ -112,23 +112,19 @@ def find_decoder_parts(model: PreTrainedModel | PeftModel) -> DecoderParts:
     if key := _adapter_key(unembedding):
         name = next(name for name, module in base.named_modules() if module is unembedding)
         raise ConfigError(
-            describe(
-                "num_future_tokens",
-                f"a {key} of the adapter that trains {name}, which the heads share untrained",
-                f"an adapter without {name}",
-                f"Remove {name} from {key}, or set num_future_tokens: 1",
-            )
+            "num_future_tokens",
+            f"a {key} of the adapter that trains {name}, which the heads share untrained",
+            f"an adapter without {name}",
+            f"Remove {name} from {key}, or set num_future_tokens: 1",
         )
     full = len(layers) == 1 and len(norms) == 1 and isinstance(unembedding, nn.Linear)
     if not full or changed:
         reason = f" ({', '.join(changed)})" if changed else ""
         raise ConfigError(
-            describe(
-                "num_future_tokens",
-                f"{type(base).__name__}, which is built otherwise{reason}",
-                "layers, one final norm and an unembedding as in Llama, Mistral, Qwen or GPT-NeoX, without experts",
-                "Set num_future_tokens: 1, or take another model",
-            )
+            "num_future_tokens",
+            f"{type(base).__name__}, which is built otherwise{reason}",
+            "layers, one final norm and an unembedding as in Llama, Mistral, Qwen or GPT-NeoX, without experts",
+            "Set num_future_tokens: 1, or take another model",
         )
     return DecoderParts(layers[0][-1], count, norms[0], unembedding)
 
@@ -242,12 +238,7 @@ def describe_saved(path: Path) -> tuple[str, int]:
         return metadata["kind"], int(metadata["count"])
     except (OSError, KeyError, ValueError) as error:
         raise ConfigError(
-            describe(
-                path,
-                f"no future heads ({error})",
-                "the heads of a model",
-                "Move it away, or save the model again",
-            )
+            path, f"no future heads ({error})", "the heads of a model", "Move it away, or save the model again"
         ) from error
 
 
@@ -279,12 +270,10 @@ def _fill(heads: MTPHeads, model: PreTrainedModel, path: Path) -> None:
     kind, count = describe_saved(path)
     if (heads.kind, len(heads)) != (kind, count):
         raise ConfigError(
-            describe(
-                path,
-                f"{count} heads of kind {kind}",
-                f"{len(heads)} of kind {heads.kind}",
-                f"Set num_future_tokens: {count + 1} and mtp_head_type: {kind}, or move the file away for new heads",
-            )
+            path,
+            f"{count} heads of kind {kind}",
+            f"{len(heads)} of kind {heads.kind}",
+            f"Set num_future_tokens: {count + 1} and mtp_head_type: {kind}, or move the file away for new heads",
         )
     if model.device.type == "meta":
         return
@@ -292,5 +281,5 @@ def _fill(heads: MTPHeads, model: PreTrainedModel, path: Path) -> None:
         heads.load_state_dict(load_file(path))
     except RuntimeError as error:
         raise ConfigError(
-            describe(path, f"the heads of another model ({error})", "those of this model", "Restore the file")
+            path, f"the heads of another model ({error})", "those of this model", "Restore the file"
         ) from error

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError, describe
+from ..errors import ConfigError
 from .mixing import MixedContext
 from .noise import example_keys, position_bits, replacement_bits
 from .sampling_params import SamplingParams
@@ -50,12 +50,10 @@ def replace_with_random_tokens(
     """
     if len(set(tokens)) < 2:
         raise ConfigError(
-            describe(
-                "suppress_tokens",
-                f"{len(set(tokens))} token that may be sampled",
-                "at least two, so that one differs from the reference",
-                "Suppress fewer tokens",
-            )
+            "suppress_tokens",
+            f"{len(set(tokens))} token that may be sampled",
+            "at least two, so that one differs from the reference",
+            "Suppress fewer tokens",
         )
     known = torch.tensor(sorted(set(tokens)), dtype=torch.int64)
     keys = example_keys(ids, seed=options.seed, round_index=options.round_index)

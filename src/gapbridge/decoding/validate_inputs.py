@@ -17,7 +17,7 @@ def check_ids(prompts: Sequence[Sequence[int]], ids: Sequence[str | int]) -> Non
     """Raise a DataError unless each prompt has one id."""
     if len(prompts) != len(ids):
         raise DataError(
-            describe("ids", f"{len(ids)} for {len(prompts)} prompts", "one id a prompt", "Give lists of equal length")
+            "ids", f"{len(ids)} for {len(prompts)} prompts", "one id a prompt", "Give lists of equal length"
         )
 
 
@@ -27,9 +27,7 @@ def check_examples(
     """Raise a DataError that lists every example with an empty part or with ids that the model does not know."""
     if len(set(ids)) < len(ids):
         raise DataError(
-            describe(
-                "ids", "duplicates, whose examples would get the same noise", "unique ids", "Rename the duplicates"
-            )
+            "ids", "duplicates, whose examples would get the same noise", "unique ids", "Rename the duplicates"
         )
     vocab_size = vocabulary_size(model)
     errors = []

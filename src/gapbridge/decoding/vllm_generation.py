@@ -26,7 +26,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, TrainingArguments
 
 from ..compat import vocabulary_size
-from ..errors import RunError, describe
+from ..errors import RunError
 from .engine import Completion
 from .model_state import generation_mode, generation_precision
 from .noise import example_keys
@@ -115,12 +115,10 @@ class ServerEngine:
             return Reply(tokens, list(choice["logprobs"]["token_logprobs"]), choice["finish_reason"])
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(
-                describe(
-                    f"{self.url}/v1/completions",
-                    f"a reply without token ids or log-probabilities ({error!r})",
-                    "the reply of vLLM 0.22 or later",
-                    "Install a newer vLLM",
-                )
+                f"{self.url}/v1/completions",
+                f"a reply without token ids or log-probabilities ({error!r})",
+                "the reply of vLLM 0.22 or later",
+                "Install a newer vLLM",
             ) from error
 
     def _wait(self, timeout: float, model: str) -> None:
@@ -133,12 +131,10 @@ class ServerEngine:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise RunError(
-                        describe(
-                            self.url,
-                            f"no vLLM server after {timeout:g} s ({error.__cause__})",
-                            "one within vllm_server_timeout",
-                            f"Start `vllm serve {model}`, or correct its address (vllm_server_base_url)",
-                        )
+                        self.url,
+                        f"no vLLM server after {timeout:g} s ({error.__cause__})",
+                        "one within vllm_server_timeout",
+                        f"Start `vllm serve {model}`, or correct its address (vllm_server_base_url)",
                     ) from error
                 time.sleep(min(_POLL_SECONDS, left))
 
@@ -150,21 +146,17 @@ class ServerEngine:
             lengths = {str(card["id"]): card.get("max_model_len") for card in reply["data"]}
         except (AttributeError, KeyError, TypeError) as error:
             raise RunError(
-                describe(
-                    f"{self.url}/v1/models", f"no list of models ({error!r})", "a vLLM server", "Correct the address"
-                )
+                f"{self.url}/v1/models", f"no list of models ({error!r})", "a vLLM server", "Correct the address"
             ) from error
         for name, root in served.items():
             if name == model or _same_path(root, model):
                 self.max_length = lengths[name]
                 return name
         raise RunError(
-            describe(
-                f"{self.url}/v1/models, model",
-                ", ".join(served.values()),
-                model,
-                f"Start `vllm serve {model}` instead, or add `--served-model-name {model}`",
-            )
+            f"{self.url}/v1/models, model",
+            ", ".join(served.values()),
+            model,
+            f"Start `vllm serve {model}` instead, or add `--served-model-name {model}`",
         )
 
     def _call(self, path: str, body: dict[str, Any] | None = None) -> Any:
@@ -173,7 +165,7 @@ class ServerEngine:
             return json.loads(reply)
         except ValueError as error:
             raise RunError(
-                describe(f"{self.url}{path}", "a reply that is not JSON", "a vLLM server", "Correct the address")
+                f"{self.url}{path}", "a reply that is not JSON", "a vLLM server", "Correct the address"
             ) from error
 
     def _request(self, path: str, body: dict[str, Any] | None, timeout: float) -> bytes:
@@ -185,16 +177,14 @@ class ServerEngine:
         except urllib.error.HTTPError as error:
             reason = error.read()[:500].decode(errors="replace")
             raise RunError(
-                describe(
-                    f"{self.url}{path}",
-                    f"status {error.code} ({reason})",
-                    "a completed request",
-                    "Check the server and its options",
-                )
+                f"{self.url}{path}",
+                f"status {error.code} ({reason})",
+                "a completed request",
+                "Check the server and its options",
             ) from error
         except (OSError, HTTPException) as error:
             raise RunError(
-                describe(f"{self.url}{path}", error, "a reply", "Start the server, then repeat the command")
+                f"{self.url}{path}", error, "a reply", "Start the server, then repeat the command"
             ) from error
 
 
@@ -281,24 +271,20 @@ def check_weights(
         for prompt, reply in zip(chosen, engine.answers(chosen, parameters), strict=True):
             if not reply.tokens or max(reply.tokens) >= vocabulary:
                 raise RunError(
-                    describe(
-                        engine.name,
-                        f"no tokens, or tokens outside the vocabulary of {vocabulary}",
-                        "the completions of this model",
-                        engine.remedy,
-                    )
+                    engine.name,
+                    f"no tokens, or tokens outside the vocabulary of {vocabulary}",
+                    "the completions of this model",
+                    engine.remedy,
                 )
             theirs = torch.tensor(reply.log_probabilities)
             differences.append((_log_probabilities(model, prompt, reply.tokens).cpu() - theirs).abs())
     difference = float(torch.cat(differences).mean())
     if not difference <= LOG_PROBABILITY_TOLERANCE:  # also when it is not a number
         raise RunError(
-            describe(
-                engine.name,
-                f"log-probabilities that differ by {difference:.3f} on average over {len(chosen)} prompts",
-                f"at most {LOG_PROBABILITY_TOLERANCE}, as with these weights in this precision",
-                engine.remedy,
-            )
+            engine.name,
+            f"log-probabilities that differ by {difference:.3f} on average over {len(chosen)} prompts",
+            f"at most {LOG_PROBABILITY_TOLERANCE}, as with these weights in this precision",
+            engine.remedy,
         )
     return difference
 
@@ -329,12 +315,10 @@ def generate_completions_vllm(
     longest = max(map(len, prompts), default=0) + max_completion_length
     if engine.max_length is not None and longest > engine.max_length:
         raise RunError(
-            describe(
-                f"{engine.name}, tokens of a prompt and its completion",
-                longest,
-                f"at most {engine.max_length}",
-                "Raise --max-model-len of the server or vllm_max_model_length, or shorten the completions",
-            )
+            f"{engine.name}, tokens of a prompt and its completion",
+            longest,
+            f"at most {engine.max_length}",
+            "Raise --max-model-len of the server or vllm_max_model_length, or shorten the completions",
         )
     common = _parameters(options, max_completion_length, stop_tokens)
     keys = example_keys(ids, seed=options.seed, round_index=options.round_index).tolist()
@@ -409,27 +393,21 @@ def _completion(reply: Reply, engine: str, limit: int, stops: set[int], suppress
     finished = bool(tokens) and tokens[-1] in stops
     if suppressed.intersection(tokens):
         raise RunError(
-            describe(
-                engine, "a token that the tokenizer cannot decode", "none, as logit_bias requests", "Update the server"
-            )
+            engine, "a token that the tokenizer cannot decode", "none, as logit_bias requests", "Update the server"
         )
     if stops.intersection(tokens[:-1]) or (reply.reason == "stop" and not finished) or len(tokens) > limit:
         raise RunError(
-            describe(
-                engine,
-                f"an end after {len(tokens)} tokens (of {limit}) for {reply.reason!r}",
-                f"one of the stop_token_ids {sorted(stops)}",
-                "Update the server",
-            )
+            engine,
+            f"an end after {len(tokens)} tokens (of {limit}) for {reply.reason!r}",
+            f"one of the stop_token_ids {sorted(stops)}",
+            "Update the server",
         )
     if not finished and len(tokens) < limit:
         raise RunError(
-            describe(
-                engine,
-                f"an end after {len(tokens)} of {limit} tokens ({reply.reason!r})",
-                "room for prompt and completion",
-                "Raise --max-model-len of the server or vllm_max_model_length, or lower max_completion_length",
-            )
+            engine,
+            f"an end after {len(tokens)} of {limit} tokens ({reply.reason!r})",
+            "room for prompt and completion",
+            "Raise --max-model-len of the server or vllm_max_model_length, or lower max_completion_length",
         )
     return Completion(tokens, finished)
 

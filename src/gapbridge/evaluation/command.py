@@ -215,12 +215,10 @@ def _check_samples(path: Path, record: Mapping[str, Any]) -> None:
     samples = _samples_path(path)
     if not samples.is_file() or sha256(samples) != record.get("samples"):
         raise ConfigError(
-            describe(
-                f"{samples}, content",
-                "other answers" if samples.is_file() else "no file",
-                f"the answers that {path.name} was made from",
-                "Restore the file, or move both away to measure again",
-            )
+            f"{samples}, content",
+            "other answers" if samples.is_file() else "no file",
+            f"the answers that {path.name} was made from",
+            "Restore the file, or move both away to measure again",
         )
 
 

@@ -54,12 +54,10 @@ def grade_answers(
     """
     if len(answers) != len(references):
         raise DataError(
-            describe(
-                "answers",
-                f"{len(answers)} answers and {len(references)} references",
-                "one of each an example",
-                "Give lists of equal length",
-            )
+            "answers",
+            f"{len(answers)} answers and {len(references)} references",
+            "one of each an example",
+            "Give lists of equal length",
         )
     errors = [
         describe(

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from tqdm.auto import tqdm
 
-from ..errors import ConfigError, RunError, describe
+from ..errors import ConfigError, RunError
 
 
 TIMEOUT_SECONDS = 10.0
@@ -63,9 +63,7 @@ def verify_answers(
     missing = missing_packages()
     if missing:
         raise ConfigError(
-            describe(
-                "grading", f"no {' and '.join(missing)}", "the packages for mathematics", "Install `gapbridge[eval]`"
-            )
+            "grading", f"no {' and '.join(missing)}", "the packages for mathematics", "Install `gapbridge[eval]`"
         )
     from pebble import ProcessExpired, ProcessPool
 
@@ -89,12 +87,10 @@ def verify_answers(
             except BrokenExecutor as error:
                 pool.stop()
                 raise RunError(
-                    describe(
-                        "math-verify",
-                        f"processes that end as they start ({error})",
-                        f"{workers} that grade",
-                        "Start the command from a script with a main guard and with enough memory",
-                    )
+                    "math-verify",
+                    f"processes that end as they start ({error})",
+                    f"{workers} that grade",
+                    "Start the command from a script with a main guard and with enough memory",
                 ) from error
     return verdicts
 

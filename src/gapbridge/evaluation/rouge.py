@@ -69,21 +69,17 @@ def score_rouge(answers: Sequence[str], references: Sequence[str]) -> list[Rouge
         DataError: the lengths differ, or references have no word; all such rows are named, counted from 0.
     """
     if importlib.util.find_spec("rouge_score") is None:
-        raise ConfigError(
-            describe("ROUGE", "no package rouge-score", "an installed package", "Install `gapbridge[eval]`")
-        )
+        raise ConfigError("ROUGE", "no package rouge-score", "an installed package", "Install `gapbridge[eval]`")
     from nltk.stem.porter import PorterStemmer
     from rouge_score.rouge_scorer import RougeScorer
     from rouge_score.tokenizers import DefaultTokenizer
 
     if len(answers) != len(references):
         raise DataError(
-            describe(
-                "ROUGE",
-                f"{len(answers)} answers and {len(references)} references",
-                "one of each an example",
-                "Give lists of equal length",
-            )
+            "ROUGE",
+            f"{len(answers)} answers and {len(references)} references",
+            "one of each an example",
+            "Give lists of equal length",
         )
     tokenizers = {False: DefaultTokenizer(use_stemmer=True), True: UnicodeTokenizer(PorterStemmer())}
     dropped = [is_dropped(reference) for reference in references]

@@ -207,12 +207,10 @@ def _check_same_tokens(source: ExampleSet, examples: ExampleSet, source_name: st
     """Raise a ConfigError where a model's tokens are not those of the model whose completions it is given."""
     if [(e.id, e.completion_ids) for e in source] != [(e.id, e.completion_ids) for e in examples]:
         raise ConfigError(
-            describe(
-                f"command line, --completions_from {source_name}",
-                f"other tokens for the same examples from {model}",
-                "the same tokens",
-                "Remove the model or the option",
-            )
+            f"command line, --completions_from {source_name}",
+            f"other tokens for the same examples from {model}",
+            "the same tokens",
+            "Remove the model or the option",
         )
 
 

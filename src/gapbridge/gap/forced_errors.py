@@ -36,7 +36,7 @@ from ..decoding.model_state import generation_mode, generation_precision
 from ..decoding.noise import example_keys
 from ..decoding.validate_inputs import context_window
 from ..decoding.vllm_generation import ServerEngine
-from ..errors import ConfigError, describe
+from ..errors import ConfigError
 from ..generation.server import Complete, completions_of, generated_by
 from ..store.generate_shards import GenerationSpec, generate_or_find
 from .logprobs import IdList, batches
@@ -75,12 +75,10 @@ class ForcedErrorSet:
         """Raise a ConfigError where the references of another model's tokenizer are other tokens."""
         if any(self.references.get(example.id) != example.completion_ids for example in examples):
             raise ConfigError(
-                describe(
-                    f"command line, --error_source {self.source}",
-                    f"other tokens for the same references from {model}",
-                    "the same tokens",
-                    f"Give --error_source {SELF}, with which every model makes its own errors",
-                )
+                f"command line, --error_source {self.source}",
+                f"other tokens for the same references from {model}",
+                "the same tokens",
+                f"Give --error_source {SELF}, with which every model makes its own errors",
             )
 
     def digest(self) -> str:

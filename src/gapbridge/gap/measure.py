@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 
 from ..data.example import Example
 from ..decoding.model_state import generation_precision
-from ..errors import DataError, describe
+from ..errors import DataError
 from ..evaluation.math import is_correct
 from ..generation.held_out_completions import ExampleCompletions
 from ..tasks.step_oracle import (
@@ -100,12 +100,10 @@ def measure_gap(
     rows_of = {k: rows for k, rows in rows_of.items() if rows}
     if not any(rows_of):
         raise DataError(
-            describe(
-                "--prefix_lengths",
-                f"no reference of more than {min(prefix_lengths)} tokens",
-                "longer references",
-                "Give shorter --prefix_lengths",
-            )
+            "--prefix_lengths",
+            f"no reference of more than {min(prefix_lengths)} tokens",
+            "longer references",
+            "Give shorter --prefix_lengths",
         )
     steps = [step for answer in answers if (step := solution_steps(answer.reference)) is not None]
     with_oracle = own_completions and len(steps) == len(answers)

@@ -53,9 +53,7 @@ def run_generate(args: argparse.Namespace, others: list[str]) -> Path:
     directory = (Path(model_path) if (Path(model_path) / RUN_FILE).is_file() else OUTPUTS) / "completions"
     path = Path(args.output or directory / "completions.jsonl")
     if path.exists():
-        raise ConfigError(
-            describe(path, "an existing file", "a new one", "Give another --output, or move the file away")
-        )
+        raise ConfigError(path, "an existing file", "a new one", "Give another --output, or move the file away")
     job = job_for(model_path, args.config, others)
     check_processes(job.args)
     engine = connect(args, [model_path]).get(model_path)
@@ -77,5 +75,5 @@ def _finished_run(recipe: str, others: list[str]) -> str:
     """The recipe's `output_dir`. Raises RunError if it holds no finished run."""
     run = Path(str(read_job(["--config", recipe, *others]).args.output_dir))
     if not (run / RUN_FILE).is_file() or read_run(run)["state"] != "complete":
-        raise RunError(describe(run, "no finished run", "one", "Train it first, or name a model with --model"))
+        raise RunError(run, "no finished run", "one", "Train it first, or name a model with --model")
     return str(run)

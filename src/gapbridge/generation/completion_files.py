@@ -29,9 +29,7 @@ def read_answers(path: Path, *, label: str | None = None, limit: int | None = No
         DataError: the file is missing or empty, or lines cannot be used; all are listed with their numbers.
     """
     if not path.is_file():
-        raise DataError(
-            describe(path, f"no such file (looked from {Path.cwd()})", "a file of completions", "Correct the path")
-        )
+        raise DataError(path, f"no such file (looked from {Path.cwd()})", "a file of completions", "Correct the path")
     samples: list[dict[str, Any]] = []
     errors: list[str] = []
     names: dict[str, int] = {}  # each id, with how many samples of it there are
@@ -56,7 +54,7 @@ def read_answers(path: Path, *, label: str | None = None, limit: int | None = No
         more = [f"and {len(errors) - _SHOWN} more lines"] if len(errors) > _SHOWN else []
         raise DataError([*errors[:_SHOWN], *more])
     if not samples:
-        raise DataError(describe(path, "no completion", "at least one", "Check how the file was made"))
+        raise DataError(path, "no completion", "at least one", "Check how the file was made")
     repeated = sum(count > 1 for count in names.values())
     if repeated:
         logger.warning(

@@ -15,7 +15,7 @@ from typing import Any
 from ..compat import mixed_precision
 from ..data.special_tokens import stop_tokens
 from ..display import printable
-from ..errors import ConfigError, describe
+from ..errors import ConfigError
 from ..jsonl import as_json_values
 from ..recipe.secrets import redacted_command, without_secrets
 from ..runs.load_inputs import load_eval_examples
@@ -103,12 +103,7 @@ def finished_record(path: Path, settings: dict[str, Any], recipe: Mapping[str, A
         before, recipe_before = flat(dict(record["settings"])), flat(dict(record.get("recipe", {})))
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(
-            describe(
-                path,
-                f"a damaged file ({error})",
-                "the one that was written",
-                "Move it away, and repeat the command",
-            )
+            path, f"a damaged file ({error})", "the one that was written", "Move it away, and repeat the command"
         ) from error
     errors = differences(path, before, flat(settings))
     if errors:

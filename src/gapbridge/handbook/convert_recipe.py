@@ -46,7 +46,7 @@ def run_convert(source: Path, method: str, output: Path | None = None) -> Path:
     text = convert_user_recipe(source.read_text(encoding="utf-8"), source.as_posix(), method)
     if target.exists() and target.read_text(encoding="utf-8") != text:
         raise ConfigError(
-            describe(target, "an existing file, which is never overwritten", "a new one", "Choose another --output")
+            target, "an existing file, which is never overwritten", "a new one", "Choose another --output"
         )
     write_text_atomic(target, text)
     print(f"wrote {target}")

@@ -93,27 +93,23 @@ def _sft_recipes(fork: Path, model: str | None) -> list[Path]:
     """The SFT recipes, relative to the fork."""
     recipes = fork / "recipes"
     if not recipes.is_dir():
-        raise ConfigError(describe(fork, "no directory recipes", "a fork of the handbook", "Give its top directory"))
+        raise ConfigError(fork, "no directory recipes", "a fork of the handbook", "Give its top directory")
     by_model = {path.parent.name: sorted(path.glob("*.yaml")) for path in sorted(recipes.glob(f"*/{methods.CONTROL}"))}
     by_model = {name: paths for name, paths in by_model.items() if paths}
     if not by_model:
         raise ConfigError(
-            describe(
-                recipes,
-                f"no SFT recipe (MODEL/{methods.CONTROL}/config_full.yaml)",
-                "one to start from",
-                "Give a fork with SFT recipes",
-            )
+            recipes,
+            f"no SFT recipe (MODEL/{methods.CONTROL}/config_full.yaml)",
+            "one to start from",
+            "Give a fork with SFT recipes",
         )
     if model is not None and model not in by_model:
         there = ", ".join(by_model)
         raise ConfigError(
-            describe(
-                "--recipe",
-                f"{model}{closest_match(model, by_model)}",
-                f"one of {there}, as in {recipes}",
-                "Correct the name",
-            )
+            "--recipe",
+            f"{model}{closest_match(model, by_model)}",
+            f"one of {there}, as in {recipes}",
+            "Correct the name",
         )
     chosen = by_model if model is None else {model: by_model[model]}
     return [path.relative_to(fork) for paths in chosen.values() for path in paths]

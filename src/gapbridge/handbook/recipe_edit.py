@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from ..errors import ConfigError, describe
+from ..errors import ConfigError
 from ..methods import CONTROL, method_fields
 
 
@@ -83,7 +83,7 @@ def convert_user_recipe(text: str, source: str, method: str) -> str:
 def _read_mapping(text: str, source: str) -> dict[str, Any]:
     before = yaml.safe_load(text)
     if not isinstance(before, dict):
-        raise ConfigError(describe(source, "another value", "a mapping of keys to values", "Correct the file"))
+        raise ConfigError(source, "another value", "a mapping of keys to values", "Correct the file")
     return before
 
 
@@ -95,12 +95,7 @@ def _checked(text: str, keys: dict[str, Any], source: str, changes: dict[str, An
     except yaml.YAMLError:
         pass
     raise ConfigError(
-        describe(
-            source,
-            "a file that cannot be changed line by line",
-            "one key a line",
-            f"Copy it, and set {_listed(changes)}",
-        )
+        source, "a file that cannot be changed line by line", "one key a line", f"Copy it, and set {_listed(changes)}"
     )
 
 
@@ -109,7 +104,7 @@ def _changes(before: dict[str, Any], source: str, method: str) -> dict[str, Any]
     model = before.get("output_dir") or before.get("hub_model_id")
     if not model:
         raise ConfigError(
-            describe(source, "neither output_dir nor hub_model_id", "the place of its model", "Add one of the keys")
+            source, "neither output_dir nor hub_model_id", "the place of its model", "Add one of the keys"
         )
     changes = {"model_name_or_path": str(model)}
     if "model_revision" in before:

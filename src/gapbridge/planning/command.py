@@ -217,12 +217,10 @@ def architecture(job: RunConfig) -> PretrainedConfig:
         return AutoConfig.from_pretrained(name, trust_remote_code=job.args.trust_remote_code)
     except (OSError, ValueError) as error:
         raise ConfigError(
-            describe(
-                f"{job.recipe.path}, {name}",
-                f"a configuration that cannot be loaded ({error})",
-                "the configuration of a model",
-                "Check the name",
-            )
+            f"{job.recipe.path}, {name}",
+            f"a configuration that cannot be loaded ({error})",
+            "the configuration of a model",
+            "Check the name",
         ) from error
 
 

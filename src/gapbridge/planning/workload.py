@@ -22,7 +22,7 @@ from ..compare.cost_profile import count_sequences
 from ..data.arrow_files import ROWS_PER_CHUNK
 from ..data.example import Example, ExampleSet
 from ..data.mixture import read_mixture
-from ..errors import ConfigError, StoreError, describe
+from ..errors import ConfigError, StoreError
 from ..runs.load_inputs import load_examples
 from ..runs.rounds import number_of_rounds, round_arguments
 from ..runs.run_config import RunConfig, read_job
@@ -91,12 +91,10 @@ def workload(job: RunConfig, gpus: int, *, rows: int | None = None, row_tokens: 
     length = job.args.max_length
     if length is None:
         raise ConfigError(
-            describe(
-                f"{job.recipe.path}, max_length",
-                "no value, with rows that are not on this machine",
-                "a limit on the length of rows",
-                "Set max_length",
-            )
+            f"{job.recipe.path}, max_length",
+            "no value, with rows that are not on this machine",
+            "a limit on the length of rows",
+            "Set max_length",
         )
     count = rows if rows is not None else published_rows(job)
     with tempfile.TemporaryDirectory() as folder:
@@ -270,12 +268,10 @@ def published_rows(job: RunConfig) -> int:
     unknown = [name for name, config, split, _ in asked if _size(name, config, split) is None]
     if unknown:
         raise ConfigError(
-            describe(
-                job.recipe.path,
-                f"an unknown number of rows of {', '.join(unknown)}",
-                "a number",
-                "Give --num_train_examples N",
-            )
+            job.recipe.path,
+            f"an unknown number of rows of {', '.join(unknown)}",
+            "a number",
+            "Give --num_train_examples N",
         )
     count = sum(int((_size(name, config, split) or 0) * (1 if weight is None else weight))
                 for name, config, split, weight in asked)  # fmt: skip

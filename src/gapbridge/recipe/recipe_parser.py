@@ -72,7 +72,7 @@ class RecipeParser(TrlParser):
         super().__init__(*args, **kwargs)
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(describe("command line", message.removeprefix("argument "), "valid options", "Correct them"))
+        raise ConfigError("command line", message.removeprefix("argument "), "valid options", "Correct them")
 
     def parse_recipe(self, argv: Sequence[str]) -> Recipe:
         """Parse `--config FILE [--key value …]`.
@@ -83,7 +83,7 @@ class RecipeParser(TrlParser):
         arguments = _split_equals(argv)
         path = _take_option(arguments, "--config")
         if path is None:
-            raise ConfigError(describe("command line", "no recipe", "a YAML file", "Give one with --config FILE.yaml"))
+            raise ConfigError("command line", "no recipe", "a YAML file", "Give one with --config FILE.yaml")
         hints = {key: hint for kind in self.dataclass_types for key, hint in get_type_hints(kind).items()}
         values = read_yaml(Path(path), self._read_as(hints))
         notes: list[str] = []
@@ -101,12 +101,10 @@ class RecipeParser(TrlParser):
         marks = [] if self._preferences or method is not None else preference_marks(values, set(actions))
         if marks:
             raise ConfigError(
-                describe(
-                    path,
-                    f"a DPO recipe (it has {', '.join(marks)}, as ORPO's have)",
-                    "an SFT recipe",
-                    "Start from the SFT recipe of this model",
-                )
+                path,
+                f"a DPO recipe (it has {', '.join(marks)}, as ORPO's have)",
+                "an SFT recipe",
+                "Start from the SFT recipe of this model",
             )
         surroundings |= {key: value for key, value in values.items() if key in TRACKING and key not in actions}
         values = translate(values, set(actions), notes, errors, environment, path)
@@ -208,7 +206,7 @@ def _take_option(arguments: list[str], name: str) -> str | None:
         return None
     at = arguments.index(name)
     if at + 1 == len(arguments):
-        raise ConfigError(describe(f"command line, {name}", "no value", "one", "Write the value after the option"))
+        raise ConfigError(f"command line, {name}", "no value", "one", "Write the value after the option")
     value = arguments[at + 1]
     del arguments[at : at + 2]
     return value

@@ -34,21 +34,21 @@ def read_yaml(path: Path, hints: Mapping[str, Any] | None = None) -> dict[str, A
     """
     if not path.is_file():
         got = f"no such file (looked from {Path.cwd()})"
-        raise ConfigError(describe(path, got, "a recipe", "Correct the path of the recipe"))
+        raise ConfigError(path, got, "a recipe", "Correct the path of the recipe")
     try:
         if path.stat().st_size > _MOST_BYTES:
             got, expected = f"{path.stat().st_size:,} bytes", f"at most {_MOST_BYTES:,}"
-            raise ConfigError(describe(path, got, expected, "Name a recipe, not a data file"))
+            raise ConfigError(path, got, expected, "Name a recipe, not a data file")
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         if not isinstance(node, yaml.MappingNode):
             found = "nothing" if node is None else "a list" if isinstance(node, yaml.SequenceNode) else "text"
-            raise ConfigError(describe(path, found, "a mapping of keys to values", "Write one `key: value` a line"))
+            raise ConfigError(path, found, "a mapping of keys to values", "Write one `key: value` a line")
         values, errors = read_values(node, hints)
     except ConfigError:
         raise
     except OSError as error:
         got = f"a file that cannot be read ({error.strerror})"
-        raise ConfigError(describe(path, got, "a readable one", "Check the file and its permissions")) from error
+        raise ConfigError(path, got, "a readable one", "Check the file and its permissions") from error
     except NodeError as message:
         raise ConfigError(f"{path}, {message}") from message
     except yaml.MarkedYAMLError as error:

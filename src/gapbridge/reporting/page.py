@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from ..display import printable
-from ..errors import ConfigError, describe
+from ..errors import ConfigError
 from ..files import write_atomic, write_text_atomic
 from .plots import to_png
 from .tables import Table, markdown
@@ -115,12 +115,7 @@ def check_replaceable(directory: Path, stem: str = "report") -> None:
     for path in (directory / f"{stem}.md", directory / f"{stem}.html"):
         if path.exists() and PAGE_MARK not in path.read_text(encoding="utf-8", errors="replace")[:200]:
             raise ConfigError(
-                describe(
-                    path,
-                    "another file",
-                    "a report of gapbridge, which may be replaced",
-                    "Choose another --output_dir",
-                )
+                path, "another file", "a report of gapbridge, which may be replaced", "Choose another --output_dir"
             )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, describe
+from ..errors import DataError
 from ..jsonl import read_json_lines, shown_value
 from .page import Completion, ShownExample
 
@@ -26,12 +26,10 @@ def read_samples(path: Path) -> Iterator[EvalRecord]:
         if not isinstance(row, dict) or any(name not in row for name in names):
             found = row if isinstance(row, ValueError) else shown_value(row)
             raise DataError(
-                describe(
-                    f"{path}, line {number}",
-                    found,
-                    f"an object with {', '.join(names)}",
-                    "Remove the files of this evaluation, and repeat it",
-                )
+                f"{path}, line {number}",
+                found,
+                f"an object with {', '.join(names)}",
+                "Remove the files of this evaluation, and repeat it",
             )
         yield row
 

@@ -74,12 +74,10 @@ def open_repository(args: Any) -> str:
     except http_errors() as error:
         reason = first_line(error).rstrip(".")
         raise ConfigError(
-            describe(
-                "push_to_hub",
-                f"a refusal for {name} ({reason})",
-                "a hub that takes the model",
-                "Check the token and the name, or remove push_to_hub",
-            )
+            "push_to_hub",
+            f"a refusal for {name} ({reason})",
+            "a hub that takes the model",
+            "Check the token and the name, or remove push_to_hub",
         ) from error
     return found
 
@@ -99,10 +97,5 @@ def upload(model: Path, args: Any) -> None:
     except refusals as error:
         reason = first_line(error).rstrip(".")
         raise RunError(
-            describe(
-                model,
-                f"a trained model that is not uploaded ({reason})",
-                "an upload",
-                "Repeat the command to upload it",
-            )
+            model, f"a trained model that is not uploaded ({reason})", "an upload", "Repeat the command to upload it"
         ) from error

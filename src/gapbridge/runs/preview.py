@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import methods
 from ..data.example import ExampleSet
-from ..errors import ConfigError, describe
+from ..errors import ConfigError
 from ..training.dataset_builder import first_rows
 from ..training.method import GapTrainerMixin
 from ..training.rows import Row, print_rows
@@ -129,10 +129,8 @@ def _method_of(args: Any) -> type[GapTrainerMixin]:
         if type(args) is method.config_class:
             return method
     raise ConfigError(
-        describe(
-            "args",
-            f"a {type(args).__name__}",
-            "the configuration of a method of gapbridge",
-            "Construct one, such as BASHConfig",
-        )
+        "args",
+        f"a {type(args).__name__}",
+        "the configuration of a method of gapbridge",
+        "Construct one, such as BASHConfig",
     )

@@ -91,19 +91,15 @@ def read_job(argv: Sequence[str], method: str | None = None) -> RunConfig:
     recipe = parser_for(chosen).parse_recipe(argv)
     if recipe.method not in (None, chosen):
         raise ConfigError(
-            describe(
-                recipe.path,
-                f"a recipe for {recipe.method}",
-                "one for this command",
-                f"Run it with `gapbridge {recipe.method}`",
-            )
+            recipe.path,
+            f"a recipe for {recipe.method}",
+            "one for this command",
+            f"Run it with `gapbridge {recipe.method}`",
         )
     kind = methods.get_method(chosen)
     parts, args, model = recipe.parts, recipe.parts[kind.config_class], recipe.parts[ModelConfig]
     if not model.model_name_or_path:
-        raise ConfigError(
-            describe(f"{recipe.path}, model_name_or_path", "no value", "a directory or hub id", "Add the key")
-        )
+        raise ConfigError(f"{recipe.path}, model_name_or_path", "no value", "a directory or hub id", "Add the key")
     require_output_dir(recipe.settings.get("output_dir"))
     errors = [f"{recipe.path}, {error}" for error in _unused(recipe.settings)]
     if errors:
@@ -165,16 +161,14 @@ def _unused(settings: dict[str, Any]) -> list[str]:
 def _method_of(argv: Sequence[str]) -> str:
     arguments = [part for argument in argv for part in argument.split("=", 1)]
     if "--config" not in arguments or arguments[-1] == "--config":
-        raise ConfigError(describe("command line", "no recipe", "a YAML file", "Give one with --config FILE.yaml"))
+        raise ConfigError("command line", "no recipe", "a YAML file", "Give one with --config FILE.yaml")
     path = Path(arguments[arguments.index("--config") + 1])
     method = read_yaml(path).get("method")
     if method not in methods.list_methods():
         raise ConfigError(
-            describe(
-                f"{path}, method",
-                "no value" if method is None else f"{method!r}",
-                f"one of {', '.join(methods.list_methods())}",
-                "Set the method of the recipe",
-            )
+            f"{path}, method",
+            "no value" if method is None else f"{method!r}",
+            f"one of {', '.join(methods.list_methods())}",
+            "Set the method of the recipe",
         )
     return str(method)

@@ -77,30 +77,24 @@ class RunDirectory:
             state = self._recorded_state()
         except OSError as error:
             raise RunError(
-                describe(
-                    f"output_dir {self.path}",
-                    f"a path that cannot be used ({error.strerror})",
-                    "a directory that can be written",
-                    "Choose another output_dir",
-                )
+                f"output_dir {self.path}",
+                f"a path that cannot be used ({error.strerror})",
+                "a directory that can be written",
+                "Choose another output_dir",
             ) from error
         if resume == "never" and state != "new":
             raise RunError(
-                describe(
-                    f"output_dir {self.path}",
-                    f"a run ({state}) with --resume never",
-                    "an empty directory",
-                    "Choose another output_dir, or continue the run with --resume auto",
-                )
+                f"output_dir {self.path}",
+                f"a run ({state}) with --resume never",
+                "an empty directory",
+                "Choose another output_dir, or continue the run with --resume auto",
             )
         if resume == "require" and state == "new":
             raise RunError(
-                describe(
-                    f"output_dir {self.path}",
-                    "no run with --resume require",
-                    "a run to continue",
-                    "Check the path and its file system, or start again with --resume auto",
-                )
+                f"output_dir {self.path}",
+                "no run with --resume require",
+                "a run to continue",
+                "Check the path and its file system, or start again with --resume auto",
             )
         return state
 
@@ -112,12 +106,10 @@ class RunDirectory:
             found = [entry.name for entry in entries if not entry.name.endswith(".tmp")]
             if found:
                 raise RunError(
-                    describe(
-                        f"output_dir {self.path}",
-                        f"{', '.join(found[:5])}{' …' if len(found) > 5 else ''}, but no {RUN_FILE}",
-                        "an empty directory or a run of gapbridge",
-                        "Choose another output_dir",
-                    )
+                    f"output_dir {self.path}",
+                    f"{', '.join(found[:5])}{' …' if len(found) > 5 else ''}, but no {RUN_FILE}",
+                    "an empty directory or a run of gapbridge",
+                    "Choose another output_dir",
                 )
             return "new"
         record = read_run(self.path)
@@ -141,12 +133,10 @@ class RunDirectory:
         existing = next(path for path in (self.path, *self.path.absolute().parents) if os.path.lexists(path))
         if not existing.is_dir():
             got = "a file" if existing == self.path else f"the file {existing} above it"
-            raise RunError(describe(f"output_dir {self.path}", got, "a directory", "Choose another output_dir"))
+            raise RunError(f"output_dir {self.path}", got, "a directory", "Choose another output_dir")
         if not os.access(existing, os.W_OK | os.X_OK):
             got = f"{existing}, which cannot be written"
-            raise RunError(
-                describe(f"output_dir {self.path}", got, "a writable directory", "Choose another output_dir")
-            )
+            raise RunError(f"output_dir {self.path}", got, "a writable directory", "Choose another output_dir")
 
     def locked(self) -> AbstractContextManager[None]:
         """Within it no other command trains or generates in the directory; of several processes, the main one asks.
@@ -270,9 +260,7 @@ def environment() -> dict[str, Any]:
 
 def require_output_dir(output_dir: str | None) -> str:
     if not output_dir:
-        raise ConfigError(describe("output_dir", "no value", "a directory for the run", "Add the key"))
+        raise ConfigError("output_dir", "no value", "a directory for the run", "Add the key")
     if "\0" in output_dir:
-        raise ConfigError(
-            describe("output_dir", f"{output_dir!r} with a null character", "a path", "Correct the path")
-        )
+        raise ConfigError("output_dir", f"{output_dir!r} with a null character", "a path", "Correct the path")
     return output_dir

@@ -12,7 +12,7 @@ from rich.console import Console
 from trl import get_peft_config
 
 from ..display import say
-from ..errors import ConfigError, describe
+from ..errors import ConfigError
 from ..files import directory_removed_on_error, write_json_atomic, write_text_atomic
 from ..reporting.runs import write_report
 from ..training.dataset_builder import render_rows, row_records
@@ -75,12 +75,10 @@ def prepare(job: RunConfig) -> Path:
     check_processes(job.args)
     if not job.method.generates_contexts:
         raise ConfigError(
-            describe(
-                f"{job.recipe.path}, method",
-                f"{job.name}, which generates nothing before training",
-                "a method that generates contexts",
-                "Train it without `gapbridge prepare`",
-            )
+            f"{job.recipe.path}, method",
+            f"{job.name}, which generates nothing before training",
+            "a method that generates contexts",
+            "Train it without `gapbridge prepare`",
         )
     run = job.run_directory()
     is_complete = run.check() == "complete"
@@ -125,12 +123,10 @@ def open_run(
         trainer = construct(job, index, loaded)
         if generates and not trainer.pending:
             raise ConfigError(
-                describe(
-                    job.recipe.path,
-                    f"options with which {job.name} generates nothing before training",
-                    "options that generate contexts",
-                    "Train it without `gapbridge prepare`",
-                )
+                job.recipe.path,
+                f"options with which {job.name} generates nothing before training",
+                "options that generate contexts",
+                "Train it without `gapbridge prepare`",
             )
         if pushes and PartialState().is_main_process:
             open_repository(job.args)

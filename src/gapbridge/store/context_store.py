@@ -79,21 +79,17 @@ class ContextStore:
             num_examples, shard_size = int(identity.pop("num_examples")), int(identity.pop("shard_size"))
         except OSError as error:
             raise StoreError(
-                describe(
-                    directory,
-                    f"no complete contexts ({error.strerror})",
-                    "a finished store",
-                    "Generate the contexts first",
-                )
+                directory,
+                f"no complete contexts ({error.strerror})",
+                "a finished store",
+                "Generate the contexts first",
             ) from error
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(
-                describe(
-                    f"{directory}, manifest.json",
-                    f"a damaged file ({error})",
-                    "the one that was written",
-                    "Delete the file, and repeat the command",
-                )
+                f"{directory}, manifest.json",
+                f"a damaged file ({error})",
+                "the one that was written",
+                "Delete the file, and repeat the command",
             ) from error
         return cls(directory, identity, num_examples=num_examples, shard_size=shard_size, schema=schema)
 
@@ -130,12 +126,7 @@ class ContextStore:
             if path.name not in expected:
                 self._check_identity(self._footer(path), path)
                 raise StoreError(
-                    describe(
-                        path,
-                        "a shard of another store",
-                        f"one of {self.num_shards} shards",
-                        f"Delete {self.directory}",
-                    )
+                    path, "a shard of another store", f"one of {self.num_shards} shards", f"Delete {self.directory}"
                 )
         missing = []
         for shard in range(self.num_shards):
@@ -153,7 +144,7 @@ class ContextStore:
         start, end = self.shard_range(shard)
         if len(table) != end - start:
             got, expected = f"{len(table)} contexts", f"{end - start}, one for each example"
-            raise StoreError(describe(f"shard {shard}", got, expected, "Generate the shard again"))
+            raise StoreError(f"shard {shard}", got, expected, "Generate the shard again")
         write_atomic(
             self.shard_path(shard),
             lambda path: pq.write_table(table, path, compression="zstd", write_page_checksum=True),
@@ -165,7 +156,7 @@ class ContextStore:
         for shard in range(self.num_shards):
             path = self.shard_path(shard)
             if not path.exists():
-                raise StoreError(describe(path, "no file", "the shard", "Repeat the command to generate it"))
+                raise StoreError(path, "no file", "the shard", "Repeat the command to generate it")
             start, end = self.shard_range(shard)
             shards.append({"file": path.name, "rows": end - start, "sha256": sha256(path)})
         write_json_atomic(self.manifest_path, {"identity": self.identity, "shards": shards})
@@ -179,12 +170,10 @@ class ContextStore:
         """
         if not self.is_complete():
             raise StoreError(
-                describe(
-                    self.directory,
-                    "no manifest.json, since generation did not finish",
-                    "a finished store",
-                    "Repeat the command to continue",
-                )
+                self.directory,
+                "no manifest.json, since generation did not finish",
+                "a finished store",
+                "Repeat the command to continue",
             )
         for entry in self._whole_shards():
             yield self._table(self.directory / entry["file"])
@@ -247,21 +236,17 @@ class ContextStore:
             manifest = json.loads(self.manifest_path.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise StoreError(
-                describe(
-                    self.manifest_path,
-                    f"a damaged file ({error})",
-                    "the one that was written",
-                    "Delete the file, and repeat the command",
-                )
+                self.manifest_path,
+                f"a damaged file ({error})",
+                "the one that was written",
+                "Delete the file, and repeat the command",
             ) from error
         if not isinstance(manifest, dict) or not {"identity", "shards"} <= set(manifest):
             raise StoreError(
-                describe(
-                    self.manifest_path,
-                    "another file",
-                    "the manifest of a context store",
-                    "Delete the file, and repeat the command",
-                )
+                self.manifest_path,
+                "another file",
+                "the manifest of a context store",
+                "Delete the file, and repeat the command",
             )
         self._check_identity(manifest["identity"], self.manifest_path)
         try:
@@ -270,12 +255,10 @@ class ContextStore:
             listed = []
         if listed != [self.shard_path(shard).name for shard in range(self.num_shards)]:
             raise StoreError(
-                describe(
-                    self.manifest_path,
-                    "other shards",
-                    f"the {self.num_shards} shards of this store",
-                    "Delete the file, and repeat the command",
-                )
+                self.manifest_path,
+                "other shards",
+                f"the {self.num_shards} shards of this store",
+                "Delete the file, and repeat the command",
             )
         return manifest
 
@@ -287,16 +270,11 @@ class ContextStore:
         metadata = self._table(path).schema.metadata or {}
         if _IDENTITY not in metadata:
             raise StoreError(
-                describe(path, "another file", "a shard of a context store", "Move it away, and repeat the command")
+                path, "another file", "a shard of a context store", "Move it away, and repeat the command"
             )
         if shard is not None and metadata.get(_SHARD) != str(shard).encode():
             raise StoreError(
-                describe(
-                    path,
-                    "another shard of this store",
-                    "the one of its name",
-                    "Delete it, and repeat the command",
-                )
+                path, "another shard of this store", "the one of its name", "Delete it, and repeat the command"
             )
         identity: dict[str, Any] = json.loads(metadata[_IDENTITY])
         return identity
@@ -306,18 +284,16 @@ class ContextStore:
             return pq.ParquetFile(path, page_checksum_verification=True).read()
         except (pa.ArrowException, OSError) as error:
             raise StoreError(
-                describe(
-                    path,
-                    f"a truncated or damaged file ({error})",
-                    "the shard that was written",
-                    "Delete it, and repeat the command",
-                )
+                path,
+                f"a truncated or damaged file ({error})",
+                "the shard that was written",
+                "Delete it, and repeat the command",
             ) from error
 
     def _check_identity(self, found: Any, path: Path) -> None:
         if not isinstance(found, dict):
             raise StoreError(
-                describe(path, "no record of how its contexts were made", "one", "Delete it, and repeat the command")
+                path, "no record of how its contexts were made", "one", "Delete it, and repeat the command"
             )
         expected = json.loads(self._encoded_identity())
         differing = [key for key in sorted({*found, *expected}) if found.get(key) != expected.get(key)]

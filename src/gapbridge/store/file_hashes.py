@@ -16,7 +16,7 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 
-from ..errors import RunError, describe
+from ..errors import RunError
 from ..files import sha256
 
 
@@ -63,12 +63,7 @@ class FileHashes:
             return self._hash(place)
         except OSError as error:
             raise RunError(
-                describe(
-                    f"{path}, content",
-                    error.strerror,
-                    "a file that can be read",
-                    "Repair its permissions or its disk",
-                )
+                f"{path}, content", error.strerror, "a file that can be read", "Repair its permissions or its disk"
             ) from error
 
     def _hash(self, place: Path) -> str:

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError, describe
+from ..errors import RunError
 from ..files import write_json_atomic
 from ..jsonl import parse_json, shown_value
 
@@ -26,17 +26,10 @@ def read_record(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise RunError(
-            describe(path, f"a damaged file ({error})", "a JSON object", "Delete or restore the file")
-        ) from error
+        raise RunError(path, f"a damaged file ({error})", "a JSON object", "Delete or restore the file") from error
     if not isinstance(value, dict):
         raise RunError(
-            describe(
-                path,
-                f"a damaged file (it holds {shown_value(value)})",
-                "a JSON object",
-                "Delete or restore the file",
-            )
+            path, f"a damaged file (it holds {shown_value(value)})", "a JSON object", "Delete or restore the file"
         )
     return value
 

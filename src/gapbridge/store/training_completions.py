@@ -21,7 +21,7 @@ from ..decoding.model_state import generation_precision
 from ..decoding.mtp_heads import HEADS_FILE, MTPHeads, load_adjacent_heads
 from ..decoding.speculative_decoding import SpeculativeStats
 from ..decoding.vllm_generation import CheckedGenerator, ColocatedEngine, Engine, ServerEngine
-from ..errors import ConfigError, describe
+from ..errors import ConfigError
 from .generate_shards import Columns, GenerationSpec, Progress
 
 
@@ -90,12 +90,10 @@ def _heads(model: PreTrainedModel | PeftModel, args: Any) -> MTPHeads | None:
     heads = load_adjacent_heads(model)
     if heads is None:
         raise ConfigError(
-            describe(
-                "use_mtp_speculative_decoding",
-                f"true for {model.name_or_path or 'a model'} without {HEADS_FILE}",
-                "a complete model that was trained with num_future_tokens above 1",
-                "Start from such a model, or remove the key",
-            )
+            "use_mtp_speculative_decoding",
+            f"true for {model.name_or_path or 'a model'} without {HEADS_FILE}",
+            "a complete model that was trained with num_future_tokens above 1",
+            "Start from such a model, or remove the key",
         )
     return heads
 
@@ -139,21 +137,17 @@ def _check_loadable(model: PreTrainedModel | PeftModel) -> None:
     """Refuse what vLLM cannot load, before the engine is opened."""
     if isinstance(model, PeftModel):
         raise ConfigError(
-            describe(
-                "use_vllm",
-                "true for a round that starts from an adapter",
-                "a complete model, as vLLM loads it",
-                "Set use_vllm: false, or start from the merged model (merge_and_unload, save_pretrained)",
-            )
+            "use_vllm",
+            "true for a round that starts from an adapter",
+            "a complete model, as vLLM loads it",
+            "Set use_vllm: false, or start from the merged model (merge_and_unload, save_pretrained)",
         )
     if not model.name_or_path:
         raise ConfigError(
-            describe(
-                "use_vllm",
-                "true for a model without a path",
-                "a path that vLLM can load",
-                "Save the model with save_pretrained and load it from there, or set use_vllm: false",
-            )
+            "use_vllm",
+            "true for a model without a path",
+            "a path that vLLM can load",
+            "Save the model with save_pretrained and load it from there, or set use_vllm: false",
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from ..errors import ConfigError, describe
+from ..errors import ConfigError
 from ..files import write_text_atomic
 from ..recipe.type_checks import closest_match
 from .word_problems import problems
@@ -57,9 +57,7 @@ def task_named(name: str) -> EvalTask:
     if name not in TASKS:
         known = [*TASKS, "lm_eval"]
         raise ConfigError(
-            describe(
-                "--task", f"{name}{closest_match(name, known)}", f"one of {', '.join(known)}", "Choose one of them"
-            )
+            "--task", f"{name}{closest_match(name, known)}", f"one of {', '.join(known)}", "Choose one of them"
         )
     return TASKS[name]
 
@@ -72,12 +70,10 @@ def task_recipe(task: EvalTask, directory: Path) -> Path:
     """
     if not task.has_data:
         raise ConfigError(
-            describe(
-                f"--task {task.name}",
-                "no data",
-                "a recipe, or completions of a file",
-                "Give --config RECIPE, or --completions_file FILE.jsonl",
-            )
+            f"--task {task.name}",
+            "no data",
+            "a recipe, or completions of a file",
+            "Give --config RECIPE, or --completions_file FILE.jsonl",
         )
     recipes = Path(__file__).with_name("recipes")
     if task.name != GENERATED:

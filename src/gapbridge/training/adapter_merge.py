@@ -96,12 +96,10 @@ def merge_saved(directory: Path, trained: PeftModel, args: Any) -> None:
         loaded = load_model(directory / ADAPTER, args, dtype=dtype)
     if not _same_base(loaded, trained):
         raise ConfigError(
-            describe(
-                "save_merged_model",
-                f"weights in {base.config._name_or_path} that differ from the trained base",
-                "the same weights",
-                f"Save the base, and merge {directory / ADAPTER} into it",
-            )
+            "save_merged_model",
+            f"weights in {base.config._name_or_path} that differ from the trained base",
+            "the same weights",
+            f"Save the base, and merge {directory / ADAPTER} into it",
         )
     _untie(loaded)
     with as_config_error("save_merged_model: "):

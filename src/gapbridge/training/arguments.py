@@ -49,15 +49,11 @@ def named_arguments(order: Sequence[str], positional: Sequence[Any], given: Mapp
         ConfigError: too many, or one of them twice.
     """
     if len(positional) > len(order):
-        raise ConfigError(
-            describe("arguments", f"{len(positional)} by position", f"at most {len(order)}", "Name the others")
-        )
+        raise ConfigError("arguments", f"{len(positional)} by position", f"at most {len(order)}", "Name the others")
     found = dict(zip(order, positional, strict=False))
     if twice := found.keys() & given.keys():
         raise ConfigError(
-            describe(
-                f"arguments, {', '.join(sorted(twice))}", "a value by position and by name", "one value", "Keep one"
-            )
+            f"arguments, {', '.join(sorted(twice))}", "a value by position and by name", "one value", "Keep one"
         )
     return {**found, **given}
 
@@ -72,12 +68,10 @@ def own_configuration(kind: type[Any], args: Any, trainer: str) -> Any:
         return args
     if not isinstance(args, TrainingArguments) or isinstance(args, (SFTConfig, DPOConfig)):
         raise ConfigError(
-            describe(
-                "args",
-                f"a {type(args).__name__}",
-                f"a {kind.__name__} for {trainer}, which takes all keys of TRL's configuration",
-                f"Construct {kind.__name__} instead",
-            )
+            "args",
+            f"a {type(args).__name__}",
+            f"a {kind.__name__} for {trainer}, which takes all keys of TRL's configuration",
+            f"Construct {kind.__name__} instead",
         )
     known = {entry.name for entry in fields(kind) if entry.init}
     values = {
@@ -159,16 +153,14 @@ def as_data_set(value: Any, source: str, *, by_index: bool) -> Dataset | Example
         DataError: it is none, or a stream where rows have numbers.
     """
     if isinstance(value, IterableDataset) and by_index:
-        raise DataError(describe(source, f"a stream{_BY_INDEX}", _WANTED, "Load it without streaming"))
+        raise DataError(source, f"a stream{_BY_INDEX}", _WANTED, "Load it without streaming")
     if isinstance(value, IterableDataset):
         return Dataset.from_list(list(value.with_format(None)), features=value.features)
     if not isinstance(value, (Dataset, ExampleSet)):
         raise DataError(
-            describe(
-                source,
-                f"a {type(value).__name__}",
-                f"{_WANTED}, or a dict of them",
-                "Load the rows with datasets.load_dataset, or make them with Dataset.from_list",
-            )
+            source,
+            f"a {type(value).__name__}",
+            f"{_WANTED}, or a dict of them",
+            "Load the rows with datasets.load_dataset, or make them with Dataset.from_list",
         )
     return value

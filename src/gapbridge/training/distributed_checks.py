@@ -36,18 +36,14 @@ def check_processes(args: TrainingArguments) -> None:
     launched = _launched_processes()
     if args.world_size != launched:
         raise RunError(
-            describe(
-                "processes",
-                f"{launched} started by the launcher, of which this one ({args.device}) knows {args.world_size}",
-                f"one group of processes, not {launched} copies of the run",
-                str(_ON_CPU),
-            )
+            "processes",
+            f"{launched} started by the launcher, of which this one ({args.device}) knows {args.world_size}",
+            f"one group of processes, not {launched} copies of the run",
+            str(_ON_CPU),
         )
     if launched > 1 and PartialState().distributed_type == DistributedType.NO:
         raise RunError(
-            describe(
-                "processes", f"{launched} that do not average their gradients", "one group of processes", str(_ON_CPU)
-            )
+            "processes", f"{launched} that do not average their gradients", "one group of processes", str(_ON_CPU)
         )
 
 
@@ -129,22 +125,18 @@ class CheckSharding(TrainerCallback):
         if accelerator.distributed_type == DistributedType.FSDP and accelerator.fsdp_plugin.fsdp_version == 2:
             if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
                 raise RunError(
-                    describe(
-                        "fsdp_transformer_layer_cls_to_wrap",
-                        "a configuration that shards no parameter",
-                        "the layers of the model",
-                        "Name the class of its layers, or use ddp",
-                    )
+                    "fsdp_transformer_layer_cls_to_wrap",
+                    "a configuration that shards no parameter",
+                    "the layers of the model",
+                    "Name the class of its layers, or use ddp",
                 )
         if accelerator.distributed_type == DistributedType.DEEPSPEED and accelerator.deepspeed_plugin.zero_stage == 3:
             if all(parameter.ds_persist for parameter in model.parameters()):
                 raise RunError(
-                    describe(
-                        "ZeRO-3",
-                        "no sharded parameter, since all are below stage3_param_persistence_threshold",
-                        "parameters to shard",
-                        "Use ddp or zero2, which cost less, or lower the threshold",
-                    )
+                    "ZeRO-3",
+                    "no sharded parameter, since all are below stage3_param_persistence_threshold",
+                    "parameters to shard",
+                    "Use ddp or zero2, which cost less, or lower the threshold",
                 )
 
 

@@ -84,12 +84,10 @@ class FiniteUpdates(_Behind):
             return
         names = [name for name, weight in trained.items() if not math.isfinite(_norm([weight], order=math.inf))]
         raise TrainingError(
-            describe(
-                f"step {self.state.global_step}",
-                f"weights that are not finite ({_listed(names)}) and are not saved",
-                f"finite ones ({self._kept()})",
-                "Lower learning_rate, or use bf16 instead of fp16",
-            )
+            f"step {self.state.global_step}",
+            f"weights that are not finite ({_listed(names)}) and are not saved",
+            f"finite ones ({self._kept()})",
+            "Lower learning_rate, or use bf16 instead of fp16",
         )
 
     def _stopped(self, what: str, batches: Sequence[dict[str, Any]]) -> str:

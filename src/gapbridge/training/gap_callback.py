@@ -137,12 +137,10 @@ class GapCallback(TrainerCallback):
         ]
         if not usable:
             raise DataError(
-                describe(
-                    "eval_examples",
-                    f"no reference completion of more than {shortest} tokens",
-                    "longer ones",
-                    "Give shorter prefix_lengths",
-                )
+                "eval_examples",
+                f"no reference completion of more than {shortest} tokens",
+                "longer ones",
+                "Give shorter prefix_lengths",
             )
         return [example for _, example in sorted(usable, key=lambda pair: -pair[0])]
 

@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from ..data.example import ExampleSet
 from ..data.formats import formatted, readable
-from ..errors import DataError, describe
+from ..errors import DataError
 from .arguments import EVAL, EVAL_GENERATED, as_data_set, source_label
 from .dataset_builder import BuiltDataset, rows_in_memory, select_model_columns
 from .hooks import MethodHooks
@@ -75,12 +75,10 @@ class EvalDatasetMixin(_Behind):
         tokenizer, args = self.processing_class, self._reading_args
         if EVAL not in method.eval_sets(args):
             raise DataError(
-                describe(
-                    source,
-                    "a data set after the completions were generated",
-                    "one that the constructor was given",
-                    f"Give it to {method.__name__} as eval_dataset",
-                )
+                source,
+                "a data set after the completions were generated",
+                "one that the constructor was given",
+                f"Give it to {method.__name__} as eval_dataset",
             )
         found = as_data_set(dataset, source, by_index=method.requires_eager_rows(args))
         if not isinstance(found, ExampleSet):
@@ -139,12 +137,10 @@ class EvalDatasetMixin(_Behind):
         names = list(self.eval_dataset) if isinstance(self.eval_dataset, dict) else []
         if dataset not in names:
             raise DataError(
-                describe(
-                    source,
-                    f"the name {dataset!r}",
-                    f"one of {names}",
-                    "Give a data set, or a name of the constructor's eval_dataset",
-                )
+                source,
+                f"the name {dataset!r}",
+                f"one of {names}",
+                "Give a data set, or a name of the constructor's eval_dataset",
             )
         return dataset
 

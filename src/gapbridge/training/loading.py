@@ -148,22 +148,15 @@ def _adapter_base(adapter: Path, revision: str | None) -> tuple[str, str | None]
     config = PeftConfig.from_pretrained(str(adapter))
     if not config.base_model_name_or_path:
         raise ConfigError(
-            describe(
-                f"{adapter}, adapter_config.json",
-                "no base model",
-                "base_model_name_or_path",
-                "Add the key to the file",
-            )
+            f"{adapter}, adapter_config.json", "no base model", "base_model_name_or_path", "Add the key to the file"
         )
     asked = None if revision == "main" else revision
     if asked and config.revision and asked != config.revision:
         raise ConfigError(
-            describe(
-                "model_revision",
-                f"{asked!r}",
-                f"{config.revision!r}, the revision of {config.base_model_name_or_path} under the adapter",
-                f"Remove the key, or set it to {config.revision!r}",
-            )
+            "model_revision",
+            f"{asked!r}",
+            f"{config.revision!r}, the revision of {config.base_model_name_or_path} under the adapter",
+            f"Remove the key, or set it to {config.revision!r}",
         )
     return config.base_model_name_or_path, asked or config.revision
 
@@ -190,17 +183,13 @@ def require_local(path: str | Path, what: str) -> None:
     if text.startswith((".", "/", "~")) or len(rest) > 1 or among_ours:
         if place.is_file():
             raise ConfigError(
-                describe(
-                    f"{what} {text}", "a file, which cannot be loaded", "a directory or hub id", "Give the directory"
-                )
+                f"{what} {text}", "a file, which cannot be loaded", "a directory or hub id", "Give the directory"
             )
         raise ConfigError(
-            describe(
-                f"{what} {text}",
-                f"no such directory (looked from {Path.cwd()})",
-                "a saved model, for example the output of a finished run",
-                "Correct the path, or train that run first",
-            )
+            f"{what} {text}",
+            f"no such directory (looked from {Path.cwd()})",
+            "a saved model, for example the output of a finished run",
+            "Correct the path, or train that run first",
         )
 
 
@@ -265,9 +254,7 @@ def prepare_tokenizer(
     if args.eos_token is not None:
         if args.eos_token not in tokenizer.get_vocab():
             raise ConfigError(
-                describe(
-                    "eos_token", f"{args.eos_token!r}", "a token of the tokenizer's vocabulary", "Correct the token"
-                )
+                "eos_token", f"{args.eos_token!r}", "a token of the tokenizer's vocabulary", "Correct the token"
             )
         tokenizer.eos_token = args.eos_token
     if args.chat_template is not None:
@@ -277,22 +264,18 @@ def prepare_tokenizer(
         if path.suffix in (".jinja", ".j2"):
             if not path.is_file():
                 raise ConfigError(
-                    describe(
-                        f"chat_template_path {path}",
-                        f"no such file (looked from {Path.cwd()})",
-                        "a Jinja file",
-                        "Correct the path",
-                    )
+                    f"chat_template_path {path}",
+                    f"no such file (looked from {Path.cwd()})",
+                    "a Jinja file",
+                    "Correct the path",
                 )
             tokenizer.chat_template = path.read_text(encoding="utf-8")
         elif uses_peft:
             raise ConfigError(
-                describe(
-                    "chat_template_path",
-                    "a model, whose template adds tokens that an adapter does not train",
-                    "a .jinja file",
-                    "Give a file, or run the SFT stage without an adapter first",
-                )
+                "chat_template_path",
+                "a model, whose template adds tokens that an adapter does not train",
+                "a .jinja file",
+                "Give a file, or run the SFT stage without an adapter first",
             )
         elif model is not None:
             require_local(path, "chat_template_path")

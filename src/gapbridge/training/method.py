@@ -28,7 +28,7 @@ from ..data.example import ExampleSet
 from ..data.formats import formatted, readable
 from ..data.loss_scope import LESS_THAN_TRL
 from ..decoding.model_state import move_to_device
-from ..errors import ConfigError, RunError, describe
+from ..errors import ConfigError, RunError
 from .adapter_merge import ADAPTER, cache_enabled, check_mergeable, merge_saved
 from .arguments import (
     EVAL,
@@ -208,12 +208,10 @@ class GapTrainerMixin(EvalDatasetMixin, TrainerGuardMixin):
         generates = not all(generation.store.is_complete() for generation in self.pending.values())
         if generates and _weight_version(self.model) != todo.weight_version:
             raise RunError(
-                describe(
-                    "model",
-                    "weights that changed after the trainer was constructed",
-                    "the weights that its contexts are known by",
-                    "Call prepare_dataset before you change them, or construct the trainer afterwards",
-                )
+                "model",
+                "weights that changed after the trainer was constructed",
+                "the weights that its contexts are known by",
+                "Call prepare_dataset before you change them, or construct the trainer afterwards",
             )
         self._unprepared = None  # what follows reads the attributes
         try:
@@ -320,9 +318,7 @@ class GapTrainerMixin(EvalDatasetMixin, TrainerGuardMixin):
             args.model_init_kwargs = None  # used up; TRL would warn that a loaded model ignores them
         elif args.model_init_kwargs:
             raise ConfigError(
-                describe(
-                    "model_init_kwargs", "options for a loaded model", "a model given by its name", "Remove the key"
-                )
+                "model_init_kwargs", "options for a loaded model", "a model given by its name", "Remove the key"
             )
         tokenizer = tokenizer or load_tokenizer(name, args, revision)
         prepare_tokenizer(model, tokenizer, args, uses_peft=peft_config is not None or isinstance(model, PeftModel))

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from ..compat import rotate_checkpoints
-from ..errors import ConfigError, RunError, as_config_error, describe
+from ..errors import ConfigError, RunError, as_config_error
 from ..files import directory_removed_on_error, os_errors_as_run_error
 from .checkpoints import SaveAfterEvaluation, StopAtLastStep, agreed_checkpoint, mark_complete
 from .distributed_checks import CheckSharding, check_accelerator
@@ -98,12 +98,10 @@ class TrainerGuardMixin(FiniteUpdates, EvaluationByTokens, OrderedByEpoch):
         checkpoint = agreed_checkpoint(Path(self.args.output_dir))
         if checkpoint is None:
             raise RunError(
-                describe(
-                    self.args.output_dir,
-                    "no complete checkpoint",
-                    "one to resume from",
-                    "Set resume_from_checkpoint: false, or correct output_dir",
-                )
+                self.args.output_dir,
+                "no complete checkpoint",
+                "one to resume from",
+                "Set resume_from_checkpoint: false, or correct output_dir",
             )
         return str(checkpoint)
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ...errors import ConfigError, describe
+from ...errors import ConfigError
 from ...reporting.samples import prompt_text
 from ...tasks.task import task_named
 from ..aggregate import Group, answer_text
@@ -23,12 +23,10 @@ def make_judge(args: argparse.Namespace) -> Judge:
         return EndpointJudge(args.judge_url, args.judge, **{name: vars(args)[f"judge_{name}"] for name in names})
     if args.judge_temperature is None:
         raise ConfigError(
-            describe(
-                "command line, --judge_temperature",
-                "none without --judge_url",
-                "a number, since a local judge has no other default",
-                "Give a temperature",
-            )
+            "command line, --judge_temperature",
+            "none without --judge_url",
+            "a number, since a local judge has no other default",
+            "Give a temperature",
         )
     from trl import ModelConfig, SFTConfig
 
@@ -70,12 +68,10 @@ def judge_groups(groups: Sequence[Group], args: argparse.Namespace, cache: Path)
             ]
             if not pairs:
                 raise ConfigError(
-                    describe(
-                        group.name,
-                        f"no example in common with {rival}",
-                        "the same ids",
-                        "Evaluate both on the same examples",
-                    )
+                    group.name,
+                    f"no example in common with {rival}",
+                    "the same ids",
+                    "Evaluate both on the same examples",
                 )
             rate = judge_pairs(pairs, judge, cache=cache, template=template)
             record = asdict(rate)

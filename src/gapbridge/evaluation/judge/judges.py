@@ -195,9 +195,7 @@ class EndpointJudge:
     def _key(self) -> str | None:
         key = os.environ.get(self.api_key_env, "").strip() if self.api_key_env else ""
         if not key.isascii() or not key.isprintable():
-            raise ConfigError(
-                describe(self.api_key_env, "a key that is not printable ASCII", "an API key", "Correct the key")
-            )
+            raise ConfigError(self.api_key_env, "a key that is not printable ASCII", "an API key", "Correct the key")
         return key or None
 
     def _reply(
@@ -212,23 +210,19 @@ class EndpointJudge:
             error = attempted.error
             if attempted.wait > self.max_wait:
                 raise RunError(
-                    describe(
-                        self.url,
-                        f"{error}, with a request to wait {attempted.wait:.0f} s",
-                        f"at most max_wait ({self.max_wait:g} s)",
-                        "Repeat the command later, or raise max_wait",
-                    )
+                    self.url,
+                    f"{error}, with a request to wait {attempted.wait:.0f} s",
+                    f"at most max_wait ({self.max_wait:g} s)",
+                    "Repeat the command later, or raise max_wait",
                 )
             delay = min(self.max_wait, self.backoff * 2**attempt) * random.uniform(0.5, 1)
             if attempt < self.max_retries and stop.wait(max(delay, attempted.wait)):
                 return None
         raise RunError(
-            describe(
-                self.url,
-                f"no reply in {self.max_retries + 1} attempts (the last one: {error})",
-                "a reply",
-                "Check the server, then repeat the command",
-            )
+            self.url,
+            f"no reply in {self.max_retries + 1} attempts (the last one: {error})",
+            "a reply",
+            "Check the server, then repeat the command",
         )
 
     def _attempt(
@@ -259,12 +253,10 @@ class EndpointJudge:
             elif self.api_key_env and not key:
                 hint = f"Set the environment variable {self.api_key_env}, which holds no key"
             raise ConfigError(
-                describe(
-                    self.url,
-                    f"a refusal for model {self.model!r} and a prompt of {len(prompt)} characters ({said})",
-                    "a reply",
-                    str(hint or "Check the model and the options"),
-                )
+                self.url,
+                f"a refusal for model {self.model!r} and a prompt of {len(prompt)} characters ({said})",
+                "a reply",
+                str(hint or "Check the model and the options"),
             )
         content = _content(response.content)
         return _Transient(f"no chat completion, {said}") if content is None else content

@@ -63,17 +63,15 @@ def load_template(name_or_path: str | Path) -> Template:
     path = built_in.get(str(name_or_path), Path(name_or_path))
     if not path.is_file():
         raise ConfigError(
-            describe(
-                f"judge prompt {str(name_or_path)!r}",
-                f"no such name or file (looked from {Path.cwd()})",
-                f"one of {', '.join(built_in)}, or a file",
-                "Correct the name",
-            )
+            f"judge prompt {str(name_or_path)!r}",
+            f"no such name or file (looked from {Path.cwd()})",
+            f"one of {', '.join(built_in)}, or a file",
+            "Correct the name",
         )
     try:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     except UnicodeDecodeError as error:
-        raise ConfigError(describe(path, f"text that is not UTF-8 ({error})", "UTF-8", "Save it as UTF-8")) from error
+        raise ConfigError(path, f"text that is not UTF-8 ({error})", "UTF-8", "Save it as UTF-8") from error
     body = next((at for at, line in enumerate(lines) if not line.startswith(_HEADER)), len(lines))
     header, text = [line.removeprefix(_HEADER).strip() for line in lines[:body]], "".join(lines[body:]).strip()
     markers = [line.split(":", 1)[1].strip() for line in header if re.match(r"verdict\s*:", line)]

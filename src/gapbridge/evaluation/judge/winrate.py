@@ -181,7 +181,7 @@ def judge_pairs(
     _check_pairs(pairs)
     cache = Path(cache)
     if cache.exists() and not cache.is_dir():
-        raise ConfigError(describe(cache, "a file", "a directory for the judge's replies", "Name a directory"))
+        raise ConfigError(cache, "a file", "a directory for the judge's replies", "Name a directory")
     cache.mkdir(parents=True, exist_ok=True)  # a place that cannot be written to shows before a reply is paid for
     asked = {
         pair.id: (
@@ -266,7 +266,7 @@ def length_controlled_rate(scores: ArrayLike, differences: ArrayLike) -> float |
 
 def _check_pairs(pairs: Sequence[Pair]) -> None:
     if not pairs:
-        raise DataError(describe("pairs", "none", "at least one", "Give pairs to judge"))
+        raise DataError("pairs", "none", "at least one", "Give pairs to judge")
     times = Counter(pair.id for pair in pairs)
     errors = [
         describe(f"pair {name!r}", f"the id {count} times", "it once", "Remove the duplicates")

@@ -66,9 +66,7 @@ def harness_model_args(model: str, extra: Mapping[str, Any]) -> dict[str, Any]:
     # A hub id is NAME or OWNER/NAME.
     if not path.is_dir() and (path.is_absolute() or model.startswith(".") or len(path.parts) > 2):
         raise ConfigError(
-            describe(
-                f"model {model}", f"no such directory (looked from {Path.cwd()})", "a saved model", "Correct the path"
-            )
+            f"model {model}", f"no such directory (looked from {Path.cwd()})", "a saved model", "Correct the path"
         )
     adapter = path / "adapter_config.json"
     if not adapter.is_file():
@@ -77,12 +75,7 @@ def harness_model_args(model: str, extra: Mapping[str, Any]) -> dict[str, Any]:
         base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            describe(
-                adapter,
-                f"no base model, or a damaged file ({error!r})",
-                "base_model_name_or_path",
-                "Repair the file",
-            )
+            adapter, f"no base model, or a damaged file ({error!r})", "base_model_name_or_path", "Repair the file"
         ) from error
     own_tokenizer = {"tokenizer": model} if (path / "tokenizer_config.json").is_file() else {}
     return {"pretrained": base, "peft": model, **own_tokenizer, **extra}
@@ -117,9 +110,7 @@ def _results(
         logger.info("%s is complete and is not repeated", folder)
     elif importlib.util.find_spec("lm_eval") is None:
         raise ConfigError(
-            describe(
-                "--task lm_eval", "no lm-evaluation-harness", "an installed package", "Install `gapbridge[lm-eval]`"
-            )
+            "--task lm_eval", "no lm-evaluation-harness", "an installed package", "Install `gapbridge[lm-eval]`"
         )
     else:
         logger.info("%s with %d examples in the prompt → %s", ", ".join(names), shots, folder)
@@ -165,12 +156,10 @@ def run_harness(command: Sequence[str], folder: Path) -> None:
         lines = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").split("\n")
         tail = "\n".join([line.rstrip() for line in lines if line.strip()][-15:])
         raise RunError(
-            describe(
-                "lm_eval",
-                f"exit code {process.returncode} and no results (the last lines of {log}:\n{tail}\n)",
-                "results",
-                "Repeat the command, which continues from the complete files",
-            )
+            "lm_eval",
+            f"exit code {process.returncode} and no results (the last lines of {log}:\n{tail}\n)",
+            "results",
+            "Repeat the command, which continues from the complete files",
         )
 
 

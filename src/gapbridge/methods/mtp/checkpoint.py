@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import cached_file
 
 from ...decoding.mtp_heads import HEADS_FILE, find_heads, load_heads, remove_heads, saved_heads, unwrap_peft
-from ...errors import ConfigError, describe
+from ...errors import ConfigError
 from ...training.loading import require_local
 
 
@@ -36,12 +36,10 @@ def load(path: str | Path, *, revision: str | None = None, **options: Any) -> Pr
         file = None if found is None else Path(found)
     if file is None:
         raise ConfigError(
-            describe(
-                path,
-                f"no {HEADS_FILE}",
-                "the file of MTPTrainer with num_future_tokens above 1",
-                "Restore the file, or load the model with transformers",
-            )
+            path,
+            f"no {HEADS_FILE}",
+            "the file of MTPTrainer with num_future_tokens above 1",
+            "Restore the file, or load the model with transformers",
         )
     return _load(path, revision, options, file).eval()
 

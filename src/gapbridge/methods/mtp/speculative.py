@@ -15,7 +15,7 @@ from ...data.special_tokens import undecodable_token_ids
 from ...decoding import Completion, SamplingParams, generate_completions
 from ...decoding.mtp_heads import HEADS_FILE, load_adjacent_heads
 from ...decoding.speculative_decoding import SpeculativeStats
-from ...errors import ConfigError, describe
+from ...errors import ConfigError
 from ...training.decoding_mode import AnswerRequest
 
 
@@ -56,9 +56,7 @@ def generate(
     """
     if stop_tokens is None and tokenizer is None:
         raise ConfigError(
-            describe(
-                "stop_tokens", "none, and no tokenizer", "what ends a completion", "Give a tokenizer or stop_tokens"
-            )
+            "stop_tokens", "none, and no tokenizer", "what ends a completion", "Give a tokenizer or stop_tokens"
         )
     if tokenizer is not None:
         unnamed = undecodable_token_ids(tokenizer, model)
@@ -113,11 +111,9 @@ def _heads(model: PreTrainedModel | PeftModel) -> Any:
     heads = load_adjacent_heads(model)
     if heads is None:
         raise ConfigError(
-            describe(
-                model.name_or_path or "model",
-                f"no {HEADS_FILE}",
-                "the heads of MTPTrainer with num_future_tokens above 1",
-                "Load an adapter with gapbridge.methods.mtp.load, or train it with save_merged_model: true",
-            )
+            model.name_or_path or "model",
+            f"no {HEADS_FILE}",
+            "the heads of MTPTrainer with num_future_tokens above 1",
+            "Load an adapter with gapbridge.methods.mtp.load, or train it with save_merged_model: true",
         )
     return heads

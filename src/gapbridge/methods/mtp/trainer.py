@@ -64,12 +64,10 @@ class MTPSFTTrainer(SFTTrainer):
         super().__init__(*args, peft_config=peft_config, **kwargs)
         if wanted and self.is_fsdp_enabled:
             raise ConfigError(
-                describe(
-                    "num_future_tokens",
-                    "a value above 1 under FSDP, where heads are not trained",
-                    "zero2, ddp, or one process",
-                    "Use one of these configurations",
-                )
+                "num_future_tokens",
+                "a value above 1 under FSDP, where heads are not trained",
+                "zero2, ddp, or one process",
+                "Use one of these configurations",
             )
         self._heads = find_heads(self.model) if wanted else None
         self._figures: Tensor | None = None  # of the last forward pass, `[heads, 3]`
@@ -174,12 +172,10 @@ class MTPSFTTrainer(SFTTrainer):
         path = saved_heads(checkpoint)
         if path is None:
             raise ConfigError(
-                describe(
-                    checkpoint,
-                    "no future heads with num_future_tokens above 1",
-                    "the heads",
-                    "Restore the file, or choose another checkpoint",
-                )
+                checkpoint,
+                "no future heads with num_future_tokens above 1",
+                "the heads",
+                "Restore the file, or choose another checkpoint",
             )
         load_heads(unwrap_peft(self.model), path)
 

@@ -16,7 +16,7 @@ from ...data.chat_template import ChatTemplate, Messages
 from ...data.pauses import PauseSettings, pause_id, pauses_after_prompt, recorded_pauses
 from ...data.special_tokens import stop_tokens, undecodable_token_ids
 from ...decoding import Completion, generate_completions
-from ...errors import ConfigError, describe
+from ...errors import ConfigError
 from ...training.decoding_mode import AnswerRequest
 
 
@@ -73,9 +73,7 @@ def paused_template(tokenizer: PreTrainedTokenizerBase, num_pause_tokens: int | 
     pauses, count = _pauses(tokenizer, num_pause_tokens)
     if not tokenizer.chat_template:
         raise ConfigError(
-            describe(
-                "tokenizer", "no chat template", "a chat template", "Append the pauses to the prompt (paused_text)"
-            )
+            "tokenizer", "no chat template", "a chat template", "Append the pauses to the prompt (paused_text)"
         )
     source = tokenizer.get_chat_template().removesuffix("\n")  # which Jinja leaves out at the end alone
     token = json.dumps(pauses.token, ensure_ascii=False)
@@ -165,12 +163,10 @@ def _pauses(tokenizer: PreTrainedTokenizerBase, count: int | None) -> tuple[Paus
     """The tokenizer's pauses, and how many are wanted."""
     known = recorded_pauses(tokenizer)
     if known is None:
-        raise ConfigError(
-            describe("tokenizer", "no pause token", "one", "Train the model with `gapbridge pause` first")
-        )
+        raise ConfigError("tokenizer", "no pause token", "one", "Train the model with `gapbridge pause` first")
     count = known.count if count is None else count
     if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-        raise ConfigError(describe("num_pause_tokens", f"{count!r}", "an integer of at least 0", "Correct the value"))
+        raise ConfigError("num_pause_tokens", f"{count!r}", "an integer of at least 0", "Correct the value")
     return known, count
 
 

@@ -16,7 +16,7 @@ from ...compat import vocabulary_size
 from ...data.chat_template import ChatTemplate
 from ...data.pauses import PauseSettings, pause_id, record_pauses, recorded_pauses
 from ...decoding.model_state import is_sharded
-from ...errors import ConfigError, DataError, describe
+from ...errors import ConfigError, DataError
 from ...training.loading import grow_vocabulary
 
 
@@ -47,12 +47,7 @@ def add_pauses(
     known = recorded_pauses(tokenizer)
     if known is not None and known.token != token:
         raise ConfigError(
-            describe(
-                "pause_token",
-                f"{token!r}",
-                f"{known.token!r}, the pause token of this model",
-                "Correct or remove the key",
-            )
+            "pause_token", f"{token!r}", f"{known.token!r}, the pause token of this model", "Correct or remove the key"
         )
     if known is None:
         _check_free(tokenizer, token)
@@ -66,31 +61,25 @@ def add_pauses(
         return
     if isinstance(model, PeftModel):
         raise ConfigError(
-            describe(
-                "pause_token",
-                "an adapter whose base has no pause token",
-                "a complete model",
-                "Merge the adapter (save_merged_model: true in its own run), and start from the merged model",
-            )
+            "pause_token",
+            "an adapter whose base has no pause token",
+            "a complete model",
+            "Merge the adapter (save_merged_model: true in its own run), and start from the merged model",
         )
     if is_sharded(model):
         raise ConfigError(
-            describe(
-                "pause_token",
-                "sharded weights (ZeRO-3) without a row for the token",
-                "complete weights, or a model that has the token",
-                "Train with ZeRO-2 or FSDP, or start from such a model",
-            )
+            "pause_token",
+            "sharded weights (ZeRO-3) without a row for the token",
+            "complete weights, or a model that has the token",
+            "Train with ZeRO-2 or FSDP, or start from such a model",
         )
     if index > rows:
         other = tokenizer.convert_ids_to_tokens(rows)
         raise ConfigError(
-            describe(
-                f"{tokenizer.name_or_path}, {other!r}",
-                f"token {rows}",
-                f"one below {rows}, the rows of the model's embedding",
-                "Resize the embedding first (resize_token_embeddings), or use the model's tokenizer",
-            )
+            f"{tokenizer.name_or_path}, {other!r}",
+            f"token {rows}",
+            f"one below {rows}, the rows of the model's embedding",
+            "Resize the embedding first (resize_token_embeddings), or use the model's tokenizer",
         )
     grow_vocabulary(model, index + 1)
     init_pause_embedding(model, tokenizer, index, init, seed)
@@ -108,23 +97,19 @@ def _check_free(tokenizer: PreTrainedTokenizerBase, token: str) -> None:
     entry = tokenizer.added_tokens_decoder.get(index)
     if entry is None or not entry.special:
         raise ConfigError(
-            describe(
-                "pause_token",
-                f"{token!r}, a token of text",
-                "a token that no completion holds",
-                "Choose a new token, or a special one that nothing uses",
-            )
+            "pause_token",
+            f"{token!r}, a token of text",
+            "a token that no completion holds",
+            "Choose a new token, or a special one that nothing uses",
         )
     if index in (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id) or _in_chats(
         tokenizer, token
     ):
         raise ConfigError(
-            describe(
-                "pause_token",
-                f"{token!r}, which the chat template or the tokenizer uses",
-                "an unused token",
-                "Choose another",
-            )
+            "pause_token",
+            f"{token!r}, which the chat template or the tokenizer uses",
+            "an unused token",
+            "Choose another",
         )
 
 
@@ -149,12 +134,7 @@ def init_pause_embedding(
         source = tokenizer.get_vocab().get(init)
         if source is None:
             raise ConfigError(
-                describe(
-                    "pause_embedding_init",
-                    f"{init!r}",
-                    "mean, random or a token of the vocabulary",
-                    "Correct the value",
-                )
+                "pause_embedding_init", f"{init!r}", "mean, random or a token of the vocabulary", "Correct the value"
             )
     generator = torch.Generator().manual_seed(seed)
     weights: list[Tensor] = [model.get_input_embeddings().weight]
@@ -196,12 +176,10 @@ def extend_lora_for_pause(
         return config
     if "trainable_token_indices" not in vars(config):
         raise ConfigError(
-            describe(
-                "pause_token",
-                f"an adapter of type {config.peft_type.value}, which trains no rows of the embeddings",
-                "LoRA",
-                "Use LoRA",
-            )
+            "pause_token",
+            f"an adapter of type {config.peft_type.value}, which trains no rows of the embeddings",
+            "LoRA",
+            "Use LoRA",
         )
     config = copy.deepcopy(config)
     given = config.trainable_token_indices or {}

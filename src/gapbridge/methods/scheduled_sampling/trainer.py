@@ -15,7 +15,7 @@ from ...data.special_tokens import suppressed_tokens
 from ...decoding.keyed_sampler import KeyedSampler
 from ...decoding.model_state import evaluation_mode
 from ...decoding.parallel_sampling import parallel_sample
-from ...errors import ConfigError, describe
+from ...errors import ConfigError
 from ...training.distributed_checks import any_process
 from ...training.method import GapTrainerMixin
 from ...training.ratios import Ratios
@@ -71,12 +71,10 @@ class OnlineSamplingSFTTrainer(SFTTrainer):
             return ids
         if "attention_mask" not in inputs or not bool(inputs["attention_mask"][:, 0].all()):
             raise ConfigError(
-                describe(
-                    "data_collator",
-                    "batches without an attention_mask, or padded on the left",
-                    "an attention_mask, and rows padded on the right",
-                    "Use the trainer's own collator",
-                )
+                "data_collator",
+                "batches without an attention_mask, or padded on the left",
+                "an attention_mask, and rows padded on the right",
+                "Use the trainer's own collator",
             )
         lengths = inputs["attention_mask"].sum(dim=1)
         generated = self._places.step(ids, inputs["labels"], lengths, coefficient, seed=args.seed, step=step)

@@ -163,12 +163,10 @@ def _records(store: ContextStore | None, examples: ExampleSet) -> Iterator[dict[
         yield from repeat(None)
     elif store.identity.get("examples") != examples.fingerprint():
         raise StoreError(
-            describe(
-                store.directory,
-                "completions of other examples",
-                "those of this data set",
-                "Restore the data, or set include_previous_round_pairs: false",
-            )
+            store.directory,
+            "completions of other examples",
+            "those of this data set",
+            "Restore the data, or set include_previous_round_pairs: false",
         )
     else:
         yield from (record for _, record in store.iter_with(examples))
