@@ -1,8 +1,8 @@
 """The hypotheses of docs/research/evidence-plan-smollm2.md, and all measures over seeds, from what was measured.
 
-    python benchmarks/evidence/real/findings.py --greedy outputs/scitldr-cpu-measured/greedy \\
-        --sampled outputs/scitldr-cpu-measured/sampled --own outputs/scitldr-cpu-measured/own \\
-        --same outputs/scitldr-cpu-measured/same --output benchmarks/results/scitldr-cpu.json    (or: measure.sh)
+    at=outputs/scitldr-cpu-measured/seed_{seed}
+    python benchmarks/evidence/real/findings.py --greedy $at/greedy --sampled $at/sampled --own $at/own \\
+        --same $at/same --output benchmarks/results/scitldr-cpu.json    (or: measure.sh)
 
 `--greedy` and `--sampled` are output folders of `gapbridge eval`, at temperature 0 and 1. `--own` and `--same` are
 those of `gapbridge gap`, with each model's own completions and, with `--completions_from`, after those of the model
@@ -60,18 +60,20 @@ HYPOTHESES = (
 )
 
 
-def read_scores(folder: Path, decoding: str, seeds: list[int]) -> Values:
-    """The ROUGE scores of an evaluation of the models of all seeds; `decoding` names its temperature."""
+def read_scores(pattern: str, decoding: str, seeds: list[int]) -> Values:
+    """The ROUGE scores of one evaluation for each seed or of one for all; `decoding` names its temperature."""
     found: Values = {}
-    for sample in read_samples(_existing(folder / "eval" / "summarization.samples.jsonl")):
-        path = Path(sample["model"])
-        seed = path.parent.name.removeprefix("seed_")
-        for metric in ROUGE_METRICS:
-            by_model = found.setdefault(f"{metric}, {decoding}", {})
-            # The model that all start from is the same for all seeds.
-            for at in seeds if seed == path.parent.name else [int(seed)]:
-                by_seed = by_model.setdefault(START if seed == path.parent.name else path.name, {})
-                by_seed.setdefault(at, {})[str(sample["id"])] = float(sample[metric])
+    for seed in seeds:
+        folder = Path(pattern.replace("{seed}", str(seed)))
+        for sample in read_samples(_existing(folder / "eval" / "summarization.samples.jsonl")):
+            path = Path(sample["model"])
+            is_trained = path.parent.name.startswith("seed_")
+            if is_trained and path.parent.name != f"seed_{seed}":
+                continue
+            model = path.name if is_trained else START
+            for metric in ROUGE_METRICS:
+                by_seed = found.setdefault(f"{metric}, {decoding}", {}).setdefault(model, {})
+                by_seed.setdefault(seed, {})[str(sample["id"])] = float(sample[metric])
     return found
 
 
@@ -175,9 +177,9 @@ def report(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--greedy", type=Path, help="folder of the evaluation at temperature 0")
-    parser.add_argument("--sampled", type=Path, help="folder of the evaluation at temperature 1")
-    parser.add_argument("--own", help="folder of the gap after own completions, {seed} stands for the seed")
+    parser.add_argument("--greedy", help="folder of the evaluation at temperature 0, {seed} stands for the seed")
+    parser.add_argument("--sampled", help="folder of the evaluation at temperature 1")
+    parser.add_argument("--own", help="folder of the gap after own completions")
     parser.add_argument("--same", help="folder of the gap after the same completions")
     parser.add_argument("--seeds", type=int, nargs="+", default=[21, 22, 23])
     parser.add_argument("--control", default="sft")

@@ -60,7 +60,7 @@ def test_hypotheses_over_seeds(
             place = tmp_path / f"{kind}-{seed}" / "gap"
             place.mkdir(parents=True)
             (place / "gap.json").write_text(json.dumps({"models": models}))
-    samples += [_sample("x/base", key, 0.1) for key in EXAMPLES]
+    samples += [_sample("x/base", key, 0.1) for key in EXAMPLES]  # one evaluation of all seeds
     (tmp_path / "eval").mkdir()
     (tmp_path / "eval" / "summarization.samples.jsonl").write_text("".join(json.dumps(s) + "\n" for s in samples))
     output = tmp_path / "found.json"
