@@ -87,7 +87,12 @@ def read_gaps(pattern: str, kind: str, seeds: list[int]) -> Values:
             path = Path(model["model"])
             if at > 0 and path.parent.name != f"seed_{seed}":
                 continue
-            for measure, figure in read_figures(model).items():
+            by_length = {
+                f"losses.by_prefix_length.{temperature}.{k}": figure
+                for temperature, by_k in model["losses"]["by_prefix_length"].items()
+                for k, figure in by_k.items()
+            }
+            for measure, figure in {**read_figures(model), **by_length}.items():
                 if "by_example" in figure:
                     by_model = found.setdefault(f"{kind}: {measure}", {})
                     by_model.setdefault(path.name if at else START, {})[seed] = figure["by_example"]

@@ -76,7 +76,7 @@ def test_hypotheses_over_seeds(
     # Three equal differences have an interval without width, which shows nothing.
     assert found["hypotheses"]["S3"]["found"] == "not as expected (null)"
     assert found["means_by_seed"]["rouge1, T = 1"]["start"] == pytest.approx({"21": 0.1, "22": 0.1, "23": 0.1})
-    assert not any("by_prefix_length" in measure for measure in found["means_by_seed"])
+    assert "same completions: losses.by_prefix_length.fitted_temperature.8" in found["means_by_seed"]
     said = capsys.readouterr().out
     # One measurement of the models of all seeds says the same.
     place = tmp_path / "all" / "gap"
