@@ -25,7 +25,6 @@ from .experiment_plan import ExperimentPlan, read_run_config, variant_recipe
 
 _DATA_KEYS = {entry.name for kind in (DataConfig, ScriptArguments) for entry in fields(kind)}
 MODEL_CONFIGS = ("config.json", "adapter_config.json")  # a directory with one of them is a model's
-_SPLIT_SEED = 0  # of rows that are split off: which seeds the variants have is known by their names
 
 
 def runtime_only_keys(experiment: Experiment) -> frozenset[str]:
@@ -85,7 +84,7 @@ def is_model(directory: Path) -> bool:
 def _rows(job: RunConfig) -> dict[str, str]:
     """Source → fingerprint."""
     needs_eval = bool(job.data.eval_datasets or job.data.splits_off or job.script.dataset_name)
-    found = find_data(job.data, job.script, seed=_SPLIT_SEED, needs_eval=needs_eval)
+    found = find_data(job.data, job.script, needs_eval=needs_eval)
     rows = {f"training rows of {found.source}": content_fingerprint(found.train)}
     if found.eval is not None:
         rows[f"held-out rows of {found.eval_source}"] = content_fingerprint(found.eval)

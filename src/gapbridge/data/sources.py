@@ -24,6 +24,9 @@ from .mixture import Mixture, as_mapping, cannot_be_loaded, load_mixture, read_m
 
 
 logger = logging.getLogger(__name__)
+# Of `test_split_size`. TRL splits without a seed. With the run's own, rows that one seed trains on would be held out
+# for another, and `gapbridge eval` with the recipe would score a run of another seed on its training rows.
+SPLIT_SEED = 42
 
 
 @dataclass
@@ -169,7 +172,7 @@ _ENTRY_TYPES = get_type_hints(DatasetConfig)
 
 
 def load_data(
-    config: DataConfig, script: ScriptArguments, *, seed: int, needs_eval: bool, text_field: str = TEXT_FIELD
+    config: DataConfig, script: ScriptArguments, *, needs_eval: bool, text_field: str = TEXT_FIELD
 ) -> LoadedData:
     """Load training and held-out data and bring them to TRL's columns; `text_field`: the column of plain text.
 
@@ -177,7 +180,7 @@ def load_data(
         ConfigError: the data keys contradict each other or name missing files. DataError: a data set is empty, cannot
         be loaded, or lacks a column.
     """
-    found = find_data(config, script, seed=seed, needs_eval=needs_eval)
+    found = find_data(config, script, needs_eval=needs_eval)
     train = standard_columns(found.train, config, found.source, text_field=text_field)
     evaluation = found.eval
     if evaluation is not None:
@@ -185,7 +188,7 @@ def load_data(
     return replace(found, train=train, eval=evaluation)
 
 
-def find_data(config: DataConfig, script: ScriptArguments, *, seed: int, needs_eval: bool) -> LoadedData:
+def find_data(config: DataConfig, script: ScriptArguments, *, needs_eval: bool) -> LoadedData:
     """Training and held-out data as they are loaded, in columns of their own; errors as in `load_data`."""
     errors = check_data_config(config, script)
     if errors:
@@ -206,9 +209,8 @@ def find_data(config: DataConfig, script: ScriptArguments, *, seed: int, needs_e
     if held_out and needs_eval:
         evaluation, eval_source = _load(held_out), _describe(held_out)
     elif config.test_split_size:
-        # TRL splits without a seed: a restarted run would train on other rows.
         size = config.test_split_size
-        train, evaluation = split_off(train, int(size) if size >= 1 else size, seed, source)
+        train, evaluation = split_off(train, int(size) if size >= 1 else size, SPLIT_SEED, source)
         eval_source = f"{source} (test part)"
     if needs_eval and evaluation is None:
         raise ConfigError(

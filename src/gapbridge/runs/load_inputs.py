@@ -190,7 +190,7 @@ def _held_out_rows(job: RunConfig, limit: int | None) -> tuple[Dataset, str]:
         data.datasets, data.dataset_mixture = job.data.eval_datasets, None
         script, needs_eval = replace(script, dataset_name=None), False
     text_field = job.args.dataset_text_field
-    loaded = load_data(data, script, seed=job.args.seed, needs_eval=needs_eval, text_field=text_field)
+    loaded = load_data(data, script, needs_eval=needs_eval, text_field=text_field)
     dataset, source = (loaded.train, loaded.source) if loaded.eval is None else (loaded.eval, loaded.eval_source)
     if limit is not None:
         dataset = dataset.select(range(min(limit, len(dataset))))

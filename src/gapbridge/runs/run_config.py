@@ -52,7 +52,7 @@ class RunConfig:
 
     def find_data(self) -> LoadedData:
         """The rows of the recipe's data. Raises ConfigError or DataError where they cannot be loaded."""
-        return find_data(self.data, self.script, seed=self.args.seed, needs_eval=self.evaluates)
+        return find_data(self.data, self.script, needs_eval=self.evaluates)
 
     def run_directory(self) -> RunDirectory:
         """The run in `output_dir`."""

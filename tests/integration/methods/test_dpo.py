@@ -214,7 +214,7 @@ def test_recipe_data(tmp_path: Path, tokenizer: Any) -> None:
     config = DataConfig(
         datasets=[DatasetConfig(path="json", data_files=file)], id_column="prompt_id", system_prompt="Think."
     )
-    data = load_data(config, ScriptArguments(), seed=0, needs_eval=False).train
+    data = load_data(config, ScriptArguments(), needs_eval=False).train
     examples = list(build(data, tokenizer))
     assert [example.id for example in examples] == pairs(count=3)["id"][:]
     asked = [{"role": "system", "content": "Think."}, *pairs(count=1)[0]["prompt"]]
@@ -224,7 +224,7 @@ def test_recipe_data(tmp_path: Path, tokenizer: Any) -> None:
     text = write_rows(tmp_path / "text.jsonl", list(pairs(plain, 2)))
     entries = [DatasetConfig(path="json", data_files=text)]
     convert_to_chat = load_data(
-        DataConfig(datasets=entries, convert_to_chat=True), ScriptArguments(), seed=0, needs_eval=False
+        DataConfig(datasets=entries, convert_to_chat=True), ScriptArguments(), needs_eval=False
     ).train
     assert (
         convert_to_chat[0]["prompt"][0]["role"] == "user" and convert_to_chat[1]["rejected"][0]["role"] == "assistant"

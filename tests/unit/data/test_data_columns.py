@@ -22,7 +22,7 @@ def load(rows: list[dict[str, Any]], folder: Path, **options: Any) -> list[dict[
     file = folder / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     config = DataConfig(datasets=[{"path": "json", "data_files": str(file)}], **options)
-    return list(load_data(config, ScriptArguments(dataset_name=None), seed=0, needs_eval=False).train)
+    return list(load_data(config, ScriptArguments(dataset_name=None), needs_eval=False).train)
 
 
 def test_ultrachats_columns_are_a_conversation(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def outcome_of(path: Path, on_invalid_example: str = "skip", **keys: Any) -> str
     tokenizer, stops = tokenizer_of("qwen3")
     config = DataConfig(datasets=[{"path": "json", "data_files": str(path)}], **keys)
     try:
-        data = load_data(config, ScriptArguments(dataset_name=None), seed=0, needs_eval=False).train
+        data = load_data(config, ScriptArguments(dataset_name=None), needs_eval=False).train
         build = build_preferences if "chosen" in data.column_names else build_examples
         examples = build(
             data, tokenizer, stops=stops, max_length=64, on_invalid_example=on_invalid_example, source=str(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ COLUMNS = ["prompt", "completion"]
 
 def load(mixed: Any, **options: Any) -> LoadedData:
     config = DataConfig(dataset_mixture=mixed, **options)
-    return load_data(config, ScriptArguments(dataset_name=None), seed=0, needs_eval=False)
+    return load_data(config, ScriptArguments(dataset_name=None), needs_eval=False)
 
 
 def by_the_handbook(mixed: dict[str, Any]) -> tuple[list[str], list[str]]:
@@ -106,7 +107,7 @@ def test_no_held_out_row_is_trained_whatever_asks_for_it(folder: Path) -> None:
     job = read_job(
         recipe(folder, datasets=None, dataset_mixture=mixture(folder), eval_strategy="no", chat_template=None)
     )
-    loaded = load_data(job.data, job.script, seed=job.args.seed, needs_eval=False)
+    loaded = load_data(job.data, job.script, needs_eval=False)
     assert set(loaded.train["prompt"]).isdisjoint(HELD_OUT)
     tokenizer = load_tokenizer(str(job.model.model_name_or_path), job.args)
     held_out = load_eval_examples(job, tokenizer, None)
@@ -117,11 +118,24 @@ def test_held_out_data_may_be_sets_of_their_own(folder: Path) -> None:
     own = [{"path": str(folder / "a"), "split": "test"}]
     mixed = mixture(folder, test_split_size=None)
     job = read_job(recipe(folder, datasets=None, dataset_mixture=mixed, eval_datasets=own, eval_strategy="epoch"))
-    loaded = load_data(job.data, job.script, seed=0, needs_eval=True)
+    loaded = load_data(job.data, job.script, needs_eval=True)
     assert loaded.train["prompt"][:] == by_the_handbook(mixed)[0] and loaded.eval is not None
     held_out = load_eval_examples(job, load_tokenizer(str(job.model.model_name_or_path), job.args), None)
     assert loaded.eval["prompt"][:] == [f"a-test-{row}" for row in range(4)]
     assert len(held_out) == 4
+
+
+@pytest.mark.parametrize("strategy", ["no", "epoch"])
+def test_an_evaluation_reads_no_row_that_another_seed_trains_on(folder: Path, strategy: str) -> None:
+    """The split of `test_split_size` once followed the seed: a run with `--seed 1`, evaluated with its recipe, was
+    scored on rows that it had seen."""
+    keys = {"datasets": [{"path": str(folder / "a")}], "test_split_size": 5, "eval_strategy": strategy}
+    trained = read_job(recipe(folder, **keys, seed=1)).find_data().train["prompt"]
+    job = read_job(recipe(folder, **keys, seed=2))
+    tokenizer = load_tokenizer(str(job.model.model_name_or_path), job.args)
+    text = "\n".join(tokenizer.decode(one.prompt) for one in load_eval_examples(job, tokenizer, None))
+    held_out = re.findall(r"a-train-\d+", text)
+    assert len(held_out) == 5 and len(trained) == 7 and not set(held_out) & set(trained)
 
 
 @pytest.mark.parametrize("strategy", ["no", "epoch"])
@@ -136,7 +150,7 @@ def test_an_evaluation_reads_the_test_split_whatever_training_evaluates(folder: 
 def test_the_command_line_takes_a_mixture_as_json(folder: Path) -> None:
     words = ["--dataset_mixture", json.dumps(mixture(folder))]
     job = read_job([*recipe(folder, datasets=None), *words])
-    assert load_data(job.data, job.script, seed=0, needs_eval=False).train["prompt"][:] == TRAINED
+    assert load_data(job.data, job.script, needs_eval=False).train["prompt"][:] == TRAINED
 
 
 @pytest.mark.parametrize(
@@ -203,7 +217,7 @@ def test_a_folder_with_a_card_is_read_as_it_is_now(form: str, tmp_path: Path) ->
             config = DataConfig(dataset_mixture={"datasets": [{"id": str(place), "config": "main", "split": "train"}]})
         else:
             script = ScriptArguments(dataset_name=str(place), dataset_config="main")
-        return len(load_data(config, script, seed=0, needs_eval=False).train)
+        return len(load_data(config, script, needs_eval=False).train)
 
     one, other = tmp_path / "a" / "cards", tmp_path / "b" / "cards"
     assert [rows(one, 2), rows(one, 3), rows(other, 4)] == [2, 3, 4]
