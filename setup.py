@@ -11,7 +11,7 @@ extras = {
     "eval": ["math-verify[antlr4_13_2]>=0.9", "pebble>=5.1", "rouge-score>=0.1.2"],
     "lm-eval": ["lm-eval>=0.4.13,<0.5"],  # benchmarks of lm-evaluation-harness
     "vllm": ["vllm>=0.22,<=0.31"],  # the range that TRL 1.16 supports
-    "serve": ["openai>=1.40"],  # RAC through a server: a client with retries and time limits
+    "serve": ["openai>=1.40"],  # RAC and judges through a server: a client with retries and time limits
     "qlora": ["bitsandbytes>=0.45"],  # 4-bit and 8-bit weights
     "docs": ["mkdocs-material>=9.6"],  # the site
 }

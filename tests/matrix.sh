@@ -23,7 +23,7 @@ if [ ! -f "$env/.installed" ]; then
         printf 'trl==%s\ntransformers==%s\nhuggingface_hub==%s\n' "$trl" "$transformers" "$hub" >> "$pins"
     fi
     "$env/bin/python" -m pip install --quiet --disable-pip-version-check -c "$pins" torch
-    "$env/bin/python" -m pip install --quiet --disable-pip-version-check -c "$pins" -e ".[dev,eval]"
+    "$env/bin/python" -m pip install --quiet --disable-pip-version-check -c "$pins" -e ".[dev,eval,serve]"
     touch "$env/.installed"
 fi
 # What learns from pairs of answers, or several tokens at once, is refused there, which tests/unit/test_compat.py looks at;

@@ -56,7 +56,8 @@ class Server:
                     server.busy -= 1
                 try:
                     self.send_response(reply.status)
-                    for name, value in {**reply.headers, "Content-Length": str(len(data))}.items():
+                    sent = {"Content-Type": "application/json", "Content-Length": str(len(data)), **reply.headers}
+                    for name, value in sent.items():
                         self.send_header(name, value)
                     self.end_headers()
                     self.wfile.write(data)
@@ -109,9 +110,7 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
 
 
 def endpoint(server: Server, **options: Any) -> EndpointJudge:
-    return EndpointJudge(
-        server.base_url, "judge-1", **{"backoff": 0.01, "timeout": 5.0, "max_retries": 3, "concurrency": 4, **options}
-    )
+    return EndpointJudge(server.base_url, "judge-1", **{"timeout": 5.0, "max_retries": 1, "concurrency": 4, **options})
 
 
 def answers(prompt: str) -> tuple[str, str]:

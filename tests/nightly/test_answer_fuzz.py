@@ -18,7 +18,6 @@ from gapbridge.errors import GapbridgeError
 from gapbridge.evaluation.answer_extraction import bare_answer, marked_answer
 from gapbridge.evaluation.asserted_text import asserted, own_parts
 from gapbridge.evaluation.grading import _CURRENCY
-from gapbridge.evaluation.judge.judges import _content
 from gapbridge.evaluation.judge.prompt_templates import load_template
 from gapbridge.evaluation.judge.winrate import judge_pairs
 from gapbridge.evaluation.math import decided_without_parser, same_answer
@@ -112,18 +111,6 @@ def test_verdicts(reply: str, marker: str) -> None:
         assert load_template(name).verdict(f"{reply}{marker}{reply}") in (None, "A", "B", "tie")
 
 
-@BOUNDED
-@given(
-    body=st.binary(max_size=40)
-    | VALUES.map(lambda value: json.dumps(value).encode())
-    | VALUES.map(lambda value: json.dumps({"choices": [{"message": value}]}).encode())
-    | VALUES.map(lambda value: json.dumps({"choices": [{"message": {"content": value}}]}).encode())
-)
-def test_bodies(body: bytes) -> None:
-    content = _content(body)
-    assert content is None or content.encode() is not None
-
-
 @settings(BOUNDED, max_examples=60)
 @given(
     status=st.sampled_from([200, 204, 301, 400, 401, 422, 429, 500]),
@@ -135,6 +122,6 @@ def test_servers(status: int, body: str, wait: str) -> None:
         headers = {"Retry-After": wait} if wait else {}
         server = serve(lambda prompt, attempt: Reply(status=status, body=body, headers=headers))
         try:
-            judge_pairs(some_pairs(1), endpoint(server, max_retries=1, max_wait=1), cache=Path(folder))
+            judge_pairs(some_pairs(1), endpoint(server, max_retries=0), cache=Path(folder))
         except GapbridgeError:
             pass

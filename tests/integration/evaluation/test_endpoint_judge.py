@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import signal
-import socketserver
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
 from pathlib import Path
-from typing import Any
 
 import pytest
 from helpers.judge_server import Reply, Serve, better, counts, endpoint, serving, some_pairs
@@ -40,11 +37,8 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
         Reply(status=408, body=""),
         Reply(status=429, body='{"error": {"message": "slow down"}}'),
         Reply(delay=0.6),
-        Reply(body="<html>gateway</html>"),
-        Reply(body='{"error": {"code": 502}}'),
-        Reply(body='{"choices": []}'),
     ],
-    ids=["500", "503", "408", "429", "timeout", "html", "error in 200", "no choice"],
+    ids=["500", "503", "408", "429", "timeout"],
 )
 def test_a_passing_fault_is_tried_again(serve: Serve, tmp_path: Path, fault: Reply) -> None:
     server = serve(lambda prompt, attempt: fault if attempt == 1 and "Question 1?" in prompt else better(prompt))
@@ -67,11 +61,19 @@ def test_retry_after_is_honoured(serve: Serve, tmp_path: Path, as_date: bool) ->
     assert 0.65 < times[1] - times[0] < 4
 
 
-def test_a_long_retry_after_ends_the_run(serve: Serve, tmp_path: Path) -> None:
-    server = serve(lambda prompt, attempt: Reply(status=429, body="quota", headers={"Retry-After": "3600"}))
-    with pytest.raises(
-        RunError, match=r"status 429: quota, with a request to wait 3600 s, expected at most max_wait \(120 s\)"
-    ):
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(body="<html>gateway</html>", headers={"Content-Type": "text/html"}),
+        Reply(body="<html>gateway</html>"),
+        Reply(body='{"error": {"code": 502}}'),
+        Reply(body='{"choices": []}'),
+    ],
+    ids=["html", "no JSON", "error in 200", "no choice"],
+)
+def test_what_is_no_chat_completion_ends_the_run(serve: Serve, tmp_path: Path, reply: Reply) -> None:
+    server = serve(lambda prompt, attempt: reply)
+    with pytest.raises(RunError, match="got no chat completion"):
         judge_pairs(some_pairs(1), endpoint(server), cache=tmp_path)
 
 
@@ -84,21 +86,19 @@ def test_a_lasting_fault_ends_the_run_and_the_next_continues(serve: Serve, tmp_p
     server = serve(respond)
     with pytest.raises(RunError) as caught:
         judge_pairs(some_pairs(), endpoint(server, concurrency=1), cache=tmp_path)
-    assert (
-        "got no reply in 4 attempts (the last one: status 500: disk full), expected a reply" in caught.value.errors[0]
-    )
+    assert "got no reply in 2 attempts (status 500: disk full), expected a reply" in caught.value.errors[0]
     assert "5 of 12 pairs (10 of 24 replies) are cached" in caught.value.errors[1]
-    assert len(server.requests) == 14
+    assert len(server.requests) == 12
     broken = False
     assert counts(judge_pairs(some_pairs(), endpoint(server), cache=tmp_path)) == (6, 3, 3, 0, 0, 0)
-    assert len(server.requests) == 28
+    assert len(server.requests) == 26
 
 
 def test_nobody_there_ends_the_run(serve: Serve, tmp_path: Path) -> None:
     server = serve(better)
     server.http.shutdown()
     server.http.server_close()
-    with pytest.raises(RunError, match="connection failed .ConnectError"):
+    with pytest.raises(RunError, match="got no reply .Connection error"):
         judge_pairs(some_pairs(2), endpoint(server, max_retries=1), cache=tmp_path)
 
 
@@ -121,32 +121,14 @@ def test_a_refusal_stops_at_once_and_never_shows_the_key(
 
     with pytest.raises(ConfigError, match="Set the environment variable OPENAI_API_KEY, which holds no key"):
         judge_pairs(some_pairs(), endpoint(refuse), cache=tmp_path / "other")
-    assert None in refuse.keys
     monkeypatch.setenv("JUDGE_KEY", "schlüssel")
     with pytest.raises(ConfigError, match="JUDGE_KEY: got a key that is not printable ASCII, expected an API key"):
         judge_pairs(some_pairs(), judge, cache=tmp_path / "other")
 
 
-def test_a_refusal_is_not_hidden_by_requests_that_wait(serve: Serve, tmp_path: Path) -> None:
-    def respond(prompt: str, attempt: int) -> Reply:
-        if "Question 1?" in prompt:
-            return Reply(status=400, body="context too long", delay=0.2)
-        return Reply(status=500, body="wait")
-
-    server, start = serve(respond), time.monotonic()
-    with pytest.raises(
-        ConfigError, match=r"model 'judge-1' and a prompt of \d+ characters \(status 400: context too long\)"
-    ):
-        judge_pairs(some_pairs(), endpoint(server, backoff=60.0), cache=tmp_path)
-    assert time.monotonic() - start < 5 and len(server.requests) == 4
-
-
 def test_an_endpoints_options_are_checked_together() -> None:
-    with pytest.raises(ConfigError, match="8 errors"):
-        EndpointJudge(
-            "localhost:8000", "", temperature=-1, max_tokens=0, concurrency=0, timeout=0, backoff=-1,
-            token_limit_field="tokens",  # type: ignore[arg-type]
-        )  # fmt: skip
+    with pytest.raises(ConfigError, match="3 errors"):
+        EndpointJudge("localhost:8000", "m", temperature=-1, timeout=0)
     with pytest.raises(ConfigError, match="an address with a user, a password or a query") as caught:
         EndpointJudge("https://me:secret@host/v1", "m")
     assert "secret" not in str(caught.value)
@@ -157,19 +139,6 @@ def test_hosted_models_get_their_own_spelling(serve: Serve, tmp_path: Path) -> N
     judge = endpoint(server, temperature=None, token_limit_field="max_completion_tokens")
     judge_pairs(some_pairs(1), judge, cache=tmp_path)
     assert set(server.requests[0]) == {"model", "messages", "max_completion_tokens"}
-
-
-@pytest.mark.parametrize("status", [400, 422])
-def test_a_server_that_calls_the_token_limit_otherwise_is_followed(serve: Serve, tmp_path: Path, status: int) -> None:
-    def respond(prompt: str, attempt: int) -> Reply:
-        if "max_tokens" in server.requests[-1]:
-            return Reply(status=status, body='{"error": {"message": "Use \'max_completion_tokens\' instead."}}')
-        return better(prompt)
-
-    server = serve(respond)
-    result = judge_pairs(some_pairs(4), endpoint(server, concurrency=1), cache=tmp_path)
-    assert counts(result) == (2, 1, 1, 0, 0, 0)
-    assert ["max_tokens" in body for body in server.requests] == [True, *[False] * 8]
 
 
 @pytest.mark.parametrize(
@@ -183,34 +152,6 @@ def test_a_refused_setting_names_its_option(serve: Serve, tmp_path: Path, body: 
     server = serve(lambda prompt, attempt: Reply(status=400, body=body))
     with pytest.raises(ConfigError, match=hint):
         judge_pairs(some_pairs(1), endpoint(server, concurrency=1), cache=tmp_path)
-
-
-@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"], ids=["header", "body"])
-def test_a_server_that_drips_is_a_timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: bytes) -> None:
-    """Every byte comes in time, and the whole reply never does."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-
-    class Drip(socketserver.StreamRequestHandler):
-        def handle(self) -> None:
-            self.wfile.write(head)
-            try:
-                for byte in b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200:
-                    self.wfile.write(bytes([byte]))
-                    time.sleep(0.1)
-            except OSError:
-                pass  # the client has left
-
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Drip) as server:
-        server.daemon_threads, server.block_on_close = True, False
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        judge = EndpointJudge(
-            f"http://127.0.0.1:{server.server_address[1]}/v1", "m", timeout=0.4, max_retries=1, backoff=0.01
-        )
-        start = time.monotonic()
-        with pytest.raises(RunError, match="timeout .*no complete reply within 0.4 s"):
-            judge_pairs(some_pairs(1), judge, cache=tmp_path)
-        assert time.monotonic() - start < 5
-        server.shutdown()
 
 
 @pytest.mark.parametrize(
@@ -280,13 +221,3 @@ def test_damaged_files_are_all_named(serve: Serve, tmp_path: Path) -> None:
     assert len(server.requests) == 27
     with pytest.raises(ConfigError, match="got a file, expected a directory"):
         judge_pairs(some_pairs(), endpoint(server), cache=full)
-
-
-def test_pairs_are_checked_together(tmp_path: Path) -> None:
-    judge = EndpointJudge("http://127.0.0.1:9/v1", "m")
-    with pytest.raises(DataError, match="pairs: got none, expected at least one"):
-        judge_pairs([], judge, cache=tmp_path)
-    bad: Any = None
-    with pytest.raises(DataError, match="3 errors") as caught:
-        judge_pairs([Pair("x", "p", "\ud800", "b"), Pair("x", "p", "a", bad)], judge, cache=tmp_path)
-    assert "got the id 2 times" in str(caught.value) and "second: got NoneType" in str(caught.value)

@@ -3,40 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
-import math
+import importlib.util
 import os
-import queue
-import random
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
+from urllib.parse import urlsplit
 
-from ...compat import http_client
-from ...errors import ConfigError, DataError, RunError, describe
+from ...errors import ConfigError, DataError, GapbridgeError, RunError, describe
 
 
 if TYPE_CHECKING:
-    import httpx
+    import openai
+    from openai import OpenAI
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-else:
-    httpx = http_client()
 
-
-logger = logging.getLogger(__name__)
 
 TEMPERATURE = 0.01  # the paper's
-TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")  # what servers call the longest reply
 MAX_TOKENS = 512
 _QUOTED = 500  # characters of a server's message
-_TRANSIENT = (408, 429)  # and every 5xx
-
-_ADDRESS = "an address such as http://127.0.0.1:8000/v1"
+_TRANSIENT = (408, 409, 429)  # and every 5xx: what the client has tried again
 
 OnReply = Callable[[int, str], object]
 
@@ -65,82 +53,54 @@ class Judge(Protocol):
 class EndpointJudge:
     """A model behind OpenAI's chat-completions protocol: OpenAI itself, vLLM, llama.cpp, Ollama and others.
 
-    Timeouts, broken connections, 408, 429 and 5xx are tried again after an exponentially growing wait with jitter, or
-    after the server's Retry-After if that is longer. Any other refusal stops at once. The address is no part of the
-    identity, so that a server may move; two models that share a name must not share a cache.
+    The `openai` client repeats a request after a timeout, a broken connection, 408, 409, 429 and 5xx. Any other
+    refusal stops at once. The address is no part of the identity, so that a server may move; two models that share a
+    name must not share a cache.
 
     Args:
         base_url: up to and including `/v1`.
         model: the name under which the server knows the model.
         api_key_env: the environment variable that holds the key, read when a request is made; it may be unset, as for
-            local servers. None sends no key.
+            local servers.
         temperature: None leaves it to the server, as some hosted models demand.
         max_tokens: the longest reply; a reply cut before its verdict is unparsable.
-        token_limit_field: how the server calls that limit; where it asks for the other name, that is used.
-        timeout: seconds for one attempt, from the connection to the reply's last byte.
+        token_limit_field: how the server calls that limit.
+        timeout: seconds for one attempt.
         max_retries: attempts after the first.
-        backoff: seconds before the first retry, doubled for each further one.
-        max_wait: seconds; the longest wait. A server that asks for a longer one ends the run.
         concurrency: requests under way at a time.
 
     Raises:
-        ConfigError: options lie outside their range; all are listed.
+        ConfigError: options lie outside their range, or openai is not installed; all errors are listed.
     """
 
     base_url: str
     model: str
-    api_key_env: str | None = "OPENAI_API_KEY"
+    api_key_env: str = "OPENAI_API_KEY"
     temperature: float | None = TEMPERATURE
     max_tokens: int = MAX_TOKENS
     token_limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     timeout: float = 120.0
-    max_retries: int = 6
-    backoff: float = 1.0
-    max_wait: float = 120.0
+    max_retries: int = 8
     concurrency: int = 8
 
     def __post_init__(self) -> None:
         errors = []
-        try:
-            url = httpx.URL(self.base_url)
-        except httpx.InvalidURL as error:
-            errors.append(describe("base_url", f"{self.base_url!r} ({error})", _ADDRESS, "Correct the address"))
-        else:
-            if url.userinfo or url.query:
-                # Not quoted: what stands there may be a secret.
-                errors.append(
-                    describe(
-                        "base_url",
-                        "an address with a user, a password or a query",
-                        "an address alone",
-                        "Put the key into an environment variable, and name it with api_key_env",
-                    )
-                )
-            elif url.scheme not in ("http", "https") or not url.host:
-                errors.append(describe("base_url", repr(self.base_url), _ADDRESS, "Correct the address"))
-        if not self.model:
-            errors.append(describe("model", "an empty name", "the name that the server uses", "Add the name"))
+        url = urlsplit(self.base_url)
+        if "@" in url.netloc or url.query:  # not quoted: what stands there may be a secret
+            got, advice = "an address with a user, a password or a query", "Put the key into an environment variable"
+            errors.append(describe("base_url", got, "an address alone", advice))
+        elif url.scheme not in ("http", "https") or not url.hostname:
+            expected = "an address such as http://127.0.0.1:8000/v1"
+            errors.append(describe("base_url", repr(self.base_url), expected, "Correct the address"))
         if self.temperature is not None and not self.temperature >= 0:
-            errors.append(
-                describe("temperature", self.temperature, "None, or a number of at least 0", "Correct the value")
-            )
-        if self.token_limit_field not in TOKEN_LIMITS:
-            errors.append(
-                describe(
-                    "token_limit_field",
-                    f"{self.token_limit_field!r}",
-                    "max_tokens or max_completion_tokens",
-                    "Choose one of them",
-                )
-            )
+            expected = "none, or a number of at least 0"
+            errors.append(describe("temperature", self.temperature, expected, "Correct the value"))
         if not self.timeout > 0:
             errors.append(describe("timeout", self.timeout, "a number of seconds above 0", "Correct the value"))
-        least = {"max_tokens": 1, "concurrency": 1, "max_retries": 0, "backoff": 0, "max_wait": 0}
-        errors += [
-            describe(name, vars(self)[name], f"at least {low}", "Correct the value")
-            for name, low in least.items()
-            if not vars(self)[name] >= low
-        ]
+        if importlib.util.find_spec("openai") is None:
+            errors.append(
+                describe("--judge_url", "no package openai", "an installed package", "Install `gapbridge[serve]`")
+            )
         if errors:
             raise ConfigError(errors)
 
@@ -150,201 +110,81 @@ class EndpointJudge:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        return {
-            "kind": "openai-chat",
-            "model": self.model,
-            "temperature": self.temperature,
-            "max_tokens": self.max_tokens,
-        }
-
-    @property
-    def url(self) -> str:
-        return self.base_url.rstrip("/") + "/chat/completions"
+        settings = {"model": self.model, "temperature": self.temperature, "max_tokens": self.max_tokens}
+        return {"kind": "openai-chat", **settings}
 
     def ask(self, prompts: Sequence[str], on_reply: OnReply) -> None:
         """See `Judge.ask`. After an error the requests under way are still awaited, and no further ones are made."""
-        if not prompts:
-            return
-        key = self._key()
-        stop = threading.Event()
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=self.concurrency)
-        limit_field = _LimitField(self.token_limit_field)
+        from openai import OpenAI
+
+        key = os.environ.get(self.api_key_env, "").strip()
+        if not key.isascii() or not key.isprintable():
+            raise ConfigError(self.api_key_env, "a key that is not printable ASCII", "an API key", "Correct the key")
+        failed = threading.Event()
         with (
-            httpx.Client(timeout=self.timeout, limits=limits) as client,
-            ThreadPoolExecutor(max_workers=min(self.concurrency, len(prompts))) as pool,
+            OpenAI(
+                base_url=self.base_url, api_key=key or "none", timeout=self.timeout, max_retries=self.max_retries
+            ) as client,
+            ThreadPoolExecutor(self.concurrency) as pool,
         ):
 
             def answer(index: int) -> None:
+                if failed.is_set():
+                    return
                 try:
-                    reply = None if stop.is_set() else self._reply(client, key, prompts[index], stop, limit_field)
-                except (ConfigError, RunError):
-                    stop.set()  # here too: the pool may start the next request before the error is seen below
+                    reply = self._reply(client, key, prompts[index])
+                except GapbridgeError:
+                    failed.set()  # here: the pool may start the next request before the error is seen below
                     raise
-                if reply is not None:
-                    on_reply(index, reply)
+                on_reply(index, reply)
 
             futures = [pool.submit(answer, index) for index in range(len(prompts))]
             try:
                 for future in as_completed(futures):
                     future.result()
             finally:
-                stop.set()
-                for future in futures:
-                    future.cancel()
+                failed.set()
 
-    def _key(self) -> str | None:
-        key = os.environ.get(self.api_key_env, "").strip() if self.api_key_env else ""
-        if not key.isascii() or not key.isprintable():
-            raise ConfigError(self.api_key_env, "a key that is not printable ASCII", "an API key", "Correct the key")
-        return key or None
+    def _reply(self, client: OpenAI, key: str, prompt: str) -> str:
+        import openai
 
-    def _reply(
-        self, client: httpx.Client, key: str | None, prompt: str, stop: threading.Event, limit_field: _LimitField
-    ) -> str | None:
-        """The reply; None if `stop` was set while this waited to try again."""
-        error = ""
-        for attempt in range(self.max_retries + 1):
-            attempted = self._attempt(client, key, prompt, limit_field)
-            if isinstance(attempted, str):
-                return attempted
-            error = attempted.error
-            if attempted.wait > self.max_wait:
-                raise RunError(
-                    self.url,
-                    f"{error}, with a request to wait {attempted.wait:.0f} s",
-                    f"at most max_wait ({self.max_wait:g} s)",
-                    "Repeat the command later, or raise max_wait",
-                )
-            delay = min(self.max_wait, self.backoff * 2**attempt) * random.uniform(0.5, 1)
-            if attempt < self.max_retries and stop.wait(max(delay, attempted.wait)):
-                return None
-        raise RunError(
-            self.url,
-            f"no reply in {self.max_retries + 1} attempts (the last one: {error})",
-            "a reply",
-            "Check the server, then repeat the command",
-        )
-
-    def _attempt(
-        self, client: httpx.Client, key: str | None, prompt: str, limit_field: _LimitField
-    ) -> str | _Transient:
-        """The reply, or why there is none yet. A refusal that will not pass raises ConfigError."""
-        try:
-            field = limit_field.name
-            response = self._post(client, key, prompt, field)
-            if other := _wanted_field(response, field):
-                response = self._post(client, key, prompt, other)
-                if response.status_code < 400:
-                    limit_field.change(other, self.url)
-        except httpx.RequestError as error:
-            what = "timeout" if isinstance(error, httpx.TimeoutException) else "connection failed"
-            return _Transient(f"{what} ({type(error).__name__}: {error})")
-        # Some servers repeat the key that they refuse.
-        message = " ".join(response.text.split()).replace(key or "\0", "<the API key>")[:_QUOTED]
-        said = f"status {response.status_code}: {message}"
-        if response.status_code in _TRANSIENT or response.status_code >= 500:
-            return _Transient(said, _retry_after(response.headers.get("retry-after", "")))
-        if not response.is_success:
-            hint = ""
-            if "temperature" in message:
-                hint = "Leave the temperature to the server with --judge_temperature none"
-            elif any(name in message for name in TOKEN_LIMITS):
-                hint = f"Choose {' or '.join(TOKEN_LIMITS)} with --judge_token_limit_field"
-            elif self.api_key_env and not key:
-                hint = f"Set the environment variable {self.api_key_env}, which holds no key"
-            raise ConfigError(
-                self.url,
-                f"a refusal for model {self.model!r} and a prompt of {len(prompt)} characters ({said})",
-                "a reply",
-                str(hint or "Check the model and the options"),
-            )
-        content = _content(response.content)
-        return _Transient(f"no chat completion, {said}") if content is None else content
-
-    def _post(self, client: httpx.Client, key: str | None, prompt: str, limit_field: str) -> httpx.Response:
-        """The response, if it is whole within the timeout.
-
-        The client's own timeout begins again with each byte. A server that sends byte by byte is left to a thread that
-        ends with the process.
-        """
-        body: dict[str, Any] = {
-            "model": self.model,
-            "messages": [{"role": "user", "content": prompt}],
-            limit_field: self.max_tokens,
-        }
+        options: dict[str, Any] = {self.token_limit_field: self.max_tokens}
         if self.temperature is not None:
-            body["temperature"] = self.temperature
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        outcome: queue.SimpleQueue[httpx.Response | httpx.RequestError] = queue.SimpleQueue()
-
-        def send() -> None:
-            try:
-                outcome.put(client.post(self.url, json=body, headers=headers))
-            except httpx.RequestError as error:
-                outcome.put(error)
-
-        threading.Thread(target=send, daemon=True).start()
+            options["temperature"] = self.temperature
+        messages: list[Any] = [{"role": "user", "content": prompt}]
         try:
-            found = outcome.get(timeout=self.timeout)
-        except queue.Empty:
-            raise httpx.ReadTimeout(f"no complete reply within {self.timeout:g} s") from None
-        if isinstance(found, httpx.RequestError):
-            raise found
-        return found
+            reply = client.chat.completions.create(model=self.model, messages=messages, **options)
+            content = reply.choices[0].message.content or ""
+        except openai.APIStatusError as error:
+            raise self._refusal(error, key, prompt) from error
+        except openai.APIConnectionError as error:
+            cause = f"{error} {error.__cause__ or ''}".strip()
+            raise RunError(
+                self.base_url, f"no reply ({cause})", "a reply", "Check the server, then repeat the command"
+            ) from error
+        except (openai.OpenAIError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise RunError(
+                self.base_url, f"no chat completion ({error!r})", "a chat completion", "Check the server"
+            ) from error
+        # Half of a surrogate pair becomes a question mark: no file can hold it.
+        return content.encode(errors="replace").decode()
 
-
-class _LimitField:
-    """The name of the token limit that the server takes, for all requests of one `ask`."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def change(self, name: str, url: str) -> None:
-        if self.name != name:
-            logger.warning("%s takes %s instead of %s", url, name, self.name)
-            self.name = name
-
-
-@dataclass(frozen=True)
-class _Transient:
-    """Why an attempt failed, and the seconds that the server asks to wait."""
-
-    error: str
-    wait: float = 0.0
-
-
-def _wanted_field(response: httpx.Response, field: str) -> str | None:
-    """The other name of the token limit, where a refusal names either; else None."""
-    if response.status_code not in (400, 422) or not any(name in response.text for name in TOKEN_LIMITS):
-        return None
-    return next(name for name in TOKEN_LIMITS if name != field)
-
-
-def _retry_after(value: str) -> float:
-    """Seconds from Retry-After, which holds seconds or a date (RFC 9110, 10.2.3); 0 where there is none."""
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = math.nan
-    if math.isfinite(seconds):
-        return max(0.0, seconds)
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError, OverflowError):
-        return 0.0
-
-
-def _content(body: bytes) -> str | None:
-    """The text of a chat completion; None if the body is none. A message without text (a refusal) is empty."""
-    try:
-        message = json.loads(body)["choices"][0]["message"]
-    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
-        return None
-    if not isinstance(message, dict):
-        return None
-    content = message.get("content")
-    # Half of a surrogate pair becomes a question mark: no file can hold it.
-    return content.encode(errors="replace").decode() if isinstance(content, str) else ""
+    def _refusal(self, error: openai.APIStatusError, key: str, prompt: str) -> GapbridgeError:
+        # Some servers repeat the key that they refuse.
+        message = " ".join(error.response.text.split()).replace(key or "\0", "<the API key>")[:_QUOTED]
+        said = f"status {error.status_code}: {message}"
+        if error.status_code in _TRANSIENT or error.status_code >= 500:
+            advice = "Check the server, then repeat the command"
+            return RunError(self.base_url, f"no reply in {self.max_retries + 1} attempts ({said})", "a reply", advice)
+        advice = "Check the model and the options"
+        if "temperature" in message:
+            advice = "Leave the temperature to the server with --judge_temperature none"
+        elif "max_tokens" in message or "max_completion_tokens" in message:
+            advice = "Choose max_tokens or max_completion_tokens with --judge_token_limit_field"
+        elif not key:
+            advice = f"Set the environment variable {self.api_key_env}, which holds no key"
+        got = f"a refusal for model {self.model!r} and a prompt of {len(prompt)} characters ({said})"
+        return ConfigError(self.base_url, got, "a reply", advice)
 
 
 class LocalJudge:

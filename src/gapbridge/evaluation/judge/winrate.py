@@ -172,13 +172,12 @@ def judge_pairs(
         template: a template, or what `load_template` takes.
 
     Raises:
-        DataError: there is no pair, ids repeat, texts cannot be encoded, or cached files are damaged; all are listed.
+        DataError: cached files are damaged; all are listed.
         ConfigError: the template has errors, or the judge cannot be used as configured.
         RunError: a reply could not be had. What is cached is said, and the same call continues from there.
     """
     if not isinstance(template, Template):
         template = load_template(template)
-    _check_pairs(pairs)
     cache = Path(cache)
     if cache.exists() and not cache.is_dir():
         raise ConfigError(cache, "a file", "a directory for the judge's replies", "Name a directory")
@@ -262,37 +261,6 @@ def length_controlled_rate(scores: ArrayLike, differences: ArrayLike) -> float |
         return float(value), x.T @ (expit(logits) - y) + _RIDGE * weights
 
     return float(expit(minimize(loss, np.zeros(2), jac=True).x[0]))
-
-
-def _check_pairs(pairs: Sequence[Pair]) -> None:
-    if not pairs:
-        raise DataError("pairs", "none", "at least one", "Give pairs to judge")
-    times = Counter(pair.id for pair in pairs)
-    errors = [
-        describe(f"pair {name!r}", f"the id {count} times", "it once", "Remove the duplicates")
-        for name, count in times.items()
-        if count > 1
-    ]
-    for pair in pairs:
-        for part, text in (("prompt", pair.prompt), ("first", pair.first), ("second", pair.second)):
-            if not isinstance(text, str):
-                errors.append(
-                    describe(f"pair {pair.id!r}, {part}", type(text).__name__, "a string", "Repair the pair")
-                )
-                continue
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                errors.append(
-                    describe(
-                        f"pair {pair.id!r}, {part}",
-                        f"text that is not valid Unicode ({error.reason})",
-                        "valid text",
-                        "Repair the pair",
-                    )
-                )
-    if errors:
-        raise DataError(errors)
 
 
 def _replies(asked: Mapping[str, tuple[str, str]], judge: Judge, cache: ReplyCache) -> dict[str, str]:
