@@ -32,6 +32,7 @@ from ..training.loading import (
     prepare_tokenizer,
     require_local,
 )
+from ..training.run_files import RUN_FILE, read_run
 from .run_config import RunConfig
 
 
@@ -174,6 +175,12 @@ def load_eval_examples(
     )
     require_prompts(examples, "an evaluation completes each prompt")
     return examples
+
+
+def is_trained_on_eval_rows(job: RunConfig, run: Path) -> bool:
+    """Whether the run in a directory was trained on the very rows that `load_eval_examples` reads."""
+    trained = read_run(run)["inputs"].get("train rows") if (run / RUN_FILE).is_file() else None
+    return trained is not None and trained == content_fingerprint(_held_out_rows(job, None)[0])
 
 
 def count_held_out_rows(job: RunConfig, limit: int | None = None) -> int:

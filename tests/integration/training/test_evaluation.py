@@ -11,9 +11,11 @@ from helpers import recipe, write_rows
 from packaging.version import Version
 
 from gapbridge.compat import TRL
+from gapbridge.generation.common import job_for, load_evaluated
 from gapbridge.runs.load_inputs import load_examples, load_initial_model
 from gapbridge.runs.rounds import round_arguments
 from gapbridge.runs.run_config import read_job
+from gapbridge.runs.train import train
 from gapbridge.tasks.word_problems import problems
 from gapbridge.training.method import GapTrainerMixin
 
@@ -100,3 +102,17 @@ def test_shares_of_scheduled_sampling_are_of_all_tokens(tmp_path: Path) -> None:
         [entry] = [entry for entry in trainer.state.log_history if "sampling/sampled_frac" in entry]
         shares.append((entry["sampling/sampled_frac"], entry["sampling/replaced_frac"]))
     assert shares[0] == pytest.approx(shares[1]) and 0 < shares[0][1] < shares[0][0]
+
+
+def test_a_model_that_is_scored_on_its_training_rows_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A recipe without held-out data is evaluated on its data; nothing else says that these are the training rows."""
+    arguments = recipe(tmp_path, method="sft")
+    train(read_job(arguments, "sft"))
+    held_out = [{"path": "json", "data_files": write_rows(tmp_path / "held_out.jsonl", rows_of("sft"))}]
+    for eval_datasets, warned in ((None, True), (held_out, False)):
+        caplog.clear()
+        recipe(tmp_path, method="sft", eval_datasets=eval_datasets)
+        load_evaluated(job_for(str(tmp_path / "run"), arguments[1], []), str(tmp_path / "run"), 2)
+        assert ("scored on the rows that it was trained on" in caplog.text) is warned
