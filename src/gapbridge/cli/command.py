@@ -115,7 +115,7 @@ def add_amounts(parser: Parser) -> None:
         "--max_examples",
         type=positive,
         metavar="N",
-        help="maximum number of examples; the first ones are used (default: all)",
+        help="maximum number of examples; the first ones are used (default: max_eval_examples of the recipe, or all)",
     )
     add("--batch_size", type=positive, default=64, metavar="N",
         help="number of rows in one batch; changes the speed only (default: %(default)s)")  # fmt: skip

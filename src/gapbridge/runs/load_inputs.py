@@ -190,6 +190,8 @@ def count_held_out_rows(job: RunConfig, limit: int | None = None) -> int:
 
 def _held_out_rows(job: RunConfig, limit: int | None) -> tuple[Dataset, str]:
     data, script = job.data, job.script
+    if limit is not None:  # asked for this evaluation; the recipe's number is for those while training
+        data = replace(data, max_eval_examples=limit)
     # `eval_strategy: no` is about training: an evaluation reads the test split all the same, never the training split.
     needs_eval = job.evaluates if data.test_split_size else bool(script.dataset_name)
     if data.eval_datasets:  # the training data need not be loaded

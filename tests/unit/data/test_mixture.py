@@ -125,6 +125,21 @@ def test_held_out_data_may_be_sets_of_their_own(folder: Path) -> None:
     assert len(held_out) == 4
 
 
+@pytest.mark.parametrize("source", ["eval_datasets", "test_split_size", "dataset_name"])
+def test_an_evaluation_reads_as_many_rows_as_it_is_asked_for(folder: Path, source: str) -> None:
+    """`max_eval_examples`, which shortens evaluations while training, once cut `--max_examples` without a word."""
+    test = {"path": str(folder / "a"), "split": "test"}
+    keys = {
+        "eval_datasets": {"datasets": [{"path": str(folder / "a")}], "eval_datasets": [test]},
+        "test_split_size": {"datasets": [{"path": str(folder / "a")}], "test_split_size": 4},
+        "dataset_name": {"datasets": None, "dataset_name": str(folder / "a")},
+    }[source]
+    job = read_job(recipe(folder, **keys, max_eval_examples=2))
+    tokenizer = load_tokenizer(str(job.model.model_name_or_path), job.args)
+    for limit, rows in ((None, 2), (1, 1), (3, 3), (9, 4)):
+        assert len(load_eval_examples(job, tokenizer, None, limit=limit)) == rows
+
+
 @pytest.mark.parametrize("strategy", ["no", "epoch"])
 def test_an_evaluation_reads_no_row_that_another_seed_trains_on(folder: Path, strategy: str) -> None:
     """The split of `test_split_size` once followed the seed: a run with `--seed 1`, evaluated with its recipe, was

@@ -60,7 +60,10 @@ class Command(BaseCommand):
             help="sampling temperatures; 0 is greedy (default: 0,1)",
         )
         group(
-            "--max_examples", type=positive, metavar="N", help="maximum number of evaluation examples (default: all)"
+            "--max_examples",
+            type=positive,
+            metavar="N",
+            help="maximum number of evaluation examples (default: max_eval_examples of the recipe, or all)",
         )
         group("--gap", action="store_true", help="measure the gap of each variant as well, as gapbridge gap does")
         group(
