@@ -2,7 +2,7 @@
 # ROUGE of every model of scitldr_cpu.yaml, its losses after its own completions and after those of the model that all start
 # from, what it forgets, and the hypotheses of docs/research/evidence-plan-smollm2.md. The models must be there.
 #   benchmarks/evidence/real/measure.sh
-#   SEEDS, VARIANTS   "21 22 23" and "sft bash_0.2 bash_0.2_masked"
+#   SEEDS, VARIANTS   "21 22 23" and "sft bash_0.2 bash_0.2_masked random"
 #   LIMIT, GAP_LIMIT, PREFIXES   test examples (100), those of the losses (60), and numbers of generated tokens ("8 16")
 #   DATA              folder or data set (data/scitldr)
 # After an interruption the same line continues; other VARIANTS need another OUT (outputs/scitldr-cpu-measured).
@@ -18,7 +18,7 @@ seeds=${SEEDS:-21 22 23}
 for seed in $seeds; do
     at=$out/seed_$seed
     trained=()
-    for variant in ${VARIANTS:-sft bash_0.2 bash_0.2_masked}; do
+    for variant in ${VARIANTS:-sft bash_0.2 bash_0.2_masked random}; do
         trained+=(--model "$runs/seed_$seed/$variant")
     done
     recipe=(recipes/smollm2-135m/scitldr/sft/config_full.yaml --dataset_name "${DATA:-data/scitldr}" --dataset_test_split "test[300:]")
