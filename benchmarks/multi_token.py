@@ -4,7 +4,7 @@
     python benchmarks/multi_token.py decoding --model outputs/tiny-mtp        # a model with heads, word problems
 
 `memory`: the most bytes that a training step (loss and gradients) has allocated at a time, weights and optimizer left
-out, and its seconds: heads at once, as the definition has it, and one after another; n = 1 is TRL's own SFT step. On a
+out, and its seconds; n = 1 is TRL's own SFT step. On a
 CPU the bytes are those of every allocation that torch's profiler sees, on a GPU the allocator's. Seconds are the
 process's on a CPU (with one thread those of the clock, on a machine that does nothing else), and the clock's on a GPU.
 
@@ -94,11 +94,11 @@ def measure_memory(args: argparse.Namespace) -> dict[str, Any]:
     rows = Dataset.from_list([{"prompt": f"{row}\n", "completion": answer} for row in range(args.rows)])
     for vocabulary in args.vocabularies:
         print(f"vocabulary {vocabulary}, hidden {args.hidden}, {args.layers} layers")
-        print(f"{'n':>4}{'heads':>14}{'MiB':>10}{'× n = 1':>10}{'seconds':>10}")
-        for n, sequential in ((1, True), (2, False), (2, True), (4, False), (4, True)):
+        print(f"{'n':>4}{'MiB':>10}{'× n = 1':>10}{'seconds':>10}")
+        for n in (1, 2, 4):
             with tempfile.TemporaryDirectory() as folder:
                 config = MTPConfig(
-                    folder, num_future_tokens=n, sequential_head_backward=sequential, use_cpu=args.device == "cpu",
+                    folder, num_future_tokens=n, use_cpu=args.device == "cpu",
                     bf16=args.device == "cuda", gradient_checkpointing=False, report_to="none", max_length=256,
                     per_device_train_batch_size=args.rows, truncate_overlong=True,
                 )  # fmt: skip
@@ -113,14 +113,13 @@ def measure_memory(args: argparse.Namespace) -> dict[str, Any]:
                 clock = started(args.device)
                 step(trainer, batch)
                 seconds.append(clock())
-            heads = "sft" if n == 1 else "in sequence" if sequential else "at once"
-            first = report.setdefault(f"vocabulary {vocabulary}, n 1, sft", {"peak_bytes": peak})["peak_bytes"]
+            first = report.setdefault(f"vocabulary {vocabulary}, n 1", {"peak_bytes": peak})["peak_bytes"]
             tokens = int((batch["labels"] != -100).sum())
-            report[f"vocabulary {vocabulary}, n {n}, {heads}"] = {
+            report[f"vocabulary {vocabulary}, n {n}"] = {
                 "peak_bytes": peak, "times_sft": peak / first, "seconds": statistics.median(seconds),
                 "all_seconds": seconds, "tokens_with_loss": tokens, "tokens": batch["input_ids"].numel(),
             }  # fmt: skip
-            print(f"{n:4}{heads:>14}{peak / 2**20:10.0f}{peak / first:10.2f}{statistics.median(seconds):10.2f}")
+            print(f"{n:4}{peak / 2**20:10.0f}{peak / first:10.2f}{statistics.median(seconds):10.2f}")
     return report
 
 

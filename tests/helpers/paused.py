@@ -38,7 +38,7 @@ def prompts(count: int = 3) -> list[Any]:
 
 
 def pause(model: PreTrainedModel | None, tokenizer: Any, count: int = 3, **options: Any) -> int:
-    add_pauses(model, tokenizer, **{"token": "<|pause|>", "count": count, "init": "mean", "seed": 0, **options})
+    add_pauses(model, tokenizer, **{"token": "<|pause|>", "count": count, **options})
     index = pause_id(tokenizer)
     assert index is not None
     return index

@@ -16,7 +16,7 @@ from vllm_process import VLLM, serving
 
 from gapbridge import cli
 from gapbridge.data.pauses import pause_id
-from gapbridge.methods.pause import completion_request, generate, paused_template, paused_text
+from gapbridge.methods.pause import generate, paused_prompt, paused_template
 from gapbridge.tasks.word_problems import problems
 
 
@@ -58,23 +58,19 @@ def post(url: str, path: str, model: Path, **body: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("count", [None, 5])
 def test_every_way_to_ask_gives_the_same_completions(count: int | None, url: str, model: Path) -> None:
-    """Ids (`completion_request`), text, and messages through the template: with M pauses, and with another number."""
+    """Ids, and messages through the template: with M pauses, and with another number."""
     tokenizer, loaded = AutoTokenizer.from_pretrained(model), AutoModelForCausalLM.from_pretrained(model)
     wanted = generate(loaded, tokenizer, CHATS, num_pause_tokens=count, max_completion_length=LENGTH)
     chosen = {} if count is None else {"chat_template_kwargs": {"num_pause_tokens": count}}
     for chat, text in zip(CHATS, wanted, strict=True):
-        request = completion_request(tokenizer, chat, count)
-        bias = {"logit_bias": request["logit_bias"]}
+        prompt, bias = paused_prompt(tokenizer, chat, count), {"logit_bias": {str(pause_id(tokenizer)): -100}}
         replies = [
-            post(url, "/v1/completions", model, **request),
-            post(url, "/v1/completions", model, prompt=paused_text(tokenizer, chat, count), **bias),
+            post(url, "/v1/completions", model, prompt=prompt, **bias),
             post(url, "/v1/chat/completions", model, messages=chat, **chosen, **bias),
         ]
-        assert [reply["choices"][0].get("text") for reply in replies[:2]] == [text, text]
-        assert replies[2]["choices"][0]["message"]["content"] == text
-        asked = [replies[0]["choices"][0]["prompt_token_ids"], replies[1]["choices"][0]["prompt_token_ids"]]
-        assert asked[0] == asked[1] == request["prompt"] == replies[2]["prompt_token_ids"]
-        assert asked[0].count(pause_id(tokenizer)) == (3 if count is None else count)
+        assert replies[0]["choices"][0]["text"] == replies[1]["choices"][0]["message"]["content"] == text
+        assert replies[0]["choices"][0]["prompt_token_ids"] == prompt == replies[1]["prompt_token_ids"]
+        assert prompt.count(pause_id(tokenizer)) == (3 if count is None else count)
 
 
 def test_evaluation(url: str, model: Path, tmp_path: Path) -> None:

@@ -1,10 +1,9 @@
 """Future heads: what predicts the tokens after the next one (Gloeckle et al. 2024), on an ordinary causal model.
 
 The model's own last layer, final norm and unembedding are head 1. The trunk is everything before its last layer, with
-output z; head i = 2 … n predicts the token i places ahead:
+output z; head i = 2 … n is a layer of the model's own class and predicts the token i places ahead:
 
-    layer    log p_i(· | x_≤t) = unembedding(norm(layer_i(z)))_t      a layer of the model's own class, the rest shared
-    linear   log p_i(· | x_≤t) = unembedding_i(norm(layer_L(z)))_t    an unembedding of its own on the final states
+    log p_i(· | x_≤t) = unembedding(norm(layer_i(z)))_t
 
 They stand on the model as `future_heads`, so that optimizers, wrappers and fingerprints see them. `save_pretrained`
 leaves them out: what it writes is the next-token model, and the heads lie beside it in a file of their own.
@@ -53,11 +52,10 @@ _ADAPTER_KEYS: tuple[tuple[type[Any], str], ...] = (  # what PEFT puts around a 
 
 
 class MTPHeads(nn.Module):
-    """Heads 2 … n of a model; `kind` is `layer` or `linear`."""
+    """Heads 2 … n of a model: their layers."""
 
-    def __init__(self, kind: str, heads: list[nn.Module]) -> None:
+    def __init__(self, heads: list[nn.Module]) -> None:
         super().__init__()
-        self.kind = kind
         self.heads = nn.ModuleList(heads)
 
     def __len__(self) -> int:
@@ -109,7 +107,7 @@ def find_decoder_parts(model: PreTrainedModel | PeftModel) -> DecoderParts:
     changed = [f"{name} of its configuration" for name in _LOGIT_OPTIONS if options.get(name) not in (None, 1, 1.0)]
     # By the modules: each family has another key for their number, and some have one without having experts.
     changed += [f"its {name}" for name, _ in base.named_modules() if _EXPERTS.search(name)][:1]
-    if key := _adapter_key(unembedding):
+    if key := next((key for kind, key in _ADAPTER_KEYS if isinstance(unembedding, kind)), None):
         name = next(name for name, module in base.named_modules() if module is unembedding)
         raise ConfigError(
             "num_future_tokens",
@@ -129,94 +127,67 @@ def find_decoder_parts(model: PreTrainedModel | PeftModel) -> DecoderParts:
     return DecoderParts(layers[0][-1], count, norms[0], unembedding)
 
 
-def _adapter_key(module: Any) -> str | None:
-    """The key by which an adapter trains a module, where one does."""
-    return next((key for kind, key in _ADAPTER_KEYS if isinstance(module, kind)), None)
-
-
-def build_heads(model: PreTrainedModel, count: int, kind: str) -> MTPHeads:
-    """`count` heads for a model: copies of its last layer, or of its unembedding.
+def build_heads(model: PreTrainedModel, count: int) -> MTPHeads:
+    """`count` heads for a model: copies of its last layer.
 
     A copied layer gets a place of its own in a key-value cache, after the model's layers. It shares the model's
     configuration: the attention that is set there, now or later, is that of the heads.
     """
     parts = find_decoder_parts(model)
-    source = parts.last_layer if kind == "transformer" else parts.unembedding
-    values = [value for module in source.modules() for value in vars(module).values()]
+    values = [value for module in parts.last_layer.modules() for value in vars(module).values()]
     configurations = {id(value): value for value in values if isinstance(value, PretrainedConfig)}
     heads = []
     for index in range(count):
-        head = copy.deepcopy(source, {**configurations}).requires_grad_(True)
+        head = copy.deepcopy(parts.last_layer, {**configurations}).requires_grad_(True)
         for module in head.modules():
             if "layer_idx" in vars(module):
                 vars(module)["layer_idx"] = parts.num_layers + index
         heads.append(head)
-    return MTPHeads(kind, heads).train(model.training)
+    return MTPHeads(heads).train(model.training)
 
 
-def add_heads(model: PreTrainedModel, count: int, kind: str) -> MTPHeads:
+def add_heads(model: PreTrainedModel, count: int) -> MTPHeads:
     """Put `count` new heads on a model; `save_pretrained` leaves them out."""
-    added = build_heads(model, count, kind)
+    added = build_heads(model, count)
     model.add_module(HEADS_ATTRIBUTE, added)
     names = {f"{HEADS_ATTRIBUTE}.{name}" for name in added.state_dict()}
     model._keys_to_ignore_on_save = {*(model._keys_to_ignore_on_save or ()), *names}
     return added
 
 
-def remove_heads(model: PreTrainedModel) -> None:
-    """Take the heads off a model."""
-    model._keys_to_ignore_on_save = {
-        name for name in model._keys_to_ignore_on_save or () if not name.startswith(f"{HEADS_ATTRIBUTE}.")
-    }
-    del model._modules[HEADS_ATTRIBUTE]
-
-
 @contextmanager
-def capture_hidden_states(parts: DecoderParts, heads: MTPHeads) -> Iterator[CapturedStates]:
+def capture_hidden_states(parts: DecoderParts) -> Iterator[CapturedStates]:
     """Inside, a forward pass of the model with these parts leaves what its heads read."""
     captured = CapturedStates(parts)
 
     def before_last_layer(_: nn.Module, arguments: tuple[Any, ...], further: dict[str, Any]) -> None:
-        rest = dict(further)
-        captured.states = arguments[0] if arguments else rest.pop("hidden_states")
-        captured.arguments = rest
+        captured.arguments = dict(further)
+        captured.states = arguments[0] if arguments else captured.arguments.pop("hidden_states")
 
-    def behind_norm(_: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
-        captured.states = output
-
-    if heads.kind == "transformer":
-        handle = parts.last_layer.register_forward_pre_hook(before_last_layer, with_kwargs=True)
-    else:
-        handle = parts.norm.register_forward_hook(behind_norm)
-    with handle:
+    with parts.last_layer.register_forward_pre_hook(before_last_layer, with_kwargs=True):
         yield captured
 
 
-def head_states(heads: MTPHeads, index: int, heard: CapturedStates, states: Tensor) -> Tensor:
-    """What head `index` (0 is head 2) hands to its unembedding: `[n, L, d]` from `states` `[n, L, d]`, which are those
-    that were heard, or the same numbers outside their graph."""
-    if heads.kind == "linear":
-        return states
-    hidden: Tensor = heard.parts.norm(layer_output(heads, index, heard, states))
-    return hidden
+def layer_output(heads: MTPHeads, index: int, captured: CapturedStates, states: Tensor) -> Tensor:
+    """What the layer of head `index` (0 is head 2) makes of `states` `[n, L, d]`, before the final norm.
 
-
-def layer_output(heads: MTPHeads, index: int, heard: CapturedStates, states: Tensor) -> Tensor:
-    """What the layer of head `index` makes of `states` `[n, L, d]`, before the final norm."""
-    output = heads.heads[index](states, **heard.arguments)
+    `states` are those that were captured, or the same numbers outside their graph.
+    """
+    output = heads.heads[index](states, **captured.arguments)
     hidden: Tensor = output[0] if isinstance(output, tuple) else output
     return hidden
 
 
-def head_unembedding(heads: MTPHeads, index: int, parts: DecoderParts) -> nn.Linear:
-    own = heads.heads[index]
-    return own if isinstance(own, nn.Linear) else parts.unembedding
+def head_states(heads: MTPHeads, index: int, captured: CapturedStates, states: Tensor) -> Tensor:
+    """As `layer_output`, after the final norm: what the unembedding gets."""
+    hidden: Tensor = captured.parts.norm(layer_output(heads, index, captured, states))
+    return hidden
 
 
 def save_heads(directory: Path, heads: MTPHeads, state: Mapping[str, Tensor] | None = None) -> None:
     """Write the heads into a model's directory. `state`: their weights, where they are not those in memory."""
     weights = {name: value.detach().cpu().contiguous() for name, value in (state or heads.state_dict()).items()}
-    metadata = {"format": "pt", "kind": heads.kind, "count": str(len(heads))}
+    metadata = {"format": "pt", "count": str(len(heads))}
     write_atomic(directory / HEADS_FILE, lambda path: save_file(weights, path, metadata=metadata))
 
 
@@ -226,16 +197,10 @@ def saved_heads(directory: str | Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def describe_saved(path: Path) -> tuple[str, int]:
-    """The kind and the count of the heads in a file.
-
-    Raises:
-        ConfigError: the file is no such one.
-    """
+def _saved_count(path: Path) -> int:
     try:
         with safe_open(path, framework="pt") as content:
-            metadata = content.metadata() or {}
-        return metadata["kind"], int(metadata["count"])
+            return int((content.metadata() or {})["count"])
     except (OSError, KeyError, ValueError) as error:
         raise ConfigError(
             path, f"no future heads ({error})", "the heads of a model", "Move it away, or save the model again"
@@ -248,8 +213,7 @@ def load_heads(model: PreTrainedModel, path: Path) -> MTPHeads:
     Raises:
         ConfigError: they do not fit the model, or the heads on it.
     """
-    kind, count = describe_saved(path)
-    heads = find_heads(model) or add_heads(model, count, kind)
+    heads = find_heads(model) or add_heads(model, _saved_count(path))
     _fill(heads, model, path)
     return heads
 
@@ -260,20 +224,19 @@ def load_adjacent_heads(model: PreTrainedModel | PeftModel) -> MTPHeads | None:
     path = None if heads or isinstance(model, PeftModel) else saved_heads(model.name_or_path)
     if path is None:
         return heads
-    kind, count = describe_saved(path)
-    heads = build_heads(model, count, kind).eval()
+    heads = build_heads(model, _saved_count(path)).eval()
     _fill(heads, model, path)
     return heads
 
 
 def _fill(heads: MTPHeads, model: PreTrainedModel, path: Path) -> None:
-    kind, count = describe_saved(path)
-    if (heads.kind, len(heads)) != (kind, count):
+    count = _saved_count(path)
+    if len(heads) != count:
         raise ConfigError(
             path,
-            f"{count} heads of kind {kind}",
-            f"{len(heads)} of kind {heads.kind}",
-            f"Set num_future_tokens: {count + 1} and mtp_head_type: {kind}, or move the file away for new heads",
+            f"{count} heads",
+            len(heads),
+            f"Set num_future_tokens: {count + 1}, or move the file away for new heads",
         )
     if model.device.type == "meta":
         return

@@ -48,10 +48,6 @@ class SpeculativeStats:
         """What samples with these heads; `parts` as for [`BatchedGenerator`]."""
         return SpeculativeGenerator(*parts, speculation=self)
 
-    def add(self, proposed: list[int], accepted: list[int]) -> None:
-        self.proposed = [a + b for a, b in zip(self.proposed, proposed, strict=True)]
-        self.accepted = [a + b for a, b in zip(self.accepted, accepted, strict=True)]
-
     @property
     def passes_per_token(self) -> float:
         """Forward passes that a row needs for a token; 1 without speculation."""
@@ -64,12 +60,12 @@ class SpeculativeStats:
 
 
 class SpeculativeRunner(SlotRunner):
-    """A `SlotRunner` whose passes go through the heads as well: layers of them have their places in the cache."""
+    """A `SlotRunner` whose passes go through the heads as well, which have places in the cache."""
 
     def __init__(self, model: PreTrainedModel, windows: dict[str, int | None], heads: MTPHeads) -> None:
         super().__init__(model, windows)
         self.heads, self.parts = heads, find_decoder_parts(model)
-        self.num_layers += len(heads) if heads.kind == "transformer" else 0
+        self.num_layers += len(heads)
         self._states: list[Tensor] = []
 
     def logits(
@@ -83,21 +79,14 @@ class SpeculativeRunner(SlotRunner):
         visible: int | None = None,
     ) -> Tensor:
         """As in `SlotRunner`; the heads' keys and values are written, too."""
-        with capture_hidden_states(self.parts, self.heads) as captured:
+        with capture_hidden_states(self.parts) as captured:
             logits = super().logits(tokens, slots, cache, at, first=first, visible=visible)
         assert captured.states is not None
-        self._states = [captured.states]
-        if self.heads.kind == "transformer":
-            self._states = [
-                layer_output(self.heads, index, captured, captured.states) for index in range(len(self.heads))
-            ]
+        self._states = [layer_output(self.heads, index, captured, captured.states) for index in range(len(self.heads))]
         return logits
 
     def proposals(self, at: tuple[Tensor, Tensor]) -> Tensor:
         """The logits of heads 2 to n at the places `at` (k rows and columns) of the last pass: `[heads, k, vocab]`."""
-        if self.heads.kind == "linear":
-            states = self._states[0][at]
-            return torch.stack([unembedding(states) for unembedding in self.heads.heads])
         chosen = torch.stack([states[at] for states in self._states])  # [heads, k, d]
         logits: Tensor = self.parts.unembedding(self.parts.norm(chosen))
         return logits
@@ -120,7 +109,7 @@ class SpeculativeGenerator(BatchedGenerator):
         self._proposed = self._proposed.new_zeros(len(order), self.margin)
         super().with_slots(speculative, order, *further)
         self.speculation.tokens += sum(len(completion.tokens) for completion in self.completions if completion)
-        self.speculation.add(*self._counts.tolist())
+        self.speculation.proposed, self.speculation.accepted = self._counts.tolist()
 
     def _begin(self, runner: SlotRunner, rows: Tensor, at: tuple[Tensor, Tensor], examples: Tensor) -> None:
         self.speculation.passes += 1

@@ -283,7 +283,7 @@ def _reused_parameters(job: RunConfig, config: PretrainedConfig) -> int:
     """The parameters that a token meets once more: heads that are layers share the model's unembedding."""
     model = _prepared(job, config)
     heads = find_heads(model)
-    if heads is None or heads.kind != "transformer":
+    if heads is None:
         return 0
     return len(heads) * int(model.get_output_embeddings().weight.numel())
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,14 +17,10 @@ from ..decoding import Completion, SamplingParams, generate_completions
 from ..decoding.compiled import CompiledSteps
 from ..decoding.forward import SlotRunners
 from ..decoding.model_state import generation_precision
-from ..decoding.mtp_heads import HEADS_FILE, MTPHeads, load_adjacent_heads
-from ..decoding.speculative_decoding import SpeculativeStats
 from ..decoding.vllm_generation import CheckedGenerator, ColocatedEngine, Engine, ServerEngine
 from ..errors import ConfigError
 from .generate_shards import Columns, GenerationSpec, Progress
 
-
-logger = logging.getLogger(__name__)
 
 COMPLETION_SCHEMA = pa.schema([("id", pa.string()), ("tokens", pa.list_(pa.int64())), ("finished", pa.bool_())])
 
@@ -53,12 +48,10 @@ def completion_spec(
             own, options, COMPLETION_SCHEMA, generator.generate, what, generator.open, generator.close
         )
 
-    heads = _heads(model, args) if args.use_mtp_speculative_decoding else None
     steps, runners = CompiledSteps(), SlotRunners()
 
     def draw(examples: list[Example], on_finished: Progress) -> Columns:
         ids = [example.id for example in examples]
-        speculation = None if heads is None else SpeculativeStats(heads)
         with generation_precision(model, args):
             completions = generate_completions(
                 model,
@@ -68,34 +61,12 @@ def completion_spec(
                 stop_tokens=stops,
                 options=options,
                 on_finished=on_finished,
-                speculation=speculation,
                 steps=steps,
                 runners=runners,
             )
-        if speculation is not None:
-            logger.info("%d completions in %.3f passes a token", len(completions), speculation.passes_per_token)
         return completion_columns(ids, completions)
 
     return GenerationSpec(identity, options, COMPLETION_SCHEMA, draw, what)
-
-
-def _heads(model: PreTrainedModel | PeftModel, args: Any) -> MTPHeads | None:
-    """The heads beside the model that the first round starts from; none in later rounds.
-
-    Raises:
-        ConfigError: there are none.
-    """
-    if args.round_index > 1:
-        return None
-    heads = load_adjacent_heads(model)
-    if heads is None:
-        raise ConfigError(
-            "use_mtp_speculative_decoding",
-            f"true for {model.name_or_path or 'a model'} without {HEADS_FILE}",
-            "a complete model that was trained with num_future_tokens above 1",
-            "Start from such a model, or remove the key",
-        )
-    return heads
 
 
 class _VLLMGenerator:

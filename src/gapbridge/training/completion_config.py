@@ -16,14 +16,13 @@ class CompletionArgs(GenerationArgs):
     """How completions are generated; names and defaults of the vLLM keys are those of [`~trl.GRPOConfig`].
 
     A completion that reaches `max_completion_length` is closed there, kept, and counted. Compilation takes up to some
-    minutes, on a GPU it makes a CUDA graph, and where it fails a warning says why. MTP heads that lie beside the model
-    propose tokens in the first round only: trained on, a model has no heads any more.
+    minutes, on a GPU it makes a CUDA graph, and where it fails a warning says why.
     """
 
     RUNTIME_ONLY = frozenset(
         """
-        compile_decoding use_mtp_speculative_decoding vllm_server_base_url vllm_server_host vllm_server_port
-        vllm_server_timeout vllm_gpu_memory_utilization vllm_max_model_length vllm_tensor_parallel_size
+        compile_decoding vllm_server_base_url vllm_server_host vllm_server_port vllm_server_timeout
+        vllm_gpu_memory_utilization vllm_max_model_length vllm_tensor_parallel_size
         """.split()
     )
 
@@ -40,9 +39,6 @@ class CompletionArgs(GenerationArgs):
         metadata={
             "help": "Compile the forward pass that samples one token of each row; the completions are the same."
         },
-    )
-    use_mtp_speculative_decoding: bool = field(
-        default=False, metadata={"help": "Propose tokens with the model's MTP heads; the completions are the same."}
     )
     use_vllm: bool = field(default=False, metadata={"help": "Generate completions with vLLM."})
     vllm_mode: str = field(
@@ -78,20 +74,9 @@ class CompletionArgs(GenerationArgs):
 
     def errors(self) -> list[str]:
         errors = super().errors()
-        if self.use_vllm and self.use_mtp_speculative_decoding:
+        if self.compile_decoding and self.use_vllm:
             errors.append(
-                describe(
-                    "use_mtp_speculative_decoding",
-                    "true with vLLM, which cannot use these heads",
-                    "one of them",
-                    "Remove one of the keys",
-                )
-            )
-        other = [name for name in ("use_vllm", "use_mtp_speculative_decoding") if vars(self)[name]]
-        if self.compile_decoding and other:
-            others = " and ".join(other)
-            errors.append(
-                describe("compile_decoding", f"true with {others}", "plain decoding", "Remove one of the keys")
+                describe("compile_decoding", "true with use_vllm", "plain decoding", "Remove one of the keys")
             )
         if self.use_vllm:
             errors += self._vllm_errors()

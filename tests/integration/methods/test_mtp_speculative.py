@@ -9,16 +9,13 @@ from typing import Any
 
 import pytest
 from conftest import BASE
-from datasets import Dataset
 from transformers import AutoModelForCausalLM
 
-from gapbridge import ConfigError, RACConfig, build_examples, cli
+from gapbridge import ConfigError, cli
 from gapbridge.decoding import generate_completions
 from gapbridge.decoding.mtp_heads import add_heads, find_heads, save_heads
 from gapbridge.generation import command
 from gapbridge.methods.mtp import generate, load
-from gapbridge.store.training_completions import completion_spec
-from gapbridge.tasks.word_problems import problems
 
 
 RECIPE = "recipes/tiny/mtp/config_full.yaml"
@@ -29,7 +26,7 @@ def with_heads(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path
     """The base with three new heads beside it."""
     folder = tmp_path_factory.mktemp("model")
     model = AutoModelForCausalLM.from_pretrained(BASE)
-    heads = add_heads(model, 3, "transformer")
+    heads = add_heads(model, 3)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     save_heads(folder, heads)
@@ -77,32 +74,3 @@ def test_answer_mode(
     with pytest.raises(ConfigError, match=r"base: got no future_heads\.safetensors.*save_merged_model: true"):
         generate(AutoModelForCausalLM.from_pretrained(BASE), [[5]], stop_tokens=[1])
     assert find_heads(AutoModelForCausalLM.from_pretrained(with_heads)) is None
-
-
-def test_another_method_drafts_with_the_heads(
-    with_heads: Path, tokenizer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """RAC's drafts are the same; a later round, whose model was trained on, has no heads to ask."""
-    data = Dataset.from_list([problem.row() for problem in problems("train", count=4, steps=(2,))])
-    settings: dict[str, Any] = {"use_cpu": True, "bf16": False, "max_length": 256, "max_completion_length": 12}
-    model = AutoModelForCausalLM.from_pretrained(with_heads)
-    examples = list(build_examples(data, tokenizer, stops=[tokenizer.eos_token_id], max_length=None))
-    sampled = []
-    for options in (
-        {},
-        {"use_mtp_speculative_decoding": True},
-        {"use_mtp_speculative_decoding": True, "round_index": 2},
-    ):
-        args = RACConfig(str(tmp_path), **settings, **options)
-        with caplog.at_level(logging.INFO, logger="gapbridge"):
-            sampled.append(completion_spec("rac", model, tokenizer, args).generate(examples, lambda _: None))
-    assert sampled[0] == sampled[1] != sampled[2]
-    assert caplog.text.count("4 completions in ") == 1
-    args = RACConfig(str(tmp_path), **settings, use_mtp_speculative_decoding=True)
-    with pytest.raises(
-        ConfigError,
-        match=r"use_mtp_speculative_decoding: got true for .*base without future_heads\.safetensors.*Start from",
-    ):
-        completion_spec("rac", AutoModelForCausalLM.from_pretrained(BASE), tokenizer, args)
-    with pytest.raises(ConfigError, match="vLLM, which cannot use these heads"):
-        RACConfig(str(tmp_path), **settings, use_mtp_speculative_decoding=True, use_vllm=True)

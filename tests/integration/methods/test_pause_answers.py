@@ -22,7 +22,7 @@ from gapbridge.decoding.mtp_heads import add_heads
 from gapbridge.evaluation.judge.judges import LocalJudge
 from gapbridge.generation.decoding_modes import read_modes
 from gapbridge.methods.mtp import speculative
-from gapbridge.methods.pause import completion_request, generate, paused_prompt, paused_template, paused_text
+from gapbridge.methods.pause import generate, paused_prompt, paused_template
 from gapbridge.methods.pause.inference import paused_answers
 from gapbridge.methods.rac.correct import correct, corrected_answers
 from gapbridge.tasks.word_problems import problems
@@ -55,11 +55,6 @@ def test_prompts_for_servers(own_tokenizer: Any) -> None:
     assert paused_prompt(own_tokenizer, chat, 0) == asked
     text = "A text,\n"
     assert paused_prompt(own_tokenizer, text, 2) == [*own_tokenizer(text)["input_ids"], index, index]
-    for prompt in (chat, text):
-        assert own_tokenizer(paused_text(own_tokenizer, prompt, 4))["input_ids"] == paused_prompt(
-            own_tokenizer, prompt, 4
-        )
-    assert completion_request(own_tokenizer, chat, 1) == {"prompt": [*asked, index], "logit_bias": {str(index): -100}}
     served = paused_template(own_tokenizer)
     render = {"chat_template": served, "tokenize": False}
     plain = own_tokenizer.apply_chat_template(chat, tokenize=False)
@@ -120,7 +115,7 @@ def test_nobody_who_knows_the_tokenizer_writes_what_no_answer_holds(
     if barred == "pause":
         other = {"conversational": False, "settings": {"num_pause_tokens": 1}}
         written += paused_answers(model, own_tokenizer, request(**other))
-    add_heads(model, 1, "linear")
+    add_heads(model, 1)
     for options in ({"options": draw}, {"temperature": temperature, "suppress_tokens": [5]}):
         completions, _ = speculative.generate(model, asked, tokenizer=own_tokenizer, ids=ids, **options, **how)
         written += completions

@@ -100,7 +100,7 @@ def test_heads_that_propose_are_refused() -> None:
 
     model = tiny_llama()
     with pytest.raises(ConfigError, match="compile_decoding: got true with heads"):
-        drafts(model, compile_decoding=True, speculation=SpeculativeStats(build_heads(model, 1, "linear")))
+        drafts(model, compile_decoding=True, speculation=SpeculativeStats(build_heads(model, 1)))
 
 
 @pytest.mark.nightly

@@ -23,12 +23,11 @@ from gapbridge.decoding.mtp_heads import (
     find_decoder_parts,
     find_heads,
     head_states,
-    head_unembedding,
     load_adjacent_heads,
     save_heads,
 )
 from gapbridge.decoding.noise import example_keys
-from gapbridge.decoding.speculative_decoding import SpeculativeRunner, SpeculativeStats
+from gapbridge.decoding.speculative_decoding import SpeculativeStats
 
 
 STOPS = [3, 4, 5]
@@ -41,13 +40,12 @@ def answers(model: PreTrainedModel, speculation: SpeculativeStats | None = None,
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-@pytest.mark.parametrize("kind", ["transformer", "linear"])
 @pytest.mark.parametrize("name", SHAPES)
-def test_the_same_tokens_as_without(name: str, kind: str, temperature: float) -> None:
+def test_the_same_tokens_as_without(name: str, temperature: float) -> None:
     """Ragged prompts, rows that end at stop tokens and at the limit, and more prompts than rows."""
     model = model_of(name)
     plain = answers(model, temperature=temperature)
-    heads = add_heads(model, 3, kind)
+    heads = add_heads(model, 3)
     for weight in heads.parameters():
         weight.data += 0.05 * torch.randn_like(weight)
     speculation = SpeculativeStats(heads)
@@ -69,7 +67,7 @@ def repeating() -> tuple[PreTrainedModel, int]:
 def test_heads_that_are_right_give_all_their_tokens(length: int) -> None:
     """A model that repeats one token, and heads that know it: n tokens a pass, whatever the limit."""
     model, token = repeating()
-    speculation = SpeculativeStats(add_heads(model, 3, "linear"))
+    speculation = SpeculativeStats(add_heads(model, 3))
     made = answers(model, speculation, temperature=0.0, max_completion_length=length, stop_tokens=[])
     assert [completion.tokens for completion in made] == [[token] * length] * len(PROMPTS)
     # The prompt's pass gives one token, each further one up to four.
@@ -80,7 +78,7 @@ def test_heads_that_are_right_give_all_their_tokens(length: int) -> None:
 def test_a_proposal_behind_a_stop_token_counts_for_nothing() -> None:
     """All heads say the stop token: every answer is that token alone."""
     model, token = repeating()
-    speculation = SpeculativeStats(add_heads(model, 2, "linear"))
+    speculation = SpeculativeStats(add_heads(model, 2))
     made = answers(model, speculation, temperature=0.0, stop_tokens=[token])
     assert [completion.tokens for completion in made] == [[token]] * len(PROMPTS) and all(
         completion.finished for completion in made
@@ -91,7 +89,7 @@ def test_a_proposal_behind_a_stop_token_counts_for_nothing() -> None:
 def test_rows_that_move_take_their_proposals_along() -> None:
     """With one row a pass nothing moves: the same answers, and as many passes a token."""
     model = model_of("llama")
-    heads = add_heads(model, 3, "transformer")
+    heads = add_heads(model, 3)
     found = []
     for batch_size in (1, 4, 9):
         speculation = SpeculativeStats(heads)
@@ -102,13 +100,13 @@ def test_rows_that_move_take_their_proposals_along() -> None:
 LIMIT = 17
 
 
-def with_alike_tokens(name: str, kind: str, spread: float, **options: Any) -> tuple[PreTrainedModel, MTPHeads]:
+def with_alike_tokens(name: str, spread: float, **options: Any) -> tuple[PreTrainedModel, MTPHeads]:
     """A model whose answers depend little on the tokens before them, so that its heads are often right, not always."""
     model = model_of(name) if not options else tiny_llama(**options)
     with torch.no_grad():
         weight = model.get_input_embeddings().weight
         weight[:] = weight.mean(0) + spread * (weight - weight.mean(0))
-    heads = add_heads(model, 3, kind)
+    heads = add_heads(model, 3)
     torch.manual_seed(1)
     for parameter in heads.parameters():
         parameter.data += 0.02 * torch.randn_like(parameter)
@@ -120,11 +118,11 @@ def proposals_by_position(
 ) -> dict[int, list[int]]:
     """What the heads propose once c answer tokens are known, by c: from one plain pass over the finished row."""
     sampler = KeyedSampler(how, torch.device("cpu"))
-    with torch.no_grad(), capture_hidden_states(find_decoder_parts(model), heads) as captured:
+    with torch.no_grad(), capture_hidden_states(find_decoder_parts(model)) as captured:
         model(torch.tensor([tokens]), use_cache=False)
         assert captured.states is not None
         logits = [
-            head_unembedding(heads, at, captured.parts)(head_states(heads, at, captured, captured.states))[0]
+            captured.parts.unembedding(head_states(heads, at, captured, captured.states))[0]
             for at in range(len(heads))
         ]
     found = {}
@@ -138,12 +136,10 @@ def proposals_by_position(
 
 
 @pytest.mark.parametrize(("temperature", "spread"), [(0.0, 0.15), (1.0, 0.5)])
-@pytest.mark.parametrize(("name", "kind"), [("llama", "transformer"), ("llama", "linear"), ("mistral", "transformer")])
-def test_proposals_and_acceptances_are_those_of_full_passes(
-    name: str, kind: str, temperature: float, spread: float
-) -> None:
+@pytest.mark.parametrize("name", ["llama", "mistral"])
+def test_proposals_and_acceptances_are_those_of_full_passes(name: str, temperature: float, spread: float) -> None:
     """Counts of a simulation without any cache: the heads' cache survives rejections, rows that move and refills."""
-    model, heads = with_alike_tokens(name, kind, spread)
+    model, heads = with_alike_tokens(name, spread)
     speculation = SpeculativeStats(heads)
     completions = answers(model, speculation, temperature=temperature, max_completion_length=LIMIT)
     how = SamplingParams(temperature=temperature)
@@ -172,15 +168,6 @@ def test_proposals_and_acceptances_are_those_of_full_passes(
     assert temperature == 0 or any(completion.finished for completion in completions)
 
 
-def test_linear_heads_take_no_place_in_the_cache() -> None:
-    """A layer of a head has keys and values; an unembedding has none."""
-    counts = {}
-    for kind in ("transformer", "linear"):
-        model, heads = with_alike_tokens("llama", kind, 0.5)
-        counts[kind] = len(SpeculativeRunner(model, {"full_attention": None}, heads).new_cache(2, 8).layers)
-    assert counts == {"transformer": 2 + 3, "linear": 2}
-
-
 def without_slot_masks(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any) -> Any:
     """An attention that takes the masks of flash attention alone."""
     assert mask is None or mask.dim() == 2
@@ -193,7 +180,7 @@ def test_heads_attend_as_the_model_does(name: str, tmp_path: Path) -> None:
     AttentionInterface.register("without_slot_masks", without_slot_masks)
     model = model_of(name)
     plain = answers(model, temperature=0.0)
-    add_heads(model, 2, "transformer")
+    add_heads(model, 2)
     model.save_pretrained(tmp_path)
     save_heads(tmp_path, find_heads(model))
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
@@ -205,7 +192,7 @@ def test_heads_attend_as_the_model_does(name: str, tmp_path: Path) -> None:
 
 def test_heads_on_disk_draft_alike_for_a_model_in_training(tmp_path: Path) -> None:
     """Nothing is dropped out in them."""
-    model, heads = with_alike_tokens("llama", "transformer", 0.5, attention_dropout=0.5)
+    model, heads = with_alike_tokens("llama", 0.5, attention_dropout=0.5)
     save_heads(tmp_path, heads)
     del model.future_heads
     model.name_or_path = str(tmp_path)

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from .checkpoint import export, load
+    from .checkpoint import load
     from .speculative import generate
 
 EXPORTS = {"MTPConfig": "trainer", "MTPTrainer": "trainer"}
-_HOMES = {"export": "checkpoint", "generate": "speculative", "load": "checkpoint"}
+_HOMES = {"generate": "speculative", "load": "checkpoint"}
 
-__all__ = ["export", "generate", "load"]
+__all__ = ["generate", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftConfig, PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import cached_file
 
-from ...decoding.mtp_heads import HEADS_FILE, find_heads, load_heads, remove_heads, saved_heads, unwrap_peft
+from ...decoding.mtp_heads import HEADS_FILE, load_heads, saved_heads
 from ...errors import ConfigError
 from ...training.loading import require_local
 
@@ -41,39 +41,10 @@ def load(path: str | Path, *, revision: str | None = None, **options: Any) -> Pr
             "the file of MTPTrainer with num_future_tokens above 1",
             "Restore the file, or load the model with transformers",
         )
-    return _load(path, revision, options, file).eval()
-
-
-def export(model: str | Path | PreTrainedModel | PeftModel, directory: str | Path) -> PreTrainedModel:
-    """Write the next-token model alone, an adapter merged into it, and return it.
-
-    Args:
-        model: a model with future heads, or where it lies. It is left without its heads where it is given.
-        directory: where it goes; with the tokenizer, where one lies beside the model.
-    """
-    tokenizer: PreTrainedTokenizerBase | None = None
-    if isinstance(model, (str, Path)):
-        require_local(model, "model")
-        if (Path(model) / "tokenizer_config.json").is_file():
-            tokenizer = AutoTokenizer.from_pretrained(str(model))
-        model = _load(model, None, {})
-    if find_heads(model) is not None:
-        remove_heads(unwrap_peft(model))
-    plain = model.merge_and_unload() if isinstance(model, PeftModel) else model
-    plain.save_pretrained(str(directory))
-    if tokenizer is not None:
-        tokenizer.save_pretrained(str(directory))
-    return plain
-
-
-def _load(
-    path: str | Path, revision: str | None, options: dict[str, Any], heads: Path | None = None
-) -> PreTrainedModel | PeftModel:
     source, adapter = str(path), (Path(path) / "adapter_config.json").is_file()
     if adapter:
         config = PeftConfig.from_pretrained(source)
         source, revision = config.base_model_name_or_path, config.revision
     model = AutoModelForCausalLM.from_pretrained(source, revision=revision or "main", **options)
-    if heads is not None:
-        load_heads(model, heads)  # before the adapter, which would be copied with the last layer
-    return PeftModel.from_pretrained(model, str(path)) if adapter else model
+    load_heads(model, file)  # before the adapter, which would be copied with the last layer
+    return (PeftModel.from_pretrained(model, str(path)) if adapter else model).eval()

@@ -9,34 +9,19 @@ from ...errors import describe
 from ...training.config import DataArgs
 
 
-KINDS = ("transformer", "linear")
-
-
 @dataclass
 class MTPArgs(DataArgs):
-    """How many tokens are predicted at once, and by which heads.
+    """How many tokens are predicted at once.
 
-    A transformer head is at first a copy of the model's last layer, with the model's final norm and unembedding (the
-    paper's); a linear one is an unembedding of its own on the model's final hidden states, at first a copy of the
-    model's. New heads are wrong about nearly every token: in the first `mtp_head_only_ratio` of the steps their losses
-    do not reach what they share with head 1. 0 is the paper's loss, 1 leaves the model what SFT makes of it.
+    A head is at first a copy of the model's last layer, with the model's final norm and unembedding. New heads are
+    wrong about nearly every token: in the first `mtp_head_only_ratio` of the steps their losses do not reach what they
+    share with head 1. 0 is the paper's loss, 1 leaves the model what SFT makes of it.
     """
 
     RANGES = {"num_future_tokens": (1, None), "mtp_loss_weight": (0, None), "mtp_head_only_ratio": (0, 1)}
 
     num_future_tokens: int = field(
         default=4, metadata={"help": "n: number of tokens predicted at each position; 1 is SFT."}
-    )
-    mtp_head_type: str = field(
-        default="transformer",
-        metadata={
-            "help": "Architecture of heads 2 to n: one transformer layer or one linear layer.",
-            "choices": list(KINDS),
-        },
-    )
-    sequential_head_backward: bool = field(
-        default=True,
-        metadata={"help": "Compute heads 2 to n one after another to save memory; the gradients are the same."},
     )
     mtp_loss_weight: float = field(default=1.0, metadata={"help": "Weight of the losses of heads 2 to n."})
     mtp_head_only_ratio: float = field(

@@ -1,4 +1,4 @@
-"""The losses of heads 2 … n, all at once or one head after another.
+"""The losses of heads 2 … n, one head after another.
 
     L = Σ_i L_i,    L_i = -Σ_t log p_i(x_{t+i} | x_≤t)                                 (Gloeckle et al. 2024, eq. 2)
 
@@ -62,38 +62,22 @@ def future_targets(labels: Tensor, distance: int, starts: Tensor | None = None) 
     return targets
 
 
-def joint_losses(states: Tensor, heads: Sequence[HeadLoss]) -> tuple[Tensor, Tensor]:
-    """The definition: every head's logits stay in memory until the backward pass.
-
-    Args:
-        states: `[n, L, d]`, the trunk's output.
-
-    Returns:
-        Σ_i Σ_t log p_i, a scalar; and `[heads, 3]`, of each head Σ_t log p_i, how many targets are its likeliest
-        token, and how many targets there are.
-    """
-    sums, figures = [], []
-    for head in heads:
-        chosen = head.targets != IGNORE_INDEX
-        targets = head.targets[chosen]
-        logits = head.unembedding(head.states(states)[chosen]).float()
-        log_probs = logits.log_softmax(dim=-1).gather(1, targets[:, None]).sum()
-        sums.append(log_probs)
-        figures.append(_figures(log_probs.detach(), (logits.argmax(dim=-1) == targets).sum(), len(targets)))
-    return torch.stack(sums).sum(), torch.stack(figures)
-
-
 def sequential_losses(
     states: Tensor, heads: Sequence[HeadLoss], parameters: Sequence[nn.Parameter]
 ) -> tuple[Tensor, Tensor]:
-    """As `joint_losses`, one head after another, and of a head as many positions at a time as have `SCORES` logits.
+    """The losses, with as many positions of a head at a time as have `MAX_LOGITS` logits.
 
     The gradients are made in the forward pass and kept until the backward pass asks for them, where they are handed
     to autograd as those of one operation: accumulation, data-parallel wrappers and ZeRO-1 and -2 see each parameter
     once, as they do with any other operation.
 
     Args:
+        states: `[n, L, d]`, the trunk's output.
         parameters: those of the heads and of what they share, that are to learn.
+
+    Returns:
+        Σ_i Σ_t log p_i, a scalar; and `[heads, 3]`, of each head Σ_t log p_i, how many targets are its likeliest
+        token, and how many targets there are.
     """
     total, figures = _InSequence.apply(states, tuple(heads), torch.is_grad_enabled(), *parameters)
     return total, figures

@@ -27,7 +27,6 @@ from ...decoding.mtp_heads import (
     find_decoder_parts,
     find_heads,
     head_states,
-    head_unembedding,
     load_heads,
     save_heads,
     saved_heads,
@@ -39,7 +38,7 @@ from ...training.method import GapTrainerMixin
 from ...training.ratios import Ratios
 from .citation import GLOECKLE_2024
 from .config import MTPArgs
-from .losses import HeadLoss, future_targets, joint_losses, sequential_losses
+from .losses import HeadLoss, future_targets, sequential_losses
 from .speculative import speculative_answers
 
 
@@ -84,7 +83,7 @@ class MTPSFTTrainer(SFTTrainer):
         def forward(_: PreTrainedModel, *args: Any, fused_lm_head: bool = False, **kwargs: Any) -> Any:
             if not fused_lm_head:
                 return original_forward(*args, **kwargs)
-            with capture_hidden_states(parts, heads) as captured:
+            with capture_hidden_states(parts) as captured:
                 output = original_forward(*args, fused_lm_head=True, **kwargs)
             total, figures = self._future_losses(heads, captured, kwargs["labels"], kwargs.get("position_ids"))
             first = [output.log_probs.sum(), output.is_top1.sum(), output.label_mask.sum()]
@@ -98,30 +97,28 @@ class MTPSFTTrainer(SFTTrainer):
         base.forward = types.MethodType(forward, base)
 
     def _future_losses(
-        self, heads: MTPHeads, heard: CapturedStates, labels: Tensor, position_ids: Tensor | None
+        self, heads: MTPHeads, captured: CapturedStates, labels: Tensor, position_ids: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Of heads 2 to n, the sum of their log-probabilities and their figures."""
-        parts = heard.parts
+        parts, states = captured.parts, captured.states
         starts = None if position_ids is None else position_ids == 0
-        if heard.states is None:
+        if states is None:
             raise RuntimeError("the model's last layer was not called")
         losses = [
             HeadLoss(
-                functools.partial(head_states, heads, index, heard),
-                head_unembedding(heads, index, parts),
+                functools.partial(head_states, heads, index, captured),
+                parts.unembedding,
                 future_targets(labels, index + 2, starts),
             )
             for index in range(len(heads))
         ]
         alone = self.state.global_step < self.args.mtp_head_only_ratio * self.state.max_steps
-        if not self.args.sequential_head_backward and not alone:
-            return joint_losses(heard.states, losses)
         for module in heads.modules():
             if "gradient_checkpointing" in vars(module):
                 vars(module)["gradient_checkpointing"] = False  # the activations of one head are in memory, no more
-        shared = [parts.norm, parts.unembedding] if heads.kind == "transformer" and not alone else []
+        shared = [] if alone else [parts.norm, parts.unembedding]
         learning = [weight for part in (heads, *shared) for weight in part.parameters() if weight.requires_grad]
-        return sequential_losses(heard.states.detach() if alone else heard.states, losses, learning)
+        return sequential_losses(states.detach() if alone else states, losses, learning)
 
     def compute_loss(
         self,
@@ -251,7 +248,7 @@ class MTPTrainer(GapTrainerMixin, MTPSFTTrainer):
             raise ConfigError(errors)
         count = args.num_future_tokens - 1
         path = saved_heads(model.config._name_or_path)
-        add_heads(model, count, args.mtp_head_type)
+        add_heads(model, count)
         if path is not None:
             load_heads(model, path)
 

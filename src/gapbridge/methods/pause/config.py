@@ -18,8 +18,7 @@ class PauseArgs(DataArgs):
 
     The tokenizer keeps `num_pause_tokens`, and whatever asks the model later puts as many after the prompt; in a chat
     at the start of the assistant's turn. A reserved special token as `pause_token` saves growing the vocabulary. Rows
-    of a new token begin, in the embeddings and the output head, as the mean of all others, at random with their
-    spread, or as a copy of another token's.
+    of a new token begin, in the embeddings and the output head, as the mean of all others.
     """
 
     RANGES = {"num_pause_tokens": (0, None)}
@@ -40,10 +39,6 @@ class PauseArgs(DataArgs):
     pause_fraction: float = field(
         default=0.1,
         metadata={"help": "Number of pause tokens as a fraction (0-1) of the tokens of a row, for random placement."},
-    )
-    pause_embedding_init: str = field(
-        default="mean",
-        metadata={"help": "Initial embedding of a new pause token: mean, random, or the text of a token to copy."},
     )
 
     def errors(self) -> list[str]:

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...data.chat_template import ChatTemplate, Messages
-from ...data.pauses import PauseSettings, pause_id, pauses_after_prompt, recorded_pauses
+from ...data.pauses import PauseSettings, pauses_after_prompt, recorded_pauses
 from ...data.special_tokens import stop_tokens, undecodable_token_ids
 from ...decoding import Completion, generate_completions
 from ...errors import ConfigError
@@ -33,7 +33,8 @@ def paused_prompt(
 ) -> list[int]:
     """The token ids of a prompt with M pauses after it, where the answer starts.
 
-    They are what `model.generate` gets, and as `"prompt"` a server's `/v1/completions`.
+    They are what `model.generate` gets, and as `"prompt"` a server's `/v1/completions`, with a `"logit_bias"` of -100
+    for the pause.
 
     Args:
         prompt: messages, which the chat template renders; a string; or token ids.
@@ -45,19 +46,6 @@ def paused_prompt(
     """
     template = ChatTemplate(tokenizer, date=date, arguments=chat_template_kwargs or {})
     return [*template.prompt_ids(prompt), *_pause_ids(tokenizer, num_pause_tokens)]
-
-
-def paused_text(
-    tokenizer: PreTrainedTokenizerBase, prompt: str | Messages, num_pause_tokens: int | None = None
-) -> str:
-    """`paused_prompt` as text, for servers that take no ids.
-
-    They tokenise it to the same ids, but for a BOS token that a chat template writes and the tokenizer adds again
-    (vLLM: `"add_special_tokens": false` for messages).
-    """
-    pauses, count = _pauses(tokenizer, num_pause_tokens)
-    asked = prompt if isinstance(prompt, str) else ChatTemplate(tokenizer).text(prompt, ask=True)
-    return asked + pauses.token * count
 
 
 def paused_template(tokenizer: PreTrainedTokenizerBase, num_pause_tokens: int | None = None) -> str:
@@ -72,26 +60,11 @@ def paused_template(tokenizer: PreTrainedTokenizerBase, num_pause_tokens: int | 
     """
     pauses, count = _pauses(tokenizer, num_pause_tokens)
     if not tokenizer.chat_template:
-        raise ConfigError(
-            "tokenizer", "no chat template", "a chat template", "Append the pauses to the prompt (paused_text)"
-        )
+        raise ConfigError("tokenizer", "no chat template", "a chat template", "Ask with paused_prompt instead")
     source = tokenizer.get_chat_template().removesuffix("\n")  # which Jinja leaves out at the end alone
     token = json.dumps(pauses.token, ensure_ascii=False)
     wanted = f"{token} * (num_pause_tokens if num_pause_tokens is defined else {count})"
     return f"{source}{{{{ {wanted} if add_generation_prompt else '' }}}}"
-
-
-def completion_request(
-    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, num_pause_tokens: int | None = None
-) -> dict[str, Any]:
-    """The keys of a `/v1/completions` request that pauses need, to which model, length and sampling are added.
-
-    Ids as the prompt, and a bias that keeps the pause out of the answer.
-    """
-    return {
-        "prompt": paused_prompt(tokenizer, prompt, num_pause_tokens),
-        "logit_bias": {str(pause_id(tokenizer)): -100},
-    }
 
 
 def generate(

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from peft import PeftConfig, PeftModel
 from tokenizers import AddedToken
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...compat import vocabulary_size
@@ -29,8 +28,6 @@ def add_pauses(
     *,
     token: str,
     count: int,
-    init: str,
-    seed: int,
 ) -> None:
     """Give model and tokenizer a pause token, `count` of which stand after each prompt. Of what is there, nothing is
     added again.
@@ -38,8 +35,6 @@ def add_pauses(
     Args:
         model: None for the tokenizer alone; on the `meta` device where only its shapes matter.
         token: text of the token: a new one, or a special token of the vocabulary that nothing uses.
-        init: `mean`, `random` or the text of a token, as `PauseArgs.pause_embedding_init`.
-        seed: of `random` rows.
 
     Raises:
         ConfigError: the token cannot be the pause, or the model cannot be given it.
@@ -82,8 +77,8 @@ def add_pauses(
             "Resize the embedding first (resize_token_embeddings), or use the model's tokenizer",
         )
     grow_vocabulary(model, index + 1)
-    init_pause_embedding(model, tokenizer, index, init, seed)
-    logger.warning("%s is new to the model: it is token %d, and its rows begin as %r", token, index, init)
+    init_pause_embedding(model, index, len(tokenizer))
+    logger.warning("%s is new to the model: it is token %d, and its rows begin as the mean of all", token, index)
     generation = model.generation_config
     if generation is not None:  # so that the model's own `generate` never writes one
         generation.suppress_tokens = sorted({*(generation.suppress_tokens or []), index})
@@ -102,9 +97,8 @@ def _check_free(tokenizer: PreTrainedTokenizerBase, token: str) -> None:
             "a token that no completion holds",
             "Choose a new token, or a special one that nothing uses",
         )
-    if index in (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id) or _in_chats(
-        tokenizer, token
-    ):
+    taken = index in (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id)
+    if taken or token in _chat_text(tokenizer):
         raise ConfigError(
             "pause_token",
             f"{token!r}, which the chat template or the tokenizer uses",
@@ -113,46 +107,26 @@ def _check_free(tokenizer: PreTrainedTokenizerBase, token: str) -> None:
         )
 
 
-def _in_chats(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
-    """Whether the chat template writes the token, as it stands there or made from a role's name."""
+def _chat_text(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The chat template, and what it makes of a chat: it may make a token from a role's name."""
     if not tokenizer.chat_template:
-        return False
+        return ""
     turns = [{"role": role, "content": "a"} for role in ("user", "assistant", "user")]
     try:
         rendered = ChatTemplate(tokenizer).text(turns, ask=True)
     except (DataError, ConfigError):  # it takes no such conversation
         rendered = ""
-    return token in rendered or token in str(tokenizer.chat_template)
+    return rendered + str(tokenizer.chat_template)
 
 
-def init_pause_embedding(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, index: int, init: str, seed: int
-) -> None:
-    """Set the token's rows of the embeddings and, where it has its own weights, of the output head."""
-    source = None
-    if init not in ("mean", "random"):
-        source = tokenizer.get_vocab().get(init)
-        if source is None:
-            raise ConfigError(
-                "pause_embedding_init", f"{init!r}", "mean, random or a token of the vocabulary", "Correct the value"
-            )
-    generator = torch.Generator().manual_seed(seed)
-    weights: list[Tensor] = [model.get_input_embeddings().weight]
-    head = model.get_output_embeddings()
-    if head is not None and head.weight is not weights[0]:
-        weights.append(head.weight)
+def init_pause_embedding(model: PreTrainedModel, index: int, size: int) -> None:
+    """Set the token's rows of the embeddings, and of an output head with weights of its own, to the mean of the first
+    `size` others."""
+    layers = filter(None, (model.get_input_embeddings(), model.get_output_embeddings()))
     with torch.no_grad():
-        for weight in weights:
-            if source is not None:
-                weight[index] = weight[source]
-                continue
+        for weight in {id(layer.weight): layer.weight for layer in layers}.values():
             weight[index] = 0
-            others = weight[: len(tokenizer)].float()
-            mean = others.sum(0) / (len(others) - 1)
-            if init == "random":
-                spread = (others.square().mean(0) - mean.square()).clamp(min=0).mean().sqrt()
-                mean = torch.randn(weight.shape[1], generator=generator).to(mean.device) * spread
-            weight[index] = mean.to(weight.dtype)
+            weight[index] = (weight[:size].float().sum(0) / (size - 1)).to(weight.dtype)
 
 
 def extend_lora_for_pause(
@@ -191,5 +165,5 @@ def extend_lora_for_pause(
 
 
 def _name(model: PreTrainedModel, wanted: torch.nn.Module) -> str:
-    """The last part of a module's name, by which PEFT finds it."""
+    """What PEFT finds a module by: the last part of its name."""
     return next(name for name, module in model.named_modules() if module is wanted).rpartition(".")[2]

@@ -39,9 +39,3 @@ def with_random_pauses(row: Row, pause: int, count: int, seed: int) -> Row:
         labels += [*[IGNORE_INDEX] * pauses, label]
         sampled += [*[False] * pauses, own]
     return {**row, "input_ids": ids, "labels": labels, "sampled": sampled}
-
-
-def cut_row(row: Row, length: int) -> Row:
-    """The first `length` tokens of a row with pauses: the paper inserts 0.1 N of them into N tokens and keeps N."""
-    remaining = {name: row[name][:length] for name in ("input_ids", "labels", "sampled")}
-    return {**row, **remaining}

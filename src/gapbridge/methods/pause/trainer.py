@@ -19,7 +19,7 @@ from .citation import GOYAL_2024
 from .config import PauseArgs
 from .inference import paused_answers
 from .pause_token import add_pauses, extend_lora_for_pause
-from .rows import cut_row, mask_pauses, with_random_pauses
+from .rows import mask_pauses, with_random_pauses
 from .stats import PauseStats
 
 
@@ -60,8 +60,7 @@ class PauseTrainer(GapTrainerMixin, SFTTrainer):
         """Add the pause token to tokenizer and model; without pauses add nothing."""
         known = recorded_pauses(tokenizer)
         if args.has_pauses:
-            count, init = args.pauses_after_prompt, args.pause_embedding_init
-            add_pauses(model, tokenizer, token=args.pause_token, count=count, init=init, seed=args.seed)
+            add_pauses(model, tokenizer, token=args.pause_token, count=args.pauses_after_prompt)
         elif known is not None:
             record_pauses(tokenizer, PauseSettings(known.token, 0))
 
@@ -114,7 +113,9 @@ def _at_random(row: Row, pause: int, args: PauseConfig) -> tuple[Row, PauseStats
     wanted = round(args.pause_fraction * length)
     room = wanted if limit is None else min(wanted, limit - length)
     if limit is not None and room < wanted and args.truncate_overlong:
-        cut = cut_row(with_random_pauses(row, pause, wanted, args.seed), limit)
+        # The paper inserts 0.1 N pauses into N tokens and keeps N.
+        longer = with_random_pauses(row, pause, wanted, args.seed)
+        cut = {**longer, **{name: longer[name][:limit] for name in ("input_ids", "labels", "sampled")}}
         if any(label != IGNORE_INDEX for label in cut["labels"]):
             return cut, PauseStats(truncated=1)
     row = with_random_pauses(row, pause, room, args.seed)
