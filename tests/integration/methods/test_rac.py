@@ -21,7 +21,7 @@ from gapbridge import ConfigError, DataError, RACConfig, RACTrainer, build_examp
 from gapbridge.data.special_tokens import stop_tokens
 from gapbridge.decoding import Completion, SamplingParams, generate_completions
 from gapbridge.methods.rac.correct import correct, corrected_answers
-from gapbridge.methods.rac.rows import CorrectionTemplates, completion_as_context_ids, rac_row
+from gapbridge.methods.rac.rows import CorrectionTemplates, rac_row
 from gapbridge.tasks.word_problems import problems
 from gapbridge.training.decoding_mode import AnswerRequest
 
@@ -81,10 +81,8 @@ def test_chat_rows_are_what_the_template_renders(tokenizer: Any) -> None:
     examples = build_examples(chat_rows(1), chatml, stops=[chatml.eos_token_id], max_length=None)
     (example,) = examples
     completion = chatml("my own answer")["input_ids"]
-    _, cue = CorrectionTemplates(chatml, "Again?", [chatml.eos_token_id], conversational=True).of({})
-    own = completion_as_context_ids(
-        Completion([*completion, chatml.eos_token_id], True), conversational=True, eos_token_id=chatml.eos_token_id
-    )
+    templates = CorrectionTemplates(chatml, "Again?", [chatml.eos_token_id], conversational=True)
+    own, cue = templates.completion_and_cue(Completion([*completion, chatml.eos_token_id], True), {})
     row = rac_row(example.prompt, own, cue, example.completion_ids, example.template_suffix_ids)
     source = chat_rows(1)[0]
     turns = [
@@ -191,12 +189,10 @@ def test_odd_drafts_are_defined_and_counted(tokenizer: Any, tmp_path: Path) -> N
 
 def test_plain_text_drafts_lose_their_stop_token(tokenizer: Any) -> None:
     eos = tokenizer.eos_token_id
-    assert completion_as_context_ids(Completion([7, eos], True), conversational=False, eos_token_id=eos) == [7]
-    assert completion_as_context_ids(Completion([7, 8], False), conversational=False, eos_token_id=eos) == [7, 8]
-    assert (
-        tokenizer.decode(CorrectionTemplates(tokenizer, "Again?", [], conversational=False).of({})[1])
-        == "\n\nAgain?\n"
-    )
+    templates = CorrectionTemplates(tokenizer, "Again?", [], conversational=False)
+    own, cue = templates.completion_and_cue(Completion([7, eos], True), {})
+    assert own == [7] and tokenizer.decode(cue) == "\n\nAgain?\n"
+    assert templates.completion_and_cue(Completion([7, 8], False), {}) == ([7, 8], cue)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from gapbridge.data.example import Example, split_turns
 from gapbridge.data.special_tokens import never_sampled_mask, special_token_ids
 from gapbridge.decoding import Completion
 from gapbridge.methods.bash.rows import bash_row
-from gapbridge.methods.rac.rows import CorrectionTemplates, completion_as_context_ids, rac_row
+from gapbridge.methods.rac.rows import CorrectionTemplates, rac_row
 
 
 DAY = "2024-07-01"
@@ -190,11 +190,11 @@ def test_rac_rows_are_what_the_template_renders(name: str) -> None:
     _, example = outcome(name, "one turn")
     if example is None:
         return
-    close, cue = CorrectionTemplates(tokenizer, "Again?", stops, conversational=True, date=DAY).of({})
+    templates = CorrectionTemplates(tokenizer, "Again?", stops, conversational=True, date=DAY)
     turns = [user("Ask one."), assistant("First."), user("Again?"), assistant("First.")]
     expected = [template.text(turns) for template in sources(name)]
     for completion in (Completion(example.completion_ids, True), Completion(example.completion_ids[:-1], False)):
-        own = completion_as_context_ids(completion, conversational=True, eos_token_id=close)
+        own, cue = templates.completion_and_cue(completion, {})
         row = rac_row(example.generation_prompt_ids, own, cue, example.completion_ids, example.template_suffix_ids)
         assert tokenizer.decode(row["input_ids"]) in expected, "finished, or cut at the cap and closed"
 

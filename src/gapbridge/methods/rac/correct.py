@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from ...data.special_tokens import stop_tokens, undecodable_token_ids
 from ...decoding import Completion, SamplingParams, generate_completions
 from ...training.decoding_mode import AnswerRequest
 from .config import CORRECTION_PROMPT
-from .rows import CorrectionTemplates, completion_as_context_ids
+from .rows import CorrectionTemplates
 
 
 @dataclass(frozen=True)
@@ -55,35 +55,57 @@ def correct(
     Raises:
         DataError: the prompts cannot be used. ConfigError: the chat template cannot carry a correction.
     """
+    options = SamplingParams(
+        temperature, suppress_tokens=undecodable_token_ids(tokenizer, model), seed=seed, batch_size=batch_size
+    )
+    stops = stop_tokens(tokenizer, model)
+
+    def complete(contexts: list[list[int]], turn: int, on_finished: Callable[[int], object]) -> list[Completion]:
+        return generate_completions(
+            model,
+            contexts,
+            ids=range(len(contexts)) if ids is None else ids,
+            max_completion_length=max_completion_length,
+            stop_tokens=stops,
+            options=replace(options, round_index=turn),  # the corrected answer is sampled independently of the first
+            on_finished=on_finished,
+        )
+
+    return complete_and_correct(
+        tokenizer, prompts, stops, complete, correction_prompt, conversational, date, chat_template_kwargs or {}
+    )
+
+
+def complete_and_correct(
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str] | Sequence[list[dict[str, Any]]] | Sequence[list[int]],
+    stops: Sequence[int],
+    complete: Callable[[list[list[int]], int, Callable[[int], object]], list[Completion]],
+    correction_prompt: str,
+    conversational: bool | None,
+    date: str | None,
+    chat_template_kwargs: Mapping[str, Any],
+) -> list[Correction]:
+    """`correct` with any engine.
+
+    Args:
+        stops: the ids that end a completion.
+        complete: from contexts, 0 (first answers) or 1 (corrected ones) and a function that counts finished
+            completions to the completions.
+    """
     if not prompts:
         return []
+    template = ChatTemplate(tokenizer, date=date, arguments=chat_template_kwargs)
+    asked = [_prompt_ids(template, prompt) for prompt in prompts]
     if conversational is None:
-        conversational = is_conversational(tokenizer, prompts)
-    template = ChatTemplate(tokenizer, date=date, arguments=chat_template_kwargs or {})
-    token_ids = [prompt_ids(template, prompt) for prompt in prompts]
-    shared: dict[str, Any] = {
-        "ids": list(range(len(prompts))) if ids is None else ids,
-        "max_completion_length": max_completion_length,
-        "options": SamplingParams(
-            temperature, suppress_tokens=undecodable_token_ids(tokenizer, model), seed=seed, batch_size=batch_size
-        ),
-    }
-    with tqdm(total=2 * len(prompts), desc="answering and correcting", delay=1) as bar:
-        first = generate_completions(
-            model, token_ids, stop_tokens=stop_tokens(tokenizer, model), on_finished=bar.update, **shared
-        )
-        asked = AnswerRequest(
-            token_ids,
-            first,
-            conversational=conversational,
-            settings={"correction_prompt": correction_prompt},
-            date=date,
-            chat_template_kwargs=[chat_template_kwargs or {}] * len(prompts),
-            on_finished=bar.update,
-            **shared,
-        )
-        corrected = corrected_answers(model, tokenizer, asked)
-    return as_text(tokenizer, first, corrected)
+        conversational = not isinstance(prompts[0], str) and tokenizer.chat_template is not None
+    with tqdm(total=2 * len(asked), desc="answering and correcting", delay=1) as bar:
+        first = complete(asked, 0, bar.update)
+        arguments = [chat_template_kwargs] * len(asked)
+        templates = CorrectionTemplates(tokenizer, correction_prompt, stops, conversational, date)
+        corrected = complete(_correction_contexts(templates, asked, first, arguments), 1, bar.update)
+    texts = [[str(tokenizer.decode(one.tokens, skip_special_tokens=True)) for one in of] for of in (first, corrected)]
+    return [Correction(*both) for both in zip(*texts, strict=True)]
 
 
 def corrected_answers(
@@ -96,65 +118,30 @@ def corrected_answers(
         DataError: the prompts cannot be used.
     """
     stops = stop_tokens(tokenizer, model)
-    contexts = correction_contexts(
-        tokenizer,
-        asked.prompts,
-        asked.first,
-        stops,
-        correction_prompt=asked.settings["correction_prompt"],
-        conversational=asked.conversational,
-        date=asked.date,
-        chat_template_kwargs=asked.chat_template_kwargs,
+    templates = CorrectionTemplates(
+        tokenizer, asked.settings["correction_prompt"], stops, asked.conversational, asked.date
     )
+    arguments = asked.chat_template_kwargs or [{}] * len(asked.first)
+    contexts = _correction_contexts(templates, asked.prompts, asked.first, arguments)
     # Another round of noise: the corrected answer is sampled independently of the first.
     options = asked.options.without(undecodable_token_ids(tokenizer, model))
     return asked.generate(model, contexts, stops, replace(options, round_index=options.round_index + 1))
 
 
-def correction_contexts(
-    tokenizer: PreTrainedTokenizerBase,
+def _correction_contexts(
+    templates: CorrectionTemplates,
     prompts: Sequence[Sequence[int]],
     first: Sequence[Completion],
-    stops: Sequence[int],
-    *,
-    correction_prompt: str,
-    conversational: bool,
-    date: str | None = None,
-    chat_template_kwargs: Sequence[Mapping[str, Any]] | None = None,
+    arguments: Sequence[Mapping[str, Any]],
 ) -> list[list[int]]:
-    """The token ids x ⊕ ŷ ⊕ cue of each prompt, after which the corrected completion starts.
-
-    Args:
-        prompts, conversational, date, chat_template_kwargs: as an `AnswerRequest` has them.
-        first: the completions ŷ. stops: the ids that end one.
-
-    Raises:
-        ConfigError: the chat template cannot carry a correction.
-    """
-    layouts = CorrectionTemplates(tokenizer, correction_prompt, stops, conversational=conversational, date=date)
-    contexts = []
-    for x, completion, arguments in zip(prompts, first, chat_template_kwargs or [{}] * len(first), strict=True):
-        closing, cue = layouts.of(arguments)
-        contexts.append(
-            [*x, *completion_as_context_ids(completion, conversational=conversational, eos_token_id=closing), *cue]
-        )
-    return contexts
+    """x ⊕ ŷ ⊕ cue of each prompt, after which the corrected completion starts."""
+    return [
+        [*x, *(part for ids in templates.completion_and_cue(completion, own) for part in ids)]
+        for x, completion, own in zip(prompts, first, arguments, strict=True)
+    ]
 
 
-def is_conversational(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Any]) -> bool:
-    """Whether the request is a chat turn: unless the prompts are strings, where the tokenizer has a chat template."""
-    return not isinstance(prompts[0], str) and tokenizer.chat_template is not None
-
-
-def prompt_ids(template: ChatTemplate, prompt: str | list[Any]) -> list[int]:
+def _prompt_ids(template: ChatTemplate, prompt: str | list[Any]) -> list[int]:
     """The token ids of a prompt, which end where the completion starts, pauses of the tokenizer included."""
     ids = template.prompt_ids(prompt)
     return ids if ids == list(prompt) else [*ids, *pauses_after_prompt(template.tokenizer)]
-
-
-def as_text(
-    tokenizer: PreTrainedTokenizerBase, first: Sequence[Completion], corrected: Sequence[Completion]
-) -> list[Correction]:
-    """Both completions of each prompt, decoded."""
-    texts = [[str(tokenizer.decode(one.tokens, skip_special_tokens=True)) for one in of] for of in (first, corrected)]
-    return [Correction(*both) for both in zip(*texts, strict=True)]

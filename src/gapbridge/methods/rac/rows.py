@@ -73,6 +73,16 @@ class CorrectionTemplates:
             self._known[key] = closing, [*cue, *pauses_after_prompt(self.tokenizer)]
         return self._known[key]
 
+    def completion_and_cue(self, completion: Completion, arguments: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+        """A completion as it stands in the context, and the ids between it and the reference.
+
+        In a chat the turn is closed as the template closes it: its closing token replaces the stop token, which a cut
+        completion lacks. In plain text an EOS would end the document, so a completion loses its stop token.
+        """
+        closing, cue = self.of(arguments)
+        words = completion.tokens[:-1] if completion.finished else completion.tokens
+        return [*words, closing] if self.conversational else words, cue
+
     def _turns_after_completion(self, arguments: Mapping[str, Any]) -> tuple[int, list[int]]:
         template = ChatTemplate(self.tokenizer, date=self.date, arguments=arguments)
         turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
@@ -119,16 +129,3 @@ class CorrectionTemplates:
                 # The last turn may end with another token: gpt-oss ends it with <|return|>, earlier ones with <|end|>.
                 return both[end - 1], both[end:]
         raise ConfigError(errors[0])
-
-
-def completion_as_context_ids(completion: Completion, *, conversational: bool, eos_token_id: int) -> list[int]:
-    """A completion as it stands before the cue.
-
-    In a chat the turn is closed as the template closes it: its closing token replaces the stop token, which a cut
-    completion lacks. In plain text an EOS would end the document, so a completion loses its stop token.
-
-    Args:
-        eos_token_id: the token that closes the turn, from `CorrectionTemplates` (plain text needs none).
-    """
-    words = completion.tokens[:-1] if completion.finished else completion.tokens
-    return [*words, eos_token_id] if conversational else words

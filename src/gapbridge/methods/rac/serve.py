@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from ...data.chat_template import ChatTemplate
 from ...data.pauses import pause_id
 from ...data.special_tokens import generation_stop_tokens, special_token_ids
 from ...decoding import Completion
 from .config import CORRECTION_PROMPT
-from .correct import Correction, as_text, correction_contexts, is_conversational, prompt_ids
+from .correct import Correction, complete_and_correct
 
 
 if TYPE_CHECKING:
@@ -60,8 +57,6 @@ def correct_with_server(
         DataError: the prompts cannot be used. ConfigError: the chat template cannot carry a correction.
         openai.OpenAIError: the server refuses a request, or cannot be reached.
     """
-    if not prompts:
-        return []
     folder = Path(tokenizer.name_or_path)
     configured = GenerationConfig.from_pretrained(folder) if (folder / "generation_config.json").is_file() else None
     stops, pause = generation_stop_tokens(tokenizer, configured), pause_id(tokenizer)
@@ -70,25 +65,24 @@ def correct_with_server(
     if pause is not None:
         sampling["logit_bias"] = {str(pause): -100}
 
-    def complete(bar: tqdm[Any], context: list[int], seed: int) -> Completion:
+    def ask(context: list[int], seed: int) -> Completion:
         choice = client.completions.create(
             model=model, prompt=context, seed=seed, extra_body=dict(extra_body), **sampling
         ).choices[0]
         tokens = (choice.model_extra or {}).get("token_ids")
         tokens = tokenizer(choice.text, add_special_tokens=False)["input_ids"] if tokens is None else list(tokens)
         finished = choice.finish_reason == "stop"
-        bar.update()
         return Completion([*tokens, stops[0]] if finished and not {*tokens[-1:]} & ends else tokens, finished)
 
-    template = ChatTemplate(tokenizer, date=date, arguments=chat_template_kwargs or {})
-    asked = [prompt_ids(template, prompt) for prompt in prompts]
-    chat = is_conversational(tokenizer, prompts) if conversational is None else conversational
-    layout: dict[str, Any] = {"correction_prompt": correction_prompt, "conversational": chat, "date": date}
-    layout["chat_template_kwargs"] = [chat_template_kwargs or {}] * len(asked)
-    seeds = range(seed, seed + 2 * len(asked))  # prompts of one seed would share their random numbers
-    total = 2 * len(asked)
-    with ThreadPoolExecutor(concurrency) as pool, tqdm(total=total, desc="completing and correcting", delay=1) as bar:
-        first = list(pool.map(partial(complete, bar), asked, seeds[::2]))
-        contexts = correction_contexts(tokenizer, asked, first, stops, **layout)
-        corrected = list(pool.map(partial(complete, bar), contexts, seeds[1::2]))
-    return as_text(tokenizer, first, corrected)
+    def complete(contexts: list[list[int]], turn: int, on_finished: Callable[[int], object]) -> list[Completion]:
+        seeds = range(seed + turn, seed + 2 * len(contexts), 2)  # prompts of one seed would share their random numbers
+        completions = []
+        with ThreadPoolExecutor(concurrency) as pool:
+            for completion in pool.map(ask, contexts, seeds):
+                completions.append(completion)
+                on_finished(1)
+        return completions
+
+    return complete_and_correct(
+        tokenizer, prompts, stops, complete, correction_prompt, conversational, date, chat_template_kwargs or {}
+    )

@@ -22,7 +22,7 @@ from ...training.method import GapTrainerMixin
 from ...training.rows import Row, sft_row
 from .config import CORRECTION_PROMPT, RACArgs
 from .correct import corrected_answers
-from .rows import CorrectionTemplates, completion_as_context_ids, rac_row
+from .rows import CorrectionTemplates, rac_row
 from .stats import RACStats
 
 
@@ -74,9 +74,7 @@ class RACTrainer(GapTrainerMixin, SFTTrainer):
     def generation_spec(
         cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: RACConfig
     ) -> GenerationSpec | None:
-        layouts = CorrectionTemplates(
-            tokenizer, args.correction_prompt, examples.stops, examples.conversational, examples.date
-        )
+        layouts = _templates(tokenizer, args, examples)
         for arguments in examples.table.unique("template_kwargs_json"):
             layouts.of(examples.arguments_of(arguments))  # refuses a template that cannot carry a completion
         if args.sft_fraction == 1:
@@ -101,18 +99,14 @@ class RACTrainer(GapTrainerMixin, SFTTrainer):
         share = 0.0 if evaluation else args.sft_fraction
         plain_share = min(1.0, share / (1 - share)) if share < 1 else 1.0
         correction_share = min(1.0, (1 - share) / share) if share else 1.0
-        layouts = CorrectionTemplates(
-            tokenizer, args.correction_prompt, examples.stops, examples.conversational, examples.date
-        )
+        layouts = _templates(tokenizer, args, examples)
         for example, record in pairs:
             rows: list[Row] = []
             stats = RACStats()
             if hash_uniform(example.id, args.seed, "correction") < correction_share:
                 completion = Completion(record["tokens"], record["finished"])
-                closing, cue = layouts.of(examples.arguments_of(example.template_kwargs_json))
-                own = completion_as_context_ids(
-                    completion, conversational=examples.conversational, eos_token_id=closing
-                )
+                arguments = examples.arguments_of(example.template_kwargs_json)
+                own, cue = layouts.completion_and_cue(completion, arguments)
                 row = rac_row(
                     example.generation_prompt_ids, own, cue, example.completion_ids, example.template_suffix_ids
                 )
@@ -132,3 +126,9 @@ class RACTrainer(GapTrainerMixin, SFTTrainer):
 
 
 METHOD = RACTrainer
+
+
+def _templates(tokenizer: PreTrainedTokenizerBase, args: RACConfig, examples: ExampleSet) -> CorrectionTemplates:
+    return CorrectionTemplates(
+        tokenizer, args.correction_prompt, examples.stops, examples.conversational, examples.date
+    )
