@@ -200,7 +200,7 @@ def test_saved_loaded_and_resumed(
         load("recipes/tiny/base")
 
     other = AutoModelForCausalLM.from_pretrained(directory)
-    with pytest.raises(ConfigError, match=rf"{HEADS_FILE}: got 2 heads, expected 4 Set num_future_tokens: 3"):
+    with pytest.raises(ConfigError, match=rf"{HEADS_FILE}: got 2 heads, expected 4\. Set num_future_tokens: 3"):
         MTPTrainer.setup_model(other, tokenizer, MTPConfig(str(tmp_path), **{**COMMON, "num_future_tokens": 5}))
 
 

@@ -1,4 +1,4 @@
-"""Scheduled sampling: schedules by hand, contexts against the definition, and what a step must not disturb."""
+"""Scheduled sampling: contexts against the definition, and what a step must not disturb."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from gapbridge.data.example import Example
 from gapbridge.data.special_tokens import never_sampled_mask, special_token_ids, suppressed_tokens
 from gapbridge.decoding.keyed_sampler import KeyedSampler
 from gapbridge.methods.scheduled_sampling.sampling_mask import SamplingMasks, row_id
-from gapbridge.methods.scheduled_sampling.schedules import inverse_sigmoid_speed, sampling_prob_at
 from gapbridge.runs.run_config import read_job
 from gapbridge.tasks.word_problems import problems
 
@@ -93,22 +92,6 @@ def expected_rows(
 def shares(trainer: ScheduledSamplingTrainer) -> list[tuple[float, float]]:
     names = ("sampling/sampled_frac", "sampling/replaced_frac")
     return [(entry[names[0]], entry[names[1]]) for entry in trainer.state.log_history if names[0] in entry]
-
-
-def test_schedules_by_hand() -> None:
-    assert [sampling_prob_at("constant", 0.2, step, 10) for step in (0, 9)] == [0.2, 0.2]
-    assert [sampling_prob_at("linear", 0.2, step, 10) for step in (0, 5, 9)] == pytest.approx([0, 0.1, 0.18])
-    # k ln k = 2: k = e has k ln k = e, so N = 2e would give it; with N = 4, k = 2.3457507
-    k = inverse_sigmoid_speed(4)
-    assert k == pytest.approx(2.3457507) and k * math.log(k) == pytest.approx(2)
-    paper = [1 - k / (k + math.exp(step / k)) for step in range(5)]
-    assert [sampling_prob_at("inverse_sigmoid", 0.2, step, 4) for step in range(5)] == pytest.approx(
-        [0.2 * e for e in paper]
-    )
-    assert sampling_prob_at("inverse_sigmoid", 1.0, 500, 1000) == pytest.approx(0.5)
-    assert sampling_prob_at("inverse_sigmoid", 1.0, 0, 1000) == pytest.approx(1 / (1 + inverse_sigmoid_speed(1000)))
-    assert inverse_sigmoid_speed(1000) == pytest.approx(107, abs=0.5)
-    assert sampling_prob_at("inverse_sigmoid", 1.0, 10**6, 10**6) == pytest.approx(1, abs=1e-4)
 
 
 @pytest.mark.parametrize("accumulate", [1, 4])

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 from ...errors import ConfigError, describe
 from ...training.config import DataArgs, SamplingArgs
-from .schedules import SCHEDULES
 
 
 EXACT = "exact"
+SCHEDULES = ("constant", "linear")
 
 
 @dataclass
@@ -29,7 +29,7 @@ class ScheduledSamplingArgs(SamplingArgs, DataArgs):
     mixture_schedule: str = field(
         default="constant",
         metadata={
-            "help": "Schedule from 0 to β over training: constant, linear or inverse_sigmoid.",
+            "help": "Schedule of β over training: constant, or linear from 0 to β.",
             "choices": list(SCHEDULES),
         },
     )

@@ -22,7 +22,6 @@ from ...training.ratios import Ratios
 from .citation import BENGIO_2015
 from .config import EXACT, ScheduledSamplingArgs
 from .sampling_mask import SamplingMasks
-from .schedules import sampling_prob_at
 
 
 EXACT_PASSES = 2  # by its cost beside SFT on the tiny base, 1.7 to 2.1 steps (docs/research/cost.md)
@@ -63,7 +62,9 @@ class OnlineSamplingSFTTrainer(SFTTrainer):
         """The batch's `input_ids` `[n, L]` with the positions of the sampling mask sampled from the current
         weights."""
         args, step = self.args, self.state.global_step
-        coefficient = sampling_prob_at(args.mixture_schedule, args.mixture_coefficient, step, self.state.max_steps)
+        coefficient = args.mixture_coefficient
+        if args.mixture_schedule == "linear":  # the paper's ε_i = max(ε, k - c·i), k = 1, ε = 1 - β, c = β / N
+            coefficient *= min(1.0, step / self.state.max_steps)
         ids: Tensor = inputs["input_ids"]
         if coefficient == 0:  # in every process alike
             tokens = (inputs["labels"][:, 1:] != IGNORE_INDEX).sum()
