@@ -1,9 +1,8 @@
-"""Grouped-query attention under a mask of its own for each row, without copies of the keys.
+"""Grouped-query attention (Ainslie et al. 2023) under a mask of its own for each row, without copies of the keys.
 
-Grouped-query attention (Ainslie et al. 2023) lets g query heads share one head of keys and values. Under a mask
-transformers' sdpa copies keys and values g times in every layer of every pass. But g heads of w queries each over the
-same keys are one head of g · w queries, so here the queries are laid out that way, and only the mask, which all heads
-share, is repeated. `slot_runner` compares a pass in this layout with transformers' own before it is used.
+Under a mask transformers' sdpa copies keys and values for each of the g query heads that share them, in every layer of
+every pass. But g heads of w queries over the same keys are one head of g · w queries: here only the mask is repeated.
+`slot_runner` compares a pass in this layout with transformers' own before it is used.
 """
 
 from __future__ import annotations
@@ -47,13 +46,8 @@ def grouped_attention(
     heads = key.shape[1]
     groups = query_heads // heads
     changed = any(kwargs.get(name) is not None for name in _CHANGES_SCORES)
-    if (
-        attention_mask is None
-        or attention_mask.shape[1] != 1
-        or groups == 1
-        or changed
-        or expands_gqa_keys(heads, dim, width)
-    ):
+    masked = attention_mask is not None and attention_mask.shape[1] == 1
+    if not masked or groups == 1 or changed or expands_gqa_keys(heads, dim, width):
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
     attended = scaled_dot_product_attention(
         query.reshape(rows, heads, groups * width, dim),

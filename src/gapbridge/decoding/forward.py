@@ -32,13 +32,15 @@ def forward_logits_at(
 ) -> Tensor:
     """The logits of `model(**inputs)` at the places `at`, k rows and k columns: `[k, vocab]`.
 
-    The vocabulary is often the widest part of a model, and a pass needs logits at few of its positions. So the model's
-    own forward pass runs, with whatever it does to hidden states and logits (scaling, soft-capping), but its output
-    embedding `head` is handed the chosen places alone. A model without one makes the logits of the chosen columns
-    where its forward pass takes `logits_to_keep`, else all.
+    The vocabulary is often the widest part of a model. So the model's own forward pass runs, with whatever it does to
+    hidden states and logits (scaling, soft-capping), but its output embedding `head` is handed the chosen places
+    alone. A model without one makes the logits of the chosen columns (`logits_to_keep`), or all.
     """
     if head is None:
-        return _logits_of_columns(model, at, inputs)
+        if "logits_to_keep" not in inspect.signature(type(model).forward).parameters:
+            return model(**inputs).logits[at]
+        remaining, place = (at[1] % inputs["input_ids"].shape[1]).unique(return_inverse=True)
+        return model(**inputs, logits_to_keep=remaining).logits[at[0], place]
     chosen = False
 
     def choose(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -49,15 +51,6 @@ def forward_logits_at(
     with head.register_forward_pre_hook(choose):
         logits = model(**inputs).logits
     return logits[0] if chosen else logits[at]
-
-
-def _logits_of_columns(model: nn.Module, at: tuple[Tensor, Tensor], inputs: dict[str, Any]) -> Tensor:
-    if "logits_to_keep" not in inspect.signature(type(model).forward).parameters:
-        return model(**inputs).logits[at]
-    rows, columns = at
-    length = inputs["input_ids"].shape[1]
-    remaining, place = (columns % length).unique(return_inverse=True)
-    return model(**inputs, logits_to_keep=remaining).logits[rows, place]
 
 
 class SlotRunner:
@@ -121,8 +114,8 @@ class SlotRunner:
 def slot_runner(model: PreTrainedModel, row: Sequence[int], longest_row: int) -> SlotRunner | str:
     """How to run `model` through a slot cache on rows of up to `longest_row` tokens, or why it cannot be.
 
-    `slot_cache_unsupported_reason` reads the configuration; the rest is tried: tokens as in `row` go through the
-    cache, in ragged windows, and through a plain forward pass, and the logits must agree.
+    What the configuration does not tell is tried: tokens as in `row` go through the cache, in ragged windows, and
+    through a plain forward pass, and the logits must agree.
     """
     reason = slot_cache_unsupported_reason(model)
     if reason:
@@ -145,17 +138,14 @@ def slot_runner(model: PreTrainedModel, row: Sequence[int], longest_row: int) ->
 
 
 class SlotRunners:
-    """What `slot_runner` found in one call, kept for the next: the check costs as much as a thousand tokens.
-
-    Weights may change between two calls; what the check depends on (model, precision, attention, sliding windows and
-    the length of a row) is compared.
-    """
+    """What `slot_runner` found in one call, kept for the next of the same model, precision, attention and windows: the
+    check costs as much as a thousand tokens."""
 
     def __init__(self) -> None:
         self._kept: tuple[SlotRunner | str, tuple[object, ...], int] | None = None
 
     def find(self, model: PreTrainedModel, row: Sequence[int], longest_row: int) -> SlotRunner | str:
-        """`slot_runner` with these arguments, checked only where no call before has checked it."""
+        """`slot_runner` with these arguments."""
         windows = layer_windows(model, longest_row)
         settings = (model, logit_tolerance(model), model.dtype, model.config._attn_implementation, windows)
         length = _probe_length(windows, longest_row)

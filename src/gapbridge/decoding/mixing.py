@@ -66,13 +66,11 @@ def mix_contexts(
 
     Args:
         model: a causal language model, on its device. It is put into evaluation mode and restored.
-        prompts, references: token ids; none may be empty. A reference's last token is no label's context: never
-            sampled.
-        ids: one stable string or integer for each example; with seed and round it fixes the sampling mask and the
-            noise.
+        prompts, references: token ids; none may be empty. A reference's last token is never sampled.
+        ids: one stable string or integer an example; with seed and round it fixes the sampling mask and the noise.
         mixture_coefficient: β, the probability in [0, 1] that a position is sampled.
-        fixed: for each example as many truth values as its reference has tokens; where one is true no token is sampled
-            and the reference token stays. The mask and the noise of the other positions do not depend on it.
+        fixed: for each example as many truth values as its reference has tokens; where one is true the reference token
+            stays. The mask and the noise of the other positions do not depend on it.
         options: how tokens are sampled; or give the fields of `SamplingParams` as keywords (`draw`).
         on_finished: called with the number of newly finished examples, for a progress bar.
         runners: keeps the check of the slot cache for the next call; by default each call checks.
@@ -299,40 +297,23 @@ def _checked(
     draw: dict[str, Any],
 ) -> SamplingParams:
     """The options, after all arguments were looked at."""
-    wrong = (
-        []
-        if 0 <= mixture_coefficient <= 1
-        else [describe("mixture_coefficient", mixture_coefficient, "a number from 0 to 1", "Correct the value")]
-    )
+    wrong = []
+    if not 0 <= mixture_coefficient <= 1:
+        wrong.append(describe("mixture_coefficient", mixture_coefficient, "a number from 0 to 1", "Correct the value"))
     options = resolve_sampling_params(options, draw, wrong)
-    if not len(prompts) == len(references) == len(ids):
-        raise DataError(
-            "arguments",
-            f"{len(prompts)} prompts, {len(references)} references and {len(ids)} ids",
-            "one of each an example",
-            "Give lists of equal length",
-        )
+    lists = {"prompts": prompts, "references": references, "ids": ids} | ({} if fixed is None else {"fixed": fixed})
+    if len(set(map(len, lists.values()))) > 1:
+        found = ", ".join(f"{len(values)} {name}" for name, values in lists.items())
+        raise DataError("arguments", found, "one of each an example", "Give lists of equal length")
     check_examples(model, ids, {"prompt": prompts, "reference": references})
     lengths = [len(x) + len(y) for x, y in zip(prompts, references, strict=True)]
     check_lengths(model, ids, lengths, "prompt and reference", "Shorten or leave out such rows (max_length)")
-    if fixed is not None:
-        if len(fixed) != len(ids):
-            raise DataError(
-                "fixed",
-                f"{len(fixed)} rows for {len(ids)} ids",
-                "one of each an example",
-                "Give lists of equal length",
-            )
-        errors = [
-            describe(
-                f"example {example_id!r}, fixed",
-                f"{len(fixed_mask)} values",
-                f"{len(y)}, one for each token of the reference",
-                "Correct the mask",
-            )
-            for example_id, fixed_mask, y in zip(ids, fixed, references, strict=True)
-            if len(fixed_mask) != len(y)
-        ]
-        if errors:
-            raise DataError(errors)
+    each = "one for each token of the reference"
+    errors = [
+        describe(f"example {example_id!r}, fixed", f"{len(mask)} values", f"{len(y)}, {each}", "Correct the mask")
+        for example_id, mask, y in zip(ids, fixed or (), references, strict=False)
+        if len(mask) != len(y)
+    ]
+    if errors:
+        raise DataError(errors)
     return options

@@ -105,12 +105,8 @@ def move_to_device(model: PreTrainedModel | PeftModel, args: TrainingArguments) 
     """
     check_loading()
     if is_sharded(model):
-        raise RunError(
-            "model",
-            "sharded weights",
-            "complete weights to generate contexts with",
-            "Give the model as a path, or load it with gapbridge.handbook.get_model",
-        )
+        advice = "Give the model as a path, or load it with gapbridge.handbook.get_model"
+        raise RunError("model", "sharded weights", "complete weights to generate contexts with", advice)
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     quantized = base.config.to_dict().get("quantization_config") is not None
     if not quantized and "hf_device_map" not in vars(base):  # those were placed while they were loaded
@@ -124,12 +120,9 @@ def check_loading() -> None:
         RunError: with the line that the accelerate configuration needs.
     """
     if is_fsdp_enabled():  # transformers' word for it
-        raise RunError(
-            "fsdp_cpu_ram_efficient_loading",
-            "true, so that one process alone has the weights before training",
-            "false, since all processes generate",
-            "Set it to false in the accelerate configuration",
-        )
+        got = "true, so that one process alone has the weights before training"
+        expected, advice = "false, since all processes generate", "Set it to false in the accelerate configuration"
+        raise RunError("fsdp_cpu_ram_efficient_loading", got, expected, advice)
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -34,15 +34,7 @@ from ..files import write_atomic
 HEADS_FILE = "future_heads.safetensors"
 HEADS_ATTRIBUTE = "future_heads"  # the attribute of the model
 # With which a model changes its logits after the unembedding.
-_LOGIT_OPTIONS = (
-    "final_logit_softcapping",
-    "logit_scale",
-    "output_multiplier",
-    "lm_head_multiplier",
-    "logits_scaling",
-)
-
-
+_LOGIT_OPTIONS = "final_logit_softcapping logit_scale output_multiplier lm_head_multiplier logits_scaling".split()
 _EXPERTS = re.compile(r"(^|\.)(experts|(\w+_)?router(_\w+)?)$")  # modules of a mixture of experts
 _ADAPTER_KEYS: tuple[tuple[type[Any], str], ...] = (  # what PEFT puts around a module that it trains, and why
     (ModulesToSaveWrapper, "modules_to_save"),
@@ -109,21 +101,15 @@ def find_decoder_parts(model: PreTrainedModel | PeftModel) -> DecoderParts:
     changed += [f"its {name}" for name, _ in base.named_modules() if _EXPERTS.search(name)][:1]
     if key := next((key for kind, key in _ADAPTER_KEYS if isinstance(unembedding, kind)), None):
         name = next(name for name, module in base.named_modules() if module is unembedding)
-        raise ConfigError(
-            "num_future_tokens",
-            f"a {key} of the adapter that trains {name}, which the heads share untrained",
-            f"an adapter without {name}",
-            f"Remove {name} from {key}, or set num_future_tokens: 1",
-        )
+        got = f"a {key} of the adapter that trains {name}, which the heads share untrained"
+        advice = f"Remove {name} from {key}, or set num_future_tokens: 1"
+        raise ConfigError("num_future_tokens", got, f"an adapter without {name}", advice)
     full = len(layers) == 1 and len(norms) == 1 and isinstance(unembedding, nn.Linear)
     if not full or changed:
         reason = f" ({', '.join(changed)})" if changed else ""
-        raise ConfigError(
-            "num_future_tokens",
-            f"{type(base).__name__}, which is built otherwise{reason}",
-            "layers, one final norm and an unembedding as in Llama, Mistral, Qwen or GPT-NeoX, without experts",
-            "Set num_future_tokens: 1, or take another model",
-        )
+        got = f"{type(base).__name__}, which is built otherwise{reason}"
+        expected = "layers, one final norm and an unembedding as in Llama, Mistral, Qwen or GPT-NeoX, without experts"
+        raise ConfigError("num_future_tokens", got, expected, "Set num_future_tokens: 1, or take another model")
     return DecoderParts(layers[0][-1], count, norms[0], unembedding)
 
 
@@ -202,9 +188,8 @@ def _saved_count(path: Path) -> int:
         with safe_open(path, framework="pt") as content:
             return int((content.metadata() or {})["count"])
     except (OSError, KeyError, ValueError) as error:
-        raise ConfigError(
-            path, f"no future heads ({error})", "the heads of a model", "Move it away, or save the model again"
-        ) from error
+        got, advice = f"no future heads ({error})", "Move it away, or save the model again"
+        raise ConfigError(path, got, "the heads of a model", advice) from error
 
 
 def load_heads(model: PreTrainedModel, path: Path) -> MTPHeads:
@@ -232,17 +217,12 @@ def load_adjacent_heads(model: PreTrainedModel | PeftModel) -> MTPHeads | None:
 def _fill(heads: MTPHeads, model: PreTrainedModel, path: Path) -> None:
     count = _saved_count(path)
     if len(heads) != count:
-        raise ConfigError(
-            path,
-            f"{count} heads",
-            len(heads),
-            f"Set num_future_tokens: {count + 1}, or move the file away for new heads",
-        )
+        advice = f"Set num_future_tokens: {count + 1}, or move the file away for new heads"
+        raise ConfigError(path, f"{count} heads", len(heads), advice)
     if model.device.type == "meta":
         return
     try:
         heads.load_state_dict(load_file(path))
     except RuntimeError as error:
-        raise ConfigError(
-            path, f"the heads of another model ({error})", "those of this model", "Restore the file"
-        ) from error
+        got = f"the heads of another model ({error})"
+        raise ConfigError(path, got, "those of this model", "Restore the file") from error

@@ -49,12 +49,9 @@ def replace_with_random_tokens(
         ConfigError: there are fewer than two tokens, so that none could stand for another.
     """
     if len(set(tokens)) < 2:
-        raise ConfigError(
-            "suppress_tokens",
-            f"{len(set(tokens))} token that may be sampled",
-            "at least two, so that one differs from the reference",
-            "Suppress fewer tokens",
-        )
+        got = f"{len(set(tokens))} token that may be sampled"
+        expected = "at least two, so that one differs from the reference"
+        raise ConfigError("suppress_tokens", got, expected, "Suppress fewer tokens")
     known = torch.tensor(sorted(set(tokens)), dtype=torch.int64)
     keys = example_keys(ids, seed=options.seed, round_index=options.round_index)
     made = []

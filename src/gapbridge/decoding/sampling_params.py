@@ -18,13 +18,13 @@ class SamplingParams:
         top_k, top_p, min_p: as in TRL; 0, 1 and 0 switch them off.
         suppress_tokens: ids that are never sampled; the probabilities of the others are rescaled to one.
         seed, round_index: with an example's id they fix its noise.
-        batch_size: rows in one pass. Changes the speed, not the tokens (up to floating-point ties).
+        batch_size: rows in one pass.
         batch_tokens: the most tokens that the cache of a pass has room for: rows times the longest of them; one row
-            always goes. None sets no limit. Changes memory and speed, not the tokens.
-        verify_window: the most tokens that a row is fed in one pass of `mix_contexts`. Changes the speed, not the
-            tokens.
-        compile_decoding: compile the pass of `generate_completions` that samples one token a row. Changes the speed,
-            not the tokens (up to floating-point ties).
+            always goes. None sets no limit.
+        verify_window: the most tokens that a row is fed in one pass of `mix_contexts`.
+        compile_decoding: compile the pass of `generate_completions` that samples one token a row.
+
+    The last four change memory and speed, not the tokens (up to floating-point ties).
 
     Raises:
         ConfigError: a value lies outside its range; all errors are listed.
@@ -44,30 +44,20 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "suppress_tokens", tuple(self.suppress_tokens))
-        errors = []
-        if not self.temperature >= 0:
-            errors.append(
-                describe("temperature", self.temperature, "at least 0, where 0 is greedy", "Correct the value")
+        ranges = (
+            (self.temperature >= 0, "temperature", "at least 0, where 0 is greedy"),
+            (self.top_k >= 0, "top_k", "at least 0, where 0 means off"),
+            (0 < self.top_p <= 1, "top_p", "a number above 0 and up to 1, where 1 means off"),
+            (0 <= self.min_p <= 1, "min_p", "a number from 0 to 1, where 0 means off"),
+            (self.batch_size >= 1, "batch_size", "at least 1"),
+            (self.verify_window >= 1, "verify_window", "at least 1"),
+            (self.batch_tokens is None or self.batch_tokens >= 1, "batch_tokens", "at least 1, or None for no limit"),
+        )
+        wrong = [(name, expected) for holds, name, expected in ranges if not holds]
+        if wrong:
+            raise ConfigError(
+                [describe(name, vars(self)[name], expected, "Correct the value") for name, expected in wrong]
             )
-        if self.top_k < 0:
-            errors.append(describe("top_k", self.top_k, "at least 0, where 0 means off", "Correct the value"))
-        if not 0 < self.top_p <= 1:
-            errors.append(
-                describe("top_p", self.top_p, "a number above 0 and up to 1, where 1 means off", "Correct the value")
-            )
-        if not 0 <= self.min_p <= 1:
-            errors.append(
-                describe("min_p", self.min_p, "a number from 0 to 1, where 0 means off", "Correct the value")
-            )
-        for name in ("batch_size", "verify_window"):
-            if getattr(self, name) < 1:
-                errors.append(describe(name, getattr(self, name), "at least 1", "Correct the value"))
-        if self.batch_tokens is not None and self.batch_tokens < 1:
-            errors.append(
-                describe("batch_tokens", self.batch_tokens, "at least 1, or None for no limit", "Correct the value")
-            )
-        if errors:
-            raise ConfigError(errors)
 
     def without(self, tokens: Sequence[int]) -> SamplingParams:
         """The same options, with which these ids are never sampled either."""
@@ -78,18 +68,14 @@ def vllm_errors(temperature: float, top_p: float, min_p: float | None) -> list[s
     """Why vLLM would not sample as this package does with these options."""
     errors = []
     if temperature != 0 and not 0.01 <= temperature <= 2:
-        errors.append(
-            describe("temperature", temperature, "0 (greedy) or 0.01 to 2 with vLLM", "Change it, or remove use_vllm")
-        )
+        expected, advice = "0 (greedy) or 0.01 to 2 with vLLM", "Change it, or remove use_vllm"
+        errors.append(describe("temperature", temperature, expected, advice))
     if temperature and min_p and top_p < 1:
-        errors.append(
-            describe(
-                "min_p and top_p",
-                f"{min_p} and {top_p} with vLLM, which applies min_p first",
-                "one of them, since this package applies min_p last",
-                "Keep one of them, or remove use_vllm",
-            )
+        got, expected = (
+            f"{min_p} and {top_p} with vLLM, which applies min_p first",
+            "one of them: here min_p is last",
         )
+        errors.append(describe("min_p and top_p", got, expected, "Keep one of them, or remove use_vllm"))
     return errors
 
 
@@ -106,9 +92,9 @@ def resolve_sampling_params(
     if options is not None and draw:
         found.append(f"options and {', '.join(draw)} are both given: put the latter into the options")
     try:
-        made = options or SamplingParams(**draw)
+        options = options or SamplingParams(**draw)
     except ConfigError as error:
-        raise ConfigError([*found, *error.errors]) from error
-    if found:
+        found += error.errors
+    if found or options is None:
         raise ConfigError(found)
-    return made
+    return options

@@ -16,9 +16,8 @@ from ..errors import DataError, describe
 def check_ids(prompts: Sequence[Sequence[int]], ids: Sequence[str | int]) -> None:
     """Raise a DataError unless each prompt has one id."""
     if len(prompts) != len(ids):
-        raise DataError(
-            "ids", f"{len(ids)} for {len(prompts)} prompts", "one id a prompt", "Give lists of equal length"
-        )
+        got = f"{len(ids)} for {len(prompts)} prompts"
+        raise DataError("ids", got, "one id a prompt", "Give lists of equal length")
 
 
 def check_examples(
@@ -26,26 +25,17 @@ def check_examples(
 ) -> None:
     """Raise a DataError that lists every example with an empty part or with ids that the model does not know."""
     if len(set(ids)) < len(ids):
-        raise DataError(
-            "ids", "duplicates, whose examples would get the same noise", "unique ids", "Rename the duplicates"
-        )
-    vocab_size = vocabulary_size(model)
-    errors = []
+        got = "duplicates, whose examples would get the same noise"
+        raise DataError("ids", got, "unique ids", "Rename the duplicates")
+    last, errors = vocabulary_size(model) - 1, []
     for name, rows in parts.items():
         for example_id, row in zip(ids, rows, strict=True):
+            place = f"example {example_id!r}, {name}"
             if not len(row):
-                errors.append(
-                    describe(f"example {example_id!r}, {name}", "no token", "at least one", "Repair or remove the row")
-                )
-            elif min(row) < 0 or max(row) >= vocab_size:
-                errors.append(
-                    describe(
-                        f"example {example_id!r}, {name}",
-                        "an id outside the vocabulary",
-                        f"ids from 0 to {vocab_size - 1}",
-                        "Repair the row, or use the model's tokenizer",
-                    )
-                )
+                errors.append(describe(place, "no token", "at least one", "Repair or remove the row"))
+            elif min(row) < 0 or max(row) > last:
+                got, advice = "an id outside the vocabulary", "Repair the row, or use the model's tokenizer"
+                errors.append(describe(place, got, f"ids from 0 to {last}", advice))
     if errors:
         raise DataError(errors)
 

@@ -44,6 +44,7 @@ _POLL_SECONDS = 1.0
 _HEALTH_SECONDS = 5.0
 _ANSWER_SECONDS = 3600.0  # a server that takes longer for one answer has hung
 _NEVER = -100.0  # the lowest logit bias of the API
+_MORE_ROOM = "Raise --max-model-len of the server or vllm_max_model_length"
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,10 @@ class Reply:
 
 
 class Engine(Protocol):
-    """Something that answers. `name` stands in errors, `remedy` is the advice on how it gets the right weights.
+    """Something that answers.
 
-    `max_length` is the most tokens of a prompt and its completion, where that is known.
+    name: in errors. remedy: how it gets the right weights. max_length: the most tokens of a prompt and its completion,
+    where known.
     """
 
     name: str
@@ -75,13 +77,11 @@ class Engine(Protocol):
 class ServerEngine:
     """A `vllm serve` process, through `/health`, `/v1/models` and `/v1/completions`.
 
-    TRL's `VLLMClient` speaks to the same endpoints, but it cannot be built without vLLM installed on this side and
-    gives all prompts of a request one seed; these are plain requests with the standard library.
+    TRL's `VLLMClient` needs vLLM installed on this side, and gives all prompts of a request one seed.
 
     Args:
         url: such as `http://localhost:8000`.
-        model: path or name of the model the answers must come from; the server has to serve it under that path, or
-            under that name (`--served-model-name`).
+        model: path, or name (`--served-model-name`), under which the server must serve the model.
         timeout: seconds to wait for the server to be up; 0 tries once.
         concurrency: requests at a time; the server batches them.
 
@@ -114,28 +114,21 @@ class ServerEngine:
             tokens = [int(token) for token in choice["token_ids"]]
             return Reply(tokens, list(choice["logprobs"]["token_logprobs"]), choice["finish_reason"])
         except (KeyError, TypeError, ValueError) as error:
-            raise RunError(
-                f"{self.url}/v1/completions",
-                f"a reply without token ids or log-probabilities ({error!r})",
-                "the reply of vLLM 0.22 or later",
-                "Install a newer vLLM",
-            ) from error
+            got, expected = f"no token ids or log-probabilities ({error!r})", "the reply of vLLM 0.22 or later"
+            raise RunError(f"{self.url}/v1/completions", got, expected, "Install a newer vLLM") from error
 
     def _wait(self, timeout: float, model: str) -> None:
         deadline = time.monotonic() + timeout
         while True:
             try:
-                self._request("/health", None, _HEALTH_SECONDS)
+                self._call("/health", timeout=_HEALTH_SECONDS)
                 return
             except RunError as error:
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise RunError(
-                        self.url,
-                        f"no vLLM server after {timeout:g} s ({error.__cause__})",
-                        "one within vllm_server_timeout",
-                        f"Start `vllm serve {model}`, or correct its address (vllm_server_base_url)",
-                    ) from error
+                    got = f"no vLLM server after {timeout:g} s ({error.__cause__})"
+                    advice = f"Start `vllm serve {model}`, or correct its address (vllm_server_base_url)"
+                    raise RunError(self.url, got, "one within vllm_server_timeout", advice) from error
                 time.sleep(min(_POLL_SECONDS, left))
 
     def _served(self, model: str) -> str:
@@ -145,47 +138,30 @@ class ServerEngine:
             served = {str(card["id"]): str(card["root"] or card["id"]) for card in reply["data"]}
             lengths = {str(card["id"]): card.get("max_model_len") for card in reply["data"]}
         except (AttributeError, KeyError, TypeError) as error:
-            raise RunError(
-                f"{self.url}/v1/models", f"no list of models ({error!r})", "a vLLM server", "Correct the address"
-            ) from error
+            place, got = f"{self.url}/v1/models", f"no list of models ({error!r})"
+            raise RunError(place, got, "a vLLM server", "Correct the address") from error
         for name, root in served.items():
             if name == model or _same_path(root, model):
                 self.max_length = lengths[name]
                 return name
-        raise RunError(
-            f"{self.url}/v1/models, model",
-            ", ".join(served.values()),
-            model,
-            f"Start `vllm serve {model}` instead, or add `--served-model-name {model}`",
-        )
+        advice = f"Start `vllm serve {model}` instead, or add `--served-model-name {model}`"
+        raise RunError(f"{self.url}/v1/models, model", ", ".join(served.values()), model, advice)
 
-    def _call(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        reply = self._request(path, body, _ANSWER_SECONDS)
-        try:
-            return json.loads(reply)
-        except ValueError as error:
-            raise RunError(
-                f"{self.url}{path}", "a reply that is not JSON", "a vLLM server", "Correct the address"
-            ) from error
-
-    def _request(self, path: str, body: dict[str, Any] | None, timeout: float) -> bytes:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
+    def _call(self, path: str, body: dict[str, Any] | None = None, timeout: float = _ANSWER_SECONDS) -> Any:
+        """The JSON of a reply, None of an empty one; with a body it is a POST."""
+        url, data = self.url + path, None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
         try:
             with self._opener.open(request, timeout=timeout) as response:
-                return bytes(response.read())
+                return json.loads(response.read() or "null")
         except urllib.error.HTTPError as error:
             reason = error.read()[:500].decode(errors="replace")
-            raise RunError(
-                f"{self.url}{path}",
-                f"status {error.code} ({reason})",
-                "a completed request",
-                "Check the server and its options",
-            ) from error
+            got = f"status {error.code} ({reason})"
+            raise RunError(url, got, "a completed request", "Check the server and its options") from error
         except (OSError, HTTPException) as error:
-            raise RunError(
-                f"{self.url}{path}", error, "a reply", "Start the server, then repeat the command"
-            ) from error
+            raise RunError(url, error, "a reply", "Start the server, then repeat the command") from error
+        except ValueError as error:
+            raise RunError(url, "a reply that is not JSON", "a vLLM server", "Correct the address") from error
 
 
 class ColocatedEngine:
@@ -248,10 +224,7 @@ class ColocatedEngine:
 def check_weights(
     engine: Engine, model: PreTrainedModel, prompts: Sequence[Sequence[int]], stop_tokens: Sequence[int]
 ) -> float:
-    """Compare the engine's weights with the model's on tokens that the engine samples.
-
-    The shortest few prompts are answered at temperature 1, and the model scores the same tokens. Log-probabilities
-    tell weights apart long before the most likely token changes.
+    """Compare the engine's weights with the model's, on the log-probabilities of tokens that the engine samples.
 
     Args:
         model: on its device; the caller sets the precision.
@@ -270,22 +243,15 @@ def check_weights(
     with generation_mode(model):
         for prompt, reply in zip(chosen, engine.answers(chosen, parameters), strict=True):
             if not reply.tokens or max(reply.tokens) >= vocabulary:
-                raise RunError(
-                    engine.name,
-                    f"no tokens, or tokens outside the vocabulary of {vocabulary}",
-                    "the completions of this model",
-                    engine.remedy,
-                )
+                got = f"no tokens, or tokens outside the vocabulary of {vocabulary}"
+                raise RunError(engine.name, got, "the completions of this model", engine.remedy)
             theirs = torch.tensor(reply.log_probabilities)
             differences.append((_log_probabilities(model, prompt, reply.tokens).cpu() - theirs).abs())
     difference = float(torch.cat(differences).mean())
     if not difference <= LOG_PROBABILITY_TOLERANCE:  # also when it is not a number
-        raise RunError(
-            engine.name,
-            f"log-probabilities that differ by {difference:.3f} on average over {len(chosen)} prompts",
-            f"at most {LOG_PROBABILITY_TOLERANCE}, as with these weights in this precision",
-            engine.remedy,
-        )
+        got = f"log-probabilities that differ by {difference:.3f} on average over {len(chosen)} prompts"
+        expected = f"at most {LOG_PROBABILITY_TOLERANCE}, as with these weights in this precision"
+        raise RunError(engine.name, got, expected, engine.remedy)
     return difference
 
 
@@ -301,12 +267,8 @@ def generate_completions_vllm(
 ) -> list[Completion]:
     """Let vLLM answer each prompt; arguments and result as those of `generate_completions`.
 
-    The engine has a batch size of its own. `suppress_tokens` get the lowest logit bias of the API. What comes back is
-    checked: an engine that ends at other tokens, samples a suppressed one or cuts an answer short of
-    `max_completion_length` is refused.
-
-    Returns:
-        One `Completion` for each prompt, in the order given.
+    The engine has a batch size of its own. An engine that ends at other tokens, samples a suppressed one or cuts an
+    answer short of `max_completion_length` is refused.
 
     Raises:
         DataError: not one id a prompt. RunError: the engine cannot be reached or does not do what it was asked.
@@ -314,12 +276,8 @@ def generate_completions_vllm(
     check_ids(prompts, ids)
     longest = max(map(len, prompts), default=0) + max_completion_length
     if engine.max_length is not None and longest > engine.max_length:
-        raise RunError(
-            f"{engine.name}, tokens of a prompt and its completion",
-            longest,
-            f"at most {engine.max_length}",
-            "Raise --max-model-len of the server or vllm_max_model_length, or shorten the completions",
-        )
+        place, expected = f"{engine.name}, tokens of a prompt and its completion", f"at most {engine.max_length}"
+        raise RunError(place, longest, expected, f"{_MORE_ROOM}, or shorten the completions")
     common = _parameters(options, max_completion_length, stop_tokens)
     keys = example_keys(ids, seed=options.seed, round_index=options.round_index).tolist()
     parameters = [{**common, "seed": (first & 0x7FFFFFFF) << 32 | second} for first, second in keys]
@@ -391,24 +349,14 @@ def _completion(reply: Reply, engine: str, limit: int, stops: set[int], suppress
     """The reply as a completion, or a RunError that says what the engine did with it."""
     tokens = reply.tokens
     finished = bool(tokens) and tokens[-1] in stops
+    got = f"an end after {len(tokens)} of {limit} tokens ({reply.reason!r})"
     if suppressed.intersection(tokens):
-        raise RunError(
-            engine, "a token that the tokenizer cannot decode", "none, as logit_bias requests", "Update the server"
-        )
+        got, expected = "a token that the tokenizer cannot decode", "none, as logit_bias requests"
+        raise RunError(engine, got, expected, "Update the server")
     if stops.intersection(tokens[:-1]) or (reply.reason == "stop" and not finished) or len(tokens) > limit:
-        raise RunError(
-            engine,
-            f"an end after {len(tokens)} tokens (of {limit}) for {reply.reason!r}",
-            f"one of the stop_token_ids {sorted(stops)}",
-            "Update the server",
-        )
+        raise RunError(engine, got, f"one of the stop_token_ids {sorted(stops)}", "Update the server")
     if not finished and len(tokens) < limit:
-        raise RunError(
-            engine,
-            f"an end after {len(tokens)} of {limit} tokens ({reply.reason!r})",
-            "room for prompt and completion",
-            "Raise --max-model-len of the server or vllm_max_model_length, or lower max_completion_length",
-        )
+        raise RunError(engine, got, "room for prompt and completion", f"{_MORE_ROOM}, or lower max_completion_length")
     return Completion(tokens, finished)
 
 

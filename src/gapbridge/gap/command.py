@@ -10,9 +10,12 @@ from __future__ import annotations
 import argparse
 import gc
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.example import ExampleSet
 from ..decoding.vllm_generation import ServerEngine
@@ -35,6 +38,9 @@ from ..training.vocabulary import check_vocabulary
 from .error_recovery import score_recovery
 from .forced_errors import SELF, ForcedErrorSet, continuations_after_errors, sample_forced_errors
 from .measure import GapReport, measure_gap
+
+
+Completed = tuple[ExampleSet, list[ExampleCompletions]]
 
 
 def run_gap(args: argparse.Namespace, others: list[str]) -> Path:
@@ -61,7 +67,7 @@ def run_gap(args: argparse.Namespace, others: list[str]) -> Path:
         print_gap(finished_record(path, settings, recipe))
         print(f"{path}: this measurement is complete; remove the file to do it again")
         return path
-    gaps = _measure_all(args, jobs, connect(args, args.model), directory)
+    gaps = _Measurement(args, jobs, connect(args, args.model), directory / "completions").run()
     record: dict[str, Any] = {
         "settings": settings,
         "recipe": recipe,
@@ -81,153 +87,110 @@ def run_gap(args: argparse.Namespace, others: list[str]) -> Path:
 
 
 def _check(args: argparse.Namespace) -> None:
-    errors = []
-    if not args.model:
-        errors.append(
-            describe("--model", "none", "at least one model", "Give a model with --model (once or several times)")
-        )
-    if not args.config:
-        errors.append(
-            describe("recipe", "none", "the recipe whose held-out data are used", "Give it with --config RECIPE")
-        )
-    errors += server_errors(args, args.model)
-    if any(k < 1 for k in args.prefix_lengths):
-        errors.append(
-            describe(
-                "--prefix_lengths",
-                args.prefix_lengths,
-                "lengths of at least 1, since 0 is always measured",
-                "Correct the list",
-            )
-        )
-    if any(not 0 <= share < 1 for share in args.error_positions):
-        errors.append(
-            describe(
-                "--error_positions",
-                args.error_positions,
-                "relative positions from 0 to below 1",
-                "Correct the list",
-            )
-        )
-    if len(set(args.error_positions)) < len(args.error_positions):
-        errors.append(describe("--error_positions", "a position twice", "every position once", "Remove one of them"))
-    if args.error_source is not None and not args.error_positions:
-        errors.append(
-            describe(
-                "--error_source",
-                "a value without positions",
-                "positions in --error_positions",
-                "Add positions, or remove the option",
-            )
-        )
-    if len(set(args.model)) < len(args.model):
-        errors.append(describe("--model", "a model twice", "every model once", "Remove one of them"))
+    models, lengths, places = args.model, args.prefix_lengths, args.error_positions
+    outside = any(not 0 <= share < 1 for share in places)
+    idle = args.error_source is not None and not places
+    cases = (
+        (not models, "--model", "none", "at least one model", "Give a model with --model (once or several times)"),
+        (len({*models}) < len(models), "--model", "a model twice", "every model once", "Remove one of them"),
+        (not args.config, "recipe", "none", "the recipe whose held-out data are used", "Give it with --config RECIPE"),
+        (min(lengths, default=1) < 1, "--prefix_lengths", lengths, "lengths of at least 1", "Correct the list"),
+        (outside, "--error_positions", places, "relative positions from 0 to below 1", "Correct the list"),
+        (len({*places}) < len(places), "--error_positions", "a position twice", "each once", "Correct the list"),
+        (idle, "--error_source", "a value without positions", "--error_positions", "Add positions or remove it"),
+    )
+    errors = [describe(*parts) for holds, *parts in cases if holds] + server_errors(args, models)
     if errors:
         raise ConfigError([f"command line, {error}" for error in errors])
 
 
-def _measure_all(
-    args: argparse.Namespace, jobs: Mapping[str, RunConfig], engines: Mapping[str, ServerEngine], directory: Path
-) -> dict[str, GapReport]:
-    """The gap of each model. The one whose forced errors all are given is measured first."""
-    given = None
-    if args.completions_from is not None:
-        given = _complete(args.completions_from, args, jobs, engines, directory)
-        gc.collect()
-    source = args.error_source or args.model[0]
-    shared = None
-    if args.error_positions and source not in (SELF, *args.model):
-        shared = _sample_forced_errors(
-            source, jobs[source], *load_evaluated(jobs[source], source, args.max_examples), args
-        )
-        gc.collect()  # the models that are measured need the room
-    gaps = {}
-    for model in sorted(args.model, key=lambda model: model != source):
-        gaps[model], forced_errors = _measure(model, args, jobs[model], directory, shared, given, engines.get(model))
-        shared = None if source == SELF else forced_errors
-        gc.collect()
-    return {model: gaps[model] for model in args.model}
+@dataclass(frozen=True)
+class _Measurement:
+    """Measures models one after another.
 
-
-def _measure(
-    model_path: str,
-    args: argparse.Namespace,
-    job: RunConfig,
-    directory: Path,
-    forced_errors: ForcedErrorSet | None,
-    given: tuple[ExampleSet, list[ExampleCompletions]] | None,
-    engine: ServerEngine | None,
-) -> tuple[GapReport, ForcedErrorSet | None]:
-    """A model's gap, and the forced errors that it was given, or its own where it was given none.
-
-    Args:
-        given: the examples and completions of `--completions_from`; None takes the model's own completions.
+    args: the command's options. jobs: of each model. engines: the servers that generate, by model. directory: where
+    completions are stored.
     """
-    model, tokenizer, examples = load_evaluated(job, model_path, args.max_examples)
-    check_vocabulary(model, tokenizer, {"held out": examples})  # references are fed to it
-    if forced_errors is not None:
-        forced_errors.check(examples, model_path)
-    elif args.error_positions:
-        forced_errors = _sample_forced_errors(model_path, job, model, tokenizer, examples, args)
-    stored = directory / "completions"
-    if given is None:
-        options = completion_options(args)
-        answers = complete_examples(model, tokenizer, examples, job.args, options, stored, engine=engine)
-    else:
-        source, answers = given
-        _check_same_tokens(source, examples, args.completions_from, model_path)
-    measured = {"prefix_lengths": args.prefix_lengths, "batch_size": args.batch_size, "own_completions": given is None}
-    gap = measure_gap(model, tokenizer, list(examples), answers, job.args, **measured)
-    if forced_errors is not None:
-        most = {"max_completion_length": args.max_completion_length, "batch_size": args.batch_size}
-        completions = continuations_after_errors(
-            model, tokenizer, examples, forced_errors, job.args, stored, engine=engine, **most
+
+    args: argparse.Namespace
+    jobs: Mapping[str, RunConfig]
+    engines: Mapping[str, ServerEngine]
+    directory: Path
+
+    def run(self) -> dict[str, GapReport]:
+        """The gap of each model. The one whose forced errors all are given is measured first."""
+        args, given, shared = self.args, None, None
+        if args.completions_from is not None:
+            given = self._complete(args.completions_from, *self._load(args.completions_from))
+            gc.collect()  # the models that are measured need the room
+        source = args.error_source or args.model[0]
+        if args.error_positions and source not in (SELF, *args.model):
+            shared = self._sample_forced_errors(source, *self._load(source))
+            gc.collect()
+        gaps = {}
+        for name in sorted(args.model, key=lambda name: name != source):
+            gaps[name], forced_errors = self._measure(name, shared, given)
+            shared = None if source == SELF else forced_errors
+            gc.collect()
+        return {name: gaps[name] for name in args.model}
+
+    def _measure(
+        self, name: str, forced_errors: ForcedErrorSet | None, given: Completed | None
+    ) -> tuple[GapReport, ForcedErrorSet | None]:
+        """A model's gap, and the forced errors that it was given, or its own where it was given none.
+
+        Args:
+            given: what `--completions_from` generated; None takes the model's own completions.
+        """
+        args, job = self.args, self.jobs[name]
+        model, tokenizer, examples = self._load(name)
+        check_vocabulary(model, tokenizer, {"held out": examples})  # references are fed to it
+        if forced_errors is not None:
+            forced_errors.check(examples, name)
+        elif args.error_positions:
+            forced_errors = self._sample_forced_errors(name, model, tokenizer, examples)
+        source, answers = given or self._complete(name, model, tokenizer, examples)
+        if [(e.id, e.completion_ids) for e in source] != [(e.id, e.completion_ids) for e in examples]:
+            raise ConfigError(
+                f"command line, --completions_from {args.completions_from}",
+                f"other tokens for the same examples from {name}",
+                "the same tokens",
+                "Remove the model or the option",
+            )
+        measured = {
+            "prefix_lengths": args.prefix_lengths, "batch_size": args.batch_size, "own_completions": given is None,
+        }  # fmt: skip
+        gap = measure_gap(model, tokenizer, list(examples), answers, job.args, **measured)
+        if forced_errors is not None:
+            engine = self.engines.get(name)
+            most = {"max_completion_length": args.max_completion_length, "batch_size": args.batch_size}
+            completions = continuations_after_errors(
+                model, tokenizer, examples, forced_errors, job.args, self.directory, engine=engine, **most
+            )
+            gap = replace(gap, forced_errors=score_recovery(tokenizer, list(examples), forced_errors, completions))
+        return gap, forced_errors
+
+    def _load(self, name: str) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase, ExampleSet]:
+        return load_evaluated(self.jobs[name], name, self.args.max_examples)
+
+    def _complete(self, name: str, model: Any, tokenizer: Any, examples: ExampleSet) -> Completed:
+        """The examples as the model's tokenizer makes them, and the model's completions."""
+        args, options, engine = self.jobs[name].args, completion_options(self.args), self.engines.get(name)
+        return examples, complete_examples(model, tokenizer, examples, args, options, self.directory, engine=engine)
+
+    def _sample_forced_errors(self, name: str, model: Any, tokenizer: Any, examples: ExampleSet) -> ForcedErrorSet:
+        args = self.args
+        return sample_forced_errors(
+            model,
+            tokenizer,
+            examples,
+            self.jobs[name].args,
+            source=name,
+            places=args.error_positions,
+            max_completion_length=args.max_completion_length,
+            seed=args.seed,
+            batch_size=args.batch_size,
         )
-        gap = replace(gap, forced_errors=score_recovery(tokenizer, list(examples), forced_errors, completions))
-    return gap, forced_errors
-
-
-def _complete(
-    source: str,
-    args: argparse.Namespace,
-    jobs: Mapping[str, RunConfig],
-    engines: Mapping[str, ServerEngine],
-    directory: Path,
-) -> tuple[ExampleSet, list[ExampleCompletions]]:
-    """The examples as a model's tokenizer makes them, and the model's completions."""
-    job = jobs[source]
-    model, tokenizer, examples = load_evaluated(job, source, args.max_examples)
-    options, stored = completion_options(args), directory / "completions"
-    return examples, complete_examples(
-        model, tokenizer, examples, job.args, options, stored, engine=engines.get(source)
-    )
-
-
-def _check_same_tokens(source: ExampleSet, examples: ExampleSet, source_name: str, model: str) -> None:
-    """Raise a ConfigError where a model's tokens are not those of the model whose completions it is given."""
-    if [(e.id, e.completion_ids) for e in source] != [(e.id, e.completion_ids) for e in examples]:
-        raise ConfigError(
-            f"command line, --completions_from {source_name}",
-            f"other tokens for the same examples from {model}",
-            "the same tokens",
-            "Remove the model or the option",
-        )
-
-
-def _sample_forced_errors(
-    source: str, job: RunConfig, model: Any, tokenizer: Any, examples: ExampleSet, args: argparse.Namespace
-) -> ForcedErrorSet:
-    return sample_forced_errors(
-        model,
-        tokenizer,
-        examples,
-        job.args,
-        source=source,
-        places=args.error_positions,
-        max_completion_length=args.max_completion_length,
-        seed=args.seed,
-        batch_size=args.batch_size,
-    )
 
 
 def _differences(by_example: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:

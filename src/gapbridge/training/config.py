@@ -61,6 +61,12 @@ class BaseArgs(Defaults, _Behind):
             super().__post_init__()
         self.check()
 
+    @property
+    def splits_rows(self) -> bool:
+        """Whether context or sequence parallelism splits a row between processes."""
+        parallel = self.parallelism_config
+        return parallel is not None and (parallel.cp_enabled or parallel.sp_enabled)
+
     def __getstate__(self) -> dict[str, Any]:
         return without_secrets(vars(self))  # `training_args.bin` goes wherever the model goes
 

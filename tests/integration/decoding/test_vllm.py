@@ -153,7 +153,7 @@ def shorten(choice: dict[str, Any]) -> None:
             lambda choice: choice.update(token_ids=[7, EOS, 8] * 8, finish_reason="length"),
             "expected one of the stop_token_ids",
         ),
-        (lambda choice: choice.update(token_ids=[7] * 25, finish_reason="length"), "25 tokens .of 24."),
+        (lambda choice: choice.update(token_ids=[7] * 25, finish_reason="length"), "25 of 24 tokens"),
         (lambda choice: choice.update(token_ids=[9, EOS]), "a token that the tokenizer cannot decode"),
         (lambda choice: choice.pop("token_ids"), "expected the reply of vLLM 0.22 or later"),
         (lambda choice: choice.update(logprobs=None), "expected the reply of vLLM 0.22 or later"),
@@ -196,7 +196,8 @@ def test_a_server_that_is_still_loading_is_waited_for(served: Served) -> None:
 @pytest.mark.parametrize(
     ("models", "words"),
     [
-        ("", "v1/models: got a reply that is not JSON"),
+        ("<html>", "v1/models: got a reply that is not JSON"),
+        ("", "no list of models"),
         ('{"models": []}', "no list of models"),
         ('{"data": [1]}', "no list of models"),
     ],

@@ -219,7 +219,7 @@ def test_who_asks_refuses_what_has_no_prompt(make: Make, tokenizer: Any) -> None
             RACConfig("unused", **{**SETTINGS, key: False})
     with pytest.raises(ConfigError, match="wrapped, which splits rows"):
         RACConfig("unused", **SETTINGS, packing=True, packing_strategy="wrapped")
-    with pytest.raises(ConfigError, match="no end of a prompt for pauses"):
+    with pytest.raises(ConfigError, match="rows have no prompt"):
         PauseConfig("unused", **SETTINGS, assistant_only_loss=False)
 
 

@@ -259,7 +259,7 @@ def test_slot_cache_serves_rows_at_different_positions(llama: LlamaForCausalLM) 
         ({"ids": ["a"]}, DataError, "expected one of each"),
         ({"prompts": [[], [1]]}, DataError, "example 'a', prompt: got no token, expected at least one"),
         ({"references": [[1], []]}, DataError, "example 'b', reference: got no token, expected at least one"),
-        ({"fixed": [[True]]}, DataError, "fixed: got 1 rows for 2 ids"),
+        ({"fixed": [[True]]}, DataError, "arguments: got 2 prompts, 2 references, 2 ids, 1 fixed"),
         ({"fixed": [[True], [True]]}, DataError, "'a', fixed: got 1 values, expected 2"),
         ({"references": [[1], [VOCAB]]}, DataError, "outside the vocabulary"),
     ],

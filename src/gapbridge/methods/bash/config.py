@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from ...decoding.sampling_params import SamplingParams
 from ...errors import describe
@@ -57,44 +56,21 @@ class BASHArgs(GenerationArgs, DataArgs):
 
     def errors(self) -> list[str]:
         errors = super().errors()
-        errors += self._final_epochs_errors()
-        if self.sft_fraction == 1:
-            unset: dict[str, Any] = {"replacement_source": "model", "final_sft_epochs": 0}
-            unset["num_masked_labels_after_replacement"] = 0
-            if idle := [name for name, value in unset.items() if vars(self)[name] != value]:
-                errors.append(
-                    describe(
-                        "sft_fraction",
-                        f"1, so that {', '.join(idle)} would have no effect",
-                        "less than 1, to mix contexts",
-                        "Remove these keys, or lower sft_fraction",
-                    )
-                )
-        return errors
-
-    def _final_epochs_errors(self) -> list[str]:
-        final, errors = self.final_sft_epochs, []
-        epochs = min(
-            [self.num_train_epochs] if self.num_epochs_per_round is None else self.num_epochs_per_round, default=0
-        )
+        final, rounds = self.final_sft_epochs, self.num_epochs_per_round
+        epochs = min([self.num_train_epochs] if rounds is None else rounds, default=0)
         if not 0 <= final <= epochs:
-            errors.append(
-                describe(
-                    "final_sft_epochs",
-                    final,
-                    f"a number from 0 to the epochs of a round ({epochs:g})",
-                    "Correct the value, which with max_steps is a fraction of num_train_epochs",
-                )
-            )
+            expected = f"a number from 0 to the epochs of a round ({epochs:g})"
+            advice = "Correct the value, which with max_steps is a fraction of num_train_epochs"
+            errors.append(describe("final_sft_epochs", final, expected, advice))
         if final and self.num_masked_labels_after_replacement:
-            errors.append(
-                describe(
-                    "final_sft_epochs",
-                    "a value with num_masked_labels_after_replacement",
-                    "one of them, since the last epochs train on all labels",
-                    "Keep one of the keys",
-                )
-            )
+            got, expected = "a value with num_masked_labels_after_replacement", "one of them"
+            errors.append(describe("final_sft_epochs", got, expected, "Keep one of the keys"))
+        unset = {"replacement_source": "model", "final_sft_epochs": 0, "num_masked_labels_after_replacement": 0}
+        idle = [name for name, value in unset.items() if vars(self)[name] != value]
+        if self.sft_fraction == 1 and idle:
+            got = f"1, so that {', '.join(idle)} would have no effect"
+            advice = "Remove these keys, or lower sft_fraction"
+            errors.append(describe("sft_fraction", got, "less than 1, to mix contexts", advice))
         return errors
 
     def sampling_params(self, suppress_tokens: tuple[int, ...] = (), **more: int) -> SamplingParams:

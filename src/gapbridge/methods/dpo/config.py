@@ -30,16 +30,9 @@ class DPOArgs(PreferenceArgs):
 
     def errors(self) -> list[str]:
         errors = super().errors()
-        unknown = sorted(set(self.loss_type) - PAIR_LOSSES)
-        if unknown:
-            errors.append(
-                describe(
-                    "loss_type",
-                    ", ".join(unknown),
-                    f"some of {', '.join(sorted(PAIR_LOSSES))}",
-                    "Choose among them",
-                )
-            )
+        if unknown := sorted(set(self.loss_type) - PAIR_LOSSES):
+            expected = f"some of {', '.join(sorted(PAIR_LOSSES))}"
+            errors.append(describe("loss_type", ", ".join(unknown), expected, "Choose among them"))
         return errors
 
 

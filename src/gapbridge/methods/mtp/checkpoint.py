@@ -35,12 +35,8 @@ def load(path: str | Path, *, revision: str | None = None, **options: Any) -> Pr
         found = cached_file(str(path), HEADS_FILE, revision=revision, _raise_exceptions_for_missing_entries=False)
         file = None if found is None else Path(found)
     if file is None:
-        raise ConfigError(
-            path,
-            f"no {HEADS_FILE}",
-            "the file of MTPTrainer with num_future_tokens above 1",
-            "Restore the file, or load the model with transformers",
-        )
+        expected = "the file of MTPTrainer with num_future_tokens above 1"
+        raise ConfigError(path, f"no {HEADS_FILE}", expected, "Restore the file, or load the model with transformers")
     source, adapter = str(path), (Path(path) / "adapter_config.json").is_file()
     if adapter:
         config = PeftConfig.from_pretrained(source)

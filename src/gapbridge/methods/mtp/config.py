@@ -31,35 +31,16 @@ class MTPArgs(DataArgs):
 
     def errors(self) -> list[str]:
         errors = super().errors()
-        if self.num_future_tokens > 1:
-            errors += fused_head_errors() + self._loss_errors()
-        return errors
-
-    def _loss_errors(self) -> list[str]:
-        """What would take the loss of head 1 alone."""
-        errors = []
-        if self.loss_type == "dft":
-            errors.append(describe("loss_type", "'dft' with num_future_tokens above 1", "'nll'", "Remove the key"))
-        if self.label_smoothing_factor:
-            errors.append(
-                describe(
-                    "label_smoothing_factor",
-                    "a value with num_future_tokens above 1, which would smooth head 1 alone",
-                    "0",
-                    "Remove the key",
-                )
-            )
-        parallel = self.parallelism_config
-        if parallel is not None and (parallel.cp_enabled or parallel.sp_enabled):
-            errors.append(
-                describe(
-                    "parallelism_config",
-                    "rows that are split between processes, apart from the targets of the heads",
-                    "complete rows in each process",
-                    "Remove the key",
-                )
-            )
-        return errors
+        if self.num_future_tokens == 1:
+            return errors
+        smoothing, several = self.label_smoothing_factor, "with num_future_tokens above 1"
+        cases = (  # what would take the loss of head 1 alone
+            (self.loss_type == "dft", "loss_type", f"'dft' {several}", "'nll'"),
+            (smoothing != 0, "label_smoothing_factor", f"{smoothing} {several}", "0"),
+            (self.splits_rows, "parallelism_config", f"rows split between processes {several}", "complete rows"),
+        )
+        errors += [describe(key, got, wanted, "Remove the key") for holds, key, got, wanted in cases if holds]
+        return errors + fused_head_errors()
 
 
 FIELDS = MTPArgs

@@ -55,9 +55,8 @@ def generate(
         DataError: the prompts cannot be used.
     """
     if stop_tokens is None and tokenizer is None:
-        raise ConfigError(
-            "stop_tokens", "none, and no tokenizer", "what ends a completion", "Give a tokenizer or stop_tokens"
-        )
+        advice = "Give a tokenizer or stop_tokens"
+        raise ConfigError("stop_tokens", "none, and no tokenizer", "what ends a completion", advice)
     if tokenizer is not None:
         unnamed = undecodable_token_ids(tokenizer, model)
         if options is None:
@@ -110,10 +109,7 @@ def speculative_answers(
 def _heads(model: PreTrainedModel | PeftModel) -> Any:
     heads = load_adjacent_heads(model)
     if heads is None:
-        raise ConfigError(
-            model.name_or_path or "model",
-            f"no {HEADS_FILE}",
-            "the heads of MTPTrainer with num_future_tokens above 1",
-            "Load an adapter with gapbridge.methods.mtp.load, or train it with save_merged_model: true",
-        )
+        place, expected = model.name_or_path or "model", "the heads of MTPTrainer with num_future_tokens above 1"
+        advice = "Load an adapter with gapbridge.methods.mtp.load, or train it with save_merged_model: true"
+        raise ConfigError(place, f"no {HEADS_FILE}", expected, advice)
     return heads

@@ -62,12 +62,8 @@ class MTPSFTTrainer(SFTTrainer):
             peft_config = None if peft_config is None else _beside_heads(peft_config)
         super().__init__(*args, peft_config=peft_config, **kwargs)
         if wanted and self.is_fsdp_enabled:
-            raise ConfigError(
-                "num_future_tokens",
-                "a value above 1 under FSDP, where heads are not trained",
-                "zero2, ddp, or one process",
-                "Use one of these configurations",
-            )
+            got, expected = "a value above 1 under FSDP, where heads are not trained", "zero2, ddp, or one process"
+            raise ConfigError("num_future_tokens", got, expected, "Use one of these configurations")
         self._heads = find_heads(self.model) if wanted else None
         self._figures: Tensor | None = None  # of the last forward pass, `[heads, 3]`
         self._ratios = Ratios()
@@ -168,12 +164,8 @@ class MTPSFTTrainer(SFTTrainer):
             return
         path = saved_heads(checkpoint)
         if path is None:
-            raise ConfigError(
-                checkpoint,
-                "no future heads with num_future_tokens above 1",
-                "the heads",
-                "Restore the file, or choose another checkpoint",
-            )
+            got, advice = "no future heads with num_future_tokens above 1", "Restore it, or choose another checkpoint"
+            raise ConfigError(checkpoint, got, "the heads", advice)
         load_heads(unwrap_peft(self.model), path)
 
 
@@ -221,34 +213,20 @@ class MTPTrainer(GapTrainerMixin, MTPSFTTrainer):
     @classmethod
     def setup_model(cls, model: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase, args: MTPConfig) -> None:
         """Heads 2 to n: those that lie beside the model, or new ones."""
-        if model is None or isinstance(model, PeftModel) or args.num_future_tokens == 1:
-            return
-        if find_heads(model) is not None:
+        if model is None or isinstance(model, PeftModel) or args.num_future_tokens == 1 or find_heads(model):
             return
         errors = []
         if model.config.to_dict().get("quantization_config") is not None:
-            errors.append(
-                describe(
-                    "num_future_tokens",
-                    "a quantized model, whose heads would be copies of quantized layers",
-                    "unquantized weights",
-                    "Remove load_in_4bit and load_in_8bit, or set num_future_tokens: 1",
-                )
-            )
+            got, expected = "a quantized model, whose layers heads would copy", "unquantized weights"
+            advice = "Remove load_in_4bit and load_in_8bit, or set num_future_tokens: 1"
+            errors.append(describe("num_future_tokens", got, expected, advice))
         if is_deepspeed_zero3_enabled():
-            errors.append(
-                describe(
-                    "num_future_tokens",
-                    "a value above 1 under ZeRO-3, where heads are not trained",
-                    "zero2, ddp, or one process",
-                    "Use one of these configurations",
-                )
-            )
+            got, expected = "a value above 1 under ZeRO-3, where heads are not trained", "zero2, ddp, or one process"
+            errors.append(describe("num_future_tokens", got, expected, "Use one of these configurations"))
         if errors:
             raise ConfigError(errors)
-        count = args.num_future_tokens - 1
         path = saved_heads(model.config._name_or_path)
-        add_heads(model, count)
+        add_heads(model, args.num_future_tokens - 1)
         if path is not None:
             load_heads(model, path)
 
@@ -258,43 +236,19 @@ METHOD = MTPTrainer
 
 def _check(model: PreTrainedModel | PeftModel, peft_config: PeftConfig | None, given: Mapping[str, Any]) -> None:
     """Refuse what heads cannot stand on, before TRL takes it."""
-    errors = []
+    key, errors = "num_future_tokens", []
     if isinstance(model, PeftModel):
-        errors.append(
-            describe(
-                "num_future_tokens",
-                "an adapter on the trunk of the heads",
-                "a complete model",
-                "Merge the adapter (save_merged_model: true in its own run), and start from the merged model",
-            )
-        )
+        advice = "Merge the adapter (save_merged_model: true in its own run), and start from the merged model"
+        errors.append(describe(key, "an adapter on the trunk of the heads", "a complete model", advice))
     elif find_heads(model) is None:
-        errors.append(
-            describe(
-                "num_future_tokens",
-                "a model without heads",
-                "a model with heads",
-                "Call MTPTrainer.setup_model(model, tokenizer, args)",
-            )
-        )
+        advice = "Call MTPTrainer.setup_model(model, tokenizer, args)"
+        errors.append(describe(key, "a model without heads", "a model with heads", advice))
     if peft_config is not None and peft_config.is_prompt_learning:
-        errors.append(
-            describe(
-                "num_future_tokens",
-                f"an adapter of type {peft_config.peft_type.value}, which moves the labels",
-                "LoRA",
-                "Use LoRA",
-            )
-        )
+        got = f"an adapter of type {peft_config.peft_type.value}, which moves the labels"
+        errors.append(describe(key, got, "LoRA", "Use LoRA"))
     if given.get("compute_loss_func") is not None:
-        errors.append(
-            describe(
-                "compute_loss_func",
-                "a function, which would see the loss of head 1 alone",
-                "none",
-                "Remove the argument",
-            )
-        )
+        got = "a function, which would see the loss of head 1 alone"
+        errors.append(describe("compute_loss_func", got, "none", "Remove the argument"))
     if errors:
         raise ConfigError(errors)
 

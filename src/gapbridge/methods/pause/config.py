@@ -44,22 +44,14 @@ class PauseArgs(DataArgs):
     def errors(self) -> list[str]:
         errors = super().errors()
         if not 0 <= self.pause_fraction < 1:
-            errors.append(
-                describe("pause_fraction", self.pause_fraction, "a number from 0 to below 1", "Correct the value")
-            )
+            expected = "a number from 0 to below 1"
+            errors.append(describe("pause_fraction", self.pause_fraction, expected, "Correct the value"))
         if self.trains_whole_rows and self.pauses_after_prompt:
-            errors.append(
-                describe(
-                    "assistant_only_loss and completion_only_loss",
-                    "false, so that rows have no end of a prompt for pauses",
-                    "true with pause_placement: prompt",
-                    "Set pause_placement: random, or remove the keys",
-                )
-            )
+            keys, got = "assistant_only_loss and completion_only_loss", "false, so that rows have no prompt"
+            expected = "true with pause_placement: after_prompt"
+            errors.append(describe(keys, got, expected, "Set pause_placement: random, or remove the keys"))
         if not self.pause_token.strip():
-            errors.append(
-                describe("pause_token", "an empty text", "the text of a token, such as <|pause|>", "Correct the value")
-            )
+            errors.append(describe("pause_token", "an empty text", "a token such as <|pause|>", "Correct the value"))
         return errors
 
     @property

@@ -41,9 +41,8 @@ def add_pauses(
     """
     known = recorded_pauses(tokenizer)
     if known is not None and known.token != token:
-        raise ConfigError(
-            "pause_token", f"{token!r}", f"{known.token!r}, the pause token of this model", "Correct or remove the key"
-        )
+        expected = f"{known.token!r}, the pause token of this model"
+        raise ConfigError("pause_token", repr(token), expected, "Correct or remove the key")
     if known is None:
         _check_free(tokenizer, token)
         tokenizer.add_tokens([AddedToken(token, special=True, normalized=False)], special_tokens=True)
@@ -55,27 +54,16 @@ def add_pauses(
     if known is not None and index < rows:
         return
     if isinstance(model, PeftModel):
-        raise ConfigError(
-            "pause_token",
-            "an adapter whose base has no pause token",
-            "a complete model",
-            "Merge the adapter (save_merged_model: true in its own run), and start from the merged model",
-        )
+        advice = "Merge the adapter (save_merged_model: true in its own run), and start from the merged model"
+        raise ConfigError("pause_token", "an adapter whose base has no pause token", "a complete model", advice)
     if is_sharded(model):
-        raise ConfigError(
-            "pause_token",
-            "sharded weights (ZeRO-3) without a row for the token",
-            "complete weights, or a model that has the token",
-            "Train with ZeRO-2 or FSDP, or start from such a model",
-        )
+        got, expected = "sharded weights (ZeRO-3) without a row for the token", "complete weights, or a model with one"
+        raise ConfigError("pause_token", got, expected, "Train with ZeRO-2 or FSDP, or start from such a model")
     if index > rows:
-        other = tokenizer.convert_ids_to_tokens(rows)
-        raise ConfigError(
-            f"{tokenizer.name_or_path}, {other!r}",
-            f"token {rows}",
-            f"one below {rows}, the rows of the model's embedding",
-            "Resize the embedding first (resize_token_embeddings), or use the model's tokenizer",
-        )
+        place = f"{tokenizer.name_or_path}, {tokenizer.convert_ids_to_tokens(rows)!r}"
+        expected = f"one below {rows}, the rows of the model's embedding"
+        advice = "Resize the embedding first (resize_token_embeddings), or use the model's tokenizer"
+        raise ConfigError(place, f"token {rows}", expected, advice)
     grow_vocabulary(model, index + 1)
     init_pause_embedding(model, index, len(tokenizer))
     logger.warning("%s is new to the model: it is token %d, and its rows begin as the mean of all", token, index)
@@ -91,20 +79,12 @@ def _check_free(tokenizer: PreTrainedTokenizerBase, token: str) -> None:
         return
     entry = tokenizer.added_tokens_decoder.get(index)
     if entry is None or not entry.special:
-        raise ConfigError(
-            "pause_token",
-            f"{token!r}, a token of text",
-            "a token that no completion holds",
-            "Choose a new token, or a special one that nothing uses",
-        )
+        expected, advice = "a token that no completion holds", "Choose a new token, or a special one that nothing uses"
+        raise ConfigError("pause_token", f"{token!r}, a token of text", expected, advice)
     taken = index in (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id)
     if taken or token in _chat_text(tokenizer):
-        raise ConfigError(
-            "pause_token",
-            f"{token!r}, which the chat template or the tokenizer uses",
-            "an unused token",
-            "Choose another",
-        )
+        got = f"{token!r}, which the chat template or the tokenizer uses"
+        raise ConfigError("pause_token", got, "an unused token", "Choose another")
 
 
 def _chat_text(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -149,12 +129,8 @@ def extend_lora_for_pause(
     if not layers:
         return config
     if "trainable_token_indices" not in vars(config):
-        raise ConfigError(
-            "pause_token",
-            f"an adapter of type {config.peft_type.value}, which trains no rows of the embeddings",
-            "LoRA",
-            "Use LoRA",
-        )
+        got = f"an adapter of type {config.peft_type.value}, which trains no rows of the embeddings"
+        raise ConfigError("pause_token", got, "LoRA", "Use LoRA")
     config = copy.deepcopy(config)
     given = config.trainable_token_indices or {}
     rows = {layers[0]: list(given)} if isinstance(given, list) else {name: list(own) for name, own in given.items()}

@@ -34,15 +34,12 @@ class RACArgs(CompletionArgs, DataArgs):
 
     def errors(self) -> list[str]:
         errors = super().errors()
+        got = "false, so that rows have no completion to correct"
         for name in ("assistant_only_loss", "completion_only_loss"):
             if not vars(self)[name]:
-                errors.append(
-                    describe(name, "false, so that rows have no completion to correct", "true", "Remove the key")
-                )
+                errors.append(describe(name, got, "true", "Remove the key"))
         if not self.correction_prompt.strip():
-            errors.append(
-                describe("correction_prompt", "an empty text", "a request that marks a correction", "Add the text")
-            )
+            errors.append(describe("correction_prompt", "an empty text", "a request", "Add the text"))
         return errors
 
 

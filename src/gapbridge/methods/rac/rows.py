@@ -95,36 +95,20 @@ class CorrectionTemplates:
                 first = candidate.ids(turns)
                 both = candidate.ids(asked, ask=True)
             except DataError as error:
-                errors.append(
-                    describe(
-                        "correction_prompt",
-                        f"a turn that the chat template refuses ({error})",
-                        "a template that renders it",
-                        "Use another template",
-                    )
-                )
+                got = f"a turn that the chat template refuses ({error})"
+                advice = "Use another template"
+                errors.append(describe("correction_prompt", got, "a template that renders it", advice))
                 continue
             end = completion_end(first, self.stops, fillers)
             if not end:
-                errors.append(
-                    describe(
-                        "chat template",
-                        "no stop token after an assistant turn",
-                        "one",
-                        "Set eos_token to the token that it uses",
-                    )
-                )
+                got, advice = "no stop token after an assistant turn", "Set eos_token to the token that it uses"
+                errors.append(describe("chat template", got, "one", advice))
             elif both[: end - 1] != first[: end - 1] or both[end - 1] not in control:
                 names = " or ".join(template.thinking_arguments())
                 ways = f"Set {names} in chat_template_kwargs, or use" if names else "Use"
-                errors.append(
-                    describe(
-                        "chat template",
-                        "an assistant turn that is rendered differently once another turn follows",
-                        "the completion as it was sampled",
-                        f"{ways} a template that does not change earlier turns",
-                    )
-                )
+                got = "an assistant turn that is rendered differently once another turn follows"
+                advice = f"{ways} a template that does not change earlier turns"
+                errors.append(describe("chat template", got, "the completion as it was sampled", advice))
             else:
                 # The last turn may end with another token: gpt-oss ends it with <|return|>, earlier ones with <|end|>.
                 return both[end - 1], both[end:]

@@ -32,31 +32,17 @@ class RACStats(GenerationStats):
         return {**completion_metrics(self.completions, parts), "contexts/num_sft_rows": self.sft_rows}
 
     def warnings(self, args: Any) -> list[str]:
-        found = []
-        for count, what in (
-            (
-                self.truncated,
-                f"were truncated at max_completion_length ({args.max_completion_length} tokens): raise it",
-            ),
-            (
-                self.dropped_overlong,
-                f"make a row longer than max_length ({args.max_length}) and are left out: raise it",
-            ),
-        ):
-            if count:
-                found.append(
-                    f"{count} of {self.completions} completions ({100 * count / self.completions:.3g} %) {what}"
-                )
-        return found
+        cut = f"were truncated at max_completion_length ({args.max_completion_length} tokens): raise it"
+        long = f"make a row longer than max_length ({args.max_length}) and are left out: raise it"
+        return [
+            f"{count} of {self.completions} completions ({100 * count / self.completions:.3g} %) {what}"
+            for count, what in ((self.truncated, cut), (self.dropped_overlong, long))
+            if count
+        ]
 
     def errors(self, args: Any) -> list[str]:
         if args.sft_fraction == 1 or self.completions > self.dropped_overlong:
             return []
-        return [
-            describe(
-                "max_length",
-                f"{args.max_length}, into which none of {self.completions} correction rows fits",
-                "room for prompt, completion, request and correction",
-                "Raise max_length or lower max_completion_length",
-            )
-        ]
+        got = f"{args.max_length}, into which none of {self.completions} correction rows fits"
+        expected = "room for prompt, completion, request and correction"
+        return [describe("max_length", got, expected, "Raise max_length or lower max_completion_length")]

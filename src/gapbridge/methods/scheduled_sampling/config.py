@@ -57,26 +57,12 @@ class ScheduledSamplingArgs(SamplingArgs, DataArgs):
                     "num_sampling_passes", f"{self.num_sampling_passes!r}", f"1, 2, … or {EXACT}", "Correct the value"
                 )
             )
-        for key in ("packing", "padding_free"):
-            if vars(self)[key]:
-                errors.append(
-                    describe(
-                        key,
-                        "true, so that the borders of rows are lost",
-                        "false, since a step mixes contexts row by row",
-                        "Remove the key",
-                    )
-                )
-        parallel = self.parallelism_config
-        if parallel is not None and (parallel.cp_enabled or parallel.sp_enabled):
-            errors.append(
-                describe(
-                    "parallelism_config",
-                    "rows that are split between processes",
-                    "complete rows, in which a step mixes contexts",
-                    "Remove the key",
-                )
-            )
+        cases = (
+            (self.packing, "packing", "true, so that the borders of rows are lost", "false"),
+            (self.padding_free, "padding_free", "true, so that the borders of rows are lost", "false"),
+            (self.splits_rows, "parallelism_config", "rows that are split between processes", "complete rows"),
+        )
+        errors += [describe(key, got, wanted, "Remove the key") for holds, key, got, wanted in cases if holds]
         try:
             self.sampling_params()
         except ConfigError as error:

@@ -71,12 +71,9 @@ class OnlineSamplingSFTTrainer(SFTTrainer):
             self._count(int(self.accelerator.reduce(tokens, reduction="sum")), 0, 0)
             return ids
         if "attention_mask" not in inputs or not bool(inputs["attention_mask"][:, 0].all()):
-            raise ConfigError(
-                "data_collator",
-                "batches without an attention_mask, or padded on the left",
-                "an attention_mask, and rows padded on the right",
-                "Use the trainer's own collator",
-            )
+            got = "batches without an attention_mask, or padded on the left"
+            expected = "an attention_mask, and rows padded on the right"
+            raise ConfigError("data_collator", got, expected, "Use the trainer's own collator")
         lengths = inputs["attention_mask"].sum(dim=1)
         generated = self._places.step(ids, inputs["labels"], lengths, coefficient, seed=args.seed, step=step)
         sampling_mask, start, keys = (

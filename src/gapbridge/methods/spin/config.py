@@ -27,31 +27,18 @@ class SPINArgs(CompletionArgs, PreferenceArgs):
     )
 
     def errors(self) -> list[str]:
-        errors = super().errors()
-        if self.loss_type != ["sigmoid"]:
-            errors.append(
-                describe("loss_type", ", ".join(self.loss_type), "sigmoid, the loss of SPIN", "Remove the key")
-            )
-        for name in ("precompute_ref_log_probs", "sync_ref_model"):
-            if vars(self)[name]:
-                errors.append(
-                    describe(
-                        name,
-                        "true",
-                        "false, since SPIN's reference is the model at the start of the round",
-                        "Remove the key",
-                    )
-                )
+        fixed = "false, since SPIN's reference is the model at the start of the round"
+        cases = (
+            (self.loss_type != ["sigmoid"], "loss_type", ", ".join(self.loss_type), "sigmoid, the loss of SPIN"),
+            (self.precompute_ref_log_probs, "precompute_ref_log_probs", "true", fixed),
+            (self.sync_ref_model, "sync_ref_model", "true", fixed),
+        )
+        errors = [describe(key, got, wanted, "Remove the key") for holds, key, got, wanted in cases if holds]
         if not self.eval_on_generated_contexts and self.eval_strategy != "no":
-            errors.append(
-                describe(
-                    "eval_on_generated_contexts",
-                    "false, so that no held-out pair is left to evaluate",
-                    "true",
-                    "Set it to true, or set eval_strategy: 'no'",
-                )
-            )
-        return errors
+            got = "false, so that no held-out pair is left to evaluate"
+            advice = "Set it to true, or set eval_strategy: 'no'"
+            errors.append(describe("eval_on_generated_contexts", got, "true", advice))
+        return super().errors() + errors
 
 
 FIELDS = SPINArgs

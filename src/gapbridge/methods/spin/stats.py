@@ -34,11 +34,7 @@ class SPINStats(GenerationStats):
     def errors(self, args: Any) -> list[str]:
         if self.completions > self.exact_match + self.dropped_overlong:
             return []
-        return [
-            describe(
-                "completions",
-                f"no pair ({self.exact_match} of {self.completions} equal references, {self.dropped_overlong} long)",
-                f"one that differs and fits into max_length {args.max_length}",
-                "Raise max_length, lower max_completion_length, or stop if the model writes the references",
-            )
-        ]
+        got = f"no pair ({self.exact_match} of {self.completions} equal references, {self.dropped_overlong} long)"
+        expected = f"one that differs and fits into max_length {args.max_length}"
+        advice = "Raise max_length, lower max_completion_length, or stop if the model writes the references"
+        return [describe("completions", got, expected, advice)]

@@ -62,14 +62,8 @@ class SPINTrainer(PreferenceTrainerMixin, DPOTrainer):
     def argument_errors(cls, args: SPINConfig, given: dict[str, Any]) -> list[str]:
         errors = super().argument_errors(args, given)
         if given.get("ref_model") is not None:
-            errors.append(
-                describe(
-                    "ref_model",
-                    "a model",
-                    "None, since SPIN's reference is the starting model of the round",
-                    "Remove the argument",
-                )
-            )
+            expected = "None, since SPIN's reference is the starting model of the round"
+            errors.append(describe("ref_model", "a model", expected, "Remove the argument"))
         return errors
 
     @classmethod
@@ -143,17 +137,9 @@ def _previous_store(args: SPINConfig) -> ContextStore | None:
         store = ContextStore.recorded(directory, COMPLETION_SCHEMA)
         store.check()
     except StoreError as error:
-        raise StoreError(
-            [
-                *error.errors,
-                describe(
-                    "include_previous_round_pairs",
-                    "true without the completions of the previous round",
-                    "these completions",
-                    "Set it to false to train without them",
-                ),
-            ]
-        ) from error
+        key, got = "include_previous_round_pairs", "true without the completions of the previous round"
+        advice = "Set it to false to train without them"
+        raise StoreError([*error.errors, describe(key, got, "these completions", advice)]) from error
     return store
 
 
@@ -162,11 +148,7 @@ def _records(store: ContextStore | None, examples: ExampleSet) -> Iterator[dict[
     if store is None:
         yield from repeat(None)
     elif store.identity.get("examples") != examples.fingerprint():
-        raise StoreError(
-            store.directory,
-            "completions of other examples",
-            "those of this data set",
-            "Restore the data, or set include_previous_round_pairs: false",
-        )
+        advice = "Restore the data, or set include_previous_round_pairs: false"
+        raise StoreError(store.directory, "completions of other examples", "those of this data set", advice)
     else:
         yield from (record for _, record in store.iter_with(examples))
