@@ -19,8 +19,6 @@ import torch
 from datasets import Dataset
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from gapbridge.decoding import compiled
-
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -72,11 +70,6 @@ class Setup:
         with torch.device(self.device):
             model = LlamaForCausalLM(config)
         return model.to(dtype or self.dtype)
-
-    def trace_only_if_tiny(self) -> None:
-        """At the tiny size a compiled decode step is traced as for any compiler, and no kernel is compiled."""
-        if self.is_tiny:
-            compiled.BACKEND = "aot_eager"
 
     @contextmanager
     def case(self, name: str) -> Iterator[dict[str, Any]]:

@@ -16,7 +16,7 @@ JUDGE = {
     "judge_token_limit_field": "max_tokens",
 }  # fmt: skip
 SHARED = {
-    "config": None, "max_examples": None, "seed": 0, "batch_size": 64, "compile_decoding": False, "decoding_mode": [],
+    "config": None, "max_examples": None, "seed": 0, "batch_size": 64, "decoding_mode": [],
     "vllm_server_base_url": None, "vllm_server_timeout": 0.0,
 }  # fmt: skip
 EVAL = {

@@ -64,7 +64,7 @@ SERVER = {"vllm_server_base_url": None, "vllm_server_timeout": 240.0}
 EVAL = {
     "task": "gsm8k", "model": [], "config": None, "completions_file": [], "gold_grade_field": None,
     "max_examples": None, "output_dir": None,
-    "seed": 0, "batch_size": 64, "compile_decoding": False, **SERVER,
+    "seed": 0, "batch_size": 64, **SERVER,
     "decoding_mode": ["single_pass"], "max_completion_length": None, "temperature": None, "top_p": 1.0,
     "top_k": 0, "correction_prompt": None, "grading_timeout": 10.0, "grading_workers": 2, "judge": None,
     "judge_url": None, "judge_prompt": None, "judge_api_key_env": "OPENAI_API_KEY", "judge_temperature": 0.01,
@@ -72,13 +72,13 @@ EVAL = {
 }  # fmt: skip
 GAP = {
     "model": [], "config": None, "max_examples": None, "output_dir": None, "seed": 0, "batch_size": 64,
-    "compile_decoding": False, **SERVER, "prefix_lengths": [1, 2, 4, 8, 16, 32, 64, 128], "max_completion_length": 256,
+    **SERVER, "prefix_lengths": [1, 2, 4, 8, 16, 32, 64, 128], "max_completion_length": 256,
     "temperature": 1.0, "error_positions": [0.15, 0.35, 0.55, 0.75], "error_source": None,
     "completions_from": None,
 }  # fmt: skip
 ANSWER = {
     "config": "r.yaml", "model": None, "decoding_mode": ["single_pass"], "output": None, "max_completion_length": 256,
-    "temperature": 0.0, "max_examples": None, "batch_size": 64, "compile_decoding": False, **SERVER, "seed": 0,
+    "temperature": 0.0, "max_examples": None, "batch_size": 64, **SERVER, "seed": 0,
 }  # fmt: skip
 VALIDATE = {"method": None, "check_all_rows": False, "offline": False}
 COMPARE = {

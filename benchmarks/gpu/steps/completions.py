@@ -1,5 +1,4 @@
-"""Free-running answers: `generate_completions`, plain and compiled, against `generate`, plain and with a static
-cache."""
+"""Free-running answers: `generate_completions` against `generate`, plain and with a static cache."""
 
 from __future__ import annotations
 
@@ -11,12 +10,10 @@ import torch
 from common import Setup, host_waits, seconds_of
 from drafting import ours as drafted
 
-from gapbridge.decoding.compiled import CompiledSteps
 from gapbridge.decoding.model_state import generation_mode
 
 
 def run(setup: Setup) -> None:
-    setup.trace_only_if_tiny()
     for shape in setup.shapes("135m", "1b"):
         measure(setup, shape)
 
@@ -25,7 +22,6 @@ def measure(setup: Setup, shape: str) -> None:
     count, prompt, limit = setup.choose(64, 4), setup.choose(64, 8), setup.choose(128, 12)
     model = setup.model(shape)
     prompts = torch.randint(2, 500, (count, prompt), generator=torch.Generator().manual_seed(0))
-    steps = CompiledSteps()
 
     ours = partial(drafted, model, prompts.tolist(), limit, [], count)
 
@@ -43,7 +39,6 @@ def measure(setup: Setup, shape: str) -> None:
         "generate": theirs,
         "generate, static cache, compiled": lambda: theirs(cache_implementation="static"),
         "generate_completions": ours,
-        "generate_completions, compiled": lambda: ours(compile_decoding=True, steps=steps),
     }
     expected, slow = ours(), 1.0
     for name, way in ways.items():

@@ -13,21 +13,17 @@ from drafting import ours as drafted
 from torch.profiler import ProfilerActivity, profile
 
 from gapbridge import BASHConfig, BASHTrainer
-from gapbridge.decoding.compiled import CompiledSteps
 
 
 def run(setup: Setup) -> None:
-    setup.trace_only_if_tiny()
     (shape,) = setup.shapes("1b")
     model = setup.model(shape)
     count, limit = setup.choose(64, 4), setup.choose(32, 6)
     prompts = torch.randint(2, 500, (count, 32), generator=torch.Generator().manual_seed(0)).tolist()
-    steps = CompiledSteps()
-    for name, options in (("plain", {}), ("compiled", {"compile_decoding": True, "steps": steps})):
-        draw = partial(drafted, model, prompts, limit, [], count, temperature=1.0, **options)
-        with setup.case(f"drafts, {name}, {limit} tokens of {count} rows") as found:
-            draw()
-            found |= profiled(setup, draw)
+    draw = partial(drafted, model, prompts, limit, [], count, temperature=1.0)
+    with setup.case(f"drafts, {limit} tokens of {count} rows") as found:
+        draw()
+        found |= profiled(setup, draw)
     with setup.case("BASH training step") as found, tempfile.TemporaryDirectory() as folder:
         options = trainer_options(setup, folder, max_steps=1, bf16=False, mixture_coefficient=0.0)
         args = BASHConfig(**options, max_length=1024)

@@ -119,8 +119,6 @@ def add_amounts(parser: Parser) -> None:
     )
     add("--batch_size", type=positive, default=64, metavar="N",
         help="number of rows in one batch; changes the speed only (default: %(default)s)")  # fmt: skip
-    add("--compile_decoding", action="store_true",
-        help="compile the forward pass that samples one token of each row; changes the speed only")  # fmt: skip
     add("--seed", type=integer, default=0, metavar="N", help="seed of sampled completions (default: %(default)s)")
 
 

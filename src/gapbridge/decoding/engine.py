@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .compiled import CompiledStep, CompiledSteps
 from .forward import SlotRunner
 from .keyed_sampler import KeyedSampler
 from .memory_limits import BatchLimits
@@ -52,8 +51,6 @@ class BatchedGenerator:
         self.stops = torch.tensor(sorted(set(stop_tokens)), dtype=torch.int64, device=model.device)
         self.completions: list[Completion | None] = [None] * len(prompts)
         self.margin = 0  # how many tokens a pass may write after an answer's end
-        self.steps: CompiledSteps | None = None  # where passes that sample one token a row are compiled
-        self._step: CompiledStep | None = None
 
     def with_slots(
         self, runner: SlotRunner, order: list[int], limits: BatchLimits, on_finished: Callable[[int], object] | None
@@ -65,9 +62,7 @@ class BatchedGenerator:
         """
         while waiting := [i for i in order if self.completions[i] is None]:
             capacity = len(self.prompts[waiting[0]]) + self.limit
-            rows = limits.rows_of(capacity)
-            self._step = None if self.steps is None else self.steps.step(runner, rows, capacity)
-            cache = runner.new_cache(min(rows, len(waiting)), capacity) if self._step is None else self._step.cache
+            cache = runner.new_cache(min(limits.rows_of(capacity), len(waiting)), capacity)
             try:
                 self._fill_slots(runner, cache, waiting, limits, on_finished)
             except RuntimeError as error:
@@ -130,7 +125,7 @@ class BatchedGenerator:
             for state in (answers, example, start, length):
                 state[target] = state[source]
             self._move(source, target)
-            if waiting and self._step is None:
+            if waiting:
                 self._widen(cache, [*example[:active].tolist(), waiting[0]], active + len(waiting), limits)
 
     def _sample_next(
@@ -148,11 +143,8 @@ class BatchedGenerator:
         row = torch.arange(len(length), device=length.device)
         last = answers.gather(1, length[:, None] - 1)  # [active, 1]
         slots = (start + length - 1)[:, None]
-        if self._step is not None:
-            logits = self._step.logits(last, slots)
-        else:
-            visible = min(reach, cache.capacity)
-            logits = runner.logits(last, slots, cache, (row, torch.zeros_like(row)), visible=visible)
+        visible = min(reach, cache.capacity)
+        logits = runner.logits(last, slots, cache, (row, torch.zeros_like(row)), visible=visible)
         sampled = self.sampler(logits, self.keys[example], length)
         answers.scatter_(1, length[:, None], sampled[:, None])
         length += 1

@@ -90,17 +90,14 @@ class SlotRunner:
         """
         visible = int(slots.max()) + 1 if visible is None else visible
         cache.place(slots, visible, first)
-        return forward_logits_at(self.model, self.head, at, self.inputs(tokens, slots, cache, visible))
-
-    def inputs(self, tokens: Tensor, slots: Tensor, cache: SlotCache, visible: int) -> dict[str, Any]:
-        """What the model is called with, once `cache` knows the slots: see `logits`."""
-        return {
+        inputs = {
             "input_ids": tokens,
             "position_ids": slots,
             "attention_mask": self._mask(slots, visible),
             "past_key_values": cache,
             "use_cache": True,
         }
+        return forward_logits_at(self.model, self.head, at, inputs)
 
     def _mask(self, slots: Tensor, visible: int) -> Tensor | dict[str, Tensor]:
         """One mask where all layers see the same, else one for each type of layer."""

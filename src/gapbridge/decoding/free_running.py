@@ -8,8 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from ..errors import ConfigError, describe
-from .compiled import CompiledSteps
+from ..errors import describe
 from .engine import BatchedGenerator, Completion
 from .forward import SlotRunners
 from .keyed_sampler import KeyedSampler
@@ -34,7 +33,6 @@ def generate_completions(
     options: SamplingParams | None = None,
     on_finished: Callable[[int], object] | None = None,
     speculation: SpeculativeStats | None = None,
-    steps: CompiledSteps | None = None,
     runners: SlotRunners | None = None,
     **draw: Any,
 ) -> list[Completion]:
@@ -48,7 +46,6 @@ def generate_completions(
         options: how tokens are sampled; or give the fields of `SamplingParams` as keywords (`draw`).
         on_finished: called after each pass with the number of newly finished completions, for a progress bar.
         speculation: the model's future heads, which then propose tokens; the answers are the same. It counts them.
-        steps: with `compile_decoding`, what one call compiles for the next ones; by default nothing is kept.
         runners: keeps the check of the slot cache for the next call; by default each call checks.
 
     Returns:
@@ -61,10 +58,6 @@ def generate_completions(
     if max_completion_length < 1:
         errors.append(describe("max_completion_length", max_completion_length, "at least 1", "Correct the value"))
     options = resolve_sampling_params(options, draw, errors)
-    if options.compile_decoding and speculation is not None:
-        raise ConfigError(
-            "compile_decoding", "true with heads that propose tokens", "plain decoding", "Remove one of the two"
-        )
     check_ids(prompts, ids)
     check_examples(model, ids, {"prompt": prompts})
     # An answer's last token is never fed; proposals after it are, in its place.
@@ -80,8 +73,6 @@ def generate_completions(
         sampler = KeyedSampler(options, model.device)
         make = BatchedGenerator if speculation is None else speculation.generator
         generator = make(model, prompts, keys, sampler, max_completion_length, stop_tokens)
-        if options.compile_decoding:
-            generator.steps = steps or CompiledSteps()
         limits = BatchLimits(options.batch_size, options.batch_tokens)
         if isinstance(runner, str):
             logger.warning("completions are generated without a cache, in full-sequence passes, because %s", runner)

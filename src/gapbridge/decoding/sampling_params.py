@@ -22,9 +22,8 @@ class SamplingParams:
         batch_tokens: the most tokens that the cache of a pass has room for: rows times the longest of them; one row
             always goes. None sets no limit.
         verify_window: the most tokens that a row is fed in one pass of `mix_contexts`.
-        compile_decoding: compile the pass of `generate_completions` that samples one token a row.
 
-    The last four change memory and speed, not the tokens (up to floating-point ties).
+    The last three change memory and speed, not the tokens (up to floating-point ties).
 
     Raises:
         ConfigError: a value lies outside its range; all errors are listed.
@@ -40,7 +39,6 @@ class SamplingParams:
     batch_size: int = 64
     batch_tokens: int | None = None
     verify_window: int = 16
-    compile_decoding: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "suppress_tokens", tuple(self.suppress_tokens))

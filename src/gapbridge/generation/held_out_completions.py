@@ -43,7 +43,6 @@ class CompletionOptions:
     top_k: int = 0
     seed: int = 0
     batch_size: int = 64
-    compile_decoding: bool = False
     modes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -109,7 +108,6 @@ def complete_examples(
         suppress_tokens=tuple(undecodable_token_ids(tokenizer, model)),
         seed=options.seed,
         batch_size=options.batch_size,
-        compile_decoding=options.compile_decoding,
     )
     complete = completions_of(engine, model, tokenizer, args)
     stops = stop_tokens(tokenizer, model)

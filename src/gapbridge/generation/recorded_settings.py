@@ -30,7 +30,7 @@ from ..training.run_files import flat
 # Options that change no figure; a record is the same with other values.
 RUNTIME_ONLY_OPTIONS = frozenset(
     """
-    command accelerate_config output_dir batch_size compile_decoding grading_workers
+    command accelerate_config output_dir batch_size grading_workers
     vllm_server_base_url vllm_server_timeout
     judge_url judge_api_key_env judge_token_limit_field judge_timeout judge_concurrency
     """.split()

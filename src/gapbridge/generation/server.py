@@ -10,7 +10,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 
 from ..data.special_tokens import stop_tokens
 from ..decoding import Completion, generate_completions
-from ..decoding.compiled import CompiledSteps
 from ..decoding.forward import SlotRunners
 from ..decoding.model_state import device_name
 from ..decoding.sampling_params import vllm_errors
@@ -56,8 +55,6 @@ def server_errors(args: argparse.Namespace, models: Sequence[str], modes: Sequen
                 "Correct the value",
             )
         )
-    if args.compile_decoding:
-        errors.append(describe("--compile_decoding", "a vLLM server", "this package's engine", "Remove one of them"))
     known = answer_modes()
     errors += [
         describe(
@@ -99,5 +96,5 @@ def completions_of(
     A server's weights are compared with the model's before its first completion.
     """
     if engine is None:
-        return partial(generate_completions, model, steps=CompiledSteps(), runners=SlotRunners())
+        return partial(generate_completions, model, runners=SlotRunners())
     return CheckedGenerator(engine, model, args, stop_tokens(tokenizer, model))

@@ -14,7 +14,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.example import Example
 from ..data.special_tokens import stop_tokens, undecodable_token_ids
 from ..decoding import Completion, SamplingParams, generate_completions
-from ..decoding.compiled import CompiledSteps
 from ..decoding.forward import SlotRunners
 from ..decoding.model_state import generation_precision
 from ..decoding.vllm_generation import CheckedGenerator, ColocatedEngine, Engine, ServerEngine
@@ -48,7 +47,7 @@ def completion_spec(
             own, options, COMPLETION_SCHEMA, generator.generate, what, generator.open, generator.close
         )
 
-    steps, runners = CompiledSteps(), SlotRunners()
+    runners = SlotRunners()
 
     def draw(examples: list[Example], on_finished: Progress) -> Columns:
         ids = [example.id for example in examples]
@@ -61,7 +60,6 @@ def completion_spec(
                 stop_tokens=stops,
                 options=options,
                 on_finished=on_finished,
-                steps=steps,
                 runners=runners,
             )
         return completion_columns(ids, completions)

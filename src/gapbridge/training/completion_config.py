@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Any
 
-from ..decoding.sampling_params import SamplingParams, vllm_errors
+from ..decoding.sampling_params import vllm_errors
 from ..errors import describe
 from .config import GenerationArgs
 
@@ -15,13 +14,12 @@ from .config import GenerationArgs
 class CompletionArgs(GenerationArgs):
     """How completions are generated; names and defaults of the vLLM keys are those of [`~trl.GRPOConfig`].
 
-    A completion that reaches `max_completion_length` is closed there, kept, and counted. Compilation takes up to some
-    minutes, on a GPU it makes a CUDA graph, and where it fails a warning says why.
+    A completion that reaches `max_completion_length` is closed there, kept, and counted.
     """
 
     RUNTIME_ONLY = frozenset(
         """
-        compile_decoding vllm_server_base_url vllm_server_host vllm_server_port vllm_server_timeout
+        vllm_server_base_url vllm_server_host vllm_server_port vllm_server_timeout
         vllm_gpu_memory_utilization vllm_max_model_length vllm_tensor_parallel_size
         """.split()
     )
@@ -33,12 +31,6 @@ class CompletionArgs(GenerationArgs):
 
     max_completion_length: int = field(
         default=256, metadata={"help": "Maximum number of tokens of a generated completion."}
-    )
-    compile_decoding: bool = field(
-        default=False,
-        metadata={
-            "help": "Compile the forward pass that samples one token of each row; the completions are the same."
-        },
     )
     use_vllm: bool = field(default=False, metadata={"help": "Generate completions with vLLM."})
     vllm_mode: str = field(
@@ -74,16 +66,9 @@ class CompletionArgs(GenerationArgs):
 
     def errors(self) -> list[str]:
         errors = super().errors()
-        if self.compile_decoding and self.use_vllm:
-            errors.append(
-                describe("compile_decoding", "true with use_vllm", "plain decoding", "Remove one of the keys")
-            )
         if self.use_vllm:
             errors += self._vllm_errors()
         return errors
-
-    def sampling_params(self, suppress_tokens: tuple[int, ...] = (), **more: Any) -> SamplingParams:
-        return super().sampling_params(suppress_tokens, compile_decoding=self.compile_decoding, **more)
 
     @property
     def vllm_server_url(self) -> str:

@@ -74,7 +74,7 @@ def test_generate_and_gap(served: Served, tmp_path: Path, monkeypatch: pytest.Mo
         "batch_size": 8,
         "seed": 0,
     }
-    options |= {"vllm_server_timeout": 0.0, "compile_decoding": False}
+    options |= {"vllm_server_timeout": 0.0}
     records = []
     for name, url in (("ours", None), ("theirs", [served.url])):
         options |= {"output_dir": tmp_path / name, "vllm_server_base_url": url}
@@ -93,7 +93,6 @@ def test_generate_and_gap(served: Served, tmp_path: Path, monkeypatch: pytest.Mo
         ({"model": [], "answers": [Path("a.jsonl")]}, "expected one for each of 0 models"),
         ({"vllm_server_base_url": ["host:8000"]}, "got host:8000, expected http://HOST:PORT"),
         ({"vllm_server_timeout": -1.0}, "--vllm_server_timeout: got -1.0"),
-        ({"compile_decoding": True}, "--compile_decoding: got a vLLM server"),
         ({"temperature": 0.001}, "temperature: got 0.001, expected 0 .greedy. or 0.01 to 2"),
     ],
 )

@@ -291,10 +291,6 @@ def test_a_rows_own_arguments_hold_for_its_request(make_base: MakeBase, tokenize
     [
         ({"sft_fraction": 1.1}, "sft_fraction: got 1.1, expected a number from"),
         ({"max_completion_length": 0, "sft_fraction": -0.1}, "2 errors"),
-        (
-            {"compile_decoding": True, "use_vllm": True, "vllm_mode": "server"},
-            "compile_decoding: got true with use_vllm",
-        ),
         ({"correction_prompt": " "}, "correction_prompt: got an empty"),
     ],
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from peft import PeftModel
@@ -94,7 +93,7 @@ def speculative_answers(
         tokenizer=tokenizer,
         ids=asked.ids,
         max_completion_length=asked.max_completion_length,
-        options=replace(asked.options, compile_decoding=False),  # a pass feeds several tokens a row
+        options=asked.options,
         on_finished=asked.on_finished,
     )
     equal = sum(a == b for a, b in zip(completions, asked.first, strict=True))
