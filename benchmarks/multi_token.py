@@ -28,12 +28,10 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from gapbridge import MTPConfig, MTPTrainer
+from gapbridge.data.special_tokens import stop_tokens
 from gapbridge.decoding import generate_completions
 from gapbridge.methods.mtp import generate, load
 from gapbridge.tasks.word_problems import problems
-
-
-STOPS = [1]  # of the tiny base's tokenizer
 
 
 def random_model(vocabulary: int, hidden: int, layers: int) -> PreTrainedModel:
@@ -127,6 +125,7 @@ def measure_decoding(args: argparse.Namespace) -> dict[str, Any]:
     model, tokenizer = load(args.model).to(args.device), AutoTokenizer.from_pretrained(args.model)
     asked = problems("test", count=args.rows, steps=(4,))
     prompts = [tokenizer(problem.prompt + "\n")["input_ids"] for problem in asked]
+    stops = stop_tokens(tokenizer, model)
     report: dict[str, Any] = {}
     print(
         f"{'batch':>6}{'temperature':>12}{'plain s':>10}{'heads s':>10}{'faster':>8}{'passes/token':>14}{'equal':>10}"
@@ -134,16 +133,16 @@ def measure_decoding(args: argparse.Namespace) -> dict[str, Any]:
     for batch_size in args.batch_sizes:
         for temperature in (0.0, 1.0):
             options: dict[str, Any] = {
-                "ids": list(range(len(prompts))), "max_completion_length": args.limit, "stop_tokens": STOPS,
+                "ids": list(range(len(prompts))), "max_completion_length": args.limit,
                 "batch_size": batch_size, "temperature": temperature,
             }  # fmt: skip
             taken: dict[str, list[float]] = {"plain": [], "heads": []}
             for _ in range(args.repeats):
                 clock = started(args.device)
-                plain = generate_completions(model, prompts, **options)
+                plain = generate_completions(model, prompts, stop_tokens=stops, **options)
                 taken["plain"].append(clock())
                 clock = started(args.device)
-                completions, done = generate(model, prompts, **options)
+                completions, done = generate(model, prompts, tokenizer=tokenizer, **options)
                 taken["heads"].append(clock())
             equal = sum(a == b for a, b in zip(completions, plain, strict=True))
             slow, fast = (statistics.median(taken[way]) for way in ("plain", "heads"))

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from .engine import Completion
-    from .free_running import generate_completions
-    from .mixing import MixedContext, mix_contexts, mix_contexts_sequential
-    from .sampling_params import SamplingParams
+    from .engine import Completion as Completion
+    from .free_running import generate_completions as generate_completions
+    from .mixing import MixedContext as MixedContext
+    from .mixing import mix_contexts as mix_contexts
+    from .mixing import mix_contexts_sequential as mix_contexts_sequential
+    from .sampling_params import SamplingParams as SamplingParams
 
 _HOMES = {
     "Completion": "engine",
@@ -21,15 +23,6 @@ _HOMES = {
     "mix_contexts": "mixing",
     "mix_contexts_sequential": "mixing",
 }
-
-__all__ = [
-    "Completion",
-    "MixedContext",
-    "SamplingParams",
-    "generate_completions",
-    "mix_contexts",
-    "mix_contexts_sequential",
-]
 
 
 def __getattr__(name: str) -> Any:

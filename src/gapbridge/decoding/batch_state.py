@@ -98,14 +98,13 @@ class Batch:
         cache = runner.new_cache(count, capacity)
         return cls(examples.take(current).to(device), current, settled, cache, examples, left, waiting, limits)
 
-    def refill(self, on_finished: Callable[[int], object] | None) -> None:
+    def refill(self, on_finished: Callable[[int], object]) -> None:
         """Store the finished rows and start others in their places; more of them, once shorter rows are left."""
         finished = (self.settled >= self.rows.last).nonzero().flatten()
         places = finished.cpu()
         self.examples.tokens[self.example[places]] = self.rows.tokens[finished].cpu()
         self.left[self.example[places]] = False
-        if on_finished is not None:
-            on_finished(len(places))
+        on_finished(len(places))
         newcomers = self._next(len(places))
         self.example[places[: len(newcomers)]] = newcomers
         self.rows.put(finished[: len(newcomers)], self._of_block(newcomers))

@@ -71,12 +71,13 @@ def generate_completions(
     with generation_mode(model):
         runner = (runners or SlotRunners()).find(model, prompts[order[0]], max(fed))
         sampler = KeyedSampler(options, model.device)
-        make = BatchedGenerator if speculation is None else speculation.generator
-        generator = make(model, prompts, keys, sampler, max_completion_length, stop_tokens)
         limits = BatchLimits(options.batch_size, options.batch_tokens)
+        make = BatchedGenerator if speculation is None else speculation.generator
+        done = on_finished or (lambda _: None)
+        generator = make(model, prompts, keys, sampler, max_completion_length, stop_tokens, limits, done)
         if isinstance(runner, str):
             logger.warning("completions are generated without a cache, in full-sequence passes, because %s", runner)
-            generator.without_cache(order, limits, on_finished)
+            generator.without_cache(order)
         else:
-            generator.with_slots(runner, order, limits, on_finished)
+            generator.with_slots(runner, order)
     return [completion for completion in generator.completions if completion is not None]

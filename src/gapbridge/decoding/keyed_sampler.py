@@ -36,16 +36,8 @@ class KeyedSampler:
         self._suppressed = torch.tensor(sorted(set(options.suppress_tokens)), dtype=torch.int64, device=device)
 
     def __call__(self, logits: Tensor, keys: Tensor, positions: Tensor) -> Tensor:
-        """Sample one token for each row.
-
-        Args:
-            logits: `[n, vocab]`, any floating type; computed in float32.
-            keys: `[n, 2]`, from `example_keys`.
-            positions: `[n]`, answer positions counted from 0.
-
-        Returns:
-            `[n]`, int64.
-        """
+        """Sample one token a row, `[n]`, int64, from `logits` `[n, vocab]` (computed in float32), `keys` `[n, 2]` from
+        `example_keys`, and answer `positions` `[n]`, counted from 0."""
         rows = rows_at_a_time(logits)
         parts = zip(logits.split(rows), keys.split(rows), positions.split(rows), strict=True)
         return torch.cat([self._draw(*part) for part in parts])

@@ -84,6 +84,7 @@ def mix_contexts(
     options = _checked(model, prompts, references, ids, mixture_coefficient, fixed, options, draw)
     if not ids:
         return []
+    done = on_finished or (lambda _: None)
     keys = example_keys(ids, seed=options.seed, round_index=options.round_index)
     lengths = torch.tensor([len(x) + len(y) for x, y in zip(prompts, references, strict=True)])
     order = torch.argsort(lengths, descending=True, stable=True)
@@ -105,14 +106,13 @@ def mix_contexts(
                 [fixed[i] for i in examples] if fixed is not None else None,
             )
             if isinstance(runner, str):
-                _mix_fixed_point(model, rows, sampler, limits, on_finished)
+                _mix_fixed_point(model, rows, sampler, limits, done)
             else:
-                _mix_slots(runner, rows, sampler, options.verify_window, limits, on_finished)
+                _mix_slots(runner, rows, sampler, options.verify_window, limits, done)
             for row, example in enumerate(examples):
                 first, end = len(prompts[example]), len(prompts[example]) + len(references[example])
-                mixed[example] = MixedContext(
-                    rows.tokens[row, first:end].tolist(), rows.sampling_mask[row, first:end].tolist()
-                )
+                tokens, sampled = rows.tokens[row, first:end], rows.sampling_mask[row, first:end]
+                mixed[example] = MixedContext(tokens.tolist(), sampled.tolist())
     return [context for context in mixed if context is not None]
 
 
@@ -130,8 +130,7 @@ def mix_contexts_sequential(
 ) -> list[MixedContext]:
     """The definition of a mixed context: every sampled position costs one forward pass over all that stands before it.
 
-    Takes what `mix_contexts` takes; verify_window and batch size have no effect. For tests and for reading, not for
-    use.
+    Takes what `mix_contexts` takes; verify_window and batch size have no effect. For tests and reading, not for use.
     """
     options = _checked(model, prompts, references, ids, mixture_coefficient, fixed, options, draw)
     mixed = []
@@ -164,12 +163,11 @@ def _mix_slots(
     sampler: KeyedSampler,
     verify_window: int,
     limits: BatchLimits,
-    on_finished: Callable[[int], object] | None,
+    on_finished: Callable[[int], object],
 ) -> None:
     """Fill `examples.tokens` in place. What is under way when memory runs out begins again, with fewer rows a pass."""
     left = examples.last > 0  # examples without a sampled position need no pass
-    if on_finished is not None and not left.all():
-        on_finished(len(examples) - int(left.sum()))
+    on_finished(int((~left).sum()))
     while left.any():
         batch = Batch.of(examples, left, runner, limits)
         try:
@@ -184,7 +182,7 @@ def _mix_batch(
     batch: Batch,
     sampler: KeyedSampler,
     verify_window: int,
-    on_finished: Callable[[int], object] | None,
+    on_finished: Callable[[int], object],
 ) -> None:
     """Mix all that is left. A finished row's place is taken by the next example, longest first.
 
@@ -244,9 +242,8 @@ def _verify_inputs(batch: Batch, offsets: Tensor, accepted: Tensor) -> Tensor:
     """
     rows, settled = batch.rows, batch.settled
     following = settled[:, None] + offsets + 1  # [n, verify_window], as all below
-    sampling_mask = rows.sampling_mask.gather(
-        1, following.clamp(max=rows.sampling_mask.shape[1] - 1)
-    )  # the last column has none
+    places = following.clamp(max=rows.sampling_mask.shape[1] - 1)
+    sampling_mask = rows.sampling_mask.gather(1, places)  # the last column has none
     coins_before = sampling_mask.cumsum(dim=1) - sampling_mask.long()
     useful = ((accepted[0] / accepted[1]) ** coins_before) * (following <= rows.last[:, None])
     cost = _PASS_COST[settled.device.type == "cpu"] + offsets + 1
@@ -260,7 +257,7 @@ def _mix_fixed_point(
     examples: DecodingRows,
     sampler: KeyedSampler,
     limits: BatchLimits,
-    on_finished: Callable[[int], object] | None,
+    on_finished: Callable[[int], object],
 ) -> None:
     """Fill `examples.tokens` in place by full-sequence passes until nothing changes: exact for any causal model.
 
@@ -282,8 +279,7 @@ def _mix_fixed_point(
             continue
         examples.tokens[chunk] = sampled.cpu()
         done = chunk.stop
-        if on_finished is not None:
-            on_finished(len(rows))
+        on_finished(len(rows))
 
 
 def _checked(

@@ -69,11 +69,7 @@ def generation_mode(model: PreTrainedModel) -> Iterator[None]:
 
 @contextmanager
 def _cached_casts(model: nn.Module) -> Iterator[None]:
-    """Let autocast cast frozen float32 weights once, not in each pass.
-
-    Autocast keeps the casts of weights that require a gradient, until its context ends. The base of an adapter is
-    frozen: each pass that samples one token would cast all of it.
-    """
+    """Let autocast cast frozen float32 weights once, as it does those that require a gradient, not in each pass."""
     frozen = [weight for weight in model.parameters() if not weight.requires_grad and weight.dtype == torch.float32]
     if not any(torch.is_autocast_enabled(device) for device in {weight.device.type for weight in frozen}):
         frozen = []
@@ -132,14 +128,14 @@ def is_sharded(model: nn.Module) -> bool:
 
 def generation_precision(model: PreTrainedModel, args: TrainingArguments) -> torch.autocast:
     """The precision of the training steps: float32 weights under mixed precision generate in mixed precision too."""
-    dtype = getattr(torch, _autocast_dtype(args))
-    return torch.autocast(model.device.type, dtype=dtype, enabled=_autocast_enabled(model, args))
+    dtype = _autocast_dtype(model, args)
+    return torch.autocast(model.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 def precision_name(model: PreTrainedModel, args: TrainingArguments) -> str:
     """The text by which a store knows the precision of its contexts, such as `float32, autocast bfloat16`."""
-    dtype = str(model.dtype).removeprefix("torch.")
-    return f"{dtype}, autocast {_autocast_dtype(args)}" if _autocast_enabled(model, args) else dtype
+    dtypes = (model.dtype, _autocast_dtype(model, args))
+    return ", autocast ".join(str(dtype).removeprefix("torch.") for dtype in dtypes if dtype is not None)
 
 
 def device_name(model: PreTrainedModel) -> str:
@@ -147,10 +143,8 @@ def device_name(model: PreTrainedModel) -> str:
     return f"{model.device.type}, {model.config._attn_implementation}"
 
 
-def _autocast_dtype(args: TrainingArguments) -> str:
-    return "float16" if mixed_precision(args) == "fp16" else "bfloat16"
-
-
-def _autocast_enabled(model: PreTrainedModel, args: TrainingArguments) -> bool:
+def _autocast_dtype(model: PreTrainedModel, args: TrainingArguments) -> torch.dtype | None:
     # Not args.bf16: the launcher's configuration may ask for mixed precision where the recipe does not; it holds then.
-    return mixed_precision(args) != "no" and model.dtype == torch.float32
+    if mixed_precision(args) == "no" or model.dtype != torch.float32:
+        return None
+    return torch.float16 if mixed_precision(args) == "fp16" else torch.bfloat16

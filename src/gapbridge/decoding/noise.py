@@ -63,29 +63,14 @@ def _keyed_bits(keys: Tensor, positions: Tensor, use: int) -> tuple[Tensor, Tens
 
 
 def bernoulli_mask(keys: Tensor, positions: Tensor, probability: float) -> Tensor:
-    """Bernoulli(`probability`) samples, one for each (example, position).
-
-    Args:
-        keys: `[..., 2]` from `example_keys`.
-        positions: `[...]`, answer positions counted from 0.
-
-    Returns:
-        `[...]`, bool. Probability 0 never gives true, probability 1 always does.
-    """
+    """Bernoulli(`probability`) samples `[...]`, bool, for `keys` `[..., 2]` from `example_keys` and answer `positions`
+    `[...]`, counted from 0. Probability 0 never gives true, probability 1 always does."""
     _, word = _keyed_bits(keys, positions, _COIN)
     return word < round(probability * 2**32)
 
 
 def gumbel_noise(keys: Tensor, positions: Tensor, vocab_size: int) -> Tensor:
-    """Standard Gumbel noise for each (example, position, vocabulary index).
-
-    Args:
-        keys: `[n, 2]` from `example_keys`.
-        positions: `[n]`, answer positions counted from 0.
-
-    Returns:
-        `[n, vocab_size]`, float32.
-    """
+    """Standard Gumbel noise `[n, vocab_size]`, float32, for `keys` `[n, 2]` and answer `positions` `[n]`."""
     first, second = _keyed_bits(keys, positions, _TOKEN)
     vocabulary = _mix((torch.arange(vocab_size, device=keys.device, dtype=torch.int64) * 0x85EBCA6B + 1) & _WORD)
     vocabulary, first, second = (words.to(torch.int32) for words in (vocabulary, first, second))
@@ -98,20 +83,12 @@ def gumbel_noise(keys: Tensor, positions: Tensor, vocab_size: int) -> Tensor:
 
 
 def position_bits(keys: Tensor, positions: Tensor) -> Tensor:
-    """A 32-bit word for each (example, position): sorted by it, the positions of an example are in random order.
-
-    Args:
-        keys: `[..., 2]` from `example_keys`.
-        positions: `[...]`, answer positions counted from 0.
-
-    Returns:
-        `[...]`, int64.
-    """
+    """Words `[...]`, int64, for `keys` `[..., 2]` and answer `positions` `[...]`: sorted by them, the positions of an
+    example are in random order."""
     return _keyed_bits(keys, positions, _PLACE)[1]
 
 
 def replacement_bits(keys: Tensor, positions: Tensor) -> Tensor:
-    """62 random bits for each (example, position), as integers: for a token that no model samples. As
-    `position_bits`."""
+    """As `position_bits`, 62 random bits, for a token that no model samples."""
     first, second = _keyed_bits(keys, positions, _STRANGER)
     return ((first >> 1) << 31) | (second >> 1)

@@ -22,16 +22,12 @@ from .keyed_sampler import KeyedSampler
 
 
 def padded_forward_logits_at(model: nn.Module, tokens: Tensor, lengths: Tensor, at: tuple[Tensor, Tensor]) -> Tensor:
-    """The logits at the places `at` of a pass over right-padded rows.
+    """The logits `[k, vocab]` of a pass over right-padded rows at the places `at`, k rows and k columns.
 
     Args:
         model: a causal language model, wrapped or not.
         tokens: `[n, L]`.
         lengths: `[n]`, how many tokens of each row are fed; a row of 0 is fed its first.
-        at: (rows, columns), k of each; the logits predict the token after it.
-
-    Returns:
-        `[k, vocab]`.
     """
     base = extract_model_from_parallel(model, keep_torch_compile=False)
     base = base.get_base_model() if isinstance(base, PeftModel) else base
@@ -75,9 +71,8 @@ def parallel_sample(
     """
     tokens = tokens.clone()
     at_row, at_column = sampling_mask.nonzero(as_tuple=True)  # [k]
-    last = torch.where(sampling_mask, torch.arange(sampling_mask.shape[1], device=sampling_mask.device), 0).amax(
-        dim=1
-    )  # [n]
+    columns = torch.arange(sampling_mask.shape[1], device=sampling_mask.device)
+    last = torch.where(sampling_mask, columns, 0).amax(dim=1)  # [n]
     width = max(int(last.max()), 1)  # inputs up to position last - 1 are needed
     made, changed = 0, bool(len(at_row))
     while made < num_sampling_passes if num_sampling_passes is not None else anywhere(changed):

@@ -1,8 +1,7 @@
-"""Random tokens in the place of the model's, as many in each example as the model's own samples replaced: a control.
+"""Random tokens in the place of the model's, as many in each example as the model's own samples replaced: a control
+that separates what a model learns from its own tokens from what it learns from any wrong token.
 
-What a model learns from its own tokens is separated from what it learns from any wrong token. The number of replaced
-tokens is the model's in every example, so the share is equal in every batch and process; where they stand and what
-they are comes from the keyed noise (`noise`), so it is a function of (seed, round, id) and of the contexts.
+Where they stand and what they are comes from the keyed noise (`noise`).
 """
 
 from __future__ import annotations
@@ -19,8 +18,7 @@ from .sampling_params import SamplingParams
 
 
 def other_tokens(tokens: Tensor, words: Tensor, references: Tensor) -> Tensor:
-    """For each random word `[n]` one of `tokens` `[m]`, ascending, other than the reference's `[n]`; all are equally
-    likely."""
+    """For each of `words` `[n]` one of `tokens` `[m]`, ascending, but the reference's `[n]`; all equally likely."""
     at = torch.searchsorted(tokens, references).clamp(max=len(tokens) - 1)
     own = (tokens[at] == references).to(words.dtype)
     place = words % (len(tokens) - own)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .engine import BatchedGenerator
+from .engine import Answers, BatchedGenerator
 from .forward import SlotRunner
 from .mtp_heads import MTPHeads, capture_hidden_states, find_decoder_parts, layer_output
 from .slot_cache import SlotCache
@@ -27,22 +27,14 @@ from .slot_cache import SlotCache
 
 @dataclass
 class SpeculativeStats:
-    """The heads that propose, and what came of it.
-
-    passes: forward passes of the model, whatever the number of their rows. row_passes: the sum of the rows in them: as
-    many as tokens without speculation. tokens: how many were sampled. proposed, accepted: by head, 2 first, how many
-    of its proposals were looked at, and how many the model drew itself.
-    """
+    """The heads that propose, and what came of it."""
 
     heads: MTPHeads
-    passes: int = 0
-    row_passes: int = 0
-    tokens: int = 0
-    proposed: list[int] = field(default_factory=list)
-    accepted: list[int] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.proposed, self.accepted = [0] * len(self.heads), [0] * len(self.heads)
+    passes: int = 0  # of the model, whatever the number of their rows
+    row_passes: int = 0  # the rows in them: as many as tokens without speculation
+    tokens: int = 0  # that were sampled
+    proposed: list[int] = field(default_factory=list)  # by head, 2 first: the proposals that were looked at
+    accepted: list[int] = field(default_factory=list)  # and those that the model drew itself
 
     def generator(self, *parts: Any) -> BatchedGenerator:
         """What samples with these heads; `parts` as for [`BatchedGenerator`]."""
@@ -68,19 +60,10 @@ class SpeculativeRunner(SlotRunner):
         self.num_layers += len(heads)
         self._states: list[Tensor] = []
 
-    def logits(
-        self,
-        tokens: Tensor,
-        slots: Tensor,
-        cache: SlotCache,
-        at: tuple[Tensor, Tensor],
-        *,
-        first: int = 0,
-        visible: int | None = None,
-    ) -> Tensor:
+    def logits(self, *args: Any, **kwargs: Any) -> Tensor:
         """As in `SlotRunner`; the heads' keys and values are written, too."""
         with capture_hidden_states(self.parts) as captured:
-            logits = super().logits(tokens, slots, cache, at, first=first, visible=visible)
+            logits = super().logits(*args, **kwargs)
         assert captured.states is not None
         self._states = [layer_output(self.heads, index, captured, captured.states) for index in range(len(self.heads))]
         return logits
@@ -104,10 +87,10 @@ class SpeculativeGenerator(BatchedGenerator):
         self._proposed = torch.zeros(0, self.margin, dtype=torch.int64, device=device)  # [rows, n - 1]
         self._counts = torch.zeros(2, self.margin, dtype=torch.int64, device=device)  # proposed, accepted
 
-    def with_slots(self, runner: SlotRunner, order: list[int], *further: Any) -> None:
+    def with_slots(self, runner: SlotRunner, order: list[int]) -> None:
         speculative = SpeculativeRunner(runner.model, runner.windows, self.speculation.heads)
         self._proposed = self._proposed.new_zeros(len(order), self.margin)
-        super().with_slots(speculative, order, *further)
+        super().with_slots(speculative, order)
         self.speculation.tokens += sum(len(completion.tokens) for completion in self.completions if completion)
         self.speculation.proposed, self.speculation.accepted = self._counts.tolist()
 
@@ -116,20 +99,12 @@ class SpeculativeGenerator(BatchedGenerator):
         self.speculation.row_passes += len(rows)
         self._proposed[rows] = self._propose(runner, at, self.keys[examples], torch.ones_like(rows))
 
-    def _sample_next(
-        self,
-        runner: SlotRunner,
-        cache: SlotCache,
-        reach: int,
-        answers: Tensor,
-        example: Tensor,
-        start: Tensor,
-        length: Tensor,
-    ) -> None:
+    def _sample_next(self, runner: SlotRunner, cache: SlotCache, reach: int, rows: Answers) -> None:
         """Feed the newest token and what is proposed after it; keep what head 1 samples there, up to the first other.
 
         Column j feeds the answer's token `length - 1 + j` and samples token `length + j`.
         """
+        answers, example, start, length = rows
         active, device = len(length), length.device
         proposed, keys = self._proposed[:active], self.keys[example]
         fed = torch.cat([answers.gather(1, length[:, None] - 1), proposed], dim=1)  # [active, n]

@@ -42,8 +42,7 @@ class ErrorRecovery:
     """What a model recovers after forced errors.
 
     source: the model that the forced errors are sampled from. places: as shares of the reference. examples: how many
-        have a forced error
-    at each place. truncated: how many answers were cut at the length limit, of `answers`.
+    have a forced error at each place. truncated: how many answers were cut at the length limit, of `answers`.
     tokens_recovered: of the reference's tokens after the forced error, those that stand at their own position.
     edit_recovered: 1 - edit distance / length of the longer, of the tokens after the forced error.
     final_right: answers whose final result is right; None where references have none.
@@ -91,22 +90,22 @@ def recovery_values(
     [examples][places]."""
     return [
         [
-            score(e.completion_ids, forced_error.at, completion.tokens) if forced_error and completion else None
-            for forced_error, completion in zip(forced_errors.errors_by_example[e.id], own, strict=True)
+            score(e.completion_ids, error.at, completion.tokens) if error and completion else None
+            for error, completion in zip(forced_errors.errors_by_example[e.id], own, strict=True)
         ]
         for e, own in zip(examples, completions, strict=True)
     ]
 
 
-def recovery_score(cells: Cells, ids: Sequence[str], *, seed: int = 0) -> RecoveryScore | None:
+def recovery_score(cells: Cells, ids: Sequence[str]) -> RecoveryScore | None:
     """Means with intervals; None where there is no cell at all."""
     columns = [[value for value in column if value is not None] for column in zip(*cells, strict=True)]
     known = {key: [value for value in row if value is not None] for key, row in zip(ids, cells, strict=True)}
     means = {key: sum(row) / len(row) for key, row in known.items() if row}
     if not means:
         return None
-    at = [mean_interval(column, seed=seed) if column else None for column in columns]
-    return RecoveryScore(at, mean_interval([*means.values()], seed=seed), means)
+    at = [mean_interval(column) if column else None for column in columns]
+    return RecoveryScore(at, mean_interval([*means.values()]), means)
 
 
 def score_recovery(
@@ -114,22 +113,17 @@ def score_recovery(
     examples: Sequence[Example],
     forced_errors: ForcedErrorSet,
     completions: Sequence[Sequence[Completion | None]],
-    *,
-    seed: int = 0,
 ) -> ErrorRecovery | None:
     """All scores of the answers after forced errors; None where no reference has a place for a forced error.
 
     Args:
         completions: [examples][places], from `continuations_after_errors`.
-        seed: of the bootstrap.
     """
-    sampled, ids = (
-        [forced_errors.errors_by_example[example.id] for example in examples],
-        [example.id for example in examples],
-    )
+    ids = [example.id for example in examples]
+    sampled = [forced_errors.errors_by_example[key] for key in ids]
     pairs = [list(zip(own, made, strict=True)) for own, made in zip(sampled, completions, strict=True)]
     tokens, edits = (
-        recovery_score(recovery_values(score, examples, forced_errors, completions), ids, seed=seed)
+        recovery_score(recovery_values(score, examples, forced_errors, completions), ids)
         for score in (tokens_recovered, edit_recovered)
     )
     if tokens is None or edits is None:
@@ -141,18 +135,13 @@ def score_recovery(
     references = [text(example.completion_ids) for example in examples]
     answers = [
         [
-            text([*e.completion_ids[: forced_error.at], forced_error.token, *completion.tokens])
-            if forced_error and completion
-            else None
-            for forced_error, completion in row
+            text([*e.completion_ids[: error.at], error.token, *completion.tokens]) if error and completion else None
+            for error, completion in row
         ]
         for e, row in zip(examples, pairs, strict=True)
     ]
     lines = [
-        [
-            text(e.completion_ids[: forced_error.at]).lstrip().count("\n") if forced_error else None
-            for forced_error in own
-        ]
+        [text(e.completion_ids[: error.at]).lstrip().count("\n") if error else None for error in own]
         for e, own in zip(examples, sampled, strict=True)
     ]
     final, steps = _final_correct(answers, references, completions), _steps_correct(answers, references, lines)
@@ -160,13 +149,13 @@ def score_recovery(
     return ErrorRecovery(
         source=forced_errors.source,
         places=forced_errors.places,
-        examples=[sum(forced_error is not None for forced_error in column) for column in zip(*sampled, strict=True)],
+        examples=[sum(error is not None for error in column) for column in zip(*sampled, strict=True)],
         answers=len(made),
         truncated=sum(not completion.finished for completion in made),
         tokens_recovered=tokens,
         edit_recovered=edits,
-        final_right=recovery_score(final, ids, seed=seed) if final else None,
-        steps_right=recovery_score(steps, ids, seed=seed) if steps else None,
+        final_right=recovery_score(final, ids) if final else None,
+        steps_right=recovery_score(steps, ids) if steps else None,
     )
 
 

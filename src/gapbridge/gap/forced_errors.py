@@ -74,19 +74,13 @@ class ForcedErrorSet:
     def check(self, examples: ExampleSet, model: str) -> None:
         """Raise a ConfigError where the references of another model's tokenizer are other tokens."""
         if any(self.references.get(example.id) != example.completion_ids for example in examples):
-            raise ConfigError(
-                f"command line, --error_source {self.source}",
-                f"other tokens for the same references from {model}",
-                "the same tokens",
-                f"Give --error_source {SELF}, with which every model makes its own errors",
-            )
+            got = f"other tokens for the same references from {model}"
+            advice = f"Give --error_source {SELF}, with which every model makes its own errors"
+            raise ConfigError(f"command line, --error_source {self.source}", got, "the same tokens", advice)
 
     def digest(self) -> str:
         """A hash of all forced errors."""
-        found = {
-            key: [forced_error and vars(forced_error) for forced_error in forced_errors]
-            for key, forced_errors in self.errors_by_example.items()
-        }
+        found = {key: [error and vars(error) for error in own] for key, own in self.errors_by_example.items()}
         return hashlib.blake2b(json.dumps(found, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
@@ -178,9 +172,8 @@ def continuations_after_errors(
     Raises:
         StoreError: a shard of the store is damaged.
     """
-    draw = SamplingParams(
-        temperature=0, suppress_tokens=tuple(undecodable_token_ids(tokenizer, model)), batch_size=batch_size
-    )
+    unnamed = tuple(undecodable_token_ids(tokenizer, model))
+    draw = SamplingParams(temperature=0, suppress_tokens=unnamed, batch_size=batch_size)
     complete = completions_of(engine, model, tokenizer, args)
     stops = stop_tokens(tokenizer, model)
     identity = {
@@ -203,18 +196,16 @@ def continuations_after_errors(
         }
 
     spec = GenerationSpec(identity, draw, _SCHEMA, columns, "answering after forced errors")
-    found: list[list[Completion | None]] = []
-    for example, record in generate_or_find(spec, model, tokenizer, examples, args, directory, shard_size=_SHARD_SIZE):
-        completions = [Completion(*own) for own in zip(record["tokens"], record["finished"], strict=True)]
-        found.append(
-            [
-                completion if forced_error else None
-                for forced_error, completion in zip(
-                    forced_errors.errors_by_example[example.id], completions, strict=True
-                )
-            ]
-        )
-    return found
+    found = generate_or_find(spec, model, tokenizer, examples, args, directory, shard_size=_SHARD_SIZE)
+    return [
+        [
+            Completion(tokens, finished) if error else None
+            for error, tokens, finished in zip(
+                forced_errors.errors_by_example[example.id], record["tokens"], record["finished"], strict=True
+            )
+        ]
+        for example, record in found
+    ]
 
 
 def generate_continuations(
@@ -233,19 +224,16 @@ def generate_continuations(
     `complete` is `generate_completions` without its model.
     """
     places = [
-        (i, at, forced_error)
+        (i, at, error)
         for i, e in enumerate(part)
-        for at, forced_error in enumerate(forced_errors.errors_by_example[e.id])
-        if forced_error
+        for at, error in enumerate(forced_errors.errors_by_example[e.id])
+        if error
     ]
     found: list[list[Completion | None]] = [[None] * len(forced_errors.places) for _ in part]
     if not places:
         return found
-    prompts = [
-        [*part[i].prompt, *part[i].completion_ids[: forced_error.at], forced_error.token]
-        for i, _, forced_error in places
-    ]
-    room = [longest - forced_error.at - 1 for _, _, forced_error in places]
+    prompts = [[*part[i].prompt, *part[i].completion_ids[: error.at], error.token] for i, _, error in places]
+    room = [longest - error.at - 1 for _, _, error in places]
     with generation_precision(model, args):
         completions = complete(
             prompts,

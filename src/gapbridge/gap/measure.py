@@ -16,27 +16,9 @@ from ..decoding.model_state import generation_precision
 from ..errors import DataError
 from ..evaluation.math import is_correct
 from ..generation.held_out_completions import ExampleCompletions
-from ..tasks.step_oracle import (
-    FinalAnswers,
-    WrongSteps,
-    final_answers,
-    first_wrong_step,
-    oracle_tokens,
-    solution_steps,
-    wrong_steps,
-)
+from ..tasks import step_oracle as oracle
+from . import gap_metrics as metrics
 from .error_recovery import ErrorRecovery
-from .gap_metrics import (
-    DecisionAccuracy,
-    ExcessError,
-    RecoveryCurve,
-    decision_accuracy,
-    excess_error,
-    recovery_context,
-    recovery_curve,
-    recovery_losses,
-    recovery_rows,
-)
 from .logprobs import IdList, Scores, score
 from .prefix_losses import TEMPERATURE_GRID, PrefixLosses, TokenMean, fit_temperatures, prefix_losses, token_mean
 
@@ -58,13 +40,13 @@ class GapReport:
 
     examples: int
     truncated: int
-    recovery: RecoveryCurve
+    recovery: metrics.RecoveryCurve
     losses: PrefixLosses
     entropy: TokenMean
-    decisions: DecisionAccuracy
-    excess_error: ExcessError | None
-    wrong_steps: WrongSteps | None
-    final_answers: FinalAnswers | None = None
+    decisions: metrics.DecisionAccuracy
+    excess_error: metrics.ExcessError | None
+    wrong_steps: oracle.WrongSteps | None
+    final_answers: oracle.FinalAnswers | None = None
     forced_errors: ErrorRecovery | None = None
 
 
@@ -78,7 +60,6 @@ def measure_gap(
     prefix_lengths: Sequence[int],
     own_completions: bool = True,
     batch_size: int = 64,
-    seed: int = 0,
 ) -> GapReport:
     """All measures of one model but those after forced errors.
 
@@ -86,7 +67,6 @@ def measure_gap(
         examples, answers: in the same order; the answers' completions are what the prefixes are taken from.
         own_completions: whether this model generated them; the oracle's measures are of a model's own completions.
         prefix_lengths: the k of the recovery curve; those longer than every reference are left out.
-        seed: of the bootstrap.
 
     Raises:
         DataError: no example is long enough for any k.
@@ -96,7 +76,7 @@ def measure_gap(
     truncated = [not answer.first_completion.finished for answer in answers]
     # A completion's stop token is no word of the answer: what follows it was never read.
     completions = [tokens if cut else tokens[:-1] for tokens, cut in zip(complete, truncated, strict=True)]
-    rows_of = {k: recovery_rows(references, completions, k) for k in sorted({0, *prefix_lengths})}
+    rows_of = {k: metrics.recovery_rows(references, completions, k) for k in sorted({0, *prefix_lengths})}
     rows_of = {k: rows for k, rows in rows_of.items() if rows}
     if not any(rows_of):
         raise DataError(
@@ -105,7 +85,7 @@ def measure_gap(
             "longer references",
             "Give shorter --prefix_lengths",
         )
-    steps = [step for answer in answers if (step := solution_steps(answer.reference)) is not None]
+    steps = [step for answer in answers if (step := oracle.solution_steps(answer.reference)) is not None]
     with_oracle = own_completions and len(steps) == len(answers)
     twice = sum(len(rows) for k, rows in rows_of.items() if k > 0)  # after the reference and after the own prefix
     passes = 2 * twice + len(examples) * (3 if with_oracle else 2)
@@ -132,10 +112,10 @@ def measure_gap(
                 labels = [references[i] for i in rows]
                 # The reference in the batches of these rows, so that an undisturbed row differs by exactly 0.
                 plain = scored(rows, labels, labels)
-                contexts = [recovery_context(references[i], completions[i], k) for i in rows]
+                contexts = [metrics.recovery_context(references[i], completions[i], k) for i in rows]
                 generated[k] = dict(zip(rows, scored(rows, contexts, labels, fitted), strict=True))
                 losses[k] = {
-                    examples[i].id: recovery_losses(row, generated[k][i], k)
+                    examples[i].id: metrics.recovery_losses(row, generated[k][i], k)
                     for i, row in zip(rows, plain, strict=True)
                 }
         shared = [min(len(y), len(own) + 1) for y, own in zip(references, completions, strict=True)]
@@ -147,33 +127,35 @@ def measure_gap(
         excess, wrong, final = None, None, None
         if with_oracle:
             line_ends = {t for t in {t for y in references for t in y} if str(tokenizer.decode([t])).endswith("\n")}
-            oracle = [oracle_tokens(y, own, line_ends) for y, own in zip(references, complete, strict=True)]
-            own_errors = _errors(scored, oracle, complete)
+            known = [oracle.oracle_tokens(y, own, line_ends) for y, own in zip(references, complete, strict=True)]
+            own_errors = _errors(scored, known, complete)
             longest = max(map(len, references))
             lengths = [length for length in prefix_lengths if 0 < length < longest] + [longest]
-            excess = excess_error(own_errors, [-scores.log_probs for scores in forced], lengths, seed=seed)
-            first_wrong = [first_wrong_step(answer.first, step) for answer, step in zip(answers, steps, strict=True)]
+            excess = metrics.excess_error(own_errors, [-scores.log_probs for scores in forced], lengths)
+            first_wrong = [
+                oracle.first_wrong_step(answer.first, step) for answer, step in zip(answers, steps, strict=True)
+            ]
             counts = [len(step) for step in steps]
-            wrong = wrong_steps(first_wrong, counts, seed=seed)
+            wrong = oracle.wrong_steps(first_wrong, counts)
             right = [is_correct(answer.first, answer.reference) for answer in answers]
-            final = final_answers(first_wrong, counts, right, seed=seed)
+            final = oracle.final_answers(first_wrong, counts, right)
     ids = [example.id for example in examples]
     return GapReport(
         examples=len(examples),
         truncated=sum(truncated),
-        recovery=recovery_curve(losses, ids, seed=seed),
-        losses=prefix_losses(forced, generated, fitted, ids, seed=seed),
-        entropy=token_mean([row.entropies for row in forced], ids, seed=seed),
-        decisions=decision_accuracy(forced, free, seed=seed),
+        recovery=metrics.recovery_curve(losses, ids),
+        losses=prefix_losses(forced, generated, fitted, ids),
+        entropy=token_mean([row.entropies for row in forced], ids),
+        decisions=metrics.decision_accuracy(forced, free),
         excess_error=excess,
         wrong_steps=wrong,
         final_answers=final,
     )
 
 
-def _errors(scored: Scorer, oracle: Sequence[Sequence[int | None]], completions: Sequence[IdList]) -> list[Losses]:
+def _errors(scored: Scorer, tokens: Sequence[Sequence[int | None]], completions: Sequence[IdList]) -> list[Losses]:
     """KL(oracle ‖ model) along the completions, in nats: the oracle knows one token, or nothing (NaN)."""
-    labels = [[token or 0 for token in row] for row in oracle]
-    known = [np.array([token is not None for token in row]) for row in oracle]
+    labels = [[token or 0 for token in row] for row in tokens]
+    known = [np.array([token is not None for token in row]) for row in tokens]
     scores = scored(range(len(completions)), completions, labels)
     return [np.where(k, -row.log_probs, np.nan) for k, row in zip(known, scores, strict=True)]

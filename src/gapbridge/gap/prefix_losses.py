@@ -1,11 +1,8 @@
 """The losses behind the gap, in nats per token: after the reference and after generated prefixes.
 
 A model can lose less after generated prefixes because it recovers, or because its distribution is flatter everywhere.
-The losses at a fitted temperature tell the two apart: one number rescales all logits of a model, so that flattening
-alone neither helps nor harms it.
-
-The temperature is fitted by halves. The examples in even places have one that minimizes the loss after the reference
-of those in odd places, and the other way round, so that no example is measured at a temperature that it helped to fit.
+The losses at a fitted temperature tell the two apart. It is fitted by halves: the examples in even places have one
+that minimizes the loss after the reference of those in odd places, and the other way round.
 """
 
 from __future__ import annotations
@@ -68,8 +65,6 @@ def prefix_losses(
     generated: Mapping[int, Mapping[int, Scores]],
     fitted: Sequence[float],
     ids: Sequence[str],
-    *,
-    seed: int = 0,
 ) -> PrefixLosses:
     """All losses of one model.
 
@@ -78,7 +73,6 @@ def prefix_losses(
         generated: k → place of the example → its reference scored after ŷ_<k, at the `fitted` temperatures.
         fitted: from `fit_temperatures`.
         ids: of all examples; they are resampled together.
-        seed: of the bootstrap.
     """
     none = np.zeros(0)
     losses = {AT_ONE: [-row.log_probs for row in reference]}
@@ -94,17 +88,16 @@ def prefix_losses(
     for temperature, by_k in after.items():
         every = [np.concatenate([none, *(rows.get(i, none) for rows in by_k.values())]) for i in range(len(ids))]
         overall[temperature] = {
-            REFERENCE: token_mean(losses[temperature], ids, seed=seed),
-            GENERATED: token_mean(every, ids, seed=seed),
+            REFERENCE: token_mean(losses[temperature], ids),
+            GENERATED: token_mean(every, ids),
         }
         by_length[temperature] = {
-            str(k): token_mean([rows.get(i, none) for i in range(len(ids))], ids, seed=seed)
-            for k, rows in by_k.items()
+            str(k): token_mean([rows.get(i, none) for i in range(len(ids))], ids) for k, rows in by_k.items()
         }
     return PrefixLosses(overall, by_length, list(fitted))
 
 
-def token_mean(values: Sequence[Values], ids: Sequence[str], *, seed: int = 0) -> TokenMean:
+def token_mean(values: Sequence[Values], ids: Sequence[str]) -> TokenMean:
     """The mean over the tokens of all examples; an example without tokens is left out.
 
     Args:
@@ -112,4 +105,4 @@ def token_mean(values: Sequence[Values], ids: Sequence[str], *, seed: int = 0) -
     """
     means, tokens = token_means([[row] for row in values])
     by_example = {key: float(means[i, 0]) for i, key in enumerate(ids) if tokens[i, 0]}
-    return TokenMean(column_intervals(means, tokens, seed=seed)[0], len(by_example), by_example)
+    return TokenMean(column_intervals(means, tokens)[0], len(by_example), by_example)

@@ -19,24 +19,19 @@ def bash_row(
 ) -> dict[str, list[int]]:
     """The row whose loss is -Σ_t log π(y_t | x, ŷ_<t).
 
-    The label y_t stands at the same index as ŷ_t; the causal shift happens once, in the loss, so that the label at
-    index i is predicted from the inputs before i. ŷ_T is therefore never read by the loss of y. With ŷ = y this is an
-    SFT row. With several assistant turns y holds the user turns between them, which carry no loss.
+    The label y_t stands at the same index as ŷ_t; the causal shift happens once, in the loss, so that ŷ_T is never
+    read by the loss of y. With ŷ = y this is an SFT row. With several assistant turns y holds the user turns between.
 
     Args:
-        x: prompt, P ids.
-        y_hat: mixed context, T ids.
-        y: reference, T ids.
-        template suffix: what the template puts after y.
+        x: prompt, P ids. y_hat: mixed context, T ids. y: reference, T ids. trailer: what the template puts after y.
         trained: one flag for each token of y: False where no loss falls; None for all True.
 
     Returns:
-        `input_ids` = x ⊕ ŷ ⊕ template suffix and `labels` = (-100)·P ⊕ y ⊕ template suffix with -100 where y is not
-        trained, both P + T + len(template suffix) long.
+        `input_ids` = x ⊕ ŷ ⊕ trailer and `labels` = (-100)·P ⊕ y ⊕ trailer, with -100 where y is not trained.
     """
     if len(y_hat) != len(y):
         raise ValueError(
-            f"the context has {len(y_hat)} tokens, the reference {len(y)}: they must stand position by position"
+            f"the context has {len(y_hat)} tokens, the reference {len(y)}: they stand position by position"
         )
     labels = list(y) if trained is None else [t if loss else IGNORE_INDEX for t, loss in zip(y, trained, strict=True)]
     return {"input_ids": [*x, *y_hat, *trailer], "labels": [*([IGNORE_INDEX] * len(x)), *labels, *trailer]}

@@ -5,13 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from .checkpoint import load
-    from .speculative import generate
+    from .checkpoint import load as load
+    from .speculative import generate as generate
 
 EXPORTS = {"MTPConfig": "trainer", "MTPTrainer": "trainer"}
 _HOMES = {"generate": "speculative", "load": "checkpoint"}
-
-__all__ = ["generate", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -25,29 +25,22 @@ MAX_LOGITS = 2**25  # logits that are in memory at once
 
 @dataclass(frozen=True)
 class HeadLoss:
-    """A head, and what it is to predict.
+    """A head, and what it is to predict."""
 
-    states: from the trunk's output `[n, L, d]` to what is unembedded, `[n, L, d]`. targets: `[n, L]`.
-    """
-
-    states: Callable[[Tensor], Tensor]
+    states: Callable[[Tensor], Tensor]  # from the trunk's output [n, L, d] to what is unembedded, [n, L, d]
     unembedding: nn.Linear
-    targets: Tensor
+    targets: Tensor  # [n, L]
 
 
 def future_targets(labels: Tensor, distance: int, starts: Tensor | None = None) -> Tensor:
-    """What a head `distance` tokens ahead is to predict at each position: `labels[:, t + distance]`.
+    """What a head `distance` tokens ahead is to predict: `[n, L]`, `labels[:, t + distance]`, -100 for nothing.
 
     A position has a target only if every label from the next token's to the target's carries loss and none of them
-    begins another document: no target lies after a prompt, a further turn, padding or the end of a document, and
-    where head i has none, head i + 1 has none.
+    begins another document: no target lies after a prompt, a further turn, padding or the end of a document.
 
     Args:
         labels: `[n, L]`, of the tokens themselves (not shifted), -100 where no loss falls.
         starts: `[n, L]`, bool: where a document begins in a packed row.
-
-    Returns:
-        `[n, L]`, -100 where there is nothing to predict.
     """
     length = labels.shape[1] - distance
     targets = torch.full_like(labels, IGNORE_INDEX)

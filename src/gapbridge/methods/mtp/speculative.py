@@ -9,10 +9,10 @@ from typing import Any
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ...data.special_tokens import stop_tokens as stop_tokens_of
-from ...data.special_tokens import undecodable_token_ids
+from ...data.special_tokens import stop_tokens, undecodable_token_ids
 from ...decoding import Completion, SamplingParams, generate_completions
 from ...decoding.mtp_heads import HEADS_FILE, load_adjacent_heads
+from ...decoding.sampling_params import resolve_sampling_params
 from ...decoding.speculative_decoding import SpeculativeStats
 from ...errors import ConfigError
 from ...training.decoding_mode import AnswerRequest
@@ -25,54 +25,39 @@ def generate(
     model: PreTrainedModel | PeftModel,
     prompts: Sequence[Sequence[int]],
     *,
-    tokenizer: PreTrainedTokenizerBase | None = None,
-    stop_tokens: Sequence[int] | None = None,
+    tokenizer: PreTrainedTokenizerBase,
     ids: Sequence[str | int] | None = None,
-    max_completion_length: int = 256,
     options: SamplingParams | None = None,
+    max_completion_length: int = 256,
     on_finished: Callable[[int], object] | None = None,
     **draw: Any,
 ) -> tuple[list[Completion], SpeculativeStats]:
     """Answer prompts in fewer passes: heads 2 to n propose tokens, the model confirms them.
 
-    The tokens are those of [`~gapbridge.decoding.generate_completions`] with the same options, greedy or sampled.
+    The tokens are those of [`~gapbridge.decoding.generate_completions`] with the same arguments, greedy or sampled.
 
     Args:
         model: a model with future heads, from [`load`] or a trainer; heads that lie where it was loaded from do, too.
         prompts: token ids; none may be empty.
-        tokenizer, stop_tokens: what ends an answer: the tokens given, or those of model and tokenizer. With a
-            tokenizer no answer holds a pause or an id without a token.
+        tokenizer: says what ends an answer; no answer holds a pause or an id without a token.
         ids: stable ids for keyed sampling; by default the positions in the list.
-        options: how tokens are sampled; or give the fields of `SamplingParams` as keywords (`temperature=0`).
-        on_finished: called with the number of newly finished answers.
 
     Returns:
         One answer for each prompt, and what the heads did: `passes_per_token`, and `acceptance` by head.
 
     Raises:
-        ConfigError: the model has no heads, nothing says what ends an answer, or an option lies outside its range.
-        DataError: the prompts cannot be used.
+        ConfigError: the model has no heads, or an option is out of range. DataError: the prompts cannot be used.
     """
-    if stop_tokens is None and tokenizer is None:
-        advice = "Give a tokenizer or stop_tokens"
-        raise ConfigError("stop_tokens", "none, and no tokenizer", "what ends a completion", advice)
-    if tokenizer is not None:
-        unnamed = undecodable_token_ids(tokenizer, model)
-        if options is None:
-            draw["suppress_tokens"] = [*draw.get("suppress_tokens", ()), *unnamed]
-        else:
-            options = options.without(unnamed)
     speculation = SpeculativeStats(_heads(model))
     completions = generate_completions(
         model,
         prompts,
-        ids=list(range(len(prompts))) if ids is None else ids,
+        ids=range(len(prompts)) if ids is None else ids,
         max_completion_length=max_completion_length,
-        stop_tokens=stop_tokens_of(tokenizer, model) if stop_tokens is None else stop_tokens,
-        options=options,
+        stop_tokens=stop_tokens(tokenizer, model),
+        options=resolve_sampling_params(options, draw).without(undecodable_token_ids(tokenizer, model)),
         on_finished=on_finished,
         speculation=speculation,
-        **draw,
     )
     return completions, speculation
 

@@ -29,8 +29,7 @@ def add_pauses(
     token: str,
     count: int,
 ) -> None:
-    """Give model and tokenizer a pause token, `count` of which stand after each prompt. Of what is there, nothing is
-    added again.
+    """Give model and tokenizer a pause token, `count` of which stand after each prompt; nothing is added twice.
 
     Args:
         model: None for the tokenizer alone; on the `meta` device where only its shapes matter.

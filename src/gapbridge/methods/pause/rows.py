@@ -8,11 +8,7 @@ from ...training.rows import IGNORE_INDEX, Row
 
 
 def mask_pauses(row: Row, pause: int) -> None:
-    """Take the loss from every position whose next token is a pause, in place.
-
-    The label at index i is predicted from the inputs before i: what precedes a pause has nothing to predict, and the
-    last pause predicts what follows it.
-    """
+    """Take the loss from every position whose next token is a pause, in place; the last predicts what follows it."""
     row["labels"] = [
         IGNORE_INDEX if token == pause else label for token, label in zip(row["input_ids"], row["labels"], strict=True)
     ]

@@ -20,18 +20,13 @@ from ...training.rows import masked_row
 def rac_row(
     x: Sequence[int], y_hat: Sequence[int], cue: Sequence[int], y: Sequence[int], trailer: Sequence[int] = ()
 ) -> dict[str, list[int]]:
-    """The row whose loss is -Σ_t log π(y_t | x, ŷ, cue, y_<t).
+    """The row whose loss is -Σ_t log π(y_t | x, ŷ, cue, y_<t): `input_ids` = x ⊕ ŷ ⊕ cue ⊕ y ⊕ trailer, `labels` the
+    same with -100 before y.
 
     Args:
-        x: prompt, P ids.
-        y_hat: the model's generated completion as it stands in the context, D ids.
-        cue: the correction request with all that the chat template puts around it, C ids.
-        y: reference, T ids, ending with a stop token.
-        template suffix: what the template puts after y.
-
-    Returns:
-        `input_ids` = x ⊕ ŷ ⊕ cue ⊕ y ⊕ template suffix; `labels` = -100 on the first P + D + C, then y ⊕ template
-        suffix.
+        x: prompt. y_hat: the model's completion as it stands in the context. y: reference, ending with a stop token.
+        cue: the correction request with all that the chat template puts around it.
+        trailer: what the template puts after y.
     """
     return masked_row([*x, *y_hat, *cue], [*y, *trailer])
 

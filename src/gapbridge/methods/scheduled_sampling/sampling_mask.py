@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,19 +26,13 @@ def row_id(ids: Sequence[int]) -> str:
     return hashlib.blake2b(",".join(map(str, ids)).encode(), digest_size=16).hexdigest()
 
 
-@dataclass(frozen=True)
-class StepSamplingMask:
-    """What a batch of n right-padded rows of L columns samples, on the CPU.
+class StepSamplingMask(NamedTuple):
+    """What a batch of n right-padded rows of L columns samples, on the CPU."""
 
-    sampling_mask: `[n, L]`, bool. start: `[n]`, the column of answer position 0. keys: `[n, 2]`, of the noise. tokens:
-        how
-    many tokens of the references are trained.
-    """
-
-    sampling_mask: Tensor
-    start: Tensor
-    keys: Tensor
-    tokens: int
+    sampling_mask: Tensor  # [n, L], bool
+    start: Tensor  # [n], the column of answer position 0
+    keys: Tensor  # [n, 2], of the noise
+    tokens: int  # of the references, how many are trained
 
 
 class SamplingMasks:
@@ -80,10 +74,7 @@ class SamplingMasks:
         return StepSamplingMask(sampling_mask, torch.tensor(starts), keys, tokens)
 
     def _reference_length(self, answer: Sequence[int], trained: Sequence[bool]) -> int:
-        """How many tokens of an answer are the reference: what follows its last stop token is the template's.
-
-        As in `build_examples`; an answer that was cut to `max_length` has no end, and is all reference.
-        """
+        """Up to the last stop token, as in `build_examples`; an answer cut to `max_length` is all reference."""
         end = completion_end(answer, self._stops, self._fillers)
         if not end and all(trained):
             end = max((at + 1 for at, token in enumerate(answer) if token in self._stops), default=0)

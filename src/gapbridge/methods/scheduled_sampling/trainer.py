@@ -76,9 +76,7 @@ class OnlineSamplingSFTTrainer(SFTTrainer):
             raise ConfigError("data_collator", got, expected, "Use the trainer's own collator")
         lengths = inputs["attention_mask"].sum(dim=1)
         generated = self._places.step(ids, inputs["labels"], lengths, coefficient, seed=args.seed, step=step)
-        sampling_mask, start, keys = (
-            value.to(ids.device) for value in (generated.sampling_mask, generated.start, generated.keys)
-        )
+        sampling_mask, start, keys = (value.to(ids.device) for value in generated[:3])
         with evaluation_mode(model):
             mixed = parallel_sample(
                 model,
