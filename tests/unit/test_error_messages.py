@@ -95,12 +95,34 @@ def written(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def described(tree: ast.Module) -> Iterator[tuple[int, list[str | None]]]:
-    """(line, place, got, expected and advice) of every call of `describe` or of an exception."""
+    """(line, place, got, expected and advice) of every call of `describe` or of an exception, and of every row of a
+    table `cases`. A variable stands for the text that was assigned to it last."""
+    known: list[tuple[int, str, ast.expr]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign):
+            (target,) = node.targets[:1]
+            pairs = [(target, node.value)]
+            if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                pairs = list(zip(target.elts, node.value.elts))
+            known += [(node.lineno, name.id, value) for name, value in pairs if isinstance(name, ast.Name)]
+
+    def resolved(argument: ast.expr, line: int) -> str | None:
+        if isinstance(argument, ast.Name):
+            values = [(at, value) for at, name, value in known if name == argument.id and at <= line]
+            return text_of(max(values, key=lambda found: found[0])[1]) if values else None
+        return text_of(argument)
+
+    for line, name, value in known:
+        if name == "cases" and isinstance(value, ast.Tuple):
+            for row in value.elts:
+                assert isinstance(row, ast.Tuple)
+                parts = [resolved(part, line) for part in row.elts[1:]]
+                yield row.lineno, [*parts, None][:4]
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and (
             called(node) == "describe" or (called(node) in RAISED and len(node.args) > 1)
         ):
-            yield node.lineno, [text_of(argument) for argument in node.args]
+            yield node.lineno, [resolved(argument, node.lineno) for argument in node.args]
 
 
 def objections(got: str | None, expected: str | None, advice: str | None) -> Iterator[str]:

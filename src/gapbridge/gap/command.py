@@ -99,7 +99,8 @@ def _check(args: argparse.Namespace) -> None:
         (len({*places}) < len(places), "--error_positions", "a position twice", "each once", "Correct the list"),
         (idle, "--error_source", "a value without positions", "--error_positions", "Add positions or remove it"),
     )
-    errors = [describe(*parts) for holds, *parts in cases if holds] + server_errors(args, models)
+    errors = [describe(key, got, want, advice) for holds, key, got, want, advice in cases if holds]
+    errors += server_errors(args, models)
     if errors:
         raise ConfigError([f"command line, {error}" for error in errors])
 

@@ -76,26 +76,14 @@ class BaseArgs(Defaults, _Behind):
             error for kind in type(self).__mro__ if issubclass(kind, BaseArgs) for error in _own_errors(self, kind)
         ]
         if self.max_steps == 0:
-            errors.append(
-                describe(
-                    "max_steps",
-                    "0, which transformers takes for no limit",
-                    "a number of steps",
-                    "Correct or remove the key",
-                )
-            )
+            got = "0, which transformers takes for no limit"
+            errors.append(describe("max_steps", got, "a number of steps", "Correct or remove the key"))
         elif self.max_steps < 0 and not self.num_train_epochs > 0:
             got = f"{self.num_train_epochs}"
             errors.append(describe("num_train_epochs", got, "a number above 0", "Correct the value"))
         if self.enable_jit_checkpoint:
-            errors.append(
-                describe(
-                    "enable_jit_checkpoint",
-                    "true, although a signal saves a complete checkpoint in any case",
-                    "false",
-                    "Remove the key",
-                )
-            )
+            got = "true, although a signal saves a complete checkpoint in any case"
+            errors.append(describe("enable_jit_checkpoint", got, "false", "Remove the key"))
         return errors
 
     @contextmanager
