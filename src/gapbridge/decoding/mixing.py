@@ -297,7 +297,8 @@ def _checked(
     if not 0 <= mixture_coefficient <= 1:
         wrong.append(describe("mixture_coefficient", mixture_coefficient, "a number from 0 to 1", "Correct the value"))
     options = resolve_sampling_params(options, draw, wrong)
-    lists = {"prompts": prompts, "references": references, "ids": ids} | ({} if fixed is None else {"fixed": fixed})
+    lists: dict[str, Sequence[Any]] = {"prompts": prompts, "references": references, "ids": ids}
+    lists |= {} if fixed is None else {"fixed": fixed}
     if len(set(map(len, lists.values()))) > 1:
         found = ", ".join(f"{len(values)} {name}" for name, values in lists.items())
         raise DataError("arguments", found, "one of each an example", "Give lists of equal length")

@@ -27,7 +27,8 @@ def check_examples(
     if len(set(ids)) < len(ids):
         got = "duplicates, whose examples would get the same noise"
         raise DataError("ids", got, "unique ids", "Rename the duplicates")
-    last, errors = vocabulary_size(model) - 1, []
+    last = vocabulary_size(model) - 1
+    errors = []
     for name, rows in parts.items():
         for example_id, row in zip(ids, rows, strict=True):
             place = f"example {example_id!r}, {name}"

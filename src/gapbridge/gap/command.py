@@ -120,7 +120,9 @@ class _Measurement:
 
     def run(self) -> dict[str, GapReport]:
         """The gap of each model. The one whose forced errors all are given is measured first."""
-        args, given, shared = self.args, None, None
+        args = self.args
+        given: Completed | None = None
+        shared: ForcedErrorSet | None = None
         if args.completions_from is not None:
             given = self._complete(args.completions_from, *self._load(args.completions_from))
             gc.collect()  # the models that are measured need the room

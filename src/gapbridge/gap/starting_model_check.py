@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from itertools import islice
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -66,7 +67,7 @@ def run_probe(job: RunConfig, first: PreviewBatch, count: int) -> None:
             options=greedy,
             on_finished=bar.update,
         )
-    places = {"source": "", "places": DEFAULT_ERROR_POSITIONS, "max_completion_length": longest}
+    places: dict[str, Any] = {"source": "", "places": DEFAULT_ERROR_POSITIONS, "max_completion_length": longest}
     forced_errors = sample_forced_errors(model, tokenizer, examples, args, batch_size=_BATCH, **places)
     continued = generate_continuations(model, examples, forced_errors, args, greedy, stops, longest, complete)
     recovery = recovery_score(recovery_values(tokens_recovered, examples, forced_errors, continued), ids)

@@ -236,7 +236,8 @@ METHOD = MTPTrainer
 
 def _check(model: PreTrainedModel | PeftModel, peft_config: PeftConfig | None, given: Mapping[str, Any]) -> None:
     """Refuse what heads cannot stand on, before TRL takes it."""
-    key, errors = "num_future_tokens", []
+    key = "num_future_tokens"
+    errors = []
     if isinstance(model, PeftModel):
         advice = "Merge the adapter (save_merged_model: true in its own run), and start from the merged model"
         errors.append(describe(key, "an adapter on the trunk of the heads", "a complete model", advice))
