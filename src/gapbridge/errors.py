@@ -43,6 +43,11 @@ def describe(place: object, got: object, expected: object, advice: str) -> str:
     return f"{place}: got {got}, expected {expected}. {advice}."
 
 
+def require(holds: object, place: object, got: object, expected: object, advice: str) -> list[str]:
+    """No error where a condition holds, else one, see `describe`: for lists of all errors of a file or a command."""
+    return [] if holds else [describe(place, got, expected, advice)]
+
+
 class GapbridgeError(Exception):
     """Base class. `errors` lists every error that was found, not only the first one.
 

@@ -119,7 +119,9 @@ def described(tree: ast.Module) -> Iterator[tuple[int, list[str | None]]]:
                 parts = [resolved(part, line) for part in row.elts[1:]]
                 yield row.lineno, [*parts, None][:4]
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and (
+        if isinstance(node, ast.Call) and called(node) == "require":
+            yield node.lineno, [text_of(argument) for argument in node.args[1:]]
+        elif isinstance(node, ast.Call) and (
             called(node) == "describe" or (called(node) in RAISED and len(node.args) > 1)
         ):
             yield node.lineno, [resolved(argument, node.lineno) for argument in node.args]

@@ -59,11 +59,8 @@ def budget_steps(budget: str, control: StepCost, control_steps: int, variant: St
     elif budget == "compute":
         left = control.compute(control_steps) - variant.generated_tokens
         if left <= 0:
-            raise ConfigError(
-                "budget",
-                f"compute, of which generation alone takes {variant.generated_tokens:,.0f} tokens",
-                f"less than the {control.compute(control_steps):,.0f} tokens of the control's training",
-                "Train the control longer, or set budget to tokens or steps",
-            )
+            got = f"compute, of which generation alone takes {variant.generated_tokens:,.0f} tokens"
+            expected = f"less than the {control.compute(control_steps):,.0f} tokens of the control's training"
+            raise ConfigError("budget", got, expected, "Train the control longer, or set budget to tokens or steps")
         wanted = left / (variant.passes * variant.tokens(1))
     return variant.rounds * max(1, round(wanted / variant.rounds))

@@ -17,7 +17,7 @@ from typing import Any
 
 from .. import methods
 from ..display import notice_if_slow, say
-from ..errors import ConfigError, RunError, describe
+from ..errors import ConfigError, RunError, require
 from ..files import write_json_atomic, write_text_atomic
 from ..generation.common import OUTPUTS
 from ..jsonl import as_json_values
@@ -30,12 +30,12 @@ from ..store.records import read_record
 from ..tasks.task import EvalTask
 from .dry_run import run_dry
 from .execute import Run, run_seeds
-from .experiment_config import NONE, Experiment, experiment_of_options, read_experiment, with_seeds
+from .experiment_config import NONE, Experiment, Variant, experiment_of_options, read_experiment, with_seeds
 from .experiment_plan import ExperimentPlan, experiment_task, read_comparison
 from .inputs import comparison_inputs, experiment_device, finished_models, is_model, runtime_only_keys
 from .markdown_report import comparison_page, score_tables, verdict
 from .run_records import read_cells
-from .variant_results import as_records, summarize_variants
+from .variant_results import summarize_variants
 
 
 EXPERIMENT_FILE = "experiment.json"
@@ -48,13 +48,7 @@ def run_compare(args: argparse.Namespace, options: list[str], run: Run) -> Path:
     """`gapbridge compare`. Returns the page, or for a dry run the directory that would be written.
 
     Args:
-        args: its options, see `gapbridge compare --help`.
-        options: recipe keys, as on the command line.
-        run: runs a command line in this process.
-
-    Raises:
-        ConfigError, DataError, RunError: see the messages; nothing is overwritten. Interrupted: a signal came; the
-        same command continues.
+        options: recipe keys, as on the command line. run: runs a command line in this process.
     """
     experiment = _read_experiment(args)
     directory = Path(args.output_dir or OUTPUTS / experiment.name)
@@ -79,12 +73,8 @@ def _read_experiment(args: argparse.Namespace) -> Experiment:
     given = [name for name in _IN_EXPERIMENT_FILE if vars(args)[name] not in (None, False)]
     if given:
         names = ", ".join("RECIPE" if name == "config" else f"--{name}" for name in given)
-        raise ConfigError(
-            "command line, --experiment_config",
-            f"a file beside {names}",
-            "the file alone",
-            f"Remove {names}, or change {args.experiment_config}",
-        )
+        place, advice = "command line, --experiment_config", f"Remove {names}, or change {args.experiment_config}"
+        raise ConfigError(place, f"a file beside {names}", "the file alone", advice)
     experiment = read_experiment(args.experiment_config)
     return experiment if args.seeds is None else with_seeds(experiment, args.seeds)
 
@@ -96,6 +86,11 @@ def recorded(comparison: ExperimentPlan, task: EvalTask, hashes: FileHashes) -> 
     def remaining(keys: Mapping[str, Any]) -> dict[str, Any]:
         return without_secrets({key: value for key, value in keys.items() if key not in free})
 
+    def described(variant: Variant) -> dict[str, Any]:
+        return {**asdict(variant), "overrides": remaining(variant.overrides)}
+
+    evaluation = {**asdict(experiment.evaluation), "task": task.name}
+    evaluation["same_completions"] = experiment.evaluation.same_completions or None
     settings = {
         "name": experiment.name,
         "recipe": experiment.recipe,
@@ -104,16 +99,8 @@ def recorded(comparison: ExperimentPlan, task: EvalTask, hashes: FileHashes) -> 
         "overrides": remaining(experiment.overrides),
         "init_model": experiment.init_model and asdict(experiment.init_model),
         "budget": experiment.budget,
-        # A key that older records lack is recorded where it changes something, so that they stay valid.
-        "evaluation": {
-            **asdict(experiment.evaluation),
-            "task": task.name,
-            "same_completions": experiment.evaluation.same_completions or None,
-        },
-        "variants": {
-            name: {**asdict(variant), "overrides": remaining(variant.overrides)}
-            for name, variant in experiment.variants.items()
-        },
+        "evaluation": evaluation,
+        "variants": {name: described(variant) for name, variant in experiment.variants.items()},
         "device": experiment_device(comparison),
         "inputs": comparison_inputs(comparison, hashes),
     }
@@ -124,32 +111,24 @@ def merged_settings(directory: Path, settings: dict[str, Any]) -> dict[str, Any]
     """The settings with the variants and inputs that the directory has besides.
 
     Raises:
-        RunError: the directory holds a comparison with other settings, rows or models, which are named, or something
-        else.
+        RunError: it holds a comparison with other settings, rows or models, which are named, or something else.
     """
-    path = directory / EXPERIMENT_FILE
+    path, advice = directory / EXPERIMENT_FILE, "Choose another --output_dir"
     if not path.exists():
         if directory.is_dir() and any(directory.iterdir()):
-            raise RunError(
-                directory,
-                f"files but no {EXPERIMENT_FILE}",
-                "an empty directory or a comparison",
-                "Choose another --output_dir",
-            )
+            expected = "an empty directory or a comparison"
+            raise RunError(directory, f"files but no {EXPERIMENT_FILE}", expected, advice)
         return settings
     try:
         before = read_record(path)
         variants, inputs = dict(before["variants"]), dict(before.get("inputs", {}))
     except (ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            path, f"a damaged file ({error})", "the one that was written", "Choose another --output_dir"
-        ) from error
+        raise RunError(path, f"a damaged file ({error})", "the one that was written", advice) from error
     merged = {name: {**inputs.get(name, {}), **found} for name, found in settings["inputs"].items()}
     alone: dict[str, Any] = {"variants": {}, "inputs": {}}
     changed = _changed({**before, **alone}, {**settings, **alone})
-    changed += _changed(
-        variants, {name: variant for name, variant in settings["variants"].items() if name in variants}, "variant "
-    )
+    known = {name: variant for name, variant in settings["variants"].items() if name in variants}
+    changed += _changed(variants, known, "variant ")
     for name, found in merged.items():  # of other seeds and variants there may be more, or none of what is there
         old = inputs.get(name, dict.fromkeys(found, "nothing"))
         changed += _changed(old, {key: value for key, value in found.items() if key in old})
@@ -160,16 +139,11 @@ def merged_settings(directory: Path, settings: dict[str, Any]) -> dict[str, Any]
 
 def check_models(directory: Path, hashes: FileHashes) -> None:
     """Raise a RunError where finished variants have other models than those that were evaluated."""
-    errors = [
-        describe(
-            f"{path}, model",
-            before or "nothing",
-            f"{now}, the hash of {path.parents[1] / path.stem}",
-            "Restore its files, or choose another --output_dir",
-        )
-        for path, (before, now) in finished_models(directory, hashes).items()
-        if before != now
-    ]
+    errors = []
+    for path, (before, now) in finished_models(directory, hashes).items():
+        expected = f"{now}, the hash of {path.parents[1] / path.stem}"
+        advice = "Restore its files, or choose another --output_dir"
+        errors += require(before == now, f"{path}, model", before or "nothing", expected, advice)
     if errors:
         raise RunError(errors)
 
@@ -179,18 +153,13 @@ def check_starting_models(comparison: ExperimentPlan) -> None:
     errors = []
     for seed in comparison.experiment.seeds:
         for variant in comparison.experiment.variants.values():
+            if variant.init_from == NONE or comparison.result_file(seed, variant.name).exists():
+                continue
             model = Path(comparison.start_of(variant, seed))
-            is_finished = comparison.result_file(seed, variant.name).exists()
-            if variant.init_from != NONE and not is_finished and comparison.result_file(seed, model.name).exists():
-                if not is_model(model):
-                    errors.append(
-                        describe(
-                            f"{model}, model",
-                            "a deleted model",
-                            f"the one that variant {variant.name} starts from",
-                            "Choose another --output_dir, without --delete_models",
-                        )
-                    )
+            is_deleted = comparison.result_file(seed, model.name).exists() and not is_model(model)
+            expected = f"the one that variant {variant.name} starts from"
+            advice = "Choose another --output_dir, without --delete_models"
+            errors += require(not is_deleted, f"{model}, model", "a deleted model", expected, advice)
     if errors:
         raise RunError(errors)
 
@@ -200,17 +169,11 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = ""
     errors = []
     for key, value in now.items():
         old = before.get(key)
-        if old == value:
-            continue
         if isinstance(old, dict) and isinstance(value, dict):
-            every = {**dict.fromkeys(old), **value}
-            errors += _changed(old, every, f"{prefix}{key}, ")
+            errors += _changed(old, {**dict.fromkeys(old), **value}, f"{prefix}{key}, ")
         else:
-            errors.append(
-                describe(
-                    f"{prefix}{key}", f"{old!r}", f"{value!r}", "Restore the value, or choose another --output_dir"
-                )
-            )
+            advice = "Restore the value, or choose another --output_dir"
+            errors += require(old == value, f"{prefix}{key}", repr(old), repr(value), advice)
     return errors
 
 
@@ -223,7 +186,7 @@ def write_comparison(directory: Path, settings: dict[str, Any], task: EvalTask) 
         "settings": settings,
         "task": task.name,
         "conclusion": words,
-        "rows": as_records(rows),
+        "rows": [asdict(row) for row in rows],
         "cells": cells,
         "environment": environment(),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..reporting.evaluations import score_label
-from .statistics import Difference, leaves_out_zero
+from .statistics import Difference
 
 
 LOWER_IS_BETTER = ("recovery", "decisions.drop", "cer")
@@ -23,37 +23,17 @@ def label(column: str) -> str:
 
 
 def conclusion(columns: Mapping[str, Mapping[str, Difference]], control: str, seeds: int) -> str:
-    """One sentence, by the first score; arguments as for `paragraph`."""
+    """One sentence, by the first score: what is better and worse than the control, and what is no different.
+
+    Args:
+        columns: score → variant → its difference from the control. seeds: how many it was trained with.
+    """
     found = next(iter(columns.items()), None)
     if found is None:
         return f"There is nothing to compare: {control} is the only variant."
     if seeds == 1:
         return "No conclusion: one seed cannot show how much scores move from seed to seed; give at least three."
     return _sentence(*found, control)
-
-
-def paragraph(columns: Mapping[str, Mapping[str, Difference]], control: str, seeds: int) -> str:
-    """A sentence for each column: what is better and what is worse than the control, and what is no different.
-
-    Args:
-        columns: score → variant → its difference from the control. control: its name. seeds: how many it was trained
-            with.
-    """
-    if not any(columns.values()):
-        return f"There is nothing to compare: {control} is the only variant."
-    if seeds == 1:
-        return (
-            "No conclusion: one seed. Training with another seed moves scores, too, and by how much cannot be seen "
-            f"here: give at least three. Differences from {control} that leave out 0 over the examples: "
-            f"{_one_seed(columns)}."
-        )
-    shown = {column: differences for column, differences in columns.items() if differences}
-    nulls = [column for column, found in shown.items() if all(less.verdict == "null" for less in found.values())]
-    sentences = [_sentence(column, found, control) for column, found in shown.items() if column not in nulls]
-    if nulls:
-        sentences.append(f"No difference from {control} shown for any variant: {'; '.join(map(label, nulls))}.")
-    note = "Better and worse mean that 0 lies outside both 95 % intervals, over examples and over seeds."
-    return " ".join([*sentences, note])
 
 
 def _sentence(column: str, differences: Mapping[str, Difference], control: str) -> str:
@@ -71,13 +51,3 @@ def _sentence(column: str, differences: Mapping[str, Difference], control: str) 
     if found["one seed"]:
         parts.append(f"no conclusion, one seed: {', '.join(found['one seed'])}")
     return f"{label(column)}: {'; '.join(parts)}."
-
-
-def _one_seed(columns: Mapping[str, Mapping[str, Difference]]) -> str:
-    found = [
-        f"{variant} in {label(column)}"
-        for column, differences in columns.items()
-        for variant, difference in differences.items()
-        if difference.over_examples and leaves_out_zero(difference.over_examples)
-    ]
-    return ", ".join(found) or "none"

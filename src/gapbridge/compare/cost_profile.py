@@ -83,11 +83,8 @@ def profile_rows(
 
 
 def _packed(load: StepCost, lengths: list[int], args: Any) -> StepCost:
-    """The load of packed rows, were all rows as long as these.
-
-    There are few of them, so that the last step of an epoch, which may have fewer, counts: `row_tokens` is the mean
-    over all places in an epoch's steps.
-    """
+    """The load of packed rows, were all rows as long as these; `row_tokens` is the mean over all places in an epoch's
+    steps."""
     packed = packed_lengths([*islice(cycle(lengths), round(load.rows))], args)
     places = math.ceil(len(packed) / load.rows_per_step) * load.rows_per_step
     return replace(load, row_tokens=sum(packed) / max(1, places), rows=len(packed))

@@ -41,37 +41,19 @@ _STEP_TOKENS = 512  # of the step that is measured, at most, or one sequence
 _BATCH = 64  # completions at once, as by default
 _TIMED_PROMPT, _TIMED_TOKENS = 32, 4
 _DRAFT_LIMIT = "max_completion_length"  # the key of methods that train on whole completions
-_GAP_PREFIXES = 8  # of `gapbridge gap` by default
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """What one run of a variant takes: optimizer steps, training tokens, and wall seconds of all it does."""
+class _Completions:
+    """The evaluation's completions, each taken to be as long as its reference: how many there are for a decoding mode,
+    mean tokens and wall seconds of one."""
 
-    variant: str
-    runs: int  # that are left to do
-    steps: int
+    count: int
     tokens: float
     seconds: float
 
 
-@dataclass(frozen=True)
-class _Decoding:
-    """Seconds of a prompt token and of a generated one at the evaluation's batch; mean tokens of a held-out prompt and
-    of a completion, which is taken to be as long as its reference."""
-
-    prompt_token: float
-    token: float
-    prompt: float
-    completion: float
-    held_out: int
-
-    @property
-    def completion_seconds(self) -> float:
-        return self.prompt * self.prompt_token + self.completion * self.token
-
-
-def run_dry(comparison: ExperimentPlan, task: EvalTask, workers: int) -> list[Estimate]:
+def run_dry(comparison: ExperimentPlan, task: EvalTask, workers: int) -> None:
     """Print what the comparison would do and about how long that takes here; nothing is written.
 
     Models that variants start from and that are not trained yet are stood in for by the first seed's first model.
@@ -79,8 +61,8 @@ def run_dry(comparison: ExperimentPlan, task: EvalTask, workers: int) -> list[Es
     started = time.monotonic()
     experiment, seed = comparison.experiment, comparison.experiment.seeds[0]
     control: tuple[CostProfile, int] | None = None
-    decoding: _Decoding | None = None
-    estimates, left_out = [], []
+    completions: _Completions | None = None
+    rows, left_out, runs, total = [], [], 0, 0.0
     variants = sorted(experiment.variants.values(), key=lambda variant: variant.name != methods.CONTROL)
     with tqdm(variants, desc="measuring", unit="variant") as bar:
         for variant in bar:
@@ -88,10 +70,9 @@ def run_dry(comparison: ExperimentPlan, task: EvalTask, workers: int) -> list[Es
                 left_out.append(variant.name)
                 continue
             bar.set_postfix_str(variant.name)
-            job, model, tokenizer = _load(comparison, variant, seed, decoding)
-            decoding = decoding or _decoding(comparison, task, job, model, tokenizer)
+            job, model, tokenizer = _load(comparison, variant, seed, completions)
+            completions = completions or _measure_completions(comparison, task, job, model, tokenizer)
             sample = profile_rows(job, model, tokenizer, sampled=_SAMPLED, rows_read=_ROWS_READ)
-            step_seconds = seconds_of_step(job, model, sample)
             steps = sample.load.configured_steps(_epochs(job), job.args.max_steps)
             if control is None:
                 control = sample, steps
@@ -99,32 +80,35 @@ def run_dry(comparison: ExperimentPlan, task: EvalTask, workers: int) -> list[Es
                 steps = budget_steps(experiment.budget, control[0].load, control[1], sample.load)
             context = sample.generation_seconds
             if _DRAFT_LIMIT in known_keys(variant.method):  # measured at a batch of few, which takes longer for each
-                context = min(context, decoding.completion_seconds)
-            seconds = steps * step_seconds + context * sample.examples * number_of_rounds(job.args)
-            sequences = [tokens for row in sample.rows for tokens in count_sequences(job, row)]
-            row_seconds = step_seconds / sequences_per_step(sample.load, sequences)
-            seconds += decoding.held_out * _prompted_tokens(
-                comparison, variant, decoding.completion_seconds, row_seconds
-            )
-            left = [
-                s for s in experiment.seeds if not (comparison.place(s) / "_results" / f"{variant.name}.json").exists()
-            ]
-            estimates.append(Estimate(variant.name, len(left), steps, sample.load.tokens(steps), seconds))
+                context = min(context, completions.seconds)
+            seconds = steps * seconds_of_step(job, model, sample)
+            seconds += context * sample.examples * number_of_rounds(job.args)
+            seconds += completions.count * _completions_per_prompt(comparison, variant) * completions.seconds
+            left = sum(not comparison.result_file(seed, variant.name).exists() for seed in experiment.seeds)
+            rows.append((variant.name, left, steps, sample.load.tokens(steps), seconds))
+            runs, total = runs + left, total + left * seconds
             del model
-    _show(comparison, task, estimates, workers)
+    head = ("variant", "runs left", "steps", "tokens", "time per run (s)")
+    seeds = ", ".join(map(str, experiment.seeds))
+    print_table(Table(head, rows, f"{experiment.name}: graded as {task.name}, seeds {seeds}"))
+    shared = f", in {workers} processes at best {total / 60 / workers:.1f}" if workers > 1 else ""
+    print(f"{runs} runs, about {total / 60:.1f} minutes on this machine{shared}, without loading and saving")
+    for seed in experiment.seeds:
+        print(f"would write {comparison.place(seed)}: {', '.join(experiment.variants)}")
+    names = ("experiment.json", "compare.json", "compare.md", "compare.html", "plots")
+    print(f"would write {', '.join(str(comparison.directory / name) for name in names)}")
     if left_out:
         print(f"not measured, because the others took {_PATIENCE:.0f} s: {', '.join(left_out)}")
-    if decoding is not None:
-        print(f"completions are assumed to be as long as the references: {decoding.completion:.0f} tokens")
-    return estimates
+    if completions is not None:
+        print(f"completions are assumed to be as long as the references: {completions.tokens:.0f} tokens")
 
 
 def _load(
-    comparison: ExperimentPlan, variant: Variant, seed: int, decoding: _Decoding | None
+    comparison: ExperimentPlan, variant: Variant, seed: int, completions: _Completions | None
 ) -> tuple[RunConfig, PreTrainedModel, PreTrainedTokenizerBase]:
     keys = variant_recipe(comparison, variant, seed)
-    if decoding is not None and _DRAFT_LIMIT in known_keys(variant.method):
-        length = max(1, round(decoding.completion))
+    if completions is not None and _DRAFT_LIMIT in known_keys(variant.method):
+        length = max(1, round(completions.tokens))
         keys[_DRAFT_LIMIT] = min(length, int(keys.get(_DRAFT_LIMIT, length)))
     if not (Path(keys["model_name_or_path"]) / "config.json").is_file():
         keys["model_name_or_path"] = comparison.first_model(seed)
@@ -142,46 +126,36 @@ def _epochs(job: RunConfig) -> float:
     return float(sum(job.args.num_epochs_of_round(index) for index in range(1, rounds + 1))) / rounds
 
 
-def _prompted_tokens(comparison: ExperimentPlan, variant: Variant, answer: float, row: float) -> float:
-    """Seconds that the evaluations of a variant take for one held-out example."""
+def _completions_per_prompt(comparison: ExperimentPlan, variant: Variant) -> float:
+    """Completions that the evaluations of a variant generate for one held-out prompt."""
     evaluation = comparison.experiment.evaluation
-    answers = len(evaluation.temperatures) + len(variant.decoding_modes) - 1
-    if not evaluation.gap:
-        return answers * answer
-    continuations = 2 * sum(
-        1 - place for place in evaluation.error_positions
-    )  # the same for all, and the variant's own: what follows them
-    lengths = _GAP_PREFIXES if evaluation.prefix_lengths is None else len(evaluation.prefix_lengths)
-    scored = (1 + evaluation.same_completions) * (2 * lengths + 3)  # forward passes over the row
-    return (answers + 1 + continuations) * answer + scored * row / 3
+    asked = len(evaluation.temperatures) + len(variant.decoding_modes) - 1
+    # After forced errors only what follows them is generated: the same errors for all variants, and the variant's own.
+    return asked + evaluation.gap + 2 * sum(1 - position for position in evaluation.error_positions)
 
 
-def _decoding(
+def _measure_completions(
     comparison: ExperimentPlan,
     task: EvalTask,
     job: RunConfig,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-) -> _Decoding:
-    """What a token of the evaluation's completions takes, from the ends of a few prompts and a few tokens."""
+) -> _Completions:
+    """What a completion takes, from the ends of a few prompts and a few tokens at the evaluation's batch."""
     evaluation = comparison.experiment.evaluation
-    held_out = count_held_out_rows(job, evaluation.max_examples)
-    examples = list(load_eval_examples(job, tokenizer, model, limit=min(_ROWS_READ, held_out)))
-    prompts = [list(e.generation_prompt_ids[-_TIMED_PROMPT:]) for e in islice(cycle(examples), min(_BATCH, held_out))]
-
+    count = count_held_out_rows(job, evaluation.max_examples)
+    examples = list(load_eval_examples(job, tokenizer, model, limit=min(_ROWS_READ, count)))
+    prompts = [list(e.generation_prompt_ids[-_TIMED_PROMPT:]) for e in islice(cycle(examples), min(_BATCH, count))]
     runners = SlotRunners()
 
     def seconds(prompts: Sequence[Sequence[int]], tokens: int) -> float:
+        options: dict[str, Any] = {
+            "max_completion_length": tokens,
+            "stop_tokens": (),
+            "temperature": evaluation.temperatures[0],
+        }
         started = time.perf_counter()
-        generate_completions(
-            model,
-            prompts,
-            ids=range(len(prompts)),
-            max_completion_length=tokens,
-            stop_tokens=(),
-            temperature=evaluation.temperatures[0],
-            runners=runners,
-        )
+        generate_completions(model, prompts, ids=range(len(prompts)), runners=runners, **options)
         return time.perf_counter() - started
 
     with generation_precision(model, job.args):
@@ -189,9 +163,9 @@ def _decoding(
         prefill = seconds(prompts, 1)
         token = max(0.0, seconds(prompts, 1 + _TIMED_TOKENS) - prefill) / _TIMED_TOKENS / len(prompts)
     longest = evaluation.max_completion_length or task.max_completion_length
-    completion = min(longest, sum(len(e.completion_ids) for e in examples) / len(examples))
-    prompt = sum(len(e.generation_prompt_ids) for e in examples) / len(examples)
-    return _Decoding(prefill / sum(map(len, prompts)), token, prompt, completion, held_out)
+    tokens = min(longest, sum(len(e.completion_ids) for e in examples) / len(examples))
+    prompt_tokens = sum(len(e.generation_prompt_ids) for e in examples) / len(examples)
+    return _Completions(count, tokens, prompt_tokens * prefill / sum(map(len, prompts)) + tokens * token)
 
 
 def seconds_of_step(job: RunConfig, model: PreTrainedModel, sample: CostProfile) -> float:
@@ -227,18 +201,3 @@ def seconds_of_step(job: RunConfig, model: PreTrainedModel, sample: CostProfile)
 def sequences_per_step(load: StepCost, sequences: Sequence[Sequence[int]]) -> float:
     """How many sequences as long as these an optimizer step holds: of a pair both, of a packed row all."""
     return load.tokens(1) / (sum(map(len, sequences)) / len(sequences))
-
-
-def _show(comparison: ExperimentPlan, task: EvalTask, estimates: Sequence[Estimate], workers: int) -> None:
-    head = ("variant", "runs left", "steps", "tokens", "time per run (s)")
-    lines = [(e.variant, e.runs, e.steps, e.tokens, e.seconds) for e in estimates]
-    seeds = ", ".join(map(str, comparison.experiment.seeds))
-    print_table(Table(head, lines, f"{comparison.experiment.name}: graded as {task.name}, seeds {seeds}"))
-    minutes = sum(estimate.runs * estimate.seconds for estimate in estimates) / 60
-    shared = f", in {workers} processes at best {minutes / workers:.1f}" if workers > 1 else ""
-    runs = sum(estimate.runs for estimate in estimates)
-    print(f"{runs} runs, about {minutes:.1f} minutes on this machine{shared}, without loading, saving and eval steps")
-    for seed in comparison.experiment.seeds:
-        print(f"would write {comparison.place(seed)}: {', '.join(comparison.experiment.variants)}")
-    names = ("experiment.json", "compare.json", "compare.md", "compare.html", "plots")
-    print(f"would write {', '.join(str(comparison.directory / name) for name in names)}")

@@ -16,13 +16,10 @@ import os
 import shutil
 import signal
 import threading
-import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
-from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +51,6 @@ from .inputs import MODEL_CONFIGS
 from .run_records import Record, read_cost, read_figures, read_scores
 
 
-EXIT_TIMEOUT_SECONDS = 300.0  # seconds for a worker to save a checkpoint when the others are to stop, too
 _SAME = "same_completions"
 Run = Callable[[list[str]], Any]  # a command line in this process, as `gapbridge.cli.run`
 
@@ -64,12 +60,8 @@ def run_seeds(
 ) -> None:
     """All variants with all seeds that are not finished, `workers` seeds at once in processes of their own.
 
-    Args:
-        delete_models: whether a finished variant's model is deleted as soon as no unfinished one needs it.
-
     Raises:
-        GapbridgeError: what a command refuses; a worker was killed. Interrupted: a signal came; what is whole on disk
-        is kept.
+        GapbridgeError: what a command refuses; a worker was killed. Interrupted: a signal came; what is whole is kept.
     """
     seeds = comparison.experiment.seeds
     if workers == 1 or len(seeds) == 1:
@@ -78,54 +70,21 @@ def run_seeds(
         return
     threads = max(1, torch.get_num_threads() // workers)
     context = multiprocessing.get_context("spawn")
-    before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_enter_worker, initargs=(threads,))
-    processes: set[BaseProcess] = set()
-    try:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_enter_worker, initargs=(threads,)) as pool:
         waiting = [pool.submit(_run_seed, comparison, task, run, seed, delete_models) for seed in seeds]
-        processes = set(multiprocessing.active_children()) - before
-        for done in as_completed(waiting):
-            if number := done.result():
-                raise Interrupted(number)
-    except BrokenProcessPool as error:
-        _await_end(processes)  # the pool has asked them to stop
-        raise RunError(
-            f"{comparison.directory}, worker",
-            _describe_exit(processes),
-            "a normal exit",
-            "Repeat the command with more memory or fewer --num_parallel_seeds",
-        ) from error
-    except BaseException:
-        for future in waiting:
-            future.cancel()
-        processes |= set(multiprocessing.active_children()) - before  # a signal may come while they are started
-        for process in processes:
-            process.terminate()  # a run saves a checkpoint and stops
-        _await_end(processes)
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _await_end(processes: Collection[BaseProcess]) -> None:
-    """Wait for workers that were asked to stop; those that do not are killed."""
-    deadline = time.monotonic() + EXIT_TIMEOUT_SECONDS
-    running = {process.sentinel for process in processes}
-    while running and time.monotonic() < deadline:
-        running -= set(wait(list(running), timeout=max(0.0, deadline - time.monotonic())))
-    for process in processes:
-        if process.sentinel in running:
-            process.kill()
-
-
-def _describe_exit(processes: Collection[BaseProcess]) -> str:
-    """How the first worker ended: those beside it were stopped with SIGTERM, which they answer with a code."""
-    for process in processes:
-        process.join(1)
-    codes = [process.exitcode for process in processes if process.exitcode]
-    stops = (EXIT_INTERRUPTED, -signal.SIGTERM)
-    found = next((code for code in codes if code not in stops), next(iter(codes), 0))
-    return signal.Signals(-found).name if -found in set(signal.Signals) else f"exit code {found}"
+        try:
+            for done in as_completed(waiting):
+                if number := done.result():
+                    raise Interrupted(number)
+        except BrokenProcessPool as error:
+            advice = "Repeat the command with more memory or fewer --num_parallel_seeds"
+            place = f"{comparison.directory}, worker"
+            raise RunError(place, "the end of a process", "a normal exit", advice) from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()  # a run saves a checkpoint and stops
+            raise
 
 
 def _enter_worker(threads: int) -> None:
@@ -195,11 +154,8 @@ def _run_variant(comparison: ExperimentPlan, task: EvalTask, run: Run, seed: int
     length = ["--max_completion_length", str(evaluation.max_completion_length or task.max_completion_length)]
     scores: dict[str, dict[str, Any]] = {}
     for number, temperature in enumerate(evaluation.temperatures):
-        modes = [
-            word
-            for mode in (variant.decoding_modes if number == 0 else variant.decoding_modes[:1])
-            for word in ("--decoding_mode", mode)
-        ]
+        asked_modes = variant.decoding_modes if number == 0 else variant.decoding_modes[:1]
+        modes = [word for mode in asked_modes for word in ("--decoding_mode", mode)]
         output = own / f"temperature_{temperature:g}"
         how = ["--temperature", f"{temperature:g}", "--output_dir", str(output)]
         figures = run(["eval", "--task", task.name, *asked, *length, *modes, *how])

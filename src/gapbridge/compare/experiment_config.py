@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import methods
-from ..errors import ConfigError, describe
+from ..errors import ConfigError, describe, require
 from ..generation.decoding_modes import SINGLE_PASS
 from ..recipe.type_checks import closest_match, known_values, read_yaml
 from ..tasks.task import TASKS
@@ -119,123 +119,70 @@ def filled(value: Any, seed: int, base: str) -> Any:
 
 
 def experiment_of_options(args: argparse.Namespace) -> Experiment:
-    """The experiment that the command line describes: a default variant for each of `methods`, and the control.
-
-    Raises:
-        ConfigError: listing every error.
-    """
-    errors = []
-    if not args.config:
-        errors.append(
-            describe("recipe", "none", "one", "Give gapbridge compare RECIPE.yaml, or a --experiment_config FILE.yaml")
-        )
-    if not args.methods:
-        errors.append(
-            describe("--methods", "none", f"some of {', '.join(methods.list_methods())}", "List them, as in a,b,c")
-        )
-    for name in args.methods or ():
-        if name not in methods.list_methods():
-            errors.append(
-                describe(
-                    "--methods",
-                    f"the unknown method {name!r}{closest_match(name, methods.list_methods())}",
-                    f"one of {', '.join(methods.list_methods())}",
-                    "Correct the name",
-                )
-            )
-    if len(set(args.methods or ())) < len(args.methods or ()):
-        errors.append(describe("--methods", "a method twice", "every method once", "Remove one of them"))
-    if args.budget not in (None, *BUDGETS):
-        errors.append(describe("--budget", args.budget, f"one of {', '.join(BUDGETS)}", "Choose one of them"))
-    evaluation = evaluation_of_options(args)
-    seeds = SEEDS if args.seeds is None else tuple(args.seeds)
-    errors += _evaluation_errors(evaluation, "--") + _seed_errors(seeds, "--seeds")
-    if errors:
-        raise ConfigError([f"command line, {error}" for error in errors])
+    """The experiment that the command line describes: a default variant for each of `methods`, and the control. Raises
+    ConfigError with every error."""
+    known = methods.list_methods()
+    advice = "Give gapbridge compare RECIPE.yaml, or a --experiment_config FILE.yaml"
+    errors = require(args.config, "recipe", "none", "one", advice)
+    errors += require(args.methods, "--methods", "none", f"some of {', '.join(known)}", "List them, as in a,b,c")
     variants = {
-        name: Variant(name, name, decoding_modes=(SINGLE_PASS, *methods.get_method(name).answer_modes))
-        for name in args.methods
+        name: {"method": name, "decoding_modes": [*methods.get_method(name).answer_modes] if name in known else []}
+        for name in args.methods or ()
     }
-    return Experiment("compare", args.config, seeds, _ordered(variants), args.budget or BUDGETS[0], evaluation)
+    evaluation = {key: vars(args)[key] for key in _EVALUATION if vars(args).get(key) is not None}
+    values = {"recipe": args.config or "", "variants": variants, "evaluation": evaluation}
+    values |= {"seeds": args.seeds or [*SEEDS], "budget": args.budget or BUDGETS[0]}
+    return _experiment(values, "compare", errors, "command line, ", "--")
 
 
 def with_seeds(experiment: Experiment, seeds: Sequence[int]) -> Experiment:
     """The same comparison with other seeds. Raises ConfigError for ones that cannot be."""
-    errors = _seed_errors(seeds, "--seeds")
-    if errors:
+    if errors := _seed_errors(seeds, "--seeds"):
         raise ConfigError([f"command line, {error}" for error in errors])
     return replace(experiment, seeds=tuple(seeds))
 
 
-def evaluation_of_options(args: argparse.Namespace) -> Evaluation:
-    """How the command line says that variants are evaluated."""
-    return Evaluation(
-        task=args.task,
-        max_completion_length=args.max_completion_length,
-        temperatures=TEMPERATURES if args.temperatures is None else tuple(args.temperatures),
-        max_examples=args.max_examples,
-        gap=args.gap or bool(args.error_positions),
-        error_positions=tuple(args.error_positions or ()),
-    )
-
-
 def read_experiment(path: Path) -> Experiment:
-    """An experiment file.
-
-    Raises:
-        ConfigError: listing every error: unknown keys with the nearest known one, wrong types and names.
-    """
-    errors: list[str] = []
-    values = known_values(_extended(path), _EXPERIMENT, "", errors)
+    """An experiment file. Raises ConfigError with every error: unknown keys with the nearest one, wrong types and
+    names."""
+    values, errors = _extended(path), []
     for key in ("recipe", "seeds", "variants"):
-        if not values.get(key):
-            errors.append(describe(key, "no value", "one", "Add the key"))
-    seeds = tuple(_list(values.get("seeds", [])))
-    budget = values.get("budget", "steps")
-    if budget not in BUDGETS:
-        errors.append(describe("budget", f"{budget!r}", f"one of {', '.join(BUDGETS)}", "Choose one of them"))
-    has_start = values.get("start") is not None
-    found = {START: _variant(START, values["start"], NONE, errors)} if has_start else {}
-    for name, entry in values.get("variants", {}).items():
-        if name in (START, NONE) or not _NAME.fullmatch(str(name)):
-            errors.append(
-                describe(
-                    "variants",
-                    f"the name {name!r}",
-                    f"letters, digits, . _ and -, not {START} or {NONE}",
-                    "Rename the variant",
-                )
-            )
-        elif not isinstance(entry, dict):
-            errors.append(describe(f"variants, {name}", f"{entry!r}", "a mapping with a method", "Correct the value"))
-        else:
-            found[name] = _variant(name, entry, START if has_start else NONE, errors)
-    variants = {name: variant for name, variant in found.items() if variant is not None}
-    evaluation = _evaluation(values.get("evaluation", {}), errors)
+        errors += require(values.get(key), key, "no value", "one", "Add the key")
+    return _experiment(values, path.stem, errors, f"{path}, ", "")
+
+
+def _experiment(values: dict[str, Any], name: str, errors: list[str], place: str, option: str) -> Experiment:
+    """The experiment of a mapping; `name`: where it has none; `errors`: those that are known before; `place`,
+    `option`: what stands before an error, and before the keys that are options on the command line."""
+    values = known_values(values, _EXPERIMENT, "", errors)
+    name, budget, seeds = values.get("name", name), values.get("budget", "steps"), _list(values.get("seeds", []))
+    errors += require(
+        budget in BUDGETS, f"{option}budget", budget, f"one of {', '.join(BUDGETS)}", "Choose one of them"
+    )
+    expected = "letters, digits, . _ and -"
+    errors += require(_NAME.fullmatch(name), "name", repr(name), f"{expected}, as a directory has", "Correct the name")
+    start = START if values.get("start") is not None else NONE
+    found = {START: _variant(START, values["start"], "", NONE, errors)} if start == START else {}
+    for key, entry in values.get("variants", {}).items():
+        place_of_name, is_good = f"variants, {key}", _NAME.fullmatch(str(key)) and key not in (START, NONE)
+        got = f"the name {key!r}"
+        errors += require(is_good, "variants", got, f"{expected}, not {START} or {NONE}", "Rename the variant")
+        is_mapping = isinstance(entry, dict)
+        errors += require(is_mapping, place_of_name, repr(entry), "a mapping with a method", "Correct the value")
+        if is_good and is_mapping:
+            found[key] = _variant(key, entry, "variants, ", start, errors)
+    variants = {key: variant for key, variant in found.items() if variant is not None}
+    evaluation = _evaluation(values.get("evaluation", {}), option or "evaluation, ", errors)
     base = _base(values["init_model"], errors) if values.get("init_model") else None
-    control = variants.get(methods.CONTROL)
-    if control is not None and control.method != methods.CONTROL:
-        errors.append(
-            describe(
-                f"variants, {control.name}",
-                f"the method {control.method} for the control",
-                control.name,
-                "Rename the variant, or change its method",
-            )
-        )
-    errors += _start_errors(variants) + _seed_errors(seeds, "seeds")
-    name = values.get("name", path.stem)
-    if not _NAME.fullmatch(str(name)):
-        errors.append(
-            describe(
-                "name", f"{name!r}", "letters, digits, . _ and -, since it names the directory", "Correct the name"
-            )
-        )
+    own = variants.get(methods.CONTROL)
+    if own is not None and own.method != methods.CONTROL:
+        got, advice = f"the method {own.method} for the control", "Rename the variant, or change its method"
+        errors.append(describe(f"variants, {own.name}", got, own.name, advice))
+    errors += _start_errors(variants) + _seed_errors(seeds, f"{option}seeds")
     if errors:
-        raise ConfigError([f"{path}, {error}" for error in errors])
-    start = START if has_start else NONE
-    overrides = values.get("overrides", {})
-    return Experiment(name, values["recipe"], seeds, _ordered(variants, start), budget, evaluation, overrides, base)
+        raise ConfigError([f"{place}{error}" for error in errors])
+    overrides, ordered = values.get("overrides", {}), _ordered(variants, start)
+    return Experiment(name, values["recipe"], tuple(seeds), ordered, budget, evaluation, overrides, base)
 
 
 def _extended(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -245,16 +192,11 @@ def _extended(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if parent is None:
         return values
     if not isinstance(parent, str) or not (path.parent / parent).is_file():
-        raise ConfigError(
-            f"{path}, extends", f"{parent!r}", f"an experiment file, relative to {path.parent}", "Correct the path"
-        )
+        place = f"{path}, extends"
+        raise ConfigError(place, f"{parent!r}", f"an experiment file, relative to {path.parent}", "Correct the path")
     if path.resolve() in above:
-        raise ConfigError(
-            f"{path}, extends",
-            f"a circle by way of {above[-1]}",
-            "a file that does not extend itself",
-            "Remove one of the keys",
-        )
+        got = f"a circle by way of {above[-1]}"
+        raise ConfigError(f"{path}, extends", got, "a file that does not extend itself", "Remove one of the keys")
     return _merged(_extended(path.parent / parent, (*above, path.resolve())), values)
 
 
@@ -275,97 +217,52 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _variant(name: str, entry: dict[str, Any], start: str, errors: list[str]) -> Variant | None:
-    where = "" if name == START else "variants, "
+def _variant(name: str, entry: dict[str, Any], where: str, start: str, errors: list[str]) -> Variant | None:
     own = known_values({key: entry[key] for key in entry.keys() & _VARIANT}, _VARIANT, f"{where}{name}, ", errors)
-    method = own.get("method")
-    if method not in methods.list_methods():
-        errors.append(
-            describe(
-                f"{where}{name}, method",
-                f"{method!r}",
-                f"one of {', '.join(methods.list_methods())}",
-                "Choose one of them",
-            )
-        )
+    method, known = own.get("method"), methods.list_methods()
+    if method not in known:
+        got = f"the unknown method {method!r}{closest_match(str(method), known)}"
+        errors.append(describe(f"{where}{name}, method", got, f"one of {', '.join(known)}", "Correct the name"))
         return None
-    modes = tuple(_list(own.get("decoding_modes", [SINGLE_PASS])))
-    known = [SINGLE_PASS, *methods.answer_modes()]
-    errors += [
-        describe(
-            f"{where}{name}, decoding_modes",
-            f"the unknown mode {mode!r}{closest_match(mode, known)}",
-            f"one of {', '.join(known)}",
-            "Correct the mode",
+    known_modes = [SINGLE_PASS, *methods.answer_modes()]
+    modes = _list(own.get("decoding_modes", []))
+    for mode in modes:
+        got, expected = (
+            f"the unknown mode {mode!r}{closest_match(mode, known_modes)}",
+            f"one of {', '.join(known_modes)}",
         )
-        for mode in modes
-        if mode not in known
-    ]
+        errors += require(mode in known_modes, f"{where}{name}, decoding_modes", got, expected, "Correct the mode")
+    modes = [SINGLE_PASS, *(mode for mode in modes if mode != SINGLE_PASS)]
     overrides = {key: value for key, value in entry.items() if key not in _VARIANT}
-    return Variant(
-        name,
-        method,
-        overrides,
-        (SINGLE_PASS, *(mode for mode in modes if mode != SINGLE_PASS)),
-        own.get("init_from", start),
-    )
+    return Variant(name, method, overrides, tuple(modes), own.get("init_from", start))
 
 
-def _evaluation(entry: dict[str, Any], errors: list[str]) -> Evaluation:
+def _evaluation(entry: dict[str, Any], where: str, errors: list[str]) -> Evaluation:
     own = known_values(entry, _EVALUATION, "evaluation, ", errors)
-    for key, default in (("temperatures", list(TEMPERATURES)), ("error_positions", [])):
-        own[key] = tuple(map(float, _list(own.get(key, default))))
-    own["gap"] = own.get("gap", False) or bool(own["error_positions"]) or own.get("same_completions", False)
-    if own.get("prefix_lengths") is not None:
-        own["prefix_lengths"] = tuple(_list(own["prefix_lengths"]))
-    evaluation = Evaluation(**own)
-    errors += _evaluation_errors(evaluation, "evaluation, ")
-    return evaluation
-
-
-def _evaluation_errors(evaluation: Evaluation, where: str) -> list[str]:
+    temperatures = [float(value) for value in _list(own.get("temperatures", [*TEMPERATURES]))]
+    positions = [float(value) for value in _list(own.get("error_positions", []))]
+    lengths = own.get("prefix_lengths")
+    lengths = None if lengths is None else _list(lengths)
     graded = [name for name, task in TASKS.items() if task.grader != "none"]
-    errors = []
-    if evaluation.task is not None and evaluation.task not in graded:
-        errors.append(
-            describe(f"{where}task", f"{evaluation.task!r}", f"one of {', '.join(graded)}", "Choose one of them")
-        )
-    if not evaluation.temperatures or any(not value >= 0 for value in evaluation.temperatures):
-        errors.append(
-            describe(
-                f"{where}temperatures",
-                list(evaluation.temperatures),
-                "one or more numbers of at least 0, where 0 is greedy",
-                "Correct the list",
-            )
-        )
-    if len(set(evaluation.temperatures)) < len(evaluation.temperatures):
-        errors.append(describe(f"{where}temperatures", "a number twice", "every number once", "Remove one of them"))
-    for name, value in (
-        ("max_examples", evaluation.max_examples),
-        ("max_completion_length", evaluation.max_completion_length),
-    ):
-        if value is not None and value < 1:
-            errors.append(describe(f"{where}{name}", value, "at least 1", "Correct the value"))
-    if any(k < 1 for k in evaluation.prefix_lengths or ()) or evaluation.prefix_lengths == ():
-        errors.append(
-            describe(
-                f"{where}prefix_lengths",
-                list(evaluation.prefix_lengths or ()),
-                "lengths of 1 or more",
-                "Give one or more of them",
-            )
-        )
-    if any(not 0 < place < 1 for place in evaluation.error_positions):
-        errors.append(
-            describe(
-                f"{where}error_positions",
-                list(evaluation.error_positions),
-                "relative positions between 0 and 1",
-                "Correct the list",
-            )
-        )
-    return errors
+    expected = f"one of {', '.join(graded)}"
+    errors += require(
+        own.get("task") in (None, *graded), f"{where}task", repr(own.get("task")), expected, "Choose one"
+    )
+    expected = "one or more numbers of at least 0, where 0 is greedy"
+    is_good = temperatures and all(value >= 0 for value in temperatures)
+    errors += require(is_good, f"{where}temperatures", temperatures, expected, "Correct the list")
+    is_good = len(set(temperatures)) == len(temperatures)
+    errors += require(is_good, f"{where}temperatures", "a number twice", "every number once", "Remove one of them")
+    for name in ("max_examples", "max_completion_length"):
+        is_good = own.get(name) is None or own[name] >= 1
+        errors += require(is_good, f"{where}{name}", own.get(name), "at least 1", "Correct the value")
+    is_good = lengths is None or (lengths and all(length >= 1 for length in lengths))
+    errors += require(is_good, f"{where}prefix_lengths", lengths, "lengths of 1 or more", "Give one or more of them")
+    is_good, expected = all(0 < position < 1 for position in positions), "relative positions between 0 and 1"
+    errors += require(is_good, f"{where}error_positions", positions, expected, "Correct the list")
+    own |= {"temperatures": tuple(temperatures), "error_positions": tuple(positions)}
+    own["gap"] = own.get("gap", False) or bool(positions) or own.get("same_completions", False)
+    return Evaluation(**{**own, "prefix_lengths": None if lengths is None else tuple(lengths)})
 
 
 def _base(entry: dict[str, Any], errors: list[str]) -> InitModel | None:
@@ -376,13 +273,10 @@ def _base(entry: dict[str, Any], errors: list[str]) -> InitModel | None:
 
 
 def _seed_errors(seeds: Sequence[int], name: str) -> list[str]:
-    if len(set(seeds)) < len(seeds):
-        return [describe(name, "a seed twice", "every seed once", "Remove one of them")]
-    return (
-        [describe(name, list(seeds), "seeds of at least 0", "Correct the list")]
-        if any(seed < 0 for seed in seeds)
-        else []
-    )
+    is_good = len(set(seeds)) == len(seeds)
+    errors = require(is_good, name, "a seed twice", "every seed once", "Remove one of them")
+    is_good = all(seed >= 0 for seed in seeds)
+    return errors + require(is_good, name, [*seeds], "seeds of at least 0", "Correct the list")
 
 
 def _start_errors(variants: Mapping[str, Variant]) -> list[str]:
@@ -390,26 +284,15 @@ def _start_errors(variants: Mapping[str, Variant]) -> list[str]:
     errors = []
     for variant in variants.values():
         seen = [variant.name]
+        place = f"variants, {variant.name}, init_from"
         while (at := variants[seen[-1]].init_from) != NONE:
             if at not in variants:
-                errors.append(
-                    describe(
-                        f"variants, {variant.name}, init_from",
-                        f"the unknown variant {at!r}{closest_match(at, variants)}",
-                        f"one of {', '.join(variants)}",
-                        "Correct the name",
-                    )
-                )
+                got = f"the unknown variant {at!r}{closest_match(at, variants)}"
+                errors.append(describe(place, got, f"one of {', '.join(variants)}", "Correct the name"))
                 break
             if at in seen:
-                errors.append(
-                    describe(
-                        f"variants, {variant.name}, init_from",
-                        f"a circle by way of {' and '.join(seen)}",
-                        "a variant that does not start from itself",
-                        "Change one of them",
-                    )
-                )
+                got = f"a circle by way of {' and '.join(seen)}"
+                errors.append(describe(place, got, "a variant that does not start from itself", "Change one of them"))
                 break
             seen.append(at)
     return errors

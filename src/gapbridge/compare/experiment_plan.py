@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from .. import methods
-from ..errors import ConfigError, GapbridgeError, describe
+from ..errors import ConfigError, GapbridgeError, describe, require
 from ..evaluation.answer_extraction import marked_answer
 from ..recipe.deprecated_keys import TRACKING
 from ..recipe.secrets import without_secrets
@@ -81,11 +81,7 @@ def variant_recipe(
     shared = {key: value for key, value in {**comparison.keys, **experiment.overrides}.items() if key in known}
     own = {key: value for key, value in {**shared, **variant.overrides}.items() if key not in _LEFT_OUT}
     own = filled(own, seed, experiment.init_model_directory(seed))
-    fixed: dict[str, Any] = {
-        "model_name_or_path": comparison.start_of(variant, seed),
-        "seed": seed,
-        "push_to_hub": False,
-    }
+    fixed = {"model_name_or_path": comparison.start_of(variant, seed), "seed": seed, "push_to_hub": False}
     fixed["output_dir"] = str(comparison.place(seed) / variant.name)
     if max_steps is not None:
         fixed["max_steps"] = max_steps
@@ -97,11 +93,8 @@ def recipe_text(keys: dict[str, Any]) -> str:
 
 
 def read_run_config(keys: dict[str, Any], label: str) -> RunConfig:
-    """A recipe's keys parsed as a file of them would be, nothing written.
-
-    Raises:
-        ConfigError: listing every error, under `label`.
-    """
+    """A recipe's keys parsed as a file of them would be, nothing written. Raises ConfigError with every error, under
+    `label`."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "recipe.yaml"
         path.write_text(recipe_text(keys), encoding="utf-8")
@@ -113,9 +106,8 @@ def read_run_config(keys: dict[str, Any], label: str) -> RunConfig:
 
 
 def read_comparison(experiment: Experiment, directory: Path, options: list[str]) -> ExperimentPlan:
-    """Read the experiment's recipe with recipe options from the command line over it, and look at every variant.
-
-    The variants' recipes are parsed and dry-run on the first rows, with the first seed's first model.
+    """Read the experiment's recipe with recipe options from the command line over it, and look at every variant: its
+    recipe is parsed and dry-run on the first rows, with the first seed's first model.
 
     Raises:
         ConfigError, DataError: listing the errors of the recipe, or of all variants.
@@ -127,23 +119,16 @@ def read_comparison(experiment: Experiment, directory: Path, options: list[str])
         experiment, overrides={key: value for key, value in experiment.overrides.items() if key not in given}
     )
     comparison = ExperimentPlan(experiment, directory, job.name, dict(job.recipe.keys))
-    errors = []
-    if not job.has_eval_data:
-        errors.append(
-            describe(experiment.recipe, "no held-out data", "eval_datasets or test_split_size", "Add one of them")
-        )
+    recipe, expected = experiment.recipe, "eval_datasets or test_split_size"
+    errors = require(job.has_eval_data, recipe, "no held-out data", expected, "Add one of them")
     everyone = set().union(*(known_keys(name) for name in methods.list_methods()))
-    errors += [
-        describe(
-            f"overrides, {key}",
-            f"the unknown key {key!r}{closest_match(key, everyone)}",
-            "a key of one of the methods",
-            "Correct or remove the key",
-        )
-        for key in experiment.overrides
-        if key not in everyone
-    ]
-    errors += _missing_bases(comparison)
+    for key in [key for key in experiment.overrides if key not in everyone]:
+        got = f"the unknown key {key!r}{closest_match(key, everyone)}"
+        errors.append(describe(f"overrides, {key}", got, "a key of one of the methods", "Correct or remove the key"))
+    bases = {experiment.init_model_directory(seed) for seed in experiment.seeds} - {""}
+    missing = ", ".join(place for place in sorted(bases) if not (Path(place) / "config.json").is_file())
+    advice = "Run benchmarks/evidence/run.py, which makes them"
+    errors += require(not missing, "init_model", f"no model in {missing}", "the starting models", advice)
     if errors:
         raise ConfigError(errors)
     for variant in experiment.variants.values():
@@ -151,26 +136,6 @@ def read_comparison(experiment: Experiment, directory: Path, options: list[str])
     if errors:
         raise ConfigError(errors)
     return comparison
-
-
-def _missing_bases(comparison: ExperimentPlan) -> list[str]:
-    base = comparison.experiment.init_model
-    places = (
-        {comparison.experiment.init_model_directory(seed) for seed in comparison.experiment.seeds} if base else set()
-    )
-    missing = [place for place in sorted(places) if not (Path(place) / "config.json").is_file()]
-    return (
-        [
-            describe(
-                "init_model",
-                f"no model in {', '.join(missing)}",
-                "the starting models",
-                "Run benchmarks/evidence/run.py, which makes them",
-            )
-        ]
-        if missing
-        else []
-    )
 
 
 def _variant_errors(comparison: ExperimentPlan, variant: Variant) -> list[str]:
@@ -186,11 +151,8 @@ def _variant_errors(comparison: ExperimentPlan, variant: Variant) -> list[str]:
 
 
 def experiment_task(comparison: ExperimentPlan) -> EvalTask:
-    """How answers are graded: as asked, or `math` where every one of the first references marks its answer.
-
-    Raises:
-        ConfigError: the references do not say.
-    """
+    """How answers are graded: as asked, or `math` where every one of the first references marks its answer, else
+    ConfigError."""
     experiment = comparison.experiment
     if experiment.evaluation.task is not None:
         return task_named(experiment.evaluation.task)
@@ -205,10 +167,7 @@ def experiment_task(comparison: ExperimentPlan) -> EvalTask:
     ]
     unmarked = sum(marked_answer(text) is None for text in texts)
     if unmarked:
-        raise ConfigError(
-            "task",
-            f"{unmarked} of the first {len(texts)} held-out references without a marked answer (#### 18, a box)",
-            "a task that grades them",
-            "Set --task, or evaluation: task, to math, summarization or another",
-        )
+        got = f"{unmarked} of the first {len(texts)} held-out references without a marked answer (#### 18, a box)"
+        advice = "Set --task, or evaluation: task, to math, summarization or another"
+        raise ConfigError("task", got, "a task that grades them", advice)
     return task_named("math")

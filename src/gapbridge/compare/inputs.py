@@ -42,11 +42,7 @@ def experiment_device(comparison: ExperimentPlan) -> str:
 
 def comparison_inputs(comparison: ExperimentPlan, hashes: FileHashes) -> dict[str, dict[str, str]]:
     """`rows`: a fingerprint of each variant's training and held-out rows, by variant and source; `files`: hashes of
-    the starting models and of the files and models that recipes name, by path.
-
-    Raises:
-        ConfigError, DataError: data cannot be loaded.
-    """
+    the starting models and of the files and models that recipes name, by path."""
     rows: dict[str, str] = {}
     files: dict[str, str] = {}
     known: dict[str, dict[str, str]] = {}  # of data that several variants and seeds share

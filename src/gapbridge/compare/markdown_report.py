@@ -16,7 +16,7 @@ from ..reporting.tables import Table, estimate, number
 from ..store.records import read_record
 from ..training.metrics import read_metrics
 from ..training.run_files import stages
-from .conclusion_text import conclusion, is_better_lower, label, paragraph
+from .conclusion_text import conclusion, is_better_lower, label
 from .difference_plot import draw_differences
 from .statistics import Difference
 from .variant_results import MetricCell, VariantResult
@@ -40,16 +40,13 @@ def differing(rows: Sequence[VariantResult]) -> dict[str, dict[str, Difference]]
 
 def verdict(rows: Sequence[VariantResult], control: str) -> str:
     """The conclusion in one sentence, by the first score."""
-    return conclusion(differing(rows), control, _control_seeds(rows, control))
+    seeds = next((len(row.seeds) for row in rows if row.variant == control), 0)
+    return conclusion(differing(rows), control, seeds)
 
 
 def comparison_page(record: dict[str, Any], rows: Sequence[VariantResult], control: str, directory: Path) -> Page:
-    """The report.
-
-    Args:
-        record: what `compare.json` holds.
-        directory: of the comparison, for losses, recovery curves and completions of its first seed.
-    """
+    """The report of what `compare.json` holds; `directory`: for losses, recovery curves and completions of its first
+    seed."""
     settings = record["settings"]
     budget = "each variant with its own number of steps"
     if settings["budget"] != "none":
@@ -60,12 +57,10 @@ def comparison_page(record: dict[str, Any], rows: Sequence[VariantResult], contr
     for table, column in zip(score_tables(rows, control), _columns(rows), strict=True):
         found = differences.get(column)
         scores.append((table, _forest(column, found, control)) if found else table)
-    all_findings = paragraph(differences, control, _control_seeds(rows, control))
     sections = [
         Section("Scores", scores),
         *_of_first_seed(list(dict.fromkeys([control, *settings["variants"]])), directory),
         Section("Cost", _cost(rows)),
-        Section("Appendix: findings of every score", [all_findings]),
         Section("Appendix: other decoding modes", _modes(rows)),
         Section("Appendix: gap", _figures(rows, control)),
         Section("Appendix: scores of each seed (%)", _seeds(rows)),
@@ -88,10 +83,6 @@ def score_tables(rows: Sequence[VariantResult], control: str) -> list[Table]:
 
 def _columns(rows: Sequence[VariantResult]) -> list[str]:
     return list(dict.fromkeys(column for row in rows for column in row.scores))
-
-
-def _control_seeds(rows: Sequence[VariantResult], control: str) -> int:
-    return next((len(row.seeds) for row in rows if row.variant == control), 0)
 
 
 def _heads(value: str, control: str, unit: str = "") -> list[str]:

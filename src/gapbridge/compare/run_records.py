@@ -34,11 +34,8 @@ def read_scores(samples: Path, task: EvalTask, temperature: float) -> dict[str, 
 
 
 def read_figures(gap: Mapping[str, Any]) -> dict[str, Record]:
-    """The figures of one model in `gap.json`, by their path in it: `mean`, and where it is there `by_example`.
-
-    What has values `by_example` is one figure; other figures are means with an interval. Curves, which are lists of
-    intervals, and the losses by prefix length are left to the record of the gap.
-    """
+    """The figures of one model in `gap.json`, by their path in it: `mean`, and where it is there `by_example`. Curves,
+    which are lists of intervals, and the losses by prefix length are left to the record of the gap."""
     return dict(_figures(gap, ""))
 
 

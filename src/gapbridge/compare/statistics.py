@@ -87,12 +87,8 @@ def difference(first: BySeed, second: BySeed) -> Difference | None:
     if not pairs:
         return None
     by_seed = {seed: float(np.mean([b - a for a, b, _ in found])) for seed, found in pairs.items()}
-    return Difference(
-        mean=float(np.mean([*by_seed.values()])),
-        by_seed=by_seed,
-        over_examples=_over_examples([*pairs.values()]),
-        over_seeds=t_interval([*by_seed.values()]),
-    )
+    values = [*by_seed.values()]
+    return Difference(float(np.mean(values)), by_seed, _over_examples([*pairs.values()]), t_interval(values))
 
 
 def difference_of_means(first: Mapping[int, float], second: Mapping[int, float]) -> Difference | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -57,11 +57,6 @@ def summarize_variants(cells: Sequence[Record], control: str) -> list[VariantRes
     return rows
 
 
-def as_records(rows: Sequence[VariantResult]) -> list[Record]:
-    """The rows as JSON values."""
-    return [asdict(row) for row in rows]
-
-
 def _columns(cells: Sequence[Record], mode: str) -> list[str]:
     return list(dict.fromkeys(column for cell in cells for column in cell["scores"].get(mode, {})))
 
@@ -75,35 +70,27 @@ def _by_seed(cells: Sequence[Record], variant: str, mode: str, column: str) -> d
 
 
 def _score(cells: Sequence[Record], variant: str, mode: str, column: str, control: str) -> MetricCell:
-    own = _by_seed(cells, variant, mode, column)
+    own, direct = (_by_seed(cells, variant, asked, column) for asked in (mode, SINGLE_PASS))
     # The control's answers in the same mode, or where it was not asked in that, its direct ones.
     other = _by_seed(cells, control, mode, column) or _by_seed(cells, control, SINGLE_PASS, column)
-    same = variant == control and other == own
-    return MetricCell(
-        mean=pooled_mean(own),
-        by_seed={seed: pooled_mean({seed: values}) for seed, values in own.items()},
-        delta_vs_control=None if same else difference(other, own),
-        delta_vs_single_pass=None
-        if mode == SINGLE_PASS
-        else difference(_by_seed(cells, variant, SINGLE_PASS, column), own),
-    )
+    by_seed = {seed: pooled_mean({seed: values}) for seed, values in own.items()}
+    from_control = None if variant == control and other == own else difference(other, own)
+    from_direct = None if mode == SINGLE_PASS else difference(direct, own)
+    return MetricCell(pooled_mean(own), by_seed, from_control, from_direct)
 
 
 def _figure(cells: Sequence[Record], variant: str, name: str, control: str) -> MetricCell:
     def of(which: str) -> dict[int, Any]:
-        return {
-            cell["seed"]: cell["figures"][name]
-            for cell in cells
-            if cell["variant"] == which and name in cell["figures"]
-        }
+        own = [cell for cell in cells if cell["variant"] == which and name in cell["figures"]]
+        return {cell["seed"]: cell["figures"][name] for cell in own}
 
     own, other = of(variant), of(control)
-    means = {seed: figure["mean"] for seed, figure in own.items()}
+    means, others = ({seed: figure["mean"] for seed, figure in each.items()} for each in (own, other))
     less: Difference | None = None
     if variant != control and all("by_example" in figure for figure in (*own.values(), *other.values())):
-        less = difference(*({seed: figure["by_example"] for seed, figure in all.items()} for all in (other, own)))
+        less = difference(*({seed: figure["by_example"] for seed, figure in each.items()} for each in (other, own)))
     elif variant != control:
-        less = difference_of_means({seed: figure["mean"] for seed, figure in other.items()}, means)
+        less = difference_of_means(others, means)
     return MetricCell(float(np.mean([*means.values()])), means, less)
 
 

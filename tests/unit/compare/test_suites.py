@@ -85,8 +85,9 @@ def test_all_faults_of_a_suite_at_once(tmp_path: Path) -> None:
         read_experiment(experiment(tmp_path, **changes, evaluation=evaluation))
     said = "\n".join(error.value.errors)
     for words in (
-        "unknown key 'evalution' (did you mean 'evaluation'?)", "budget: got 'rows'",
-        "variants, a, method: got 'bsh'", "the unknown mode 'self_corect' (did you mean 'self_correct'?)",
+        "unknown key 'evalution' (did you mean 'evaluation'?)", "budget: got rows",
+        "variants, a, method: got the unknown method 'bsh'",
+        "the unknown mode 'self_corect' (did you mean 'self_correct'?)",
         "b, init_from: got the unknown variant 'rca'", "got the name 'c/d'",
         "e, init_from: got a circle by way of e and f", "variants, g: got 3", "seeds: got a seed twice",
         "got the method bash for the control", "init_model, directory: got no value", "task: got 'lm_eval'",
