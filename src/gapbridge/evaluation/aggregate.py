@@ -72,17 +72,11 @@ def answer_text(sample: EvalRecord) -> str:
     return str(sample["answer"]) if thinks else without_thoughts(sample["answer"])
 
 
-def has_right_answers(grader: str) -> bool:
-    """Whether an answer is right or wrong to this grader."""
-    return "accuracy" in MEANS[grader]
-
-
 def grade_edits(groups: Sequence[Group]) -> None:
     """Add the fields of `EditScores` to every sample, in place; for every grader."""
     for group in groups:
-        scores = score_edits([answer_text(sample) for sample in group.samples], group.values("reference"))
-        for sample, score in zip(group.samples, scores, strict=True):
-            sample.update(asdict(score))
+        for sample in group.samples:
+            sample.update(asdict(score_edits(answer_text(sample), sample["reference"])))
 
 
 def summarize_group(group: Group, grader: str) -> dict[str, Any]:
@@ -92,10 +86,8 @@ def summarize_group(group: Group, grader: str) -> dict[str, Any]:
     record |= {name: vars(mean_interval(group.values(key))) for name, key in means.items()}
     if grader == "math":
         record["disagreements"] = [s["id"] for s in group.samples if s["exact"] != s["verified"]]
-        record |= {
-            "without_final_answer": group.values("marked").count(False),
-            "unparseable": group.values("parsed").count(False),
-        }
+        record["without_final_answer"] = group.values("marked").count(False)
+        record["unparseable"] = group.values("parsed").count(False)
         record["timed_out"] = sum(group.values("timed_out"))
     elif grader == "rouge":
         record |= {key: float(np.mean(group.values(key))) for key in ("answer_words", "reference_words")}
@@ -112,38 +104,24 @@ def corrections(groups: Sequence[Group]) -> list[dict[str, Any]]:
     found = []
     for first, second in _pairs(groups, lambda a, b: a.model == b.model and a.mode == SINGLE_PASS != b.mode):
         before, after = first.values("correct"), second.values("correct")
-        found.append(
-            {
-                "model": first.model,
-                "decoding_mode": second.mode,
-                **vars(correction_table(before, after)),
-                "difference": vars(paired_difference(before, after)),
-            }
-        )
+        counts, difference = vars(correction_table(before, after)), vars(paired_difference(before, after))
+        found.append({"model": first.model, "decoding_mode": second.mode, **counts, "difference": difference})
     return found
 
 
 def differences(groups: Sequence[Group], grader: str) -> list[dict[str, Any]]:
     """The paired difference of each model from the first one, in the same mode, over the examples they share."""
-    key = "correct" if has_right_answers(grader) else {"rouge": "rougeL"}.get(grader)
-    if key is None:
+    metric, key = {"math": ("accuracy", "correct"), "rouge": ("rougeL", "rougeL")}.get(grader, ("", ""))
+    if not key:
         return []
     found = []
     for first, second in _pairs(groups, lambda a, b: a.mode == b.mode and a.model == groups[0].model != b.model):
         by_id = {sample["id"]: sample[key] for sample in first.samples}
         shared = [sample for sample in second.samples if sample["id"] in by_id]
         if shared:
-            difference = paired_difference([by_id[s["id"]] for s in shared], [s[key] for s in shared])
-            found.append(
-                {
-                    "first": first.model,
-                    "second": second.model,
-                    "decoding_mode": first.mode,
-                    "metric": "accuracy" if has_right_answers(grader) else key,
-                    "examples": len(shared),
-                    "difference": vars(difference),
-                }
-            )
+            difference = vars(paired_difference([by_id[s["id"]] for s in shared], [s[key] for s in shared]))
+            names = {"first": first.model, "second": second.model, "decoding_mode": first.mode, "metric": metric}
+            found.append({**names, "examples": len(shared), "difference": difference})
     return found
 
 
@@ -152,17 +130,9 @@ def label_agreement(groups: Sequence[Group], key: str) -> list[dict[str, Any]]:
     found = []
     for group in groups:
         differing = [s for s in group.samples if s["correct"] != s["label"]]
-        found.append(
-            {
-                "model": group.model,
-                "label": key,
-                "count": len(group.samples),
-                "agreement": 1 - len(differing) / len(group.samples),
-                "disagreements": [
-                    {name: s[name] for name in ("id", "label", "correct", "answer", "reference")} for s in differing
-                ],
-            }
-        )
+        shown = [{name: s[name] for name in ("id", "label", "correct", "answer", "reference")} for s in differing]
+        agreement = {"count": len(group.samples), "agreement": 1 - len(differing) / len(group.samples)}
+        found.append({"model": group.model, "label": key, **agreement, "disagreements": shown})
     return found
 
 

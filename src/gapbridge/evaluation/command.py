@@ -2,7 +2,7 @@
 
 eval/<task>.json            settings, versions, figures with 95 % intervals
 eval/<task>.samples.jsonl   every answer with its grade
-eval/answers/               the models' answers as they come; a killed evaluation continues from them
+eval/completions/           the completions as they come; a killed evaluation continues from them
 eval/verdicts/              a judge's replies
 """
 
@@ -20,7 +20,7 @@ from accelerate import PartialState
 
 from ..decoding.vllm_generation import ServerEngine
 from ..display import printable
-from ..errors import ConfigError, describe
+from ..errors import ConfigError, describe, require
 from ..files import sha256, write_json_atomic, write_text_atomic
 from ..generation.common import job_for, load_evaluated, output_directory
 from ..generation.completion_files import read_answers
@@ -43,7 +43,6 @@ from .aggregate import (
     grade_edits,
     grade_math,
     grade_rouge,
-    has_right_answers,
     label_agreement,
     summarize_group,
 )
@@ -59,11 +58,7 @@ def run_eval(args: argparse.Namespace, others: list[str]) -> Path:
     """`gapbridge eval`. Returns the file with the figures.
 
     Args:
-        args: the options of the command.
         others: recipe options, and those of the answer modes.
-
-    Raises:
-        ConfigError, DataError, StoreError, RunError: see the messages; nothing is overwritten.
     """
     if args.task == "lm_eval":
         return run_lm_eval(args, others)
@@ -87,11 +82,8 @@ def run_eval(args: argparse.Namespace, others: list[str]) -> Path:
             print(f"{path}: this evaluation is complete; remove the file to do it again")
         return path
     if args.completions_file:
-        samples = {
-            file: read_answers(file, label=args.gold_grade_field, limit=args.max_examples)
-            for file in args.completions_file
-        }
-        groups = [Group(str(file), SINGLE_PASS, rows) for file, rows in samples.items()]
+        options = {"label": args.gold_grade_field, "limit": args.max_examples}
+        groups = [Group(str(file), SINGLE_PASS, read_answers(file, **options)) for file in args.completions_file]
     else:
         engines = connect(args, args.model)
         groups = [
@@ -112,19 +104,17 @@ def run_eval(args: argparse.Namespace, others: list[str]) -> Path:
         "recipe": recipe,
         "environment": environment(),
         "results": [summarize_group(group, task.grader) for group in groups],
-        "corrections": corrections(groups) if has_right_answers(task.grader) else [],
+        "corrections": corrections(groups) if task.grader == "math" else [],
         "differences": differences(groups, task.grader),
     }
     if args.gold_grade_field:
         record["gold_grades"] = label_agreement(groups, args.gold_grade_field)
     if args.judge:
         record["win_rates"] = judge_groups(groups, args, directory / "verdicts")
-    rows = [
-        {"model": group.model, "decoding_mode": group.mode, **sample} for group in groups for sample in group.samples
-    ]
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    names = [{"model": group.model, "decoding_mode": group.mode} for group in groups]
+    rows = [{**name, **sample} for name, group in zip(names, groups, strict=True) for sample in group.samples]
     samples_path = _samples_path(path)
-    write_text_atomic(samples_path, "".join(lines))
+    write_text_atomic(samples_path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     write_json_atomic(path, {**record, "samples": sha256(samples_path), "files": hashes.record()})
     print_results(record)
     print(f"figures: {path}   answers: {samples_path}")
@@ -132,55 +122,27 @@ def run_eval(args: argparse.Namespace, others: list[str]) -> Path:
 
 
 def _check(args: argparse.Namespace, task: EvalTask, others: list[str]) -> None:
-    errors = []
-    if bool(args.model) == bool(args.completions_file):
-        errors.append(
-            describe(
-                "--model",
-                "both it and --completions_file" if args.model else "neither it nor --completions_file",
-                "one of them",
-                "Give --model (once or several times) or --completions_file",
-            )
-        )
-    if not args.grading_timeout > 0:
-        errors.append(
-            describe("--grading_timeout", args.grading_timeout, "a number of seconds above 0", "Correct the value")
-        )
+    got = "both it and --completions_file" if args.model else "neither it nor --completions_file"
+    advice = "Give --model (once or several times) or --completions_file"
+    errors = require(bool(args.model) != bool(args.completions_file), "--model", got, "one of them", advice)
+    seconds, expected = args.grading_timeout, "a number of seconds above 0"
+    errors += require(seconds > 0, "--grading_timeout", seconds, expected, "Correct the value")
     if args.gold_grade_field and (not args.completions_file or task.grader != "math"):
-        errors.append(
-            describe(
-                "--gold_grade_field",
-                "the option without --completions_file and a task of mathematics",
-                "both",
-                "Remove the option",
-            )
-        )
+        got = "the option without --completions_file and a task of mathematics"
+        errors.append(describe("--gold_grade_field", got, "both", "Remove the option"))
     if args.completions_file and set(args.decoding_mode) - {SINGLE_PASS}:
-        errors.append(
-            describe(
-                "--decoding_mode",
-                f"{args.decoding_mode[-1]} with --completions_file",
-                "--model, since completions of a file are only graded",
-                "Remove one of the options",
-            )
-        )
+        got, expected = f"{args.decoding_mode[-1]} with --completions_file", "--model, since a file is only graded"
+        errors.append(describe("--decoding_mode", got, expected, "Remove one of the options"))
     if args.completions_file and (args.config or others):
-        errors.append(
-            describe(
-                "--completions_file",
-                "a recipe or its keys beside the file",
-                "the file alone",
-                f"Remove {' '.join(['--config'] * bool(args.config) + others[:1])}",
-            )
-        )
+        advice = f"Remove {' '.join(['--config'] * bool(args.config) + others[:1])}"
+        errors.append(describe("--completions_file", "a recipe or its keys beside the file", "the file alone", advice))
     errors += server_errors(args, args.model, args.decoding_mode)
-    if task.grader == "none" and not args.judge:
-        errors.append(describe("--judge", f"none for --task {task.name}", "a judge", "Give one with --judge"))
+    can_grade = task.grader != "none" or args.judge
+    errors += require(can_grade, "--judge", f"none for --task {task.name}", "a judge", "Give one with --judge")
     names = [str(path) for path in [*args.model, *args.completions_file]]
-    if repeated := [name for name, count in Counter(names).items() if count > 1]:
-        errors.append(
-            describe("--model, --completions_file", f"{', '.join(repeated)} twice", "each once", "Remove one of them")
-        )
+    repeated = ", ".join(name for name, count in Counter(names).items() if count > 1)
+    place = "--model, --completions_file"
+    errors += require(not repeated, place, f"{repeated} twice", "each once", "Remove one of them")
     if errors:
         raise ConfigError([f"command line, {error}" for error in errors])
 
@@ -214,12 +176,9 @@ def _check_samples(path: Path, record: Mapping[str, Any]) -> None:
     """Raise a ConfigError where the answers beside a record are not those that its figures were made from."""
     samples = _samples_path(path)
     if not samples.is_file() or sha256(samples) != record.get("samples"):
-        raise ConfigError(
-            f"{samples}, content",
-            "other answers" if samples.is_file() else "no file",
-            f"the answers that {path.name} was made from",
-            "Restore the file, or move both away to measure again",
-        )
+        got = "other answers" if samples.is_file() else "no file"
+        expected = f"the answers that {path.name} was made from"
+        raise ConfigError(f"{samples}, content", got, expected, "Restore the file, or move both away to measure again")
 
 
 def _model_groups(

@@ -68,14 +68,10 @@ def drop_text_macros(text: str) -> str:
 
 
 def normalize_latex(text: str) -> str:
-    """A marked answer without what does not change it: spacing, sizes of brackets, units in words, a final stop."""
+    """A marked answer without what does not change it: spacing, sizes of brackets, a final stop."""
     text = strip_markup(text).replace("$", "").replace("%", "")
     words = is_words(text)
-    text = re.sub(r"\s*\^\s*\{?\s*\\circ\s*\}?|\\degree", "", text)
-    if text.count(r"\text") == 1:
-        text = re.sub(r"(?<=[\w})!])\s*\\text\s*\{[^{}]*\}(?:\^\{?\d\}?)?$", "", text)
     text = _TEXT.sub(r"\1", text)
-    text = re.sub(r"([_^])\{(\w)\}", r"\1\2", text)
     text = re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", text)  # `1 2` is not 12
     return text.casefold() if words else text
 

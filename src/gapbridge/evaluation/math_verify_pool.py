@@ -1,8 +1,7 @@
 """math-verify in processes of its own, so that an answer on which it hangs costs a timeout and nothing else.
 
 Its own timeouts use signals, which work in the main thread only and otherwise give wrong verdicts silently; they are
-off here, and a process that takes too long is killed. A process ends with the one that started it, and a limit of its
-CPU time ends one whose parent is gone.
+off here, and a process that takes too long is killed. A process ends with the one that started it.
 """
 
 from __future__ import annotations
@@ -10,10 +9,8 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import logging
-import math
 import multiprocessing
 import os
-import resource
 import signal
 import sys
 import threading
@@ -28,7 +25,6 @@ from ..errors import ConfigError, RunError
 
 
 TIMEOUT_SECONDS = 10.0
-_MOST_SECONDS = 86_400.0
 _PR_SET_PDEATHSIG = 1  # of prctl(2)
 MAX_ANSWER_LENGTH = 20_000  # characters of an answer that are parsed, from its end
 
@@ -62,9 +58,8 @@ def verify_answers(
     """
     missing = missing_packages()
     if missing:
-        raise ConfigError(
-            "grading", f"no {' and '.join(missing)}", "the packages for mathematics", "Install `gapbridge[eval]`"
-        )
+        got = f"no {' and '.join(missing)}"
+        raise ConfigError("grading", got, "the packages for mathematics", "Install `gapbridge[eval]`")
     from pebble import ProcessExpired, ProcessPool
 
     # Spawned: a fork of a process with PyTorch's threads can hang.
@@ -72,11 +67,7 @@ def verify_answers(
     verdicts = []
     with ProcessPool(max_workers=workers, initializer=_prepare, context=context) as pool:
         futures = [
-            pool.schedule(
-                _verify_within,
-                args=(answer[-MAX_ANSWER_LENGTH:], reference[-MAX_ANSWER_LENGTH:], timeout),
-                timeout=timeout,
-            )
+            pool.schedule(verify, args=(answer[-MAX_ANSWER_LENGTH:], reference[-MAX_ANSWER_LENGTH:]), timeout=timeout)
             for answer, reference in zip(answers, references, strict=True)
         ]
         for future in tqdm(futures, desc="math-verify", delay=2):
@@ -86,12 +77,9 @@ def verify_answers(
                 verdicts.append(Verification(correct=False, parsed=False, timed_out=True))
             except BrokenExecutor as error:
                 pool.stop()
-                raise RunError(
-                    "math-verify",
-                    f"processes that end as they start ({error})",
-                    f"{workers} that grade",
-                    "Start the command from a script with a main guard and with enough memory",
-                ) from error
+                got = f"processes that end as they start ({error})"
+                advice = "Start the command from a script with a main guard and with enough memory"
+                raise RunError("math-verify", got, f"{workers} that grade", advice) from error
     return verdicts
 
 
@@ -108,16 +96,6 @@ def verify(answer: str, reference: str) -> Verification:
     values = [[value for value in side if isinstance(value, str) or not value.has(zoo, nan)] for side in (gold, given)]
     correct = all(values) and math_verify.verify(*values, allow_set_relation_comp=True, timeout_seconds=None)
     return Verification(correct=correct, parsed=True)
-
-
-def _verify_within(answer: str, reference: str, seconds: float) -> Verification:
-    """`verify`, and the end of the process if it takes that much CPU time: it was not killed, so no process waits for
-    it."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    _, most = resource.getrlimit(resource.RLIMIT_CPU)
-    limit = math.ceil(used.ru_utime + used.ru_stime + min(seconds, _MOST_SECONDS)) + 2
-    resource.setrlimit(resource.RLIMIT_CPU, (limit if most == resource.RLIM_INFINITY else min(limit, most), most))
-    return verify(answer, reference)
 
 
 def _prepare() -> None:

@@ -66,7 +66,7 @@ def score_rouge(answers: Sequence[str], references: Sequence[str]) -> list[Rouge
 
     Raises:
         ConfigError: rouge-score is not installed.
-        DataError: the lengths differ, or references have no word; all such rows are named, counted from 0.
+        DataError: references have no word; all such rows are named, counted from 0.
     """
     if importlib.util.find_spec("rouge_score") is None:
         raise ConfigError("ROUGE", "no package rouge-score", "an installed package", "Install `gapbridge[eval]`")
@@ -74,22 +74,10 @@ def score_rouge(answers: Sequence[str], references: Sequence[str]) -> list[Rouge
     from rouge_score.rouge_scorer import RougeScorer
     from rouge_score.tokenizers import DefaultTokenizer
 
-    if len(answers) != len(references):
-        raise DataError(
-            "ROUGE",
-            f"{len(answers)} answers and {len(references)} references",
-            "one of each an example",
-            "Give lists of equal length",
-        )
     tokenizers = {False: DefaultTokenizer(use_stemmer=True), True: UnicodeTokenizer(PorterStemmer())}
     dropped = [is_dropped(reference) for reference in references]
     errors = [
-        describe(
-            f"row {row}",
-            f"the reference {reference[:60]!r} without a word",
-            "a summary to compare with",
-            "Remove the row",
-        )
+        describe(f"row {row}", f"the reference {reference[:60]!r} without a word", "a summary", "Remove the row")
         for row, (reference, own) in enumerate(zip(references, dropped, strict=True))
         if not tokenizers[own].tokenize(reference)
     ]

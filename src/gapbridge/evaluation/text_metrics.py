@@ -5,7 +5,6 @@ An exact match is lost with the first wrong token, whatever comes after it; thes
 
 from __future__ import annotations
 
-import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -13,8 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-
-logger = logging.getLogger(__name__)
 
 MAX_TEXT_LENGTH = 50_000  # characters or tokens that are aligned
 EDIT_METRICS = ("cer", "token_f1")
@@ -31,19 +28,13 @@ class EditScores:
     token_f1: float
 
 
-def score_edits(answers: Sequence[str], references: Sequence[str]) -> list[EditScores]:
-    """Both scores of each answer. White space at the ends is no part of a text.
+def score_edits(answer: str, reference: str) -> EditScores:
+    """Both scores of an answer. White space at the ends is no part of a text.
 
     An empty reference counts as one character, and has an F1 of 1 with an empty answer alone. Characters after the
     first 50,000 are not aligned: each counts as an error.
     """
-    long = sum(max(len(answer), len(reference)) > MAX_TEXT_LENGTH for answer, reference in zip(answers, references))
-    if long:
-        logger.warning("the CER of %d answers of more than %d characters is an upper bound", long, MAX_TEXT_LENGTH)
-    return [
-        EditScores(character_error_rate(answer.strip(), reference.strip()), token_f1(answer, reference))
-        for answer, reference in zip(answers, references, strict=True)
-    ]
+    return EditScores(character_error_rate(answer.strip(), reference.strip()), token_f1(answer, reference))
 
 
 def character_error_rate(answer: str, reference: str) -> float:

@@ -78,5 +78,5 @@ def test_token_f1(answer: str, reference: str, f1: float) -> None:
 
 
 def test_scores_of_answers() -> None:
-    scores = score_edits(["#### 14\n", "b"], ["#### 15", "a"])
+    scores = [score_edits("#### 14\n", "#### 15"), score_edits("b", "a")]
     assert [(s.cer, s.token_f1) for s in scores] == [(pytest.approx(1 / 7), pytest.approx(0.8)), (1.0, 0.0)]

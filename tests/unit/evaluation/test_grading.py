@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import signal
 import subprocess
 import sys
 import time
@@ -18,7 +16,7 @@ from gapbridge.errors import DataError
 from gapbridge.evaluation.answer_extraction import marked_answer
 from gapbridge.evaluation.grading import Grade, grade_answers
 from gapbridge.evaluation.math import is_correct
-from gapbridge.evaluation.math_verify_pool import _verify_within, verify, verify_answers
+from gapbridge.evaluation.math_verify_pool import verify, verify_answers
 from gapbridge.evaluation.units import quantity
 
 
@@ -109,14 +107,6 @@ def test_workers_end_with_their_parent(tmp_path: Path) -> None:
     parent.wait()
     _, alive = psutil.wait_procs(workers, timeout=40)
     assert alive == []
-
-
-def test_a_worker_that_nobody_kills_runs_out_of_cpu_time() -> None:
-    arguments = (r"\boxed{9^{9^{9^{9}}}}", "3", 0.5)
-    worker = multiprocessing.get_context("spawn").Process(target=_verify_within, args=arguments)
-    worker.start()
-    worker.join(120)
-    assert worker.exitcode == -signal.SIGXCPU
 
 
 @pytest.mark.parametrize(

@@ -159,8 +159,6 @@ def test_thoughts_are_no_part_of_a_summary() -> None:
 
 
 def test_data_faults_are_listed_at_once() -> None:
-    with pytest.raises(DataError, match="2 answers and 1 references"):
-        score_rouge(["a", "b"], ["a"])
     with pytest.raises(DataError) as caught:
         score_rouge(["a", "b", "c"], ["", "b", "\n"])
     assert [error.split(":")[0] for error in caught.value.errors] == ["row 0", "row 2"]

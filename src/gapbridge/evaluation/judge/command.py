@@ -22,12 +22,8 @@ def make_judge(args: argparse.Namespace) -> Judge:
         names = ("api_key_env", "temperature", "max_tokens", "token_limit_field", "timeout", "concurrency")
         return EndpointJudge(args.judge_url, args.judge, **{name: vars(args)[f"judge_{name}"] for name in names})
     if args.judge_temperature is None:
-        raise ConfigError(
-            "command line, --judge_temperature",
-            "none without --judge_url",
-            "a number, since a local judge has no other default",
-            "Give a temperature",
-        )
+        place, got = "command line, --judge_temperature", "none without --judge_url"
+        raise ConfigError(place, got, "a number, since a local judge has no other default", "Give a temperature")
     from trl import ModelConfig, SFTConfig
 
     from ...compat import backfill_trust_remote_code
@@ -48,11 +44,8 @@ def make_judge(args: argparse.Namespace) -> Judge:
 
 
 def judge_groups(groups: Sequence[Group], args: argparse.Namespace, cache: Path) -> list[dict[str, Any]]:
-    """Each group's win rate against the references, and against the first group where there are several.
-
-    Raises:
-        ConfigError: two groups have no example in common; see also `judge_pairs`.
-    """
+    """Each group's win rate against the references, and against the first group where there are several. Raises
+    ConfigError where two groups have no example in common."""
     judge = make_judge(args)
     template = args.judge_prompt or task_named(args.task).judge_prompt
     rates = []
@@ -67,12 +60,8 @@ def judge_groups(groups: Sequence[Group], args: argparse.Namespace, cache: Path)
                 if s["id"] in texts
             ]
             if not pairs:
-                raise ConfigError(
-                    group.name,
-                    f"no example in common with {rival}",
-                    "the same ids",
-                    "Evaluate both on the same examples",
-                )
+                got = f"no example in common with {rival}"
+                raise ConfigError(group.name, got, "the same ids", "Evaluate both on the same examples")
             rate = judge_pairs(pairs, judge, cache=cache, template=template)
             record = asdict(rate)
             record |= {"first": group.name, "second": rival, "text": f"{group.name} against {rival}: {rate}"}

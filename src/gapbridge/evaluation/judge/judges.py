@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import urlsplit
 
-from ...errors import ConfigError, DataError, GapbridgeError, RunError, describe
+from ...errors import ConfigError, DataError, GapbridgeError, RunError, describe, require
 
 
 if TYPE_CHECKING:
@@ -159,13 +159,11 @@ class EndpointJudge:
             raise self._refusal(error, key, prompt) from error
         except openai.APIConnectionError as error:
             cause = f"{error} {error.__cause__ or ''}".strip()
-            raise RunError(
-                self.base_url, f"no reply ({cause})", "a reply", "Check the server, then repeat the command"
-            ) from error
+            got = f"no reply ({cause})"
+            raise RunError(self.base_url, got, "a reply", "Check the server, then repeat the command") from error
         except (openai.OpenAIError, AttributeError, LookupError, TypeError, ValueError) as error:
-            raise RunError(
-                self.base_url, f"no chat completion ({error!r})", "a chat completion", "Check the server"
-            ) from error
+            got = f"no chat completion ({error!r})"
+            raise RunError(self.base_url, got, "a chat completion", "Check the server") from error
         # Half of a surrogate pair becomes a question mark: no file can hold it.
         return content.encode(errors="replace").decode()
 
@@ -241,16 +239,11 @@ class LocalJudge:
 
         tokens = [self._tokens(prompt) for prompt in prompts]
         room = self.tokenizer.model_max_length - self.max_tokens
-        errors = [
-            describe(
-                f"judge prompt {prompt[:60]!r}…",
-                f"{len(ids)} tokens and {self.max_tokens} for the reply",
-                f"at most {self.tokenizer.model_max_length}, the tokenizer's model_max_length",
-                "Shorten the prompt, or lower max_tokens",
-            )
-            for prompt, ids in zip(prompts, tokens, strict=True)
-            if len(ids) > room
-        ]
+        expected = f"at most {self.tokenizer.model_max_length}, the tokenizer's model_max_length"
+        errors = []
+        for prompt, ids in zip(prompts, tokens, strict=True):
+            place, got = f"judge prompt {prompt[:60]!r}…", f"{len(ids)} tokens and {self.max_tokens} for the reply"
+            errors += require(len(ids) <= room, place, got, expected, "Shorten the prompt, or lower max_tokens")
         if errors:
             raise DataError(errors)
         for start in range(0, len(prompts), max(1, self.batch_size)):

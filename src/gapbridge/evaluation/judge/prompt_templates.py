@@ -62,12 +62,8 @@ def load_template(name_or_path: str | Path) -> Template:
     built_in = {path.stem: path for path in sorted(PROMPTS.glob("*.txt"))}
     path = built_in.get(str(name_or_path), Path(name_or_path))
     if not path.is_file():
-        raise ConfigError(
-            f"judge prompt {str(name_or_path)!r}",
-            f"no such name or file (looked from {Path.cwd()})",
-            f"one of {', '.join(built_in)}, or a file",
-            "Correct the name",
-        )
+        place, got = f"judge prompt {str(name_or_path)!r}", f"no such name or file (looked from {Path.cwd()})"
+        raise ConfigError(place, got, f"one of {', '.join(built_in)}, or a file", "Correct the name")
     try:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     except UnicodeDecodeError as error:
@@ -83,20 +79,11 @@ def load_template(name_or_path: str | Path) -> Template:
         describe(path, f"no {{{name}}}{others}", "all placeholders", "Add it to the template") for name in missing
     ]
     if not re.fullmatch(r"\w+( \w+)*", marker):
-        errors.append(
-            describe(
-                f"{path}, header", f"`verdict: {marker}`", "one or more words, without the colon", "Correct the header"
-            )
-        )
+        expected = "one or more words, without the colon"
+        errors.append(describe(f"{path}, header", f"`verdict: {marker}`", expected, "Correct the header"))
     elif f"{marker}:".casefold() not in text.casefold():
-        errors.append(
-            describe(
-                path,
-                f"no `{marker}:` before the verdict",
-                "the word that the template asks for",
-                f"Ask for it, or name another in a first line `{_HEADER} verdict: WORD`",
-            )
-        )
+        advice = f"Ask for it, or name another in a first line `{_HEADER} verdict: WORD`"
+        errors.append(describe(path, f"no `{marker}:` before the verdict", "the word that the text asks for", advice))
     if errors:
         raise ConfigError(errors)
     return Template(str(name_or_path), text, marker)

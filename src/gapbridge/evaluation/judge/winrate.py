@@ -82,14 +82,9 @@ class ReplyCache:
             if (found.get("prompt"), found.get("judge")) == (prompt, self.identity) and isinstance(reply, str):
                 replies[prompt] = reply
             else:
-                errors.append(
-                    describe(
-                        path,
-                        "a damaged file, or the reply of another judge",
-                        "the reply to this prompt",
-                        "Delete the file, which is requested again",
-                    )
-                )
+                got = "a damaged file, or the reply of another judge"
+                advice = "Delete the file, which is requested again"
+                errors.append(describe(path, got, "the reply to this prompt", advice))
         if errors:
             raise DataError(errors)
         return replies
@@ -182,14 +177,11 @@ def judge_pairs(
     if cache.exists() and not cache.is_dir():
         raise ConfigError(cache, "a file", "a directory for the judge's replies", "Name a directory")
     cache.mkdir(parents=True, exist_ok=True)  # a place that cannot be written to shows before a reply is paid for
-    asked = {
-        pair.id: (
-            template.fill(pair.prompt, pair.first, pair.second),
-            template.fill(pair.prompt, pair.second, pair.first),
-        )
-        for pair in pairs
-        if pair.first != pair.second
-    }
+    asked = {}
+    for pair in pairs:
+        if pair.first != pair.second:
+            orders = ((pair.first, pair.second), (pair.second, pair.first))
+            asked[pair.id] = tuple(template.fill(pair.prompt, *order) for order in orders)
     replies = _replies(asked, judge, ReplyCache(cache, judge.identity))
     judgements = []
     for pair in pairs:
@@ -215,24 +207,20 @@ def summarize_verdicts(judgements: Sequence[PairVerdict], *, judge: str, templat
     parsable = [judgement for judgement in judgements if judgement.outcome != "unparsable"]
     scores = np.array([_SCORES[judgement.outcome] for judgement in parsable])
     rate = mean_interval(scores) if parsable else None
+
+    def mean_words(name: str) -> float:
+        return float(np.mean([vars(judgement)[name] for judgement in judgements]))
+
     return WinRate(
-        judge=judge,
-        template=template,
-        pairs=len(judgements),
-        wins=outcomes["win"],
-        losses=outcomes["loss"],
-        ties=outcomes["tie"],
+        judge=judge, template=template, pairs=len(judgements),
+        wins=outcomes["win"], losses=outcomes["loss"], ties=outcomes["tie"], unparsable=outcomes["unparsable"],
         flips=sum(judgement.flipped for judgement in judgements),
         identical=sum(not judgement.replies for judgement in judgements),
-        unparsable=outcomes["unparsable"],
-        win_rate=None if rate is None else rate.mean,
-        low=None if rate is None else rate.low,
-        high=None if rate is None else rate.high,
+        win_rate=rate and rate.mean, low=rate and rate.low, high=rate and rate.high,
         length_controlled=length_controlled_rate(scores, [j.first_words - j.second_words for j in parsable]),
-        first_words=float(np.mean([judgement.first_words for judgement in judgements])),
-        second_words=float(np.mean([judgement.second_words for judgement in judgements])),
+        first_words=mean_words("first_words"), second_words=mean_words("second_words"),
         judgements=tuple(judgements),
-    )
+    )  # fmt: skip
 
 
 def length_controlled_rate(scores: ArrayLike, differences: ArrayLike) -> float | None:
@@ -263,7 +251,7 @@ def length_controlled_rate(scores: ArrayLike, differences: ArrayLike) -> float |
     return float(expit(minimize(loss, np.zeros(2), jac=True).x[0]))
 
 
-def _replies(asked: Mapping[str, tuple[str, str]], judge: Judge, cache: ReplyCache) -> dict[str, str]:
+def _replies(asked: Mapping[str, tuple[str, ...]], judge: Judge, cache: ReplyCache) -> dict[str, str]:
     """The reply to each distinct prompt, from the cache or from the judge and then cached."""
     prompts = list(dict.fromkeys(prompt for both in asked.values() for prompt in both))
     replies = cache.read(prompts)

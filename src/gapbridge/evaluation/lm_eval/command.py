@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ...errors import ConfigError, describe
+from ...errors import ConfigError, describe, require
 from ...files import write_json_atomic
 from ...generation.common import output_directory
 from ...generation.recorded_settings import finished_record, recorded_settings
@@ -25,29 +25,17 @@ def run_lm_eval(args: argparse.Namespace, others: list[str]) -> Path:
     Raises:
         ConfigError: options that the harness does not take, or errors of the recipe. RunError: the harness failed.
     """
+    place = "--task lm_eval"
     errors = [
         describe("argument", f"the unknown option {option}", "a known option", "Correct or remove the option")
         for option in others
         if option.startswith("--")
     ]
-    if not args.config or not args.model:
-        errors.append(
-            describe(
-                "--task lm_eval",
-                "no --model or no --config",
-                "both",
-                "Give --model and --config, such as recipes/eval/general_qa.yaml",
-            )
-        )
+    advice = "Give --model and --config, such as recipes/eval/general_qa.yaml"
+    errors += require(args.config and args.model, place, "no --model or no --config", "both", advice)
     if args.completions_file or args.judge or args.vllm_server_base_url or set(args.decoding_mode) - {"single_pass"}:
-        errors.append(
-            describe(
-                "--task lm_eval",
-                "one of --completions_file, --judge, --decoding_mode and --vllm_server_base_url",
-                "none, since the harness generates and grades",
-                "Remove the option",
-            )
-        )
+        got = "one of --completions_file, --judge, --decoding_mode and --vllm_server_base_url"
+        errors.append(describe(place, got, "none, since the harness generates and grades", "Remove the option"))
     if errors:
         raise ConfigError([f"command line, {error}" for error in errors])
     recipe = read_lm_eval_recipe(args.config, limit=args.max_examples)

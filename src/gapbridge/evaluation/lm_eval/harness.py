@@ -65,18 +65,16 @@ def harness_model_args(model: str, extra: Mapping[str, Any]) -> dict[str, Any]:
     path = Path(model)
     # A hub id is NAME or OWNER/NAME.
     if not path.is_dir() and (path.is_absolute() or model.startswith(".") or len(path.parts) > 2):
-        raise ConfigError(
-            f"model {model}", f"no such directory (looked from {Path.cwd()})", "a saved model", "Correct the path"
-        )
+        place = f"model {model}"
+        raise ConfigError(place, f"no such directory (looked from {Path.cwd()})", "a saved model", "Correct the path")
     adapter = path / "adapter_config.json"
     if not adapter.is_file():
         return {"pretrained": model, **extra}
     try:
         base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            adapter, f"no base model, or a damaged file ({error!r})", "base_model_name_or_path", "Repair the file"
-        ) from error
+        got = f"no base model, or a damaged file ({error!r})"
+        raise ConfigError(adapter, got, "base_model_name_or_path", "Repair the file") from error
     own_tokenizer = {"tokenizer": model} if (path / "tokenizer_config.json").is_file() else {}
     return {"pretrained": base, "peft": model, **own_tokenizer, **extra}
 
@@ -109,9 +107,8 @@ def _results(
     if any(folder.glob("results_*.json")):
         logger.info("%s is complete and is not repeated", folder)
     elif importlib.util.find_spec("lm_eval") is None:
-        raise ConfigError(
-            "--task lm_eval", "no lm-evaluation-harness", "an installed package", "Install `gapbridge[lm-eval]`"
-        )
+        place = "--task lm_eval"
+        raise ConfigError(place, "no lm-evaluation-harness", "an installed package", "Install `gapbridge[lm-eval]`")
     else:
         logger.info("%s with %d examples in the prompt → %s", ", ".join(names), shots, folder)
         command = [sys.executable, "-m", "lm_eval", "run", *options, "--batch_size", str(recipe.batch_size)]
@@ -155,12 +152,8 @@ def run_harness(command: Sequence[str], folder: Path) -> None:
         # Progress bars redraw their line after a carriage return.
         lines = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").split("\n")
         tail = "\n".join([line.rstrip() for line in lines if line.strip()][-15:])
-        raise RunError(
-            "lm_eval",
-            f"exit code {process.returncode} and no results (the last lines of {log}:\n{tail}\n)",
-            "results",
-            "Repeat the command, which continues from the complete files",
-        )
+        got = f"exit code {process.returncode} and no results (the last lines of {log}:\n{tail}\n)"
+        raise RunError("lm_eval", got, "results", "Repeat the command, which continues from the complete files")
 
 
 def metric_row(task: HarnessTask, path: Path) -> dict[str, Any] | str:
@@ -169,16 +162,12 @@ def metric_row(task: HarnessTask, path: Path) -> dict[str, Any] | str:
     `metric` has its filter (`acc,none`); `value` is in the metric's unit, shares in [0, 1]; `low` and `high` are the
     95 % interval (Wilson's for a share, else ± 1.96 standard errors), None where the harness gives no standard error.
     """
+    version = "the results of lm-eval 0.4.13"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         table, shots = dict(content["results"]), dict(content["n-shot"])
     except (ValueError, KeyError, TypeError) as error:
-        return describe(
-            path,
-            f"other results ({error})",
-            "those of lm-eval 0.4.13",
-            f"Remove {path.parent}, which is made again",
-        )
+        return describe(path, f"other results ({error})", version, f"Remove {path.parent}, which is made again")
     if task.name not in table:
         return describe(path, f"no task {task.name}", f"one of {', '.join(table)}", "Correct the recipe")
     values, where = table[task.name], f"{path}: {task.name}"
@@ -192,21 +181,12 @@ def metric_row(task: HarnessTask, path: Path) -> dict[str, Any] | str:
         known = ", ".join(f'"{key}"' for key in matching or metrics)
         return describe(f"{where}, metric", got, f"one of {known}", "Name one of these in the recipe")
     if shots.get(task.name, task.num_fewshot) != task.num_fewshot:
-        return describe(
-            f"{where}, num_fewshot",
-            task.num_fewshot,
-            f"{shots[task.name]}, which the task fixes",
-            "Set it in the recipe",
-        )
+        expected = f"{shots[task.name]}, which the task fixes"
+        return describe(f"{where}, num_fewshot", task.num_fewshot, expected, "Set it in the recipe")
     value, n = values[matching[0]], values.get("sample_len")
     stderr = values.get("{}_stderr,{}".format(*matching[0].split(",", 1)))
     if not isinstance(value, (int, float)) or not math.isfinite(value) or not isinstance(n, int):
-        return describe(
-            f"{where}, {matching[0]}",
-            f"{value!r} over {n!r} examples",
-            "the results of lm-eval 0.4.13",
-            "Install that version",
-        )
+        return describe(f"{where}, {matching[0]}", f"{value!r} over {n!r} examples", version, "Install that version")
     row = {"task": task.name, "num_fewshot": task.num_fewshot, "metric": matching[0], "value": value, "n": n}
     if not isinstance(stderr, (int, float)) or not math.isfinite(stderr):
         return {**row, "stderr": None, "low": None, "high": None}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...errors import ConfigError, describe
+from ...errors import ConfigError, describe, require
 from ...recipe.type_checks import known_values, read_yaml
 
 
@@ -52,17 +52,12 @@ def read_lm_eval_recipe(path: str | Path, *, limit: int | float | None = None) -
             found: list[str] = []
             known_values(row, HarnessTask, "", found)
             # What the harness could read as several names, as a pattern or as a path.
-            if re.search(r"[\s,*?\[\]/\\]|\.yaml$", str(row.get("name"))):
-                found.append(
-                    describe(
-                        "name",
-                        f"{row['name']!r}",
-                        "one task or group",
-                        "Give its name, and the folder of a local task as include_path",
-                    )
-                )
-            if isinstance(row.get("num_fewshot"), int) and row["num_fewshot"] < 0:
-                found.append(describe("num_fewshot", row["num_fewshot"], "at least 0", "Correct the value"))
+            is_one = not re.search(r"[\s,*?\[\]/\\]|\.yaml$", str(row.get("name")))
+            advice = "Give its name, and the folder of a local task as include_path"
+            found += require(is_one, "name", repr(row.get("name")), "one task or group", advice)
+            shots = row.get("num_fewshot")
+            is_good = not isinstance(shots, int) or shots >= 0
+            found += require(is_good, "num_fewshot", shots, "at least 0", "Correct the value")
             errors += [f"tasks, entry {at}, {error}" for error in found]
     if errors:
         raise ConfigError([f"{path}, {error}" for error in errors])
@@ -70,34 +65,23 @@ def read_lm_eval_recipe(path: str | Path, *, limit: int | float | None = None) -
 
 
 def _range_errors(values: Mapping[str, Any]) -> list[str]:
-    errors = (
-        []
-        if values.get("tasks", True)
-        else [describe("tasks", "an empty list", "entries with name, num_fewshot and metric", "Add a task")]
-    )
+    expected = "entries with name, num_fewshot and metric"
+    errors = require(values.get("tasks", True), "tasks", "an empty list", expected, "Add a task")
     size, limit, folder = values.get("batch_size", 8), values.get("limit", 1), values.get("include_path", ".")
-    if not re.fullmatch(r"[1-9]\d*|auto(:[1-9]\d*)?", str(size)):
-        errors.append(
-            describe("batch_size", f"{size!r}", "an integer of at least 1, auto, or auto:N", "Correct the value")
-        )
-    if isinstance(limit, (int, float)) and not (0 < limit < 1 or (limit >= 1 and isinstance(limit, int))):
-        errors.append(
-            describe(
-                "limit", f"{limit!r}", "an integer of at least 1, or a fraction between 0 and 1", "Correct the value"
-            )
-        )
-    if isinstance(folder, str) and not Path(folder).is_dir():
-        errors.append(
-            describe(
-                "include_path",
-                f"{folder!r}, which is no directory (looked from {Path.cwd()})",
-                "a directory",
-                "Correct the path",
-            )
-        )
+    is_good, expected = (
+        re.fullmatch(r"[1-9]\d*|auto(:[1-9]\d*)?", str(size)),
+        "an integer of at least 1, auto, or auto:N",
+    )
+    errors += require(is_good, "batch_size", repr(size), expected, "Correct the value")
+    is_good = not isinstance(limit, (int, float)) or 0 < limit < 1 or (limit >= 1 and isinstance(limit, int))
+    expected = "an integer of at least 1, or a fraction between 0 and 1"
+    errors += require(is_good, "limit", repr(limit), expected, "Correct the value")
+    is_good = not isinstance(folder, str) or Path(folder).is_dir()
+    got = f"{folder!r}, which is no directory (looked from {Path.cwd()})"
+    errors += require(is_good, "include_path", got, "a directory", "Correct the path")
     elsewhere = {"pretrained": "--model", "peft": "--model", "batch_size": "its own key", "device": "the environment"}
-    given = [(key, place) for key, place in elsewhere.items() if key in values.get("model_args", ())]
     return errors + [
         describe(f"model_args, {key}", "a value", f"none, since it is given with {place}", "Remove the key")
-        for key, place in given
+        for key, place in elsewhere.items()
+        if key in values.get("model_args", ())
     ]
