@@ -7,7 +7,7 @@ from pathlib import Path
 from trl import SFTTrainer
 
 from .. import methods
-from ..errors import ConfigError, describe
+from ..errors import ConfigError, require
 from ..files import write_text_atomic
 from ..planning.smoke_test import validate_offline
 from ..recipe.type_checks import closest_match, read_yaml
@@ -18,8 +18,7 @@ def run_convert(source: Path, method: str, output: Path | None = None) -> Path:
     """Write the recipe, check it without a hub, and print what comes next.
 
     Args:
-        source: an SFT recipe: of this package, TRL's or the handbook's.
-        output: where it goes; by default beside the source, see `place_for`.
+        source: an SFT recipe: of this package, TRL's or the handbook's. output: by default as `place_for` says.
 
     Returns:
         The file. One that is there already and says the same is left alone.
@@ -27,27 +26,20 @@ def run_convert(source: Path, method: str, output: Path | None = None) -> Path:
     Raises:
         ConfigError: nothing can be written, with every reason; or the recipe that was written has errors.
     """
-    errors = []
-    if method not in available_methods():
-        errors.append(
-            describe(
-                "--method",
-                f"{method}{closest_match(method, available_methods())}",
-                f"one of {', '.join(available_methods())}",
-                "Choose one of them",
-            )
-        )
-    keys = read_yaml(source)
-    if keys.get("method") not in (None, methods.CONTROL):
-        errors.append(describe(f"{source}, method", keys["method"], "an SFT recipe", "Start from the SFT recipe"))
+    known = available_methods()
+    got = f"{method}{closest_match(method, known)}"
+    errors = require(method in known, "--method", got, f"one of {', '.join(known)}", "Choose one of them")
+    of = read_yaml(source).get("method")
+    errors += require(
+        of in (None, methods.CONTROL), f"{source}, method", of, "an SFT recipe", "Start from the SFT recipe"
+    )
     if errors:
         raise ConfigError(errors)
     target = output or place_for(source, method)
     text = convert_user_recipe(source.read_text(encoding="utf-8"), source.as_posix(), method)
     if target.exists() and target.read_text(encoding="utf-8") != text:
-        raise ConfigError(
-            target, "an existing file, which is never overwritten", "a new one", "Choose another --output"
-        )
+        got = "an existing file, which is never overwritten"
+        raise ConfigError(target, got, "a new one", "Choose another --output")
     write_text_atomic(target, text)
     print(f"wrote {target}")
     for line in text.splitlines():

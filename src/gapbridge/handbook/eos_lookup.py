@@ -16,12 +16,7 @@ from ..errors import ConfigError, as_config_error
 
 def missing_eos(recipe: dict[str, Any], fork: Path) -> tuple[str | None, str | None]:
     """The `eos_token` that an SFT recipe leaves out although its chat template ends answers with another token than
-    the tokenizer does, and a remark where that is unknown.
-
-    Args:
-        recipe: the keys of the recipe.
-        fork: the top of the fork, from which its paths are.
-    """
+    the tokenizer does, and a remark where that is unknown. The recipe's paths are from `fork`, the top of the fork."""
     if recipe.get("eos_token"):
         return None, None
     tokenizer = _local_tokenizer(recipe, fork)

@@ -7,7 +7,7 @@ from pathlib import Path
 from trl import SFTTrainer
 
 from .. import methods
-from ..errors import ConfigError, describe
+from ..errors import ConfigError, describe, require
 from ..files import write_text_atomic
 from ..recipe.type_checks import closest_match, read_yaml
 from .eos_lookup import missing_eos
@@ -37,8 +37,7 @@ def run_copy_into(fork: Path, model: str | None = None) -> list[Path]:
     """Write a script for each method, and a recipe for each method and SFT recipe; print them and what comes next.
 
     Args:
-        fork: the top directory of a fork.
-        model: a folder of its `recipes`; None takes all that have SFT recipes.
+        fork: the top directory of a fork. model: a folder of its `recipes`; None takes all that have SFT recipes.
 
     Returns:
         The files written. Those that are there already, just as they would be written, are left alone.
@@ -57,15 +56,8 @@ def run_copy_into(fork: Path, model: str | None = None) -> list[Path]:
             remarks += [f"{source}: {remark}"] if remark else []
             for name in exportable_recipes():
                 target = source.parent.parent / name / f"config_{_suffix(source)}.yaml"
-                if target in files:
-                    errors.append(
-                        describe(
-                            source,
-                            f"the file {target}, which another recipe also makes",
-                            "different names",
-                            "Rename one of the recipes",
-                        )
-                    )
+                got = f"the file {target}, which another recipe also makes"
+                errors += require(target not in files, source, got, "different names", "Rename one of the recipes")
                 text = (fork / source).read_text(encoding="utf-8")
                 files[target] = render_method_recipe(text, source.as_posix(), target.as_posix(), name, eos_token)
         except ConfigError as error:
@@ -97,20 +89,11 @@ def _sft_recipes(fork: Path, model: str | None) -> list[Path]:
     by_model = {path.parent.name: sorted(path.glob("*.yaml")) for path in sorted(recipes.glob(f"*/{methods.CONTROL}"))}
     by_model = {name: paths for name, paths in by_model.items() if paths}
     if not by_model:
-        raise ConfigError(
-            recipes,
-            f"no SFT recipe (MODEL/{methods.CONTROL}/config_full.yaml)",
-            "one to start from",
-            "Give a fork with SFT recipes",
-        )
+        got = f"no SFT recipe (MODEL/{methods.CONTROL}/config_full.yaml)"
+        raise ConfigError(recipes, got, "one to start from", "Give a fork with SFT recipes")
     if model is not None and model not in by_model:
-        there = ", ".join(by_model)
-        raise ConfigError(
-            "--recipe",
-            f"{model}{closest_match(model, by_model)}",
-            f"one of {there}, as in {recipes}",
-            "Correct the name",
-        )
+        expected = f"one of {', '.join(by_model)}, as in {recipes}"
+        raise ConfigError("--recipe", f"{model}{closest_match(model, by_model)}", expected, "Correct the name")
     chosen = by_model if model is None else {model: by_model[model]}
     return [path.relative_to(fork) for paths in chosen.values() for path in paths]
 
@@ -126,16 +109,12 @@ def _next(fork: Path, files: dict[Path, str]) -> list[str]:
     model, task, suffix = recipe.parts[1], recipe.parts[2], recipe.stem.removeprefix("config_")
     accelerators = {path.stem for path in (fork / "recipes" / "accelerate_configs").glob("*.yaml")}
     lines = ["", f"next, from {fork}:", f"  gapbridge preview --config {recipe.as_posix()}"]
-    for name in ("zero3", "ddp", *sorted(accelerators)):
-        if name in accelerators:
-            lines.append(
-                f"  accelerate launch --config_file recipes/accelerate_configs/{name}.yaml scripts/{task}.py "
-                f"--config {recipe.as_posix()}"
-            )
-            if (fork / "recipes" / "launch.slurm").is_file():
-                lines.append(
-                    f"  sbatch recipes/launch.slurm --model {model} --task {task} --config {suffix} "
-                    f"--accelerator {name}"
-                )
-            break
+    name = next((name for name in ("zero3", "ddp", *sorted(accelerators)) if name in accelerators), None)
+    if name is not None:
+        place = f"recipes/accelerate_configs/{name}.yaml"
+        launched = f"scripts/{task}.py --config {recipe.as_posix()}"
+        lines.append(f"  accelerate launch --config_file {place} {launched}")
+        if (fork / "recipes" / "launch.slurm").is_file():
+            options = f"--model {model} --task {task} --config {suffix} --accelerator {name}"
+            lines.append(f"  sbatch recipes/launch.slurm {options}")
     return lines

@@ -26,58 +26,57 @@ def render_method_recipe(text: str, source: str, target: str, method: str, eos_t
     """The text of a method's recipe that starts from the model of an SFT recipe.
 
     Args:
-        text: the SFT recipe.
-        source, target: the two files, as the fork's README would name them.
-        method: the method's name.
+        text: the SFT recipe. source, target: the two files, as the fork's README would name them.
         eos_token: the token that ends an answer, where the recipe must say it.
 
     Raises:
         ConfigError: the recipe names no place for its model, or cannot be changed line by line.
     """
-    before = _read_mapping(text, source)
-    changes = _changes(before, source, method)
     new: dict[str, Any] = {"truncate_overlong": True} | ({"eos_token": eos_token} if eos_token else {})
-    lines = [_changed(line, changes) for line in text.rstrip("\n").split("\n")]
-    added = [f"{key}: {_written(value)}" for key, value in new.items() if key not in before]
-    if "vllm_mode" in {field.name for field in fields(method_fields(method))} - before.keys():
-        added += _VLLM.splitlines()
-    at = next((at for at, line in enumerate(lines, 1) if line.startswith("bf16:")), len(lines))
     head = [
         f"# From {source} by `gapbridge copy-into`; goes on from its model.",
         f"# Look at the rows first: gapbridge preview --config {target}",
-        f"method: {method}",
-        "",
     ]
-    result = "\n".join([*head, *lines[:at], *added, *lines[at:]]) + "\n"
-    return _checked(result, {"method": method, **new, **before, **changes}, source, changes)
+    before = _read_mapping(text, source)
+    if "vllm_mode" in {field.name for field in fields(method_fields(method))} - before.keys():
+        head += _VLLM.splitlines()
+    return _rendered(text, source, method, new, head)
 
 
 def convert_user_recipe(text: str, source: str, method: str) -> str:
-    """The text of a method's recipe that starts from the model of an SFT recipe of one's own; what changes is marked.
-
-    Args:
-        text: the SFT recipe.
-        source: its file, for the recipe's head and for messages.
-        method: the method's name.
-
-    Raises:
-        ConfigError: the recipe names no place for its model, or cannot be changed line by line.
-    """
-    before = _read_mapping(text, source)
-    changes = {"method": method, **_changes(before, source, method)}
+    """The text of a method's recipe that starts from the model of one's own SFT recipe `text` in the file `source`;
+    what changes is marked. Raises ConfigError as `render_method_recipe`."""
     # Without the key it is TRL's or the handbook's, which cut long rows; here they would be refused.
-    new: dict[str, Any] = {} if "method" in before else {"truncate_overlong": True}
-    new = {key: value for key, value in new.items() if key not in before}
+    new: dict[str, Any] = {} if "method" in _read_mapping(text, source) else {"truncate_overlong": True}
+    head = [f"# From {source} by `gapbridge convert`; goes on from its model. Look for `changed` and `new`."]
+    return _rendered(text, source, method, new, head, marked=True)
+
+
+def _rendered(
+    text: str, source: str, method: str, new: dict[str, Any], head: list[str], *, marked: bool = False
+) -> str:
+    """The changed lines below `head` and the keys that are added; `marked`: what changes has a comment."""
+    before = _read_mapping(text, source)
+    changes = _changes(before, source, method)
+    if "method" in before:
+        changes["method"] = method
+    added = {key: value for key, value in {"method": method, **new}.items() if key not in before}
+    head = [*head, *(f"{key}: {_written(value)}{'  # new' if marked else ''}" for key, value in added.items())]
     lines = []
     for line in text.rstrip("\n").split("\n"):
-        key = line.partition(":")[0]
-        changed = _changed(line, changes)
-        lines.append(changed if changed == line else f"{changed}  # changed: was {_written(before[key])}")
-    head = [f"# From {source} by `gapbridge convert`; goes on from its model. Look for `changed` and `new`."]
-    added = {key: value for key, value in {"method": method, **new}.items() if key not in before}
-    head += [f"{key}: {_written(value)}  # new" for key, value in added.items()]
+        changed, key = _changed(line, changes), line.partition(":")[0]
+        is_marked = marked and changed != line
+        lines.append(f"{changed}  # changed: was {_written(before[key])}" if is_marked else changed)
     result = "\n".join([*head, *([""] if added else []), *lines]) + "\n"
-    return _checked(result, {**new, **before, **changes}, source, changes)
+    try:
+        # Text that is changed line by line may mean something else.
+        if yaml.safe_load(result) == {**added, **before, **changes}:
+            return result
+    except yaml.YAMLError:
+        pass
+    wanted = ", ".join(f"{key}: {_written(value)}" for key, value in changes.items())
+    got = "a file that cannot be changed line by line"
+    raise ConfigError(source, got, "one key a line", f"Copy it, and set {wanted}")
 
 
 def _read_mapping(text: str, source: str) -> dict[str, Any]:
@@ -87,25 +86,12 @@ def _read_mapping(text: str, source: str) -> dict[str, Any]:
     return before
 
 
-def _checked(text: str, keys: dict[str, Any], source: str, changes: dict[str, Any]) -> str:
-    """The recipe, if it says `keys`: text that is changed line by line may mean something else."""
-    try:
-        if yaml.safe_load(text) == keys:
-            return text
-    except yaml.YAMLError:
-        pass
-    raise ConfigError(
-        source, "a file that cannot be changed line by line", "one key a line", f"Copy it, and set {_listed(changes)}"
-    )
-
-
 def _changes(before: dict[str, Any], source: str, method: str) -> dict[str, Any]:
     """What the recipe says otherwise: the SFT model is where it starts, and the stage has a name of its own."""
     model = before.get("output_dir") or before.get("hub_model_id")
     if not model:
-        raise ConfigError(
-            source, "neither output_dir nor hub_model_id", "the place of its model", "Add one of the keys"
-        )
+        got = "neither output_dir nor hub_model_id"
+        raise ConfigError(source, got, "the place of its model", "Add one of the keys")
     changes = {"model_name_or_path": str(model)}
     if "model_revision" in before:
         changes["model_revision"] = "main"
@@ -132,7 +118,3 @@ def _written(value: Any) -> str:
     plain = json.dumps(value, ensure_ascii=False)
     bare = str(value)
     return bare if isinstance(value, str) and yaml.safe_load(f"key: {bare}") == {"key": value} else plain
-
-
-def _listed(changes: dict[str, Any]) -> str:
-    return ", ".join(f"{key}: {_written(value)}" for key, value in changes.items())
