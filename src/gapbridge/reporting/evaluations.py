@@ -21,6 +21,7 @@ _SHARES = {
 _MEANS = {
     "answer_tokens": "length (tokens)", "answer_words": "length (words)", "reference_words": "reference (words)",
 }  # fmt: skip
+_SCORE_HEAD = ("score", "model", "decoding mode")
 _CHANGES = ("wrong_to_right", "right_to_wrong", "right_to_right", "wrong_to_wrong")
 Record = Mapping[str, Any]
 
@@ -48,34 +49,23 @@ def evaluation_tables(record: Record, names: Mapping[str, str] | None = None) ->
         return [names[row["model"]], row["decoding_mode"]]
 
     scores = dict.fromkeys(name for result in results for name, value in result.items() if is_interval(value))
+    score_rows = [
+        [score_label(score), *mode(result), *estimate(result[score], 100), result["count"]]
+        for score in scores
+        for result in results
+        if score in result
+    ]
+    changes = [change.replace("_to_", " → ") for change in _CHANGES]
+    change_rows = [
+        [*mode(row), *(row[change] for change in _CHANGES), *estimate(row["difference"], 100, sign=True)]
+        for row in record.get("corrections", ())
+    ]
+    head = ["model", "decoding mode", *changes, "Δ vs single_pass (pp)", INTERVAL]
+    title = f"{task}: further decoding modes against single_pass, in completions"
     found = [
-        Table(
-            ["score", "model", "decoding mode", "value (%)", INTERVAL, "examples"],
-            [
-                [score_label(score), *mode(result), *estimate(result[score], 100), result["count"]]
-                for score in scores
-                for result in results
-                if score in result
-            ],
-            f"{task}: scores",
-            texts=3,
-        ),
+        Table([*_SCORE_HEAD, "value (%)", INTERVAL, "examples"], score_rows, f"{task}: scores", texts=3),
         _completions_table(task, results, mode),
-        Table(
-            [
-                "model",
-                "decoding mode",
-                *(c.replace("_to_", " → ") for c in _CHANGES),
-                "Δ vs single_pass (pp)",
-                INTERVAL,
-            ],
-            [
-                [*mode(row), *(row[change] for change in _CHANGES), *estimate(row["difference"], 100, sign=True)]
-                for row in record.get("corrections", ())
-            ],
-            f"{task}: further decoding modes against single_pass, in completions",
-            texts=2,
-        ),
+        Table(head, change_rows, title, texts=2),
         *_difference_tables(task, record.get("differences", ()), names),
         _win_table(task, record.get("win_rates", ())),
     ]
@@ -106,43 +96,27 @@ def _completions_table(task: str, results: Iterable[Record], mode: Callable[[Rec
 
 
 def _difference_tables(task: str, rows: Iterable[Record], names: Mapping[str, str]) -> list[Table]:
-    rows = list(rows)
+    by_base: dict[str, list[list[Any]]] = {}
+    for row in rows:
+        score, difference = score_label(row["metric"]), estimate(row["difference"], 100, sign=True)
+        cells = [score, names[row["second"]], row["decoding_mode"], *difference, row["examples"]]
+        by_base.setdefault(names[row["first"]], []).append(cells)
     return [
-        Table(
-            ["score", "model", "decoding mode", f"Δ vs {names[base]} (pp)", INTERVAL, "shared examples"],
-            [
-                [
-                    score_label(row["metric"]),
-                    names[row["second"]],
-                    row["decoding_mode"],
-                    *estimate(row["difference"], 100, sign=True),
-                    row["examples"],
-                ]
-                for row in rows
-                if row["first"] == base
-            ],
-            f"{task}: paired differences from {names[base]}",
-            texts=3,
-        )
-        for base in dict.fromkeys(row["first"] for row in rows)
-    ]
+        Table([*_SCORE_HEAD, f"Δ vs {base} (pp)", INTERVAL, "shared examples"], cells,
+              f"{task}: paired differences from {base}", texts=3)
+        for base, cells in by_base.items()
+    ]  # fmt: skip
 
 
 def _win_table(task: str, rows: Iterable[Record]) -> Table:
     def cells(row: Record) -> list[Any]:
         rate, controlled = row["win_rate"], row["length_controlled"]
         known = None if rate is None else {"mean": rate, "low": row["low"], "high": row["high"]}
-        counts = (row[key] for key in ("wins", "ties", "losses", "flips", "unparsable"))
-        return [
-            row["first"],
-            row["second"],
-            *estimate(known, 100),
-            None if controlled is None else 100 * controlled,
-            *counts,
-        ]
+        controlled = None if controlled is None else 100 * controlled
+        return [row["first"], row["second"], *estimate(known, 100), controlled, *(row[key] for key in counts)]
 
-    head = ["model", "against", "win rate (%)", INTERVAL, "length-controlled (%)"]
-    head += ["wins", "ties", "losses", "flips", "unparsable"]
+    counts = ["wins", "ties", "losses", "flips", "unparsable"]
+    head = ["model", "against", "win rate (%)", INTERVAL, "length-controlled (%)", *counts]
     return Table(head, [cells(row) for row in rows], f"{task}: win rates", texts=2)
 
 

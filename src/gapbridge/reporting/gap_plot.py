@@ -16,12 +16,7 @@ if TYPE_CHECKING:
 
 
 def draw_gaps(models: Mapping[str, Mapping[str, Any]], caption: str) -> Figure:
-    """The gaps of several models in one picture.
-
-    Args:
-        models: name → its entry in `gap.json`.
-        caption: what was measured on what, the title of the picture.
-    """
+    """The gaps of several models (name → its entry in `gap.json`) in one picture with the title `caption`."""
     with_oracle = [gap for gap in models.values() if gap["excess_error"]]
     with_errors = {name: gap["forced_errors"] for name, gap in models.items() if gap.get("forced_errors")}
     figure, axes = new_figure(1 + bool(with_oracle) + bool(with_errors), 2)

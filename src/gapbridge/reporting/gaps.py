@@ -48,41 +48,33 @@ def gap_tables(record: Record, names: Mapping[str, str] | None = None) -> list[T
         for model, rows in found.items()
         if measure in rows
     ]
-    tables = [Table(["measure", "model", "value", INTERVAL, "n"], rows, texts=2)]
-    tables += _loss_tables(
-        f"Loss {_LOSS_UNIT}",
-        [
-            (temperature, prefix, names[gap["model"]], loss["mean"], loss["examples"])
-            for gap in record["models"]
-            for kind in ("overall", "by_prefix_length")
-            for temperature, losses in gap.get("losses", {}).get(kind, {}).items()
-            for prefix, loss in losses.items()
-        ],
-    )
+    losses = [
+        (temperature, prefix, names[gap["model"]], loss["mean"], loss["examples"])
+        for gap in record["models"]
+        for kind in ("overall", "by_prefix_length")
+        for temperature, by_prefix in gap.get("losses", {}).get(kind, {}).items()
+        for prefix, loss in by_prefix.items()
+    ]
     base = names[models[0]]
     differences = [(_MEAN_RISE, row, 1.0) for row in record["differences"]]
     differences += [(_ENTROPY, row, 1.0) for row in record.get("entropy_differences", ())]
     differences += [(RECOVERY_LABELS[row["measure"]], row, 100.0) for row in record.get("recovery_differences", ())]
     lines = [
-        [
-            measure.replace("(%)", "(pp)"),
-            names[row["second"]],
-            *estimate(row["difference"], scale, sign=True),
-            row.get("examples"),
-        ]
+        [measure.replace("(%)", "(pp)"), names[row["second"]], *estimate(row["difference"], scale, sign=True),
+         row.get("examples")]
         for measure, row, scale in differences
+    ]  # fmt: skip
+    loss_differences = [
+        (row["temperature"], row["prefix"], names[row["second"]], row["difference"], row["examples"])
+        for row in record.get("loss_differences", ())
     ]
-    if lines:
-        head = ["measure", "model", f"Δ vs {base}", INTERVAL, "n"]
-        tables.append(Table(head, lines, f"Paired differences from {base}", texts=2))
-    return tables + _loss_tables(
-        f"Loss {_LOSS_UNIT}, paired differences from {base}",
-        [
-            (row["temperature"], row["prefix"], names[row["second"]], row["difference"], row["examples"])
-            for row in record.get("loss_differences", ())
-        ],
-        sign=True,
-    )
+    tables = [
+        Table(["measure", "model", "value", INTERVAL, "n"], rows, texts=2),
+        _loss_table(f"Loss {_LOSS_UNIT}", losses),
+        Table(["measure", "model", f"Δ vs {base}", INTERVAL, "n"], lines, f"Paired differences from {base}", texts=2),
+        _loss_table(f"Loss {_LOSS_UNIT}, paired differences from {base}", loss_differences, sign=True),
+    ]
+    return [table for table in tables if table.rows]
 
 
 _MEAN_RISE = "Δ, mean over k ≥ 1 (nats/token)"
@@ -91,31 +83,22 @@ _LOSS_UNIT = "(nats/token) at temperature 1 and at the fitted temperature"
 _PREFIXES = {"after_reference": "reference", "after_generated": "generated, all k"}
 
 
-def _loss_tables(
+def _loss_table(
     title: str, losses: Sequence[tuple[str, str, str, Mapping[str, float], int]], *, sign: bool = False
-) -> list[Table]:
-    """A table of losses by prefix and model, at temperature 1 and at the fitted one; none without losses.
-
-    Args:
-        losses: temperature, prefix, model, interval, number of examples.
-    """
+) -> Table:
+    """Losses (temperature, prefix, model, interval, number of examples) at temperature 1 and at the fitted one."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for temperature, prefix, model, interval, count in losses:
         found.setdefault((prefix, model), {"n": count})[temperature] = estimate(interval, sign=sign)
-    rows = [
-        [
+    order = list(dict.fromkeys(prefix for prefix, _ in found))
+    rows = []
+    for (prefix, model), cells in sorted(found.items(), key=lambda entry: order.index(entry[0][0])):
+        label, fitted = (
             _PREFIXES.get(prefix, f"generated, k = {prefix}"),
-            model,
-            *cells["temperature_1"],
-            *cells.get("fitted_temperature", (None, None)),
-            cells["n"],
-        ]
-        for wanted in dict.fromkeys(prefix for prefix, _ in found)
-        for (prefix, model), cells in found.items()
-        if prefix == wanted
-    ]
-    head = ["prefix", "model", "T = 1", INTERVAL, "fitted T", INTERVAL, "n"]
-    return [Table(head, rows, title, texts=2)] if rows else []
+            cells.get("fitted_temperature", (None, None)),
+        )
+        rows.append([label, model, *cells["temperature_1"], *fitted, cells["n"]])
+    return Table(["prefix", "model", "T = 1", INTERVAL, "fitted T", INTERVAL, "n"], rows, title, texts=2)
 
 
 def _measures(gap: Record) -> Iterator[list[Any]]:
@@ -129,11 +112,8 @@ def _measures(gap: Record) -> Iterator[list[Any]]:
         yield [_ENTROPY, *estimate(gap["entropy"]["mean"]), gap["entropy"]["examples"]]
         fitted = gap["losses"]["fitted_temperatures"]
         yield ["fitted temperature", sum(fitted) / len(fitted) if fitted else None, None, count]
-    yield [
-        "teacher-forced − free-running accuracy (pp)",
-        *estimate(gap["decisions"]["drop"], 100, sign=True),
-        count,
-    ]
+    drop = estimate(gap["decisions"]["drop"], 100, sign=True)
+    yield ["teacher-forced − free-running accuracy (pp)", *drop, count]
     if gap["excess_error"]:
         longest, excess = gap["excess_error"]["length"][-1], gap["excess_error"]["excess"][-1]
         yield [f"ExAccErr({longest}) (%)", *estimate(excess, sign=True), count]
@@ -143,11 +123,8 @@ def _measures(gap: Record) -> Iterator[list[Any]]:
         for step, completions, right in zip(final["steps"], final["completions"], final["right"], strict=True):
             yield [f"final accuracy | first error at step {step} (%)", *estimate(right, 100), completions]
         if final["right_if_all_steps_correct"]:
-            yield [
-                "final accuracy | no error (%)",
-                *estimate(final["right_if_all_steps_correct"], 100),
-                final["num_all_steps_correct"],
-            ]
+            right = estimate(final["right_if_all_steps_correct"], 100)
+            yield ["final accuracy | no error (%)", *right, final["num_all_steps_correct"]]
     yield ["truncated completions (%)", 100 * gap["truncated"] / count, None, count]
     forced_errors = gap.get("forced_errors")
     if forced_errors:

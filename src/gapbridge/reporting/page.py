@@ -114,9 +114,8 @@ def check_replaceable(directory: Path, stem: str = "report") -> None:
     """Raise a ConfigError where a page of that name was not written by this package."""
     for path in (directory / f"{stem}.md", directory / f"{stem}.html"):
         if path.exists() and PAGE_MARK not in path.read_text(encoding="utf-8", errors="replace")[:200]:
-            raise ConfigError(
-                path, "another file", "a report of gapbridge, which may be replaced", "Choose another --output_dir"
-            )
+            got = "another file"
+            raise ConfigError(path, got, "a report of gapbridge, which may be replaced", "Choose another --output_dir")
 
 
 def to_markdown(page: Page) -> str:

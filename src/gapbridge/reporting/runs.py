@@ -49,10 +49,6 @@ def write_report(run: Path) -> Path:
 def run_report(args: argparse.Namespace) -> Path:
     """`gapbridge report`. Returns the Markdown file.
 
-    Args:
-        args: `runs`, `results` (further directories with `eval/` or `gap/` in them), `output_dir`, and `open`: whether
-            the HTML page is opened in a browser.
-
     Raises:
         ConfigError: the place holds something else. RunError: directories that hold no run.
     """
@@ -186,8 +182,7 @@ def _data(run: Path) -> list[str | Table]:
     parts = {name: part for name, part in read_note(run / "data.json").items() if isinstance(part, dict)}
     found = {}
     for name, part in parts.items():
-        examples, truncated = (part.get(key) for key in ("examples", "truncated"))
-        examples, truncated = (value if isinstance(value, int) else 0 for value in (examples, truncated))
+        examples, truncated = (part.get(key) or 0 for key in ("examples", "truncated"))
         bad = len(part.get("invalid_examples") or ())
         found[name] = {
             "source": part.get("source"),

@@ -16,21 +16,13 @@ SHOWN_EXAMPLES = 4
 
 
 def read_samples(path: Path) -> Iterator[EvalRecord]:
-    """The samples that an evaluation wrote.
-
-    Raises:
-        DataError: a line is no sample.
-    """
+    """The samples that an evaluation wrote. Raises DataError where a line is none."""
     for number, row in read_json_lines(path):
         names = ("model", "decoding_mode", "id", "prompt", "reference", "answer")
         if not isinstance(row, dict) or any(name not in row for name in names):
             found = row if isinstance(row, ValueError) else shown_value(row)
-            raise DataError(
-                f"{path}, line {number}",
-                found,
-                f"an object with {', '.join(names)}",
-                "Remove the files of this evaluation, and repeat it",
-            )
+            advice = "Remove the files of this evaluation, and repeat it"
+            raise DataError(f"{path}, line {number}", found, f"an object with {', '.join(names)}", advice)
         yield row
 
 

@@ -56,25 +56,17 @@ def task_named(name: str) -> EvalTask:
     """The task. Raises ConfigError if there is none of that name."""
     if name not in TASKS:
         known = [*TASKS, "lm_eval"]
-        raise ConfigError(
-            "--task", f"{name}{closest_match(name, known)}", f"one of {', '.join(known)}", "Choose one of them"
-        )
+        got = f"{name}{closest_match(name, known)}"
+        raise ConfigError("--task", got, f"one of {', '.join(known)}", "Choose one of them")
     return TASKS[name]
 
 
 def task_recipe(task: EvalTask, directory: Path) -> Path:
-    """The recipe with the task's data. Data that are made on the spot go to `directory`, with their recipe.
-
-    Raises:
-        ConfigError: the task brings no data.
-    """
+    """The recipe with the task's data. Data that are made on the spot go to `directory`, with their recipe. Raises
+    ConfigError where the task brings no data."""
     if not task.has_data:
-        raise ConfigError(
-            f"--task {task.name}",
-            "no data",
-            "a recipe, or completions of a file",
-            "Give --config RECIPE, or --completions_file FILE.jsonl",
-        )
+        advice = "Give --config RECIPE, or --completions_file FILE.jsonl"
+        raise ConfigError(f"--task {task.name}", "no data", "a recipe, or completions of a file", advice)
     recipes = Path(__file__).with_name("recipes")
     if task.name != GENERATED:
         return recipes / f"{task.name}.yaml"
