@@ -74,7 +74,7 @@ def _rendered(
             return result
     except yaml.YAMLError:
         pass
-    wanted = ", ".join(f"{key}: {_written(value)}" for key, value in changes.items())
+    wanted = ", ".join(f"{key}: {_written(value)}" for key, value in {**added, **changes}.items())
     got = "a file that cannot be changed line by line"
     raise ConfigError(source, got, "one key a line", f"Copy it, and set {wanted}")
 
