@@ -16,7 +16,7 @@ from vllm_process import VLLM, serving
 
 from gapbridge import cli
 from gapbridge.data.pauses import pause_id
-from gapbridge.methods.pause import generate, paused_prompt, paused_template
+from gapbridge.methods.pause import completion_request, generate, paused_template
 from gapbridge.tasks.word_problems import problems
 
 
@@ -58,14 +58,15 @@ def post(url: str, path: str, model: Path, **body: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("count", [None, 5])
 def test_every_way_to_ask_gives_the_same_completions(count: int | None, url: str, model: Path) -> None:
-    """Ids, and messages through the template: with M pauses, and with another number."""
+    """Ids (`completion_request`), and messages through the template: with M pauses, and with another number."""
     tokenizer, loaded = AutoTokenizer.from_pretrained(model), AutoModelForCausalLM.from_pretrained(model)
     wanted = generate(loaded, tokenizer, CHATS, num_pause_tokens=count, max_completion_length=LENGTH)
     chosen = {} if count is None else {"chat_template_kwargs": {"num_pause_tokens": count}}
     for chat, text in zip(CHATS, wanted, strict=True):
-        prompt, bias = paused_prompt(tokenizer, chat, count), {"logit_bias": {str(pause_id(tokenizer)): -100}}
+        request = completion_request(tokenizer, chat, count)
+        prompt, bias = request["prompt"], {"logit_bias": request["logit_bias"]}
         replies = [
-            post(url, "/v1/completions", model, prompt=prompt, **bias),
+            post(url, "/v1/completions", model, **request),
             post(url, "/v1/chat/completions", model, messages=chat, **chosen, **bias),
         ]
         assert replies[0]["choices"][0]["text"] == replies[1]["choices"][0]["message"]["content"] == text

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from .inference import generate, paused_prompt, paused_template
+    from .inference import completion_request, generate, paused_prompt, paused_template
 
 EXPORTS = {"PauseConfig": "trainer", "PauseTrainer": "trainer"}
-__all__ = ["generate", "paused_prompt", "paused_template"]
+__all__ = ["completion_request", "generate", "paused_prompt", "paused_template"]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...data.chat_template import ChatTemplate, Messages
-from ...data.pauses import PauseSettings, pauses_after_prompt, recorded_pauses
+from ...data.pauses import PauseSettings, pause_id, pauses_after_prompt, recorded_pauses
 from ...data.special_tokens import stop_tokens, undecodable_token_ids
 from ...decoding import Completion, generate_completions
 from ...errors import ConfigError
@@ -33,8 +33,7 @@ def paused_prompt(
 ) -> list[int]:
     """The token ids of a prompt with M pauses after it, where the answer starts.
 
-    They are what `model.generate` gets, and as `"prompt"` a server's `/v1/completions`, with a `"logit_bias"` of -100
-    for the pause.
+    They are what `model.generate` gets; for a server see `completion_request`.
 
     Args:
         prompt: messages, which the chat template renders; a string; or token ids.
@@ -46,6 +45,15 @@ def paused_prompt(
     """
     template = ChatTemplate(tokenizer, date=date, arguments=chat_template_kwargs or {})
     return [*template.prompt_ids(prompt), *_pause_ids(tokenizer, num_pause_tokens)]
+
+
+def completion_request(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, num_pause_tokens: int | None = None
+) -> dict[str, Any]:
+    """The keys of a `/v1/completions` request that pauses need: the prompt's ids, and a bias against the pause in the
+    answer. The caller adds model, length and sampling."""
+    prompt_ids = paused_prompt(tokenizer, prompt, num_pause_tokens)
+    return {"prompt": prompt_ids, "logit_bias": {str(pause_id(tokenizer)): -100}}
 
 
 def paused_template(tokenizer: PreTrainedTokenizerBase, num_pause_tokens: int | None = None) -> str:
