@@ -225,7 +225,7 @@ def reading_note() -> str:
     """What a saved model's card says about older versions; nothing where an old one saves it."""
     if TRANSFORMERS.major < 5:
         return ""
-    return "- Saved by transformers 5, for 5: transformers 4 reads another `rope_theta`, and not the tokenizer\n"
+    return "- Load it with transformers 5: transformers 4 reads another `rope_theta` and cannot read the tokenizer\n"
 
 
 def _misread_error(path: str, key: str, portable: str, file: str) -> str:

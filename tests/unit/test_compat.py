@@ -151,7 +151,7 @@ def test_a_card_says_who_can_read_the_model(
     card.write_text("# A model\n\n### Framework versions\n\n- TRL: 1\n")
     monkeypatch.setattr(compat, "TRANSFORMERS", Version(version))
     complete_card(card, args, examples, "", [], base="base", model_name="model")
-    assert ("- Saved by transformers 5, for 5" in card.read_text()) == (version == "5.23.0")
+    assert ("- Load it with transformers 5" in card.read_text()) == (version == "5.23.0")
 
 
 OF_LIKE_LENGTH = {"group_by_length": True, "train_sampling_strategy": "group_by_length"}

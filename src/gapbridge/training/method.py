@@ -339,6 +339,8 @@ class GapTrainerMixin(EvalDatasetMixin, TrainerGuardMixin):
                 self.state.log_history,
                 base=self.model.config._name_or_path,
                 model_name=model_name or Path(self.args.output_dir).name,
+                adapter=self.model.active_peft_config if isinstance(self.model, PeftModel) else None,
+                decoding_modes=tuple(self.answer_modes),
             )
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from peft import LoraConfig, PeftConfig
 
 from ..compat import reading_note
 from ..data.example import ExampleSet
@@ -41,8 +43,10 @@ def complete_card(
     *,
     base: str,
     model_name: str,
+    adapter: PeftConfig | None = None,
+    decoding_modes: Collection[str] = (),
 ) -> None:
-    """Write into a card that TRL has written: the method's settings, data, what was generated, losses, our version.
+    """Write into a card that TRL has written: decoding, settings, data, what was generated, losses, our version.
 
     Args:
         card: its file.
@@ -52,17 +56,37 @@ def complete_card(
         log_history: the trainer's logs.
         base: the model that was trained, a path or a hub id.
         model_name: what to load, where the model is not on a hub.
+        adapter: the adapter that was trained; None where all weights were.
+        decoding_modes: the method's own ways of answering.
     """
     text = card.read_text(encoding="utf-8")
     text = text.replace(_NO_BASE, f"`{'/'.join(Path(base).parts[-2:])}`")
-    text = text.replace(_NO_NAME, f'model="{args.hub_model_id or model_name}"')
-    section = "\n".join(_section(args, examples, described, log_history))
+    name = args.hub_model_id or model_name
+    text = text.replace(_NO_NAME, f'model="{name}"')
+    lines = [
+        *_decoding(name, decoding_modes),
+        *_settings(args, adapter),
+        *_data(args, examples, described, log_history),
+    ]
+    section = "\n".join(lines)
     head, marker, tail = text.partition(_VERSIONS)
     version = f"- Gapbridge: {metadata.version('gapbridge')}\n{reading_note()}" if marker else ""
     write_text_atomic(card, f"{head}{section}\n{marker}{version}{tail}")
 
 
-def _section(args: Any, examples: ExampleSet, described: str, log_history: Sequence[dict[str, Any]]) -> Iterator[str]:
+def _decoding(name: str, modes: Collection[str]) -> Iterator[str]:
+    if modes:
+        yield "### Decoding"
+        yield ""
+        yield "The quick start answers in a single pass. Gapbridge answers as the method does:"
+        yield ""
+        yield "```shell"
+        yield from (f"gapbridge generate RECIPE.yaml --model {name} --decoding_mode {mode}" for mode in modes)
+        yield "```"
+        yield ""
+
+
+def _settings(args: Any, adapter: PeftConfig | None) -> Iterator[str]:
     yield "### Settings"
     yield ""
     yield "| setting | value | |"
@@ -72,6 +96,18 @@ def _section(args: Any, examples: ExampleSet, described: str, log_history: Seque
         if value is not None:
             yield f"| `{name}` | {_cell(value)} | {_escaped(help_text)} |"
     yield ""
+    if isinstance(adapter, LoraConfig):
+        modules = adapter.target_modules or ()
+        names = modules if isinstance(modules, str) else ", ".join(sorted(modules))
+        merged = " and is merged into the weights" if args.save_merged_model else ""
+        yield (
+            f"A LoRA adapter was trained{merged}: rank {adapter.r}, alpha {adapter.lora_alpha}, "
+            f"dropout {adapter.lora_dropout}, modules {names}."
+        )
+        yield ""
+
+
+def _data(args: Any, examples: ExampleSet, described: str, log_history: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield "### Data"
     yield ""
     yield f"{len(examples):,} examples of {examples.source}."
@@ -85,7 +121,7 @@ def _section(args: Any, examples: ExampleSet, described: str, log_history: Seque
         yield f"Loss on {examples.loss_on}."
     if isinstance(args, RoundArgs):
         rounds = "1 round" if args.round_index == 1 else f"{args.round_index} rounds"
-        yield f"{rounds} of drawing contexts and training on them{f', at last {described}' if described else ''}."
+        yield f"{rounds} of generation and training.{f' In the last round: {described}.' if described else ''}"
     yield ""
     losses = list(_losses(log_history))
     if losses:
@@ -111,7 +147,7 @@ def _shown(args: Any) -> Iterator[tuple[str, str]]:
 
 
 def _losses(log_history: Sequence[dict[str, Any]]) -> Iterator[str]:
-    for key, name in (("eval_loss", "reference contexts"), ("eval_generated_loss", "own contexts")):
+    for key, name in (("eval_loss", "reference contexts"), ("eval_generated_loss", "generated contexts")):
         values = [entry[key] for entry in log_history if key in entry]
         if values:
             yield f"| {name} (`{key}`) | {values[0]:.4f} | {values[-1]:.4f} |"

@@ -16,6 +16,7 @@ from helpers import recipe
 from helpers.small_runs import SMALL_RUN, MakeBase
 from huggingface_hub import CommitInfo, HfApi, RepoUrl
 from huggingface_hub.utils import filter_repo_objects
+from peft import LoraConfig
 from transformers import AutoModelForCausalLM, PreTrainedModel, trainer_utils
 
 import gapbridge
@@ -104,9 +105,9 @@ def test_the_card_of_a_run(tmp_path: Path) -> None:
     assert len(at_start(entries)) == 1
     for text in (
         "# Model Card for run", "trained with BASH", "| `mixture_coefficient` | `0.37` | β: probability",
-        "8 examples of ", "2 rounds of drawing contexts",
+        "8 examples of ", "2 rounds of generation and training. In the last round: ",
         "% of the answer tokens sampled", f"- Gapbridge: {version('gapbridge')}", "cen2025bridging", "2410.14655",
-        f"| own contexts (`eval_generated_loss`) | {losses[1][0]:.4f} | {losses[1][-1]:.4f} |",
+        f"| generated contexts (`eval_generated_loss`) | {losses[1][0]:.4f} | {losses[1][-1]:.4f} |",
         f"| reference contexts (`eval_loss`) | {losses[0][0]:.4f} | {losses[0][-1]:.4f} |",
         'model="run"', "fine-tuned version of `round_1/model`",
     ):  # fmt: skip
@@ -119,7 +120,28 @@ def test_the_card_of_sft_names_no_paper(tmp_path: Path) -> None:
     cli.main(["sft", *recipe(tmp_path, method="sft", model_name_or_path=str(BASE))])
     card = (tmp_path / "run" / "README.md").read_text()
     assert "trained with SFT" in card and "`learning_rate`" in card and "8 examples of " in card
-    assert "cen2025" not in card and "Held-out" not in card and "round" not in card and "None" not in card
+    assert (
+        "LoRA" not in card
+        and "Decoding" not in card
+        and "cen2025" not in card
+        and "Held-out" not in card
+        and "round" not in card
+        and "None" not in card
+    )
+
+
+@pytest.mark.parametrize("merged", [True, False])
+def test_the_card_of_an_adapter(merged: bool, make_base: MakeBase, tokenizer: Any, tmp_path: Path) -> None:
+    args = RACConfig(str(tmp_path / "lora"), max_completion_length=5, save_merged_model=merged, **COMMON)
+    lora = LoraConfig(r=3, lora_alpha=6, lora_dropout=0.0, target_modules=["q_proj", "down_proj"])
+    data = rows(2)
+    RACTrainer(
+        make_base(), args=args, train_dataset=data, processing_class=tokenizer, peft_config=lora
+    ).create_model_card()
+    card = (tmp_path / "lora" / "README.md").read_text()
+    trained = "A LoRA adapter was trained and is merged into the weights" if merged else "A LoRA adapter was trained"
+    assert f"{trained}: rank 3, alpha 6, dropout 0.0, modules down_proj, q_proj." in card
+    assert "gapbridge generate RECIPE.yaml --model lora --decoding_mode self_correct\n" in card
 
 
 class Hub:
