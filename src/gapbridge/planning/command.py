@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,6 +56,7 @@ class Plan:
     largest micro-batch, a power of two, that fits there with as many rows a step; None where none does.
     seconds: (training, generation) of all rounds, as far as they are known.
     refused: the accelerate configurations under which the method refuses to train; they have no memory.
+    lowered: the peak with one setting changed, by that setting, where it is lower than the recipe's own.
     """
 
     work: Workload
@@ -63,6 +65,7 @@ class Plan:
     best: tuple[str, int] | None
     seconds: tuple[float | None, float | None]
     refused: tuple[str, ...]
+    lowered: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ def run_plan(args: argparse.Namespace, overrides: list[str]) -> Plan:
         usable=machine.memory * _GIB * USABLE,
         tflops=args.device_tflops,
         on_cpu=(asked or args.benchmark) and job.args.use_cpu,
+        lower=True,
     )
     if args.benchmark:
         found = replace(found, seconds=_measured(job, work))
@@ -127,8 +131,13 @@ def plan(
     usable: float,
     tflops: float | None = None,
     on_cpu: bool = False,
+    lower: bool = False,
 ) -> Plan:
-    """What a recipe takes on `gpus` devices with `usable` bytes each, or `on_cpu`."""
+    """What a recipe takes on `gpus` devices with `usable` bytes each, or `on_cpu`.
+
+    Args:
+        lower: simulate gradient checkpointing, too, for `Plan.lowered`.
+    """
     config = architecture(job)
     micro = job.args.per_device_train_batch_size
     simulated, plain = _steps(job, config, work, cast=False)
@@ -139,8 +148,8 @@ def plan(
     reference = pairs and not job.uses_peft and not job.args.precompute_ref_log_probs
     generation = _generation_memory(job, config, work, plain[0].weights, on_cpu)
 
-    def memory_of(name: str, batch: int) -> Memory:
-        steps = cast if name.startswith("zero") else plain
+    def memory_of(name: str, batch: int, steps: list[StepMemory] | None = None) -> Memory:
+        steps = steps or (cast if name.startswith("zero") else plain)
         curve = np.polyfit(simulated, [step.activations for step in steps], len(simulated) - 1)
         size = work.packed_tokens(batch) if work.packed else batch
         step = replace(steps[0], activations=max(0, round(float(np.polyval(curve, size)))))
@@ -162,9 +171,27 @@ def plan(
     if fitting:
         name = next((name for name in names if (name, micro) in fitting), fitting[0][0])
         best = (name, micro if (name, micro) in fitting else max(size for other, size in fitting if other == name))
+    name = best[0] if best else names[0]
+    changed = {}
+    if micro > 1:
+        passes = 2 * job.args.gradient_accumulation_steps
+        way = f"per_device_train_batch_size: {micro // 2} with gradient_accumulation_steps: {passes}"
+        changed[way] = memory_of(name, micro // 2)
+    if lower and not job.args.gradient_checkpointing:
+        again = replace(job, args=copy.copy(job.args))
+        again.args.gradient_checkpointing = True
+        steps = _steps(again, config, work, cast=casts and name.startswith("zero"))[1]
+        changed["gradient_checkpointing: true (one more forward pass in each step)"] = memory_of(name, micro, steps)
+    if generation and job.args.generation_batch_size > 1:
+        fewer = replace(job, args=copy.copy(job.args))
+        fewer.args.generation_batch_size //= 2
+        parts = _generation_memory(fewer, config, work, plain[0].weights, on_cpu)
+        way = f"generation_batch_size: {fewer.args.generation_batch_size}"
+        changed[way] = Memory(memories[name].training, parts)
+    lowered = {way: found.peak for way, found in changed.items() if found.peak < 0.95 * memories[name].peak}
     step = plain[0]
     seconds = _estimated(job, work, step.parameters + _reused_parameters(job, config), gpus, tflops)
-    return Plan(work, step, memories, best, seconds, refused)
+    return Plan(work, step, memories, best, seconds, refused, lowered)
 
 
 def _refused_configs(job: RunConfig) -> tuple[str, ...]:
@@ -175,8 +202,11 @@ def _refused_configs(job: RunConfig) -> tuple[str, ...]:
 
 
 def architecture(job: RunConfig) -> PretrainedConfig:
-    """The configuration of the model that a recipe trains, without a hub where it can be. Raises ConfigError where
-    none is found."""
+    """The configuration of the model that a recipe trains, found without a hub where it can be.
+
+    Raises:
+        ConfigError: nothing here knows it, and no hub does.
+    """
     name = find_base_model(str(job.model.model_name_or_path), job.recipe.path).name
     place = Path(name)
     if (place / "adapter_config.json").is_file():
@@ -186,15 +216,21 @@ def architecture(job: RunConfig) -> PretrainedConfig:
     try:
         return AutoConfig.from_pretrained(name, trust_remote_code=job.args.trust_remote_code)
     except (OSError, ValueError) as error:
-        place, got = f"{job.recipe.path}, {name}", f"a configuration that cannot be loaded ({error})"
-        raise ConfigError(place, got, "the configuration of a model", "Check the name") from error
+        raise ConfigError(
+            f"{job.recipe.path}, {name}",
+            f"a configuration that cannot be loaded ({error})",
+            "the configuration of a model",
+            "Check the name",
+        ) from error
 
 
 def _steps(
     job: RunConfig, config: PretrainedConfig, work: Workload, *, cast: bool
 ) -> tuple[list[int], list[StepMemory]]:
-    """A step with the recipe's micro-batch, and one with twice as many rows; `cast`: with weights in bf16. Packed rows
-    are one row, whose mask grows with the square of its length: then of one, two and four times as many tokens.
+    """A step with the recipe's micro-batch, and one with twice as many rows; `cast`: with weights in bf16.
+
+    Packed rows are one row, whose mask grows with the square of its length: then of one, two and four times as many
+    tokens.
 
     Returns:
         The sizes, rows or with packing tokens, and a step for each.
@@ -304,9 +340,10 @@ def _measured(job: RunConfig, work: Workload) -> tuple[float | None, float | Non
     model, tokenizer = load_initial_model(job)
     move_to_device(model, job.args)
     sample = profile_rows(job, model, tokenizer)
-    steps, rounds = sum(part.steps for part in work.rounds), number_of_rounds(job.args)
-    generation = sample.generation_seconds * work.examples * rounds
-    return steps * seconds_of_step(job, model, sample), generation
+    steps = sum(part.steps for part in work.rounds)
+    return steps * seconds_of_step(job, model, sample), sample.generation_seconds * work.examples * number_of_rounds(
+        job.args
+    )
 
 
 def _size(size: float) -> str:
@@ -347,10 +384,15 @@ def _show(job: RunConfig, found: Plan, args: argparse.Namespace, machine: Machin
     print(f"{args.config}: {job.name.upper()}, {number(step.parameters)} parameters{trained}")
     rows = "packed rows" if work.packed else "rows"
     print(f"{work.examples:,} examples ({counted}); {rows_per_step(training, machine.devices)} {rows} a step\n")
-    rounds = {}
-    for index, part in enumerate(work.rounds, 1):
-        counts = {rows: part.rows, "steps": part.steps, "trained tokens": part.tokens}
-        rounds[f"round {index}"] = {**counts, "generated tokens": part.generated or None}
+    rounds = {
+        f"round {index}": {
+            rows: part.rows,
+            "steps": part.steps,
+            "trained tokens": part.tokens,
+            "generated tokens": part.generated or None,
+        }
+        for index, part in enumerate(work.rounds, 1)
+    }
     print_table(in_columns("", rounds))
     unit = _GIB if max(parts.peak for parts in found.memories.values()) >= _GIB else _MIB
     columns = {name: _column(parts, usable, unit) for name, parts in found.memories.items()}
@@ -360,8 +402,12 @@ def _show(job: RunConfig, found: Plan, args: argparse.Namespace, machine: Machin
         print(f"left out, because {job.name} does not support them: {', '.join(found.refused)}")
     if found.best is None:
         generation = all(sum(parts.generation.values()) > usable for parts in found.memories.values())
-        way = f"use an adapter{'' if machine.is_here else ', more devices'} or a lower max_length"
-        print(f"nothing fits {machine}: {'lower generation_max_batch_tokens' if generation else way}")
+        way = (
+            "lower generation_max_batch_tokens"
+            if generation
+            else f"use an adapter{'' if machine.is_here else ', more devices'} or a lower max_length"
+        )
+        print(f"nothing fits {machine}: {way}")
     else:
         name, micro = found.best
         start = f"--accelerate_config {name} --num_processes {machine.devices}"
@@ -370,6 +416,10 @@ def _show(job: RunConfig, found: Plan, args: argparse.Namespace, machine: Machin
         full = training.per_device_train_batch_size * training.gradient_accumulation_steps
         print(f"use {start}, per_device_train_batch_size {micro}, gradient_accumulation_steps {full // micro}")
     used = found.best[0] if found.best else next(iter(found.memories))
+    if found.lowered:
+        print(f"the peak is {_size(found.memories[used].peak)} with the recipe's settings; these settings lower it:")
+        for way, peak in found.lowered.items():
+            print(f"  {way} → {_size(peak)}")
     stored = sum(part.generated for part in work.rounds) * 9  # an id of eight bytes and a flag, before compression
     parts_of_all = machine.devices if used in SHARDED else 1
     saved = step.weights + found.memories[used].training.get("optimizer", 0) * parts_of_all

@@ -49,8 +49,11 @@ def dummy_dataset(data: PublishedData) -> Path:
 
 
 def dummy_model(model: PublishedModel, eos_token: str | None = None) -> Path:
-    """A model of the same architecture with two narrow layers and a tokenizer of bytes; `eos_token`: what ends an
-    answer."""
+    """A model of the same architecture with two narrow layers and a tokenizer of bytes.
+
+    Args:
+        eos_token: what ends an answer, where the recipe says so.
+    """
     # Where the two are one token in the original they are one here: a padded row then looks the same.
     ids = [model.shape.get(name) for name in ("bos_token_id", "eos_token_id")]
     bos, eos = ("<|endoftext|>", "<|endoftext|>") if ids[0] is not None and ids[0] == ids[1] else ("<s>", "</s>")

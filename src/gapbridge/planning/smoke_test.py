@@ -83,7 +83,8 @@ def tiny_recipe(
     """Write the tiny recipe of a recipe.
 
     Args:
-        overrides: options of the command line. method: what the recipe is for, where it does not say so.
+        overrides: options of the command line, which belong to the recipe.
+        method: what the recipe is for, where it does not say so.
         folder: below it go the tiny recipe and its run.
 
     Returns:
@@ -121,8 +122,10 @@ def under_output_root(folder: Path, path: str | Path) -> Path:
 def validate_offline(
     paths: Sequence[str], overrides: Sequence[str], *, method: str | None = None, all_rows: bool = False, steps: bool
 ) -> None:
-    """`gapbridge validate --offline` and, with two steps of each recipe (`steps`), `--smoke_test`: check recipes on
-    stand-ins for what a hub holds.
+    """`gapbridge validate --offline` and `--smoke_test`: check recipes on stand-ins for what a hub holds.
+
+    Args:
+        steps: train each for two steps, too.
 
     Raises:
         ConfigError: listing the errors of all of them. Whatever training raises.

@@ -90,8 +90,12 @@ def workload(job: RunConfig, gpus: int, *, rows: int | None = None, row_tokens: 
         return _counted_here(job, gpus, origin)
     length = job.args.max_length
     if length is None:
-        got = "no value, with rows that are not on this machine"
-        raise ConfigError(f"{job.recipe.path}, max_length", got, "a limit on the length of rows", "Set max_length")
+        raise ConfigError(
+            f"{job.recipe.path}, max_length",
+            "no value, with rows that are not on this machine",
+            "a limit on the length of rows",
+            "Set max_length",
+        )
     count = rows if rows is not None else published_rows(job)
     with tempfile.TemporaryDirectory() as folder:
         small, _ = tiny_recipe(str(job.recipe.path), [], job.name, Path(folder))
@@ -133,8 +137,13 @@ def _longest_rows(dataset: Dataset) -> list[int]:
 def _examples(
     job: RunConfig, origin: BaseModelInfo, choose: Callable[[Dataset], Sequence[int]] | None = None, **changes: Any
 ) -> tuple[ExampleSet, PreTrainedTokenizerBase]:
-    """The training examples of a job whose data and first model are here, and the prepared tokenizer; `choose`: which
-    rows are read; `changes`: of the job's keys."""
+    """The training examples of a job whose data and first model are here, and the tokenizer, which the method has
+    prepared.
+
+    Args:
+        choose: which rows are read.
+        changes: of the job's keys.
+    """
     place = Path(origin.name)
     own = {name: value for name, value in origin.template.items() if name not in job.recipe.settings}
     quiet = replace(job, args=replace(job.args, **own, **changes))
@@ -154,8 +163,11 @@ def _counted(
     row_tokens: float | None,
     longest: Sequence[Example] = (),
 ) -> Workload:
-    """Count the rows that the method makes of `made`, which stand for `count` examples; none of them is longer than
-    `longest`."""
+    """Count the rows that the method makes of `made`, which stand for `count` examples.
+
+    Args:
+        longest: further examples, none of the others is longer.
+    """
     found: list[Round] = []
     widest, sequences = 0, 1
     packed: list[int] = []
@@ -187,8 +199,9 @@ def _counted(
     if row_tokens is not None:
         widest = longest_prompt = int(job.args.max_length)
     elif isinstance(job.args, CompletionArgs):  # completions may be longer than the references that stand for them
-        widest += job.args.max_completion_length
-        widest = min(job.args.max_length or widest, widest)
+        widest = min(
+            job.args.max_length or widest + job.args.max_completion_length, widest + job.args.max_completion_length
+        )
     return Workload(count, found, sequences, widest, longest_prompt, row_tokens is None, tuple(packed))
 
 
@@ -239,8 +252,11 @@ def count_steps(args: Any, rows: int, gpus: int) -> int:
 
 
 def published_rows(job: RunConfig) -> int:
-    """The training rows of a recipe whose data are on a hub, from published numbers. Raises ConfigError for unknown
-    data."""
+    """The training rows of a recipe whose data are on a hub, from the numbers that are published.
+
+    Raises:
+        ConfigError: nothing here knows a data set.
+    """
     data = job.data
     if data.dataset_mixture is not None:
         mixture = read_mixture(data.dataset_mixture)
@@ -251,8 +267,12 @@ def published_rows(job: RunConfig) -> int:
         asked = [(job.script.dataset_name, job.script.dataset_config, job.script.dataset_train_split, None)]
     unknown = [name for name, config, split, _ in asked if _size(name, config, split) is None]
     if unknown:
-        got = f"an unknown number of rows of {', '.join(unknown)}"
-        raise ConfigError(job.recipe.path, got, "a number", "Give --num_train_examples N")
+        raise ConfigError(
+            job.recipe.path,
+            f"an unknown number of rows of {', '.join(unknown)}",
+            "a number",
+            "Give --num_train_examples N",
+        )
     count = sum(int((_size(name, config, split) or 0) * (1 if weight is None else weight))
                 for name, config, split, weight in asked)  # fmt: skip
     held_out = data.splits_off
