@@ -46,8 +46,8 @@ def grouped_attention(
     heads = key.shape[1]
     groups = query_heads // heads
     changed = any(kwargs.get(name) is not None for name in _CHANGES_SCORES)
-    masked = attention_mask is not None and attention_mask.shape[1] == 1
-    if not masked or groups == 1 or changed or expands_gqa_keys(heads, dim, width):
+    changed = changed or groups == 1 or expands_gqa_keys(heads, dim, width)
+    if attention_mask is None or attention_mask.shape[1] != 1 or changed:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
     attended = scaled_dot_product_attention(
         query.reshape(rows, heads, groups * width, dim),

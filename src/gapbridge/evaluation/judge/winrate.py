@@ -216,7 +216,7 @@ def summarize_verdicts(judgements: Sequence[PairVerdict], *, judge: str, templat
         wins=outcomes["win"], losses=outcomes["loss"], ties=outcomes["tie"], unparsable=outcomes["unparsable"],
         flips=sum(judgement.flipped for judgement in judgements),
         identical=sum(not judgement.replies for judgement in judgements),
-        win_rate=rate and rate.mean, low=rate and rate.low, high=rate and rate.high,
+        win_rate=rate.mean if rate else None, low=rate.low if rate else None, high=rate.high if rate else None,
         length_controlled=length_controlled_rate(scores, [j.first_words - j.second_words for j in parsable]),
         first_words=mean_words("first_words"), second_words=mean_words("second_words"),
         judgements=tuple(judgements),

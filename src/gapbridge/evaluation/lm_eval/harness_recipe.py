@@ -68,10 +68,8 @@ def _range_errors(values: Mapping[str, Any]) -> list[str]:
     expected = "entries with name, num_fewshot and metric"
     errors = require(values.get("tasks", True), "tasks", "an empty list", expected, "Add a task")
     size, limit, folder = values.get("batch_size", 8), values.get("limit", 1), values.get("include_path", ".")
-    is_good, expected = (
-        re.fullmatch(r"[1-9]\d*|auto(:[1-9]\d*)?", str(size)),
-        "an integer of at least 1, auto, or auto:N",
-    )
+    is_good = re.fullmatch(r"[1-9]\d*|auto(:[1-9]\d*)?", str(size)) is not None
+    expected = "an integer of at least 1, auto, or auto:N"
     errors += require(is_good, "batch_size", repr(size), expected, "Correct the value")
     is_good = not isinstance(limit, (int, float)) or 0 < limit < 1 or (limit >= 1 and isinstance(limit, int))
     expected = "an integer of at least 1, or a fraction between 0 and 1"
