@@ -39,8 +39,9 @@ def draft(model: LlamaForCausalLM, count: int, finished: Callable[[int], object]
     rng = random.Random(0)
     prompts = [[rng.randrange(VOCAB) for _ in range(4)] for _ in range(count)]
     keys = example_keys(range(count), seed=0, round_index=0)
-    generator = engine.BatchedGenerator(model, prompts, keys, KeyedSampler(SamplingParams(), model.device), 30, [5])
-    generator.with_slots(SlotRunner(model, {"full_attention": None}), list(range(count)), BatchLimits(count), finished)
+    sampler, limits = KeyedSampler(SamplingParams(), model.device), BatchLimits(count)
+    generator = engine.BatchedGenerator(model, prompts, keys, sampler, 30, [5], limits, finished)
+    generator.with_slots(SlotRunner(model, {"full_attention": None}), list(range(count)))
 
 
 @pytest.mark.parametrize(("draw", "when_rows_finish"), [(mix, 4), (draft, 8)])
