@@ -219,7 +219,7 @@ def test_damaged_results(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     for text in ("{", "[]", '{"results": {}}', '{"results": 1, "n-shot": {}}'):
         path.write_text(text)
-        assert "expected those of lm-eval" in str(metric_row(ACC, path))
+        assert "expected the results of lm-eval" in str(metric_row(ACC, path))
 
 
 # --- the process
