@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +179,14 @@ def report(args: argparse.Namespace) -> None:
             }
             for measure, by_model in values.items()
         }
-        write_json_atomic(args.output, {"seeds": args.seeds, "hypotheses": found, "means_by_seed": means})
+        record = {
+            "settings": {key: value for key, value in vars(args).items() if key != "output"},
+            "machine": f"{platform.machine()} CPU",
+            "versions": {name: metadata.version(name) for name in ("gapbridge", "torch", "transformers", "trl")},
+            "hypotheses": found,
+            "means_by_seed": means,
+        }
+        write_json_atomic(args.output, record)
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from ..decoding.model_state import generation_precision
 from ..evaluation.answer_extraction import marked_answer
 from ..evaluation.math import is_correct
 from ..evaluation.text_metrics import token_f1
-from ..intervals import mean_interval
+from ..intervals import Interval, mean_interval
 from ..runs.preview import PreviewBatch, take_more
 from ..runs.run_config import RunConfig
 from .error_recovery import recovery_score, recovery_values, tokens_recovered
@@ -84,13 +84,15 @@ def run_probe(job: RunConfig, first: PreviewBatch, count: int) -> None:
             print(f"             {warning}")
     if recovery:
         by_place = " ".join(f"{100 * at.mean:.1f}" for at in recovery.at if at)
-        print(
-            f"  recovery   reference tokens that follow a forced error: {recovery.mean} (by the position of the "
-            f"error: {by_place})"
-        )
+        print(f"  recovery   reference tokens that follow a forced error: {_percent(recovery.mean)}")
+        print(f"             by the position of the error: {by_place}")
     final = ""
     if all(marked_answer(reference) is not None for reference in references):
-        final = f"final answer right {mean_interval([is_correct(*pair) for pair in pairs])}, "
+        final = f"final answer right {_percent(mean_interval([is_correct(*pair) for pair in pairs]))}, "
     truncated = sum(not completion.finished for completion in completions) / len(completions)
-    f1 = mean_interval([token_f1(*pair) for pair in pairs])
+    f1 = _percent(mean_interval([token_f1(*pair) for pair in pairs]))
     print(f"  answers    greedy: {final}token F1 {f1}, truncated {100 * truncated:.1f} %")
+
+
+def _percent(fraction: Interval) -> str:
+    return f"{100 * fraction.mean:.1f} % [{100 * fraction.low:.1f}, {100 * fraction.high:.1f}]"

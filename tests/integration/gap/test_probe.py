@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ def test_a_recipe_that_mixes(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     said = _previewed(capsys, *recipe(tmp_path, mixture_coefficient=1.0), "--num_probe_examples", "4")
     assert said.count("\nid ") == 1 and "on the first 4 training examples" in said
     assert "of the answer tokens sampled, " in said and "follow a forced error" in said
-    assert "greedy: final answer right" in said
+    interval = r"\d+\.\d % \[\d+\.\d, \d+\.\d\]"
+    assert re.search(
+        f"forced error: {interval}\n.*final answer right {interval}, token F1 {interval},", said, re.DOTALL
+    )
     assert {path.name for path in tmp_path.iterdir()} - before == {"recipe.yaml", "train.jsonl"}, "nothing is written"
     said = _previewed(capsys, *recipe(tmp_path, mixture_coefficient=0.0), "--num_probe_examples", "4")
     assert "0 % replaced" in said
