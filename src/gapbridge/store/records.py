@@ -39,7 +39,7 @@ def read_note(path: Path) -> dict[str, Any]:
     try:
         return read_record(path)
     except RunError as error:
-        logger.warning("%s; it is left out", error)
+        logger.warning("%s It is left out.", error)
         return {}
 
 
