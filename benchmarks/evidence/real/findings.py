@@ -103,7 +103,7 @@ def read_gaps(pattern: str, kind: str, seeds: list[int]) -> Values:
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise ConfigError(f"{path}: got no file, expected a measurement. Measure these models first")
+        raise ConfigError(path, "no file", "a measurement", "Measure these models first")
     return path
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.aggregate import MEANS
+from ..reporting.evaluations import is_interval
 from ..reporting.samples import read_samples
 from ..store.records import read_record
 from ..tasks.task import EvalTask
@@ -41,7 +42,7 @@ def read_figures(gap: Mapping[str, Any]) -> dict[str, Record]:
 
 def _figures(value: Any, path: str) -> Iterator[tuple[str, Record]]:
     if isinstance(value, list):
-        if not all(isinstance(entry, dict) and not _is_interval(entry) for entry in value):
+        if not all(isinstance(entry, dict) and not is_interval(entry) for entry in value):
             return
         value = {str(at): entry for at, entry in enumerate(value)}
     if not isinstance(value, dict):
@@ -51,17 +52,13 @@ def _figures(value: Any, path: str) -> Iterator[tuple[str, Record]]:
         finite = {key: float(one) for key, one in examples.items() if _is_number(one)}
         if finite:
             yield path, {"mean": sum(finite.values()) / len(finite), "by_example": finite}
-    elif _is_interval(value):
+    elif is_interval(value):
         if _is_number(value["mean"]):
             yield path, {"mean": float(value["mean"])}
     else:
         for key, entry in value.items():
             if key != "by_prefix_length":
                 yield from _figures(entry, f"{path}.{key}" if path else key)
-
-
-def _is_interval(value: Mapping[str, Any]) -> bool:
-    return {"mean", "low", "high"} == set(value)
 
 
 def _is_number(value: Any) -> bool:
