@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -87,8 +87,11 @@ def measure_gap(
         )
     steps = [step for answer in answers if (step := oracle.solution_steps(answer.reference)) is not None]
     with_oracle = own_completions and len(steps) == len(answers)
-    twice = sum(len(rows) for k, rows in rows_of.items() if k > 0)  # after the reference and after the own prefix
-    passes = 2 * twice + len(examples) * (3 if with_oracle else 2)
+    # What the model generated word for word like the reference needs no pass of its own, and disturbs by exactly 0.
+    disturbed = {
+        k: [i for i in rows if list(completions[i][:k]) != list(references[i][:k])] for k, rows in rows_of.items()
+    }
+    passes = sum(map(len, disturbed.values())) + len(examples) * (3 if with_oracle else 2)
     with generation_precision(model, args), tqdm(total=passes, desc="measuring", unit="row", delay=1) as bar:
 
         def scored(
@@ -104,20 +107,19 @@ def measure_gap(
         everyone = range(len(examples))
         forced = scored(everyone, references, references, TEMPERATURE_GRID)
         fitted = fit_temperatures(forced)
-        # An empty prefix disturbs nothing.
-        losses = {0: {example.id: np.zeros(len(example.completion_ids)) for example in examples}}
+        places = [TEMPERATURE_GRID.index(temperature) for temperature in fitted]
+        losses: dict[int, dict[str, Losses]] = {}
         generated: dict[int, dict[int, Scores]] = {}
         for k, rows in rows_of.items():
+            contexts = [metrics.recovery_context(references[i], completions[i], k) for i in disturbed[k]]
+            scores = scored(disturbed[k], contexts, [references[i] for i in disturbed[k]], fitted)
+            after = dict(zip(disturbed[k], scores, strict=True))
+            for i in rows:
+                if i not in after:
+                    after[i] = replace(forced[i], at_temperatures=forced[i].at_temperatures[places])
+            losses[k] = {examples[i].id: metrics.recovery_losses(forced[i], after[i], k) for i in rows}
             if k > 0:
-                labels = [references[i] for i in rows]
-                # The reference in the batches of these rows, so that an undisturbed row differs by exactly 0.
-                plain = scored(rows, labels, labels)
-                contexts = [metrics.recovery_context(references[i], completions[i], k) for i in rows]
-                generated[k] = dict(zip(rows, scored(rows, contexts, labels, fitted), strict=True))
-                losses[k] = {
-                    examples[i].id: metrics.recovery_losses(row, generated[k][i], k)
-                    for i, row in zip(rows, plain, strict=True)
-                }
+                generated[k] = after
         shared = [min(len(y), len(own) + 1) for y, own in zip(references, completions, strict=True)]
         free = scored(
             everyone,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import VOCAB
 from transformers import LlamaForCausalLM
+from trl import SFTConfig
 
+from gapbridge.data.example import Example
+from gapbridge.decoding.engine import Completion
 from gapbridge.gap.gap_metrics import (
     decision_accuracy,
     excess_error,
@@ -19,7 +22,9 @@ from gapbridge.gap.gap_metrics import (
     recovery_rows,
 )
 from gapbridge.gap.logprobs import Scores, score
+from gapbridge.gap.measure import GapReport, measure_gap
 from gapbridge.gap.prefix_losses import TEMPERATURE_GRID, fit_temperatures, prefix_losses
+from gapbridge.generation.held_out_completions import SINGLE_PASS, ExampleCompletions
 from gapbridge.tasks.step_oracle import final_answers, first_wrong_step, oracle_tokens, solution_steps, wrong_steps
 from gapbridge.tasks.word_problems import problems
 
@@ -99,18 +104,40 @@ def test_prefix_losses_by_hand() -> None:
     assert alone.fitted_temperatures == [] and list(alone.overall) == ["temperature_1"]
 
 
-def test_a_prefix_that_is_the_reference_disturbs_by_exactly_nothing(llama: LlamaForCausalLM) -> None:
+def test_a_prefix_that_is_the_reference_disturbs_by_exactly_nothing(llama: LlamaForCausalLM, tmp_path: Path) -> None:
+    """And such a row is not scored again: each example is scored after its reference once, and once freely."""
     prompts, references = _rows()
-    losses: dict[int, dict[str, Any]] = {}
-    for k in (0, 1, 3, 8):
-        rows = recovery_rows(references, references, k)
-        options = {"prompts": [prompts[i] for i in rows], "labels": [references[i] for i in rows]}
-        contexts = [recovery_context(references[i], references[i], k) for i in rows]
-        own = score(llama, contexts=contexts, **options)
-        plain = score(llama, contexts=[references[i] for i in rows], **options)
-        losses[k] = {str(i): recovery_losses(a, b, k) for i, a, b in zip(rows, plain, own, strict=True)}
-    curve = recovery_curve(losses, [str(i) for i in range(len(references))])
-    assert [(d.mean, d.low, d.high) for d in curve.delta] == [(0.0, 0.0, 0.0)] * 4 and curve.mean.mean == 0.0
+    references = [y if i else y[:4] for i, y in enumerate(references)]
+    examples = [Example(str(i), x, [*y, 0], []) for i, (x, y) in enumerate(zip(prompts, references, strict=True))]
+    other = [(token + 1) % 97 for token in references[1][:3]]
+
+    def measured(first: list[int]) -> tuple[GapReport, int]:
+        own = [[*y, 0] if i != 1 else [*first, *y[3:], 0] for i, y in enumerate(references)]
+        answers = [
+            ExampleCompletions(str(i), "", "", {SINGLE_PASS: ""}, {SINGLE_PASS: Completion(y, True)})
+            for i, y in enumerate(own)
+        ]
+        rows: list[int] = []
+        hook = llama.register_forward_pre_hook(
+            lambda _, given, options: rows.append(len(options["input_ids"])), with_kwargs=True
+        )
+        args = SFTConfig(str(tmp_path), report_to="none", use_cpu=True, bf16=False)
+        found = measure_gap(llama, None, examples, answers, args, prefix_lengths=[1, 3, 8])  # type: ignore[arg-type]
+        hook.remove()
+        return found, sum(rows)
+
+    same, passes = measured(references[1][:3])
+    assert [(d.mean, d.low, d.high) for d in same.recovery.delta] == [(0.0, 0.0, 0.0)] * 4
+    assert passes == 2 * len(references)
+    at_one, fitted = (
+        same.losses.by_prefix_length[key]["3"].by_example for key in ("temperature_1", "fitted_temperature")
+    )
+    changed, passes = measured(other)
+    assert passes == 2 * len(references) + 3, "the changed example at each k"
+    assert {key for key, delta in changed.recovery.by_example.items() if delta != 0} == {"1"}
+    for before, key in ((at_one, "temperature_1"), (fitted, "fitted_temperature")):
+        after = changed.losses.by_prefix_length[key]["3"].by_example
+        assert {i for i in after if after[i] != before[i]} == {"1"}, "the same digits, scored or taken over"
 
 
 def test_recovery_by_hand(llama: LlamaForCausalLM) -> None:
