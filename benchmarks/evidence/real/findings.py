@@ -15,6 +15,7 @@ A difference is a mean over seeds with two 95 % intervals: over examples (paired
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import platform
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ from gapbridge.compare.statistics import Difference, difference, pooled_mean
 from gapbridge.errors import ConfigError
 from gapbridge.evaluation.rouge import ROUGE_METRICS
 from gapbridge.files import write_json_atomic
+from gapbridge.generation.decoding_modes import SINGLE_PASS
 from gapbridge.reporting.samples import read_samples
 
 
@@ -58,14 +60,15 @@ HYPOTHESES = (
     Hypothesis("S5", "sft", "bash_0.2_masked", f"{SAME}: {AFTER}", "lower"),
     Hypothesis("S6", "sft", "bash_0.2_masked", "rouge1, T = 1", "equal", 0.015),
     Hypothesis("S7", "sft", "bash_0.2_masked", "rouge2, greedy", "higher"),
+    Hypothesis("S8", "rac", "rac, self_correct", "rouge1, greedy", "equal", 0.015),
     Hypothesis("S9", "random", "bash_0.2", f"{SAME}: {AFTER}", "lower"),
 )
 
 
-def read_scores(pattern: str, decoding: str, seeds: list[int]) -> Values:
-    """The ROUGE scores of one evaluation for each seed or of one for all; `decoding` names its temperature."""
+def read_scores(patterns: list[str], decoding: str, seeds: list[int]) -> Values:
+    """The ROUGE scores of evaluations, one for each seed or one for all; `decoding` names their temperature."""
     found: Values = {}
-    for seed in seeds:
+    for seed, pattern in itertools.product(seeds, patterns):
         folder = Path(pattern.replace("{seed}", str(seed)))
         for sample in read_samples(_existing(folder / "eval" / "summarization.samples.jsonl")):
             path = Path(sample["model"])
@@ -73,6 +76,8 @@ def read_scores(pattern: str, decoding: str, seeds: list[int]) -> Values:
             if is_trained and path.parent.name != f"seed_{seed}":
                 continue
             model = path.name if is_trained else START
+            if sample["decoding_mode"] != SINGLE_PASS:
+                model = f"{model}, {sample['decoding_mode']}"
             for metric in ROUGE_METRICS:
                 by_seed = found.setdefault(f"{metric}, {decoding}", {}).setdefault(model, {})
                 by_seed.setdefault(seed, {})[str(sample["id"])] = float(sample[metric])
@@ -162,9 +167,9 @@ def tested(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def report(args: argparse.Namespace) -> None:
     values: Values = {}
-    for folder, decoding in ((args.greedy, "greedy"), (args.sampled, "T = 1")):
-        if folder:
-            values |= read_scores(folder, decoding, args.seeds)
+    for folders, decoding in ((args.greedy, "greedy"), (args.sampled, "T = 1")):
+        if folders:
+            values |= read_scores(folders, decoding, args.seeds)
     for pattern, kind in ((args.own, OWN), (args.same, SAME)):
         if pattern:
             values |= read_gaps(pattern, kind, args.seeds)
@@ -191,8 +196,10 @@ def report(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--greedy", help="folder of the evaluation at temperature 0, {seed} stands for the seed")
-    parser.add_argument("--sampled", help="folder of the evaluation at temperature 1")
+    parser.add_argument(
+        "--greedy", nargs="+", help="folders of evaluations at temperature 0, {seed} stands for the seed"
+    )
+    parser.add_argument("--sampled", nargs="+", help="folders of evaluations at temperature 1")
     parser.add_argument("--own", help="folder of the gap after own completions")
     parser.add_argument("--same", help="folder of the gap after the same completions")
     parser.add_argument("--seeds", type=int, nargs="+", default=[21, 22, 23])

@@ -13,24 +13,34 @@ runs=outputs/scitldr-cpu
 out=${OUT:-$runs-measured}
 base=outputs/evidence/bases/scitldr-cpu
 
+tasks=recipes/smollm2-135m/scitldr
+variants=${VARIANTS:-sft bash_0.2 bash_0.2_masked random}
 read -ra prefixes <<<"${PREFIXES:-8 16}"
+data=(--dataset_name "${DATA:-data/scitldr}" --dataset_test_split "test[300:]" --max_completion_length 64)
+score=("$python" -m gapbridge eval --task summarization "${data[@]}" --max_examples "${LIMIT:-100}")
+gap=("$python" -m gapbridge gap --config $tasks/sft/config_full.yaml "${data[@]}" --max_examples "${GAP_LIMIT:-60}")
+gap+=(--prefix_lengths "${prefixes[@]}" --error_positions)
+greedy=("$out/seed_{seed}/greedy")
+[[ " $variants " == *" rac "* ]] && greedy+=("$out/seed_{seed}/corrected")
+
 seeds=${SEEDS:-21 22 23}
 for seed in $seeds; do
     at=$out/seed_$seed
     trained=()
-    for variant in ${VARIANTS:-sft bash_0.2 bash_0.2_masked random}; do
+    for variant in $variants; do
         trained+=(--model "$runs/seed_$seed/$variant")
     done
-    recipe=(recipes/smollm2-135m/scitldr/sft/config_full.yaml --dataset_name "${DATA:-data/scitldr}" --dataset_test_split "test[300:]")
-    recipe+=(--max_completion_length 64 --model "$base" "${trained[@]}")
-    score=("$python" -m gapbridge eval --task summarization --config "${recipe[@]}" --max_examples "${LIMIT:-100}")
-    gap=("$python" -m gapbridge gap "${recipe[@]}" --max_examples "${GAP_LIMIT:-60}" --prefix_lengths "${prefixes[@]}" --error_positions)
+    models=(--model "$base" "${trained[@]}")
 
-    "${gap[@]}" --completions_from "$base" --output_dir "$at/same"
-    "${score[@]}" --temperature 1 --output_dir "$at/sampled"
-    "${score[@]}" --temperature 0 --output_dir "$at/greedy"
-    "${gap[@]}" --output_dir "$at/own"
+    "${gap[@]}" "${models[@]}" --completions_from "$base" --output_dir "$at/same"
+    "${score[@]}" --config $tasks/sft/config_full.yaml "${models[@]}" --temperature 1 --output_dir "$at/sampled"
+    "${score[@]}" --config $tasks/sft/config_full.yaml "${models[@]}" --temperature 0 --output_dir "$at/greedy"
+    "${gap[@]}" "${models[@]}" --output_dir "$at/own"
+    if [[ " $variants " == *" rac "* ]]; then
+        "${score[@]}" --config $tasks/rac/config_full.yaml --model "$runs/seed_$seed/rac" --decoding_mode self_correct \
+            --temperature 0 --output_dir "$at/corrected"
+    fi
     "$python" benchmarks/evidence/forgetting.py --start "$base" "${trained[@]}" --output "$at/forgetting.json"
 done
-"$python" benchmarks/evidence/real/findings.py --seeds $seeds --greedy "$out/seed_{seed}/greedy" --sampled "$out/seed_{seed}/sampled" \
+"$python" benchmarks/evidence/real/findings.py --seeds $seeds --greedy "${greedy[@]}" --sampled "$out/seed_{seed}/sampled" \
     --own "$out/seed_{seed}/own" --same "$out/seed_{seed}/same" --output "$out/findings.json"

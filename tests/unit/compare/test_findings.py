@@ -30,7 +30,7 @@ def _gap(name: str, mean: float) -> dict[str, Any]:
     return {"model": name, "recovery": _loss(mean - 2), "losses": {"overall": losses, "by_prefix_length": by_length}}
 
 
-def _sample(model: str, key: str, value: float) -> dict[str, Any]:
+def _sample(model: str, key: str, value: float, mode: str = "single_pass") -> dict[str, Any]:
     scores = dict.fromkeys(ROUGE_METRICS, value)
     return {
         "model": model,
@@ -38,7 +38,7 @@ def _sample(model: str, key: str, value: float) -> dict[str, Any]:
         "prompt": "p",
         "reference": "r",
         "answer": "a",
-        "decoding_mode": "single_pass",
+        "decoding_mode": mode,
         **scores,
     }
 
@@ -98,3 +98,21 @@ def test_hypotheses_over_seeds(
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(SCRIPT), run_name="__main__")
     assert stop.value.code == 2 and "own-24/gap/gap.json: got no file" in capsys.readouterr().err
+
+
+def test_a_corrected_answer_is_another_variant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder, mode, gain in (("greedy", "single_pass", 0.0), ("corrected", "self_correct", 0.001)):
+        place = tmp_path / folder / "eval"
+        place.mkdir(parents=True)
+        samples = [
+            _sample(f"x/seed_{seed}/rac", key, 0.2 + 0.01 * at + gain * seed, mode)
+            for seed in (21, 22, 23)
+            for at, key in enumerate(EXAMPLES)
+        ]
+        (place / "summarization.samples.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples))
+    output = tmp_path / "found.json"
+    words = [str(SCRIPT), "--greedy", str(tmp_path / "greedy"), str(tmp_path / "corrected"), "--output", str(output)]
+    monkeypatch.setattr(sys, "argv", words)
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    found = json.loads(output.read_text())["hypotheses"]
+    assert list(found) == ["S8"] and found["S8"]["difference"]["mean"] == pytest.approx(0.022)
