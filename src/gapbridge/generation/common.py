@@ -47,6 +47,6 @@ def load_evaluated(
     job.args.chat_template_date = job.args.chat_template_date or run_date(Path(model_path))
     if is_trained_on_eval_rows(job, Path(model_path)):
         logger.warning("%s: scored on the rows that it was trained on. Name others with `eval_datasets`.", model_path)
-    model, tokenizer = load_initial_model(job, model_path)
+    model, tokenizer = load_initial_model(job, model_path, with_heads=True)
     move_to_device(model, job.args)
     return model, tokenizer, load_eval_examples(job, tokenizer, model, limit=limit)

@@ -57,9 +57,9 @@ def load_round(job: RunConfig, start: Path | None) -> RoundStart:
 
 
 def load_initial_model(
-    job: RunConfig, path: str | Path | None = None, *, whole: bool = True
+    job: RunConfig, path: str | Path | None = None, *, whole: bool = True, with_heads: bool = False
 ) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
-    """Model and tokenizer that a run, or one of its rounds, starts from; `whole` as in `load_model`."""
+    """Model and tokenizer that a run, or one of its rounds, starts from; the keywords are those of `load_model`."""
     source = path or job.model.model_name_or_path
     set_seed(job.args.seed)
     if path is None:
@@ -67,7 +67,7 @@ def load_initial_model(
     options = model_init_kwargs(job.model, job.args)
     if path is not None:
         options.pop("revision", None)
-    model = load_model(source, job.args, whole=whole, **options)
+    model = load_model(source, job.args, whole=whole, with_heads=with_heads, **options)
     tokenizer = load_tokenizer(source, job.args, None if path else job.model.model_revision)
     prepare_tokenizer(model, tokenizer, job.args, uses_peft=job.uses_peft)
     job.method.setup_model(model, tokenizer, job.args)

@@ -29,6 +29,7 @@ from ..compat import (
     tokenizer_version_errors,
     vocabulary_size,
 )
+from ..decoding.mtp_heads import load_heads, saved_heads
 from ..errors import ConfigError, describe, reading
 
 
@@ -69,12 +70,15 @@ def disable_zero3_init(args: Any) -> Iterator[None]:
         set_hf_deepspeed_config(wish)
 
 
-def load_model(path: str | Path, args: Any, *, whole: bool = True, **options: Any) -> PreTrainedModel:
+def load_model(
+    path: str | Path, args: Any, *, whole: bool = True, with_heads: bool = False, **options: Any
+) -> PreTrainedModel:
     """Load a model, or a PEFT adapter on its base model with the adapter trainable.
 
     float32 unless `dtype` says otherwise, as in TRL. Quantised models are placed on this process's device. Under
     ZeRO-3 a model that is not wanted `whole` is sharded while it is loaded. `revision` is that of the model, or of the
-    base where `path` is a directory with an adapter.
+    base where `path` is a directory with an adapter; `with_heads` puts the future heads on it that lie beside an
+    adapter.
 
     Raises:
         ConfigError: there is no such model, an adapter belongs to another revision of its base, or transformers 5
@@ -99,6 +103,8 @@ def load_model(path: str | Path, args: Any, *, whole: bool = True, **options: An
         model = AutoModelForCausalLM.from_pretrained(base, revision=revision or "main", **options)
         repair_generation_config(model)
         _grow_for_adapter(model, adapter)
+        if with_heads and (heads := saved_heads(adapter)):
+            load_heads(model, heads)  # before the adapter, which would be copied with the last layer
         model = PeftModel.from_pretrained(model, str(adapter), is_trainable=True)
         record_revision(model.active_peft_config, revision)
         return model

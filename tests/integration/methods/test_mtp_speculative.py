@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import BASE
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from gapbridge import ConfigError, cli
 from gapbridge.decoding import generate_completions
-from gapbridge.decoding.mtp_heads import add_heads, find_heads, save_heads
+from gapbridge.decoding.mtp_heads import HEADS_FILE, add_heads, find_heads, save_heads
 from gapbridge.generation import command
 from gapbridge.methods.mtp import generate, load
 
@@ -69,6 +72,24 @@ def test_answer_mode(
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert len(rows) == 4 and all(row["speculative"] == row["answer"] for row in rows)
     assert "passes a token, 4 of them equal to the direct ones" in caplog.text
-    with pytest.raises(ConfigError, match=r"base: got no future_heads\.safetensors.*save_merged_model: true"):
+    with pytest.raises(ConfigError, match=r"base: got no future_heads\.safetensors.*Restore the file"):
         generate(AutoModelForCausalLM.from_pretrained(BASE), [[5]], tokenizer=tokenizer)
     assert find_heads(AutoModelForCausalLM.from_pretrained(with_heads)) is None
+
+
+def test_answer_mode_of_an_adapter(
+    with_heads: Path, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its heads lie beside the adapter, not beside the base that it names."""
+    monkeypatch.setattr(command, "OUTPUTS", tmp_path)
+    torch.manual_seed(0)
+    lora = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(BASE), lora).save_pretrained(tmp_path / "adapter")
+    shutil.copy(with_heads / HEADS_FILE, tmp_path / "adapter")
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    output = tmp_path / "completions.jsonl"
+    line = ["generate", RECIPE, "--model", str(tmp_path / "adapter"), "--output", str(output), "--max_examples", "4"]
+    line += ["--decoding_mode", "single_pass", "--decoding_mode", "speculative", "--max_completion_length", "20"]
+    cli.run(line)
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert len(rows) == 4 and all(row["speculative"] == row["answer"] for row in rows)
