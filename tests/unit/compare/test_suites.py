@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import runpy
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -233,7 +236,14 @@ def test_suites_of_a_real_model_pass_every_check(name: str, tmp_path: Path, monk
             (tmp_path / "data").mkdir(exist_ok=True)
             write_rows(tmp_path / "data" / f"{split}.jsonl", rows)
         options += ["--dataset_name", str(tmp_path / "data")]
-    comparison = read_comparison(replace(found, init_model=None), tmp_path / "out", options)
+    else:
+        rows = [json.loads(line) for line in (ROOT / "recipes/tiny/data/answer_first_test.jsonl").open()][:4]
+        for order, split in itertools.product(("answer", "working"), ("train", "test")):
+            (tmp_path / "base-data").mkdir(exist_ok=True)
+            write_rows(tmp_path / "base-data" / f"{order}_first_{split}.jsonl", rows)
+        shutil.copytree(BASE, tmp_path / "base")
+    base = replace(found.init_model, directory=str(tmp_path / "base")) if name == "answer_first" else None
+    comparison = read_comparison(replace(found, init_model=base), tmp_path / "out", options)
     assert not (tmp_path / "out").exists()
     unknown = {key for variant in found.variants.values() for key in dropped_keys(comparison, variant)}
     assert unknown <= {"max_completion_length"}
