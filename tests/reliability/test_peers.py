@@ -16,7 +16,7 @@ from helpers import filler
 
 from gapbridge import RunError
 from gapbridge.store.generate_shards import generate_contexts
-from gapbridge.store.heartbeat import HeartbeatMonitor
+from gapbridge.store.heartbeat import HeartbeatMonitor, watch_processes
 
 
 def wait_until_refused(peers: HeartbeatMonitor, words: str, seconds: float) -> None:
@@ -105,11 +105,11 @@ def test_a_dead_process_0_is_missed(tmp_path: Path) -> None:
 def test_marks_of_processes_that_there_are_no_more_go(tmp_path: Path) -> None:
     for rank in range(4):
         (tmp_path / f".heartbeat-{rank}").write_text("{}")
-    with HeartbeatMonitor(tmp_path, 1, 2, timeout=60):
+    with watch_processes(tmp_path, 1, 2, timeout=60):
         assert len(list(tmp_path.glob(".heartbeat-*"))) == 4
-    with HeartbeatMonitor(tmp_path, 0, 2, timeout=60):
+    with watch_processes(tmp_path, 0, 2, timeout=60):
         assert {path.name for path in tmp_path.iterdir()} == {".heartbeat-0"}
-    with HeartbeatMonitor(tmp_path, 0, 1, timeout=60):
+    with watch_processes(tmp_path, 0, 1, timeout=60):
         assert not list(tmp_path.iterdir())
 
 
@@ -173,6 +173,6 @@ def test_256_processes_read_less_than_500_times_a_second(tmp_path: Path, monkeyp
 
 
 def test_one_process_writes_nothing(tmp_path: Path) -> None:
-    with HeartbeatMonitor(tmp_path, 0, 1, timeout=1) as monitor:
-        monitor.check()
+    with watch_processes(tmp_path, 0, 1, timeout=1) as check:
+        check()
         assert not list(tmp_path.iterdir())

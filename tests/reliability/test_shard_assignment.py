@@ -62,12 +62,12 @@ def test_the_size_of_what_is_there_stays(tmp_path: Path, tokenizer: Any) -> None
     store = opened(2)
     assert store.shard_size == 8 and opened(1).shard_size == 512 and opened(2, 30).shard_size == 30
     for shard in range(3):
-        store.write_shard(shard, filler.columns(given.part(*store.shard_range(shard))))
+        store.write_shard(shard, filler.columns(given.part(*store.shard_ranges[shard])))
     assert opened(1).missing_shards() == opened(7).missing_shards() == list(range(3, 13))
     for shard in range(3, 13):
-        store.write_shard(shard, filler.columns(given.part(*store.shard_range(shard))))
+        store.write_shard(shard, filler.columns(given.part(*store.shard_ranges[shard])))
     store.finish()
-    store.shard_path(0).write_bytes(b"damaged")
+    store.shard_paths[0].write_bytes(b"damaged")
     assert opened(5).shard_size == 8  # from the manifest
     store.manifest_path.unlink()
     assert opened(5).shard_size == 8  # from the first shard that can be read

@@ -29,6 +29,8 @@ from ..files import sha256, write_atomic, write_json_atomic
 FORMAT_VERSION = 2
 _IDENTITY = b"gapbridge.identity"
 _SHARD = b"gapbridge.shard"
+_DELETE = "Delete it, and repeat the command"
+_DELETE_FILE = "Delete the file, and repeat the command"
 
 
 class ContextStore:
@@ -56,15 +58,22 @@ class ContextStore:
         }  # fmt: skip
         self.num_examples, self.shard_size, self.schema = num_examples, shard_size, schema
         self.num_shards = -(-num_examples // shard_size)
-        self._whole: list[dict[str, Any]] | None = (
-            None  # the manifest's entries, once the shards were compared with it
-        )
+        self.shard_paths = [
+            self.directory / f"shard-{shard:05d}-of-{self.num_shards:05d}.parquet" for shard in range(self.num_shards)
+        ]
+        # The examples of each shard: first and one past the last.
+        self.shard_ranges = [
+            (start, min(start + shard_size, num_examples)) for start in range(0, num_examples, shard_size)
+        ]
+        self._encoded_identity = json.dumps(self.identity, sort_keys=True).encode()
+        # The manifest's entries, once the shards were compared with it.
+        self._whole: list[dict[str, Any]] | None = None
 
     @classmethod
     def from_identity(cls, parent: Path, identity: Mapping[str, Any], **options: Any) -> ContextStore:
         """A store in a directory of `parent` named by a hash of the identity: stores of many settings side by side."""
         store = cls(parent, identity, **options)
-        digest = hashlib.blake2b(store._encoded_identity(), digest_size=8).hexdigest()
+        digest = hashlib.blake2b(store._encoded_identity, digest_size=8).hexdigest()
         return cls(Path(parent) / digest, identity, **options)
 
     @classmethod
@@ -78,31 +87,16 @@ class ContextStore:
             identity = dict(json.loads((Path(directory) / "manifest.json").read_text(encoding="utf-8"))["identity"])
             num_examples, shard_size = int(identity.pop("num_examples")), int(identity.pop("shard_size"))
         except OSError as error:
-            raise StoreError(
-                directory,
-                f"no complete contexts ({error.strerror})",
-                "a finished store",
-                "Generate the contexts first",
-            ) from error
+            got = f"no complete contexts ({error.strerror})"
+            raise StoreError(directory, got, "a finished store", "Generate the contexts first") from error
         except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(
-                f"{directory}, manifest.json",
-                f"a damaged file ({error})",
-                "the one that was written",
-                "Delete the file, and repeat the command",
-            ) from error
+            place, got = f"{directory}, manifest.json", f"a damaged file ({error})"
+            raise StoreError(place, got, "the one that was written", _DELETE_FILE) from error
         return cls(directory, identity, num_examples=num_examples, shard_size=shard_size, schema=schema)
 
     @property
     def manifest_path(self) -> Path:
         return self.directory / "manifest.json"
-
-    def shard_path(self, shard: int) -> Path:
-        return self.directory / f"shard-{shard:05d}-of-{self.num_shards:05d}.parquet"
-
-    def shard_range(self, shard: int) -> tuple[int, int]:
-        """The examples of a shard: first and one past the last."""
-        return shard * self.shard_size, min((shard + 1) * self.shard_size, self.num_examples)
 
     def is_complete(self) -> bool:
         """Whether the manifest is there. A manifest made with other options is refused.
@@ -110,10 +104,7 @@ class ContextStore:
         Raises:
             StoreError: naming every option that differs, or saying that the manifest is damaged.
         """
-        if not self.manifest_path.exists():
-            return False
-        self._manifest()
-        return True
+        return self._manifest() is not None
 
     def missing_shards(self) -> list[int]:
         """The shards still to be made. Shards that are there are checked: whole, and of this store.
@@ -121,44 +112,40 @@ class ContextStore:
         Raises:
             StoreError: a shard cannot be read or was made with other options, or a file does not belong here.
         """
-        expected = {self.shard_path(shard).name for shard in range(self.num_shards)}
         for path in sorted(self.directory.glob("shard-*")):
-            if path.name not in expected:
-                self._check_identity(self._footer(path), path)
-                raise StoreError(
-                    path, "a shard of another store", f"one of {self.num_shards} shards", f"Delete {self.directory}"
-                )
-        missing = []
-        for shard in range(self.num_shards):
-            path = self.shard_path(shard)
-            if path.exists():
-                self._check_identity(self._footer(path, shard), path)
-            else:
-                missing.append(shard)
-        return missing
+            metadata = _read_table(path).schema.metadata or {}
+            if _IDENTITY not in metadata:
+                expected = "a shard of a context store"
+                raise StoreError(path, "another file", expected, "Move it away, and repeat the command")
+            self._check_identity(json.loads(metadata[_IDENTITY]), path)
+            if path not in self.shard_paths:
+                expected = f"one of {self.num_shards} shards"
+                raise StoreError(path, "a shard of another store", expected, f"Delete {self.directory}")
+            if metadata.get(_SHARD) != str(self.shard_paths.index(path)).encode():
+                raise StoreError(path, "another shard of this store", "the one of its name", _DELETE)
+        return [shard for shard, path in enumerate(self.shard_paths) if not path.exists()]
 
     def write_shard(self, shard: int, columns: Mapping[str, Sequence[Any]]) -> None:
         """Write one shard atomically. `columns` has one entry an example for each column of the schema."""
-        metadata = {_IDENTITY: self._encoded_identity(), _SHARD: str(shard).encode()}
+        metadata = {_IDENTITY: self._encoded_identity, _SHARD: str(shard).encode()}
         table = pa.table(dict(columns), schema=self.schema.with_metadata(metadata))
-        start, end = self.shard_range(shard)
+        start, end = self.shard_ranges[shard]
         if len(table) != end - start:
             got, expected = f"{len(table)} contexts", f"{end - start}, one for each example"
             raise StoreError(f"shard {shard}", got, expected, "Generate the shard again")
         write_atomic(
-            self.shard_path(shard),
+            self.shard_paths[shard],
             lambda path: pq.write_table(table, path, compression="zstd", write_page_checksum=True),
         )
 
     def finish(self) -> None:
-        """Write the manifest, after all shards: the store is complete from then on."""
-        shards = []
-        for shard in range(self.num_shards):
-            path = self.shard_path(shard)
-            if not path.exists():
-                raise StoreError(path, "no file", "the shard", "Repeat the command to generate it")
-            start, end = self.shard_range(shard)
-            shards.append({"file": path.name, "rows": end - start, "sha256": sha256(path)})
+        """Write the manifest, after all shards, which are checked: the store is complete from then on."""
+        for shard in self.missing_shards():
+            raise StoreError(self.shard_paths[shard], "no file", "the shard", "Repeat the command to generate it")
+        shards = [
+            {"file": path.name, "rows": end - start, "sha256": sha256(path)}
+            for path, (start, end) in zip(self.shard_paths, self.shard_ranges, strict=True)
+        ]
         write_json_atomic(self.manifest_path, {"identity": self.identity, "shards": shards})
         self._whole = shards
 
@@ -168,57 +155,36 @@ class ContextStore:
         Raises:
             StoreError: the manifest is missing, options differ, or a shard is missing or not what the manifest says.
         """
-        if not self.is_complete():
-            raise StoreError(
-                self.directory,
-                "no manifest.json, since generation did not finish",
-                "a finished store",
-                "Repeat the command to continue",
-            )
-        for entry in self._whole_shards():
-            yield self._table(self.directory / entry["file"])
+        if not self.check():
+            got = "no manifest.json, since generation did not finish"
+            raise StoreError(self.directory, got, "a finished store", "Repeat the command to continue")
+        for path in self.shard_paths:
+            yield _read_table(path)
 
-    def check(self) -> None:
-        """Look at everything that is there, complete or not.
+    def check(self) -> bool:
+        """Look at everything that is there, and whether it is complete. Each shard is compared with the manifest once
+        for each store that is opened.
 
         Raises:
             StoreError: something is damaged, or was made with other options.
         """
-        if self.is_complete():
-            self._whole_shards()
-        else:
+        manifest = self._manifest()
+        if manifest is None:
             self.missing_shards()
-
-    def _whole_shards(self) -> list[dict[str, Any]]:
-        """The manifest's entries, after each shard was compared with its own, once for each store that is opened."""
-        if self._whole is not None:
-            return self._whole
-        entries: list[dict[str, Any]] = self._manifest()["shards"]
-        errors = []
-        for entry in entries:
-            path = self.directory / entry["file"]
-            if not path.exists():
-                errors.append(
-                    describe(
-                        path,
-                        "no file",
-                        "the shard of the manifest",
-                        f"Delete {self.manifest_path}, and repeat the command",
-                    )
-                )
-            elif sha256(path) != entry["sha256"]:
-                errors.append(
-                    describe(
-                        f"{path}, sha256",
-                        "another hash",
-                        "that of the manifest",
-                        f"Delete it and {self.manifest_path}, and repeat the command",
-                    )
-                )
-        if errors:
-            raise StoreError(errors)
-        self._whole = entries
-        return entries
+            return False
+        if self._whole is None:
+            errors, way = [], f"{self.manifest_path}, and repeat the command"
+            for entry in manifest["shards"]:
+                path = self.directory / entry["file"]
+                if not path.exists():
+                    errors.append(describe(path, "no file", "the shard of the manifest", f"Delete {way}"))
+                elif sha256(path) != entry["sha256"]:
+                    expected = "that of the manifest"
+                    errors.append(describe(f"{path}, sha256", "another hash", expected, f"Delete it and {way}"))
+            if errors:
+                raise StoreError(errors)
+            self._whole = manifest["shards"]
+        return True
 
     def iter_with(self, examples: ExampleSet) -> Iterator[tuple[Example, dict[str, Any]]]:
         """Each example with its record. Raises StoreError as `read` does."""
@@ -231,84 +197,52 @@ class ContextStore:
                 for at, example in enumerate(part):
                     yield example, {name: column[at] for name, column in columns.items()}
 
-    def _manifest(self) -> dict[str, Any]:
+    def _manifest(self) -> dict[str, Any] | None:
+        """The manifest, checked; None where there is none."""
+        path = self.manifest_path
+        if not path.exists():
+            return None
         try:
-            manifest = json.loads(self.manifest_path.read_text(encoding="utf-8"))
+            manifest = json.loads(path.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise StoreError(
-                self.manifest_path,
-                f"a damaged file ({error})",
-                "the one that was written",
-                "Delete the file, and repeat the command",
-            ) from error
+            raise StoreError(path, f"a damaged file ({error})", "the one that was written", _DELETE_FILE) from error
         if not isinstance(manifest, dict) or not {"identity", "shards"} <= set(manifest):
-            raise StoreError(
-                self.manifest_path,
-                "another file",
-                "the manifest of a context store",
-                "Delete the file, and repeat the command",
-            )
-        self._check_identity(manifest["identity"], self.manifest_path)
+            raise StoreError(path, "another file", "the manifest of a context store", _DELETE_FILE)
+        self._check_identity(manifest["identity"], path)
         try:
             listed = [entry["file"] for entry in manifest["shards"] if entry["sha256"]]
         except (TypeError, KeyError):
             listed = []
-        if listed != [self.shard_path(shard).name for shard in range(self.num_shards)]:
-            raise StoreError(
-                self.manifest_path,
-                "other shards",
-                f"the {self.num_shards} shards of this store",
-                "Delete the file, and repeat the command",
-            )
+        if listed != [path.name for path in self.shard_paths]:
+            raise StoreError(path, "other shards", f"the {self.num_shards} shards of this store", _DELETE_FILE)
         return manifest
-
-    def _encoded_identity(self) -> bytes:
-        return json.dumps(self.identity, sort_keys=True).encode()
-
-    def _footer(self, path: Path, shard: int | None = None) -> dict[str, Any]:
-        """The identity in a shard's footer, after its pages, and its number where one is given, were checked."""
-        metadata = self._table(path).schema.metadata or {}
-        if _IDENTITY not in metadata:
-            raise StoreError(
-                path, "another file", "a shard of a context store", "Move it away, and repeat the command"
-            )
-        if shard is not None and metadata.get(_SHARD) != str(shard).encode():
-            raise StoreError(
-                path, "another shard of this store", "the one of its name", "Delete it, and repeat the command"
-            )
-        identity: dict[str, Any] = json.loads(metadata[_IDENTITY])
-        return identity
-
-    def _table(self, path: Path) -> pa.Table:
-        try:
-            return pq.ParquetFile(path, page_checksum_verification=True).read()
-        except (pa.ArrowException, OSError) as error:
-            raise StoreError(
-                path,
-                f"a truncated or damaged file ({error})",
-                "the shard that was written",
-                "Delete it, and repeat the command",
-            ) from error
 
     def _check_identity(self, found: Any, path: Path) -> None:
         if not isinstance(found, dict):
-            raise StoreError(
-                path, "no record of how its contexts were made", "one", "Delete it, and repeat the command"
-            )
-        expected = json.loads(self._encoded_identity())
+            raise StoreError(path, "no record of how its contexts were made", "one", _DELETE)
+        expected = json.loads(self._encoded_identity)
         differing = [key for key in sorted({*found, *expected}) if found.get(key) != expected.get(key)]
         if differing:
+            advice = "Restore the option, use another output_dir, or delete the directory"
             raise StoreError(
                 [
                     describe(
                         f"{path}, {key}",
                         f"contexts that were made with {found.get(key)!r}",
                         f"{expected.get(key)!r}, as in this run",
-                        "Restore the option, use another output_dir, or delete the directory",
+                        advice,
                     )
                     for key in differing
                 ]
             )
+
+
+def _read_table(path: Path) -> pa.Table:
+    try:
+        return pq.ParquetFile(path, page_checksum_verification=True).read()
+    except (pa.ArrowException, OSError) as error:
+        got = f"a truncated or damaged file ({error})"
+        raise StoreError(path, got, "the shard that was written", _DELETE) from error
 
 
 def recorded_shard_size(directory: Path) -> int | None:

@@ -17,7 +17,7 @@ from ..decoding import SamplingParams
 from ..decoding.model_state import precision_name
 from .context_store import ContextStore, recorded_shard_size
 from .fingerprint import tokenizer_fingerprint, weights_fingerprint
-from .heartbeat import HeartbeatMonitor
+from .heartbeat import watch_processes
 from .records import add_seconds
 from .shard_assignment import assigned_shards, shard_size_for
 
@@ -152,37 +152,32 @@ def generate_contexts(
     if store.is_complete():
         return
     rank, world_size = args.process_index, args.world_size
-    pause = poll_seconds(world_size)
     started = time.perf_counter()
-    with HeartbeatMonitor(store.directory, rank, world_size, args.ddp_timeout) as peers:
+    with watch_processes(store.directory, rank, world_size, args.ddp_timeout) as check:
         missing = store.missing_shards()
         own = [shard for shard in assigned_shards(store, examples, rank, world_size) if shard in missing]
-        rows = sum(end - start for start, end in map(store.shard_range, own))
+        ranges = [store.shard_ranges[shard] for shard in own]
+        rows = sum(end - start for start, end in ranges)
         with tqdm(total=rows, desc=what, unit="row", disable=rank > 0, delay=1) as bar:
-            for shard in own:
-                peers.check()
-                store.write_shard(shard, draw(examples.part(*store.shard_range(shard)), bar.update))
+            for shard, (start, end) in zip(own, ranges, strict=True):
+                check()
+                store.write_shard(shard, draw(examples.part(start, end), bar.update))
         if rank > 0:
-            wait_until(store.is_complete, "process 0 to complete the store", peers.check, pause)
+            wait_until(store.is_complete, "process 0 to complete the store", check, world_size)
             return
-        for shard in missing:
-            path = store.shard_path(shard)
-            wait_until(path.exists, f"another process to write {path}", peers.check, pause)
+        for shard in set(missing) - set(own):
+            path = store.shard_paths[shard]
+            wait_until(path.exists, f"another process to write {path}", check, world_size)
         add_seconds(store.directory / "timing.json", time.perf_counter() - started)
-        store.missing_shards()  # checks that the others' shards are of this store, too
         store.finish()
 
 
-def poll_seconds(world_size: int) -> float:
-    """Seconds between two looks of a waiting process."""
-    return max(0.1, world_size / POLLS_PER_SECOND)
-
-
-def wait_until(done: Callable[[], bool], what: str, check: Callable[[], None], pause: float) -> None:
+def wait_until(done: Callable[[], bool], what: str, check: Callable[[], None], world_size: int) -> None:
     """Wait on files for the other processes, without a collective that could time out.
 
     `check` is called while waiting and raises when there is nothing to wait for any more.
     """
+    pause = max(0.1, world_size / POLLS_PER_SECOND)
     waited, said = 0.0, 30.0
     while not done():
         check()

@@ -16,7 +16,8 @@ import json
 import threading
 import time
 import uuid
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -29,12 +30,27 @@ HEARTBEAT_TIMEOUT_SECONDS = 180.0  # network file systems show a change up to a 
 _ADVICE = "Start the run again to continue with what was made"
 
 
+@contextmanager
+def watch_processes(directory: Path, rank: int, world_size: int, timeout: float) -> Iterator[Callable[[], None]]:
+    """A `HeartbeatMonitor` inside; the value is its `check`. A process alone watches nobody and writes nothing."""
+    if rank == 0:  # what an earlier start with more processes left
+        remaining = range(world_size) if world_size > 1 else ()
+        for path in directory.glob(".heartbeat-*"):
+            if path.name not in {f".heartbeat-{other}" for other in remaining}:
+                path.unlink(missing_ok=True)
+    if world_size == 1:
+        yield lambda: None
+        return
+    with HeartbeatMonitor(directory, rank, world_size, timeout) as monitor:
+        yield monitor.check
+
+
 class HeartbeatMonitor:
     """This process's mark, and the marks of the others. A context manager: the mark beats inside.
 
     Args:
         directory: shared by all processes.
-        rank, world_size: this process, and how many there are. A process alone writes nothing.
+        rank, world_size: this process, and how many there are, two or more.
         timeout: seconds without a first sign of life after which a process is given up. After its first sign it is
         given up sooner, when its mark stands still for `HEARTBEAT_TIMEOUT_SECONDS`.
     """
@@ -55,21 +71,15 @@ class HeartbeatMonitor:
         self._thread = threading.Thread(target=self._beat, name="gapbridge-alive", daemon=True)
 
     def __enter__(self) -> HeartbeatMonitor:
-        if self._rank == 0:
-            self._remove_stale_heartbeats()
-        if self._watched:
-            now = time.monotonic()
-            self._seen = {rank: _read(path) for rank, path in self._watched.items()}
-            self._changed = dict.fromkeys(self._watched, now)
-            self._write()
-            self._thread.start()
+        self._seen = {rank: _read(path) for rank, path in self._watched.items()}
+        self._changed = dict.fromkeys(self._watched, time.monotonic())
+        self._write()
+        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if not self._watched:
-            return
         self._stop.set()
         self._thread.join()
         if error is None:
@@ -127,13 +137,6 @@ class HeartbeatMonitor:
         if self._rank == 0:
             mark["lost"] = self._lost
         write_json_atomic(self._path, mark)
-
-    def _remove_stale_heartbeats(self) -> None:
-        """Those that an earlier start with more processes left."""
-        remaining = {self._path, *self._watched.values()} if self._watched else set()
-        for path in self._directory.glob(".heartbeat-*"):
-            if path not in remaining:
-                path.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> str:

@@ -35,12 +35,11 @@ def assigned_shards(store: ContextStore, examples: ExampleSet, rank: int, world_
         return list(range(store.num_shards))
     table = examples.table.with_format("arrow")
 
-    def count_tokens(shard: int) -> int:
-        start, end = store.shard_range(shard)
-        part = table[start:end]
-        return sum(pc.sum(pc.list_value_length(part[name])).as_py() or 0 for name in ("prompt", "completion_ids"))
-
-    tokens = [count_tokens(shard) for shard in range(store.num_shards)]
+    parts = [table[start:end] for start, end in store.shard_ranges]
+    tokens = [
+        sum(pc.sum(pc.list_value_length(part[name])).as_py() or 0 for name in ("prompt", "completion_ids"))
+        for part in parts
+    ]
     loads = [0] * world_size
     own = []
     for shard in sorted(range(store.num_shards), key=lambda shard: -tokens[shard]):

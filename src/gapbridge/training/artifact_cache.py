@@ -32,8 +32,8 @@ from ..data.serialization import load_saved_examples, save_examples
 from ..data.special_tokens import stop_tokens
 from ..files import directory_removed_on_error, locked
 from ..store.fingerprint import tokenizer_fingerprint
-from ..store.generate_shards import poll_seconds, wait_until
-from ..store.heartbeat import HeartbeatMonitor
+from ..store.generate_shards import wait_until
+from ..store.heartbeat import watch_processes
 from .config import RUNTIME_ONLY_KEYS
 from .hooks import MethodHooks
 
@@ -90,11 +90,11 @@ def built_once(path: Path, args: Any, *, each_machine: bool = False) -> Iterator
     if each_machine:
         rank, count = args.local_process_index, int(os.environ.get("LOCAL_WORLD_SIZE", count))
         signs = path.with_name(f".{path.stem}-{socket.gethostname()}")  # of this machine alone
-    with HeartbeatMonitor(signs, rank, count, args.ddp_timeout) as monitor:
+    with watch_processes(signs, rank, count, args.ddp_timeout) as check:
         yield rank == 0
         if rank > 0:
             what = f"process 0 to make {path.name}"
-            wait_until(record_path(path).exists, what, monitor.check, poll_seconds(count))
+            wait_until(record_path(path).exists, what, check, count)
     if each_machine:
         with suppress(OSError):  # others are inside
             signs.rmdir()

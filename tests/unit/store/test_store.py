@@ -26,7 +26,7 @@ def make(folder: Path, **changes: Any) -> ContextStore:
 
 def fill(store: ContextStore, shards: list[int] | None = None) -> ContextStore:
     for shard in shards if shards is not None else range(store.num_shards):
-        rows = range(*store.shard_range(shard))
+        rows = range(*store.shard_ranges[shard])
         columns = {
             "id": [f"e{i}" for i in rows],
             "tokens": [[i, i + 1, 5] for i in rows],
@@ -50,7 +50,7 @@ def test_write_and_read(tmp_path: Path) -> None:
 def test_same_contexts_give_the_same_bytes(tmp_path: Path) -> None:
     first, second = fill(make(tmp_path / "a")), fill(make(tmp_path / "b"), [2, 0, 1])
     for shard in range(3):
-        assert first.shard_path(shard).read_bytes() == second.shard_path(shard).read_bytes()
+        assert first.shard_paths[shard].read_bytes() == second.shard_paths[shard].read_bytes()
 
 
 def test_resume_makes_what_is_missing(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_changed_options_are_refused_by_name(tmp_path: Path, change: dict[str, A
 
 def test_truncated_shard_is_refused(tmp_path: Path) -> None:
     store = fill(make(tmp_path))
-    path = store.shard_path(1)
+    path = store.shard_paths[1]
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(StoreError, match="shard-00001-of-00003.parquet: got a truncated or damaged file"):
@@ -100,7 +100,7 @@ def test_truncated_shard_is_refused(tmp_path: Path) -> None:
 
 def test_flipped_byte_is_found_before_and_after_the_manifest(tmp_path: Path) -> None:
     store = fill(make(tmp_path))
-    path = store.shard_path(0)
+    path = store.shard_paths[0]
     content = bytearray(path.read_bytes())
     content[40] ^= 0xFF
     path.write_bytes(content)
@@ -115,7 +115,7 @@ def test_flipped_byte_is_found_before_and_after_the_manifest(tmp_path: Path) -> 
 def test_missing_shard_of_a_complete_store_is_refused(tmp_path: Path) -> None:
     store = fill(make(tmp_path))
     store.finish()
-    store.shard_path(2).unlink()
+    store.shard_paths[2].unlink()
     with pytest.raises(StoreError, match="shard-00002-of-00003.parquet: got no file"):
         list(make(tmp_path).read())
 
@@ -130,7 +130,7 @@ def test_damaged_manifest_is_refused(tmp_path: Path) -> None:
 
 def test_foreign_files_are_refused(tmp_path: Path) -> None:
     store = fill(make(tmp_path), [0])
-    pq.write_table(pq.read_table(store.shard_path(0)).replace_schema_metadata({}), store.shard_path(1))
+    pq.write_table(pq.read_table(store.shard_paths[0]).replace_schema_metadata({}), store.shard_paths[1])
     with pytest.raises(StoreError, match="expected a shard of a context store"):
         store.missing_shards()
 
