@@ -30,7 +30,8 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 from gapbridge import MTPConfig, MTPTrainer
 from gapbridge.data.special_tokens import stop_tokens
 from gapbridge.decoding import generate_completions
-from gapbridge.methods.mtp import generate, load
+from gapbridge.methods.mtp.checkpoint import load
+from gapbridge.methods.mtp.speculative import generate
 from gapbridge.tasks.word_problems import problems
 
 

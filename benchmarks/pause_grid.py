@@ -35,7 +35,7 @@ from gapbridge.data.pauses import pause_id
 from gapbridge.decoding import generate_completions
 from gapbridge.files import write_json_atomic
 from gapbridge.intervals import mean_interval, paired_difference
-from gapbridge.methods.pause import paused_prompt
+from gapbridge.methods.pause.inference import paused_prompt
 from gapbridge.methods.pause.trainer import PauseConfig, PauseTrainer
 from gapbridge.methods.sft.trainer import GapSFTConfig, GapSFTTrainer
 from gapbridge.tasks.word_problems import hash_eighth

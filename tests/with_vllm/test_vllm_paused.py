@@ -16,7 +16,7 @@ from vllm_process import VLLM, serving
 
 from gapbridge import cli
 from gapbridge.data.pauses import pause_id
-from gapbridge.methods.pause import completion_request, generate, paused_template
+from gapbridge.methods.pause.inference import completion_request, generate, paused_template
 from gapbridge.tasks.word_problems import problems
 
 

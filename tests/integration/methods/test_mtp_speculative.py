@@ -18,7 +18,8 @@ from gapbridge import ConfigError, cli
 from gapbridge.decoding import generate_completions
 from gapbridge.decoding.mtp_heads import HEADS_FILE, add_heads, find_heads, save_heads
 from gapbridge.generation import command
-from gapbridge.methods.mtp import generate, load
+from gapbridge.methods.mtp.checkpoint import load
+from gapbridge.methods.mtp.speculative import generate
 
 
 RECIPE = "recipes/tiny/mtp/config_full.yaml"

@@ -26,8 +26,9 @@ from gapbridge.decoding.mtp_heads import (
     find_heads,
     head_states,
 )
-from gapbridge.methods.mtp import generate, load
+from gapbridge.methods.mtp.checkpoint import load
 from gapbridge.methods.mtp.losses import future_targets
+from gapbridge.methods.mtp.speculative import generate
 from gapbridge.methods.mtp.trainer import MTPSFTTrainer
 from gapbridge.tasks.word_problems import problems
 

@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from gapbridge import ConfigError, DataError, PauseConfig, PauseTrainer, build_preferences
 from gapbridge.data.pauses import pause_id, pauses_after_prompt
 from gapbridge.data.special_tokens import stop_tokens
-from gapbridge.methods.pause import generate, paused_prompt
+from gapbridge.methods.pause.inference import generate, paused_prompt
 from gapbridge.methods.pause.rows import mask_pauses, with_random_pauses
 from gapbridge.store.fingerprint import tokenizer_fingerprint, weights_fingerprint
 from gapbridge.training.loading import load_model

@@ -36,10 +36,24 @@ from ...errors import ConfigError, describe
 from ...training.decoding_mode import DecodingMode
 from ...training.method import GapTrainerMixin
 from ...training.ratios import Ratios
-from .citation import GLOECKLE_2024
 from .config import MTPArgs
 from .losses import HeadLoss, future_targets, sequential_losses
 from .speculative import speculative_answers
+
+
+_PAPER = {
+    "title": "Better & Faster Large Language Models via Multi-token Prediction",
+    "id": "2404.19737",
+    "citation": (
+        "@inproceedings{gloeckle2024better,\n"
+        "    title     = {{Better \\& Faster Large Language Models via Multi-token Prediction}},\n"
+        "    author    = {Gloeckle, Fabian and Idrissi, Badr Youbi and Rozi{\\`e}re, Baptiste and Lopez-Paz, David "
+        "and Synnaeve, Gabriel},\n"
+        "    booktitle = {International Conference on Machine Learning},\n"
+        "    year      = 2024\n"
+        "}"
+    ),
+}
 
 
 @dataclass
@@ -185,7 +199,7 @@ class MTPTrainer(GapTrainerMixin, MTPSFTTrainer):
 
     _tag_names = ["trl", "mtp", "gapbridge"]
     _name = "MTP"
-    _paper = GLOECKLE_2024
+    _paper = _PAPER
     config_class = MTPConfig
     sft_equivalent_config = {"num_future_tokens": 1}
     answer_modes = {

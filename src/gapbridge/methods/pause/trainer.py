@@ -15,12 +15,26 @@ from ...training.decoding_mode import DecodingMode
 from ...training.hooks import ExamplesWithGenerations, RowsWithStats
 from ...training.method import GapTrainerMixin
 from ...training.rows import Row, sft_row
-from .citation import GOYAL_2024
 from .config import PauseArgs
 from .inference import paused_answers
 from .pause_token import add_pauses, extend_lora_for_pause
 from .rows import mask_pauses, with_random_pauses
 from .stats import PauseStats
+
+
+_PAPER = {
+    "title": "Think before you speak: Training Language Models With Pause Tokens",
+    "id": "2310.02226",
+    "citation": (
+        "@inproceedings{goyal2024think,\n"
+        "    title     = {{Think before you speak: Training Language Models With Pause Tokens}},\n"
+        "    author    = {Goyal, Sachin and Ji, Ziwei and Rawat, Ankit Singh and Menon, Aditya Krishna and Kumar, "
+        "Sanjiv and Nagarajan, Vaishnavh},\n"
+        "    booktitle = {The Twelfth International Conference on Learning Representations},\n"
+        "    year      = 2024\n"
+        "}"
+    ),
+}
 
 
 @dataclass
@@ -41,7 +55,7 @@ class PauseTrainer(GapTrainerMixin, SFTTrainer):
 
     _tag_names = ["trl", "pause", "gapbridge"]
     _name = "Pause"
-    _paper = GOYAL_2024
+    _paper = _PAPER
     config_class = PauseConfig
     stats_class = PauseStats
     sft_equivalent_config = {"num_pause_tokens": 0}

@@ -19,12 +19,25 @@ from ...errors import ConfigError
 from ...training.distributed_checks import any_process
 from ...training.method import GapTrainerMixin
 from ...training.ratios import Ratios
-from .citation import BENGIO_2015
 from .config import EXACT, ScheduledSamplingArgs
 from .sampling_mask import SamplingMasks
 
 
 EXACT_PASSES = 2  # by its cost beside SFT on the tiny base, 1.7 to 2.1 steps (docs/research/cost.md)
+
+
+_PAPER = {
+    "title": "Scheduled Sampling for Sequence Prediction with Recurrent Neural Networks",
+    "id": "1506.03099",
+    "citation": (
+        "@inproceedings{bengio2015scheduled,\n"
+        "    title     = {{Scheduled Sampling for Sequence Prediction with Recurrent Neural Networks}},\n"
+        "    author    = {Bengio, Samy and Vinyals, Oriol and Jaitly, Navdeep and Shazeer, Noam},\n"
+        "    booktitle = {Advances in Neural Information Processing Systems},\n"
+        "    year      = 2015\n"
+        "}"
+    ),
+}
 
 
 @dataclass
@@ -122,7 +135,7 @@ class ScheduledSamplingTrainer(GapTrainerMixin, OnlineSamplingSFTTrainer):
 
     _tag_names = ["trl", "scheduled-sampling", "gapbridge"]
     _name = "Scheduled sampling"
-    _paper = BENGIO_2015
+    _paper = _PAPER
     config_class = ScheduledSamplingConfig
     sft_equivalent_config = {"mixture_coefficient": 0.0}
 

@@ -22,10 +22,23 @@ from ...training.arguments import EVAL_GENERATED
 from ...training.hooks import ExamplesWithGenerations, RowsWithStats
 from ...training.preference_trainer import PreferenceTrainerMixin
 from ...training.rows import Row
-from .citation import CHEN_2024
 from .config import SPINArgs
 from .rows import spin_pair
 from .stats import SPINStats
+
+
+_PAPER = {
+    "title": "Self-Play Fine-Tuning Converts Weak Language Models to Strong Language Models",
+    "id": "2401.01335",
+    "citation": (
+        "@inproceedings{chen2024selfplay,\n"
+        "    title     = {{Self-Play Fine-Tuning Converts Weak Language Models to Strong Language Models}},\n"
+        "    author    = {Chen, Zixiang and Deng, Yihe and Yuan, Huizhuo and Ji, Kaixuan and Gu, Quanquan},\n"
+        "    booktitle = {Proceedings of the 41st International Conference on Machine Learning},\n"
+        "    year      = 2024\n"
+        "}"
+    ),
+}
 
 
 @dataclass
@@ -46,7 +59,7 @@ class SPINTrainer(PreferenceTrainerMixin, DPOTrainer):
 
     _tag_names = ["trl", "spin", "gapbridge"]
     _name = "SPIN"
-    _paper = CHEN_2024
+    _paper = _PAPER
     config_class = SPINConfig
     generates_contexts = True
     stats_class = SPINStats
