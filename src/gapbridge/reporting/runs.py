@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import webbrowser
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,23 +151,11 @@ def _rounds(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
                 if values:
                     figures |= {f"{name}, first (nats/token)": values[0], f"{name}, last (nats/token)": values[-1]}
             counts = read_note(stage / "generation_stats.json")
-            figures |= count_rows({name: count for name, count in counts.items() if isinstance(count, int)})
+            figures |= {name.replace("_", " "): count for name, count in counts.items() if isinstance(count, int)}
             figures |= {_SECONDS[name]: value for name, value in seconds([stage]).items()}
             name = stage.name.replace("_", " ")
             found[name if len(runs) == 1 else f"{run.name}, {name}"] = figures
     return found
-
-
-def count_rows(counts: Mapping[str, int]) -> dict[str, Any]:
-    """A trainer's counts. Where the first is the total, what is part of it gets a row with its share."""
-    (first, total), *parts = counts.items() or [("", 0)]
-    has_total = bool(parts) and total >= max(1, parts[0][1])
-    rows: dict[str, Any] = {first: total} if counts else {}
-    for name, count in parts:  # one that is larger, or counts rows, is no part
-        rows[name] = count
-        if has_total and count <= total and not name.endswith("_rows"):
-            rows[f"{name} (% of {first})"] = 100 * count / total
-    return {name.replace("_", " "): value for name, value in rows.items()}
 
 
 def _first_rows(run: Path) -> list[str | TokenRows]:

@@ -21,7 +21,7 @@ from ..display import printable
 
 
 WIDTH = 100
-_CELL = 52  # about half of WIDTH; the longest label of our own has 50
+_CELL = 52  # characters; the longest label of our own has 50
 INTERVAL = "95 % interval"
 
 Columns = Mapping[str, Mapping[str, Any]]
@@ -59,23 +59,13 @@ def in_columns(corner: str, columns: Columns, title: str = "") -> Table:
 
 
 def markdown(table: Table) -> list[str]:
-    """The lines of an aligned table and an empty line. What is compared in columns is at most `WIDTH` wide, and what
-    does not fit follows below; a row of figures stays one row."""
-    room = _CELL
-    columns: list[list[str]] = []
-    for at, name in enumerate(map(str, table.head)):
-        columns.append(_column(name, [row[at] for row in table.cells], room, is_text=at < table.texts))
-        if at == 0 and table.texts == len(table.head):  # beside the names one column fits at least
-            room = min(_CELL, max(3, WIDTH - len(_lines(columns)[0]) - 3))
-    fixed = columns[: min(table.texts, 1)]
-    lines = [f"**{_escaped(table.title)}**", ""] if table.title else []
-    block = [*fixed]
-    for column in columns[len(fixed) :]:
-        if table.texts == len(columns) and len(block) > len(fixed) and len(_lines([*block, column])[0]) > WIDTH:
-            lines += [*_lines(block), ""]
-            block = [*fixed]
-        block.append(column)
-    return [*lines, *_lines(block), ""]
+    """The lines of an aligned table and an empty line."""
+    columns = [
+        _column(name, [row[at] for row in table.cells], is_text=at < table.texts)
+        for at, name in enumerate(map(str, table.head))
+    ]
+    lines = [f"| {' | '.join(cells)} |" for cells in zip(*columns, strict=True)]
+    return [*([f"**{_escaped(table.title)}**", ""] if table.title else []), *lines, ""]
 
 
 def print_table(table: Table) -> None:
@@ -132,16 +122,12 @@ def short_name(name: str, names: Sequence[str]) -> str:
     return last if sum(Path(other).name == last for other in set(names)) == 1 else name
 
 
-def _column(name: str, values: Sequence[str], length: int, *, is_text: bool) -> list[str]:
-    cells = [_escaped(short(value, length)) for value in (name, *values)]
+def _column(name: str, values: Sequence[str], *, is_text: bool) -> list[str]:
+    cells = [_escaped(short(value)) for value in (name, *values)]
     width = max(3, *map(len, cells))
     if is_text:
         return [cell.ljust(width) for cell in (cells[0], "-" * width, *cells[1:])]
     return [cell.rjust(width) for cell in (cells[0], "-" * (width - 1) + ":", *cells[1:])]
-
-
-def _lines(columns: list[list[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in zip(*columns, strict=True)]
 
 
 def _text(value: Any) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from gapbridge.reporting.plots import LOSSES, draw_losses
-from gapbridge.reporting.runs import count_rows, write_report
-from gapbridge.reporting.tables import WIDTH, Table, estimate, in_columns, markdown, number, short
+from gapbridge.reporting.runs import write_report
+from gapbridge.reporting.tables import Table, estimate, in_columns, markdown, number, short
 from gapbridge.training.run_files import flat, stages
 
 
@@ -48,16 +48,15 @@ def test_the_report_of_a_run(tmp_path: Path) -> None:
     text = write_report(run).read_text(encoding="utf-8")
     lines = [line.split("|") for line in text.splitlines() if line.startswith("|")]
     rows = {line[1].strip(): line[2].strip() for line in reversed(lines)}
-    assert rows["sampled (% of tokens)"] == "20.01" and rows["differing (% of tokens)"] == "0.5996"
+    assert {"tokens", "sampled", "differing"} <= rows.keys()
     assert (
         rows["training loss, first (nats/token)"] == "0.1235" and rows["training loss, last (nats/token)"] == "0.04568"
     )
     assert rows["eval loss, last (nats/token)"] == "0.5" and rows["generation time (s)"] == "1,235"
     assert rows["invalid rows, skipped (%)"] == "5" and rows["truncated (%)"] == "2.632"
     page = (run / "report.html").read_text(encoding="utf-8")
-    assert '<td class="text">sampled (% of tokens)</td>' in page and "data:image/png;base64," in page
+    assert '<td class="text">sampled</td>' in page and "data:image/png;base64," in page
     assert "datasets.0.data_files | data/train.jsonl" in text and "split" not in text
-    assert max(len(line) for line in text.splitlines() if line.startswith("|")) <= WIDTH
     assert (run / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -80,19 +79,6 @@ def test_losses_without_evaluation_points_say_so() -> None:
     assert draw_losses({"run": [[{"step": 1, "train_runtime": 3.0}]]}) is None
 
 
-def test_counts_are_shares_of_their_whole() -> None:
-    assert count_rows({"tokens": 200, "sampled": 41}) == {"tokens": 200, "sampled": 41, "sampled (% of tokens)": 20.5}
-    rac = {"completions": 600, "truncated": 3, "sft_rows": 1800}
-    assert count_rows(rac) == {
-        "completions": 600,
-        "truncated": 3,
-        "truncated (% of completions)": 0.5,
-        "sft rows": 1800,
-    }
-    assert count_rows(dict(sorted(rac.items()))) == {"truncated": 3, "completions": 600, "sft rows": 1800}
-    assert count_rows({}) == {} and count_rows({"tokens": 0, "sampled": 0}) == {"tokens": 0, "sampled": 0}
-
-
 @pytest.mark.parametrize(
     ("value", "text"),
     [(0.000123456, "0.0001235"), (1.0, "1"), (12.345678, "12.35"), (999.96, "1000"), (1234567.8, "1,234,568")],
@@ -101,19 +87,11 @@ def test_four_significant_digits(value: float, text: str) -> None:
     assert number(value) == text
 
 
-def test_tables_fit_and_leave_nothing_out() -> None:
-    names = [f"run {index}" for index in range(9)]
-    columns = {name: {"loss": 0.25, "nothing": None, "text": f"a|b {name} " + "x" * index * 9}
-               for index, name in enumerate(names)}  # fmt: skip
-    columns["run 8"]["late"] = 3
-    lines = markdown(in_columns("figure", columns))
-    assert max(map(len, lines)) <= WIDTH and lines[-1] == ""
-    text = "\n".join(lines)
-    assert all(text.count(f"| {name} ") == 1 for name in names), "each run in one of the tables"
-    assert text.count("| figure") == text.count("| late") > 1, "every table has the names of the rows"
-    assert "nothing" not in text and "a\\|b run 0" in text
-    long = markdown(in_columns("", {"a" * 99: {"b" * 99: "c" * 99}}))
-    assert long[0].count("…") == 1 and max(map(len, long)) <= WIDTH
+def test_tables_leave_nothing_out() -> None:
+    columns = {name: {"loss": 0.25, "nothing": None, "text": f"a|b {name}"} for name in ("run 0", "run 1")}
+    columns["run 1"]["late"] = 3
+    text = "\n".join(markdown(in_columns("figure", columns)))
+    assert "nothing" not in text and "a\\|b run 0" in text and "late" in text
     assert short("abcdefghij", 5) == "a…hij" and short("abcde", 5) == "abcde"
 
 
