@@ -2,7 +2,7 @@
 # The summarisation experiment: data, SFT, BASH, RAC and scheduled sampling from it, ROUGE on the test set, report.
 #   recipes/pythia-1b-tldr/run_all.sh
 #   SCALE=tiny recipes/pythia-1b-tldr/run_all.sh        a try of every stage, nothing downloaded
-#   JUDGE=MODEL [JUDGE_URL=URL]                         and the win rate against the reference summaries
+#   JUDGE=MODEL JUDGE_URL=URL                           and the win rate against the reference summaries
 # See recipes/stages.sh for all settings.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -24,7 +24,7 @@ if [[ ${SCALE:-} == tiny ]]; then # without the test set, which is on a hub
     options=(--task summarization --config "$(recipe rac)" --max_examples 2 --max_completion_length 16 "${scale[@]}")
 fi
 if [[ -n ${JUDGE:-} ]]; then
-    options+=(--judge "$JUDGE" ${JUDGE_URL:+--judge_url "$JUDGE_URL"})
+    options+=(--judge "$JUDGE" --judge_url "$JUDGE_URL")
 fi
 gapbridge eval "${options[@]}" --decoding_mode all --output_dir "$at/$experiment-$label" "${runs[@]/#/--model=}"
 gapbridge report "${runs[@]}" --extra_results_dir "$at/$experiment-$label" --output_dir "$at/$experiment-$label/report"

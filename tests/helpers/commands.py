@@ -20,7 +20,7 @@ SHARED = {
     "vllm_server_base_url": None, "vllm_server_timeout": 0.0,
 }  # fmt: skip
 EVAL = {
-    **SHARED, **JUDGE, "model": [], "completions_file": [], "gold_grade_field": None, "output_dir": None,
+    **SHARED, **JUDGE, "model": [], "completions_file": [], "output_dir": None,
     "max_completion_length": None,
     "temperature": None, "top_p": 1.0, "top_k": 0, "grading_timeout": 10.0, "grading_workers": 2,
 }  # fmt: skip

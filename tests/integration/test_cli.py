@@ -62,7 +62,7 @@ def test_recipe_and_overrides(line: str, recipe: str, overrides: str) -> None:
 
 SERVER = {"vllm_server_base_url": None, "vllm_server_timeout": 240.0}
 EVAL = {
-    "task": "gsm8k", "model": [], "config": None, "completions_file": [], "gold_grade_field": None,
+    "task": "gsm8k", "model": [], "config": None, "completions_file": [],
     "max_examples": None, "output_dir": None,
     "seed": 0, "batch_size": 64, **SERVER,
     "decoding_mode": ["single_pass"], "max_completion_length": None, "temperature": None, "top_p": 1.0,

@@ -46,9 +46,7 @@ VALUES = st.recursive(
     max_leaves=5,
 )
 ROWS = st.dictionaries(st.sampled_from(["id", "prompt", "reference", "answer", "mark"]), TEXTS | VALUES)
-GOOD = st.fixed_dictionaries(
-    {"reference": TEXTS, "answer": TEXTS}, optional={"id": TEXTS | NUMBERS, "prompt": VALUES, "mark": VALUES}
-)
+GOOD = st.fixed_dictionaries({"reference": TEXTS, "answer": TEXTS}, optional={"id": TEXTS | NUMBERS, "prompt": VALUES})
 LINES = (
     st.builds(lambda row, plain: json.dumps(row, ensure_ascii=plain), ROWS | GOOD | VALUES, st.booleans())
     | st.text(max_size=20)
@@ -60,13 +58,13 @@ FILES = st.lists(LINES, max_size=4).map(lambda lines: "\n".join(lines).encode(er
 
 
 @BOUNDED
-@given(content=FILES | st.binary(max_size=30), label=st.sampled_from([None, "mark", "\x00", ""]))
-def test_answers_files_and_labels(content: bytes, label: str | None) -> None:
+@given(content=FILES | st.binary(max_size=30))
+def test_answers_files(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "completions.jsonl"
         path.write_bytes(content)
         try:
-            samples = read_answers(path, label=label)
+            samples = read_answers(path)
         except GapbridgeError as error:
             assert all(len(message) < 2000 for message in error.errors)
         else:

@@ -125,16 +125,5 @@ def differences(groups: Sequence[Group], grader: str) -> list[dict[str, Any]]:
     return found
 
 
-def label_agreement(groups: Sequence[Group], key: str) -> list[dict[str, Any]]:
-    """How far the grades agree with the published marks that samples carry under `label`, and every disagreement."""
-    found = []
-    for group in groups:
-        differing = [s for s in group.samples if s["correct"] != s["label"]]
-        shown = [{name: s[name] for name in ("id", "label", "correct", "answer", "reference")} for s in differing]
-        agreement = {"count": len(group.samples), "agreement": 1 - len(differing) / len(group.samples)}
-        found.append({"model": group.model, "label": key, **agreement, "disagreements": shown})
-    return found
-
-
 def _pairs(groups: Sequence[Group], wanted: Any) -> Iterable[tuple[Group, Group]]:
     return ((a, b) for a in groups for b in groups if wanted(a, b))

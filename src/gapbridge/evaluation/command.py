@@ -36,21 +36,11 @@ from ..runs.run_directory import environment
 from ..store.file_hashes import FileHashes
 from ..tasks.task import EvalTask, task_named, task_recipe
 from ..training.distributed_checks import check_processes
-from .aggregate import (
-    Group,
-    corrections,
-    differences,
-    grade_edits,
-    grade_math,
-    grade_rouge,
-    label_agreement,
-    summarize_group,
-)
+from .aggregate import Group, corrections, differences, grade_edits, grade_math, grade_rouge, summarize_group
 from .judge.command import judge_groups
 from .lm_eval.command import run_lm_eval
 
 
-_LISTED = 10
 MANY_CUT = 0.1  # a fraction: with more completions cut at the limit the limit is named
 
 
@@ -82,8 +72,9 @@ def run_eval(args: argparse.Namespace, others: list[str]) -> Path:
             print(f"{path}: this evaluation is complete; remove the file to do it again")
         return path
     if args.completions_file:
-        options = {"label": args.gold_grade_field, "limit": args.max_examples}
-        groups = [Group(str(file), SINGLE_PASS, read_answers(file, **options)) for file in args.completions_file]
+        groups = [
+            Group(str(file), SINGLE_PASS, read_answers(file, args.max_examples)) for file in args.completions_file
+        ]
     else:
         engines = connect(args, args.model)
         groups = [
@@ -107,8 +98,6 @@ def run_eval(args: argparse.Namespace, others: list[str]) -> Path:
         "corrections": corrections(groups) if task.grader == "math" else [],
         "differences": differences(groups, task.grader),
     }
-    if args.gold_grade_field:
-        record["gold_grades"] = label_agreement(groups, args.gold_grade_field)
     if args.judge:
         record["win_rates"] = judge_groups(groups, args, directory / "verdicts")
     names = [{"model": group.model, "decoding_mode": group.mode} for group in groups]
@@ -127,9 +116,6 @@ def _check(args: argparse.Namespace, task: EvalTask, others: list[str]) -> None:
     errors = require(bool(args.model) != bool(args.completions_file), "--model", got, "one of them", advice)
     seconds, expected = args.grading_timeout, "a number of seconds above 0"
     errors += require(seconds > 0, "--grading_timeout", seconds, expected, "Correct the value")
-    if args.gold_grade_field and (not args.completions_file or task.grader != "math"):
-        got = "the option without --completions_file and a task of mathematics"
-        errors.append(describe("--gold_grade_field", got, "both", "Remove the option"))
     if args.completions_file and set(args.decoding_mode) - {SINGLE_PASS}:
         got, expected = f"{args.decoding_mode[-1]} with --completions_file", "--model, since a file is only graded"
         errors.append(describe("--decoding_mode", got, expected, "Remove one of the options"))
@@ -139,6 +125,9 @@ def _check(args: argparse.Namespace, task: EvalTask, others: list[str]) -> None:
     errors += server_errors(args, args.model, args.decoding_mode)
     can_grade = task.grader != "none" or args.judge
     errors += require(can_grade, "--judge", f"none for --task {task.name}", "a judge", "Give one with --judge")
+    if bool(args.judge) != bool(args.judge_url):
+        got, advice = "one of the two", "Give the name of the judge and the address of its server (`vllm serve JUDGE`)"
+        errors.append(describe("--judge, --judge_url", got, "both", advice))
     names = [str(path) for path in [*args.model, *args.completions_file]]
     repeated = ", ".join(name for name, count in Counter(names).items() if count > 1)
     place = "--model, --completions_file"
@@ -155,7 +144,6 @@ def _settings(
     hashes: FileHashes,
 ) -> dict[str, Any]:
     """All that enters the figures."""
-    judge = [args.judge] if args.judge and not args.judge_url else []
     prompt = [args.judge_prompt] if args.judge_prompt and Path(args.judge_prompt).is_file() else []
     asked = {
         model: asked_identity(job, model, args.max_examples, mode_settings(requested, job.args))
@@ -163,7 +151,7 @@ def _settings(
     }
     # Behind what is asked: by then a hub's model has a copy here.
     return {
-        **recorded_settings(args, others, [*args.completions_file, *args.model, *judge, *prompt], hashes),
+        **recorded_settings(args, others, [*args.completions_file, *args.model, *prompt], hashes),
         "asked": asked,
     }
 
@@ -217,21 +205,5 @@ def print_results(record: dict[str, Any]) -> None:
         for result in record["results"]
         if result.get("truncated", 0) > result["count"] * MANY_CUT
     ]
-    lines += [line for row in record.get("gold_grades", ()) for line in _label_lines(row)]
     for line in lines:
         console().print(printable(line), highlight=False, markup=False, soft_wrap=True)
-
-
-def _label_lines(row: dict[str, Any]) -> list[str]:
-    differing = row["disagreements"]
-    lines = [
-        f"{row['model']}: grades agree with {row['label']} on {100 * row['agreement']:.2f} % of {row['count']} "
-        f"answers, {len(differing)} differ"
-    ]
-    for sample in differing[:_LISTED]:
-        end, wanted = " ".join(sample["answer"][-60:].split()), " ".join(sample["reference"][-20:].split())
-        lines.append(
-            f"  {sample['id']}: marked {sample['label']}, graded {sample['correct']}: …{end}   reference …{wanted}"
-        )
-    more = [f"  and {len(differing) - _LISTED} more, all in the file of figures"] if len(differing) > _LISTED else []
-    return lines + more

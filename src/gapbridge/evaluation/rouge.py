@@ -11,12 +11,17 @@ from __future__ import annotations
 import importlib.util
 import logging
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DataError, describe
-from .unicode_words import UnicodeTokenizer, is_dropped
 
+
+if TYPE_CHECKING:
+    from nltk.stem.porter import PorterStemmer
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +30,9 @@ ROUGE_METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 _MOST_WORDS, _MOST_LINES = 2000, 500  # from a text's start that ROUGE-L and ROUGE-Lsum see
 # Behind . ! or ?, and the quotes and brackets that close there, where white space follows.
 _SENTENCE_END = re.compile(r"""([.!?]["'”’)\]]*)\s+""")
+# Scripts that put no space between words.
+_UNSPACED = r"[\p{Thai}\p{Lao}\p{Tibetan}\p{Myanmar}\p{Khmer}\p{Hiragana}\p{Katakana}\p{Han}]"
+_MOST_DROPPED = 0.1  # of a reference's letters and digits
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,36 @@ def sentence_lines(text: str) -> str:
     """
     text = text.strip()
     return text if "\n" in text else _SENTENCE_END.sub(r"\1\n", text)
+
+
+class UnicodeTokenizer:
+    """Runs of letters, their marks and digits; in scripts without spaces between words each character is a token.
+
+    Case and forms of one character (NFKC) make no difference. With a stemmer, words in ASCII are stemmed as
+    rouge-score stems them.
+    """
+
+    def __init__(self, stemmer: PorterStemmer | None) -> None:
+        self._stemmer = stemmer
+
+    def tokenize(self, text: str) -> list[str]:
+        words = _unicode_words().findall(unicodedata.normalize("NFKC", text).casefold())
+        if self._stemmer is None:
+            return words
+        return [self._stemmer.stem(word) if word.isascii() and len(word) > 3 else word for word in words]
+
+
+@cache
+def _unicode_words() -> Any:
+    import regex  # comes with nltk, and knows scripts and marks
+
+    return regex.compile(rf"(?V1)[{_UNSPACED}&&[\p{{L}}\p{{N}}]]\p{{M}}*|[[\p{{L}}\p{{N}}\p{{M}}]--{_UNSPACED}]+")
+
+
+def is_dropped(reference: str) -> bool:
+    """Whether rouge-score's tokenizer, which keeps a-z and 0-9, drops more than a tenth of the letters and digits."""
+    signs = [sign for sign in reference.lower() if sign.isalnum()]
+    return sum(not sign.isascii() for sign in signs) > _MOST_DROPPED * len(signs)
 
 
 class _TokenizedText:

@@ -15,14 +15,13 @@ logger = logging.getLogger(__name__)
 _SHOWN = 20
 
 
-def read_answers(path: Path, *, label: str | None = None, limit: int | None = None) -> list[dict[str, Any]]:
+def read_answers(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
     """The file's lines as samples.
 
     `id` may be missing (the line number takes its place) or repeat (several answers to a problem), `prompt` may be
-    missing. `reference` is the data set's own answer text. The other fields are left out, but for `label`.
+    missing. `reference` is the data set's own answer text. The other fields are left out.
 
     Args:
-        label: the field of a published mark, true or false, that is kept as `label`.
         limit: the first so many lines only.
 
     Raises:
@@ -36,7 +35,7 @@ def read_answers(path: Path, *, label: str | None = None, limit: int | None = No
     for number, row in read_json_lines(path):
         if limit is not None and len(samples) + len(errors) == limit:
             break
-        found = _row_error(row, label)
+        found = _row_error(row)
         if isinstance(found, str):
             errors.append(f"{path}, line {number}, {found}")
             continue
@@ -46,8 +45,6 @@ def read_answers(path: Path, *, label: str | None = None, limit: int | None = No
             "reference": str(found["reference"]),
             "answer": found["answer"],
         }
-        if label is not None:
-            sample["label"] = bool(found[label])
         sample["id"] = _unique(sample["id"], names)
         samples.append(sample)
     if errors:
@@ -80,7 +77,7 @@ def _unique(name: str | int, names: dict[str, int]) -> str | int:
 _REPAIR_LINE = "Repair or remove the line"
 
 
-def _row_error(row: Any, label: str | None) -> dict[str, Any] | str:
+def _row_error(row: Any) -> dict[str, Any] | str:
     """The line's object, or what is wrong with it."""
     if isinstance(row, ValueError):
         return describe(
@@ -91,7 +88,7 @@ def _row_error(row: Any, label: str | None) -> dict[str, Any] | str:
         )
     if not isinstance(row, dict):
         return describe("content", "another value", "a JSON object", _REPAIR_LINE)
-    wanted = ("reference", "answer", *(() if label is None else (label,)))
+    wanted = ("reference", "answer")
     missing = [name for name in wanted if name not in row]
     if missing:
         return describe(
@@ -113,8 +110,6 @@ def _row_error(row: Any, label: str | None) -> dict[str, Any] | str:
             "an id of text or a number, a prompt of text or a list of messages",
             _REPAIR_LINE,
         )
-    if label is not None and row[label] not in (True, False, 0, 1):
-        return describe(label, shown_value(row[label]), "true or false", _REPAIR_LINE)
     return row
 
 

@@ -12,8 +12,7 @@ import pytest
 from helpers.judge_server import Reply, Serve, answers, better, counts, endpoint, serving, some_pairs
 from scipy.optimize import minimize
 
-from gapbridge.errors import ConfigError, DataError
-from gapbridge.evaluation.judge.judges import LocalJudge
+from gapbridge.errors import ConfigError
 from gapbridge.evaluation.judge.prompt_templates import Template, load_template
 from gapbridge.evaluation.judge.winrate import (
     Pair,
@@ -164,36 +163,6 @@ def test_no_readable_verdict_gives_no_rate(serve: Serve, tmp_path: Path) -> None
     assert counts(result) == (0, 0, 0, 0, 0, 12)
     assert (result.win_rate, result.low, result.high, result.length_controlled) == (None,) * 4
     assert str(result).startswith("no win rate, length-controlled —")
-
-
-# A model in this process
-
-
-def test_a_local_judge_that_cannot_judge_is_counted(make_base: Any, tokenizer: Any, tmp_path: Path) -> None:
-    judge = LocalJudge(make_base(), tokenizer, max_tokens=8, batch_size=3)
-    pairs = [Pair(f"p{i}", "What is 3+4?", f"#### {i}", "#### 7") for i in (6, 7, 8)]
-    result = judge_pairs(pairs, judge, cache=tmp_path)
-    assert counts(result) == (0, 0, 1, 0, 1, 2) and len(list(tmp_path.iterdir())) == 4
-    replies = [judgement.replies for judgement in result.judgements]
-    alone = judge_pairs(pairs[2:], LocalJudge(make_base(), tokenizer, max_tokens=8), cache=tmp_path / "other")
-    assert alone.judgements[0].replies == replies[2], "a reply does not depend on what else is asked"
-
-    asked: list[int] = []
-    judge.model.register_forward_hook(lambda *_: asked.append(1))
-    assert judge_pairs(pairs, judge, cache=tmp_path) == result and not asked
-    with pytest.raises(ConfigError, match="batch_size: got 0"):
-        judge_pairs(pairs, LocalJudge(judge.model, tokenizer, max_tokens=9, batch_size=0), cache=tmp_path)
-
-
-def test_a_prompt_too_long_for_a_local_judge_is_named(make_base: Any, tokenizer: Any, tmp_path: Path) -> None:
-    before = tokenizer.model_max_length
-    tokenizer.model_max_length = 100
-    try:
-        with pytest.raises(DataError, match="at most 100") as caught:
-            judge_pairs([Pair("x", "p", "a", "b")], LocalJudge(make_base(), tokenizer, max_tokens=8), cache=tmp_path)
-    finally:
-        tokenizer.model_max_length = before
-    assert len(caught.value.errors) == 3 and "0 of 1 pairs" in caught.value.errors[-1]
 
 
 # Figures

@@ -11,8 +11,14 @@ from hypothesis import strategies as st
 
 from gapbridge.errors import DataError
 from gapbridge.evaluation.aggregate import Group, grade_edits, grade_rouge, summarize_group
-from gapbridge.evaluation.rouge import ROUGE_METRICS, RougeScores, score_rouge, sentence_lines
-from gapbridge.evaluation.unicode_words import UnicodeTokenizer, is_dropped
+from gapbridge.evaluation.rouge import (
+    ROUGE_METRICS,
+    RougeScores,
+    UnicodeTokenizer,
+    is_dropped,
+    score_rouge,
+    sentence_lines,
+)
 
 
 rouge_scorer = pytest.importorskip("rouge_score.rouge_scorer")

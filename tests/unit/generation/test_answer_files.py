@@ -19,12 +19,12 @@ def _write(path: Path, rows: list[Any]) -> Path:
 
 def test_faults_of_an_answer_file_are_listed_at_once(tmp_path: Path) -> None:
     good = {"id": 1, "prompt": "p", "reference": "#### 1", "answer": "#### 1"}
-    rows = [good, "{", "[]", {"id": 2}, {**good, "answer": None}, {**good, "reference": ""}, {**good, "mark": "yes"}]
+    rows = [good, "{", "[]", {"id": 2}, {**good, "answer": None}, {**good, "reference": ""}]
     path = _write(tmp_path / "completions.jsonl", rows)
     with pytest.raises(DataError) as error:
-        read_answers(path, label="mark")
-    assert len(error.value.errors) == 7
-    for line, part in (("line 2", "got no JSON"), ("line 4", "got no 'reference'"), ("line 7", "mark: got 'yes'")):
+        read_answers(path)
+    assert len(error.value.errors) == 5
+    for line, part in (("line 2", "got no JSON"), ("line 4", "got no 'reference'")):
         assert any(line in message and part in message for message in error.value.errors)
     with pytest.raises(DataError, match="no such file"):
         read_answers(tmp_path / "nothing.jsonl")
@@ -62,10 +62,3 @@ def test_odd_lines_are_named(line: str | bytes, tmp_path: Path) -> None:
         read_answers(path)
     (message,) = error.value.errors
     assert message.startswith(f"{path}, line 2, ") and len(message) < len(str(path)) + 300
-
-
-@pytest.mark.parametrize("mark", ["yes", 2, None, [True], 0.5])
-def test_odd_labels_are_named(mark: Any, tmp_path: Path) -> None:
-    path = _write(tmp_path / "completions.jsonl", [{"reference": "a", "answer": "b", "mark": mark}])
-    with pytest.raises(DataError, match="line 1, mark: got"):
-        read_answers(path, label="mark")

@@ -27,11 +27,6 @@ class Command(BaseCommand):
         add_models(parser)
         add("--completions_file", action="append", default=[], type=Path, metavar="FILE.jsonl",
             help="file with completions (id, prompt, reference, answer) instead of a model; repeatable")  # fmt: skip
-        add(
-            "--gold_grade_field",
-            metavar="KEY",
-            help="field of the completions files with published grades; the report lists each disagreement",
-        )
         add_mode(parser)
         add(
             "--max_completion_length",
@@ -69,7 +64,7 @@ class Command(BaseCommand):
 
 def _add_judge_options(parser: Parser) -> None:
     add = parser.add_argument_group("win rate").add_argument
-    add("--judge", metavar="MODEL", help="judge model: a path or hub id, or with --judge_url its name on the server")
+    add("--judge", metavar="MODEL", help="judge model: its name on the server of --judge_url")
     add("--judge_url", metavar="URL", help="URL of an OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1")
     add("--judge_prompt", metavar="NAME|FILE", help="judge prompt: tldr, general_qa or a file (default: the task's)")
     add("--judge_api_key_env", default="OPENAI_API_KEY", metavar="NAME",

@@ -1,4 +1,4 @@
-"""The judge and the comparisons that the options of `gapbridge eval` ask for."""
+"""The comparisons that the options of `gapbridge eval` ask a judge for."""
 
 from __future__ import annotations
 
@@ -12,41 +12,15 @@ from ...errors import ConfigError
 from ...reporting.samples import prompt_text
 from ...tasks.task import task_named
 from ..aggregate import Group, answer_text
-from .judges import EndpointJudge, Judge, LocalJudge
+from .judges import EndpointJudge
 from .winrate import Pair, judge_pairs
-
-
-def make_judge(args: argparse.Namespace) -> Judge:
-    """The judge that the options name. Raises ConfigError with all errors of the options."""
-    if args.judge_url:
-        names = ("api_key_env", "temperature", "max_tokens", "token_limit_field", "timeout", "concurrency")
-        return EndpointJudge(args.judge_url, args.judge, **{name: vars(args)[f"judge_{name}"] for name in names})
-    if args.judge_temperature is None:
-        place, got = "command line, --judge_temperature", "none without --judge_url"
-        raise ConfigError(place, got, "a number, since a local judge has no other default", "Give a temperature")
-    from trl import ModelConfig, SFTConfig
-
-    from ...compat import backfill_trust_remote_code
-    from ...decoding.model_state import move_to_device
-    from ...training.loading import load_model, load_tokenizer
-
-    config = SFTConfig(output_dir="outputs", bf16=False, report_to="none")
-    backfill_trust_remote_code(config, ModelConfig(model_name_or_path=args.judge))
-    model = load_model(args.judge, config, dtype="auto")
-    move_to_device(model, config)
-    return LocalJudge(
-        model,
-        load_tokenizer(args.judge, config),
-        temperature=args.judge_temperature,
-        max_tokens=args.judge_max_tokens,
-        batch_size=max(1, args.batch_size // 4),  # a judge prompt holds two answers and the question
-    )
 
 
 def judge_groups(groups: Sequence[Group], args: argparse.Namespace, cache: Path) -> list[dict[str, Any]]:
     """Each group's win rate against the references, and against the first group where there are several. Raises
-    ConfigError where two groups have no example in common."""
-    judge = make_judge(args)
+    ConfigError where two groups have no example in common, and for errors of the judge's options."""
+    names = ("api_key_env", "temperature", "max_tokens", "token_limit_field", "timeout", "concurrency")
+    judge = EndpointJudge(args.judge_url, args.judge, **{name: vars(args)[f"judge_{name}"] for name in names})
     template = args.judge_prompt or task_named(args.task).judge_prompt
     rates = []
     for at, group in enumerate(groups):

@@ -1,24 +1,22 @@
-"""Judges: what answers a judge prompt. An OpenAI-compatible endpoint, or a model in this process."""
+"""The judge: what answers a judge prompt, through an OpenAI-compatible endpoint."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from ...errors import ConfigError, DataError, GapbridgeError, RunError, describe, require
+from ...errors import ConfigError, GapbridgeError, RunError, describe
 
 
 if TYPE_CHECKING:
     import openai
     from openai import OpenAI
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 TEMPERATURE = 0.01  # the paper's
@@ -27,26 +25,6 @@ _QUOTED = 500  # characters of a server's message
 _TRANSIENT = (408, 409, 429)  # and every 5xx: what the client has tried again
 
 OnReply = Callable[[int, str], object]
-
-
-class Judge(Protocol):
-    """Answers prompts. `identity` holds, as JSON values, everything that changes a reply to a given prompt."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def identity(self) -> Mapping[str, Any]: ...
-
-    def ask(self, prompts: Sequence[str], on_reply: OnReply) -> None:
-        """Reply to each prompt; all differ. `on_reply(index, text)` is called once for each, as soon as its reply is
-        there, in any order and possibly from several threads. After an error, replies that came before were passed on.
-
-        Raises:
-            ConfigError: the judge cannot be used as configured. DataError: a prompt cannot be judged.
-            RunError: a reply could not be had.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -105,16 +83,19 @@ class EndpointJudge:
             raise ConfigError(errors)
 
     @property
-    def name(self) -> str:
-        return self.model
-
-    @property
     def identity(self) -> Mapping[str, Any]:
+        """As JSON values, everything that changes a reply to a given prompt."""
         settings = {"model": self.model, "temperature": self.temperature, "max_tokens": self.max_tokens}
         return {"kind": "openai-chat", **settings}
 
     def ask(self, prompts: Sequence[str], on_reply: OnReply) -> None:
-        """See `Judge.ask`. After an error the requests under way are still awaited, and no further ones are made."""
+        """Reply to each prompt; all differ. `on_reply(index, text)` is called once for each, as soon as its reply is
+        there, in any order and from several threads. After an error the requests under way are still awaited, and no
+        further ones are made.
+
+        Raises:
+            ConfigError: the judge cannot be used as configured. RunError: a reply could not be had.
+        """
         from openai import OpenAI
 
         key = os.environ.get(self.api_key_env, "").strip()
@@ -183,86 +164,3 @@ class EndpointJudge:
             advice = f"Set the environment variable {self.api_key_env}, which holds no key"
         got = f"a refusal for model {self.model!r} and a prompt of {len(prompt)} characters ({said})"
         return ConfigError(self.base_url, got, "a reply", advice)
-
-
-class LocalJudge:
-    """A causal language model in this process, on its device, asked through its chat template if it has one.
-
-    Replies are generated with noise keyed by the prompt, so a reply does not depend on what else is asked.
-
-    Args:
-        max_tokens: the longest reply.
-        batch_size: prompts in one pass; replies are passed on batch by batch.
-
-    Raises:
-        ConfigError: the tokenizer has no EOS token.
-    """
-
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        temperature: float = TEMPERATURE,
-        max_tokens: int = MAX_TOKENS,
-        batch_size: int = 16,
-    ) -> None:
-        # Here and not above: an endpoint is judged with without loading PyTorch.
-        from ...data.special_tokens import stop_tokens, undecodable_token_ids
-        from ...store.fingerprint import tokenizer_fingerprint, weights_fingerprint
-
-        self.model, self.tokenizer = model, tokenizer
-        self.temperature, self.max_tokens, self.batch_size = temperature, max_tokens, batch_size
-        self.stops, self.unnamed = stop_tokens(tokenizer, model), undecodable_token_ids(tokenizer, model)
-        self.identity: Mapping[str, Any] = {
-            "kind": "local",
-            "weights": weights_fingerprint(model),
-            "tokenizer": tokenizer_fingerprint(tokenizer),
-            "stop_tokens": self.stops,
-            "suppress_tokens": self.unnamed,
-            "temperature": temperature,
-            "max_tokens": max_tokens,
-        }
-
-    @property
-    def name(self) -> str:
-        return str(self.model.config.name_or_path)
-
-    def ask(self, prompts: Sequence[str], on_reply: OnReply) -> None:
-        """See `Judge.ask`.
-
-        Raises:
-            DataError: prompts do not fit the tokenizer's `model_max_length`; all are listed. ConfigError: an option
-                lies outside its range.
-        """
-        from ...decoding import generate_completions
-
-        tokens = [self._tokens(prompt) for prompt in prompts]
-        room = self.tokenizer.model_max_length - self.max_tokens
-        expected = f"at most {self.tokenizer.model_max_length}, the tokenizer's model_max_length"
-        errors = []
-        for prompt, ids in zip(prompts, tokens, strict=True):
-            place, got = f"judge prompt {prompt[:60]!r}…", f"{len(ids)} tokens and {self.max_tokens} for the reply"
-            errors += require(len(ids) <= room, place, got, expected, "Shorten the prompt, or lower max_tokens")
-        if errors:
-            raise DataError(errors)
-        for start in range(0, len(prompts), max(1, self.batch_size)):
-            part = range(start, min(start + self.batch_size, len(prompts)))
-            completions = generate_completions(
-                self.model,
-                [tokens[index] for index in part],
-                ids=[hashlib.blake2b(prompts[index].encode(), digest_size=16).hexdigest() for index in part],
-                max_completion_length=self.max_tokens,
-                temperature=self.temperature,
-                stop_tokens=self.stops,
-                suppress_tokens=self.unnamed,
-                batch_size=self.batch_size,
-            )
-            for index, completion in zip(part, completions, strict=True):
-                on_reply(index, str(self.tokenizer.decode(completion.tokens, skip_special_tokens=True)))
-
-    def _tokens(self, prompt: str) -> list[int]:
-        from ...data.chat_template import ChatTemplate
-
-        asks_text = self.tokenizer.chat_template is None
-        return ChatTemplate(self.tokenizer).prompt_ids(prompt if asks_text else [{"role": "user", "content": prompt}])

@@ -24,11 +24,12 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from tqdm.auto import tqdm
 
-from ...errors import ConfigError, DataError, RunError, describe
+from ...errors import ConfigError, RunError
 from ...files import write_json_atomic
 from ...intervals import mean_interval
-from ...jsonl import as_json_values, parse_json
-from .judges import Judge
+from ...jsonl import as_json_values
+from ...store.records import read_note
+from .judges import EndpointJudge
 from .prompt_templates import Template, Verdict, load_template
 
 
@@ -63,31 +64,14 @@ class ReplyCache:
         return self.directory / f"{hashlib.blake2b(key, digest_size=20).hexdigest()}.json"
 
     def read(self, prompts: Sequence[str]) -> dict[str, str]:
-        """The replies that are there, by prompt.
-
-        Raises:
-            DataError: naming every file that is damaged or holds something else.
-        """
-        replies, errors = {}, []
-        for prompt in prompts:
-            path = self.path(prompt)
-            if not path.exists():
-                continue
-            try:
-                record = parse_json(path.read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                record = None
-            found = record if isinstance(record, dict) else {}
-            reply = found.get("reply")
-            if (found.get("prompt"), found.get("judge")) == (prompt, self.identity) and isinstance(reply, str):
-                replies[prompt] = reply
-            else:
-                got = "a damaged file, or the reply of another judge"
-                advice = "Delete the file, which is requested again"
-                errors.append(describe(path, got, "the reply to this prompt", advice))
-        if errors:
-            raise DataError(errors)
-        return replies
+        """The replies that are there, by prompt; a damaged file or another judge's reply counts as none."""
+        records = {prompt: read_note(self.path(prompt)) for prompt in prompts}
+        return {
+            prompt: record["reply"]
+            for prompt, record in records.items()
+            if (record.get("prompt"), record.get("judge")) == (prompt, self.identity)
+            and isinstance(record.get("reply"), str)
+        }
 
     def write(self, prompt: str, reply: str) -> None:
         write_json_atomic(self.path(prompt), {"judge": self.identity, "prompt": prompt, "reply": reply})
@@ -155,7 +139,7 @@ class WinRate:
 
 def judge_pairs(
     pairs: Sequence[Pair],
-    judge: Judge,
+    judge: EndpointJudge,
     *,
     cache: Path,
     template: Template | str | Path = "general_qa",
@@ -167,7 +151,6 @@ def judge_pairs(
         template: a template, or what `load_template` takes.
 
     Raises:
-        DataError: cached files are damaged; all are listed.
         ConfigError: the template has errors, or the judge cannot be used as configured.
         RunError: a reply could not be had. What is cached is said, and the same call continues from there.
     """
@@ -189,11 +172,11 @@ def judge_pairs(
         verdicts = tuple(template.verdict(reply) for reply in own)
         words = len(pair.first.split()), len(pair.second.split())
         judgements.append(PairVerdict(pair.id, _outcome(verdicts), verdicts, own, *words))
-    result = summarize_verdicts(judgements, judge=judge.name, template=template.name)
+    result = summarize_verdicts(judgements, judge=judge.model, template=template.name)
     if result.unparsable:
         logger.warning(
             "judge %s: %d of %d pairs have an unreadable verdict. They enter no rate. Their replies are in %s.",
-            judge.name, result.unparsable, result.pairs, cache,
+            judge.model, result.unparsable, result.pairs, cache,
         )  # fmt: skip
         empty = sum(not reply.strip() for judgement in judgements for reply in judgement.replies)
         if empty:
@@ -251,13 +234,13 @@ def length_controlled_rate(scores: ArrayLike, differences: ArrayLike) -> float |
     return float(expit(minimize(loss, np.zeros(2), jac=True).x[0]))
 
 
-def _replies(asked: Mapping[str, tuple[str, ...]], judge: Judge, cache: ReplyCache) -> dict[str, str]:
+def _replies(asked: Mapping[str, tuple[str, ...]], judge: EndpointJudge, cache: ReplyCache) -> dict[str, str]:
     """The reply to each distinct prompt, from the cache or from the judge and then cached."""
     prompts = list(dict.fromkeys(prompt for both in asked.values() for prompt in both))
     replies = cache.read(prompts)
     missing = [prompt for prompt in prompts if prompt not in replies]
     lock = threading.Lock()
-    with tqdm(total=len(prompts), initial=len(replies), desc=f"judging by {judge.name}", delay=1) as bar:
+    with tqdm(total=len(prompts), initial=len(replies), desc=f"judging by {judge.model}", delay=1) as bar:
 
         def keep(index: int, reply: str) -> None:
             cache.write(missing[index], reply)
@@ -267,7 +250,7 @@ def _replies(asked: Mapping[str, tuple[str, ...]], judge: Judge, cache: ReplyCac
 
         try:
             judge.ask(missing, keep)
-        except (ConfigError, DataError, RunError) as error:
+        except (ConfigError, RunError) as error:
             full = sum(set(both) <= replies.keys() for both in asked.values())
             remaining = (
                 f"{full} of {len(asked)} pairs ({len(replies)} of {len(prompts)} replies) are cached in "
