@@ -60,7 +60,7 @@ def run_compare(args: argparse.Namespace, options: list[str], run: Run) -> Path:
     check_models(directory, hashes)
     check_starting_models(comparison)
     if args.dry_run:
-        run_dry(comparison, task)
+        run_dry(comparison, task, args.num_parallel_seeds)
         return directory
     write_json_atomic(directory / EXPERIMENT_FILE, {**settings, "files": hashes.record()})
     run_seeds(comparison, task, run, args.num_parallel_seeds, delete_models=args.delete_models)

@@ -17,7 +17,8 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from trl import get_peft_config
 
-from ..compare.cost_profile import profile_rows, seconds_of_step
+from ..compare.cost_profile import profile_rows
+from ..compare.dry_run import seconds_of_step
 from ..decoding.engine import PROMPT_COLUMNS
 from ..decoding.memory_limits import BatchLimits
 from ..decoding.model_state import move_to_device, uses_logit_softcapping

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from conftest import tiny_llama
 from helpers import gapbridge, kill_when, recipe, refused, write_rows
@@ -109,8 +110,48 @@ def test_other_settings_are_refused_and_arms_are_added(place: Path, capsys: pyte
 def test_a_dry_run_writes_nothing(place: Path) -> None:
     before = sorted(path for path in place.rglob("*"))
     said = gapbridge(*command(place, place / "dry", "--dry_run", "--budget", "compute")).stdout
-    assert "runs left" in said and "budget compute" in said and f"would write {place / 'dry' / 'seed_1'}" in said
+    assert "4 runs, about" in said and "would write" in said and "time per run (s)" in said
     assert sorted(path for path in place.rglob("*")) == before
+
+
+def test_a_dry_run_measures_a_few_tokens(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long completions and data are: a real model takes minutes for either."""
+    tokens: list[int] = []
+
+    def count(module: torch.nn.Module, arguments: tuple[Any, ...]) -> None:
+        if isinstance(module, torch.nn.Embedding):
+            tokens.append(arguments[0].numel())
+
+    many = write_rows(place / "many.jsonl", [p.row() for p in problems("train", count=300, steps=(1,))])
+    keys = yaml.safe_load((place / "recipe.yaml").read_text())
+    keys |= {"datasets": [{"path": "json", "data_files": many}], "max_length": 256}
+    own = place / "many.yaml"
+    own.write_text(yaml.safe_dump(keys))
+    words = [
+        "compare",
+        str(own),
+        "--methods",
+        "bash,rac",
+        "--seeds",
+        "1",
+        "--output_dir",
+        str(place / "dry"),
+        "--dry_run",
+    ]
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(count)
+    try:
+        cli.run([*words, "--max_completion_length", "120"])
+    finally:
+        handle.remove()
+    said = capsys.readouterr()
+    assert "3 runs, about" in said.out and "completions are assumed to be as long as the references" in said.out
+    assert "measuring" in said.err, "it shows how far it is"
+    assert len(tokens) < 300 and sum(tokens) < 20_000
+    monkeypatch.setattr("gapbridge.compare.dry_run._PATIENCE", 0.0)
+    cli.run(words)
+    assert "not measured, because the others took 0 s: sft, bash, rac" in capsys.readouterr().out
 
 
 def test_a_task_must_be_said_where_references_mark_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,13 +9,8 @@ import pytest
 from helpers import recipe, write_rows
 
 from gapbridge.compare.budget import budget_steps
-from gapbridge.compare.cost_profile import (
-    CostProfile,
-    count_sequences,
-    profile_rows,
-    seconds_of_step,
-    sequences_per_step,
-)
+from gapbridge.compare.cost_profile import CostProfile, count_sequences, profile_rows
+from gapbridge.compare.dry_run import seconds_of_step, sequences_per_step
 from gapbridge.runs.load_inputs import load_examples, load_initial_model
 from gapbridge.runs.run_config import RunConfig, read_job
 from gapbridge.runs.train import train

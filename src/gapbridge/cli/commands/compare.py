@@ -39,7 +39,9 @@ class Command(BaseCommand):
         )
         add("--num_parallel_seeds", type=positive, default=1, metavar="N",
             help="number of seeds that run in parallel, each in a process (default: %(default)s)")  # fmt: skip
-        add("--dry_run", action="store_true", help="print the planned runs, and write nothing")
+        add(
+            "--dry_run", action="store_true", help="print the planned runs and their estimated time, and write nothing"
+        )
         add("--delete_models", action="store_true",
             help="delete the model and checkpoints of each finished variant; its results remain")  # fmt: skip
         group = parser.add_argument_group("evaluation of every variant on the recipe's evaluation data").add_argument
