@@ -21,7 +21,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from transformers.tokenization_utils_base import BatchEncoding
 
-from ..errors import describe
+from ..errors import DataError, describe
 from .chat_template import ChatTemplate
 from .conversation import Conversation
 from .special_tokens import UndecodableTokens, completion_end, special_token_ids
@@ -78,61 +78,59 @@ class ChatSplitter:
         Raises:
             DataError: the chat template refuses the conversation. ConfigError: it never ends, or is no Jinja.
         """
-        if len(conversation.trained) == 1:
-            return self._first_good(_one_answer(way, words, conversation, options) for way, words in self._ways)
-        if not self._ways[0][0].tokenizer.is_fast:
-            return PromptCompletionMask(
-                error=describe(
-                    "tokenizer",
-                    "a slow one, which does not map characters to tokens, for several trained turns",
-                    "a fast tokenizer",
-                    "Use a fast one, or train the last turn alone (train_on_assistant_turns: last)",
-                )
-            )
-        marked = [(way, words, True) for way, words in self._ways if way.has_markers(**options)]
-        own = self._ways[0]
-        ways = marked if marked and marked[0][0] is own[0] else [*marked, (*own, False)]
-        return self._first_good(self._all_answers(*way, conversation, options) for way in ways)
-
-    def whole(self, conversation: Conversation, **options: Any) -> tuple[list[int], str]:
-        """The ids of all turns, and what the chat template left out of them; options and errors as in `split`."""
-        way, words = self._ways[0]
-        text = way.text(conversation.messages, **options)
-        return way.tokens(text), words.error(conversation, text, options)
-
-    def _first_good(self, splits: Any) -> PromptCompletionMask:
-        first: PromptCompletionMask | None = None
-        for split in splits:
-            if not split.error and completion_end(split.answer, self._stops, self._fillers):
+        ways = [(*way, False) for way in self._ways]
+        single = len(conversation.trained) == 1
+        if not single:
+            if not ways[0][0].tokenizer.is_fast:
+                got = "a slow one, which does not map characters to tokens, for several trained turns"
+                advice = "Use a fast one, or train the last turn alone (train_on_assistant_turns: last)"
+                return PromptCompletionMask(error=describe("tokenizer", got, "a fast tokenizer", advice))
+            marked = [(*way, True) for way in self._ways if way[0].has_markers(**options)]
+            ways = marked if marked and marked[0][0] is ways[0][0] else [*marked, ways[0]]
+        refused = []
+        for template, words, has_marks in ways:
+            if single:
+                split, text = _one_answer(template, conversation, options)
+            else:
+                split, text = self._all_answers(template, has_marks, conversation, options)
+            error = split.error or words.error(conversation, text, options)
+            split = PromptCompletionMask(error=error) if error else split
+            if not error and completion_end(split.answer, self._stops, self._fillers):
                 return split
-            first = first or split
-        assert first is not None
-        return first
+            refused.append(split)
+        return refused[0]
+
+    def whole(self, conversation: Conversation, **options: Any) -> list[int]:
+        """The ids of all turns; options and errors as in `split`. DataError also where the template leaves out one."""
+        template, words = self._ways[0]
+        text = template.text(conversation.messages, **options)
+        if error := words.error(conversation, text, options):
+            raise DataError(error)
+        return template.tokens(text)
 
     def _all_answers(
-        self,
-        template: ChatTemplate,
-        words: RenderedWords,
-        marks: bool,
-        conversation: Conversation,
-        options: dict[str, Any],
-    ) -> PromptCompletionMask:
+        self, template: ChatTemplate, has_marks: bool, conversation: Conversation, options: dict[str, Any]
+    ) -> tuple[PromptCompletionMask, str]:
+        """The row, and its text."""
         messages, turns, place = conversation.messages, conversation.trained, conversation.place
         text = template.text(messages, **options)
         starts, ends = [], []
         for turn in turns:
             asked = template.text(messages[:turn], ask=True, **options)
             if not text.startswith(asked):
-                return PromptCompletionMask(error=_parting(place(turn), template, asked, text, options))
+                return _parting(place(turn), template, asked, text, options), text
             starts.append(len(asked))
         for turn, start in zip(turns, starts, strict=True):
             end = self._turn_end(template, text, template.text(messages[: turn + 1], **options), start)
             if end is None:
-                return PromptCompletionMask(error=_changing(place(turn), template, options))
+                got = "a turn that the chat template renders differently once later turns follow"
+                advice = "Train the last turn alone (train_on_assistant_turns: last)"
+                advice = f"{advice}, or {_template_advice(template, options)}"
+                return PromptCompletionMask(error=describe(place(turn), got, "the same text", advice)), text
             ends.append(end)
         ends[-1] = len(text)
         spans = [(start, end) for start, end in zip(starts, ends, strict=True)]
-        if marks:
+        if has_marks:
             spans = _marked_spans(template.marked(messages, **options), starts, len(text))
         encoded = _Encoded(template.tokenizer, text, starts)
         prompt = template.tokens(text[: starts[0]])
@@ -147,13 +145,11 @@ class ChatSplitter:
             ]
             if all(encoded.ids[at] in self._fillers for at in tokens):
                 got, advice = "a turn that the chat template omits", "Change the turn, or use another template"
-                return PromptCompletionMask(error=describe(place(turn), got, "its words in the row", advice))
+                return PromptCompletionMask(error=describe(place(turn), got, "its words in the row", advice)), text
             for at in tokens:
                 trained[at - first] = True
-        if error := words.error(conversation, text, options):
-            return PromptCompletionMask(error=error)
         known = encoded.ids[:first]
-        return PromptCompletionMask(known, encoded.ids[first:], trained, None if known == prompt else prompt)
+        return PromptCompletionMask(known, encoded.ids[first:], trained, None if known == prompt else prompt), text
 
     def _turn_end(self, template: ChatTemplate, text: str, own: str, start: int) -> int | None:
         """Where a turn ends in the whole text, its closing token with it; None if it is rendered differently there.
@@ -181,53 +177,38 @@ class ChatSplitter:
 
 
 def _one_answer(
-    template: ChatTemplate, words: RenderedWords, conversation: Conversation, options: dict[str, Any]
-) -> PromptCompletionMask:
+    template: ChatTemplate, conversation: Conversation, options: dict[str, Any]
+) -> tuple[PromptCompletionMask, str]:
+    """The row whose last turn alone is trained, and its text."""
     asked = template.text(conversation.messages[:-1], ask=True, **options)
-    rendered = template.text(conversation.messages, **options)
-    before, full = template.tokens(asked), template.tokens(rendered)
-    fits = full[: len(before)] == before
-    if not fits and not rendered.startswith(asked):
-        place = conversation.place(conversation.trained[0])
-        return PromptCompletionMask(error=_parting(place, template, asked, rendered, options))
-    if error := words.error(conversation, rendered, options):
-        return PromptCompletionMask(error=error)
-    if fits:
-        return PromptCompletionMask(before, full[len(before) :])
+    text = template.text(conversation.messages, **options)
+    before, full = template.tokens(asked), template.tokens(text)
+    if full[: len(before)] == before:
+        return PromptCompletionMask(before, full[len(before) :]), text
+    if not text.startswith(asked):
+        return _parting(conversation.place(conversation.trained[0]), template, asked, text, options), text
     # Tokens merge across the border. A model that is asked writes its answer after the prompt's own tokens.
-    answer = template.tokens(rendered[len(asked) :])
+    answer = template.tokens(text[len(asked) :])
     if template.tokenizer.decode([*before, *answer]) == template.tokenizer.decode(full):
-        return PromptCompletionMask(before, answer)
-    return split_pair(before, full)  # pieces of text get another first token here (SentencePiece's space)
+        return PromptCompletionMask(before, answer), text
+    return split_pair(before, full), text  # pieces of text get another first token here (SentencePiece's space)
 
 
-def _parting(place: str, template: ChatTemplate, asked: str, rendered: str, options: dict[str, Any]) -> str:
-    start = max(0, common_length(asked, rendered) - 20)
-    return describe(
-        place,
-        f"a prompt rendered as {_short(asked[start:])!r} alone and as {_short(rendered[start:])!r} before the answer",
-        "the same text",
-        f"Change the data, or {_template_advice(template, options)}",
-    )
-
-
-def _changing(place: str, template: ChatTemplate, options: dict[str, Any]) -> str:
-    return describe(
-        place,
-        "a turn that the chat template renders differently once later turns follow",
-        "the same text",
-        f"Train the last turn alone (train_on_assistant_turns: last), or {_template_advice(template, options)}",
-    )
+def _parting(
+    place: str, template: ChatTemplate, asked: str, text: str, options: dict[str, Any]
+) -> PromptCompletionMask:
+    """The error of a prompt that does not begin the rendered conversation."""
+    start = max(0, common_length(asked, text) - 20)
+    shown = [f"…{part[start : start + 60]}{'…' * (len(part) > start + 60)}" for part in (asked, text)]
+    got = f"a prompt rendered as {shown[0]!r} alone and as {shown[1]!r} before the answer"
+    advice = f"Change the data, or {_template_advice(template, options)}"
+    return PromptCompletionMask(error=describe(place, got, "the same text", advice))
 
 
 def _template_advice(template: ChatTemplate, options: dict[str, Any]) -> str:
     names = template.thinking_arguments(**options)
     arguments = f"set {' or '.join(names)} in chat_template_kwargs, or use" if names else "use"
     return f"{arguments} a chat template that renders every turn in one way"
-
-
-def _short(text: str, length: int = 60) -> str:
-    return f"…{text}" if len(text) <= length else f"…{text[:length]}…"
 
 
 def _marked_spans(encoded: BatchEncoding, starts: list[int], length: int) -> list[tuple[int, int]]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
-import jinja2
 from transformers import PreTrainedTokenizerBase
 from transformers.tokenization_utils_base import BatchEncoding
 
 from ..compat import training_chat_template
-from ..errors import ConfigError, DataError, GapbridgeError
+from ..errors import ConfigError, DataError
 from .rendering import MAX_CHARACTERS, RENDER_ERRORS, bounded_rendering, try_once
 from .text import text_ids
 
@@ -51,7 +50,12 @@ class ChatTemplate:
             DataError: the template refuses it, whatever it raises, or the text holds half of a surrogate pair.
             ConfigError: the template is no Jinja, or a rendering takes too many seconds, bytes or characters.
         """
-        text = str(self._apply(messages, add_generation_prompt=ask, tokenize=False, **options))
+        options = {**self.arguments, **options}
+        source = options["chat_template"] = options.get("chat_template") or self._source(options.get("tools"))
+        apply = self.tokenizer.apply_chat_template
+        try_once(source, lambda: str(apply(messages, tokenize=False, add_generation_prompt=ask, **options)))
+        with bounded_rendering():
+            text = str(apply(messages, tokenize=False, add_generation_prompt=ask, **options))
         if len(text) > MAX_CHARACTERS:
             got, expected = f"a rendering of {len(text):,} characters", f"up to {MAX_CHARACTERS:,}"
             raise DataError("chat template", got, expected, "Shorten the row, or correct the template")
@@ -87,7 +91,11 @@ class ChatTemplate:
 
     def marked(self, messages: Messages, **options: Any) -> BatchEncoding:
         """The encoded conversation with `assistant_masks`: 1 on the tokens that TRL's `assistant_only_loss` trains."""
-        encoded: BatchEncoding = self._apply(messages, return_dict=True, return_assistant_tokens_mask=True, **options)
+        options = {"chat_template": self._source(options.get("tools")), **self.arguments, **options}
+        with bounded_rendering():
+            encoded: BatchEncoding = self.tokenizer.apply_chat_template(
+                messages, return_dict=True, return_assistant_tokens_mask=True, **options
+            )
         return encoded
 
     def has_markers(self, **options: Any) -> bool:
@@ -119,32 +127,10 @@ class ChatTemplate:
         return None if source is None else ChatTemplate(self.tokenizer, source, self.date, self.arguments)
 
     def _source(self, tools: Any) -> str:
-        return self.tokenizer.get_chat_template(self.source, tools) if self.source is None else self.source
-
-    def _apply(self, messages: Messages, **options: Any) -> Any:
-        options = {**self.arguments, **options}
-        if self.source is not None or self.date is not None:
-            options.setdefault("chat_template", on_date(self._source(options.get("tools")), self.date))
-        source = options.get("chat_template") or self._source(options.get("tools"))
-        as_text = {**options, "tokenize": False, "return_dict": False, "return_assistant_tokens_mask": False}
-        render = self.tokenizer.apply_chat_template
-        try_once(source, lambda: str(render(messages, **as_text)))
-        try:
-            with bounded_rendering():
-                return render(messages, **options)
-        except GapbridgeError:
-            raise
-        except jinja2.TemplateSyntaxError as error:
-            place = f"chat_template, line {error.lineno}"
-            raise ConfigError(place, error, "a Jinja template", "Correct chat_template") from error
-        except RENDER_ERRORS as error:
-            said = isinstance(error, (jinja2.TemplateError, ValueError, TypeError)) and str(error)
-            reason = said or f"{type(error).__name__} {error}".strip()
-            got, expected = f"a row that the template refuses ({reason})", "one that it renders"
-            raise DataError("chat template", got, expected, "Change the row, or use another template") from error
+        return on_date(self.source or self.tokenizer.get_chat_template(None, tools), self.date)
 
 
-@functools.lru_cache(maxsize=64)
+@lru_cache(maxsize=64)
 def on_date(source: str, date: str | None) -> str:
     """A template whose `strftime_now` gives one day, whatever the day.
 

@@ -6,13 +6,13 @@ others, true or false. The remaining keys go to the chat template.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from datasets import Features, LargeList, List
+from datasets import LargeList, List
 
-from ..errors import describe
+from ..errors import DataError
 from .chat_template import Messages
 
 
@@ -57,58 +57,60 @@ def read_conversation(
     names: tuple[str, str],
     *,
     all_turns: bool,
-) -> Conversation | str:
-    """The conversation of a row, or what is wrong with it.
+) -> Conversation:
+    """The conversation of a row, up to its last trained turn.
 
     Args:
         before: turns that carry no loss, whoever wrote them.
         answers: turns of which the assistant's carry loss: all of them, or the last with `all_turns` false.
         names: the columns of the two.
+
+    Raises:
+        DataError: no turn can be trained, or the keys of one contradict that.
     """
     border, turns = len(before), [*before, *answers]
     full = Conversation([turn_as_rendered(turn) for turn in turns], (), names, border)
     candidates = [at for at in range(border, len(turns)) if turns[at]["role"] == "assistant"]
     if not candidates or candidates[-1] != len(turns) - 1:
-        got = f"a {turns[-1]['role']} turn at the end"
-        return describe(names[1], got, "an assistant turn, which is trained", "Remove the turns after the last answer")
+        got, advice = f"a {turns[-1]['role']} turn at the end", "Remove the turns after the last answer"
+        raise DataError(names[1], got, "an assistant turn, which is trained", advice)
     untrained = set()
     for at in range(border, len(turns)):
-        learnt, error = _learnt(turns[at])
-        if not error and learnt and turns[at]["role"] != "assistant":
-            error = describe(
-                "loss", "a turn that no assistant wrote", "an assistant turn", "Remove the key of the loss"
-            )
-        if error:
-            return f"{full.place(at)} ({turns[at]['role']}), {error}"
+        place = f"{full.place(at)} ({turns[at]['role']})"
+        learnt = _is_learnt(turns[at], place)
+        if learnt and turns[at]["role"] != "assistant":
+            got, advice = "a turn that no assistant wrote", "Remove the key of the loss"
+            raise DataError(f"{place}, loss", got, "an assistant turn", advice)
         if learnt is False:
             untrained.add(at)
     chosen = [at for at in (candidates if all_turns else candidates[-1:]) if at not in untrained]
     if not chosen:
         which = "every assistant turn" if all_turns else "the last assistant turn"
-        got = f"{which} excluded from the loss (weight 0 or train false)"
-        return describe(names[1], got, "a turn that is trained", "Change the key of a turn, or remove the row")
+        got, advice = f"{which} excluded from the loss (weight 0 or train false)", "Change the key of a turn"
+        raise DataError(names[1], got, "a turn that is trained", f"{advice}, or remove the row")
     if len(turns) == 1:
-        return describe(names[0], "no turn before the answer", "a prompt", "Add the user's turn, or remove the row")
+        raise DataError(names[0], "no turn before the answer", "a prompt", "Add the user's turn, or remove the row")
     if not chosen[0]:
-        return describe(
-            names[0],
-            "an assistant turn at the start",
-            "a prompt before it",
-            "Remove the turn, or train the last turn alone (train_on_assistant_turns: last)",
-        )
+        advice = "Remove the turn, or train the last turn alone (train_on_assistant_turns: last)"
+        raise DataError(names[0], "an assistant turn at the start", "a prompt before it", advice)
     return Conversation(full.messages[: chosen[-1] + 1], tuple(chosen), names, border)
 
 
-def excluded_turn_error(turns: Sequence[Mapping[str, Any]], name: str) -> str:
-    """What is wrong with turns that are all trained: one of them says that it is not to be learnt."""
-    for at, turn in enumerate(turns):
-        learnt, error = _learnt(turn)
-        if not error and learnt is False:
-            got, expected = "a turn that is excluded", "none, since assistant_only_loss: false trains complete rows"
-            error = describe("loss", got, expected, "Remove the key of the turn")
-        if error:
-            return f"{name}, turn {at} ({turn['role']}), {error}"
-    return ""
+def read_whole_conversation(
+    before: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Any]], names: tuple[str, str]
+) -> Conversation:
+    """The conversation of a row that is trained from its first token on; the arguments are `read_conversation`'s.
+
+    Raises:
+        DataError: a turn says that it is not to be learnt.
+    """
+    full = Conversation([turn_as_rendered(turn) for turn in [*before, *answers]], (), names, len(before))
+    for at, turn in enumerate([*before, *answers]):
+        place = f"{full.place(at)} ({turn['role']})"
+        if _is_learnt(turn, place) is False:
+            expected = "none, since assistant_only_loss: false trains complete rows"
+            raise DataError(f"{place}, loss", "a turn that is excluded", expected, "Remove the key of the turn")
+    return full
 
 
 def turn_as_rendered(turn: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,12 +123,12 @@ def turn_as_rendered(turn: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _learnt(turn: Mapping[str, Any]) -> tuple[bool | None, str]:
-    """Whether a turn's keys say that it is learnt (None: they do not say), and what is wrong with them."""
+def _is_learnt(turn: Mapping[str, Any], place: str) -> bool | None:
+    """Whether a turn's keys say that it is learnt; None: they do not say. Raises DataError for other values."""
     for key in PARTIAL_LOSS_KEYS:
         if turn.get(key) is not None:
             advice = "Use weight 0 or 1, or remove the key"
-            return None, describe(key, "a key that is not supported", "loss on a complete turn", advice)
+            raise DataError(f"{place}, {key}", "a key that is not supported", "loss on a complete turn", advice)
     said: list[bool] = []
     for key in LOSS_KEYS:
         value = turn.get(key)
@@ -135,35 +137,18 @@ def _learnt(turn: Mapping[str, Any]) -> tuple[bool | None, str]:
         if not isinstance(value, (bool, int, float)) or value not in (0, 1):
             number = isinstance(value, (int, float)) and -1e9 < value < 1e9
             shown = repr(value) if number else type(value).__name__
-            return None, describe(key, shown, "0, 1, true or false", "Correct or remove the key")
+            raise DataError(f"{place}, {key}", shown, "0, 1, true or false", "Correct or remove the key")
         said.append(bool(value))
-    return (all(said), "") if said else (None, "")
+    return all(said) if said else None
 
 
-class WithoutPadding:
-    """Drops the nulls with which Arrow pads rows of nested columns whose keys differ from row to row.
+def without_padding(value: Any, feature: Any) -> Any:
+    """A value without the nulls with which Arrow pads nested columns whose keys differ from row to row.
 
     Nulls that JSON Lines hold are data: `datasets` reads nested values of several shapes as JSON, and these stay.
     """
-
-    def __init__(self, features: Features, columns: Collection[str] = CONVERSATION_COLUMNS) -> None:
-        self._columns = {name: features[name] for name in columns if name in features and _padded(features[name])}
-
-    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """A row without padding."""
-        own = {name: _without(row[name], feature) for name, feature in self._columns.items()}
-        return {**row, **own}
-
-
-def _padded(feature: Any) -> bool:
-    if isinstance(feature, (List, LargeList)):
-        return _padded(feature.feature)
-    return isinstance(feature, dict)
-
-
-def _without(value: Any, feature: Any) -> Any:
     if isinstance(feature, (List, LargeList)) and isinstance(value, list):
-        return [_without(item, feature.feature) for item in value]
+        return [without_padding(item, feature.feature) for item in value]
     if isinstance(feature, dict) and isinstance(value, dict):
-        return {key: _without(item, feature.get(key)) for key, item in value.items() if item is not None}
+        return {key: without_padding(item, feature.get(key)) for key, item in value.items() if item is not None}
     return value

@@ -20,12 +20,13 @@ from ..errors import DataError, describe
 from .arrow_files import iterate_chunks
 from .chat_splitting import common_length
 from .chat_template import ChatTemplate
+from .conversation import without_padding
 from .example import EXAMPLE_FEATURES, Example, ExampleSet, as_json
 from .formats import REPAIR_ROW, describe_empty, readable
 from .loss_scope import LossScope
 from .pauses import pauses_after_prompt, with_pauses
 from .row_table import FLAGS, tokenise_rows
-from .tokenization import RowTokeniser, given_id, messages_error, require_template, text_error
+from .tokenization import RowTokeniser, given_id, require_messages, require_template, require_text
 
 
 PREFERENCE_FEATURES = Features({**EXAMPLE_FEATURES, "rejected": List(Value("int32"))})
@@ -125,14 +126,14 @@ class _TokenisePair:
             for answer in ("chosen", "rejected")
         ]
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        error = _row_error(row)
-        if not error:
+    def __call__(self, row: dict[str, Any], features: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        row = {**row, **{name: without_padding(row[name], feature) for name, feature in (features or {}).items()}}
+        try:
             row = _with_prompt(row)
-            error = _turn_error(row)
-        if error:
+        except DataError as refusal:
             nothing = {**dict.fromkeys(PREFERENCE_FEATURES), **dict.fromkeys(FLAGS, False)}
-            return {**nothing, "id": given_id(row), "error": error}
+            return {**nothing, "id": given_id(row), "error": str(refusal)}
+        error = ""
         chosen, rejected = (side(row) for side in self._sides)
         for name, answer in (("chosen", chosen), ("rejected", rejected)):
             if answer["error"]:
@@ -168,35 +169,29 @@ class _TokenisePair:
         }
 
 
-def _row_error(row: dict[str, Any]) -> str:
-    """What is wrong with a row's answers before their prompt is looked for."""
-    for name in ("chosen", "rejected"):
-        check = messages_error if isinstance(row[name], list) else text_error
-        if error := check(name, row[name]):
-            return error
+def _with_prompt(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with a prompt of its own; a text beside conversations repeats what is in them.
+
+    Raises:
+        DataError: its answers are not two texts, or two conversations that differ in their last assistant turn.
+    """
+    sides = ("chosen", "rejected")
+    for name in sides:
+        check = require_messages if isinstance(row[name], list) else require_text
+        check(name, row[name])
     if type(row["chosen"]) is not type(row["rejected"]):
         got = "text and a conversation"
-        return describe("chosen and rejected", got, "two texts or two conversations", REPAIR_ROW)
+        raise DataError("chosen and rejected", got, "two texts or two conversations", REPAIR_ROW)
     if row["chosen"] == row["rejected"]:
-        return describe("chosen and rejected", "identical answers", "two different ones", REPAIR_ROW)
-    return ""
-
-
-def _with_prompt(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with a prompt of its own; a text beside conversations repeats what is in them."""
-    prompt = row.get("prompt")
-    if prompt is None or (isinstance(prompt, str) and isinstance(row["chosen"], list)):
-        return {**row, **extract_prompt({name: row[name] for name in ("chosen", "rejected")})}
-    return row
-
-
-def _turn_error(row: dict[str, Any]) -> str:
-    """A conversation's answer is what the assistant wrote."""
-    for name in ("chosen", "rejected"):
-        roles = [turn["role"] for turn in row[name]] if isinstance(row[name], list) else ["assistant"]
+        raise DataError("chosen and rejected", "identical answers", "two different ones", REPAIR_ROW)
+    prompt, conversational = row.get("prompt"), isinstance(row["chosen"], list)
+    if prompt is None or (isinstance(prompt, str) and conversational):
+        row = {**row, **extract_prompt({name: row[name] for name in sides})}
+    for name in sides if conversational else ():
+        roles = [turn["role"] for turn in row[name]]
         foreign = next((role for role in roles if role != "assistant"), None)
         if foreign is not None or len(roles) > 1:
             held = f"a {foreign} turn" if foreign is not None else f"{len(roles)} assistant turns"
             expected = "chosen and rejected that differ in the last answer only"
-            return describe(name, f"{held} after the prompt", expected, REPAIR_ROW)
-    return ""
+            raise DataError(name, f"{held} after the prompt", expected, REPAIR_ROW)
+    return row

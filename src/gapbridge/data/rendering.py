@@ -18,12 +18,13 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, TemplateSyntaxError
 
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError, GapbridgeError
 
 
 MAX_SECONDS = 10  # of processor time, for one rendering
@@ -45,13 +46,14 @@ RENDER_ERRORS = (
 )
 
 _TOO_LARGE, _TOO_LONG = 3, 4  # exit codes of the process that tries a template
-_ADVICE = {
+_EXCESSES = {
     _TOO_LARGE: "a rendering that takes more than 1 GiB of memory",
     _TOO_LONG: f"a rendering with more than {MAX_CHARACTERS:,} characters",
     -signal.SIGXCPU: f"a rendering that takes more than {MAX_SECONDS} seconds",
     -signal.SIGKILL: "a rendering that takes more memory than the machine has",
     -signal.SIGSEGV: "a rendering that nests too deep",
 }
+_WAY_OUT = ("a text about as long as the turns", "Correct the template")
 
 
 class _OutOfTime(Exception):
@@ -60,27 +62,39 @@ class _OutOfTime(Exception):
 
 @contextmanager
 def bounded_rendering() -> Iterator[None]:
-    """Bound the processor time of a rendering in the main thread; elsewhere there are no signals to do so.
+    """Around a rendering: what the template raises becomes an error of this package, and its processor time is bounded
+    in the main thread. Elsewhere there are no signals to do so.
 
     Raises:
-        ConfigError: it took more than `MAX_SECONDS`.
+        ConfigError: it took more than `MAX_SECONDS`, or is no Jinja. DataError: it refuses the row.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    has_signals = threading.current_thread() is threading.main_thread()
 
     def stop(*_: Any) -> None:
         raise _OutOfTime
 
-    handler = signal.signal(signal.SIGVTALRM, stop)
-    before = signal.setitimer(signal.ITIMER_VIRTUAL, MAX_SECONDS)
+    if has_signals:
+        handler = signal.signal(signal.SIGVTALRM, stop)
+        before = signal.setitimer(signal.ITIMER_VIRTUAL, MAX_SECONDS)
     try:
         yield
     except _OutOfTime as error:
-        raise _advice(_ADVICE[-signal.SIGXCPU]) from error
+        raise ConfigError("chat_template", _EXCESSES[-signal.SIGXCPU], *_WAY_OUT) from error
+    except GapbridgeError:
+        raise
+    except TemplateSyntaxError as error:
+        place = f"chat_template, line {error.lineno}"
+        raise ConfigError(place, error, "a Jinja template", "Correct chat_template") from error
+    except RENDER_ERRORS as error:
+        said = isinstance(error, (TemplateError, ValueError, TypeError)) and str(error)
+        got = f"a row that the template refuses ({said or f'{type(error).__name__} {error}'.strip()})"
+        raise DataError(
+            "chat template", got, "one that it renders", "Change the row, or use another template"
+        ) from error
     finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, *before)
-        signal.signal(signal.SIGVTALRM, handler)
+        if has_signals:
+            signal.setitimer(signal.ITIMER_VIRTUAL, *before)
+            signal.signal(signal.SIGVTALRM, handler)
 
 
 def try_once(source: str, render: Callable[[], str]) -> None:
@@ -91,31 +105,27 @@ def try_once(source: str, render: Callable[[], str]) -> None:
     Raises:
         ConfigError: it takes too many seconds or bytes, or gives too many characters.
     """
-    outcomes = _outcomes(source)
-    if not outcomes:
-        outcomes.append(_ADVICE.get(_exit_code(render), ""))
-    if outcomes[0]:
-        raise _advice(outcomes[0])
+    if error := _EXCESSES.get(_exit_code(_Trial(source, render))):
+        raise ConfigError("chat_template", error, *_WAY_OUT)
 
 
-def _advice(error: str) -> ConfigError:
-    return ConfigError("chat_template", error, "a text about as long as the turns", "Correct the template")
+@dataclass(frozen=True)
+class _Trial:
+    """A first rendering with a template. Two are the same where the template is."""
+
+    source: str
+    render: Callable[[], str] = field(compare=False)
 
 
 @functools.lru_cache(maxsize=256)
-def _outcomes(source: str) -> list[str]:
-    """Empty until the template of this source has been tried, then its error."""
-    return []
-
-
-def _exit_code(render: Callable[[], str]) -> int:
+def _exit_code(trial: _Trial) -> int:
     """How a child ends that renders: 0 also for one that had to be given up without having computed."""
     reading, writing = os.pipe()  # the child's end closes when it is gone, however it ends
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # threads: the child uses none of what they hold
         child = os.fork()
     if not child:
-        os._exit(_in_child(render))
+        os._exit(_in_child(trial.render))
     os.close(writing)
     ended, *_ = select.select([reading], [], [], _TIMEOUT_SECONDS)
     os.close(reading)

@@ -15,7 +15,7 @@ from datasets import Dataset, Features, Value
 from ..errors import DataError, describe
 from ..files import os_errors_as_run_error
 from .arrow_files import ROWS_PER_CHUNK
-from .conversation import WithoutPadding
+from .conversation import CONVERSATION_COLUMNS
 from .example import BadRow
 
 
@@ -47,7 +47,7 @@ FLAGS = {
 
 def tokenise_rows(
     dataset: Dataset,
-    tokenise: Callable[[dict[str, Any]], dict[str, Any]],
+    tokenise: Callable[..., dict[str, Any]],
     features: Features,
     *,
     num_proc: int | None,
@@ -57,16 +57,18 @@ def tokenise_rows(
     """The good rows of a data set in columns of `features`, and what became of the others.
 
     Args:
-        tokenise: a row → `features` and `FLAGS`.
+        tokenise: a row and the `features` of its nested columns → columns of `features` and `FLAGS`.
 
     Raises:
         DataError: there are bad rows (with `raise`), or no good one.
     """
+    kept = dataset.features
     # Neither written to nor read from the cache of `datasets`: its key does not cover the code of this module. The
     # file is mapped into memory, and gone when no reader is left.
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder, os_errors_as_run_error(Path(folder) / "rows.arrow"):
         table = dataset.map(
-            _Unpadded(tokenise, dataset.features),
+            tokenise,
+            fn_kwargs={"features": {name: kept[name] for name in CONVERSATION_COLUMNS if name in kept}},
             remove_columns=dataset.column_names,
             features=Features({**features, **FLAGS}),
             num_proc=num_proc,
@@ -105,16 +107,6 @@ def tokenise_rows(
     if len(good) < len(table):
         table = table.select(good)
     return Tokenised(table, bad_rows, cut, truncated, sum(left_out))
-
-
-class _Unpadded:
-    """`tokenise` for rows without the nulls that Arrow pads them with."""
-
-    def __init__(self, tokenise: Callable[[dict[str, Any]], dict[str, Any]], features: Features) -> None:
-        self._tokenise, self._without_padding = tokenise, WithoutPadding(features)
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return self._tokenise(self._without_padding(row))
 
 
 def _unique_ids(ids: list[str], errors: list[str], *, explicit: bool) -> tuple[list[str], list[str]]:

@@ -6,7 +6,6 @@ A prompt that ends with EOS is a finished document: a model that is asked with i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
@@ -26,8 +25,13 @@ class TextEncoder:
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> TextEncoder:
         """The encoder of a tokenizer as it is set now."""
-        for probe in _words(tokenizer):
-            own, full = _own_ids(tokenizer, probe), list(tokenizer(probe)["input_ids"])
+        special = set(tokenizer.all_special_ids)
+        for index in range(len(tokenizer)):  # there are tokenizers that can encode nothing but their own words
+            probe = "" if index in special else str(tokenizer.decode([index]))
+            if not probe.isalnum():
+                continue
+            own = list(tokenizer(probe, add_special_tokens=False)["input_ids"])
+            full = list(tokenizer(probe)["input_ids"])
             for start in range(len(full) - len(own) + 1) if own else ():
                 if full[start : start + len(own)] == own:
                     return cls(tokenizer, tuple(full[:start]))
@@ -35,7 +39,7 @@ class TextEncoder:
 
     def ids(self, text: str) -> list[int]:
         """A text as ids: with BOS once where the tokenizer adds one, and never with an EOS that the text lacks."""
-        own = _own_ids(self.tokenizer, text)
+        own = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         spelled = bool(self.before) and own[: len(self.before)] == list(self.before)
         return own if spelled else [*self.before, *own]
 
@@ -52,17 +56,6 @@ class TextEncoder:
             text = bare.removesuffix(eos)
             bare = text.rstrip()
         return text + eos
-
-
-def _words(tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
-    """Texts of the vocabulary: there are tokenizers that can encode nothing else."""
-    special = set(tokenizer.all_special_ids)
-    texts = (str(tokenizer.decode([index])) for index in range(len(tokenizer)) if index not in special)
-    return (text for text in texts if text.isalnum())
-
-
-def _own_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

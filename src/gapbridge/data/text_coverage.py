@@ -8,7 +8,7 @@ After that the words of each row are looked for in its own rendering.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -18,8 +18,8 @@ from .conversation import Conversation, Messages
 
 
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
-_TEXT_KEYS = ("refusal",)
 _END_OF_THOUGHT = "</think>"
+_MARK = "zq{}qz"
 
 
 class RenderedWords:
@@ -31,7 +31,12 @@ class RenderedWords:
 
     def error(self, conversation: Conversation, rendered: str, options: Mapping[str, Any]) -> str:
         """What of a conversation is missing in `rendered`; empty if nothing is."""
-        shape = _shape(conversation, options)
+        # What decides which turns a template passes over: roles, keys, and its arguments.
+        turns = [
+            [turn["role"], *sorted(key for key, value in turn.items() if value)] for turn in conversation.messages
+        ]
+        arguments = {key: value for key, value in options.items() if key != "tools"}
+        shape = json.dumps([turns, conversation.trained, bool(options.get("tools")), arguments], default=str)
         if shape not in self._known:
             self._known[shape] = self._lost_of_shape(conversation, options)
         lost = self._known[shape] or self._lost_words(conversation, rendered, options)
@@ -57,24 +62,19 @@ class RenderedWords:
         )
 
     def _lost_of_shape(self, conversation: Conversation, options: Mapping[str, Any]) -> tuple[int, str] | None:
-        marks = _Marks()
         messages, tools = deepcopy(conversation.messages), deepcopy(options.get("tools"))
-        for turn, message in enumerate(messages):
-            marks.put_into(turn, message)
-        marks.put_into_tools(tools)
+        marks = _put_marks(messages, tools)
         try:
             text = self._template.text(messages, **{**options, "tools": tools}).lower()
         except ConfigError:
             raise
         except DataError:  # it takes the conversation, but not with marks
             return None
-        found: dict[int, list[bool]] = {}
-        for mark, turn, _ in marks.places:
-            found.setdefault(turn, []).append(mark in text)
-        for mark, turn, what in marks.places:
-            earlier = turn >= 0 and _said_by_assistant(conversation, turn) and turn not in conversation.trained
+        partly = {turn for mark, turn, _ in marks if mark in text}
+        for mark, turn, what in marks:
             # Templates drop the thoughts of earlier turns; the rest of such a turn must be there.
-            if mark not in text and not (earlier and (what in REASONING_KEYS or any(found[turn]))):
+            is_dropped = _is_earlier_answer(conversation, turn) and (what in REASONING_KEYS or turn in partly)
+            if mark not in text and not is_dropped:
                 return turn, what
         return None
 
@@ -86,20 +86,20 @@ class RenderedWords:
             if not isinstance(content, str):
                 continue
             pieces = [content]
-            if _said_by_assistant(conversation, turn):
+            if message["role"] == "assistant":
                 thought, _, said = content.rpartition(_END_OF_THOUGHT)
                 pieces = [said, thought.rpartition("<think>")[2]] if turn in conversation.trained else [said]
             for piece in filter(None, (piece.strip() for piece in pieces)):
-                if not any(form in rendered for form in _written(piece)) and self._lost(
-                    conversation, turn, piece, options
-                ):
+                if piece in rendered:
+                    continue
+                as_json = (json.dumps(piece, ensure_ascii=False)[1:-1], json.dumps(piece)[1:-1])
+                if not any(form in rendered for form in as_json) and self._lost(conversation, turn, piece, options):
                     return turn, "content"
         return None
 
     def _lost(self, conversation: Conversation, turn: int, piece: str, options: Mapping[str, Any]) -> bool:
         """Whether a piece of a turn that a template does not write as it stands is missing at either end."""
-        marks = _Marks()
-        first, last = marks.new(turn, "content"), marks.new(turn, "content")
+        first, last = _MARK.format(0), _MARK.format(1)
         messages: Messages = list(conversation.messages)
         content = messages[turn]["content"]
         start = content.rindex(piece)
@@ -111,69 +111,33 @@ class RenderedWords:
             raise
         except DataError:
             return False
-        earlier = _said_by_assistant(conversation, turn) and turn not in conversation.trained
-        if earlier and messages[turn].get("tool_calls"):  # taken for thoughts (gpt-oss)
+        if _is_earlier_answer(conversation, turn) and messages[turn].get("tool_calls"):  # taken for thoughts (gpt-oss)
             return False
         return first not in text or last not in text
 
 
-class _Marks:
-    """Words that stand in no data, put into a conversation, each with its turn (-1: the tools) and its key."""
+def _put_marks(messages: Messages, tools: Any) -> list[tuple[str, int, str]]:
+    """Put a word that stands in no data into each text, call and tool; of each mark its turn (-1: the tools) and key.
 
-    def __init__(self) -> None:
-        self.places: list[tuple[str, int, str]] = []
-
-    def new(self, turn: int, what: str) -> str:
-        mark = f"zq{len(self.places)}qz"
-        self.places.append((mark, turn, what))
-        return mark
-
-    def put_into(self, turn: int, message: dict[str, Any]) -> None:
-        content = message.get("content")
-        if isinstance(content, str) and content.strip():
-            message["content"] = f"{content} {self.new(turn, 'content')}"
-        thoughts = [key for key in REASONING_KEYS if isinstance(message.get(key), str) and message[key].strip()]
-        if thoughts:  # one text under several names
-            mark = self.new(turn, thoughts[0])
-            message.update({key: f"{message[key]} {mark}" for key in thoughts})
-        for key in _TEXT_KEYS:
-            if isinstance(message.get(key), str) and message[key].strip():
-                message[key] = f"{message[key]} {self.new(turn, key)}"
-        calls = message.get("tool_calls")
-        for key, call in [
-            *(("tool_calls", call) for call in (calls if isinstance(calls, list) else ())),
-            ("function_call", message.get("function_call")),
-        ]:
-            for named in _named(call):
-                named["name"] = f"{named['name']}{self.new(turn, key)}"
-
-    def put_into_tools(self, tools: Any) -> None:
-        for tool in tools if isinstance(tools, list) else ():
-            for named in _named(tool):
-                named["name"] = f"{named['name']}{self.new(-1, 'tools')}"
+    What is one text under several names (thoughts) gets one mark.
+    """
+    marks: list[tuple[str, int, str]] = []
+    for turn, message in [*enumerate(messages), (-1, {"tools": tools})]:
+        for names in (("content",), REASONING_KEYS, ("refusal",)):
+            keys = [key for key in names if isinstance(message.get(key), str) and message[key].strip()]
+            if keys:
+                marks.append((_MARK.format(len(marks)), turn, keys[0]))
+                message.update({key: f"{message[key]} {marks[-1][0]}" for key in keys})
+        for what in ("tools",) if turn < 0 else ("tool_calls", "function_call"):
+            entries = [message.get(what)] if what == "function_call" else message.get(what)
+            for entry in entries if isinstance(entries, list) else ():
+                named = entry.get("function", entry) if isinstance(entry, dict) else None  # OpenAI's form, or flat
+                if isinstance(named, dict) and isinstance(named.get("name"), str):
+                    marks.append((_MARK.format(len(marks)), turn, what))
+                    named["name"] += marks[-1][0]
+    return marks
 
 
-def _named(call: Any) -> Iterator[dict[str, Any]]:
-    """The mapping that holds the name of a call or of a tool, in OpenAI's form or flat."""
-    inner = call.get("function", call) if isinstance(call, dict) else None
-    if isinstance(inner, dict) and isinstance(inner.get("name"), str):
-        yield inner
-
-
-def _said_by_assistant(conversation: Conversation, turn: int) -> bool:
-    return bool(conversation.messages[turn]["role"] == "assistant")
-
-
-def _shape(conversation: Conversation, options: Mapping[str, Any]) -> str:
-    """What decides which turns a template passes over: roles, keys, and the template's arguments."""
-    turns = [[message["role"], *sorted(key for key, value in message.items() if value)]
-             for message in conversation.messages]  # fmt: skip
-    arguments = {key: value for key, value in options.items() if key != "tools"}
-    return json.dumps([turns, conversation.trained, bool(options.get("tools")), arguments], default=str)
-
-
-def _written(words: str) -> Iterator[str]:
-    """The words as they are, and as JSON writes them."""
-    yield words
-    yield json.dumps(words, ensure_ascii=False)[1:-1]
-    yield json.dumps(words)[1:-1]
+def _is_earlier_answer(conversation: Conversation, turn: int) -> bool:
+    """Whether the assistant wrote a turn that carries no loss; the turn of tools, -1, never is one."""
+    return turn >= 0 and conversation.messages[turn]["role"] == "assistant" and turn not in conversation.trained

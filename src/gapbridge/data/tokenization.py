@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from ..errors import ConfigError, DataError, describe
 from .chat_splitting import ChatSplitter, PromptCompletionMask, split_pair
 from .chat_template import ChatTemplate
-from .conversation import Conversation, excluded_turn_error, read_conversation, turn_as_rendered
+from .conversation import read_conversation, read_whole_conversation, without_padding
 from .example import EXAMPLE_FEATURES, ExampleSet
 from .formats import REPAIR_ROW, TEXT_FIELD, as_messages, describe_empty, detect_form, readable
 from .loss_scope import LossScope
@@ -152,51 +152,32 @@ class RowTokeniser:
         if form != "ids" and self.tokenizer.chat_template is not None:
             self.splitter = ChatSplitter(template, stops, self.fillers)
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, row: dict[str, Any], features: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """A row as columns of `EXAMPLE_FEATURES` and `FLAGS`; `features`: columns that Arrow may have padded."""
+        row = {**row, **{name: without_padding(row[name], feature) for name, feature in (features or {}).items()}}
+        split, end, room, arguments, error = PromptCompletionMask(), 0, 0, None, ""
         try:
-            arguments = row_template_kwargs(row)
+            own = row.get("chat_template_kwargs")
+            arguments = json.dumps(own, sort_keys=True) if own else None
             split = self._split(row)
+            end, room = self._end(split), self._room(split)
         except ConfigError:
             raise
         except DataError as refusal:
-            split, arguments = PromptCompletionMask(error=str(refusal)), None
+            error = str(refusal)
         except RENDER_ERRORS as failure:
             # What JSON can hold and no text: large numbers, deep nesting, half surrogates.
             got = f"values that cannot be read ({type(failure).__name__} {failure})"
-            split, arguments = PromptCompletionMask(error=describe("row", got, "text", REPAIR_ROW)), None
-        error, prompt, answer = split.error, split.prompt, split.answer
+            error = describe("row", got, "text", REPAIR_ROW)
+        answer = split.answer
         trained = split.loss_mask or [True] * len(answer)
-        if not error:
-            empty = "prompt" if not prompt else self.answer if not answer else ""
-            if empty and split.has_prompt:
-                error = describe(empty, "no token", "at least one", REPAIR_ROW)
-            elif empty:
-                error = describe("row", "a single token", "at least two", REPAIR_ROW)
-        end = 0
-        if not error:
-            end = completion_end(answer, self.stops, self.fillers)
-            if not end and not split.loss_mask:  # one piece, with words after its stop token
-                end = max((at + 1 for at, token in enumerate(answer) if token in self.stops), default=0)
-            if self.form == "ids":  # as they are given, whatever they end with
-                end = end if end and all(trained[end:]) else len(answer)
-            else:
-                error = self._ending_error(answer, end, split.has_prompt)
-        asks = len(prompt) + self.pauses
-        room = len(answer) if self.max_length is None else self.max_length - asks
         too_long = not error and room < len(answer)
-        room = max(0, room)
-        if too_long and not self.truncate_overlong and room < 1:
-            got = f"an over-length prompt alone of {asks} tokens"
-            error = describe("length", got, f"less than max_length ({self.max_length})", REPAIR_ROW)
-        elif too_long and not self.truncate_overlong:
-            got = f"an over-length row of {asks} + {len(answer)} tokens"
-            error = describe("length", got, f"at most max_length ({self.max_length})", REPAIR_ROW)
-        left_out = too_long and not error and not any(trained[:room])
-        content = hashlib.blake2b(json.dumps([prompt, answer]).encode(), digest_size=8).hexdigest()
+        left_out = too_long and not any(trained[:room])
+        content = hashlib.blake2b(json.dumps([split.prompt, answer]).encode(), digest_size=8).hexdigest()
         remaining = min(room, end)
         return {
             "id": given_id(row) or content,
-            "prompt": prompt,
+            "prompt": split.prompt,
             "completion_ids": answer[:remaining],
             "template_suffix_ids": [
                 token for token, loss in zip(answer[end:room], trained[end:room], strict=True) if loss
@@ -207,86 +188,81 @@ class RowTokeniser:
             "has_prompt": None if split.has_prompt else False,
             "error": error,
             "cut_prompt": split.generation_prompt_ids is not None and not error,
-            "truncated": too_long and not error and not left_out,
-            "endless": too_long and not error and room < end and not left_out,
+            "truncated": too_long and not left_out,
+            "endless": too_long and room < end and not left_out,
             "left_out": left_out,
         }
 
-    def _ending_error(self, answer: list[int], end: int, has_prompt: bool) -> str:
-        if not end:
-            ending = self.tokenizer.convert_ids_to_tokens(answer[-3:])
-            special = [token for token in answer[-3:] if token in self.tokenizer.added_tokens_decoder]
-            advice = (
-                f"Set eos_token: {self.tokenizer.convert_ids_to_tokens(special[-1])!r}"
-                if special
-                else "End answers with a stop token, in the chat template or in the data"
-            )
-            expected = f"one of the stop tokens {self.tokenizer.convert_ids_to_tokens(sorted(self.stops))}"
-            return describe(self.answer, f"no EOS, but {ending} at the end", expected, advice)
-        if end == 1 and has_prompt:
-            return describe(self.answer, "an empty answer with EOS alone", "at least one token before it", REPAIR_ROW)
-        return ""
-
     def _split(self, row: dict[str, Any]) -> PromptCompletionMask:
+        """A row in prompt and answer, before anything is cut."""
         if self.form == "ids":
             return split_ids(row, self.vocabulary, completion_only=self.loss.completion_only)
         if self.form == "text":
-            text = row[self.text_field]
-            error = text_error(self.text_field, text)
-            return PromptCompletionMask(error=error) if error else _whole(self.text.ids(self.text.closed(text)))
-        if self.form in ("messages", "conversations"):
-            messages = as_messages(row[self.form])
-            error = messages_error(self.form, messages)
-            return (
-                PromptCompletionMask(error=error) if error else self._chat(row, [], messages, (self.form, self.form))
-            )
-        prompt, completion = row["prompt"], row[self.answer]
-        if isinstance(prompt, list) and isinstance(completion, list):
-            error = messages_error("prompt", prompt) or messages_error(self.answer, completion)
-            return (
-                PromptCompletionMask(error=error)
-                if error
-                else self._chat(row, prompt, completion, ("prompt", self.answer))
-            )
-        error = text_error("prompt", prompt) or text_error(self.answer, completion)
-        return PromptCompletionMask(error=error) if error else self._text(prompt, completion)
-
-    def _chat(
-        self, row: dict[str, Any], before: list[Any], answers: list[Any], names: tuple[str, str]
-    ) -> PromptCompletionMask:
+            require_text(self.text_field, row[self.text_field])
+            return _whole(self.text.ids(self.text.closed(row[self.text_field])))
+        is_pair, names = self.form == "pair", (self.form, self.form)
+        before: Any = []
+        answers = None if is_pair else as_messages(row[self.form])
+        if is_pair:
+            before, answers, names = row["prompt"], row[self.answer], ("prompt", self.answer)
+            if not isinstance(before, list) or not isinstance(answers, list):
+                require_text("prompt", before)
+                require_text(self.answer, answers)
+                full = self.text.ids(before + self.text.closed(answers))
+                return _whole(full) if self.whole else split_pair(self.text.ids(before), full)
+            require_messages("prompt", before)
+        require_messages(names[1], answers)
         if self.splitter is None:
             got, advice = "a conversation for a tokenizer without a chat template", "Set chat_template"
-            return PromptCompletionMask(error=describe("row", got, "a chat template", advice))
-        conversation = None
-        if self.whole or (self.form == "pair" and not self.loss.assistant_only):
-            message = excluded_turn_error([*before, *answers], names[0])
-            if message:
-                return PromptCompletionMask(error=message)
-        else:
-            found = read_conversation(before, answers, names, all_turns=self.loss.all_turns)
-            if isinstance(found, str):
-                return PromptCompletionMask(error=found)
-            conversation = found
-        tools, options = row.get("tools"), row.get("chat_template_kwargs") or {}
-        try:
-            options = {"tools": json.loads(tools) if isinstance(tools, str) else tools, **options}
-        except (ValueError, TypeError, RecursionError) as error:
-            got = f"values that cannot be read ({error})"
-            expected = "JSON and a mapping"
-            return PromptCompletionMask(error=describe("tools and chat_template_kwargs", got, expected, REPAIR_ROW))
-        if conversation is None:
-            turns = [turn_as_rendered(turn) for turn in [*before, *answers]]
-            full, message = self.splitter.whole(Conversation(turns, (), names, len(before)), **options)
-            if message:
-                return PromptCompletionMask(error=message)
+            raise DataError("row", got, "a chat template", advice)
+        if self.whole or (is_pair and not self.loss.assistant_only):
+            conversation, options = read_whole_conversation(before, answers, names), template_options(row)
+            ids = self.splitter.whole(conversation, **options)
             if self.whole:
-                return _whole(full)
-            return split_pair(self.template.ids(turns[: len(before)], ask=True, **options), full)
-        return self.splitter.split(conversation, **options)
+                return _whole(ids)
+            return split_pair(self.template.ids(conversation.messages[: len(before)], ask=True, **options), ids)
+        conversation = read_conversation(before, answers, names, all_turns=self.loss.all_turns)
+        return self.splitter.split(conversation, **template_options(row))
 
-    def _text(self, prompt: str, completion: str) -> PromptCompletionMask:
-        full = self.text.ids(prompt + self.text.closed(completion))
-        return _whole(full) if self.whole else split_pair(self.text.ids(prompt), full)
+    def _end(self, split: PromptCompletionMask) -> int:
+        """How many tokens of the answer there are up to its stop token. Raises DataError where there is none."""
+        if split.error:
+            raise DataError(split.error)
+        answer, trained = split.answer, split.loss_mask or [True] * len(split.answer)
+        if not split.prompt or not answer:
+            if not split.has_prompt:
+                raise DataError("row", "a single token", "at least two", REPAIR_ROW)
+            raise DataError("prompt" if not split.prompt else self.answer, "no token", "at least one", REPAIR_ROW)
+        end = completion_end(answer, self.stops, self.fillers)
+        if not end and not split.loss_mask:  # one piece, with words after its stop token
+            end = max((at + 1 for at, token in enumerate(answer) if token in self.stops), default=0)
+        if self.form == "ids":  # as they are given, whatever they end with
+            return end if end and all(trained[end:]) else len(answer)
+        if not end:
+            ending = self.tokenizer.convert_ids_to_tokens(answer[-3:])
+            special = [token for token in answer[-3:] if token in self.tokenizer.added_tokens_decoder]
+            advice = "End answers with a stop token, in the chat template or in the data"
+            if special:
+                advice = f"Set eos_token: {self.tokenizer.convert_ids_to_tokens(special[-1])!r}"
+            expected = f"one of the stop tokens {self.tokenizer.convert_ids_to_tokens(sorted(self.stops))}"
+            raise DataError(self.answer, f"no EOS, but {ending} at the end", expected, advice)
+        if end == 1 and split.has_prompt:
+            raise DataError(self.answer, "an empty answer with EOS alone", "at least one token before it", REPAIR_ROW)
+        return end
+
+    def _room(self, split: PromptCompletionMask) -> int:
+        """How many tokens of the answer `max_length` leaves. Raises DataError where none may be cut."""
+        if self.max_length is None:
+            return len(split.answer)
+        asks, expected = len(split.prompt) + self.pauses, f"max_length ({self.max_length})"
+        room = self.max_length - asks
+        if room < len(split.answer) and not self.truncate_overlong:
+            if room < 1:
+                got = f"an over-length prompt alone of {asks} tokens"
+                raise DataError("length", got, f"less than {expected}", REPAIR_ROW)
+            got = f"an over-length row of {asks} + {len(split.answer)} tokens"
+            raise DataError("length", got, f"at most {expected}", REPAIR_ROW)
+        return max(0, room)
 
 
 def _whole(ids: list[int]) -> PromptCompletionMask:
@@ -303,39 +279,38 @@ def given_id(row: Mapping[str, Any]) -> str:
         return ""
 
 
-def row_template_kwargs(row: Mapping[str, Any]) -> str | None:
-    """The arguments of the chat template that a row brings, as JSON."""
-    own = row.get("chat_template_kwargs")
-    return json.dumps(own, sort_keys=True) if own else None
+def template_options(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of the chat template that a row brings, its tools among them. Raises DataError."""
+    tools, options = row.get("tools"), row.get("chat_template_kwargs") or {}
+    try:
+        return {"tools": json.loads(tools) if isinstance(tools, str) else tools, **options}
+    except (ValueError, TypeError, RecursionError) as error:
+        got, expected = f"values that cannot be read ({error})", "JSON and a mapping"
+        raise DataError("tools and chat_template_kwargs", got, expected, REPAIR_ROW) from error
 
 
-def text_error(name: str, value: Any) -> str:
-    if value is None:
-        return describe(name, "null", "a string", REPAIR_ROW)
+def require_text(name: str, value: Any) -> None:
+    """Raise DataError where the value of a column, or of a turn, is no text."""
     if not isinstance(value, str):
-        return describe(name, type(value).__name__, "a string", REPAIR_ROW)
+        raise DataError(name, "null" if value is None else type(value).__name__, "a string", REPAIR_ROW)
     if not value.strip():
-        return describe(name, "an empty string", "text", REPAIR_ROW)
+        raise DataError(name, "an empty string", "text", REPAIR_ROW)
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        return describe(f"{name}, character {error.start}", "half of a surrogate pair", "text", REPAIR_ROW)
-    return ""
+        place = f"{name}, character {error.start}"
+        raise DataError(place, "half of a surrogate pair", "text", REPAIR_ROW) from error
 
 
-def messages_error(name: str, messages: Any) -> str:
-    if not messages:
-        return describe(name, "null or an empty list", "a list of turns", REPAIR_ROW)
-    if not isinstance(messages, list):
-        return describe(name, type(messages).__name__, "a list of turns", REPAIR_ROW)
+def require_messages(name: str, messages: Any) -> None:
+    """Raise DataError where the value of a column is no list of turns."""
+    if not messages or not isinstance(messages, list):
+        got = type(messages).__name__ if messages else "null or an empty list"
+        raise DataError(name, got, "a list of turns", REPAIR_ROW)
     for turn, message in enumerate(messages):
         if not isinstance(message, dict) or not message.get("role"):
-            return describe(f"{name}, turn {turn}", "no role", "a role", REPAIR_ROW)
+            raise DataError(f"{name}, turn {turn}", "no role", "a role", REPAIR_ROW)
         if not isinstance(message["role"], str):
-            return describe(f"{name}, turn {turn}, role", type(message["role"]).__name__, "a string", REPAIR_ROW)
-        if message.get("tool_calls"):
-            continue
-        error = text_error(f"{name}, turn {turn} ({message['role']}), content", message.get("content"))
-        if error:
-            return error
-    return ""
+            raise DataError(f"{name}, turn {turn}, role", type(message["role"]).__name__, "a string", REPAIR_ROW)
+        if not message.get("tool_calls"):
+            require_text(f"{name}, turn {turn} ({message['role']}), content", message.get("content"))
