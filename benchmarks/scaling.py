@@ -45,15 +45,18 @@ from datasets import Dataset, Features, List, Value
 from mixing import BASE, machine_and_versions, write_results
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from gapbridge.data.arrow_files import chunk_rows, write_parts, write_table
+from gapbridge.data.arrow_files import chunk_rows, new_table, write_parts
 from gapbridge.data.example import Example, ExampleSet
+from gapbridge.data.serialization import save_examples
 from gapbridge.methods.bash.trainer import BASHConfig, BASHTrainer
 from gapbridge.store.generate_shards import Columns, GenerationSpec, Progress
 from gapbridge.training.artifact_cache import (
     artifact_identity,
+    built_once,
     cache_key_settings,
     examples_identity,
-    get_or_build_examples,
+    examples_path,
+    open_examples,
 )
 from gapbridge.training.dataset_builder import build_and_cache_rows, generate_pending_contexts, open_context_stores
 
@@ -97,12 +100,8 @@ def synthetic_data(path: Path, rows: int, length: int, eos: int) -> None:
             yield {"input_ids": ids, "labels": [-100] * prompt + ids[prompt:]}
 
     features = Features({"input_ids": List(Value("int32")), "labels": List(Value("int32"))})
-
-    def write(file: Any) -> dict[str, Any]:
+    with new_table(path) as (file, _):
         write_parts(file, chunk_rows(made(), features), features.arrow_schema)
-        return {}
-
-    write_table(path, write)
 
 
 class Meter:
@@ -165,12 +164,12 @@ def measure(stage: str, args: argparse.Namespace) -> dict[str, Any]:
             trainer.train()
         return meter.figures
     with meter.stage("start"):
-
-        def read() -> ExampleSet:
-            return method.load_examples(data, tokenizer, model, config, "train_dataset", max_length=length)
-
-        identity = examples_identity(method, tokenizer, model, config)
-        examples = get_or_build_examples(method, "train", data, identity, config, read)
+        path = examples_path("train", data, examples_identity(method, tokenizer, model, config))
+        with built_once(path, config, each_machine=True) as builds:
+            if builds:
+                read = method.load_examples(data, tokenizer, model, config, "train_dataset", max_length=length)
+                save_examples(read, path)
+        examples = open_examples(path, method, config)
     with meter.stage("contexts"):
         generation = open_context_stores(method, model, tokenizer, {"train": examples}, config)["train"]
         generate_pending_contexts(generation, examples, config)

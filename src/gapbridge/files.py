@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,9 @@ _WAYS_OUT = {
 }
 
 
-def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, flush it to disk, then rename it to `path`.
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path`, to fill inside; then it is flushed to disk and renamed to `path`.
 
     After a crash at any moment `path` holds the old content, the new content, or does not exist; it is never partial.
     """
@@ -42,7 +43,7 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            write(temporary)
+            yield temporary
             sync_file(temporary)
             os.replace(temporary, path)
         finally:
@@ -155,7 +156,7 @@ def remove_empty(directories: Iterable[Path]) -> None:
 
 
 def remove_leftovers(directories: Iterable[Path]) -> None:
-    """Delete the temporary files that `write_atomic` of a killed process left in `directories`."""
+    """Delete the temporary files that `atomic_file` of a killed process left in `directories`."""
     for directory in directories:
         for path in directory.glob(".*.tmp"):
             name = _TEMPORARY.fullmatch(path.name)
@@ -201,7 +202,8 @@ def sync_directory(path: Path) -> None:
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    write_atomic(Path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json_atomic(path: Path, value: Any) -> None:

@@ -15,7 +15,7 @@ from helpers import recipe, refused
 
 from gapbridge import cli
 from gapbridge.errors import RunError
-from gapbridge.files import remove_leftovers, write_atomic, write_text_atomic
+from gapbridge.files import atomic_file, remove_leftovers, write_text_atomic
 from gapbridge.training.checkpoints import COMPLETE_FILE, last_complete_checkpoint
 
 
@@ -31,14 +31,10 @@ def file_size_limit(size: int) -> Iterator[None]:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_no_space_left(tmp_path: Path) -> None:
-    def write(temporary: Path) -> None:
+    what = "report.md: got a file that cannot be written .No space left on device.*Make room on the disk"
+    with pytest.raises(RunError, match=what), atomic_file(tmp_path / "report.md") as temporary:
         temporary.write_text("half")
         Path("/dev/full").write_text("the other half")
-
-    with pytest.raises(
-        RunError, match="report.md: got a file that cannot be written .No space left on device.*Make room on the disk"
-    ):
-        write_atomic(tmp_path / "report.md", write)
     assert list(tmp_path.iterdir()) == []
 
 

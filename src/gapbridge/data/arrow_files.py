@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import pyarrow as pa
 from datasets import Dataset, Features
 
 from ..errors import StoreError
-from ..files import sha256, write_atomic, write_json_atomic
+from ..files import atomic_file, sha256, write_json_atomic
 
 
 ROWS_PER_CHUNK = 100  # rows that are held as Python lists at a time: 4 MB for each 1,000 tokens of their length
@@ -44,23 +45,20 @@ def in_memory(parts: Iterable[pa.Table], features: Features) -> Dataset:
     return Dataset.from_buffer(sink.getvalue())
 
 
-def write_table(path: Path, write: Callable[[Any], Mapping[str, Any]]) -> None:
-    """Write a table to `path`, an `.arrow` file, and then its record.
+@contextmanager
+def new_table(path: Path) -> Iterator[tuple[pa.NativeFile, dict[str, Any]]]:
+    """A file to fill with an Arrow stream, and a dict for JSON values that `open_table` gives back.
 
     Args:
-        write: given an open file, fills it with an Arrow stream; it returns JSON values that `open_table` gives back.
+        path: an `.arrow` file. The table is there after the block, and not if it raises.
 
     Raises:
         RunError: the disk refuses it.
     """
     record: dict[str, Any] = {}
-
-    def fill(temporary: Path) -> None:
-        with pa.OSFile(str(temporary), "wb") as file:
-            record.update(write(file))
-
     record_path(path).unlink(missing_ok=True)
-    write_atomic(path, fill)
+    with atomic_file(path) as temporary, pa.OSFile(str(temporary), "wb") as file:
+        yield file, record
     write_json_atomic(record_path(path), {**record, "size": path.stat().st_size, "sha256": sha256(path)})
 
 

@@ -6,25 +6,21 @@ from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
-from .arrow_files import damaged_record, iterate_chunks, open_table, write_parts, write_table
+from .arrow_files import damaged_record, iterate_chunks, new_table, open_table, write_parts
 from .example import BadRow, ExampleSet
 
 
 def save_examples(examples: ExampleSet, path: Path) -> None:
-    """Write a set to `path`, an `.arrow` file, and its record beside it; see `tables.py`.
+    """Write a set to `path`, an `.arrow` file, and its record beside it; see `arrow_files.py`.
 
     Raises:
         RunError: the disk refuses it.
     """
     known = {entry.name: vars(examples)[entry.name] for entry in fields(examples) if entry.name != "table"}
     known["bad_rows"] = [astuple(bad) for bad in examples.bad_rows]
-    table = examples.table
-
-    def write(file: Any) -> dict[str, Any]:
-        write_parts(file, iterate_chunks(table), table.features.arrow_schema)
-        return {"known": known, "fingerprint": examples.fingerprint()}
-
-    write_table(path, write)
+    with new_table(path) as (file, record):
+        write_parts(file, iterate_chunks(examples.table), examples.table.features.arrow_schema)
+        record |= {"known": known, "fingerprint": examples.fingerprint()}
 
 
 def load_saved_examples(path: Path, kind: type[ExampleSet], *, check: bool = False) -> ExampleSet:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from ..errors import ConfigError
-from ..files import write_atomic
+from ..files import atomic_file
 
 
 HEADS_FILE = "future_heads.safetensors"
@@ -174,7 +174,8 @@ def save_heads(directory: Path, heads: MTPHeads, state: Mapping[str, Tensor] | N
     """Write the heads into a model's directory. `state`: their weights, where they are not those in memory."""
     weights = {name: value.detach().cpu().contiguous() for name, value in (state or heads.state_dict()).items()}
     metadata = {"format": "pt", "count": str(len(heads))}
-    write_atomic(directory / HEADS_FILE, lambda path: save_file(weights, path, metadata=metadata))
+    with atomic_file(directory / HEADS_FILE) as path:
+        save_file(weights, path, metadata=metadata)
 
 
 def saved_heads(directory: str | Path) -> Path | None:

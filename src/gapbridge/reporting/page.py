@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from markupsafe import Markup
 
 from ..display import printable
 from ..errors import ConfigError
-from ..files import write_atomic, write_text_atomic
+from ..files import atomic_file, write_text_atomic
 from .plots import to_png
 from .tables import Table, markdown
 
@@ -98,7 +97,8 @@ def write_page(page: Page, directory: Path, stem: str = "report") -> Path:
     parts = (part for section in page.sections for part in _flat(section.parts))
     pictures = {part.name: to_png(part.figure) for part in parts if isinstance(part, Picture)}
     for name, content in pictures.items():
-        write_atomic(directory / name, partial(Path.write_bytes, data=content))
+        with atomic_file(directory / name) as temporary:
+            temporary.write_bytes(content)
     write_text_atomic(directory / f"{stem}.html", to_html(page, pictures))
     write_text_atomic(directory / f"{stem}.md", to_markdown(page))
     return directory / f"{stem}.md"

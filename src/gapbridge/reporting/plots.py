@@ -8,7 +8,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import write_atomic
+from ..files import atomic_file
 
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ def to_png(figure: Figure) -> bytes:
 
 
 def save(figure: Figure, path: Path) -> None:
-    write_atomic(path, lambda temporary: temporary.write_bytes(to_png(figure)))
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(to_png(figure))
 
 
 def looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,13 +16,14 @@ from ..data.chat_template import ChatTemplate
 from ..data.eos_check import find_missing_eos
 from ..data.example import ExampleSet
 from ..data.formats import require_prompts
+from ..data.serialization import save_examples
 from ..data.sources import load_data, standard_columns
 from ..data.special_tokens import generation_stop_tokens
 from ..errors import ConfigError
 from ..recipe.secrets import without_secrets
 from ..store.file_hashes import FileHashes
 from ..store.fingerprint import tokenizer_fingerprint
-from ..training.artifact_cache import examples_identity, get_or_build_examples
+from ..training.artifact_cache import built_once, examples_identity, examples_path, open_examples
 from ..training.loading import (
     load_generation_config,
     load_model,
@@ -134,12 +134,14 @@ def load_examples(
         **examples_identity(job.method, tokenizer, model, job.args),
         "keys": without_secrets(asdict(job.data)),
     }  # a URL may be signed again
-    return {
-        part: get_or_build_examples(
-            job.method, part, dataset, {**shared, "source": source}, job.args, partial(read, part)
-        )
-        for part, (dataset, source) in parts.items()
-    }
+    examples: dict[str, ExampleSet] = {}
+    for part, (dataset, source) in parts.items():
+        path = examples_path(part, dataset, {**shared, "source": source})
+        with built_once(path, job.args, each_machine=True) as builds:
+            if builds:
+                save_examples(read(part), path)
+        examples[part] = open_examples(path, job.method, job.args)
+    return examples
 
 
 def started_inputs(job: RunConfig, hashes: FileHashes) -> dict[str, str]:

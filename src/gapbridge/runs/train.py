@@ -15,12 +15,11 @@ from ..display import say
 from ..errors import ConfigError
 from ..files import directory_removed_on_error, write_json_atomic, write_text_atomic
 from ..reporting.runs import write_report
-from ..training.dataset_builder import render_rows, row_records
 from ..training.distributed_checks import check_processes
 from ..training.loading import record_revision
 from ..training.method import GapTrainerMixin
 from ..training.metrics import MetricsFile
-from ..training.rows import LEGEND
+from ..training.rows import LEGEND, row_record
 from .data_record import write_data_record
 from .hub import name_errors, open_repository, upload
 from .load_inputs import RoundStart, load_round, started_inputs
@@ -169,11 +168,13 @@ def prepare_round(job: RunConfig, run: RunDirectory, trainer: GapTrainerMixin) -
     counts = json.dumps(trainer.stats.counts(), indent=2)  # in the method's order: the total comes first
     write_text_atomic(directory / "generation_stats.json", f"{counts}\n")
     if directory == round_directory(job.args.output_dir, 1):
-        rows = render_rows(job.method, trainer.row_ids, trainer.processing_class, SHOWN_ROWS)
+        shown = list(trainer.row_ids.select(range(min(SHOWN_ROWS, len(trainer.row_ids)))))
+        rows = [job.method.render_row(row, trainer.processing_class) for row in shown]
         Console(stderr=True, soft_wrap=True).print(rows[0])
         text = "\n".join([f"{LEGEND}\n", *(row.plain for row in rows)])
         write_text_atomic(run.path / "samples" / "first_rows.txt", text)
-        records = row_records(job.method, trainer.row_ids, trainer.processing_class, SHOWN_ROWS)
+        sequences = [each for row in shown for each in job.method.shown_sequences(row)]
+        records = [row_record(each, trainer.processing_class) for each in sequences]
         write_json_atomic(run.path / "samples" / "first_rows.json", {"rows": records})
 
 

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from ..data.arrow_files import ROWS_PER_CHUNK
 from ..data.example import Example, ExampleSet
 from ..errors import StoreError, describe
-from ..files import sha256, write_atomic, write_json_atomic
+from ..files import atomic_file, sha256, write_json_atomic
 
 
 FORMAT_VERSION = 2
@@ -133,10 +133,8 @@ class ContextStore:
         if len(table) != end - start:
             got, expected = f"{len(table)} contexts", f"{end - start}, one for each example"
             raise StoreError(f"shard {shard}", got, expected, "Generate the shard again")
-        write_atomic(
-            self.shard_paths[shard],
-            lambda path: pq.write_table(table, path, compression="zstd", write_page_checksum=True),
-        )
+        with atomic_file(self.shard_paths[shard]) as path:
+            pq.write_table(table, path, compression="zstd", write_page_checksum=True)
 
     def finish(self) -> None:
         """Write the manifest, after all shards, which are checked: the store is complete from then on."""

@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from importlib import metadata
@@ -28,7 +28,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.arrow_files import content_fingerprint, record_path
 from ..data.example import ExampleSet
-from ..data.serialization import load_saved_examples, save_examples
+from ..data.serialization import load_saved_examples
 from ..data.special_tokens import stop_tokens
 from ..files import directory_removed_on_error, locked
 from ..store.fingerprint import tokenizer_fingerprint
@@ -61,7 +61,8 @@ def artifact_identity(
     method: type[MethodHooks], tokenizer: PreTrainedTokenizerBase, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What determines the tables of all parts. A large tokenizer takes a while to hash: once for all of them."""
-    return {"method": method_name(method), "tokenizer": tokenizer_fingerprint(tokenizer), "settings": settings}
+    name = f"{method.__module__}.{method.__qualname__}"
+    return {"method": name, "tokenizer": tokenizer_fingerprint(tokenizer), "settings": settings}
 
 
 def examples_identity(
@@ -72,13 +73,35 @@ def examples_identity(
     return {**shared, "stops": stop_tokens(tokenizer, model)}
 
 
+def examples_cache() -> Path:
+    """Where examples are kept."""
+    return Path(config.HF_DATASETS_CACHE) / "gapbridge"
+
+
+def examples_path(part: str, dataset: Dataset, identity: Mapping[str, Any]) -> Path:
+    """Where the examples of a part lie; `identity`: all that they depend on besides `dataset`."""
+    return table_path(examples_cache(), part, {**identity, "data": content_fingerprint(dataset)})
+
+
+def open_examples(path: Path, method: type[MethodHooks], args: Any) -> ExampleSet:
+    """The examples at `path`, mapped into memory. All processes call it together, and go on together.
+
+    Raises:
+        StoreError: what is there is damaged.
+    """
+    examples = load_saved_examples(path, method.example_set, check=args.local_process_index == 0)
+    PartialState().wait_for_everyone()
+    return examples
+
+
 @contextmanager
 def built_once(path: Path, args: Any, *, each_machine: bool = False) -> Iterator[bool]:
     """Around code that makes the table at `path` where it gets True: in process 0, unless the table is there. The
     others wait for it when they leave.
 
     Args:
-        each_machine: whether machines may not share the place of `path`, so that the first process of each makes it.
+        each_machine: whether runs share the place of `path` and machines may not, so that the first process of each
+            makes it.
 
     Raises:
         RunError: another process failed, or shows no sign of life any more.
@@ -91,55 +114,14 @@ def built_once(path: Path, args: Any, *, each_machine: bool = False) -> Iterator
         rank, count = args.local_process_index, int(os.environ.get("LOCAL_WORLD_SIZE", count))
         signs = path.with_name(f".{path.stem}-{socket.gethostname()}")  # of this machine alone
     with watch_processes(signs, rank, count, args.ddp_timeout) as check:
-        yield rank == 0
+        if rank == 0 and each_machine:  # runs share the place: another one may be quicker
+            with directory_removed_on_error(path.parent), locked(path.with_suffix(".lock")):
+                yield not record_path(path).exists()
+        else:
+            yield rank == 0
         if rank > 0:
             what = f"process 0 to make {path.name}"
             wait_until(record_path(path).exists, what, check, count)
     if each_machine:
         with suppress(OSError):  # others are inside
             signs.rmdir()
-
-
-def wait_for_others(args: Any) -> None:
-    """After a table was opened: until all have, so that none goes on to another one in its place."""
-    if args.world_size > 1:
-        PartialState().wait_for_everyone()
-
-
-def examples_cache() -> Path:
-    """Where examples are kept."""
-    return Path(config.HF_DATASETS_CACHE) / "gapbridge"
-
-
-def get_or_build_examples(
-    method: type[MethodHooks],
-    part: str,
-    dataset: Dataset,
-    identity: Mapping[str, Any],
-    args: Any,
-    read: Callable[[], ExampleSet],
-) -> ExampleSet:
-    """The examples of a part, read by one process of a machine and mapped into memory by all; those of an earlier
-    start where they were made of the same.
-
-    Args:
-        dataset: what `read` reads; `identity`: all else that it depends on.
-
-    Raises:
-        GapbridgeError: what `read` raises; in the other processes a RunError that names it.
-        StoreError: what is there is damaged.
-    """
-    path = table_path(examples_cache(), part, {**identity, "data": content_fingerprint(dataset)})
-
-    with built_once(path, args, each_machine=True) as builds:
-        if builds:
-            with directory_removed_on_error(path.parent), locked(path.with_suffix(".lock")):
-                if not record_path(path).exists():  # else another run was quicker
-                    save_examples(read(), path)
-    examples = load_saved_examples(path, method.example_set, check=args.local_process_index == 0)
-    wait_for_others(args)
-    return examples
-
-
-def method_name(method: type[MethodHooks]) -> str:
-    return f"{method.__module__}.{method.__qualname__}"

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from accelerate import PartialState
 from datasets import Dataset
-from rich.text import Text
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.arrow_files import ROWS_PER_CHUNK, damaged_record, open_table, write_table
+from ..data.arrow_files import ROWS_PER_CHUNK, damaged_record, new_table, open_table
 from ..data.example import IGNORE_INDEX, Example, ExampleSet
 from ..errors import ConfigError, DataError
 from ..files import sha256
@@ -22,10 +22,10 @@ from ..store.context_store import ContextStore
 from ..store.fingerprint import weights_fingerprint
 from ..store.generate_shards import GenerationSpec, Progress, generate_contexts, open_context_store
 from .arguments import EVAL, EVAL_GENERATED, TRAIN, is_held_out
-from .artifact_cache import ROWS, built_once, table_path, wait_for_others
+from .artifact_cache import ROWS, built_once, table_path
 from .hooks import ExamplesWithGenerations, MethodHooks, RowsWithStats
 from .preflight import batch_errors
-from .rows import Row, read_rows, row_record, rows_to_dataset
+from .rows import Row
 from .stats import GenerationStats
 
 
@@ -60,15 +60,17 @@ def open_context_stores(
 ) -> dict[str, PendingGeneration]:
     """The stores of a round's contexts below `args.output_dir`, by part; empty: nothing is generated.
 
-    Opened once a round: what is there is checked, and the weights that generate are hashed once for both. Nothing is
-    written.
+    Opened once a round: what is there is checked, and the weights that generate are hashed once for both. What will
+    generate, such as a server, is reached. Nothing is written.
 
     Raises:
         StoreError: a store holds contexts that were made with other options, or a damaged shard.
-        ConfigError: there is not one batch.
+        ConfigError: there is not one batch. RunError: a server is not there.
     """
     generations: dict[str, PendingGeneration] = {}
-    weights = None if has_weights(model) else "none"
+    # `validate` constructs a trainer with a model of shapes alone.
+    has_weights = any(parameter.device.type != "meta" for parameter in model.parameters())
+    weights = None if has_weights else "none"
     for part, examples in parts.items():
         if errors := batch_errors(args, {part: len(examples)}):
             raise ConfigError([f"{examples.source}, {error}" for error in errors])
@@ -78,33 +80,17 @@ def open_context_stores(
         if contexts is None:
             continue
         weights = weights or weights_fingerprint(model)
-        directory = Path(args.output_dir) / _context_directory(part)
+        directory = Path(args.output_dir) / (
+            "_contexts" if part == TRAIN else f"_eval_contexts{part.removeprefix(EVAL)}"
+        )
         store = open_context_store(contexts, model, tokenizer, examples, args, directory, weights=weights)
         if args.process_index == 0 and directory.is_dir():
             store.check()
         generations[part] = PendingGeneration(contexts, store)
-    return generations
-
-
-def has_weights(model: PreTrainedModel) -> bool:
-    """Whether there is more of a model than its shape, as of the one that `validate` constructs a trainer with."""
-    return any(parameter.device.type != "meta" for parameter in model.parameters())
-
-
-def reach_engines(generations: Mapping[str, PendingGeneration], model: PreTrainedModel) -> None:
-    """Reach what will generate, such as a server, so that what is not there is refused before anything is written.
-
-    Raises:
-        RunError: it is not there.
-    """
-    for generation in generations.values():
-        if has_weights(model) and not generation.store.is_complete():
+    for generation in generations.values() if has_weights else ():
+        if not generation.store.is_complete():
             generation.contexts.open()
-
-
-def _context_directory(part: str) -> str:
-    name = part.removeprefix(EVAL)
-    return "_contexts" if part == TRAIN else f"_eval_contexts{name}"
+    return generations
 
 
 def generate_pending_contexts(generation: PendingGeneration, examples: ExampleSet, args: Any) -> None:
@@ -128,7 +114,7 @@ def rows_in_memory(
             latter two with the name of a data set after a point where there are several.
     """
     sink = pa.BufferOutputStream()
-    stats, without_loss = _write_rows(sink, method, _built(method, part, examples, tokenizer, args, None))
+    stats, without_loss = _write_rows(sink, method, part, examples, tokenizer, args)
     return BuiltDataset(Dataset.from_buffer(sink.getvalue()), stats, without_loss)
 
 
@@ -159,47 +145,44 @@ def build_and_cache_rows(
         "contexts": [sha256(path) for path in contexts],
     }
     path = table_path(Path(args.output_dir) / ROWS, part, identity)
-
-    def write(file: Any) -> dict[str, Any]:
-        built = _built(method, part, examples, tokenizer, args, generation)
-        stats, without_loss = _write_rows(file, method, built)
-        if not is_held_out(part):
-            require_rows(stats, examples, args)
-        return {"counts": list(stats.counts().items()), "without_loss": without_loss}  # pairs keep their order
-
     with built_once(path, args) as builds:
         if builds:
             for older in path.parent.glob(f"{part}-*"):
                 older.unlink(missing_ok=True)
-            write_table(path, write)
+            with new_table(path) as (file, record):
+                stats, without_loss = _write_rows(file, method, part, examples, tokenizer, args, generation)
+                if not is_held_out(part):
+                    require_rows(stats, examples, args)
+                # Pairs keep their order.
+                record |= {"counts": list(stats.counts().items()), "without_loss": without_loss}
     table, record = open_table(path, check=args.process_index == 0)
-    wait_for_others(args)
+    PartialState().wait_for_everyone()  # so that none goes on to another table in its place
     try:
         return BuiltDataset(table, method.stats_class(**dict(record["counts"])), int(record["without_loss"]))
     except (KeyError, TypeError, ValueError) as error:
         raise damaged_record(path, error) from error
 
 
-def _built(
+def _write_rows(
+    sink: Any,
     method: type[MethodHooks],
     part: str,
     examples: ExampleSet,
     tokenizer: PreTrainedTokenizerBase,
     args: Any,
-    generation: PendingGeneration | None,
-) -> RowsWithStats:
+    generation: PendingGeneration | None = None,
+) -> tuple[GenerationStats, int]:
+    """Write the rows of a part as an Arrow stream; their stats, and how many of them carry no loss."""
+    built: RowsWithStats
     if is_held_out(part):
-        return (([method.sft_row(example)], method.stats_class()) for example in examples)
-    pairs: ExamplesWithGenerations = ((example, {}) for example in examples)
-    if generation is not None:
-        pairs = generation.store.iter_with(examples)
-    return method.build_rows(pairs, examples, tokenizer, args, evaluation=part != TRAIN)
-
-
-def _write_rows(sink: Any, method: type[MethodHooks], built: RowsWithStats) -> tuple[GenerationStats, int]:
-    """Write rows as an Arrow stream; their stats, and how many of them carry no loss."""
+        built = (([method.sft_row(example)], method.stats_class()) for example in examples)
+    else:
+        pairs: ExamplesWithGenerations = ((example, {}) for example in examples)
+        if generation is not None:
+            pairs = generation.store.iter_with(examples)
+        built = method.build_rows(pairs, examples, tokenizer, args, evaluation=part != TRAIN)
     total, without_loss = method.stats_class(), 0
-    part: list[Row] = []
+    waiting: list[Row] = []
     schema = method.row_features.arrow_schema
     with pa.ipc.new_stream(sink, schema) as writer:
         for rows, stats in built:
@@ -208,12 +191,12 @@ def _write_rows(sink: Any, method: type[MethodHooks], built: RowsWithStats) -> t
             without_loss += sum(
                 all(label == IGNORE_INDEX for label in reversed(row.get("labels", [0]))) for row in rows
             )
-            part += rows
-            if len(part) >= ROWS_PER_CHUNK:
-                writer.write_table(pa.Table.from_pylist(part, schema=schema))
-                part = []
-        if part:
-            writer.write_table(pa.Table.from_pylist(part, schema=schema))
+            waiting += rows
+            if len(waiting) >= ROWS_PER_CHUNK:
+                writer.write_table(pa.Table.from_pylist(waiting, schema=schema))
+                waiting = []
+        if waiting:
+            writer.write_table(pa.Table.from_pylist(waiting, schema=schema))
     return total, without_loss
 
 
@@ -270,20 +253,6 @@ def select_model_columns(method: type[MethodHooks], rows: Dataset) -> Dataset:
     return rows.select_columns(method.trained_columns())
 
 
-def render_rows(
-    method: type[MethodHooks], rows: Dataset, tokenizer: PreTrainedTokenizerBase, count: int
-) -> list[Text]:
-    """The first rows as they are trained."""
-    return [method.render_row(row, tokenizer) for row in read_rows(rows, count)]
-
-
-def row_records(
-    method: type[MethodHooks], rows: Dataset, tokenizer: PreTrainedTokenizerBase, count: int
-) -> list[dict[str, Any]]:
-    """The first rows as `row_record` has them."""
-    return [row_record(each, tokenizer) for row in read_rows(rows, count) for each in method.shown_sequences(row)]
-
-
 def placeholder_rows(method: type[MethodHooks], examples: ExampleSet) -> Dataset:
     rows = [method.sft_row(example) for example in examples.part(0, _PLACEHOLDER_ROWS)]
-    return select_model_columns(method, rows_to_dataset(rows, method.row_features))
+    return select_model_columns(method, Dataset.from_list(rows, features=method.row_features))

@@ -27,6 +27,7 @@ from ..compat import show_head_bias
 from ..data.example import ExampleSet
 from ..data.formats import formatted, readable
 from ..data.loss_scope import LESS_THAN_TRL
+from ..data.serialization import save_examples
 from ..decoding.model_state import move_to_device
 from ..errors import ConfigError, RunError
 from .adapter_merge import ADAPTER, cache_enabled, check_mergeable, merge_saved
@@ -42,7 +43,14 @@ from .arguments import (
     part_name,
     source_label,
 )
-from .artifact_cache import artifact_identity, cache_key_settings, examples_identity, get_or_build_examples
+from .artifact_cache import (
+    artifact_identity,
+    built_once,
+    cache_key_settings,
+    examples_identity,
+    examples_path,
+    open_examples,
+)
 from .config import RoundArgs
 from .dataset_builder import (
     BuiltDataset,
@@ -51,7 +59,6 @@ from .dataset_builder import (
     generate_pending_contexts,
     open_context_stores,
     placeholder_rows,
-    reach_engines,
     rows_in_memory,
     select_model_columns,
 )
@@ -164,7 +171,6 @@ class GapTrainerMixin(EvalDatasetMixin, TrainerGuardMixin):
             args.eval_on_start = False  # transformers would stop at the start of training
         check_vocabulary(model, tokenizer, parts, args.pad_token)
         generations = open_context_stores(method, model, tokenizer, parts, args)
-        reach_engines(generations, model)
         full: dict[str, BuiltDataset] = {}
         if method.requires_eager_rows(args):
             full = {part: rows_in_memory(method, part, found, tokenizer, args) for part, found in parts.items()}
@@ -259,8 +265,11 @@ class GapTrainerMixin(EvalDatasetMixin, TrainerGuardMixin):
             source = "train_dataset" if part == TRAIN else source_label(dataset_name(part))
             dataset = formatted(readable(dataset, source), formatting_func, args.dataset_text_field)
             limit = args.row_limit(part)
-            read = partial(cls.load_examples, dataset, tokenizer, model, args, source, max_length=limit)
-            parts[part] = get_or_build_examples(cls, part, dataset, identity, args, read)
+            path = examples_path(part, dataset, identity)
+            with built_once(path, args, each_machine=True) as builds:
+                if builds:
+                    save_examples(cls.load_examples(dataset, tokenizer, model, args, source, max_length=limit), path)
+            parts[part] = open_examples(path, cls, args)
         return parts
 
     def _keep_rows(self, parts: dict[str, ExampleSet], settings: dict[str, Any]) -> dict[str, BuiltDataset]:

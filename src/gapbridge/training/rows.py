@@ -5,16 +5,15 @@ A row also says which of its tokens the model itself `drew`. TRL gets ids and la
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from datasets import Dataset, Features, List, Value
+from datasets import Features, List, Value
 from rich.console import Console
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
-from ..data.arrow_files import chunk_rows, in_memory
 from ..data.example import IGNORE_INDEX, Example
 from ..display import printable
 
@@ -43,11 +42,6 @@ def sft_row(example: Example) -> Row:
     """The SFT row: the prompt, then the reference with all of the loss, but for user turns in between."""
     row = example.reference_row()
     return {"id": example.id, **row, "sampled": [False] * len(row["labels"])}
-
-
-def rows_to_dataset(rows: Iterable[Row], features: Features = ROW_FEATURES) -> Dataset:
-    """A data set of rows in the memory of this process."""
-    return in_memory(chunk_rows(rows, features), features)
 
 
 def show_row(row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:
@@ -149,8 +143,3 @@ def print_rows(shown: Sequence[Text], console: Console | None = None) -> None:
     console.print(f"{LEGEND}\n", style="italic")
     for text in shown:
         console.print(text)
-
-
-def read_rows(dataset: Dataset, count: int) -> Iterator[Row]:
-    """The first rows of a data set of rows."""
-    yield from dataset.select(range(min(count, len(dataset))))

@@ -28,7 +28,8 @@ from gapbridge.training.artifact_cache import (
     built_once,
     cache_key_settings,
     examples_cache,
-    get_or_build_examples,
+    examples_path,
+    open_examples,
     table_path,
 )
 
@@ -92,7 +93,7 @@ def test_a_second_start_makes_nothing_again(
     first.train()
     method = methods.get_method(name)
     monkeypatch.setattr(method, "load_examples", must_not)
-    monkeypatch.setattr("gapbridge.training.dataset_builder._built", must_not)
+    monkeypatch.setattr("gapbridge.training.dataset_builder._write_rows", must_not)
     again = trainer(name, tmp_path, make_base())
     again.train()
     assert tables(tmp_path) == remaining and again.stats == first.stats
@@ -202,19 +203,16 @@ def test_all_have_opened_a_table_before_one_goes_on(tmp_path: Path, monkeypatch:
         def wait_for_everyone(self) -> None:
             done.append("wait")
 
-    def read() -> Any:
-        return None
-
-    def save(_: Any, path: Path) -> None:
-        record_path(path).touch()
-        done.append("make")
-
     monkeypatch.setattr(artifact_cache, "PartialState", Together)
-    monkeypatch.setattr(artifact_cache, "save_examples", save)
     monkeypatch.setattr(artifact_cache, "load_saved_examples", lambda *_, **__: done.append("open"))
     args = in_process(0)
     args.local_process_index = 0
-    get_or_build_examples(GapSFTTrainer, "train", data("sft"), {}, args, read)
+    path = examples_path("train", data("sft"), {})
+    with built_once(path, args, each_machine=True) as builds:
+        assert builds
+        record_path(path).touch()
+        done.append("make")
+    open_examples(path, GapSFTTrainer, args)
     assert done == ["make", "open", "wait"]
 
 

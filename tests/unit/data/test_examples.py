@@ -16,7 +16,7 @@ from trl import SFTConfig, SFTTrainer
 
 from gapbridge import ConfigError, DataError, build_examples
 from gapbridge.data.special_tokens import special_token_ids, stop_tokens
-from gapbridge.training.rows import rows_to_dataset, sft_row
+from gapbridge.training.rows import ROW_FEATURES, sft_row
 
 
 CHAT = [
@@ -46,7 +46,7 @@ def trl_rows(rows: list[dict[str, Any]], tokenizer: Any, folder: Path) -> list[t
 
 @pytest.mark.parametrize("rows", [CHAT, PLAIN, BORDER], ids=["chat", "plain", "border"])
 def test_reference_rows_are_trls_rows(rows: list[dict[str, Any]], tokenizer: Any, tmp_path: Path) -> None:
-    ours = rows_to_dataset(map(sft_row, build(rows, tokenizer)))
+    ours = Dataset.from_list([*map(sft_row, build(rows, tokenizer))], features=ROW_FEATURES)
     assert [(row["input_ids"], row["labels"]) for row in ours] == trl_rows(rows, tokenizer, tmp_path)
 
 
@@ -62,7 +62,7 @@ def test_trailing_template_tokens_are_kept_apart(tokenizer: Any, tmp_path: Path)
     for example in examples:
         assert example.completion_ids[-1] == chatml.eos_token_id
         assert chatml.decode(example.template_suffix_ids) == "\n"
-    rows = [(row["input_ids"], row["labels"]) for row in rows_to_dataset(map(sft_row, examples))]
+    rows = [(row["input_ids"], row["labels"]) for row in map(sft_row, examples)]
     assert rows == trl_rows(CHAT, chatml, tmp_path)
 
 

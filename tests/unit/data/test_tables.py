@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,10 @@ from gapbridge.data.arrow_files import (
     chunk_rows,
     content_fingerprint,
     in_memory,
+    new_table,
     open_table,
     record_path,
     write_parts,
-    write_table,
 )
 from gapbridge.data.example import ExampleSet, as_columns
 from gapbridge.data.preferences import PreferenceSet
@@ -33,19 +32,17 @@ FEATURES = Features({"id": Value("string"), "ids": List(Value("int32"))})
 ROWS = [{"id": f"r{i}", "ids": list(range(i % 7))} for i in range(3 * ROWS_PER_CHUNK + 5)]
 
 
-def written(record: dict[str, Any]) -> Callable[[Any], dict[str, Any]]:
-    """What writes `ROWS`."""
-
-    def write(file: Any) -> dict[str, Any]:
+def write_rows(path: Path, error: Exception | None = None, **beside: Any) -> None:
+    with new_table(path) as (file, record):
         write_parts(file, chunk_rows(ROWS, FEATURES), FEATURES.arrow_schema)
-        return record
-
-    return write
+        record |= beside
+        if error:
+            raise error
 
 
 def test_a_table_is_mapped_and_gives_back_its_rows_and_record(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "train-0.arrow"
-    write_table(path, written({"seen": len(ROWS)}))
+    write_rows(path, seen=len(ROWS))
     table, record = open_table(path, check=True)
     assert list(table) == ROWS == list(in_memory(chunk_rows(ROWS, FEATURES), FEATURES))
     assert record["seen"] == len(ROWS)
@@ -55,15 +52,10 @@ def test_a_table_is_mapped_and_gives_back_its_rows_and_record(tmp_path: Path) ->
 
 def test_what_is_not_whole_is_not_there_or_refused(tmp_path: Path) -> None:
     path = tmp_path / "train-0.arrow"
-
-    def fails(file: Any) -> dict[str, Any]:
-        written({})(file)
-        raise DataError("a bad row")
-
     with pytest.raises(DataError):
-        write_table(path, fails)
+        write_rows(path, DataError("a bad row"))
     assert not record_path(path).exists(), "without its record the table is not there"
-    write_table(path, written({}))
+    write_rows(path)
     full = path.read_bytes()
     path.write_bytes(full[:-8])
     with pytest.raises(

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gapbridge import StoreError
-from gapbridge.files import write_atomic
+from gapbridge.files import atomic_file
 from gapbridge.methods.bash.mixed_contexts import CONTEXT_SCHEMA
 from gapbridge.store.context_store import ContextStore
 
@@ -138,13 +138,9 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
 def test_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
     target = tmp_path / "file"
     target.write_text("old")
-
-    def interrupted(path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), atomic_file(target) as path:
         path.write_text("half")
         raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_atomic(target, interrupted)
     assert target.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
