@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -200,12 +199,11 @@ class ExampleSet:
         return replace(self, table=table)
 
     def fingerprint(self) -> str:
-        """A hash of all ids and tokens in their order, and of what is not trained or asked otherwise."""
-        return self._fingerprint
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        return self._digest()
+        """A hash of all ids and tokens in their order, and of what is not trained or asked otherwise; taken once."""
+        known = vars(self)
+        if "_fingerprint" not in known:
+            known["_fingerprint"] = self._digest()
+        return str(known["_fingerprint"])
 
     def _digest(self) -> str:
         digest = hashlib.blake2b(digest_size=16)

@@ -21,24 +21,25 @@ _TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 def unreadable_lines(files: Iterable[str]) -> list[str]:
     """What is wrong with the first such line of each local JSON file; patterns stand for the files that they fit."""
     paths = [Path(path) for name in files if "://" not in name for path in sorted(glob(name, recursive=True))]
-    errors = (_line_error(path) for path in paths if path.suffix in _SUFFIXES and path.is_file())
-    return [error for error in errors if error]
-
-
-def _line_error(path: Path) -> str:
-    of_lines: bool | None = None  # whether each line is a row
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            row = line.strip()
-            if of_lines is None and row:
-                of_lines = row == b"null" or (row.startswith(b"{") and row.endswith(b"}"))
-            if of_lines and row == b"null":
-                return describe(f"{path}, line {number}", "null", "a row", "Remove the line")
-            # Most lines have fewer brackets than that, and counting them costs nothing.
-            if line.count(b"[") + line.count(b"{") > MAX_LEVELS and _levels(line) > MAX_LEVELS:
-                got = f"values that nest deeper than {MAX_LEVELS} levels"
-                return describe(f"{path}, line {number}", got, "a row", "Remove the line")
-    return ""
+    errors = []
+    for path in paths:
+        if path.suffix not in _SUFFIXES or not path.is_file():
+            continue
+        of_lines: bool | None = None  # whether each line is a row
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                row, got = line.strip(), ""
+                if of_lines is None and row:
+                    of_lines = row == b"null" or (row.startswith(b"{") and row.endswith(b"}"))
+                if of_lines and row == b"null":
+                    got = "null"
+                # Most lines have fewer brackets than that, and counting them costs nothing.
+                elif line.count(b"[") + line.count(b"{") > MAX_LEVELS and _levels(line) > MAX_LEVELS:
+                    got = f"values that nest deeper than {MAX_LEVELS} levels"
+                if got:
+                    errors.append(describe(f"{path}, line {number}", got, "a row", "Remove the line"))
+                    break
+    return errors
 
 
 def _levels(line: bytes) -> int:

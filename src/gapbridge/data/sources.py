@@ -219,9 +219,10 @@ def find_data(config: DataConfig, script: ScriptArguments, *, needs_eval: bool) 
             "`eval_datasets` or `test_split_size`",
             "Add one of them, or set eval_strategy: 'no'",
         )
-    train = _first(train, config.max_train_examples)
-    if evaluation is not None:
-        evaluation = _first(evaluation, config.max_eval_examples)
+    if config.max_train_examples is not None:
+        train = train.select(range(min(config.max_train_examples, len(train))))
+    if evaluation is not None and config.max_eval_examples is not None:
+        evaluation = evaluation.select(range(min(config.max_eval_examples, len(evaluation))))
     return LoadedData(train, evaluation, source, eval_source)
 
 
@@ -230,19 +231,15 @@ def _load(entries: list[DatasetConfig]) -> Dataset:
     if errors := unreadable_lines(names):
         raise DataError(errors)
     with cannot_be_loaded(_describe(entries)):
-        loaded: DatasetDict = get_dataset(DatasetMixtureConfig(datasets=[*map(_by_files, entries)]))
+        parts = []
+        for entry in entries:  # with the files that the card of a local folder lists, where it lists any
+            listed = None if entry.data_files or entry.data_dir else find_listed_files(entry.path, entry.name)
+            parts.append(replace(entry, path=listed[0], name=None, data_files=listed[1]) if listed else entry)
+        loaded: DatasetDict = get_dataset(DatasetMixtureConfig(datasets=parts))
     dataset = loaded["train"]
     if not len(dataset):
         raise DataError(describe_empty(_describe(entries)))
     return dataset
-
-
-def _by_files(entry: DatasetConfig) -> DatasetConfig:
-    """The entry with the files that the card of a local folder lists, where it lists any."""
-    found = None
-    if entry.data_files is None and entry.data_dir is None:
-        found = find_listed_files(entry.path, entry.name)
-    return entry if found is None else replace(entry, path=found[0], name=None, data_files=found[1])
 
 
 def _file_names(entry: DatasetConfig) -> list[str]:
@@ -257,10 +254,6 @@ def _describe(entries: list[DatasetConfig]) -> str:
         files = entry.data_files or entry.data_dir
         parts.append(f"{files if files else entry.path}{f' ({entry.name})' if entry.name else ''} [{entry.split}]")
     return public(", ".join(parts))
-
-
-def _first(dataset: Dataset, count: int | None) -> Dataset:
-    return dataset if count is None else dataset.select(range(min(count, len(dataset))))
 
 
 def standard_columns(

@@ -114,7 +114,8 @@ def preview(
         ConfigError: `args` is the configuration of no method. DataError: the data set has bad rows.
     """
     method = _method_of(args)
-    args.check()
+    if errors := args.errors():
+        raise ConfigError(errors)
     model, tokenizer = method.load_model_and_tokenizer(model, args, processing_class)
     part = train_dataset.select(range(min(count, len(train_dataset))))
     examples = method.load_examples(part, tokenizer, model, args, "train_dataset", max_length=args.row_limit())

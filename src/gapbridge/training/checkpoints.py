@@ -12,6 +12,7 @@ import logging
 import signal
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -126,8 +127,7 @@ class SaveAfterEvaluation(TrainerCallback):
     A run resumed from that step goes on with the next epoch: it would never evaluate this one.
     """
 
-    def __init__(self) -> None:
-        self._due = False
+    _due = False
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
@@ -149,8 +149,7 @@ class StopAtLastStep(TrainerCallback):
     an epoch. `TrainerGuardMixin.get_batch_samples` keeps that step's batches back.
     """
 
-    def __init__(self) -> None:
-        self._over = False
+    _over = False
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
@@ -165,6 +164,7 @@ class StopAtLastStep(TrainerCallback):
             control.should_evaluate = control.should_save = False
 
 
+@dataclass(eq=False)
 class SaveAndStop(TrainerCallback):
     """Saves a checkpoint at the end of the step in which a signal came, and raises `Interrupted` when it is whole.
 
@@ -173,18 +173,17 @@ class SaveAndStop(TrainerCallback):
     accumulation, without our mark, and ends as if training had.
     """
 
-    def __init__(self, request: StopRequest) -> None:
-        self._request = request
-        self._agreed = 0
+    request: StopRequest
+    _agreed = 0
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        mine = torch.tensor(float(self._request.signal_number), device=args.device)
+        mine = torch.tensor(float(self.request.signal_number), device=args.device)
         if args.world_size > 1:
             mine = reduce(mine, reduction="sum")
         if mine.item():
-            self._agreed = self._request.signal_number or signal.SIGTERM  # another process got the signal
+            self._agreed = self.request.signal_number or signal.SIGTERM  # another process got the signal
             control.should_save = not evaluation_follows(args, state)
 
     def on_epoch_end(

@@ -65,61 +65,31 @@ class CompletionArgs(GenerationArgs):
     )
 
     def errors(self) -> list[str]:
-        errors = super().errors()
-        if self.use_vllm:
-            errors += self._vllm_errors()
-        return errors
+        errors, url = super().errors(), self.vllm_server_base_url
+        if not self.use_vllm:
+            return errors
+        is_local, share, length = (
+            self.vllm_mode == "colocate",
+            self.vllm_gpu_memory_utilization,
+            self.vllm_max_model_length,
+        )
+        install = 'Install it with `pip install "gapbridge[vllm]"`, or set vllm_mode: server for a server elsewhere'
+        cases = (
+            (is_local and find_spec("vllm") is None, "vllm_mode", "colocate without vLLM", "an installed vLLM",
+             install),
+            (is_local and self.world_size > 1, "vllm_mode", f"colocate in a run of {self.world_size} processes",
+             "one process", "Set vllm_mode: server, which all processes share"),
+            (is_local and not 0 < share <= 1, "vllm_gpu_memory_utilization", share, "a fraction above 0 and up to 1",
+             "Correct the value"),
+            (is_local and length is not None and length <= self.max_completion_length, "vllm_max_model_length", length,
+             f"more than max_completion_length ({self.max_completion_length})", "Increase the value"),
+            (not is_local and url is not None and not url.startswith(("http://", "https://")), "vllm_server_base_url",
+             repr(url), "http://HOST:PORT", "Correct the address"),
+        )  # fmt: skip
+        found = [describe(key, got, wanted, advice) for holds, key, got, wanted, advice in cases if holds]
+        return errors + vllm_errors(self.temperature, self.top_p, self.min_p) + found
 
     @property
     def vllm_server_url(self) -> str:
         """Where the server is."""
         return self.vllm_server_base_url or f"http://{self.vllm_server_host}:{self.vllm_server_port}"
-
-    def _vllm_errors(self) -> list[str]:
-        errors = vllm_errors(self.temperature, self.top_p, self.min_p)
-        url = self.vllm_server_base_url
-        if self.vllm_mode == "colocate":
-            errors += self._colocate_errors()
-        elif url is not None and not url.startswith(("http://", "https://")):
-            errors.append(describe("vllm_server_base_url", repr(url), "http://HOST:PORT", "Correct the address"))
-        return errors
-
-    def _colocate_errors(self) -> list[str]:
-        errors = []
-        if find_spec("vllm") is None:
-            errors.append(
-                describe(
-                    "vllm_mode",
-                    "colocate without vLLM",
-                    "an installed vLLM",
-                    'Install it with `pip install "gapbridge[vllm]"`, or set vllm_mode: server for a server elsewhere',
-                )
-            )
-        if self.world_size > 1:
-            errors.append(
-                describe(
-                    "vllm_mode",
-                    f"colocate in a run of {self.world_size} processes",
-                    "one process",
-                    "Set vllm_mode: server, which all processes share",
-                )
-            )
-        if not 0 < self.vllm_gpu_memory_utilization <= 1:
-            errors.append(
-                describe(
-                    "vllm_gpu_memory_utilization",
-                    self.vllm_gpu_memory_utilization,
-                    "a fraction above 0 and up to 1",
-                    "Correct the value",
-                )
-            )
-        if self.vllm_max_model_length is not None and self.vllm_max_model_length <= self.max_completion_length:
-            errors.append(
-                describe(
-                    "vllm_max_model_length",
-                    self.vllm_max_model_length,
-                    f"more than max_completion_length ({self.max_completion_length})",
-                    "Increase the value",
-                )
-            )
-        return errors

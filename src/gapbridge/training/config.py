@@ -59,7 +59,8 @@ class BaseArgs(Defaults, _Behind):
         normalize_warmup_args(self)
         with as_config_error():
             super().__post_init__()
-        self.check()
+        if errors := self.errors():
+            raise ConfigError(errors)
 
     @property
     def splits_rows(self) -> bool:
@@ -72,15 +73,24 @@ class BaseArgs(Defaults, _Behind):
 
     def errors(self) -> list[str]:
         """Everything wrong with the values, one sentence each."""
-        errors = [
-            error for kind in type(self).__mro__ if issubclass(kind, BaseArgs) for error in _own_errors(self, kind)
-        ]
+        errors = []
+        for kind in type(self).__mro__:
+            if not issubclass(kind, BaseArgs):
+                continue
+            for name in inspect.get_annotations(kind):
+                choices, value = self.__dataclass_fields__[name].metadata.get("choices"), vars(self).get(name)
+                if choices and value not in choices:
+                    errors.append(describe(name, repr(value), f"one of {', '.join(choices)}", "Choose one of them"))
+            for name, (low, high) in vars(kind).get("RANGES", {}).items():
+                value = vars(self)[name]
+                if value is not None and not low <= value <= (math.inf if high is None else high):
+                    expected = f"at least {low}" if high is None else f"a number from {low} to {high}"
+                    errors.append(describe(name, value, expected, "Correct the value"))
         if self.max_steps == 0:
             got = "0, which transformers takes for no limit"
             errors.append(describe("max_steps", got, "a number of steps", "Correct or remove the key"))
         elif self.max_steps < 0 and not self.num_train_epochs > 0:
-            got = f"{self.num_train_epochs}"
-            errors.append(describe("num_train_epochs", got, "a number above 0", "Correct the value"))
+            errors.append(describe("num_train_epochs", self.num_train_epochs, "a number above 0", "Correct the value"))
         if self.enable_jit_checkpoint:
             got = "true, although a signal saves a complete checkpoint in any case"
             errors.append(describe("enable_jit_checkpoint", got, "false", "Remove the key"))
@@ -95,28 +105,6 @@ class BaseArgs(Defaults, _Behind):
     def runtime_only_keys(cls) -> set[str]:
         """The `FREE` keys of all its mixins."""
         return {name for kind in cls.__mro__ if issubclass(kind, BaseArgs) for name in kind.RUNTIME_ONLY}
-
-    def check(self) -> None:
-        """Raise one ConfigError that lists all errors."""
-        errors = self.errors()
-        if errors:
-            raise ConfigError(errors)
-
-
-def _own_errors(args: BaseArgs, kind: type[BaseArgs]) -> list[str]:
-    """What lies outside the choices and ranges of one mixin's keys."""
-    errors = []
-    for name in inspect.get_annotations(kind):
-        choices = args.__dataclass_fields__[name].metadata.get("choices")
-        if choices and vars(args)[name] not in choices:
-            expected = f"one of {', '.join(choices)}"
-            errors.append(describe(name, repr(vars(args)[name]), expected, "Choose one of them"))
-    for name, (low, high) in vars(kind).get("RANGES", {}).items():
-        value = vars(args)[name]
-        if value is not None and not low <= value <= (math.inf if high is None else high):
-            expected = f"at least {low}" if high is None else f"a number from {low} to {high}"
-            errors.append(describe(name, value, expected, "Correct the value"))
-    return errors
 
 
 @dataclass
@@ -157,20 +145,16 @@ class TokenizationArgs(BaseArgs):
         return self.max_length
 
     def errors(self) -> list[str]:
-        errors = super().errors()
-        if self.chat_template_date is not None and not _is_day(self.chat_template_date):
-            errors.append(
-                describe(
-                    "chat_template_date", f"{self.chat_template_date!r}", "a day as YYYY-MM-DD", "Correct the day"
-                )
-            )
-        if self.chat_template is not None and self.chat_template_path is not None:
-            errors.append(
-                describe("chat_template", "a value beside chat_template_path", "one of them", "Keep one of the keys")
-            )
-        if self.max_length is not None and self.max_length < 2:
-            errors.append(describe("max_length", self.max_length, "at least 2 tokens", "Increase the value"))
-        return errors
+        day, length = self.chat_template_date, self.max_length
+        cases = (
+            (day is not None and not _is_day(day), "chat_template_date", repr(day), "a day as YYYY-MM-DD",
+             "Correct the day"),
+            (self.chat_template is not None and self.chat_template_path is not None, "chat_template",
+             "a value beside chat_template_path", "one of them", "Keep one of the keys"),
+            (length is not None and length < 2, "max_length", length, "at least 2 tokens", "Increase the value"),
+        )  # fmt: skip
+        found = [describe(key, got, wanted, advice) for holds, key, got, wanted, advice in cases if holds]
+        return super().errors() + found
 
 
 @dataclass
@@ -214,73 +198,33 @@ class DataArgs(LossScopeArgs):
         return None if packs and self.packing_strategy in ("wrapped", "bfd_split") else self.max_length
 
     def errors(self) -> list[str]:
-        errors = super().errors()
         # What rows of ids would leave without effect, and what goes wrong in TRL's preparation of them.
-        if not self.assistant_only_loss and self.train_on_assistant_turns == "last":
-            errors.append(
-                describe(
-                    "assistant_only_loss",
-                    "false with train_on_assistant_turns: last",
-                    "one of them, since false trains complete conversations",
-                    "Keep one of the keys",
-                )
-            )
-        for key, value in (self.dataset_kwargs or {}).items():
-            if key != "skip_prepare_dataset":
-                errors.append(
-                    describe(
-                        f"dataset_kwargs, {key}",
-                        "a key that TRL does not have",
-                        "skip_prepare_dataset",
-                        "Remove the key",
-                    )
-                )
-            elif value:
-                errors.append(
-                    describe(
-                        "dataset_kwargs, skip_prepare_dataset",
-                        "true",
-                        "false, since the method prepares the data",
-                        "Remove the key",
-                    )
-                )
-        if self.truncation_mode != "keep_start":
-            errors.append(
-                describe(
-                    "truncation_mode",
-                    f"{self.truncation_mode!r}",
-                    "keep_start, since prompts are never truncated",
-                    "Remove the key",
-                )
-            )
-        if (self.packing or self.eval_packing) and self.packing_strategy == "wrapped" and not self.wraps_rows:
-            errors.append(
-                describe(
-                    "packing_strategy",
-                    "wrapped, which splits rows between prompt and completion",
-                    "bfd",
-                    "Set packing_strategy: bfd",
-                )
-            )
-        if self.packing and self.max_length is None:
-            errors.append(
-                describe(
-                    "packing", "true without max_length", "max_length, the length of a packed row", "Set max_length"
-                )
-            )
-        if self.padding_free and not self.packing and self.max_length is not None:
-            errors.append(
-                describe(
-                    "padding_free",
-                    f"true with max_length {self.max_length}",
-                    "packing, or no max_length, as in TRL",
-                    "Set packing: true, or remove max_length",
-                )
-            )
-        errors += label_support_errors(self)
-        if self.activation_offloading and self.device.type == "cpu":
-            errors.append(describe("activation_offloading", "true on the CPU", "a GPU", "Remove the key"))
-        return errors
+        given = dict(self.dataset_kwargs or {})
+        skips = bool(given.pop("skip_prepare_dataset", False))
+        wraps = (self.packing or self.eval_packing) and self.packing_strategy == "wrapped"
+        unlimited = self.max_length is None
+        cases = (
+            (not self.assistant_only_loss and self.train_on_assistant_turns == "last", "assistant_only_loss",
+             "false with train_on_assistant_turns: last",
+             "one of them, since false trains complete conversations", "Keep one of the keys"),
+            *((True, f"dataset_kwargs, {key}", "a key that TRL does not have", "skip_prepare_dataset",
+               "Remove the key") for key in given),
+            (skips, "dataset_kwargs, skip_prepare_dataset", "true", "false, since the method prepares the data",
+             "Remove the key"),
+            (self.truncation_mode != "keep_start", "truncation_mode", repr(self.truncation_mode),
+             "keep_start, since prompts are never truncated", "Remove the key"),
+            (wraps and not self.wraps_rows, "packing_strategy",
+             "wrapped, which splits rows between prompt and completion", "bfd", "Set packing_strategy: bfd"),
+            (self.packing and unlimited, "packing", "true without max_length",
+             "max_length, the length of a packed row", "Set max_length"),
+            (self.padding_free and not self.packing and not unlimited, "padding_free",
+             f"true with max_length {self.max_length}", "packing, or no max_length, as in TRL",
+             "Set packing: true, or remove max_length"),
+            (self.activation_offloading and self.device.type == "cpu", "activation_offloading", "true on the CPU",
+             "a GPU", "Remove the key"),
+        )  # fmt: skip
+        found = [describe(key, got, wanted, advice) for holds, key, got, wanted, advice in cases if holds]
+        return super().errors() + found + label_support_errors(self)
 
 
 @dataclass
@@ -344,18 +288,12 @@ class RoundArgs(BaseArgs):
         super().__post_init__()
 
     def errors(self) -> list[str]:
+        epochs = [1.0] if self.num_epochs_per_round is None else self.num_epochs_per_round
+        got, expected = f"{len(epochs)} numbers for {self.num_rounds} rounds", "one number, or one for each round"
         errors = super().errors()
-        epochs = self.num_epochs_per_round
-        if epochs is not None and len(epochs) not in (1, self.num_rounds):
-            errors.append(
-                describe(
-                    "num_epochs_per_round",
-                    f"{len(epochs)} numbers for {self.num_rounds} rounds",
-                    "one number, or one for each round",
-                    "Correct the list",
-                )
-            )
-        if epochs is not None and any(not number > 0 for number in epochs):
+        if self.num_epochs_per_round is not None and len(epochs) not in (1, self.num_rounds):
+            errors.append(describe("num_epochs_per_round", got, expected, "Correct the list"))
+        if any(not number > 0 for number in epochs):
             errors.append(describe("num_epochs_per_round", epochs, "numbers above 0", "Correct the list"))
         return errors
 

@@ -248,11 +248,6 @@ def _generate_blocks(
             yield example, {name: column[at] for name, column in columns.items()}
 
 
-def select_model_columns(method: type[MethodHooks], rows: Dataset) -> Dataset:
-    """What the trainer gets of rows: for SFT ids and labels."""
-    return rows.select_columns(method.trained_columns())
-
-
 def placeholder_rows(method: type[MethodHooks], examples: ExampleSet) -> Dataset:
     rows = [method.sft_row(example) for example in examples.part(0, _PLACEHOLDER_ROWS)]
-    return select_model_columns(method, Dataset.from_list(rows, features=method.row_features))
+    return Dataset.from_list(rows, features=method.row_features).select_columns(method.trained_columns())

@@ -33,7 +33,7 @@ def check_processes(args: TrainingArguments) -> None:
     Raises:
         RunError: with the way out. Nothing has been written then.
     """
-    launched = _launched_processes()
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
     if args.world_size != launched:
         raise RunError(
             "processes",
@@ -53,7 +53,8 @@ def check_accelerator(args: TrainingArguments, accelerator: Accelerator, model: 
     Raises:
         RunError: listing every difference.
     """
-    launched, kind = _launched_processes(), accelerator.distributed_type
+    launched, kind = int(os.environ.get("WORLD_SIZE", "1")), accelerator.distributed_type
+    asked = {name: str_to_bool(os.environ.get(f"ACCELERATE_USE_{name}", "false")) for name in ("FSDP", "DEEPSPEED")}
     errors = []
     if accelerator.num_processes != launched:
         errors.append(
@@ -64,7 +65,7 @@ def check_accelerator(args: TrainingArguments, accelerator: Accelerator, model: 
                 "Check the launcher's configuration",
             )
         )
-    if _requested_processes("ACCELERATE_USE_FSDP", args.fsdp) and launched > 1 and kind != DistributedType.FSDP:
+    if (args.fsdp or asked["FSDP"]) and launched > 1 and kind != DistributedType.FSDP:
         errors.append(
             describe(
                 "FSDP",
@@ -73,7 +74,7 @@ def check_accelerator(args: TrainingArguments, accelerator: Accelerator, model: 
                 "Use accelerate_configs/ddp.yaml on CPUs",
             )
         )
-    if _requested_processes("ACCELERATE_USE_DEEPSPEED", args.deepspeed):
+    if args.deepspeed or asked["DEEPSPEED"]:
         if kind != DistributedType.DEEPSPEED:
             errors.append(describe("DeepSpeed", f"{kind.value} in the trainer", "DeepSpeed", str(_ON_CPU)))
         else:
@@ -144,11 +145,3 @@ def any_process(accelerator: Accelerator, here: bool) -> bool:
     """Whether something holds in any process; all of them must ask together."""
     flag = torch.tensor([here], dtype=torch.int64, device=accelerator.device)
     return bool(accelerator.reduce(flag, reduction="sum"))
-
-
-def _launched_processes() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def _requested_processes(variable: str, setting: object) -> bool:
-    return bool(setting) or bool(str_to_bool(os.environ.get(variable, "false")))

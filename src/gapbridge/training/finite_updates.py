@@ -28,7 +28,7 @@ class FiniteUpdates(_Behind):
     """Put before a TRL trainer. `row_ids` are the rows before shuffling and packing, with a column `id`: they let an
     error name rows."""
 
-    row_ids: Dataset | None = None
+    row_ids: Dataset
     step_batches: Sequence[dict[str, Any]] = ()  # of the running step
 
     def compute_loss(
@@ -113,8 +113,6 @@ class FiniteUpdates(_Behind):
     def _rows_in(self, inputs: dict[str, Tensor | Any]) -> list[str]:
         """The ids of the rows in a batch, found by their tokens; packed and padding-free rows are taken apart
         first."""
-        if self.row_ids is None:
-            return []
         wanted = {tuple(ids) for ids in _documents(inputs)}
         found = [row["id"] for row in self.row_ids if any(tuple(ids) in wanted for ids in self.tokens_of(row))]
         return list(dict.fromkeys(found))

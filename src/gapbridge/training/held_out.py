@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
@@ -10,8 +10,8 @@ from datasets import Dataset
 from ..data.example import ExampleSet
 from ..data.formats import formatted, readable
 from ..errors import DataError
-from .arguments import EVAL, EVAL_GENERATED, as_data_set, source_label
-from .dataset_builder import BuiltDataset, rows_in_memory, select_model_columns
+from .arguments import EVAL, as_data_set, source_label
+from .dataset_builder import BuiltDataset, rows_in_memory
 from .hooks import MethodHooks
 from .vocabulary import check_vocabulary
 
@@ -25,7 +25,6 @@ else:
     _Behind = MethodHooks
 
 _PREPARED = "rows of a gapbridge trainer"  # in the description of a data set, which its slices inherit
-_TIMES = ("runtime", "samples_per_second", "steps_per_second")
 
 
 class EvalDatasetMixin(_Behind):
@@ -48,13 +47,14 @@ class EvalDatasetMixin(_Behind):
     def _prepare(self, rows: BuiltDataset, part: str) -> Dataset:
         """What is trained of finished rows. TRL's preparation, where it does something: it packs rows, and drops those
         without loss; none is too long."""
-        dataset, args = select_model_columns(type(self), rows.table), self.args
+        dataset, args = rows.table.select_columns(self.trained_columns()), self.args
         packing = args.eval_packing if part == "eval" and args.eval_packing is not None else args.packing
         if packing or rows.num_rows_without_loss:
             dataset = self._prepare_dataset(dataset, self.processing_class, args, packing, None, part)
         elif args.shuffle_dataset:
             dataset = dataset.shuffle(seed=args.seed, keep_in_memory=True)
-        return mark_prepared(dataset)
+        dataset.info.description = _PREPARED
+        return dataset
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
         """What is prepared stays as it is; TRL would prepare it again for each evaluation."""
@@ -152,34 +152,3 @@ class EvalDatasetMixin(_Behind):
             logs.update({f"{prefix}_{key}": sum(values) / len(values) for key, values in metrics.items()})
             metrics.clear()
         super().log(logs, start_time)
-
-    @classmethod
-    def evaluated_names(cls, args: Any, names: Iterable[str] | None = None, *, experts: bool = False) -> list[str]:
-        """The metrics that `evaluate()` returns for the constructor's data sets, without their `eval_`.
-
-        Args:
-            names: of the held-out data sets, where they have names.
-            experts: whether the model has a loss that balances its experts.
-        """
-        figures = (*cls.figures_of(args), "aux_loss") if experts else cls.figures_of(args)
-        found = [*figures]  # which TRL names alike for each data set
-        for prefix in [""] if names is None else [f"{name}_" for name in names]:
-            found += [f"{prefix}{name}" for name in ("loss", *_TIMES)]
-            if {EVAL, EVAL_GENERATED} <= set(cls.eval_sets(args)):
-                found += [f"{prefix}generated_{name}" for name in ("loss", *_TIMES, *figures)]
-        return found
-
-    @classmethod
-    def figures_of(cls, args: Any) -> tuple[str, ...]:
-        """What TRL's trainer logs of an evaluation besides its loss."""
-        return ("entropy", "mean_token_accuracy", "num_tokens")
-
-    def own_metrics(self) -> list[str] | None:
-        names = self.eval_dataset if isinstance(self.eval_dataset, dict) else None
-        return self.evaluated_names(self.args, names, experts=self.aux_loss_enabled)
-
-
-def mark_prepared(dataset: Dataset) -> Dataset:
-    """Say in a data set's description that a trainer takes its rows as they are."""
-    dataset.info.description = _PREPARED
-    return dataset

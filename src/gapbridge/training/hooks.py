@@ -34,6 +34,7 @@ from .stats import GenerationStats
 
 ExamplesWithGenerations = Iterable[tuple[Example, dict[str, Any]]]  # examples, each with what was generated for it
 RowsWithStats = Iterable[tuple[list[Row], GenerationStats]]  # of each example its rows, and their counts
+_TIMES = ("runtime", "samples_per_second", "steps_per_second")
 
 
 def tokenization_arguments(
@@ -63,6 +64,7 @@ class MethodHooks:
     sft_equivalent_config: ClassVar[dict[str, Any]] = {}
     row_features: ClassVar[Features] = ROW_FEATURES  # SFT's, or what another trainer takes
     example_set: ClassVar[type[ExampleSet]] = ExampleSet  # the class of what `read` returns
+    sft_row = staticmethod(sft_row)  # the row of an example for which nothing is generated
 
     @classmethod
     def setup_model(cls, model: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase, args: Any) -> None:
@@ -160,9 +162,34 @@ class MethodHooks:
         return errors
 
     @classmethod
-    def sft_row(cls, example: Any) -> Row:
-        """The row of an example for which nothing is generated."""
-        return sft_row(example)
+    def evaluated_names(cls, args: Any, names: Iterable[str] | None = None, *, experts: bool = False) -> list[str]:
+        """The metrics that `evaluate()` returns for the constructor's data sets, without their `eval_`.
+
+        Args:
+            names: of the held-out data sets, where they have names.
+            experts: whether the model has a loss that balances its experts.
+        """
+        figures = (*cls.figures_of(args), "aux_loss") if experts else cls.figures_of(args)
+        found = [*figures]  # which TRL names alike for each data set
+        for prefix in [""] if names is None else [f"{name}_" for name in names]:
+            found += [f"{prefix}{name}" for name in ("loss", *_TIMES)]
+            if {EVAL, EVAL_GENERATED} <= set(cls.eval_sets(args)):
+                found += [f"{prefix}generated_{name}" for name in ("loss", *_TIMES, *figures)]
+        return found
+
+    @classmethod
+    def figures_of(cls, args: Any) -> tuple[str, ...]:
+        """What TRL's trainer logs of an evaluation besides its loss."""
+        return ("entropy", "mean_token_accuracy", "num_tokens")
+
+    @classmethod
+    def refused_configs(cls, args: Any, tokenizer: PreTrainedTokenizerBase | None) -> tuple[str, ...]:
+        """Names of the accelerate configurations under which this refuses to train.
+
+        Args:
+            tokenizer: the model's own, as it is loaded; None where it is not at hand.
+        """
+        return ()
 
     @classmethod
     def trained_columns(cls) -> list[str]:

@@ -93,15 +93,14 @@ def load_model(
         options.setdefault("device_map", {"": args.device})
     adapter = Path(path) if (Path(path) / "adapter_config.json").is_file() else None
     with reading(f"model {path!s}"), disable_zero3_init(args) if whole else nullcontext():
-        if adapter is None:
-            _require_readable([*_size_errors(Path(path)), *model_version_errors(str(path), options.get("revision"))])
-            model = AutoModelForCausalLM.from_pretrained(str(path), **options)
-            repair_generation_config(model)
-            return model
-        base, revision = _adapter_base(adapter, options.pop("revision", None))
-        _require_readable([*_size_errors(Path(base)), *model_version_errors(base, revision)])
+        base, revision = str(path), options.pop("revision", None)
+        if adapter is not None:
+            base, revision = _adapter_base(adapter, revision)
+        _require_readable(base, revision)
         model = AutoModelForCausalLM.from_pretrained(base, revision=revision or "main", **options)
         repair_generation_config(model)
+        if adapter is None:
+            return model
         _grow_for_adapter(model, adapter)
         if with_heads and (heads := saved_heads(adapter)):
             load_heads(model, heads)  # before the adapter, which would be copied with the last layer
@@ -128,21 +127,21 @@ def _grow_for_adapter(model: PreTrainedModel, adapter: Path) -> None:
     grow_vocabulary(model, max(indices, default=-1) + 1)
 
 
-def _size_errors(folder: Path) -> list[str]:
-    """A number of layers that no model has would keep transformers building for hours, before it looks at weights."""
-    path = folder / "config.json"
+def _require_readable(folder: str | Path, revision: str | None) -> None:
+    """Raise ConfigError for a model that is not loaded, or not in a lifetime.
+
+    A number of layers that no model has would keep transformers building for hours, before it looks at weights.
+    """
+    path = Path(folder) / "config.json"
     config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     parts = [config, *config.values()] if isinstance(config, dict) else []
     counts = [part.get("num_hidden_layers") for part in parts if isinstance(part, dict)]
-    return [
+    errors = [
         describe(f"{path}, num_hidden_layers", count, f"at most {_MOST_LAYERS:,}", "Correct the file")
         for count in counts
         if isinstance(count, (int, float)) and count > _MOST_LAYERS
     ]
-
-
-def _require_readable(errors: list[str]) -> None:
-    if errors:
+    if errors := [*errors, *model_version_errors(str(folder), revision)]:
         raise ConfigError(errors)
 
 
@@ -211,7 +210,7 @@ def load_meta_model(path: Path, args: Any) -> PreTrainedModel | PeftModel | None
         source = Path(_adapter_base(adapter, None)[0]) if adapter else path
         if not source.is_dir():
             return None
-        _require_readable([*_size_errors(source), *model_version_errors(str(source), None)])
+        _require_readable(source, None)
         config = AutoConfig.from_pretrained(source, trust_remote_code=args.trust_remote_code)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=args.trust_remote_code)
@@ -243,7 +242,8 @@ def load_tokenizer(path: str | Path, args: Any, revision: str | None = None) -> 
     """Load a tokenizer. Raises ConfigError if there is none."""
     require_local(path, "tokenizer")
     with reading(f"tokenizer {path!s}"):
-        _require_readable(tokenizer_version_errors(str(path), revision))
+        if errors := tokenizer_version_errors(str(path), revision):
+            raise ConfigError(errors)
         return AutoTokenizer.from_pretrained(
             str(path), revision=revision or "main", trust_remote_code=args.trust_remote_code
         )

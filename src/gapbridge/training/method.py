@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -51,6 +51,7 @@ from .artifact_cache import (
     examples_path,
     open_examples,
 )
+from .checkpoints import agreed_checkpoint
 from .config import RoundArgs
 from .dataset_builder import (
     BuiltDataset,
@@ -60,14 +61,12 @@ from .dataset_builder import (
     open_context_stores,
     placeholder_rows,
     rows_in_memory,
-    select_model_columns,
 )
 from .distributed_checks import check_processes
 from .held_out import EvalDatasetMixin
 from .loading import load_model, load_tokenizer, prepare_tokenizer, record_revision
 from .metrics import LogAtStart
 from .model_card import complete_card
-from .preparation import Prepared
 from .quiet import hidden_dataset_bars
 from .stats import GenerationStats
 from .trainer_guards import TrainerGuardMixin
@@ -75,6 +74,8 @@ from .vocabulary import check_vocabulary
 
 
 logger = logging.getLogger(__name__)
+
+_PREPARED = frozenset({"train_dataset", "eval_dataset", "row_ids", "stats", "eval_stats"})
 
 
 @dataclass(frozen=True)
@@ -117,12 +118,12 @@ class GapTrainerMixin(EvalDatasetMixin, TrainerGuardMixin):
 
     examples: ExampleSet
     pending: dict[str, PendingGeneration]  # what is generated before training, by part of the data
-    # Read once `prepare_dataset` has run, which their first access does.
-    train_dataset = Prepared[Any]()
-    eval_dataset = Prepared[Any]()
-    row_ids = Prepared[Dataset]()
-    stats = Prepared[GenerationStats]()  # of the training rows
-    eval_stats = Prepared[GenerationStats]()  # of the held-out rows with generated contexts
+    # `prepare_dataset` makes these; the first access to one of them calls it.
+    train_dataset: Any
+    eval_dataset: Any
+    row_ids: Dataset
+    stats: GenerationStats  # of the training rows
+    eval_stats: GenerationStats  # of the held-out rows with generated contexts
     _unprepared: _Unprepared | None = None
 
     def __init__(
@@ -175,7 +176,9 @@ class GapTrainerMixin(EvalDatasetMixin, TrainerGuardMixin):
         if method.requires_eager_rows(args):
             full = {part: rows_in_memory(method, part, found, tokenizer, args) for part, found in parts.items()}
         first = {
-            part: select_model_columns(method, full[part].table) if full else placeholder_rows(method, found)
+            part: full[part].table.select_columns(method.trained_columns())
+            if full
+            else placeholder_rows(method, found)
             for part, found in parts.items()
         }
         added = method.trainer_arguments(model, tokenizer, args, peft_config)
@@ -199,6 +202,15 @@ class GapTrainerMixin(EvalDatasetMixin, TrainerGuardMixin):
         self._unprepared = _Unprepared(
             parts, settings, full, adds_adapter=peft_config is not None, weight_version=_weight_version(self.model)
         )
+        if not full:  # placeholders
+            del self.train_dataset, self.eval_dataset
+
+    def __getattr__(self, name: str) -> Any:
+        """What `prepare_dataset` makes, when it is first read."""
+        if name not in _PREPARED or vars(self).get("_unprepared") is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        self.prepare_dataset()
+        return vars(self)[name]
 
     def prepare_dataset(self) -> None:
         """Generate what the rows are made of, or find it in `output_dir`, and make the rows; a second time do nothing.
@@ -219,16 +231,12 @@ class GapTrainerMixin(EvalDatasetMixin, TrainerGuardMixin):
                 "the weights that its contexts are known by",
                 "Call prepare_dataset before you change them, or construct the trainer afterwards",
             )
-        self._unprepared = None  # what follows reads the attributes
-        try:
-            # The contexts are the round's starting model's: an adapter that TRL has just put on it stays out.
-            with _starting_model(self.model, added=bool(self.pending) and todo.adds_adapter):
-                for part, generation in self.pending.items():
-                    generate_pending_contexts(generation, todo.parts[part], self.args)
-            full = todo.whole or self._keep_rows(todo.parts, todo.settings)
-        except BaseException:
-            self._unprepared = todo
-            raise
+        # The contexts are the round's starting model's: an adapter that TRL has just put on it stays out.
+        with self.model.disable_adapter() if self.pending and todo.adds_adapter else nullcontext():
+            for part, generation in self.pending.items():
+                generate_pending_contexts(generation, todo.parts[part], self.args)
+        full = todo.whole or self._keep_rows(todo.parts, todo.settings)
+        self._unprepared = None
         self.row_ids, self.stats = full[TRAIN].table, full[TRAIN].stats
         own = (rows.stats for part, rows in full.items() if part.startswith(EVAL_GENERATED))
         self.eval_stats = sum(own, start=type(self).stats_class())
@@ -241,9 +249,20 @@ class GapTrainerMixin(EvalDatasetMixin, TrainerGuardMixin):
             RunError: `True` was given and there is no complete checkpoint.
             TrainingError: the loss, the gradient or a trained weight is not finite.
         """
-        checkpoint = self.checkpoint_to_resume(resume_from_checkpoint)
+        checkpoint: Any = resume_from_checkpoint or None
+        if checkpoint is True:
+            checkpoint = agreed_checkpoint(Path(self.args.output_dir))
+            if checkpoint is None:
+                advice = "Set resume_from_checkpoint: false, or correct output_dir"
+                raise RunError(self.args.output_dir, "no complete checkpoint", "one to resume from", advice)
         self.prepare_dataset()
-        return super().train(checkpoint, *args, **kwargs)
+        if checkpoint:
+            self.args.eval_on_start = False  # that evaluation has been made
+            if self.args.should_save:
+                logger.info("going on from %s", checkpoint)
+        output = super().train(checkpoint and str(checkpoint), *args, **kwargs)
+        self.check_weights()
+        return output
 
     @classmethod
     def _examples(
@@ -278,19 +297,17 @@ class GapTrainerMixin(EvalDatasetMixin, TrainerGuardMixin):
         shared = artifact_identity(method, self.processing_class, settings)
         keep = partial(build_and_cache_rows, method, tokenizer=self.processing_class, args=self.args, shared=shared)
         full: dict[str, BuiltDataset] = {TRAIN: keep(TRAIN, parts[TRAIN], generation=generations.get(TRAIN))}
-        self.train_dataset = self._prepare(full[TRAIN], TRAIN)
+        evaluates_references = EVAL in method.eval_sets(self.args)
         for part in filter(is_held_out, parts):
-            if EVAL in method.eval_sets(self.args):
+            if evaluates_references:
                 full[part] = keep(part, parts[part])
             if part in generations:
                 own = part_name(dataset_name(part), EVAL_GENERATED)
                 full[own] = keep(own, parts[part], generation=generations[part])
-        held_out = {part: self._prepare(rows, EVAL) for part, rows in full.items() if part != TRAIN}
-        own_rows = by_name(held_out, EVAL_GENERATED)
-        if EVAL in method.eval_sets(self.args):
-            self.eval_dataset, self._generated_eval_dataset = by_name(held_out), own_rows
-        elif own_rows is not None:
-            self.eval_dataset = own_rows
+        made = {part: self._prepare(rows, TRAIN if part == TRAIN else EVAL) for part, rows in full.items()}
+        self.train_dataset, own_rows = made[TRAIN], by_name(made, EVAL_GENERATED)
+        self.eval_dataset = by_name(made) if evaluates_references else own_rows
+        self._generated_eval_dataset = own_rows if evaluates_references else None
         return full
 
     def _say_what_is_trained(self) -> None:
@@ -375,7 +392,3 @@ class GapTrainerMixin(EvalDatasetMixin, TrainerGuardMixin):
 def _weight_version(model: PreTrainedModel | PeftModel) -> int:
     """A number that grows with each change of a weight in its place."""
     return sum(parameter._version for parameter in model.parameters())
-
-
-def _starting_model(model: PreTrainedModel | PeftModel, *, added: bool) -> AbstractContextManager[Any]:
-    return model.disable_adapter() if added else nullcontext()

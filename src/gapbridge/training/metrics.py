@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ class MetricsFile(TrainerCallback):
                 file.write(json.dumps(state.log_history[-1]) + "\n")
 
 
+@dataclass(eq=False)
 class LogAtStart(TrainerCallback):
     """Has a trainer log `values` once, before the first step; a resumed one has them in its state.
 
@@ -39,14 +41,14 @@ class LogAtStart(TrainerCallback):
         log: the trainer's `log`.
     """
 
-    def __init__(self, log: Callable[[dict[str, float]], None], values: dict[str, float]) -> None:
-        self._log, self._values = log, values
+    log: Callable[[dict[str, float]], None]
+    values: dict[str, float]
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self._values and not any(self._values.keys() <= entry.keys() for entry in state.log_history):
-            self._log(dict(self._values))
+        if self.values and not any(self.values.keys() <= entry.keys() for entry in state.log_history):
+            self.log(dict(self.values))
 
 
 def _metrics_path(args: TrainingArguments) -> Path:

@@ -22,7 +22,7 @@ from trl import DPOTrainer
 
 from ..decoding.model_state import is_sharded
 from .arguments import named_arguments
-from .dataset_builder import BuiltDataset, select_model_columns
+from .dataset_builder import BuiltDataset
 from .evaluation import LOSS_KEY
 from .method import GapTrainerMixin
 from .rows import Row, masked_row
@@ -150,4 +150,4 @@ class PreferenceTrainerMixin(GapTrainerMixin):
         }
 
     def _prepare(self, rows: BuiltDataset, part: str) -> Dataset:
-        return select_model_columns(type(self), rows.table)
+        return rows.table.select_columns(self.trained_columns())

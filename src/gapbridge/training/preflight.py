@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -34,33 +35,56 @@ def preflight_errors(
     """
     errors: list[str] = []
     if not own_optimizer:
-        errors += _tried("optim", lambda: _try_optimizer(args, model))
-        errors += _tried("lr_scheduler_type, lr_scheduler_kwargs", lambda: _try_schedule(args))
-    errors += _tried("dataloader", lambda: _try_loader(args))
-    if args.use_liger_kernel and not is_liger_kernel_available():
-        errors.append(
-            describe(
-                "use_liger_kernel",
-                "true without the package liger-kernel",
-                "an installed package",
-                "Install liger-kernel, or remove the key",
+        with _collected(errors, "optim"):  # a missing package, an unknown argument or a value out of range
+            kind, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
+            if isinstance(kind, type) and kind.__module__.startswith("torch.optim"):
+                kind([torch.nn.Parameter(torch.zeros(1, device=args.device))], **options)
+        steps = args.max_steps if args.max_steps > 0 else _STEPS
+        with _collected(errors, "lr_scheduler_type, lr_scheduler_kwargs"):
+            get_scheduler(
+                args.lr_scheduler_type,
+                optimizer=torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1),
+                num_warmup_steps=args.get_warmup_steps(steps),
+                num_training_steps=steps,
+                scheduler_specific_kwargs=args.lr_scheduler_kwargs,
             )
-        )
+    with _collected(errors, "dataloader"):  # no worker is started
+        for batch_size in (args.per_device_train_batch_size, args.per_device_eval_batch_size):
+            DataLoader(
+                [0],  # type: ignore[arg-type]
+                batch_size=batch_size,
+                num_workers=args.dataloader_num_workers,
+                prefetch_factor=args.dataloader_prefetch_factor,
+                persistent_workers=args.dataloader_persistent_workers,
+                multiprocessing_context=args.dataloader_multiprocessing_context,
+            )
+    return errors + _support_errors(args, model, metrics)
+
+
+@contextmanager
+def _collected(errors: list[str], what: str) -> Iterator[None]:
+    """What a library refuses inside becomes one of `errors`, which begins with `what`."""
+    try:
+        with as_config_error(f"{what}: "):
+            yield
+    except ConfigError as error:
+        errors += error.errors
+
+
+def _support_errors(args: Any, model: PreTrainedModel | PeftModel | None, metrics: Sequence[str] | None) -> list[str]:
+    """What the installed packages, the model or the evaluations do not have."""
+    errors = []
+    if args.use_liger_kernel and not is_liger_kernel_available():
+        got, advice = "true without the package liger-kernel", "Install liger-kernel, or remove the key"
+        errors.append(describe("use_liger_kernel", got, "an installed package", advice))
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     if base is not None and args.gradient_checkpointing and not base.supports_gradient_checkpointing:
-        errors.append(
-            describe(
-                "gradient_checkpointing",
-                f"true for {type(base).__name__}, which does not support it",
-                "false",
-                "Set gradient_checkpointing: false",
-            )
-        )
+        got, advice = f"true for {type(base).__name__}, which does not support it", "Set gradient_checkpointing: false"
+        errors.append(describe("gradient_checkpointing", got, "false", advice))
     metric = args.metric_for_best_model
     if metric is not None and metrics is not None and metric.removeprefix("eval_") not in metrics:
-        errors.append(
-            describe("metric_for_best_model", f"{metric!r}", f"one of {', '.join(metrics)}", "Choose one of them")
-        )
+        expected = f"one of {', '.join(metrics)}"
+        errors.append(describe("metric_for_best_model", repr(metric), expected, "Choose one of them"))
     return errors
 
 
@@ -74,52 +98,6 @@ def batch_errors(args: Any, rows: Mapping[str, int]) -> list[str]:
     for part, count in rows.items():
         batch = (args.train_batch_size if part == TRAIN else args.eval_batch_size) * args.world_size
         if args.dataloader_drop_last and count < batch:
-            errors.append(
-                describe(
-                    part,
-                    f"{count} rows with dataloader_drop_last",
-                    f"at least {batch}, one batch of all processes",
-                    "Remove the key, or lower the batch size",
-                )
-            )
+            got, expected = f"{count} rows with dataloader_drop_last", f"at least {batch}, one batch of all processes"
+            errors.append(describe(part, got, expected, "Remove the key, or lower the batch size"))
     return errors
-
-
-def _tried(what: str, action: Callable[[], object]) -> list[str]:
-    try:
-        with as_config_error(f"{what}: "):
-            action()
-    except ConfigError as error:
-        return error.errors
-    return []
-
-
-def _try_optimizer(args: Any, model: PreTrainedModel | PeftModel | None) -> None:
-    """A missing package, an unknown argument or a value out of range; on a single parameter of its own."""
-    kind, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
-    if isinstance(kind, type) and kind.__module__.startswith("torch.optim"):
-        kind([torch.nn.Parameter(torch.zeros(1, device=args.device))], **options)
-
-
-def _try_schedule(args: Any) -> None:
-    steps = args.max_steps if args.max_steps > 0 else _STEPS
-    get_scheduler(
-        args.lr_scheduler_type,
-        optimizer=torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1),
-        num_warmup_steps=args.get_warmup_steps(steps),
-        num_training_steps=steps,
-        scheduler_specific_kwargs=args.lr_scheduler_kwargs,
-    )
-
-
-def _try_loader(args: Any) -> None:
-    """No worker is started."""
-    for batch_size in (args.per_device_train_batch_size, args.per_device_eval_batch_size):
-        DataLoader(
-            [0],  # type: ignore[arg-type]
-            batch_size=batch_size,
-            num_workers=args.dataloader_num_workers,
-            prefetch_factor=args.dataloader_prefetch_factor,
-            persistent_workers=args.dataloader_persistent_workers,
-            multiprocessing_context=args.dataloader_multiprocessing_context,
-        )
