@@ -148,12 +148,8 @@ def on_date(source: str, date: str | None) -> str:
         raise ConfigError("chat_template_date", repr(date), "a day as YYYY-MM-DD", "Correct the day") from error
     formats = _DATE.findall(source)
     if source.count("strftime_now(") != len(formats):
-        raise ConfigError(
-            "chat_template",
-            "a computed format of strftime_now, so that its date cannot be fixed",
-            "a literal format",
-            "Write the format into chat_template",
-        )
+        got = "a computed format of strftime_now, so that its date cannot be fixed"
+        raise ConfigError("chat_template", got, "a literal format", "Write the format into chat_template")
     cases = "".join(
         f"{{%- if format == {literal} -%}}{{{{- {json.dumps(day.strftime(literal[1:-1]))} -}}}}{{%- endif -%}}"
         for literal in sorted(set(formats))

@@ -40,12 +40,8 @@ def detect_form(columns: set[str], source: str, text_field: str = TEXT_FIELD) ->
         return "conversations"
     if text_field in columns:
         return "text"
-    raise DataError(
-        source,
-        f"the columns {', '.join(sorted(columns))}",
-        f"`messages`, `prompt` and `completion`, `input_ids`, or `{text_field}` (dataset_text_field)",
-        "Rename the columns",
-    )
+    expected = f"`messages`, `prompt` and `completion`, `input_ids`, or `{text_field}` (dataset_text_field)"
+    raise DataError(source, f"the columns {', '.join(sorted(columns))}", expected, "Rename the columns")
 
 
 def describe_empty(source: str) -> str:
@@ -70,14 +66,8 @@ def readable(dataset: Dataset, source: str) -> Dataset:
         if name in dataset.column_names
     ]
     if dataset.format["type"] == "custom":
-        errors.append(
-            describe(
-                source,
-                "a `Dataset.with_transform()`",
-                "rows that do not change",
-                "Make the rows with `Dataset.map()` (`skip_prepare_dataset` is not supported)",
-            )
-        )
+        advice = "Make the rows with `Dataset.map()` (`skip_prepare_dataset` is not supported)"
+        errors.append(describe(source, "a `Dataset.with_transform()`", "rows that do not change", advice))
     if errors:
         raise DataError(errors)
     shown = dataset.format["columns"]
@@ -131,9 +121,6 @@ def require_prompts(examples: ExampleSet, why: str) -> None:
     """
     without = examples.without_prompt()
     if without:
-        raise DataError(
-            f"{examples.source}, row {without[0]}",
-            f"no prompt ({len(without)} of {len(examples)} rows have none)",
-            f"a prompt and an answer, since {why}",
-            "Convert the data to `prompt` and `completion`, or to `messages`",
-        )
+        got = f"no prompt ({len(without)} of {len(examples)} rows have none)"
+        advice = "Convert the data to `prompt` and `completion`, or to `messages`"
+        raise DataError(f"{examples.source}, row {without[0]}", got, f"a prompt and an answer, since {why}", advice)

@@ -94,12 +94,8 @@ def build_preferences(
     dataset = readable(dataset, source)
     columns = dataset.column_names
     if not {"chosen", "rejected"} <= set(columns):
-        raise DataError(
-            source,
-            f"the columns {', '.join(sorted(columns))}",
-            "`chosen` and `rejected`, with a `prompt` or with the prompt in them",
-            "Rename the columns",
-        )
+        expected = "`chosen` and `rejected`, with a `prompt` or with the prompt in them"
+        raise DataError(source, f"the columns {', '.join(sorted(columns))}", expected, "Rename the columns")
     conversational = isinstance(dataset[0]["chosen"], list)
     if conversational:
         require_template(tokenizer, source)

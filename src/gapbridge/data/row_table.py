@@ -83,12 +83,8 @@ def tokenise_rows(
     good = [row for row, error in enumerate(errors) if not error and not left_out[row]]
     _report_bad_rows(bad_rows, len(table), source, on_invalid_example)
     if not good:
-        raise DataError(
-            source,
-            f"{len(bad_rows)} invalid rows and {sum(left_out)} without a trained token within max_length",
-            "a row to train on",
-            "Repair the rows, or raise max_length",
-        )
+        got = f"{len(bad_rows)} invalid rows and {sum(left_out)} without a trained token within max_length"
+        raise DataError(source, got, "a row to train on", "Repair the rows, or raise max_length")
     cut = sum(table["cut_prompt"][:])
     if cut:
         logger.warning(

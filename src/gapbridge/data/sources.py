@@ -213,12 +213,8 @@ def find_data(config: DataConfig, script: ScriptArguments, *, needs_eval: bool) 
         train, evaluation = split_off(train, int(size) if size >= 1 else size, SPLIT_SEED, source)
         eval_source = f"{source} (test part)"
     if needs_eval and evaluation is None:
-        raise ConfigError(
-            "eval_strategy",
-            "evaluation without held-out data",
-            "`eval_datasets` or `test_split_size`",
-            "Add one of them, or set eval_strategy: 'no'",
-        )
+        got, expected = "evaluation without held-out data", "`eval_datasets` or `test_split_size`"
+        raise ConfigError("eval_strategy", got, expected, "Add one of them, or set eval_strategy: 'no'")
     if config.max_train_examples is not None:
         train = train.select(range(min(config.max_train_examples, len(train))))
     if evaluation is not None and config.max_eval_examples is not None:
@@ -310,12 +306,9 @@ def standard_columns(
         return _named(dataset, {config.id_column: "id"})
     missing = [name for name in wanted if name not in columns]
     if missing:
-        raise DataError(
-            source,
-            f"no column {' and no column '.join(map(repr, missing))}, but {', '.join(map(repr, columns))}",
-            "prompts and completions, or plain text",
-            "Name the columns with prompt_column and completion_column, or with dataset_text_field",
-        )
+        got = f"no column {' and no column '.join(map(repr, missing))}, but {', '.join(map(repr, columns))}"
+        advice = "Name the columns with prompt_column and completion_column, or with dataset_text_field"
+        raise DataError(source, got, "prompts and completions, or plain text", advice)
     mapping = {config.prompt_column: "prompt", config.completion_column: "completion", config.id_column: "id"}
     dataset = _named(dataset, mapping)
     if not config.convert_to_chat:
@@ -337,12 +330,8 @@ def _preference_columns(dataset: Dataset, config: DataConfig, source: str, scrat
     text = isinstance(dataset[0]["chosen"], str)
     if text and config.convert_to_chat:
         if "prompt" not in dataset.column_names:
-            raise ConfigError(
-                source,
-                "no column of prompts beside chosen and rejected",
-                "one for convert_to_chat",
-                "Name it with prompt_column, or give conversations",
-            )
+            got, expected = "no column of prompts beside chosen and rejected", "one for convert_to_chat"
+            raise ConfigError(source, got, expected, "Name it with prompt_column, or give conversations")
 
         def chat(row: dict[str, Any]) -> dict[str, Any]:
             answers = {name: [{"role": "assistant", "content": row[name]}] for name in ("chosen", "rejected")}

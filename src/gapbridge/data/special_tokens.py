@@ -27,20 +27,12 @@ def generation_stop_tokens(tokenizer: PreTrainedTokenizerBase, generation: Gener
         configured = generation.eos_token_id
         ends = configured if isinstance(configured, list) else [] if configured is None else [configured]
         if not all(type(end) is int for end in ends):
-            raise ConfigError(
-                f"{tokenizer.name_or_path}, generation_config.json, eos_token_id",
-                f"{configured!r:.80}",
-                "the id of a token or a list of ids",
-                "Correct the file",
-            )
+            got, expected, advice = f"{configured!r:.80}", "the id of a token or a list of ids", "Correct the file"
+            raise ConfigError(f"{tokenizer.name_or_path}, generation_config.json, eos_token_id", got, expected, advice)
         stops |= set(ends)
     if not stops:
-        raise ConfigError(
-            f"tokenizer {tokenizer.name_or_path!r}",
-            "no EOS token",
-            "a token that ends an answer",
-            "Set eos_token to that token",
-        )
+        got, expected = "no EOS token", "a token that ends an answer"
+        raise ConfigError(f"tokenizer {tokenizer.name_or_path!r}", got, expected, "Set eos_token to that token")
     return sorted(stops)
 
 

@@ -48,18 +48,12 @@ class RenderedWords:
             return describe("tools", got, "tools in the rendered text", advice)
         role = conversation.messages[turn]["role"]
         if what == "content":
-            return describe(
-                conversation.place(turn),
-                f"the role {role!r}, whose turn the chat template omits",
-                "a role that the template renders at this place",
-                "Rename the role, or use another template",
-            )
-        return describe(
-            f"{conversation.place(turn)} ({role})",
-            f"{what} that the chat template omits",
-            "its words in the rendered text",
-            "Move it into the content, remove it, or use another template",
-        )
+            got = f"the role {role!r}, whose turn the chat template omits"
+            expected = "a role that the template renders at this place"
+            return describe(conversation.place(turn), got, expected, "Rename the role, or use another template")
+        got = f"{what} that the chat template omits"
+        advice = "Move it into the content, remove it, or use another template"
+        return describe(f"{conversation.place(turn)} ({role})", got, "its words in the rendered text", advice)
 
     def _lost_of_shape(self, conversation: Conversation, options: Mapping[str, Any]) -> tuple[int, str] | None:
         messages, tools = deepcopy(conversation.messages), deepcopy(options.get("tools"))

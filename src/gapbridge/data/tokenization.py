@@ -116,12 +116,8 @@ def build_examples(
 def require_template(tokenizer: PreTrainedTokenizerBase, source: str) -> None:
     """Raise ConfigError where conversations have no chat template."""
     if tokenizer.chat_template is None:
-        raise ConfigError(
-            source,
-            f"conversations, and the tokenizer {tokenizer.name_or_path!r} has no chat template",
-            "a chat template",
-            "Set chat_template or chat_template_path",
-        )
+        got = f"conversations, and the tokenizer {tokenizer.name_or_path!r} has no chat template"
+        raise ConfigError(source, got, "a chat template", "Set chat_template or chat_template_path")
 
 
 class RowTokeniser:

@@ -80,23 +80,15 @@ _REPAIR_LINE = "Repair or remove the line"
 def _row_error(row: Any) -> dict[str, Any] | str:
     """The line's object, or what is wrong with it."""
     if isinstance(row, ValueError):
-        return describe(
-            "content",
-            f"{'no UTF-8 text' if isinstance(row, UnicodeDecodeError) else 'no JSON'} ({row})",
-            "a JSON object",
-            _REPAIR_LINE,
-        )
+        got = f"{'no UTF-8 text' if isinstance(row, UnicodeDecodeError) else 'no JSON'} ({row})"
+        return describe("content", got, "a JSON object", _REPAIR_LINE)
     if not isinstance(row, dict):
         return describe("content", "another value", "a JSON object", _REPAIR_LINE)
     wanted = ("reference", "answer")
     missing = [name for name in wanted if name not in row]
     if missing:
-        return describe(
-            "content",
-            f"no {' and no '.join(map(repr, missing))}, but {', '.join(map(shown_value, row))}",
-            ", ".join(wanted),
-            _REPAIR_LINE,
-        )
+        got = f"no {' and no '.join(map(repr, missing))}, but {', '.join(map(shown_value, row))}"
+        return describe("content", got, ", ".join(wanted), _REPAIR_LINE)
     if not isinstance(row["answer"], str):
         return describe("answer", shown_value(row["answer"]), "a string", _REPAIR_LINE)
     if not isinstance(row["reference"], (str, int, float)) or isinstance(row["reference"], bool):
@@ -104,12 +96,8 @@ def _row_error(row: Any) -> dict[str, Any] | str:
     if not str(row["reference"]).strip():
         return describe("reference", "an empty string", "text", _REPAIR_LINE)
     if not isinstance(row.get("id", 0), (str, int)) or not _is_prompt(row.get("prompt", "")):
-        return describe(
-            "id and prompt",
-            "other types",
-            "an id of text or a number, a prompt of text or a list of messages",
-            _REPAIR_LINE,
-        )
+        expected = "an id of text or a number, a prompt of text or a list of messages"
+        return describe("id and prompt", "other types", expected, _REPAIR_LINE)
     return row
 
 

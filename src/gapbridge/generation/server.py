@@ -38,23 +38,11 @@ def server_errors(args: argparse.Namespace, models: Sequence[str], modes: Sequen
         if not url.startswith(("http://", "https://"))
     ]
     if len(urls) != len(models):
-        errors.append(
-            describe(
-                "--vllm_server_base_url",
-                f"{len(urls)} servers",
-                f"one for each of {len(models)} models",
-                "Repeat the option in the order of --model",
-            )
-        )
+        got, expected = f"{len(urls)} servers", f"one for each of {len(models)} models"
+        errors.append(describe("--vllm_server_base_url", got, expected, "Repeat the option in the order of --model"))
     if not args.vllm_server_timeout >= 0:
-        errors.append(
-            describe(
-                "--vllm_server_timeout",
-                args.vllm_server_timeout,
-                "0 (one attempt) or more seconds",
-                "Correct the value",
-            )
-        )
+        expected = "0 (one attempt) or more seconds"
+        errors.append(describe("--vllm_server_timeout", args.vllm_server_timeout, expected, "Correct the value"))
     known = answer_modes()
     errors += [
         describe(

@@ -49,34 +49,16 @@ def check_mergeable(model: PreTrainedModel | PeftModel, new_adapter: PeftConfig 
     adapter = model.active_peft_config if isinstance(model, PeftModel) else new_adapter
     errors = []
     if adapter is None:
-        errors.append(
-            describe(
-                "save_merged_model",
-                "true without an adapter",
-                "a trained adapter",
-                "Set use_peft: true, or remove save_merged_model",
-            )
-        )
+        advice = "Set use_peft: true, or remove save_merged_model"
+        errors.append(describe("save_merged_model", "true without an adapter", "a trained adapter", advice))
     elif adapter.is_prompt_learning:
-        errors.append(
-            describe(
-                "save_merged_model",
-                f"an adapter of type {adapter.peft_type.value}",
-                "one with weights to merge",
-                "Remove save_merged_model",
-            )
-        )
+        got = f"an adapter of type {adapter.peft_type.value}"
+        errors.append(describe("save_merged_model", got, "one with weights to merge", "Remove save_merged_model"))
     if base.config.to_dict().get("quantization_config") is not None:
         errors.append(QUANTISED)
     if not base.config._name_or_path:
-        errors.append(
-            describe(
-                "save_merged_model",
-                "a base that was made in memory",
-                "one that can be loaded again",
-                "Give the base as a path or hub id",
-            )
-        )
+        got, expected = "a base that was made in memory", "one that can be loaded again"
+        errors.append(describe("save_merged_model", got, expected, "Give the base as a path or hub id"))
     if errors:
         raise ConfigError(errors)
 
@@ -95,12 +77,9 @@ def merge_saved(directory: Path, trained: PeftModel, args: Any) -> None:
     with torch.device("cpu"):
         loaded = load_model(directory / ADAPTER, args, dtype=dtype)
     if not _same_base(loaded, trained):
-        raise ConfigError(
-            "save_merged_model",
-            f"weights in {base.config._name_or_path} that differ from the trained base",
-            "the same weights",
-            f"Save the base, and merge {directory / ADAPTER} into it",
-        )
+        got = f"weights in {base.config._name_or_path} that differ from the trained base"
+        advice = f"Save the base, and merge {directory / ADAPTER} into it"
+        raise ConfigError("save_merged_model", got, "the same weights", advice)
     _untie(loaded)
     with as_config_error("save_merged_model: "):
         merged = loaded.merge_and_unload(safe_merge=True)

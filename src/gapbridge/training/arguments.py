@@ -67,12 +67,8 @@ def own_configuration(kind: type[Any], args: Any, trainer: str) -> Any:
     if isinstance(args, kind):
         return args
     if not isinstance(args, TrainingArguments) or isinstance(args, (SFTConfig, DPOConfig)):
-        raise ConfigError(
-            "args",
-            f"a {type(args).__name__}",
-            f"a {kind.__name__} for {trainer}, which takes all keys of TRL's configuration",
-            f"Construct {kind.__name__} instead",
-        )
+        expected = f"a {kind.__name__} for {trainer}, which takes all keys of TRL's configuration"
+        raise ConfigError("args", f"a {type(args).__name__}", expected, f"Construct {kind.__name__} instead")
     known = {entry.name for entry in fields(kind) if entry.init}
     values = {
         # Tokens are masked in what `to_dict` gives.
@@ -106,28 +102,16 @@ def given_data(train_dataset: Any, eval_dataset: Any, *, by_index: bool) -> dict
     """
     errors = []
     if not isinstance(train_dataset, (Dataset, ExampleSet)):
-        errors.append(
-            describe(
-                "train_dataset",
-                f"{type(train_dataset).__name__}{_BY_INDEX * by_index}",
-                _WANTED,
-                "Load one split, without streaming",
-            )
-        )
+        got = f"{type(train_dataset).__name__}{_BY_INDEX * by_index}"
+        errors.append(describe("train_dataset", got, _WANTED, "Load one split, without streaming"))
     several = isinstance(eval_dataset, dict)
     held_out: dict[Any, Any] = eval_dataset if several else {} if eval_dataset is None else {None: eval_dataset}
     for name in held_out:
         if several and not isinstance(name, str):
             errors.append(describe(f"eval_dataset, {name!r}", "a key that is no text", "a name", "Rename the key"))
         elif several and f"{name}_generated" in held_out:
-            errors.append(
-                describe(
-                    f"eval_dataset, {name}_generated",
-                    f"the name of the metrics of {name} on generated contexts",
-                    "another name",
-                    "Rename the data set",
-                )
-            )
+            got = f"the name of the metrics of {name} on generated contexts"
+            errors.append(describe(f"eval_dataset, {name}_generated", got, "another name", "Rename the data set"))
     parts: dict[str, Dataset | ExampleSet] = {}
     for name, value in held_out.items():
         try:
@@ -157,10 +141,6 @@ def as_data_set(value: Any, source: str, *, by_index: bool) -> Dataset | Example
     if isinstance(value, IterableDataset):
         return Dataset.from_list(list(value.with_format(None)), features=value.features)
     if not isinstance(value, (Dataset, ExampleSet)):
-        raise DataError(
-            source,
-            f"a {type(value).__name__}",
-            f"{_WANTED}, or a dict of them",
-            "Load the rows with datasets.load_dataset, or make them with Dataset.from_list",
-        )
+        advice = "Load the rows with datasets.load_dataset, or make them with Dataset.from_list"
+        raise DataError(source, f"a {type(value).__name__}", f"{_WANTED}, or a dict of them", advice)
     return value

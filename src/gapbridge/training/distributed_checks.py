@@ -35,12 +35,8 @@ def check_processes(args: TrainingArguments) -> None:
     """
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if args.world_size != launched:
-        raise RunError(
-            "processes",
-            f"{launched} started by the launcher, of which this one ({args.device}) knows {args.world_size}",
-            f"one group of processes, not {launched} copies of the run",
-            str(_ON_CPU),
-        )
+        got = f"{launched} started by the launcher, of which this one ({args.device}) knows {args.world_size}"
+        raise RunError("processes", got, f"one group of processes, not {launched} copies of the run", str(_ON_CPU))
     if launched > 1 and PartialState().distributed_type == DistributedType.NO:
         raise RunError(
             "processes", f"{launched} that do not average their gradients", "one group of processes", str(_ON_CPU)
@@ -57,23 +53,12 @@ def check_accelerator(args: TrainingArguments, accelerator: Accelerator, model: 
     asked = {name: str_to_bool(os.environ.get(f"ACCELERATE_USE_{name}", "false")) for name in ("FSDP", "DEEPSPEED")}
     errors = []
     if accelerator.num_processes != launched:
-        errors.append(
-            describe(
-                "processes",
-                f"{launched} started by the launcher, of which the trainer knows {accelerator.num_processes}",
-                "the same number",
-                "Check the launcher's configuration",
-            )
-        )
+        got = f"{launched} started by the launcher, of which the trainer knows {accelerator.num_processes}"
+        errors.append(describe("processes", got, "the same number", "Check the launcher's configuration"))
     if (args.fsdp or asked["FSDP"]) and launched > 1 and kind != DistributedType.FSDP:
-        errors.append(
-            describe(
-                "FSDP",
-                f"{kind.value} in the trainer, with the complete model in every process",
-                "FSDP, which accelerate has on GPUs alone",
-                "Use accelerate_configs/ddp.yaml on CPUs",
-            )
-        )
+        got = f"{kind.value} in the trainer, with the complete model in every process"
+        expected = "FSDP, which accelerate has on GPUs alone"
+        errors.append(describe("FSDP", got, expected, "Use accelerate_configs/ddp.yaml on CPUs"))
     if args.deepspeed or asked["DEEPSPEED"]:
         if kind != DistributedType.DEEPSPEED:
             errors.append(describe("DeepSpeed", f"{kind.value} in the trainer", "DeepSpeed", str(_ON_CPU)))
@@ -89,24 +74,13 @@ def _deepspeed_errors(accelerator: Accelerator, model: nn.Module) -> list[str]:
     asked = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE")
     errors = []
     if asked is not None and "ACCELERATE_DEEPSPEED_CONFIG_FILE" not in os.environ and int(asked) != stage:
-        errors.append(
-            describe(
-                "deepspeed",
-                f"stage {stage} in the recipe and zero_stage {asked} of the launcher",
-                "one stage",
-                "Keep one of them",
-            )
-        )
+        got = f"stage {stage} in the recipe and zero_stage {asked} of the launcher"
+        errors.append(describe("deepspeed", got, "one stage", "Keep one of them"))
     gathers = config.get_value("zero_optimization.stage3_gather_16bit_weights_on_model_save", False)
     if stage == 3 and not gathers and not isinstance(model, PeftModel):
-        errors.append(
-            describe(
-                "ZeRO-3",
-                "a configuration that saves no weights for from_pretrained",
-                "stage3_gather_16bit_weights_on_model_save",
-                "Set zero3_save_16bit_model: true in the accelerate configuration",
-            )
-        )
+        got = "a configuration that saves no weights for from_pretrained"
+        advice = "Set zero3_save_16bit_model: true in the accelerate configuration"
+        errors.append(describe("ZeRO-3", got, "stage3_gather_16bit_weights_on_model_save", advice))
     return errors
 
 
@@ -125,20 +99,13 @@ class CheckSharding(TrainerCallback):
         model, accelerator = kwargs["model"], AcceleratorState()
         if accelerator.distributed_type == DistributedType.FSDP and accelerator.fsdp_plugin.fsdp_version == 2:
             if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
-                raise RunError(
-                    "fsdp_transformer_layer_cls_to_wrap",
-                    "a configuration that shards no parameter",
-                    "the layers of the model",
-                    "Name the class of its layers, or use ddp",
-                )
+                got, advice = "a configuration that shards no parameter", "Name the class of its layers, or use ddp"
+                raise RunError("fsdp_transformer_layer_cls_to_wrap", got, "the layers of the model", advice)
         if accelerator.distributed_type == DistributedType.DEEPSPEED and accelerator.deepspeed_plugin.zero_stage == 3:
             if all(parameter.ds_persist for parameter in model.parameters()):
-                raise RunError(
-                    "ZeRO-3",
-                    "no sharded parameter, since all are below stage3_param_persistence_threshold",
-                    "parameters to shard",
-                    "Use ddp or zero2, which cost less, or lower the threshold",
-                )
+                got = "no sharded parameter, since all are below stage3_param_persistence_threshold"
+                expected = "parameters to shard"
+                raise RunError("ZeRO-3", got, expected, "Use ddp or zero2, which cost less, or lower the threshold")
 
 
 def any_process(accelerator: Accelerator, here: bool) -> bool:

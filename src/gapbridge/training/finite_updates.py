@@ -83,23 +83,17 @@ class FiniteUpdates(_Behind):
         if math.isfinite(_norm(trained.values(), order=math.inf)):
             return
         names = [name for name, weight in trained.items() if not math.isfinite(_norm([weight], order=math.inf))]
-        raise TrainingError(
-            f"step {self.state.global_step}",
-            f"weights that are not finite ({_listed(names)}) and are not saved",
-            f"finite ones ({self._kept()})",
-            "Lower learning_rate, or use bf16 instead of fp16",
-        )
+        got = f"weights that are not finite ({_listed(names)}) and are not saved"
+        advice = "Lower learning_rate, or use bf16 instead of fp16"
+        raise TrainingError(f"step {self.state.global_step}", got, f"finite ones ({self._kept()})", advice)
 
     def _stopped(self, what: str, batches: Sequence[dict[str, Any]]) -> str:
         rows = list(dict.fromkeys(row for inputs in batches for row in self._rows_in(inputs)))
         named = f"rows {_listed(rows)}" if rows else "rows that have no id"
         update = "" if self.is_deepspeed_enabled and "gradient" in what else " before any update with it"
-        return describe(
-            f"step {self.state.global_step + 1}, a batch with {named}",
-            f"{what}{update}",
-            f"a finite number ({self._kept()})",
-            "Lower learning_rate or max_grad_norm, use bf16 instead of fp16, or check these rows",
-        )
+        got, expected = f"{what}{update}", f"a finite number ({self._kept()})"
+        advice = "Lower learning_rate or max_grad_norm, use bf16 instead of fp16, or check these rows"
+        return describe(f"step {self.state.global_step + 1}, a batch with {named}", got, expected, advice)
 
     def _kept(self) -> str:
         checkpoint = newest_marked(Path(self.args.output_dir))

@@ -102,14 +102,9 @@ class GapCallback(TrainerCallback):
             )
         parallel = self._trainer.accelerator.parallelism_config
         if parallel is not None and (parallel.tp_enabled or parallel.cp_enabled or parallel.sp_enabled):
-            errors.append(
-                describe(
-                    "parallelism_config",
-                    "processes that share rows (tensor, context or sequence parallelism)",
-                    "rows of its own in each process",
-                    "Remove GapCallback or parallelism_config",
-                )
-            )
+            got = "processes that share rows (tensor, context or sequence parallelism)"
+            expected = "rows of its own in each process"
+            errors.append(describe("parallelism_config", got, expected, "Remove GapCallback or parallelism_config"))
         if errors:
             raise ConfigError(errors)
 
@@ -136,12 +131,8 @@ class GapCallback(TrainerCallback):
             if len(example.completion_ids) > shortest
         ]
         if not usable:
-            raise DataError(
-                "eval_examples",
-                f"no reference completion of more than {shortest} tokens",
-                "longer ones",
-                "Give shorter prefix_lengths",
-            )
+            got = f"no reference completion of more than {shortest} tokens"
+            raise DataError("eval_examples", got, "longer ones", "Give shorter prefix_lengths")
         return [example for _, example in sorted(usable, key=lambda pair: -pair[0])]
 
     def on_train_begin(

@@ -74,12 +74,8 @@ class EvalDatasetMixin(_Behind):
         method = type(self)
         tokenizer, args = self.processing_class, self._reading_args
         if EVAL not in method.eval_sets(args):
-            raise DataError(
-                source,
-                "a data set after the completions were generated",
-                "one that the constructor was given",
-                f"Give it to {method.__name__} as eval_dataset",
-            )
+            got, expected = "a data set after the completions were generated", "one that the constructor was given"
+            raise DataError(source, got, expected, f"Give it to {method.__name__} as eval_dataset")
         found = as_data_set(dataset, source, by_index=method.requires_eager_rows(args))
         if not isinstance(found, ExampleSet):
             found = formatted(readable(found, source), self._text_of_row, args.dataset_text_field)
@@ -136,12 +132,8 @@ class EvalDatasetMixin(_Behind):
             return self.rows_to_evaluate(dataset, source)
         names = list(self.eval_dataset) if isinstance(self.eval_dataset, dict) else []
         if dataset not in names:
-            raise DataError(
-                source,
-                f"the name {dataset!r}",
-                f"one of {names}",
-                "Give a data set, or a name of the constructor's eval_dataset",
-            )
+            advice = "Give a data set, or a name of the constructor's eval_dataset"
+            raise DataError(source, f"the name {dataset!r}", f"one of {names}", advice)
         return dataset
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

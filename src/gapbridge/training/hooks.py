@@ -151,14 +151,9 @@ class MethodHooks:
         """What is wrong with a configuration, and with what is `given` to the constructor besides."""
         errors: list[str] = args.errors()
         if isinstance(args, RoundArgs) and args.num_rounds > 1:
-            errors.append(
-                describe(
-                    "num_rounds",
-                    f"{args.num_rounds} for one trainer, which trains one round",
-                    "1",
-                    "Use the command line or gapbridge.runs.rounds.run_rounds, which chain rounds",
-                )
-            )
+            got = f"{args.num_rounds} for one trainer, which trains one round"
+            advice = "Use the command line or gapbridge.runs.rounds.run_rounds, which chain rounds"
+            errors.append(describe("num_rounds", got, "1", advice))
         return errors
 
     @classmethod

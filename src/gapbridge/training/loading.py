@@ -157,12 +157,9 @@ def _adapter_base(adapter: Path, revision: str | None) -> tuple[str, str | None]
         )
     asked = None if revision == "main" else revision
     if asked and config.revision and asked != config.revision:
-        raise ConfigError(
-            "model_revision",
-            f"{asked!r}",
-            f"{config.revision!r}, the revision of {config.base_model_name_or_path} under the adapter",
-            f"Remove the key, or set it to {config.revision!r}",
-        )
+        got = f"{asked!r}"
+        expected = f"{config.revision!r}, the revision of {config.base_model_name_or_path} under the adapter"
+        raise ConfigError("model_revision", got, expected, f"Remove the key, or set it to {config.revision!r}")
     return config.base_model_name_or_path, asked or config.revision
 
 
@@ -190,12 +187,8 @@ def require_local(path: str | Path, what: str) -> None:
             raise ConfigError(
                 f"{what} {text}", "a file, which cannot be loaded", "a directory or hub id", "Give the directory"
             )
-        raise ConfigError(
-            f"{what} {text}",
-            f"no such directory (looked from {Path.cwd()})",
-            "a saved model, for example the output of a finished run",
-            "Correct the path, or train that run first",
-        )
+        got, advice = f"no such directory (looked from {Path.cwd()})", "Correct the path, or train that run first"
+        raise ConfigError(f"{what} {text}", got, "a saved model, for example the output of a finished run", advice)
 
 
 def load_meta_model(path: Path, args: Any) -> PreTrainedModel | PeftModel | None:
@@ -269,20 +262,13 @@ def prepare_tokenizer(
         path = Path(args.chat_template_path)
         if path.suffix in (".jinja", ".j2"):
             if not path.is_file():
-                raise ConfigError(
-                    f"chat_template_path {path}",
-                    f"no such file (looked from {Path.cwd()})",
-                    "a Jinja file",
-                    "Correct the path",
-                )
+                got = f"no such file (looked from {Path.cwd()})"
+                raise ConfigError(f"chat_template_path {path}", got, "a Jinja file", "Correct the path")
             tokenizer.chat_template = path.read_text(encoding="utf-8")
         elif uses_peft:
-            raise ConfigError(
-                "chat_template_path",
-                "a model, whose template adds tokens that an adapter does not train",
-                "a .jinja file",
-                "Give a file, or run the SFT stage without an adapter first",
-            )
+            got = "a model, whose template adds tokens that an adapter does not train"
+            advice = "Give a file, or run the SFT stage without an adapter first"
+            raise ConfigError("chat_template_path", got, "a .jinja file", advice)
         elif model is not None:
             require_local(path, "chat_template_path")
             clone_chat_template(model, tokenizer, str(path))

@@ -225,12 +225,9 @@ class GapTrainerMixin(EvalDatasetMixin, TrainerGuardMixin):
             return
         generates = not all(generation.store.is_complete() for generation in self.pending.values())
         if generates and _weight_version(self.model) != todo.weight_version:
-            raise RunError(
-                "model",
-                "weights that changed after the trainer was constructed",
-                "the weights that its contexts are known by",
-                "Call prepare_dataset before you change them, or construct the trainer afterwards",
-            )
+            got = "weights that changed after the trainer was constructed"
+            advice = "Call prepare_dataset before you change them, or construct the trainer afterwards"
+            raise RunError("model", got, "the weights that its contexts are known by", advice)
         # The contexts are the round's starting model's: an adapter that TRL has just put on it stays out.
         with self.model.disable_adapter() if self.pending and todo.adds_adapter else nullcontext():
             for part, generation in self.pending.items():
