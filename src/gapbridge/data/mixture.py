@@ -7,7 +7,6 @@ held-out rows are split off, with one seed throughout (`get_dataset` of alignmen
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -57,16 +56,6 @@ class Mixture:
         if len(self.datasets) > _NAMED:
             return f"dataset_mixture ({len(self.datasets)} data sets)"
         return f"dataset_mixture ({', '.join(map(_described, self.datasets))})"
-
-
-def as_mapping(value: dict[str, Any] | str | None) -> dict[str, Any] | str | None:
-    """A mixture as a recipe gives it, or as the command line does: JSON."""
-    if isinstance(value, str):
-        try:
-            return json.loads(value)  # errors are reported with all others
-        except ValueError:
-            return value
-    return value
 
 
 def read_mixture(value: Any) -> Mixture:

@@ -3,8 +3,10 @@ and `rejected`."""
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, get_type_hints
@@ -20,7 +22,7 @@ from ..recipe.type_checks import expected_type
 from .formats import TEXT_FIELD, as_messages, describe_empty
 from .json_files import unreadable_lines
 from .local_folders import FILE_BUILDERS, find_listed_files
-from .mixture import Mixture, as_mapping, cannot_be_loaded, load_mixture, read_mixture, split_off
+from .mixture import Mixture, cannot_be_loaded, load_mixture, read_mixture, split_off
 
 
 logger = logging.getLogger(__name__)
@@ -81,7 +83,9 @@ class DataConfig(DatasetMixtureConfig):
         except TypeError as error:
             got, expected = f"an entry with other keys ({error})", "the keys of `datasets`"
             raise ConfigError("eval_datasets", got, expected, "Correct the keys") from error
-        self.dataset_mixture = as_mapping(self.dataset_mixture)
+        if isinstance(self.dataset_mixture, str):  # of the command line
+            with suppress(ValueError):  # errors are reported with all others
+                self.dataset_mixture = json.loads(self.dataset_mixture)
 
     @property
     def splits_off(self) -> Any:
@@ -114,38 +118,32 @@ class LoadedData:
 
 def check_data_config(config: DataConfig, script: ScriptArguments) -> list[str]:
     """Every error of the data keys that shows without loading anything; local files must exist."""
-    errors = []
     given = {
         "`datasets`": config.datasets,
         "`dataset_mixture`": config.dataset_mixture is not None,
         "`dataset_name`": script.dataset_name,
     }
     forms = [name for name, value in given.items() if value]
-    if not forms:
-        advice = "Add `datasets:` (a list of path, name, data_files, split, …) or `dataset_name:`"
-        errors.append(describe("datasets", "no data", "a data set", advice))
-    if len(forms) > 1:
-        errors.append(describe("data", " and ".join(forms), "one of them", "Keep one of the keys"))
-    if config.streaming or script.dataset_streaming:
-        expected = "false, since contexts need rows with fixed ids"
-        errors.append(describe("streaming", "true", expected, "Remove the key"))
-    if config.dataset_mixture is not None:
+    advice = "Add `datasets:` (a list of path, name, data_files, split, …) or `dataset_name:`"
+    mixes, limits = config.dataset_mixture is not None, ("max_train_examples", "max_eval_examples")
+    cases = (
+        (not forms, "datasets", "no data", "a data set", advice),
+        (len(forms) > 1, "data", " and ".join(forms), "one of them", "Keep one of the keys"),
+        (config.streaming or script.dataset_streaming, "streaming", "true",
+         "false, since contexts need rows with fixed ids", "Remove the key"),
+        (mixes and config.test_split_size, "test_split_size", "a value beside dataset_mixture",
+         "the key inside the mixture", "Move it into dataset_mixture"),
+        (config.eval_datasets and config.splits_off, "test_split_size", "a value beside `eval_datasets`",
+         "one source of held-out data", "Keep one of the keys"),
+        *((vars(config)[name] is not None and vars(config)[name] < 1, name, vars(config)[name], "at least 1",
+           "Correct or remove the key") for name in limits),
+    )  # fmt: skip
+    errors = [describe(key, got, wanted, advice) for holds, key, got, wanted, advice in cases if holds]
+    if mixes:
         try:
             read_mixture(config.dataset_mixture)
         except ConfigError as error:
             errors += error.errors
-        if config.test_split_size:
-            got = "a value beside dataset_mixture"
-            errors.append(
-                describe("test_split_size", got, "the key inside the mixture", "Move it into dataset_mixture")
-            )
-    if config.eval_datasets and config.splits_off:
-        got = "a value beside `eval_datasets`"
-        errors.append(describe("test_split_size", got, "one source of held-out data", "Keep one of the keys"))
-    for name in ("max_train_examples", "max_eval_examples"):
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            errors.append(describe(name, value, "at least 1", "Correct or remove the key"))
     for entry in [*config.datasets, *config.eval_datasets]:
         wrong = [
             describe(f"datasets, {name}", repr(value), wanted, "Correct the value")
@@ -253,11 +251,7 @@ def _describe(entries: list[DatasetConfig]) -> str:
 
 
 def standard_columns(
-    dataset: Dataset,
-    config: DataConfig,
-    source: str,
-    scratch: Path | None = None,
-    text_field: str = TEXT_FIELD,
+    dataset: Dataset, config: DataConfig, source: str, scratch: Path | None = None, text_field: str = TEXT_FIELD
 ) -> Dataset:
     """A data set in TRL's columns.
 

@@ -11,17 +11,18 @@ from ..errors import ConfigError
 from .pauses import pause_id
 
 
-def stop_tokens(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None = None) -> list[int]:
-    """The ids that end an answer: the tokenizer's EOS and what the model's generation config names.
+def stop_tokens(
+    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | GenerationConfig | None = None
+) -> list[int]:
+    """The ids that end an answer: the tokenizer's EOS and what a model's generation config names.
+
+    Args:
+        model: the model, or its generation config alone.
 
     Raises:
         ConfigError: there is none.
     """
-    return generation_stop_tokens(tokenizer, None if model is None else model.generation_config)
-
-
-def generation_stop_tokens(tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig | None) -> list[int]:
-    """`stop_tokens` of a model whose generation config alone is at hand."""
+    generation = model if model is None or isinstance(model, GenerationConfig) else model.generation_config
     stops = set() if tokenizer.eos_token_id is None else {int(tokenizer.eos_token_id)}
     if generation is not None and tokenizer.eos_token_id is not None:
         configured = generation.eos_token_id

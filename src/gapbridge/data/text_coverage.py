@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ConfigError, DataError, describe
@@ -22,12 +23,12 @@ _END_OF_THOUGHT = "</think>"
 _MARK = "zq{}qz"
 
 
+@dataclass
 class RenderedWords:
     """Looks for the words of conversations in what one template makes of them."""
 
-    def __init__(self, template: ChatTemplate) -> None:
-        self._template = template
-        self._known: dict[str, tuple[int, str] | None] = {}  # what is lost of a shape
+    template: ChatTemplate
+    _known: dict[str, tuple[int, str] | None] = field(default_factory=dict, init=False)  # what is lost of a shape
 
     def error(self, conversation: Conversation, rendered: str, options: Mapping[str, Any]) -> str:
         """What of a conversation is missing in `rendered`; empty if nothing is."""
@@ -59,7 +60,7 @@ class RenderedWords:
         messages, tools = deepcopy(conversation.messages), deepcopy(options.get("tools"))
         marks = _put_marks(messages, tools)
         try:
-            text = self._template.text(messages, **{**options, "tools": tools}).lower()
+            text = self.template.text(messages, **{**options, "tools": tools}).lower()
         except ConfigError:
             raise
         except DataError:  # it takes the conversation, but not with marks
@@ -100,7 +101,7 @@ class RenderedWords:
         marked = f"{content[:start]}{first} {piece} {last}{content[start + len(piece) :]}"
         messages[turn] = {**messages[turn], "content": marked}
         try:
-            text = self._template.text(messages, **options).lower()
+            text = self.template.text(messages, **options).lower()
         except ConfigError:
             raise
         except DataError:

@@ -18,7 +18,7 @@ from ..data.example import ExampleSet
 from ..data.formats import require_prompts
 from ..data.serialization import save_examples
 from ..data.sources import load_data, standard_columns
-from ..data.special_tokens import generation_stop_tokens
+from ..data.special_tokens import stop_tokens
 from ..errors import ConfigError
 from ..recipe.secrets import without_secrets
 from ..store.file_hashes import FileHashes
@@ -94,7 +94,7 @@ def check_template_eos(job: RunConfig) -> None:
     if tokenizer.chat_template is None or tokenizer.eos_token_id is None:
         return
     template = ChatTemplate(tokenizer, date=job.args.chat_template_date, arguments=job.args.chat_template_kwargs or {})
-    end = find_missing_eos(template, generation_stop_tokens(tokenizer, generation))
+    end = find_missing_eos(template, stop_tokens(tokenizer, generation))
     if end:
         raise ConfigError(f"{job.recipe.path}, {end.error}")
 

@@ -32,10 +32,6 @@ def dataset_name(part: str) -> str | None:
     return unquote(name) if dot else None
 
 
-def is_held_out(part: str) -> bool:
-    return part.partition(".")[0] == EVAL
-
-
 def by_name(parts: Mapping[str, Any], kind: str = EVAL) -> Any:
     """What the held-out parts have, as TRL takes it: the value of the only one, a dict of several, or None."""
     found = {dataset_name(part): value for part, value in parts.items() if part.partition(".")[0] == kind}

@@ -42,9 +42,7 @@ class CompletionArgs(GenerationArgs):
     )
     vllm_server_base_url: str | None = field(
         default=None,
-        metadata={
-            "help": "URL of the vLLM server, such as http://localhost:8000; it overrides host and port.",
-        },
+        metadata={"help": "URL of the vLLM server, such as http://localhost:8000; it overrides host and port."},
     )
     vllm_server_host: str = field(default="0.0.0.0", metadata={"help": "Host of the vLLM server."})
     vllm_server_port: int = field(default=8000, metadata={"help": "Port of the vLLM server."})

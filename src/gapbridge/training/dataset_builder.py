@@ -21,7 +21,7 @@ from ..files import sha256
 from ..store.context_store import ContextStore
 from ..store.fingerprint import weights_fingerprint
 from ..store.generate_shards import GenerationSpec, Progress, generate_contexts, open_context_store
-from .arguments import EVAL, EVAL_GENERATED, TRAIN, is_held_out
+from .arguments import EVAL, EVAL_GENERATED, TRAIN
 from .artifact_cache import ROWS, built_once, table_path
 from .hooks import ExamplesWithGenerations, MethodHooks, RowsWithStats
 from .preflight import batch_errors
@@ -74,7 +74,7 @@ def open_context_stores(
     for part, examples in parts.items():
         if errors := batch_errors(args, {part: len(examples)}):
             raise ConfigError([f"{examples.source}, {error}" for error in errors])
-        if is_held_out(part) and EVAL_GENERATED not in method.eval_sets(args):
+        if part != TRAIN and EVAL_GENERATED not in method.eval_sets(args):
             continue
         contexts = method.generation_spec(model, tokenizer, examples, args)
         if contexts is None:
@@ -151,7 +151,7 @@ def build_and_cache_rows(
                 older.unlink(missing_ok=True)
             with new_table(path) as (file, record):
                 stats, without_loss = _write_rows(file, method, part, examples, tokenizer, args, generation)
-                if not is_held_out(part):
+                if part.partition(".")[0] != EVAL:
                     require_rows(stats, examples, args)
                 # Pairs keep their order.
                 record |= {"counts": list(stats.counts().items()), "without_loss": without_loss}
@@ -174,7 +174,7 @@ def _write_rows(
 ) -> tuple[GenerationStats, int]:
     """Write the rows of a part as an Arrow stream; their stats, and how many of them carry no loss."""
     built: RowsWithStats
-    if is_held_out(part):
+    if part.partition(".")[0] == EVAL:
         built = (([method.sft_row(example)], method.stats_class()) for example in examples)
     else:
         pairs: ExamplesWithGenerations = ((example, {}) for example in examples)

@@ -23,12 +23,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 from trl import ModelConfig, clone_chat_template, get_quantization_config
 
-from ..compat import (
-    model_version_errors,
-    repair_generation_config,
-    tokenizer_version_errors,
-    vocabulary_size,
-)
+from ..compat import model_version_errors, repair_generation_config, tokenizer_version_errors, vocabulary_size
 from ..decoding.mtp_heads import load_heads, saved_heads
 from ..errors import ConfigError, describe, reading
 

@@ -38,7 +38,6 @@ from .arguments import (
     by_name,
     dataset_name,
     given_data,
-    is_held_out,
     own_configuration,
     part_name,
     source_label,
@@ -295,7 +294,7 @@ class GapTrainerMixin(EvalDatasetMixin, TrainerGuardMixin):
         keep = partial(build_and_cache_rows, method, tokenizer=self.processing_class, args=self.args, shared=shared)
         full: dict[str, BuiltDataset] = {TRAIN: keep(TRAIN, parts[TRAIN], generation=generations.get(TRAIN))}
         evaluates_references = EVAL in method.eval_sets(self.args)
-        for part in filter(is_held_out, parts):
+        for part in [part for part in parts if part != TRAIN]:
             if evaluates_references:
                 full[part] = keep(part, parts[part])
             if part in generations:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from ...data.pauses import pause_id
-from ...data.special_tokens import generation_stop_tokens, special_token_ids
+from ...data.special_tokens import special_token_ids, stop_tokens
 from ...decoding import Completion
 from .config import CORRECTION_PROMPT
 from .correct import Correction, complete_and_correct
@@ -59,7 +59,7 @@ def correct_with_server(
     """
     folder = Path(tokenizer.name_or_path)
     configured = GenerationConfig.from_pretrained(folder) if (folder / "generation_config.json").is_file() else None
-    stops, pause = generation_stop_tokens(tokenizer, configured), pause_id(tokenizer)
+    stops, pause = stop_tokens(tokenizer, configured), pause_id(tokenizer)
     ends = {*stops, *special_token_ids(tokenizer)}
     sampling: dict[str, Any] = {"max_tokens": max_completion_length, "temperature": temperature, "top_p": 1.0}
     if pause is not None:
