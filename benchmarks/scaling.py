@@ -47,16 +47,14 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from gapbridge.data.arrow_files import chunk_rows, new_table, write_parts
 from gapbridge.data.example import Example, ExampleSet
-from gapbridge.data.serialization import save_examples
+from gapbridge.data.serialization import load_saved_examples, save_examples
 from gapbridge.methods.bash.trainer import BASHConfig, BASHTrainer
 from gapbridge.store.generate_shards import Columns, GenerationSpec, Progress
 from gapbridge.training.artifact_cache import (
     artifact_identity,
     built_once,
     cache_key_settings,
-    examples_identity,
     examples_path,
-    open_examples,
 )
 from gapbridge.training.dataset_builder import build_and_cache_rows, generate_pending_contexts, open_context_stores
 
@@ -164,17 +162,17 @@ def measure(stage: str, args: argparse.Namespace) -> dict[str, Any]:
             trainer.train()
         return meter.figures
     with meter.stage("start"):
-        path = examples_path("train", data, examples_identity(method, tokenizer, model, config))
+        path = examples_path("train", data, artifact_identity(method, tokenizer, model, cache_key_settings(config)))
         with built_once(path, config, each_machine=True) as builds:
             if builds:
                 read = method.load_examples(data, tokenizer, model, config, "train_dataset", max_length=length)
                 save_examples(read, path)
-        examples = open_examples(path, method, config)
+        examples = load_saved_examples(path, method.example_set)
     with meter.stage("contexts"):
         generation = open_context_stores(method, model, tokenizer, {"train": examples}, config)["train"]
         generate_pending_contexts(generation, examples, config)
     with meter.stage("rows"):
-        shared = artifact_identity(method, tokenizer, cache_key_settings(config))
+        shared = artifact_identity(method, tokenizer, model, cache_key_settings(config))
         build_and_cache_rows(method, "train", examples, tokenizer, config, shared, generation)
     return meter.figures
 

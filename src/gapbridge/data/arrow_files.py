@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from accelerate import PartialState
 from datasets import Dataset, Features
 
 from ..errors import StoreError
@@ -63,7 +64,8 @@ def new_table(path: Path) -> Iterator[tuple[pa.NativeFile, dict[str, Any]]]:
 
 
 def open_table(path: Path, *, check: bool = False) -> tuple[Dataset, dict[str, Any]]:
-    """The rows of a table, mapped into memory, and its record.
+    """The rows of a table, mapped into memory, and its record. The processes of a run call it together: none goes on
+    to another table in its place before all have it.
 
     Args:
         check: whether its content is compared with the record, at the speed of the disk; its size always is.
@@ -78,7 +80,9 @@ def open_table(path: Path, *, check: bool = False) -> tuple[Dataset, dict[str, A
         raise damaged_record(path, error) from error
     if not full:
         raise StoreError(path, "a changed file", "the one that was written", _delete_advice(path))
-    return Dataset.from_file(str(path)), record
+    table = Dataset.from_file(str(path))
+    PartialState().wait_for_everyone()
+    return table, record
 
 
 def damaged_record(path: Path, error: Exception) -> StoreError:

@@ -76,11 +76,10 @@ def read_conversation(
         raise DataError(names[1], got, "an assistant turn, which is trained", advice)
     untrained = set()
     for at in range(border, len(turns)):
-        place = f"{full.place(at)} ({turns[at]['role']})"
-        learnt = _is_learnt(turns[at], place)
+        learnt = _is_learnt(full, at, turns[at])
         if learnt and turns[at]["role"] != "assistant":
-            got, advice = "a turn that no assistant wrote", "Remove the key of the loss"
-            raise DataError(f"{place}, loss", got, "an assistant turn", advice)
+            place, got = f"{full.place(at)} ({turns[at]['role']}), loss", "a turn that no assistant wrote"
+            raise DataError(place, got, "an assistant turn", "Remove the key of the loss")
         if learnt is False:
             untrained.add(at)
     chosen = [at for at in (candidates if all_turns else candidates[-1:]) if at not in untrained]
@@ -106,10 +105,10 @@ def read_whole_conversation(
     """
     full = Conversation([turn_as_rendered(turn) for turn in [*before, *answers]], (), names, len(before))
     for at, turn in enumerate([*before, *answers]):
-        place = f"{full.place(at)} ({turn['role']})"
-        if _is_learnt(turn, place) is False:
+        if _is_learnt(full, at, turn) is False:
+            place, got = f"{full.place(at)} ({turn['role']}), loss", "a turn that is excluded"
             expected = "none, since assistant_only_loss: false trains complete rows"
-            raise DataError(f"{place}, loss", "a turn that is excluded", expected, "Remove the key of the turn")
+            raise DataError(place, got, expected, "Remove the key of the turn")
     return full
 
 
@@ -123,12 +122,16 @@ def turn_as_rendered(turn: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _is_learnt(turn: Mapping[str, Any], place: str) -> bool | None:
-    """Whether a turn's keys say that it is learnt; None: they do not say. Raises DataError for other values."""
+def _is_learnt(conversation: Conversation, at: int, turn: Mapping[str, Any]) -> bool | None:
+    """Whether the keys of a conversation's turn say that it is learnt; None: they do not say.
+
+    Raises:
+        DataError: they say neither yes nor no.
+    """
     for key in PARTIAL_LOSS_KEYS:
         if turn.get(key) is not None:
-            advice = "Use weight 0 or 1, or remove the key"
-            raise DataError(f"{place}, {key}", "a key that is not supported", "loss on a complete turn", advice)
+            place, got = f"{conversation.place(at)} ({turn['role']}), {key}", "a key that is not supported"
+            raise DataError(place, got, "loss on a complete turn", "Use weight 0 or 1, or remove the key")
     said: list[bool] = []
     for key in LOSS_KEYS:
         value = turn.get(key)
@@ -136,8 +139,9 @@ def _is_learnt(turn: Mapping[str, Any], place: str) -> bool | None:
             continue
         if not isinstance(value, (bool, int, float)) or value not in (0, 1):
             number = isinstance(value, (int, float)) and -1e9 < value < 1e9
-            shown = repr(value) if number else type(value).__name__
-            raise DataError(f"{place}, {key}", shown, "0, 1, true or false", "Correct or remove the key")
+            place = f"{conversation.place(at)} ({turn['role']}), {key}"
+            got = repr(value) if number else type(value).__name__
+            raise DataError(place, got, "0, 1, true or false", "Correct or remove the key")
         said.append(bool(value))
     return all(said) if said else None
 

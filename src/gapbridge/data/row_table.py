@@ -81,7 +81,8 @@ def tokenise_rows(
     bad_rows = [BadRow(row, ids[row], error) for row, error in enumerate(errors) if error]
     left_out = table["left_out"][:]
     good = [row for row, error in enumerate(errors) if not error and not left_out[row]]
-    _report_bad_rows(bad_rows, len(table), source, on_invalid_example)
+    if bad_rows:
+        _report_bad_rows(bad_rows, len(table), source, on_invalid_example)
     if not good:
         got = f"{len(bad_rows)} invalid rows and {sum(left_out)} without a trained token within max_length"
         raise DataError(source, got, "a row to train on", "Repair the rows, or raise max_length")
@@ -123,8 +124,6 @@ def _unique_ids(ids: list[str], errors: list[str], *, explicit: bool) -> tuple[l
 
 
 def _report_bad_rows(bad_rows: list[BadRow], total: int, source: str, on_invalid_example: str) -> None:
-    if not bad_rows:
-        return
     lines = [f"{source}, row {bad.row} (id {bad.id}), {bad.reason}" for bad in bad_rows]
     shown = lines[:SHOWN_BAD_ROWS]
     if on_invalid_example == "raise":

@@ -16,14 +16,14 @@ from ..data.chat_template import ChatTemplate
 from ..data.eos_check import find_missing_eos
 from ..data.example import ExampleSet
 from ..data.formats import require_prompts
-from ..data.serialization import save_examples
+from ..data.serialization import load_saved_examples, save_examples
 from ..data.sources import load_data, standard_columns
 from ..data.special_tokens import stop_tokens
 from ..errors import ConfigError
 from ..recipe.secrets import without_secrets
 from ..store.file_hashes import FileHashes
 from ..store.fingerprint import tokenizer_fingerprint
-from ..training.artifact_cache import built_once, examples_identity, examples_path, open_examples
+from ..training.artifact_cache import artifact_identity, built_once, cache_key_settings, examples_path
 from ..training.loading import (
     load_generation_config,
     load_model,
@@ -131,7 +131,7 @@ def load_examples(
     if not keep:
         return {part: read(part) for part in parts}
     shared = {
-        **examples_identity(job.method, tokenizer, model, job.args),
+        **artifact_identity(job.method, tokenizer, model, cache_key_settings(job.args)),
         "keys": without_secrets(asdict(job.data)),
     }  # a URL may be signed again
     examples: dict[str, ExampleSet] = {}
@@ -140,7 +140,8 @@ def load_examples(
         with built_once(path, job.args, each_machine=True) as builds:
             if builds:
                 save_examples(read(part), path)
-        examples[part] = open_examples(path, job.method, job.args)
+        is_first = job.args.local_process_index == 0
+        examples[part] = load_saved_examples(path, job.method.example_set, check=is_first)
     return examples
 
 

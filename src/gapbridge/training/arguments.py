@@ -15,26 +15,20 @@ from ..data.example import ExampleSet
 from ..errors import ConfigError, DataError, as_config_error, describe
 
 
-TRAIN, EVAL, EVAL_GENERATED = "train", "eval", "eval_generated"  # the parts of a trainer's data
+# The parts of a trainer's data. Of several held-out data sets each is `eval.NAME`, which can stand in a file's name.
+TRAIN, EVAL, EVAL_GENERATED = "train", "eval", "eval_generated"
 
 _BY_INDEX = "; precompute_ref_log_probs is not supported with IterableDataset"
 _WANTED = "a datasets.Dataset or an ExampleSet"
 
 
-def part_name(name: str | None, kind: str = EVAL) -> str:
-    """The part of a held-out data set: `eval`, or `eval.NAME` for one of several. It can stand in a file's name."""
-    return kind if name is None else f"{kind}.{quote(name, safe='').replace('-', '%2D')}"
-
-
-def dataset_name(part: str) -> str | None:
-    """The name of a held-out data set among several; None for the only one."""
-    _, dot, name = part.partition(".")
-    return unquote(name) if dot else None
-
-
 def by_name(parts: Mapping[str, Any], kind: str = EVAL) -> Any:
     """What the held-out parts have, as TRL takes it: the value of the only one, a dict of several, or None."""
-    found = {dataset_name(part): value for part, value in parts.items() if part.partition(".")[0] == kind}
+    found = {}
+    for part, value in parts.items():
+        part_kind, dot, name = part.partition(".")
+        if part_kind == kind:
+            found[unquote(name) if dot else None] = value
     return found[None] if None in found else found or None
 
 
@@ -85,8 +79,10 @@ def own_configuration(kind: type[Any], args: Any, trainer: str) -> Any:
         return kind(**{key: value for key, value in values.items() if value is not None or not key.endswith("_token")})
 
 
-def given_data(train_dataset: Any, eval_dataset: Any, *, by_index: bool) -> dict[str, Dataset | ExampleSet]:
-    """The data sets by part.
+def given_data(
+    train_dataset: Any, eval_dataset: Any, *, by_index: bool
+) -> dict[str, tuple[str, Dataset | ExampleSet]]:
+    """The data sets by part, each with what messages call it.
 
     An evaluation reads all of a stream anyway, so that one among the held-out data sets is read into memory here.
 
@@ -108,17 +104,17 @@ def given_data(train_dataset: Any, eval_dataset: Any, *, by_index: bool) -> dict
         elif several and f"{name}_generated" in held_out:
             got = f"the name of the metrics of {name} on generated contexts"
             errors.append(describe(f"eval_dataset, {name}_generated", got, "another name", "Rename the data set"))
-    parts: dict[str, Dataset | ExampleSet] = {}
+    parts: dict[str, tuple[str, Dataset | ExampleSet]] = {TRAIN: ("train_dataset", train_dataset)}
     for name, value in held_out.items():
+        part = EVAL if name is None else f"{EVAL}.{quote(str(name), safe='').replace('-', '%2D')}"
+        source = source_label(name)
         try:
-            parts[part_name(None if name is None else str(name))] = as_data_set(
-                value, source_label(name), by_index=by_index
-            )
+            parts[part] = source, as_data_set(value, source, by_index=by_index)
         except DataError as error:
             errors += error.errors
     if errors:
         raise DataError(errors)
-    return {TRAIN: train_dataset, **parts}
+    return parts
 
 
 def source_label(name: str | None) -> str:

@@ -22,13 +22,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from datasets import Dataset, config
+from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.arrow_files import content_fingerprint, record_path
-from ..data.example import ExampleSet
-from ..data.serialization import load_saved_examples
 from ..data.special_tokens import stop_tokens
 from ..files import directory_removed_on_error, locked
 from ..store.fingerprint import tokenizer_fingerprint
@@ -58,19 +56,18 @@ def cache_key_settings(args: Any) -> dict[str, Any]:
 
 
 def artifact_identity(
-    method: type[MethodHooks], tokenizer: PreTrainedTokenizerBase, settings: Mapping[str, Any]
+    method: type[MethodHooks],
+    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel | PeftModel | None,
+    settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What determines the tables of all parts. A large tokenizer takes a while to hash: once for all of them."""
-    name = f"{method.__module__}.{method.__qualname__}"
-    return {"method": name, "tokenizer": tokenizer_fingerprint(tokenizer), "settings": settings}
-
-
-def examples_identity(
-    method: type[MethodHooks], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None, args: Any
-) -> dict[str, Any]:
-    """What examples depend on besides the data."""
-    shared = artifact_identity(method, tokenizer, cache_key_settings(args))
-    return {**shared, "stops": stop_tokens(tokenizer, model)}
+    """What determines the tables of all parts besides data. A large tokenizer takes a while to hash: once for all."""
+    return {
+        "method": f"{method.__module__}.{method.__qualname__}",
+        "tokenizer": tokenizer_fingerprint(tokenizer),
+        "stops": stop_tokens(tokenizer, model),
+        "settings": settings,
+    }
 
 
 def examples_cache() -> Path:
@@ -81,17 +78,6 @@ def examples_cache() -> Path:
 def examples_path(part: str, dataset: Dataset, identity: Mapping[str, Any]) -> Path:
     """Where the examples of a part lie; `identity`: all that they depend on besides `dataset`."""
     return table_path(examples_cache(), part, {**identity, "data": content_fingerprint(dataset)})
-
-
-def open_examples(path: Path, method: type[MethodHooks], args: Any) -> ExampleSet:
-    """The examples at `path`, mapped into memory. All processes call it together, and go on together.
-
-    Raises:
-        StoreError: what is there is damaged.
-    """
-    examples = load_saved_examples(path, method.example_set, check=args.local_process_index == 0)
-    PartialState().wait_for_everyone()
-    return examples
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from accelerate import PartialState
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -156,7 +155,6 @@ def build_and_cache_rows(
                 # Pairs keep their order.
                 record |= {"counts": list(stats.counts().items()), "without_loss": without_loss}
     table, record = open_table(path, check=args.process_index == 0)
-    PartialState().wait_for_everyone()  # so that none goes on to another table in its place
     try:
         return BuiltDataset(table, method.stats_class(**dict(record["counts"])), int(record["without_loss"]))
     except (KeyError, TypeError, ValueError) as error:

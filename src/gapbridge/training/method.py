@@ -27,7 +27,7 @@ from ..compat import show_head_bias
 from ..data.example import ExampleSet
 from ..data.formats import formatted, readable
 from ..data.loss_scope import LESS_THAN_TRL
-from ..data.serialization import save_examples
+from ..data.serialization import load_saved_examples, save_examples
 from ..decoding.model_state import move_to_device
 from ..errors import ConfigError, RunError
 from .adapter_merge import ADAPTER, cache_enabled, check_mergeable, merge_saved
@@ -36,19 +36,14 @@ from .arguments import (
     EVAL_GENERATED,
     TRAIN,
     by_name,
-    dataset_name,
     given_data,
     own_configuration,
-    part_name,
-    source_label,
 )
 from .artifact_cache import (
     artifact_identity,
     built_once,
     cache_key_settings,
-    examples_identity,
     examples_path,
-    open_examples,
 )
 from .checkpoints import agreed_checkpoint
 from .config import RoundArgs
@@ -263,7 +258,7 @@ class GapTrainerMixin(EvalDatasetMixin, TrainerGuardMixin):
     @classmethod
     def _examples(
         cls,
-        given: dict[str, Dataset | ExampleSet],
+        given: dict[str, tuple[str, Dataset | ExampleSet]],
         tokenizer: PreTrainedTokenizerBase,
         model: PreTrainedModel | PeftModel,
         args: Any,
@@ -272,25 +267,24 @@ class GapTrainerMixin(EvalDatasetMixin, TrainerGuardMixin):
         """The examples of what the constructor was given, in the cache where it read them itself."""
         parts: dict[str, ExampleSet] = {}
         identity: dict[str, Any] = {}
-        for part, dataset in given.items():
+        for part, (source, dataset) in given.items():
             if isinstance(dataset, ExampleSet):
                 parts[part] = dataset
                 continue
-            identity = identity or examples_identity(cls, tokenizer, model, args)
-            source = "train_dataset" if part == TRAIN else source_label(dataset_name(part))
+            identity = identity or artifact_identity(cls, tokenizer, model, cache_key_settings(args))
             dataset = formatted(readable(dataset, source), formatting_func, args.dataset_text_field)
             limit = args.row_limit(part)
             path = examples_path(part, dataset, identity)
             with built_once(path, args, each_machine=True) as builds:
                 if builds:
                     save_examples(cls.load_examples(dataset, tokenizer, model, args, source, max_length=limit), path)
-            parts[part] = open_examples(path, cls, args)
+            parts[part] = load_saved_examples(path, cls.example_set, check=args.local_process_index == 0)
         return parts
 
     def _keep_rows(self, parts: dict[str, ExampleSet], settings: dict[str, Any]) -> dict[str, BuiltDataset]:
         """Make the rows that are trained and evaluated, and put them in the place of TRL's placeholder."""
         method, generations = type(self), self.pending
-        shared = artifact_identity(method, self.processing_class, settings)
+        shared = artifact_identity(method, self.processing_class, self.model, settings)
         keep = partial(build_and_cache_rows, method, tokenizer=self.processing_class, args=self.args, shared=shared)
         full: dict[str, BuiltDataset] = {TRAIN: keep(TRAIN, parts[TRAIN], generation=generations.get(TRAIN))}
         evaluates_references = EVAL in method.eval_sets(self.args)
@@ -298,7 +292,7 @@ class GapTrainerMixin(EvalDatasetMixin, TrainerGuardMixin):
             if evaluates_references:
                 full[part] = keep(part, parts[part])
             if part in generations:
-                own = part_name(dataset_name(part), EVAL_GENERATED)
+                own = part.replace(EVAL, EVAL_GENERATED, 1)
                 full[own] = keep(own, parts[part], generation=generations[part])
         made = {part: self._prepare(rows, TRAIN if part == TRAIN else EVAL) for part, rows in full.items()}
         self.train_dataset, own_rows = made[TRAIN], by_name(made, EVAL_GENERATED)

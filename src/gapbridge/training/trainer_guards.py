@@ -43,14 +43,12 @@ class TrainerGuardMixin(FiniteUpdates, EvaluationByTokens, OrderedByEpoch, Metho
                     **kwargs,
                 )
             check_accelerator(self.args, self.accelerator, self.model)
-            names = self.eval_dataset if isinstance(self.eval_dataset, dict) else None
-            metrics = self.evaluated_names(self.args, names, experts=self.aux_loss_enabled)
-            errors = preflight_errors(
-                self.args,
-                self.model,
-                own_optimizer=self.optimizer is not None or self.optimizer_cls_and_kwargs is not None,
-                metrics=None if self.compute_metrics is not None else metrics,
-            )
+            metrics = None
+            if self.args.metric_for_best_model is not None and self.compute_metrics is None:
+                names = self.eval_dataset if isinstance(self.eval_dataset, dict) else None
+                metrics = self.evaluated_names(self.args, names, experts=self.aux_loss_enabled)
+            own_optimizer = self.optimizer is not None or self.optimizer_cls_and_kwargs is not None
+            errors = preflight_errors(self.args, self.model, own_optimizer=own_optimizer, metrics=metrics)
             if errors:
                 raise ConfigError(errors)
 

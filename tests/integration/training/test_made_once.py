@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 from conftest import BASE
@@ -17,7 +18,8 @@ from helpers.small_runs import MakeBase
 from transformers import AutoTokenizer, PreTrainedModel
 
 from gapbridge import ConfigError, DataError, RunError, methods
-from gapbridge.data.arrow_files import record_path
+from gapbridge.data import arrow_files
+from gapbridge.data.arrow_files import new_table, open_table, record_path, write_parts
 from gapbridge.methods.sft.trainer import GapSFTTrainer
 from gapbridge.runs.load_inputs import load_examples
 from gapbridge.runs.run_config import read_job
@@ -28,8 +30,6 @@ from gapbridge.training.artifact_cache import (
     built_once,
     cache_key_settings,
     examples_cache,
-    examples_path,
-    open_examples,
     table_path,
 )
 
@@ -203,17 +203,12 @@ def test_all_have_opened_a_table_before_one_goes_on(tmp_path: Path, monkeypatch:
         def wait_for_everyone(self) -> None:
             done.append("wait")
 
-    monkeypatch.setattr(artifact_cache, "PartialState", Together)
-    monkeypatch.setattr(artifact_cache, "load_saved_examples", lambda *_, **__: done.append("open"))
-    args = in_process(0)
-    args.local_process_index = 0
-    path = examples_path("train", data("sft"), {})
-    with built_once(path, args, each_machine=True) as builds:
-        assert builds
-        record_path(path).touch()
-        done.append("make")
-    open_examples(path, GapSFTTrainer, args)
-    assert done == ["make", "open", "wait"]
+    monkeypatch.setattr(arrow_files, "PartialState", Together)
+    path = tmp_path / "train-0.arrow"
+    with new_table(path) as (file, _):
+        write_parts(file, [pa.table({"id": ["a"]})], pa.schema([("id", pa.string())]))
+    assert not done
+    assert open_table(path)[0]["id"][:] == ["a"] and done == ["wait"]
 
 
 def test_what_process_0_refuses_stops_the_other(tmp_path: Path) -> None:
