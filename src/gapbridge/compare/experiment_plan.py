@@ -16,7 +16,7 @@ from ..recipe.deprecated_keys import TRACKING
 from ..recipe.secrets import without_secrets
 from ..recipe.type_checks import closest_match
 from ..runs.load_inputs import load_eval_examples
-from ..runs.run_config import RunConfig, parser_for, read_job
+from ..runs.run_config import RunConfig, read_job, recipe_classes
 from ..runs.validate import validate
 from ..tasks.task import EvalTask, task_named
 from ..training.loading import load_tokenizer, prepare_tokenizer
@@ -63,8 +63,7 @@ class ExperimentPlan:
 
 def known_keys(method: str) -> set[str]:
     """The keys that a recipe for a method may have."""
-    kinds = parser_for(method).dataclass_types
-    return {field.name for kind in kinds for field in fields(kind)} | {"env", *TRACKING}
+    return {field.name for kind in recipe_classes(method) for field in fields(kind)} | {"env", *TRACKING}
 
 
 def dropped_keys(comparison: ExperimentPlan, variant: Variant) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from ..compat import is_warmup_ratio
@@ -83,36 +82,6 @@ def translate(
     return result
 
 
-def translate_options(
-    words: Sequence[str], known: set[str], notes: list[str], errors: list[str], environment: dict[str, str]
-) -> tuple[list[str], dict[str, Any]]:
-    """A command line with today's options in place of old ones, and the trackers' keys that it held.
-
-    The rules are those of `translate`, but for mixtures of data sets, which are no options.
-    """
-    result: list[str] = []
-    tracked: dict[str, Any] = {}
-    old = {*RENAMED, *DROPPED, *TRACKING, *GROUPING, "use_flash_attention_2"} - known
-    given = {_key(word) for word in words}
-    for option, values in _options(words):
-        name = _key(option)
-        value: Any = values[0] if len(values) == 1 else values or True
-        renamed = (name, str(value).lower()) in RENAMED_VALUES
-        if name not in old and not renamed and not is_warmup_ratio(name, value):
-            result += [f"--{name}" if name in known else option, *values]
-            continue
-        if name in TRACKING:
-            tracked[name] = value
-        if name == "use_flash_attention_2":
-            value = _is_true(value)
-        todays_name = {**RENAMED, **GROUPING}.get(name)
-        both = {todays_name: None} if todays_name in given else {}
-        todays = translate({name: value, **both}, known, notes, errors, environment, "command line")
-        for key in todays.keys() - both:
-            result += [f"--{key}", *(values if todays[key] == value else [str(todays[key])])]
-    return result, tracked
-
-
 def _describe_same(path: str, old: str, new: str) -> str:
     return describe(path, f"both {old} and {new}, which are one setting", "one of them", f"Keep {new}")
 
@@ -129,21 +98,6 @@ def _grouped(key: str, value: Any, notes: list[str], path: str) -> dict[str, Any
 
 def _is_true(value: Any) -> bool:
     return str(value).lower() not in ("false", "no", "0")
-
-
-def _key(option: str) -> str:
-    return option[2:].replace("-", "_") if option.startswith("--") else ""
-
-
-def _options(words: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """The options of a command line, each with the words after it; words before the first stand for themselves."""
-    options: list[tuple[str, list[str]]] = []
-    for word in words:
-        if word.startswith("--") or not options:
-            options.append((word, []))
-        else:
-            options[-1][1].append(word)
-    return options
 
 
 def _todays_value(key: str, value: Any, notes: list[str], path: str) -> Any:

@@ -1,9 +1,8 @@
-"""Strict recipes: TRL's YAML parser with every error reported at once, and old handbook keys translated.
+"""Strict recipes: every error at once, and keys of older handbook, TRL and transformers versions translated.
 
 A recipe is one YAML file and one training run. Keys that no dataclass knows are an error that names the nearest known
-key; values are checked against the field's type and choices; command-line options win over the file. Keys of older
-handbook, TRL and transformers versions (`max_seq_length`, `torch_dtype`, `dataset_mixer`, …) are translated where
-their meaning is the same, each with a note.
+key; values are checked against the field's type and choices. An option of the command line is a key whose value wins
+over the file's: it is read, translated and checked by the same rules.
 """
 
 from __future__ import annotations
@@ -12,23 +11,24 @@ import copy
 import dataclasses
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, get_type_hints
-
-from trl import TrlParser
+from typing import Any, get_type_hints
 
 from ..errors import ConfigError, as_config_error, describe
-from .deprecated_keys import RENAMED, TRACKING, translate, translate_options
+from .deprecated_keys import RENAMED, TRACKING, translate
 from .handbook_keys import preference_marks, without_effect
 from .secrets import redacted
-from .type_checks import as_list, closest_match, expected_value, read_yaml, to_builtin
+from .type_checks import as_field_value, closest_match, expected_value, read_words, read_yaml, to_builtin
 from .variables import environment_errors, too_late
 from .yaml_nodes import ENVIRONMENT_VALUE
 
 
 logger = logging.getLogger(__name__)
+
+# By key, an option as it was written, and the words after it.
+Options = dict[str, tuple[str, list[str]]]
 
 
 @dataclass
@@ -49,164 +49,117 @@ class Recipe:
     keys: dict[str, Any] = field(default_factory=dict)
 
 
-class RecipeParser(TrlParser):
-    """`TrlParser` that collects every error of a recipe before it gives up. Parse with `parse_recipe`.
+def split_line(argv: Sequence[str]) -> tuple[Path, Options]:
+    """The recipe of `--config FILE [--key value …]`, and the other options.
+
+    Raises:
+        ConfigError: there is not one recipe.
+    """
+    options: Options = {}
+    words: list[str] = []  # of the option before
+    for word in argv:
+        if word.startswith("--"):
+            option, equals, value = word.partition("=")
+            words = [value] if equals else []
+            options[option[2:].replace("-", "_")] = (option, words)
+        else:
+            words.append(word)
+    _, files = options.pop("config", ("", []))
+    if len(files) != 1:
+        got = " ".join(files) or "no recipe"
+        raise ConfigError("command line", got, "one YAML file", "Give one with --config FILE.yaml")
+    return Path(files[0]), options
+
+
+def parse_recipe(
+    path: Path,
+    options: Options,
+    kinds: Sequence[type[Any]],
+    *,
+    methods: Collection[str],
+    owners: Callable[[str], Sequence[str]],
+    preferences: bool,
+) -> Recipe:
+    """Parse a recipe with options over it.
 
     Args:
-        methods (`Sequence[str]`): What the recipe's `method` may be.
-        other_keys (`Mapping[str, str]`, *optional*): Keys that other methods have, each with those methods' names.
-        preferences (`bool`, *optional*, defaults to `False`): Whether the method learns from preferences.
+        kinds: the dataclasses whose fields are the keys.
+        methods: what the recipe's `method` may be.
+        owners: given a key, the other methods that have it.
+        preferences: whether the method learns from preferences.
+
+    Raises:
+        ConfigError: with all errors of the file and of the command line.
     """
-
-    def __init__(
-        self,
-        *args: Any,
-        methods: Sequence[str],
-        other_keys: Mapping[str, str] | None = None,
-        preferences: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        self._methods = tuple(methods)
-        self._other_keys = dict(other_keys or {})
-        self._preferences = preferences
-        super().__init__(*args, **kwargs)
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError("command line", message.removeprefix("argument "), "valid options", "Correct them")
-
-    def parse_recipe(self, argv: Sequence[str]) -> Recipe:
-        """Parse `--config FILE [--key value …]`.
-
-        Raises:
-            ConfigError: with all errors of the file and of the command line.
-        """
-        arguments = _split_equals(argv)
-        path = _take_option(arguments, "--config")
-        if path is None:
-            raise ConfigError("command line", "no recipe", "a YAML file", "Give one with --config FILE.yaml")
-        hints = {key: hint for kind in self.dataclass_types for key, hint in get_type_hints(kind).items()}
-        values = read_yaml(Path(path), self._read_as(hints))
-        notes: list[str] = []
-        errors: list[str] = []
-        method = values.pop("method", None)
-        if method is not None and method not in self._methods:
-            expected = f"one of {', '.join(self._methods)}"
-            errors.append(describe(f"{path}, method", repr(method), expected, "Choose one of them"))
-        environment = values.pop("env", None) or {}
-        errors += [f"{path}, {error}" for error in environment_errors(environment)]
-        if not isinstance(environment, dict):
-            environment = {}
-        surroundings = {"env": dict(environment)} if environment else {}
-        actions = {action.dest: action for action in self._actions}
-        marks = [] if self._preferences or method is not None else preference_marks(values, set(actions))
-        if marks:
-            raise ConfigError(
-                path,
-                f"a DPO recipe (it has {', '.join(marks)}, as ORPO's have)",
-                "an SFT recipe",
-                "Start from the SFT recipe of this model",
-            )
-        surroundings |= {key: value for key, value in values.items() if key in TRACKING and key not in actions}
-        values = translate(values, set(actions), notes, errors, environment, path)
-        cut = "truncate_overlong"
-        if method is None and cut in actions and not (cut in values or f"--{cut}" in arguments):
-            values[cut] = True
-            notes.append(f"{path}: a recipe without `method` is a handbook's, which cuts long rows: {cut}: true")
-        for key, value in values.items():
-            if key not in actions:
-                errors.append(describe(path, f"the unknown key {key!r}{self._hint(key)}", "a known key", _CORRECT_KEY))
-                continue
-            expected_type = expected_value(value, hints[key], actions[key])
-            if expected_type:
-                place = f"{path}, {key}"
-                errors.append(describe(place, repr(redacted(key, value)), expected_type, "Correct the value"))
+    fields = {entry.name: entry for kind in kinds for entry in dataclasses.fields(kind) if entry.init}
+    hints = {key: hint for kind in kinds for key, hint in get_type_hints(kind).items()}
+    read_as = _read_as(kinds, hints)
+    values = read_yaml(path, read_as)
+    notes: list[str] = []
+    errors: list[str] = []
+    method = values.pop("method", None)
+    if method is not None and method not in methods:
+        errors.append(describe(f"{path}, method", repr(method), f"one of {', '.join(methods)}", "Choose one of them"))
+    environment = values.pop("env", None) or {}
+    errors += [f"{path}, {error}" for error in environment_errors(environment)]
+    if not isinstance(environment, dict):
+        environment = {}
+    surroundings = {"env": dict(environment)} if environment else {}
+    marks = [] if preferences or method is not None else preference_marks(values, set(fields))
+    if marks:
+        got = f"a DPO recipe (it has {', '.join(marks)}, as ORPO's have)"
+        raise ConfigError(path, got, "an SFT recipe", "Start from the SFT recipe of this model")
+    given = {key: read_words(*option, read_as.get(key, str), errors) for key, option in options.items()}
+    surroundings |= {key: value for key, value in {**values, **given}.items() if key in TRACKING and key not in fields}
+    values = translate(values, set(fields), notes, errors, environment, str(path))
+    given = translate(given, set(fields), notes, errors, environment, "command line")
+    cut = "truncate_overlong"
+    if method is None and cut in fields and cut not in {**values, **given}:
+        values[cut] = True
+        notes.append(f"{path}: a recipe without `method` is a handbook's, which cuts long rows: {cut}: true")
+    for place, word, found in ((str(path), "key", values), ("command line", "option", given)):
+        for key, value in found.items():
+            if key not in fields:
+                name = repr(key) if word == "key" else options[key][0]
+                others = f" (a key of {' and '.join(of)})" if (of := owners(key)) else closest_match(key, fields)
+                got, advice = f"the unknown {word} {name}{others}", f"Correct or remove the {word}"
+                errors.append(describe(place, got, f"a known {word}", advice))
+            elif expected := expected_value(value, hints[key], fields[key]):
+                name = key if word == "key" else f"--{key}"
+                got = repr(redacted(key, value))
+                errors.append(describe(f"{place}, {name}", got, expected, "Correct the value"))
             elif why := without_effect(key):
-                notes.append(f"{path}: {key} has no effect here: {why}")
-        arguments, tracked = translate_options(arguments, set(actions), notes, errors, environment)
-        surroundings |= tracked
-        given, unknown = self._given(arguments)
-        errors += [
-            describe(
-                "command line",
-                f"the unknown option {option}{self._hint(option.lstrip('-'))}",
-                "a known option",
-                "Correct or remove the option",
+                notes.append(f"{place}: {key} has no effect here: {why}")
+    if errors:
+        raise ConfigError(errors)
+    for note in notes:
+        logger.info(note)
+    for late in too_late(environment):
+        logger.warning("%s: %s", path, late)
+    os.environ.update({name: str(value) for name, value in environment.items()})
+    # The dataclasses change the lists and mappings that they are given.
+    written = copy.deepcopy({key: value for key, value in values.items() if key not in given})
+    explicit = {key: as_field_value(value, hints[key]) for key, value in {**values, **given}.items()}
+    with as_config_error(f"{path}: "):
+        parts = {
+            kind: kind(
+                **{entry.name: explicit[entry.name] for entry in dataclasses.fields(kind) if entry.name in explicit}
             )
-            for option in unknown
-        ]
-        if errors:
-            raise ConfigError(errors)
-        for note in notes:
-            logger.info(note)
-        for late in too_late(environment):
-            logger.warning("%s: %s", path, late)
-        os.environ.update({name: str(value) for name, value in environment.items()})
-        # The dataclasses change the lists and mappings that they are given.
-        written = copy.deepcopy({key: value for key, value in values.items() if key not in given})
-        self.set_defaults_with_config(**{key: as_list(value, hints[key]) for key, value in values.items()})
-        with as_config_error(f"{path}: "):
-            parts = self.parse_args_into_dataclasses(args=arguments, look_for_args_file=False)
-        explicit = set(values) | given
-        settings = {
-            name: to_builtin(getattr(part, name))
-            for part in parts
-            for name in (f.name for f in dataclasses.fields(part))
-            if name in explicit
+            for kind in kinds
         }
-        by_class = {type(part): part for part in parts}
-        keys = {**surroundings, **settings, **written}
-        return Recipe(Path(path), method, by_class, settings, notes, keys)
-
-    def _read_as(self, hints: dict[str, Any]) -> dict[str, Any]:
-        """The types as which the keys of a file are read, old ones among them."""
-        old = {key: hints[todays] for key, todays in RENAMED.items() if todays in hints}
-        surroundings = {
-            "env": dict[str, ENVIRONMENT_VALUE],
-            "dataset_splits": list[str],
-            **dict.fromkeys(TRACKING, str),
-        }
-        own = [kind.READ_AS for kind in self.dataclass_types if "READ_AS" in vars(kind)]
-        return {**surroundings, **old, **hints, **{key: kind for keys in own for key, kind in keys.items()}}
-
-    def _hint(self, key: str) -> str:
-        """What may have been meant by an unknown key."""
-        if key in self._other_keys:
-            return f" (a key of {self._other_keys[key]})"
-        return closest_match(key, [action.dest for action in self._actions])
-
-    def _given(self, arguments: list[str]) -> tuple[set[str], list[str]]:
-        """The destinations that the command line sets, and the options it has that are unknown."""
-        given, unknown = set(), []
-        for argument in arguments:
-            if not argument.startswith("--"):
-                continue
-            action = self._option_string_actions.get(argument)
-            if action is None:
-                unknown.append(argument)
-            else:
-                given.add(action.dest)
-        return given, unknown
+    settings = {
+        entry.name: to_builtin(getattr(part, entry.name))
+        for part in parts.values()
+        for entry in dataclasses.fields(part)
+        if entry.name in explicit
+    }
+    return Recipe(path, method, parts, settings, notes, {**surroundings, **settings, **written})
 
 
-_CORRECT_KEY = "Correct or remove the key"
-
-
-def _split_equals(argv: Sequence[str]) -> list[str]:
-    result: list[str] = []
-    for argument in argv:
-        if argument.startswith("--") and "=" in argument:
-            result += argument.split("=", 1)
-        else:
-            result.append(argument)
-    return result
-
-
-def _take_option(arguments: list[str], name: str) -> str | None:
-    if name not in arguments:
-        return None
-    at = arguments.index(name)
-    if at + 1 == len(arguments):
-        raise ConfigError(f"command line, {name}", "no value", "one", "Write the value after the option")
-    value = arguments[at + 1]
-    del arguments[at : at + 2]
-    return value
+def _read_as(kinds: Sequence[type[Any]], hints: dict[str, Any]) -> dict[str, Any]:
+    """The types as which the keys of a file and the options are read, old ones among them."""
+    old = {key: hints[todays] for key, todays in RENAMED.items() if todays in hints}
+    switches = dict.fromkeys(("use_flash_attention_2", "group_by_length"), bool)
+    surroundings = {"env": dict[str, ENVIRONMENT_VALUE], "dataset_splits": list[str], **dict.fromkeys(TRACKING, str)}
+    own = [kind.READ_AS for kind in kinds if "READ_AS" in vars(kind)]
+    return {**switches, **surroundings, **old, **hints, **{key: kind for keys in own for key, kind in keys.items()}}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 from ..errors import ConfigError, describe
-from .yaml_nodes import NodeError, alternatives, read_values
+from .yaml_nodes import NodeError, alternatives, read_values, takes_text
 
 
 _QUOTED = re.compile(r"(['\"])(?!<).{3,}\1")  # in an error of PyYAML, what stands in the file; '<scalar>' is its own
@@ -35,7 +35,7 @@ def read_yaml(path: Path, hints: Mapping[str, Any] | None = None) -> dict[str, A
     if not path.is_file():
         got = f"no such file (looked from {Path.cwd()})"
         raise ConfigError(path, got, "a recipe", "Correct the path of the recipe")
-    try:
+    with _yaml_errors(str(path)):
         if path.stat().st_size > _MOST_BYTES:
             got, expected = f"{path.stat().st_size:,} bytes", f"at most {_MOST_BYTES:,}"
             raise ConfigError(path, got, expected, "Name a recipe, not a data file")
@@ -44,22 +44,6 @@ def read_yaml(path: Path, hints: Mapping[str, Any] | None = None) -> dict[str, A
             found = "nothing" if node is None else "a list" if isinstance(node, yaml.SequenceNode) else "text"
             raise ConfigError(path, found, "a mapping of keys to values", "Write one `key: value` a line")
         values, errors = read_values(node, hints)
-    except ConfigError:
-        raise
-    except OSError as error:
-        got = f"a file that cannot be read ({error.strerror})"
-        raise ConfigError(path, got, "a readable one", "Check the file and its permissions") from error
-    except NodeError as message:
-        raise ConfigError(f"{path}, {message}") from message
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        said = _QUOTED.sub("'…'", ", ".join(part for part in (error.context, error.problem) if part))
-        raise ConfigError(_describe_invalid(f"{path}{where}", said)) from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, a number of thousands of digits
-        raise ConfigError(_describe_invalid(str(path), error)) from error
-    except RecursionError as error:
-        raise ConfigError(_describe_invalid(str(path), "it is nested too deeply")) from error
     errors = [f"{path}, {message}" for message in errors]
     errors += [
         describe(path, f"the key {key!r}", "text as key", "Put the key in quotes")
@@ -71,8 +55,56 @@ def read_yaml(path: Path, hints: Mapping[str, Any] | None = None) -> dict[str, A
     return values
 
 
-def _describe_invalid(place: str, reason: object) -> str:
-    return describe(place, f"text that is not valid YAML ({reason})", "valid YAML", "Correct the file")
+def read_words(option: str, words: Sequence[str], hint: Any, errors: list[str]) -> Any:
+    """The value of an option of the command line, read as in a file, but that text needs no quotes.
+
+    Args:
+        words: what follows the option: nothing stands for true, several words for a list.
+        errors: gets those of words that are no value.
+    """
+    found: list[Any] = []
+    for word in words:
+        is_mapping = word.startswith("{") and any((get_origin(kind) or kind) is dict for kind in alternatives(hint))
+        try:
+            with _yaml_errors(f"command line, {option}"):
+                node = None if takes_text(hint) and not is_mapping else yaml.compose(word, Loader=yaml.SafeLoader)
+                if node is None:
+                    found.append(word)
+                    continue
+                key = yaml.ScalarNode("tag:yaml.org,2002:str", option, node.start_mark)
+                values, messages = read_values(
+                    yaml.MappingNode("tag:yaml.org,2002:map", [(key, node)]), {option: hint}
+                )
+        except ConfigError as error:
+            errors += error.errors
+            continue
+        errors += [f"command line, {option}, {message}" for message in messages]
+        found.append(values[option])
+    return True if not words else found[0] if len(found) == 1 else found
+
+
+@contextmanager
+def _yaml_errors(place: str) -> Iterator[None]:
+    """Around reading YAML: what is none becomes a ConfigError that quotes nothing of it."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except OSError as error:
+        got = f"a file that cannot be read ({error.strerror})"
+        raise ConfigError(place, got, "a readable one", "Check the file and its permissions") from error
+    except NodeError as message:
+        raise ConfigError(f"{place}, {message}") from message
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, a number of 1000s of digits
+        reason: object = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        if isinstance(error, yaml.MarkedYAMLError):
+            mark = error.problem_mark or error.context_mark
+            place += f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+            reason = _QUOTED.sub("'…'", ", ".join(part for part in (error.context, error.problem) if part))
+        got = f"text that is not valid YAML ({reason})"
+        raise ConfigError(
+            place, got, "valid YAML", "Correct the file" if "command line" not in place else "Correct it"
+        ) from error
 
 
 def closest_match(key: str, known: Iterable[str]) -> str:
@@ -81,15 +113,20 @@ def closest_match(key: str, known: Iterable[str]) -> str:
     return f" (did you mean {match[0]!r}?)" if match else ""
 
 
-def expected_value(value: Any, hint: Any, action: argparse.Action) -> str | None:
+def expected_value(value: Any, hint: Any, entry: dataclasses.Field[Any]) -> str | None:
     """What is expected instead of a YAML value for a field of type `hint`; None where the value is valid."""
-    if action.choices is not None and value is not None:
-        choices = [choice.value if isinstance(choice, Enum) else choice for choice in action.choices]
-        if value not in choices:
-            return f"one of {', '.join(map(str, choices))}"
-        return None
+    kinds = alternatives(hint)
     if value is None:
-        return None if type(None) in alternatives(hint) or action.default is None else "a value"
+        has_default = entry.default is not None or entry.default_factory is not dataclasses.MISSING
+        return "a value" if type(None) not in kinds and has_default else None
+    choices = list(entry.metadata.get("choices", ()))
+    for kind in kinds if not choices else ():
+        if get_origin(kind) is Literal:
+            choices += get_args(kind)
+        elif isinstance(kind, type) and issubclass(kind, Enum):
+            choices += [member.value for member in kind]
+    if choices:
+        return None if value in choices else f"one of {', '.join(map(str, choices))}"
     return expected_type(value, hint)
 
 
@@ -141,12 +178,20 @@ def _is_required(entry: dataclasses.Field[Any]) -> bool:
     return entry.default is entry.default_factory is dataclasses.MISSING
 
 
-def as_list(value: Any, hint: Any) -> Any:
-    """A single value where only a list can stand, as a list of one."""
+def as_field_value(value: Any, hint: Any) -> Any:
+    """A valid value as the field holds it: a number that is written as text as a number, and a single value where only
+    a list can stand as a list of one."""
     kinds = alternatives(hint)
-    lists = [kind for kind in kinds if (get_origin(kind) or kind) is list]
-    alone = value is None or isinstance(value, list) or any(_fits(value, kind) for kind in kinds if kind not in lists)
-    return value if alone or not lists else [value]
+    if value is None or isinstance(value, list) or any(_fits(value, kind) for kind in kinds if _is_single(kind)):
+        return value
+    for kind in kinds:
+        if kind in (int, float) and isinstance(value, str) and _parses(value, kind):
+            return kind(value)
+    return value if all(map(_is_single, kinds)) else [value]
+
+
+def _is_single(kind: Any) -> bool:
+    return (get_origin(kind) or kind) is not list
 
 
 def _fits(value: Any, kind: Any) -> bool:

@@ -76,7 +76,14 @@ def _inspect(
         children = []
         if isinstance(node, yaml.MappingNode):
             children = [part for pair in node.value for part in pair]
-            twice += _given_twice(node, in_list)
+            names = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != f"{_TAG}merge"]
+            first = {key.value: key for key in reversed(names)}
+            advice = "Keep one, or put the dash of a new entry before the second" if in_list else "Keep one"
+            twice += [
+                (key.start_mark.line, describe(_line(key), f"{key.value} twice", "it once", advice))
+                for key in names
+                if first[key.value] is not key
+            ]
         elif isinstance(node, yaml.SequenceNode):
             children = node.value
         above.append(id(node))
@@ -89,21 +96,10 @@ def _inspect(
     return sizes[id(node)]
 
 
-def _given_twice(node: yaml.MappingNode, in_list: bool) -> list[tuple[int, str]]:
-    advice = "Keep one, or put the dash of a new entry before the second" if in_list else "Keep one"
-    found: list[tuple[int, str]] = []
-    seen: set[str] = set()
-    for key, _ in node.value:
-        if isinstance(key, yaml.ScalarNode) and key.tag != f"{_TAG}merge":
-            if key.value in seen:
-                found.append((key.start_mark.line, describe(_line(key), f"{key.value} twice", "it once", advice)))
-            seen.add(key.value)
-    return found
-
-
 def _mapping(node: yaml.MappingNode, hint_of: Callable[[Any], Any], unclear: list[str]) -> dict[Any, Any]:
     values: dict[Any, Any] = {}
-    for key_node, value_node in _merged(node):
+    yaml.SafeLoader("").flatten_mapping(node)  # what `<<` brings comes first, and a key of its own replaces it
+    for key_node, value_node in node.value:
         if not isinstance(key_node, yaml.ScalarNode):
             raise NodeError(
                 describe(_line(key_node), "a list or mapping as key", "text", "Write a name before the colon")
@@ -133,7 +129,7 @@ def _scalar(node: yaml.ScalarNode, hint: Any, unclear: list[str]) -> Any:
     old_word = isinstance(meaning, bool) and node.value.lower() not in ("true", "false")
     if hint == ENVIRONMENT_VALUE and old_word:
         return node.value
-    if _takes_text(hint) and type(meaning) not in alternatives(hint):
+    if takes_text(hint) and type(meaning) not in alternatives(hint):
         return node.value
     if isinstance(meaning, _TwoMeanings):
         unclear.append(
@@ -194,13 +190,13 @@ def _number(text: str) -> Any:
     return _SPECIAL.get(text.lower(), text)
 
 
-def _takes_text(hint: Any) -> bool:
+def takes_text(hint: Any) -> bool:
     """Whether text can stand there, alone or for a list of one."""
     return any(
         kind is str
         or get_origin(kind) is Literal
         or (isinstance(kind, type) and issubclass(kind, Enum))
-        or (get_origin(kind) is list and _takes_text(get_args(kind)[0]))
+        or (get_origin(kind) is list and takes_text(get_args(kind)[0]))
         for kind in alternatives(hint)
     )
 
@@ -215,23 +211,6 @@ def _hints_below(hint: Any) -> Callable[[Any], Any]:
             content = get_args(kind)[1]
             return lambda key: content
     return lambda key: Any
-
-
-def _merged(node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
-    """The pairs of a mapping after those that `<<` brings, which its own replace."""
-    brought: list[tuple[yaml.Node, yaml.Node]] = []
-    own = []
-    for key, value in node.value:
-        if key.tag != f"{_TAG}merge":
-            own.append((key, value))
-            continue
-        sources = value.value if isinstance(value, yaml.SequenceNode) else [value]
-        for source in reversed(sources):  # the first wins
-            if not isinstance(source, yaml.MappingNode):
-                got = "another value of <<"
-                raise NodeError(describe(_line(value), got, "a mapping or a list of mappings", "Name a mapping"))
-            brought += _merged(source)
-    return brought + own
 
 
 def _describe_tag(node: yaml.Node, expected: str) -> str:

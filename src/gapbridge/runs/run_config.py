@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-from trl import ModelConfig, ScriptArguments
+from trl import ModelConfig, ScriptArguments, TrlParser
 
 from .. import methods
 from ..compat import backfill_trust_remote_code
 from ..data.sources import DataConfig, LoadedData, find_data
-from ..errors import ConfigError, describe
-from ..recipe.recipe_parser import Recipe, RecipeParser
+from ..errors import ConfigError, describe, require
+from ..recipe.recipe_parser import Recipe, parse_recipe, split_line
 from ..recipe.type_checks import read_yaml
 from ..training.method import GapTrainerMixin
 from .run_directory import RunDirectory, require_output_dir
@@ -64,21 +63,14 @@ class RunConfig:
         )
 
 
-def parser_for(name: str) -> RecipeParser:
-    """The parser of a method's recipes."""
-    owners: dict[str, list[str]] = {}
-    for other in methods.list_methods():
-        for key in fields(methods.method_fields(other)):
-            owners.setdefault(key.name, []).append(other)
-    method = methods.get_method(name)
-    return RecipeParser(
-        [DataConfig, ScriptArguments, method.config_class, ModelConfig],
-        methods=methods.list_methods(),
-        other_keys={key: " and ".join(others) for key, others in owners.items() if name not in others},
-        preferences=method.data_format == "preferences",
-        prog=f"gapbridge {name}",
-        description=methods.method_summary(name),
-    )
+def recipe_classes(name: str) -> list[type[Any]]:
+    """The dataclasses whose fields are the keys of a method's recipes."""
+    return [DataConfig, ScriptArguments, methods.get_method(name).config_class, ModelConfig]
+
+
+def parser_for(name: str) -> TrlParser:
+    """TRL's parser of these keys, for the help that lists all of them."""
+    return TrlParser(recipe_classes(name), prog=f"gapbridge {name}", description=methods.method_summary(name))
 
 
 def read_job(argv: Sequence[str], method: str | None = None) -> RunConfig:
@@ -87,16 +79,27 @@ def read_job(argv: Sequence[str], method: str | None = None) -> RunConfig:
     Raises:
         ConfigError: listing every error.
     """
-    chosen = method or _method_of(argv)
-    recipe = parser_for(chosen).parse_recipe(argv)
+    path, options = split_line(argv)
+    known = methods.list_methods()
+    if method is None:
+        method = read_yaml(path).get("method")
+        if method not in known:
+            got = "no value" if method is None else f"{method!r}"
+            raise ConfigError(f"{path}, method", got, f"one of {', '.join(known)}", "Set the method of the recipe")
+    kind, chosen = methods.get_method(method), method
+    recipe = parse_recipe(
+        path,
+        options,
+        recipe_classes(chosen),
+        methods=known,
+        owners=lambda key: [
+            name for name in known if name != chosen and key in methods.method_fields(name).__dataclass_fields__
+        ],
+        preferences=kind.data_format == "preferences",
+    )
     if recipe.method not in (None, chosen):
-        raise ConfigError(
-            recipe.path,
-            f"a recipe for {recipe.method}",
-            "one for this command",
-            f"Run it with `gapbridge {recipe.method}`",
-        )
-    kind = methods.get_method(chosen)
+        advice = f"Run it with `gapbridge {recipe.method}`"
+        raise ConfigError(path, f"a recipe for {recipe.method}", "one for this command", advice)
     parts, args, model = recipe.parts, recipe.parts[kind.config_class], recipe.parts[ModelConfig]
     if not model.model_name_or_path:
         raise ConfigError(f"{recipe.path}, model_name_or_path", "no value", "a directory or hub id", "Add the key")
@@ -105,70 +108,31 @@ def read_job(argv: Sequence[str], method: str | None = None) -> RunConfig:
     if errors:
         raise ConfigError(errors)
     backfill_trust_remote_code(args, model)
-    model.lora_target_modules = _targets(model.lora_target_modules)
+    # TRL makes text of a list of one LoRA target. PEFT takes text for a pattern of whole names, which a name is not.
+    targets: Any = model.lora_target_modules
+    if isinstance(targets, str) and targets != "all-linear" and re.fullmatch(r"[\w.-]+", targets):
+        model.lora_target_modules = [targets]
     return RunConfig(chosen, kind, recipe, parts[DataConfig], parts[ScriptArguments], model, args)
-
-
-def _targets(modules: Any) -> Any:
-    """LoRA's targets. TRL makes text of a list of one, which PEFT takes for a pattern of whole names; a name of a
-    module is no pattern."""
-    is_name = isinstance(modules, str) and modules != "all-linear" and re.fullmatch(r"[\w.-]+", modules)
-    return [modules] if is_name else modules
 
 
 def _unused(settings: dict[str, Any]) -> list[str]:
     """Settings that scripts of their own act upon, and that a run would leave without effect."""
-    errors = []
-    if settings.get("do_train") is False:
-        errors.append(
-            describe(
-                "do_train",
-                "false",
-                "true, since the commands of methods train",
-                "Run `gapbridge eval`, which evaluates alone",
-            )
-        )
-    if settings.get("do_predict"):
-        errors.append(
-            describe(
-                "do_predict",
-                "true",
-                "false, since a recipe has no test set",
-                "Run `gapbridge eval` or `gapbridge generate`",
-            )
-        )
-    if settings.get("resume_from_checkpoint"):
-        errors.append(
-            describe(
-                "resume_from_checkpoint",
-                "a value",
-                "none, since a run resumes from its last complete checkpoint",
-                "Remove the key, or use --resume",
-            )
-        )
-    if settings.get("hub_strategy") in ("checkpoint", "all_checkpoints"):
-        errors.append(
-            describe(
-                "hub_strategy",
-                settings["hub_strategy"],
-                "end, since a run uploads its final model alone",
-                "Remove the key",
-            )
-        )
-    return errors
-
-
-def _method_of(argv: Sequence[str]) -> str:
-    arguments = [part for argument in argv for part in argument.split("=", 1)]
-    if "--config" not in arguments or arguments[-1] == "--config":
-        raise ConfigError("command line", "no recipe", "a YAML file", "Give one with --config FILE.yaml")
-    path = Path(arguments[arguments.index("--config") + 1])
-    method = read_yaml(path).get("method")
-    if method not in methods.list_methods():
-        raise ConfigError(
-            f"{path}, method",
-            "no value" if method is None else f"{method!r}",
-            f"one of {', '.join(methods.list_methods())}",
-            "Set the method of the recipe",
-        )
-    return str(method)
+    strategies = ("checkpoint", "all_checkpoints")
+    refused = (
+        ("do_train", (False,), "true, since the commands of methods train", "Run `gapbridge eval`"),
+        (
+            "do_predict",
+            (True,),
+            "false, since a recipe has no test set",
+            "Run `gapbridge eval` or `gapbridge generate`",
+        ),
+        ("hub_strategy", strategies, "end, since a run uploads its final model alone", "Remove the key"),
+    )
+    errors = [
+        describe(key, f"{settings[key]}".lower(), expected, advice)
+        for key, values, expected, advice in refused
+        if settings.get(key) in values
+    ]
+    expected = "none, since a run resumes from its last complete checkpoint"
+    resumes, advice = settings.get("resume_from_checkpoint"), "Remove the key, or use --resume"
+    return errors + require(not resumes, "resume_from_checkpoint", "a value", expected, advice)
