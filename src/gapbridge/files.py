@@ -44,11 +44,11 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             yield temporary
-            sync_file(temporary)
+            sync(temporary)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-        sync_directory(path.parent)
+        sync(path.parent)
 
 
 @contextmanager
@@ -86,12 +86,15 @@ def directory_removed_on_error(path: Path) -> Iterator[None]:
         RunError: it cannot be made.
     """
     with os_errors_as_run_error(path):
-        made = missing_directories(path)
+        made = [place for place in (path, *path.parents) if not place.exists()]  # the innermost first
         path.mkdir(parents=True, exist_ok=True)
     try:
         yield
     except BaseException:
-        remove_empty(made)
+        for place in made:
+            if not place.exists() or any(place.iterdir()):
+                break
+            place.rmdir()
         raise
 
 
@@ -108,7 +111,18 @@ def sole_user(path: Path) -> Iterator[None]:
     with directory_removed_on_error(path):
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            _lock(descriptor, path)
+            for _ in range(_LOCK_LOOKS):
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:  # what a killed process had started may end a moment after it
+                    time.sleep(_LOCK_PAUSE_SECONDS)
+                except OSError as error:
+                    logger.warning("%s cannot be locked (%s). Start no second run in it.", path, error.strerror)
+                    break
+            else:
+                got, advice = "a directory that another process is using", "choose another output_dir"
+                raise RunError(f"output_dir {path}", got, "a free one", f"Wait until that run ends, or {advice}")
             yield
         finally:
             os.close(descriptor)
@@ -121,38 +135,6 @@ def locked(path: Path) -> Iterator[None]:
         with suppress(OSError):
             fcntl.flock(file.fileno(), fcntl.LOCK_EX)
         yield
-
-
-def _lock(descriptor: int, path: Path) -> None:
-    for _ in range(_LOCK_LOOKS):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:  # what a killed process had started may end a moment after it
-            time.sleep(_LOCK_PAUSE_SECONDS)
-        except OSError as error:
-            logger.warning("%s cannot be locked (%s). Start no second run in it.", path, error.strerror)
-            return
-        else:
-            return
-    raise RunError(
-        f"output_dir {path}",
-        "a directory that another process is using",
-        "a free one",
-        "Wait until that run ends, or choose another output_dir",
-    )
-
-
-def missing_directories(path: Path) -> list[Path]:
-    """The directories of a path that are not there, the innermost first."""
-    return [place for place in (path, *path.parents) if not place.exists()]
-
-
-def remove_empty(directories: Iterable[Path]) -> None:
-    """Delete directories, the innermost first, up to one that holds something."""
-    for place in directories:
-        if not place.exists() or any(place.iterdir()):
-            break
-        place.rmdir()
 
 
 def remove_leftovers(directories: Iterable[Path]) -> None:
@@ -186,14 +168,8 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def sync_file(path: Path) -> None:
-    """Flush a file to disk, so that it survives a power failure."""
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
-
-
-def sync_directory(path: Path) -> None:
-    """Flush a directory's entries to disk, so that a rename in it survives a power failure."""
+def sync(path: Path) -> None:
+    """Flush a file, or a directory's entries, to disk, so that it or a rename in it survives a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

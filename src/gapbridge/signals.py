@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 
@@ -32,12 +33,12 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(signal.Signals(signal_number).name)
 
 
+@dataclass
 class StopRequest:
     """Which signal came, and when; 0 for none."""
 
-    def __init__(self) -> None:
-        self.signal_number = 0
-        self.seconds = 0.0
+    signal_number: int = 0
+    seconds: float = 0.0
 
 
 @contextmanager

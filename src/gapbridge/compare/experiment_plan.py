@@ -159,7 +159,7 @@ def experiment_task(comparison: ExperimentPlan) -> EvalTask:
     keys["model_name_or_path"] = comparison.first_model(experiment.seeds[0])
     job = read_run_config(keys, f"variant {experiment.control.name}")
     tokenizer = load_tokenizer(keys["model_name_or_path"], job.args, job.model.model_revision)
-    prepare_tokenizer(None, tokenizer, job.args, uses_peft=job.uses_peft)
+    prepare_tokenizer(None, tokenizer, job.args, uses_peft=job.model.use_peft)
     texts = [
         str(tokenizer.decode(example.completion_ids, skip_special_tokens=True))
         for example in load_eval_examples(job, tokenizer, None, limit=_LOOKED_AT)

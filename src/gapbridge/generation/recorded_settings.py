@@ -68,7 +68,7 @@ def asked_identity(
     args = job.args
     args.chat_template_date = args.chat_template_date or run_date(Path(model_path))
     tokenizer = load_tokenizer(model_path, args)
-    prepare_tokenizer(None, tokenizer, args, uses_peft=job.uses_peft)
+    prepare_tokenizer(None, tokenizer, args, uses_peft=job.model.use_peft)
     model = load_meta_model(Path(model_path), args) if Path(model_path).is_dir() else None
     job.method.setup_model(model, tokenizer, args)
     examples = load_eval_examples(job, tokenizer, model, limit=limit)

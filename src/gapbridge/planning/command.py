@@ -145,7 +145,7 @@ def plan(
     casts = gpus > 1 and job.args.bf16 and _dtype(job) == torch.float32
     cast = _steps(job, config, work, cast=True)[1] if casts else plain
     pairs = issubclass(job.method, PreferenceTrainerMixin)
-    reference = pairs and not job.uses_peft and not job.args.precompute_ref_log_probs
+    reference = pairs and not job.model.use_peft and not job.args.precompute_ref_log_probs
     generation = _generation_memory(job, config, work, plain[0].weights, on_cpu)
 
     def memory_of(name: str, batch: int, steps: list[StepMemory] | None = None) -> Memory:
@@ -160,7 +160,7 @@ def plan(
     if job.model.load_in_4bit or job.model.load_in_8bit:  # their weights cannot be divided
         names = [name for name in names if name not in ("zero3", "fsdp")]
     memories = {name: memory_of(name, micro) for name in names}
-    if job.model.dtype == "bfloat16" and not job.uses_peft:
+    if job.model.dtype == "bfloat16" and not job.model.use_peft:
         # Small steps are lost in bf16 weights; the sharded configurations keep a float32 copy of them.
         names.sort(key=lambda name: name == "ddp")
     # As many rows a step as the recipe has, in batches of powers of two and as many passes as that takes.

@@ -149,7 +149,7 @@ def _examples(
     quiet = replace(job, args=replace(job.args, **own, **changes))
     quiet.skip_evaluation()
     tokenizer = load_tokenizer(place, quiet.args)
-    prepare_tokenizer(None, tokenizer, quiet.args, uses_peft=job.uses_peft)
+    prepare_tokenizer(None, tokenizer, quiet.args, uses_peft=job.model.use_peft)
     job.method.setup_model(None, tokenizer, quiet.args)
     return load_examples(quiet, tokenizer, load_meta_model(place, job.args), choose=choose)["train"], tokenizer
 

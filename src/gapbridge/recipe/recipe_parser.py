@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from ..errors import ConfigError, as_config_error, describe
+from ..errors import REDACTED, ConfigError, as_config_error, describe
 from .deprecated_keys import RENAMED, TRACKING, translate
 from .handbook_keys import preference_marks, without_effect
-from .secrets import redacted
+from .secrets import redact
 from .type_checks import as_field_value, closest_match, expected_value, read_words, read_yaml, to_builtin
 from .variables import environment_errors, too_late
 from .yaml_nodes import ENVIRONMENT_VALUE
@@ -126,7 +126,7 @@ def parse_recipe(
                 errors.append(describe(place, got, f"a known {word}", advice))
             elif expected := expected_value(value, hints[key], fields[key]):
                 name = key if word == "key" else f"--{key}"
-                got = repr(redacted(key, value))
+                got = repr(redact({key: value}, REDACTED).keys[key])
                 errors.append(describe(f"{place}, {name}", got, expected, "Correct the value"))
             elif why := without_effect(key):
                 notes.append(f"{place}: {key} has no effect here: {why}")

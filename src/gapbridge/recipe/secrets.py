@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -31,38 +33,43 @@ _PART = re.compile(
 )
 
 
-def secrets_in(keys: Mapping[str, Any]) -> dict[str, Any]:
-    """The secrets in a recipe's keys, those of `env`, lists and mappings included: `env.WANDB_API_KEY` → value."""
-    return {".".join(names): value for names, value in _leaves(keys) if _is_secret(names, value)}
+@dataclass
+class Redacted:
+    """Keys as they may be written, and what they have lost.
+
+    keys: less those that hold a secret; URLs lose user, password and query.
+    secrets: by name, such as `env.WANDB_API_KEY`; those of `env`, lists and mappings included.
+    cut: the names of values, no secrets themselves, of which a part is kept.
+    """
+
+    keys: dict[str, Any] = field(default_factory=dict)
+    secrets: dict[str, Any] = field(default_factory=dict)
+    cut: list[str] = field(default_factory=list)
 
 
-def cut_in(keys: Mapping[str, Any]) -> list[str]:
-    """The names of values, no secrets themselves, of which `without_secrets` keeps a part: URLs with user or query."""
-    return [
-        ".".join(names)
-        for names, value in _leaves(keys)
-        if isinstance(value, str) and not _is_secret(names, value) and public(value) != value
-    ]
+def redact(keys: Mapping[str, Any], sign: str | None = None) -> Redacted:
+    """A recipe's keys without secrets; `sign`, where there is one, takes the place of each."""
+    result = Redacted()
+    result.keys = _redacted(keys, (), sign, result)
+    return result
 
 
 def without_secrets(keys: Mapping[str, Any]) -> dict[str, Any]:
     """The keys less those that hold a secret; URLs lose user, password and query."""
-    remaining: dict[str, Any] = _replaced(dict(keys), (), None)
-    return remaining
-
-
-def redacted(key: str, value: Any) -> Any:
-    """A key's value as an error may show it."""
-    return _replaced({key: value}, (), REDACTED)[key]
+    return redact(keys).keys
 
 
 def redacted_command(words: Sequence[str]) -> list[str]:
     """A command line with the secrets among its options replaced, those in mappings written as JSON included."""
     parts = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    options = {
-        option[2:].replace("-", "_"): _decoded(value) for option, value in pairwise(parts) if option.startswith("--")
-    }
-    secrets = sorted(map(str, secrets_in(options).values()), key=len, reverse=True)
+    options: dict[str, Any] = {}
+    for option, value in pairwise(parts):
+        if option.startswith("--"):
+            name = option[2:].replace("-", "_")
+            options[name] = value
+            with suppress(ValueError):
+                options[name] = json.loads(value) if value.startswith(("{", "[")) else value
+    secrets = sorted(map(str, redact(options).secrets.values()), key=len, reverse=True)
     result = []
     for word in words:
         for secret in secrets:
@@ -71,24 +78,26 @@ def redacted_command(words: Sequence[str]) -> list[str]:
     return result
 
 
-def _replaced(value: Any, names: tuple[str, ...], sign: str | None) -> Any:
-    """A value with `sign` in place of each secret, which is left out where there is no sign."""
+def _redacted(value: Any, names: tuple[str, ...], sign: str | None, found: Redacted) -> Any:
+    """A value with `sign` in place of each secret, which is left out where there is no sign; `found` gets their
+    names."""
     if isinstance(value, Mapping):
-        return {
-            key: sign if _is_secret((*names, str(key)), entry) else _replaced(entry, (*names, str(key)), sign)
-            for key, entry in value.items()
-            if sign is not None or not _is_secret((*names, str(key)), entry)
-        }
+        remaining = {}
+        for key, entry in value.items():
+            inner = (*names, str(key))
+            if not _is_secret(inner, entry):
+                remaining[key] = _redacted(entry, inner, sign, found)
+                continue
+            found.secrets[".".join(inner)] = entry
+            if sign is not None:
+                remaining[key] = sign
+        return remaining
     if isinstance(value, list):
-        return [_replaced(entry, (*names, str(at)), sign) for at, entry in enumerate(value)]
-    return public(value) if isinstance(value, str) else value
-
-
-def _decoded(text: str) -> Any:
-    try:
-        return json.loads(text) if text.startswith(("{", "[")) else text
-    except ValueError:
-        return text
+        return [_redacted(entry, (*names, str(at)), sign, found) for at, entry in enumerate(value)]
+    if isinstance(value, str) and public(value) != value:
+        found.cut.append(".".join(names))
+        return public(value)
+    return value
 
 
 def _is_secret(names: tuple[str, ...], value: Any) -> bool:
@@ -101,15 +110,3 @@ def _is_secret(names: tuple[str, ...], value: Any) -> bool:
         return False
     named = _LONG_WORD.search(name) or _SHORT_WORD.search(name)
     return bool(named or _PART.search(text)) or public(text) != text
-
-
-def _leaves(value: Any, names: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    secret = bool(names) and _is_secret(names, value)
-    if isinstance(value, Mapping) and not secret:
-        for key, entry in value.items():
-            yield from _leaves(entry, (*names, str(key)))
-    elif isinstance(value, list) and not secret:
-        for at, entry in enumerate(value):
-            yield from _leaves(entry, (*names, str(at)))
-    elif names:
-        yield names, value

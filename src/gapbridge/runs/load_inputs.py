@@ -69,7 +69,7 @@ def load_initial_model(
         options.pop("revision", None)
     model = load_model(source, job.args, whole=whole, with_heads=with_heads, **options)
     tokenizer = load_tokenizer(source, job.args, None if path else job.model.model_revision)
-    prepare_tokenizer(model, tokenizer, job.args, uses_peft=job.uses_peft)
+    prepare_tokenizer(model, tokenizer, job.args, uses_peft=job.model.use_peft)
     job.method.setup_model(model, tokenizer, job.args)
     return model, tokenizer
 
@@ -90,7 +90,7 @@ def check_template_eos(job: RunConfig) -> None:
     if generation is None:
         return
     tokenizer = load_tokenizer(source, job.args, revision)
-    prepare_tokenizer(None, tokenizer, job.args, uses_peft=job.uses_peft)
+    prepare_tokenizer(None, tokenizer, job.args, uses_peft=job.model.use_peft)
     if tokenizer.chat_template is None or tokenizer.eos_token_id is None:
         return
     template = ChatTemplate(tokenizer, date=job.args.chat_template_date, arguments=job.args.chat_template_kwargs or {})

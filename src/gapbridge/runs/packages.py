@@ -5,7 +5,6 @@ Those of optimizers and of fused losses are asked for in `training/preflight.py`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
@@ -29,33 +28,24 @@ _TRACKERS = {
 
 def package_errors(job: RunConfig) -> list[str]:
     """One sentence for each key whose package is not installed."""
-    return [
-        describe(
-            key,
-            f"{value} without the package {' or '.join(packages)}",
-            "an installed package",
-            "Install it, or remove the key",
-        )
-        for key, value, packages in _needed(job)
-        if not any(_is_installed(package) for package in packages)
-    ]
-
-
-def _needed(job: RunConfig) -> Iterator[tuple[str, Any, tuple[str, ...]]]:
     args, model = job.args, job.model
     attention = (args.model_init_kwargs or {}).get("attn_implementation") or model.attn_implementation
-    if attention in _ATTENTION:
-        yield "attn_implementation", attention, _ATTENTION[attention]
-    elif isinstance(attention, str) and "/" in attention:  # a kernel of a hub
-        yield "attn_implementation", attention, ("kernels",)
-    for key in ("load_in_4bit", "load_in_8bit"):
-        if vars(model)[key]:
-            yield key, True, ("bitsandbytes",)
-    if args.deepspeed:
-        yield "deepspeed", args.deepspeed, ("deepspeed",)
-    for name in args.report_to or []:
-        if name in _TRACKERS:
-            yield "report_to", name, _TRACKERS[name]
+    # A name with a slash is a kernel of a hub.
+    kernels = ("kernels",) if isinstance(attention, str) and "/" in attention else ()
+    needed: list[tuple[str, Any, tuple[str, ...]]] = [
+        ("attn_implementation", attention, _ATTENTION.get(attention, kernels)),
+        *((key, True, ("bitsandbytes",)) for key in ("load_in_4bit", "load_in_8bit") if vars(model)[key]),
+        ("deepspeed", args.deepspeed, ("deepspeed",) if args.deepspeed else ()),
+        *(("report_to", name, _TRACKERS.get(name, ())) for name in args.report_to or []),
+    ]
+    return [
+        describe(
+            key, f"{value} without the package {' or '.join(packages)}", "an installed package",
+            "Install it, or remove the key",
+        )
+        for key, value, packages in needed
+        if packages and not any(map(_is_installed, packages))
+    ]  # fmt: skip
 
 
 def _is_installed(package: str) -> bool:

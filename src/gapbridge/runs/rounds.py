@@ -21,7 +21,7 @@ from typing import Any
 
 from accelerate import PartialState
 
-from ..files import os_errors_as_run_error, sync_directory, sync_file
+from ..files import os_errors_as_run_error, sync
 from ..signals import Interrupted, stop_after_step
 from ..store.records import add_seconds
 from ..training.checkpoints import SaveAndStop, agreed_checkpoint
@@ -156,11 +156,11 @@ def save_model(trainer: TrainerGuardMixin, directory: Path, on_saved: Callable[[
             copy_companions(Path(trainer.model.config._name_or_path), temporary)
             for path in temporary.rglob("*"):
                 if path.is_file():
-                    sync_file(path)
+                    sync(path)
             if on_saved is not None:
                 on_saved(temporary)
             os.replace(temporary, directory)
-            sync_directory(directory.parent)
+            sync(directory.parent)
     PartialState().wait_for_everyone()
 
 
@@ -178,4 +178,4 @@ def link_final_model(model: Path, output_dir: Path) -> None:
             except OSError:  # another file system, or one without links
                 shutil.copy2(source, temporary)
             os.replace(temporary, target)
-    sync_directory(output_dir)
+    sync(output_dir)

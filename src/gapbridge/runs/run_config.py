@@ -33,10 +33,6 @@ class RunConfig:
     resume: str = "auto"
 
     @property
-    def uses_peft(self) -> bool:
-        return bool(self.model.use_peft)
-
-    @property
     def evaluates(self) -> bool:
         """Whether the run evaluates while it trains."""
         return str(self.args.eval_strategy.value) != "no"

@@ -36,7 +36,7 @@ from ..files import (
 )
 from ..jsonl import as_json_values
 from ..recipe.recipe_parser import Recipe
-from ..recipe.secrets import cut_in, redacted_command, secrets_in, without_secrets
+from ..recipe.secrets import redact, redacted_command, without_secrets
 from ..store.file_hashes import FileHashes
 from ..training.config import RUNTIME_ONLY_KEYS
 from ..training.run_files import RUN_FILE, read_run
@@ -57,9 +57,8 @@ class RunDirectory:
     def __init__(self, path: str | Path, method: str, settings: dict[str, Any], free: Collection[str] = ()) -> None:
         self.path = Path(path)
         self.run_file = self.path / RUN_FILE
-        remaining = {key: value for key, value in settings.items() if key not in RUNTIME_ONLY_KEYS and key not in free}
-        remaining = without_secrets(remaining)
-        self.settings = as_json_values({"method": method, **remaining})
+        fixed = {key: value for key, value in settings.items() if key not in RUNTIME_ONLY_KEYS and key not in free}
+        self.settings = as_json_values({"method": method, **without_secrets(fixed)})
         self.hashes = FileHashes.of_record(self.run_file)
 
     def check(self, resume: str = "auto") -> str:
@@ -72,71 +71,52 @@ class RunDirectory:
         Raises:
             RunError: the directory holds another run, or files but no run, cannot be written, or `resume` forbids it.
         """
+        place, another = f"output_dir {self.path}", "Choose another output_dir"
         try:
-            self._check_place()
+            existing = next(path for path in (self.path, *self.path.absolute().parents) if os.path.lexists(path))
+            if not existing.is_dir():
+                got = "a file" if existing == self.path else f"the file {existing} above it"
+                raise RunError(place, got, "a directory", another)
+            if not os.access(existing, os.W_OK | os.X_OK):
+                raise RunError(place, f"{existing}, which cannot be written", "a writable directory", another)
             state = self._recorded_state()
         except OSError as error:
-            raise RunError(
-                f"output_dir {self.path}",
-                f"a path that cannot be used ({error.strerror})",
-                "a directory that can be written",
-                "Choose another output_dir",
-            ) from error
+            got = f"a path that cannot be used ({error.strerror})"
+            raise RunError(place, got, "a directory that can be written", another) from error
         if resume == "never" and state != "new":
-            raise RunError(
-                f"output_dir {self.path}",
-                f"a run ({state}) with --resume never",
-                "an empty directory",
-                "Choose another output_dir, or continue the run with --resume auto",
-            )
+            advice = f"{another}, or continue the run with --resume auto"
+            raise RunError(place, f"a run ({state}) with --resume never", "an empty directory", advice)
         if resume == "require" and state == "new":
-            raise RunError(
-                f"output_dir {self.path}",
-                "no run with --resume require",
-                "a run to continue",
-                "Check the path and its file system, or start again with --resume auto",
-            )
+            advice = "Check the path and its file system, or start again with --resume auto"
+            raise RunError(place, "no run with --resume require", "a run to continue", advice)
         return state
 
     def _recorded_state(self) -> str:
+        place, another = f"output_dir {self.path}", "choose another output_dir"
         if not self.run_file.exists():
             entries = sorted(self.path.iterdir()) if self.path.exists() else []
             # A trainer makes its empty directory before the run is recorded.
             entries = [entry for entry in entries if not entry.is_dir() or any(entry.iterdir())]
             found = [entry.name for entry in entries if not entry.name.endswith(".tmp")]
             if found:
-                raise RunError(
-                    f"output_dir {self.path}",
-                    f"{', '.join(found[:5])}{' …' if len(found) > 5 else ''}, but no {RUN_FILE}",
-                    "an empty directory or a run of gapbridge",
-                    "Choose another output_dir",
-                )
+                got = f"{', '.join(found[:5])}{' …' if len(found) > 5 else ''}, but no {RUN_FILE}"
+                raise RunError(place, got, "an empty directory or a run of gapbridge", another.capitalize())
             return "new"
         record = read_run(self.path)
-        before, state = record["settings"], record["state"]
-        changed = [key for key in sorted({*before, *self.settings}) if before.get(key) != self.settings.get(key)]
-        if changed:
-            errors = [
-                describe(
-                    f"output_dir {self.path}, {key}",
-                    f"{self.settings.get(key)!r}",
-                    f"{before.get(key)!r}, as in the run there",
-                    "Restore the setting, or choose another output_dir",
-                )
-                for key in changed
-            ]
+        before, now = record["settings"], self.settings
+        errors = [
+            describe(
+                f"{place}, {key}",
+                f"{now.get(key)!r}",
+                f"{before.get(key)!r}, as in the run there",
+                f"Restore the setting, or {another}",
+            )
+            for key in sorted({*before, *now})
+            if before.get(key) != now.get(key)
+        ]
+        if errors:
             raise RunError(errors)
-        return str(state)
-
-    def _check_place(self) -> None:
-        """Refuse a place that cannot be written before anything is loaded."""
-        existing = next(path for path in (self.path, *self.path.absolute().parents) if os.path.lexists(path))
-        if not existing.is_dir():
-            got = "a file" if existing == self.path else f"the file {existing} above it"
-            raise RunError(f"output_dir {self.path}", got, "a directory", "Choose another output_dir")
-        if not os.access(existing, os.W_OK | os.X_OK):
-            got = f"{existing}, which cannot be written"
-            raise RunError(f"output_dir {self.path}", got, "a writable directory", "Choose another output_dir")
+        return str(record["state"])
 
     def locked(self) -> AbstractContextManager[None]:
         """Within it no other command trains or generates in the directory; of several processes, the main one asks.
@@ -153,16 +133,10 @@ class RunDirectory:
             RunError: data, tokenizer, model or a finished round changed under the same names, or the run is of a
             version that did not record them.
         """
-        if not self.run_file.exists():
-            return
-        before = self._recorded_inputs()
+        before = self._recorded("inputs", inputs)
+        advice = "Restore what the run was started with, or choose another output_dir"
         errors = [
-            describe(
-                f"{self.run_file}, inputs, {name}",
-                before.get(name, "nothing"),
-                fingerprint,
-                "Restore what the run was started with, or choose another output_dir",
-            )
+            describe(f"{self.run_file}, inputs, {name}", before.get(name, "nothing"), fingerprint, advice)
             for name, fingerprint in inputs.items()
             if before.get(name) != fingerprint
         ]
@@ -183,14 +157,15 @@ class RunDirectory:
 
     def finish_round(self, directory: Path, model: Path) -> None:
         """Record a round's model, as it lies in `model`, before it gets its name: one without a record is no round."""
-        self._record("running", {**self._recorded_inputs(), **self.round_inputs(directory, model)})
+        self._record("running", self._recorded("inputs", {}) | self.round_inputs(directory, model))
 
     def date(self) -> str:
         """The day on which the run began: its chat template goes on writing that day."""
-        return run_date(self.path) or datetime.date.today().isoformat()
+        return str(self._recorded("date", datetime.date.today().isoformat()))
 
-    def _recorded_inputs(self) -> dict[str, str]:
-        return read_run(self.path)["inputs"] if self.run_file.exists() else {}
+    def _recorded(self, name: str, default: Any) -> Any:
+        """What `run.json` says; the default where there is none."""
+        return read_run(self.path)[name] if self.run_file.exists() else default
 
     def enter(self, recipe: Recipe, inputs: dict[str, str] | None = None) -> None:
         """Record the run as `running`, with its resolved recipe, its environment and what it starts from.
@@ -199,24 +174,19 @@ class RunDirectory:
         """
         with os_errors_as_run_error(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(self._directories())
-        inputs = {**self._recorded_inputs(), **(inputs or {})}
-        self._record("running", inputs)
+            patterns = ("samples", "checkpoint-*", "round_*", "round_*/*")  # where a run writes files
+            remove_leftovers([self.path, *(path for pattern in patterns for path in self.path.glob(pattern))])
+        self._record("running", self._recorded("inputs", {}) | (inputs or {}))
         write_text_atomic(self.path / "config.resolved.yaml", resolved_recipe(self.settings["method"], recipe))
         write_json_atomic(self.path / "environment.json", environment())
 
     def complete(self) -> None:
-        self._record("complete", self._recorded_inputs())
+        self._record("complete", self._recorded("inputs", {}))
 
     def _record(self, state: str, inputs: dict[str, str]) -> None:
         record = {"settings": self.settings, "state": state, "inputs": inputs, "date": self.date()}
         record["files"] = self.hashes.record()
         write_json_atomic(self.run_file, record)
-
-    def _directories(self) -> list[Path]:
-        """Where a run writes files."""
-        patterns = ("samples", "checkpoint-*", "round_*", "round_*/*")
-        return [self.path, *(path for pattern in patterns for path in self.path.glob(pattern) if path.is_dir())]
 
 
 def run_date(directory: Path) -> str | None:
@@ -231,9 +201,9 @@ def run_date(directory: Path) -> str | None:
 def resolved_recipe(method: str, recipe: Recipe) -> str:
     """The recipe as YAML with command-line options applied and old keys translated. Secrets are named, not kept, and
     so is what a URL has lost."""
-    keys = {"method": method, **without_secrets(recipe.keys)}
-    text = yaml.safe_dump(keys, sort_keys=False, allow_unicode=True)
-    secrets, cut = ", ".join(secrets_in(recipe.keys)), ", ".join(cut_in(recipe.keys))
+    found = redact(recipe.keys)
+    text = yaml.safe_dump({"method": method, **found.keys}, sort_keys=False, allow_unicode=True)
+    secrets, cut = ", ".join(found.secrets), ", ".join(found.cut)
     head = f"# Left out, for they are secrets: {secrets}\n" if secrets else ""
     head += f"# Without a user, password, query or token that may be a secret: {cut}\n" if cut else ""
     return head + text

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from accelerate import PartialState
-from peft import PeftConfig, PeftModel
+from peft import PeftModel
 from rich.console import Console
 from trl import get_peft_config
 
@@ -147,14 +147,17 @@ def construct(job: RunConfig, index: int, loaded: RoundStart) -> GapTrainerMixin
     """The trainer of a round. It generates nothing before `prepare_dataset`."""
     args = round_arguments(job.args, index)
     args.model_init_kwargs = None  # used up
+    # An adapter, of an SFT stage or of the round before, is trained on rather than topped with another.
+    adapter = None if isinstance(loaded.model, PeftModel) else get_peft_config(job.model)
+    if adapter is not None:
+        record_revision(adapter, job.model.model_revision)
     return job.method(
         model=loaded.model,
         args=args,
         train_dataset=loaded.examples["train"],
         eval_dataset=loaded.examples.get("eval"),
         processing_class=loaded.tokenizer,
-        # An adapter, of an SFT stage or of the round before, is trained on rather than topped with another.
-        peft_config=None if isinstance(loaded.model, PeftModel) else _new_adapter(job),
+        peft_config=adapter,
         callbacks=[MetricsFile()],
     )
 
@@ -176,13 +179,6 @@ def prepare_round(job: RunConfig, run: RunDirectory, trainer: GapTrainerMixin) -
         sequences = [each for row in shown for each in job.method.shown_sequences(row)]
         records = [row_record(each, trainer.processing_class) for each in sequences]
         write_json_atomic(run.path / "samples" / "first_rows.json", {"rows": records})
-
-
-def _new_adapter(job: RunConfig) -> PeftConfig | None:
-    config = get_peft_config(job.model)
-    if config is not None:
-        record_revision(config, job.model.model_revision)
-    return config
 
 
 def _print_header(text: str) -> None:

@@ -58,7 +58,7 @@ def validate(job: RunConfig, *, all_rows: bool = False) -> tuple[list[str], list
         if path.is_dir():
             check_template_eos(job)
             tokenizer = load_tokenizer(path, job.args)
-            prepare_tokenizer(None, tokenizer, job.args, uses_peft=job.uses_peft)
+            prepare_tokenizer(None, tokenizer, job.args, uses_peft=job.model.use_peft)
             model = load_meta_model(path, job.args)
             if model is None:
                 notes.append(f"not checked: the base of the adapter {path}, which is no directory here")

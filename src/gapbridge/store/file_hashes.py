@@ -60,23 +60,19 @@ class FileHashes:
         """The sha256 of a file's content. Raises RunError where it cannot be read."""
         place = Path(path).absolute()
         try:
-            return self._hash(place)
+            state = _state(place)
+            entry = self._used.get(str(place)) or self._known.get(str(place))
+            if isinstance(entry, list) and len(entry) == 2 and entry[0] == state and isinstance(entry[1], str):
+                self._used[str(place)] = entry
+                return entry[1]
+            started = time.time_ns()
+            digest = sha256(place)
+            self._used.pop(str(place), None)
+            if max(state[2:]) < started - _YOUNG and _state(place) == state:
+                self._used[str(place)] = [state, digest]
         except OSError as error:
-            raise RunError(
-                f"{path}, content", error.strerror, "a file that can be read", "Repair its permissions or its disk"
-            ) from error
-
-    def _hash(self, place: Path) -> str:
-        state = _state(place)
-        entry = self._used.get(str(place)) or self._known.get(str(place))
-        if isinstance(entry, list) and len(entry) == 2 and entry[0] == state and isinstance(entry[1], str):
-            self._used[str(place)] = entry
-            return entry[1]
-        started = time.time_ns()
-        digest = sha256(place)
-        self._used.pop(str(place), None)
-        if max(state[2:]) < started - _YOUNG and _state(place) == state:
-            self._used[str(place)] = [state, digest]
+            advice = "Repair its permissions or its disk"
+            raise RunError(f"{path}, content", error.strerror, "a file that can be read", advice) from error
         return digest
 
     def model(self, name: str | Path, revision: str | None = None) -> str | None:
@@ -86,14 +82,15 @@ class FileHashes:
         if place is None:
             return None
         base = _adapter_base(place)
-        base_place = _snapshot_path(*base) if base else None
-        parts = [self._parts(place), self._parts(base_place) if base_place else None]
+        parts: list[list[list[str]] | None] = []
+        for part in (place, _snapshot_path(*base) if base else None):
+            if part is None:
+                parts.append(None)
+            elif part.parent.name == "snapshots":  # of a hub's cache, named by the commit
+                parts.append([["commit", part.name]])
+            else:
+                parts.append([[path.relative_to(part).as_posix(), self.file(path)] for path in model_files(part)])
         return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
-
-    def _parts(self, place: Path) -> list[list[str]]:
-        if place.parent.name == "snapshots":  # of a hub's cache, named by the commit
-            return [["commit", place.name]]
-        return [[path.relative_to(place).as_posix(), self.file(path)] for path in model_files(place)]
 
     def of(self, path: str | Path) -> str | None:
         """`file` of a file, `model` of anything else."""

@@ -20,7 +20,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, reduce
 from transformers import IntervalStrategy, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..files import os_errors_as_run_error, sha256, sync_file, write_json_atomic
+from ..files import os_errors_as_run_error, sha256, sync, write_json_atomic
 from ..signals import Interrupted, StopRequest
 
 
@@ -36,7 +36,7 @@ def mark_complete(checkpoint: Path, world_size: int, *, only_model: bool = False
     paths = [path for path in paths if not path.name.endswith(".tmp")]
     with os_errors_as_run_error(checkpoint):
         for path in paths:
-            sync_file(path)
+            sync(path)
     names = [str(path.relative_to(checkpoint)) for path in paths]
     record = {
         "world_size": world_size,

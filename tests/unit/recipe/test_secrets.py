@@ -15,7 +15,7 @@ from test_recipe import parse, write
 from gapbridge import cli
 from gapbridge.data.sources import find_data
 from gapbridge.errors import ConfigError, DataError, public
-from gapbridge.recipe.secrets import redacted_command, secrets_in, without_secrets
+from gapbridge.recipe.secrets import redact, redacted_command, without_secrets
 from gapbridge.recipe.variables import environment_errors
 from gapbridge.runs.run_directory import resolved_recipe
 
@@ -33,7 +33,7 @@ INNOCENT = """
 
 @pytest.mark.parametrize("name", NAMED)
 def test_variables_that_are_named_like_secrets(name: str) -> None:
-    assert secrets_in({"env": {name: "12345678"}}) and without_secrets({"env": {name: "s"}}) == {"env": {}}
+    assert redact({"env": {name: "12345678"}}).secrets and without_secrets({"env": {name: "s"}}) == {"env": {}}
 
 
 @pytest.mark.parametrize("name", INNOCENT)
