@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,18 +16,14 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from trl import get_peft_config
 
-from ..compare.cost_profile import profile_rows
-from ..compare.dry_run import seconds_of_step
 from ..decoding.engine import PROMPT_COLUMNS
 from ..decoding.memory_limits import BatchLimits
-from ..decoding.model_state import move_to_device, uses_logit_softcapping
+from ..decoding.model_state import uses_logit_softcapping
 from ..decoding.mtp_heads import find_heads
 from ..errors import ConfigError, describe
 from ..recipe.type_checks import read_yaml
 from ..recipe.type_checks import to_builtin as plain_value
 from ..reporting.tables import in_columns, number, print_table
-from ..runs.load_inputs import load_initial_model
-from ..runs.rounds import number_of_rounds
 from ..runs.run_config import RunConfig, read_job
 from ..runs.validate import cpu_option
 from ..training.completion_config import CompletionArgs
@@ -44,7 +39,7 @@ from .workload import Workload, rows_per_step, workload
 
 _DEVICES, _DEVICE_MEMORY = 8, 80.0  # and GiB, where the command line says nothing of them
 USABLE = 0.9  # of a device: the rest is the driver's, and gaps between tensors
-_GIB, _MIB = 2**30, 2**20
+_GIB = 2**30
 _QUANTISED = {4: 0.5 + 4 / 64, 8: 1.0}  # bytes of a weight, by its bits; of 4 bits with a scale for each 64 weights
 
 
@@ -56,7 +51,6 @@ class Plan:
     largest micro-batch, a power of two, that fits there with as many rows a step; None where none does.
     seconds: (training, generation) of all rounds, as far as they are known.
     refused: the accelerate configurations under which the method refuses to train; they have no memory.
-    lowered: the peak with one setting changed, by that setting, where it is lower than the recipe's own.
     """
 
     work: Workload
@@ -65,7 +59,6 @@ class Plan:
     best: tuple[str, int] | None
     seconds: tuple[float | None, float | None]
     refused: tuple[str, ...]
-    lowered: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -105,11 +98,8 @@ def run_plan(args: argparse.Namespace, overrides: list[str]) -> Plan:
         gpus=machine.devices,
         usable=machine.memory * _GIB * USABLE,
         tflops=args.device_tflops,
-        on_cpu=(asked or args.benchmark) and job.args.use_cpu,
-        lower=True,
+        on_cpu=asked and job.args.use_cpu,
     )
-    if args.benchmark:
-        found = replace(found, seconds=_measured(job, work))
     _show(job, found, args, machine)
     return found
 
@@ -131,13 +121,8 @@ def plan(
     usable: float,
     tflops: float | None = None,
     on_cpu: bool = False,
-    lower: bool = False,
 ) -> Plan:
-    """What a recipe takes on `gpus` devices with `usable` bytes each, or `on_cpu`.
-
-    Args:
-        lower: simulate gradient checkpointing, too, for `Plan.lowered`.
-    """
+    """What a recipe takes on `gpus` devices with `usable` bytes each, or `on_cpu`."""
     config = architecture(job)
     micro = job.args.per_device_train_batch_size
     simulated, plain = _steps(job, config, work, cast=False)
@@ -148,8 +133,8 @@ def plan(
     reference = pairs and not job.model.use_peft and not job.args.precompute_ref_log_probs
     generation = _generation_memory(job, config, work, plain[0].weights, on_cpu)
 
-    def memory_of(name: str, batch: int, steps: list[StepMemory] | None = None) -> Memory:
-        steps = steps or (cast if name.startswith("zero") else plain)
+    def memory_of(name: str, batch: int) -> Memory:
+        steps = cast if name.startswith("zero") else plain
         curve = np.polyfit(simulated, [step.activations for step in steps], len(simulated) - 1)
         size = work.packed_tokens(batch) if work.packed else batch
         step = replace(steps[0], activations=max(0, round(float(np.polyval(curve, size)))))
@@ -171,27 +156,9 @@ def plan(
     if fitting:
         name = next((name for name in names if (name, micro) in fitting), fitting[0][0])
         best = (name, micro if (name, micro) in fitting else max(size for other, size in fitting if other == name))
-    name = best[0] if best else names[0]
-    changed = {}
-    if micro > 1:
-        passes = 2 * job.args.gradient_accumulation_steps
-        way = f"per_device_train_batch_size: {micro // 2} with gradient_accumulation_steps: {passes}"
-        changed[way] = memory_of(name, micro // 2)
-    if lower and not job.args.gradient_checkpointing:
-        again = replace(job, args=copy.copy(job.args))
-        again.args.gradient_checkpointing = True
-        steps = _steps(again, config, work, cast=casts and name.startswith("zero"))[1]
-        changed["gradient_checkpointing: true (one more forward pass in each step)"] = memory_of(name, micro, steps)
-    if generation and job.args.generation_batch_size > 1:
-        fewer = replace(job, args=copy.copy(job.args))
-        fewer.args.generation_batch_size //= 2
-        parts = _generation_memory(fewer, config, work, plain[0].weights, on_cpu)
-        way = f"generation_batch_size: {fewer.args.generation_batch_size}"
-        changed[way] = Memory(memories[name].training, parts)
-    lowered = {way: found.peak for way, found in changed.items() if found.peak < 0.95 * memories[name].peak}
     step = plain[0]
     seconds = _estimated(job, work, step.parameters + _reused_parameters(job, config), gpus, tflops)
-    return Plan(work, step, memories, best, seconds, refused, lowered)
+    return Plan(work, step, memories, best, seconds, refused)
 
 
 def _refused_configs(job: RunConfig) -> tuple[str, ...]:
@@ -216,11 +183,9 @@ def architecture(job: RunConfig) -> PretrainedConfig:
     try:
         return AutoConfig.from_pretrained(name, trust_remote_code=job.args.trust_remote_code)
     except (OSError, ValueError) as error:
+        got = f"a configuration that cannot be loaded ({error})"
         raise ConfigError(
-            f"{job.recipe.path}, {name}",
-            f"a configuration that cannot be loaded ({error})",
-            "the configuration of a model",
-            "Check the name",
+            f"{job.recipe.path}, {name}", got, "the configuration of a model", "Check the name"
         ) from error
 
 
@@ -335,20 +300,8 @@ def _estimated(
     return training, sum(part.generated for part in work.rounds) * a_pass
 
 
-def _measured(job: RunConfig, work: Workload) -> tuple[float | None, float | None]:
-    """Seconds here, from a few steps and generates of the actual model."""
-    model, tokenizer = load_initial_model(job)
-    move_to_device(model, job.args)
-    sample = profile_rows(job, model, tokenizer)
-    steps = sum(part.steps for part in work.rounds)
-    return steps * seconds_of_step(job, model, sample), sample.generation_seconds * work.examples * number_of_rounds(
-        job.args
-    )
-
-
 def _size(size: float) -> str:
-    """Bytes as GiB, or as MiB where they are few."""
-    return f"{size / _GIB:.2f} GiB" if size >= _GIB else f"{size / _MIB:.0f} MiB"
+    return f"{size / _GIB:.3g} GiB"
 
 
 def count_checkpoints(job: RunConfig, work: Workload) -> int:
@@ -362,13 +315,12 @@ def count_checkpoints(job: RunConfig, work: Workload) -> int:
     return saves
 
 
-def _column(parts: Memory, usable: float, unit: int) -> dict[str, str | None]:
-    digits = 2 if unit == _GIB else 0
+def _column(parts: Memory, usable: float) -> dict[str, str | None]:
     rows: dict[str, str | None] = {}
     for name, found in (("training", parts.training), ("generation", parts.generation)):
-        of = {part: f"{found[part] / unit:.{digits}f}" if part in found else None for part in PARTS}
+        of = {part: f"{found[part] / _GIB:.3g}" if part in found else None for part in PARTS}
         rows |= {f"{name}: {part}": size for part, size in of.items()}
-        rows[name] = f"{sum(found.values()) / unit:.{digits}f}" if found else None
+        rows[name] = f"{sum(found.values()) / _GIB:.3g}" if found else None
     return {**rows, "fits": "yes" if parts.peak <= usable else "no"}
 
 
@@ -394,19 +346,14 @@ def _show(job: RunConfig, found: Plan, args: argparse.Namespace, machine: Machin
         for index, part in enumerate(work.rounds, 1)
     }
     print_table(in_columns("", rounds))
-    unit = _GIB if max(parts.peak for parts in found.memories.values()) >= _GIB else _MIB
-    columns = {name: _column(parts, usable, unit) for name, parts in found.memories.items()}
-    where = "of this machine" if machine.is_here else "on each device"
-    print_table(in_columns(f"{'GiB' if unit == _GIB else 'MiB'} {where}", columns))
+    columns = {name: _column(parts, usable) for name, parts in found.memories.items()}
+    print_table(in_columns(f"GiB {'of this machine' if machine.is_here else 'on each device'}", columns))
     if machine.devices > 1 and found.refused:
         print(f"left out, because {job.name} does not support them: {', '.join(found.refused)}")
     if found.best is None:
-        generation = all(sum(parts.generation.values()) > usable for parts in found.memories.values())
-        way = (
-            "lower generation_max_batch_tokens"
-            if generation
-            else f"use an adapter{'' if machine.is_here else ', more devices'} or a lower max_length"
-        )
+        way = f"use an adapter{'' if machine.is_here else ', more devices'} or a lower max_length"
+        if all(sum(parts.generation.values()) > usable for parts in found.memories.values()):
+            way = "lower generation_max_batch_tokens"
         print(f"nothing fits {machine}: {way}")
     else:
         name, micro = found.best
@@ -416,10 +363,6 @@ def _show(job: RunConfig, found: Plan, args: argparse.Namespace, machine: Machin
         full = training.per_device_train_batch_size * training.gradient_accumulation_steps
         print(f"use {start}, per_device_train_batch_size {micro}, gradient_accumulation_steps {full // micro}")
     used = found.best[0] if found.best else next(iter(found.memories))
-    if found.lowered:
-        print(f"the peak is {_size(found.memories[used].peak)} with the recipe's settings; these settings lower it:")
-        for way, peak in found.lowered.items():
-            print(f"  {way} → {_size(peak)}")
     stored = sum(part.generated for part in work.rounds) * 9  # an id of eight bytes and a flag, before compression
     parts_of_all = machine.devices if used in SHARDED else 1
     saved = step.weights + found.memories[used].training.get("optimizer", 0) * parts_of_all
@@ -427,5 +370,4 @@ def _show(job: RunConfig, found: Plan, args: argparse.Namespace, machine: Machin
     print(f"disk: {contexts}{count_checkpoints(job, work)} checkpoints of about {_size(saved)} each")
     for what, seconds in zip(("training", "generation"), found.seconds, strict=True):
         if seconds:
-            source = "measured on this machine" if args.benchmark else f"at {args.device_tflops:g} TFLOP/s a device"
-            print(f"{what}: {seconds / 3600:.2f} hours, {source}")
+            print(f"{what}: {seconds / 3600:.2f} hours, at {args.device_tflops:g} TFLOP/s a device")

@@ -6,10 +6,7 @@ from ..parser import Parser, number, positive
 
 class Command(BaseCommand):
     summary = "estimate memory, steps, tokens and time of a recipe before it is launched"
-    examples = (
-        "RECIPE.yaml --num_devices 8 --device_memory_gib 80 --device_tflops 150",
-        "recipes/tiny/bash/config_full.yaml --num_devices 1 --benchmark",
-    )
+    examples = ("RECIPE.yaml --num_devices 8 --device_memory_gib 80 --device_tflops 150",)
 
     def add_options(self, parser: Parser) -> None:
         add = parser.add_argument
@@ -20,29 +17,12 @@ class Command(BaseCommand):
                  "true)")  # fmt: skip
         add("--device_memory_gib", type=number, metavar="GIB",
             help="memory of one device in GiB (default: 80, or that of this machine)")  # fmt: skip
-        add(
-            "--device_tflops",
-            type=number,
-            metavar="T",
-            help="throughput that one device achieves, in TFLOP/s; without it no time is estimated",
-        )
-        add(
-            "--num_train_examples",
-            type=positive,
-            metavar="N",
-            help="number of training examples (default: that of the data, if known)",
-        )
-        add(
-            "--mean_sequence_length",
-            type=number,
-            metavar="N",
-            help="mean number of tokens of an example (default: max_length)",
-        )
-        add(
-            "--benchmark",
-            action="store_true",
-            help="measure the time of a few steps with the recipe's model on this machine",
-        )
+        add("--device_tflops", type=number, metavar="T",
+            help="throughput that one device achieves, in TFLOP/s; without it no time is estimated")  # fmt: skip
+        add("--num_train_examples", type=positive, metavar="N",
+            help="number of training examples (default: that of the data, if known)")  # fmt: skip
+        add("--mean_sequence_length", type=number, metavar="N",
+            help="mean number of tokens of an example (default: max_length)")  # fmt: skip
 
     def run(self, call: Call) -> object:
         from ...planning.command import run_plan
