@@ -132,12 +132,8 @@ def parse(arguments: Sequence[str]) -> Call:
         raise SystemExit(0)
     if name not in COMMANDS:
         near = closest_match(name, [*COMMANDS, "--help", "--version"])
-        raise ConfigError(
-            "command line",
-            f"the unknown command {name!r}{near}",
-            f"one of {', '.join(COMMANDS)}",
-            "Correct the command",
-        )
+        got, expected = f"the unknown command {name!r}{near}", f"one of {', '.join(COMMANDS)}"
+        raise ConfigError("command line", got, expected, "Correct the command")
     command = find(name)
     rest, tail = (rest[: rest.index("--")], rest[rest.index("--") + 1 :]) if "--" in rest else (rest, [])
     launch: dict[str, Any] = {}
@@ -152,45 +148,28 @@ def parse(arguments: Sequence[str]) -> Call:
     if "decoding_mode" in options:
         options.decoding_mode = options.decoding_mode or ["single_pass"]
     errors = [*errors, *parser.errors]
+    line = "command line"
     if launch and "accelerate_config" not in launch:
-        errors.append(
-            describe(
-                "command line",
-                f"--{next(iter(launch))} without --accelerate_config",
-                "a configuration that starts processes",
-                "Add --accelerate_config NAME",
-            )
-        )
+        got, expected = f"--{next(iter(launch))} without --accelerate_config", "a configuration that starts processes"
+        errors.append(describe(line, got, expected, "Add --accelerate_config NAME"))
     if command.recipes != "none":
         recipes, extras = _split_recipes(extras, named=bool(options.config))
         recipes = [*options.config, *recipes]
         options.config = recipes if command.recipes == "many" else recipes[0] if recipes else None
         if not recipes and command.recipes != "optional":
-            errors.append(
-                describe(
-                    "command line", "no recipe", "one", f"Give gapbridge {name} RECIPE.yaml, or --config RECIPE.yaml"
-                )
-            )
+            advice = f"Give gapbridge {name} RECIPE.yaml, or --config RECIPE.yaml"
+            errors.append(describe(line, "no recipe", "one", advice))
         elif not recipes and smoke_test:
-            errors.append(describe("command line", "--smoke_test without a recipe", "a recipe", "Name one"))
+            errors.append(describe(line, "--smoke_test without a recipe", "a recipe", "Name one"))
         if len(recipes) > 1 and command.recipes != "many":
-            errors.append(
-                describe(
-                    "command line", f"{len(recipes)} recipes ({', '.join(recipes)})", "one", f"Give {name} one recipe"
-                )
-            )
+            got = f"{len(recipes)} recipes ({', '.join(recipes)})"
+            errors.append(describe(line, got, "one", f"Give {name} one recipe"))
     if extras and not extras[0].startswith("--"):
-        errors.append(
-            describe(
-                "command line",
-                f"{extras[0]!r}",
-                "an option, or a recipe whose name ends with .yaml",
-                "Correct the argument",
-            )
-        )
+        expected = "an option, or a recipe whose name ends with .yaml"
+        errors.append(describe(line, f"{extras[0]!r}", expected, "Correct the argument"))
     elif command.recipes == "none":  # there is no recipe whose keys they could be
         errors += [
-            describe("command line", f"the unknown option {word}", "a known option", "Correct or remove the option")
+            describe(line, f"the unknown option {word}", "a known option", "Correct or remove the option")
             for word in [*extras, *tail]
         ]
     if errors:

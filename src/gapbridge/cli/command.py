@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from argparse import SUPPRESS, Namespace
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from .parser import Parser, integer, number, positive
 
@@ -32,6 +32,7 @@ class Call:
     passed: list[str] = field(default_factory=list)
 
 
+@dataclass
 class BaseCommand(ABC):
     """One command of `gapbridge`; each module of `commands/` has one subclass, `Command`.
 
@@ -44,14 +45,12 @@ class BaseCommand(ABC):
         is_launched: Whether `--accelerate_config` starts it in several processes.
     """
 
-    takes = "RECIPE.yaml [options] [--KEY VALUE …]"
-    summary: str
-    examples: tuple[str, ...]
-    recipes: Literal["none", "optional", "one", "many"] = "one"
-    is_launched = False
-
-    def __init__(self, name: str) -> None:
-        self.name = name
+    name: str
+    takes: ClassVar = "RECIPE.yaml [options] [--KEY VALUE …]"
+    summary: ClassVar[str]
+    examples: ClassVar[tuple[str, ...]]
+    recipes: ClassVar[Literal["none", "optional", "one", "many"]] = "one"
+    is_launched: ClassVar = False
 
     def parser(self) -> Parser:
         """The parser of the command's options, without those of its recipe."""
@@ -137,11 +136,7 @@ def add_models(parser: Parser) -> None:
     add("--model", action="append", default=[], metavar="MODEL",
         help="path or hub id of a model; repeatable, to compare models on the same data")  # fmt: skip
     add_recipe(parser, "path of the recipe whose evaluation data and chat settings are used")
-    add(
-        "--output_dir",
-        metavar="DIR",
-        type=Path,
-        help="output directory (default: the run's directory for a single run, else outputs)",
-    )
+    add("--output_dir", metavar="DIR", type=Path,
+        help="output directory (default: the run's directory for a single run, else outputs)")  # fmt: skip
     add_amounts(parser)
     add_server(parser)

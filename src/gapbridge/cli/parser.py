@@ -9,18 +9,13 @@ import argparse
 import math
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import IO, Any, NoReturn, TypeVar
 
 from ..errors import ConfigError, describe
 
 
 Value = TypeVar("Value")
-
-
-def _formatter(prog: str) -> argparse.HelpFormatter:
-    """Lines of up to 119 columns, if the terminal has them."""
-    width = max(100, min(119, shutil.get_terminal_size().columns))
-    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=28, width=width)
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,7 +29,9 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"allow_abbrev": False, "formatter_class": _formatter, **kwargs})
+        width = max(100, min(119, shutil.get_terminal_size().columns))
+        lines = partial(argparse.RawDescriptionHelpFormatter, max_help_position=28, width=width)
+        super().__init__(**{"allow_abbrev": False, "formatter_class": lines, **kwargs})
         self.errors: list[str] = []
         self.extend_help: Callable[[], None] | None = None
 
@@ -57,22 +54,8 @@ class Parser(argparse.ArgumentParser):
             return None
 
 
-def integer(text: str) -> int:
-    """An integer of either sign."""
-    return _integer(text, None)
-
-
-def positive(text: str) -> int:
-    """An integer of at least 1."""
-    return _integer(text, 1)
-
-
-def non_negative(text: str) -> int:
-    """An integer of at least 0."""
-    return _integer(text, 0)
-
-
-def _integer(text: str, least: int | None) -> int:
+def integer(text: str, least: int | None = None) -> int:
+    """An integer, of at least so much."""
     try:
         value = int(text)
     except ValueError:
@@ -80,6 +63,10 @@ def _integer(text: str, least: int | None) -> int:
     if value is None or (least is not None and value < least):
         raise _unexpected(text, "an integer" if least is None else f"an integer of at least {least}")
     return value
+
+
+positive = partial(integer, least=1)
+non_negative = partial(integer, least=0)
 
 
 def number(text: str) -> float:

@@ -90,12 +90,8 @@ def workload(job: RunConfig, gpus: int, *, rows: int | None = None, row_tokens: 
         return _counted_here(job, gpus, origin)
     length = job.args.max_length
     if length is None:
-        raise ConfigError(
-            f"{job.recipe.path}, max_length",
-            "no value, with rows that are not on this machine",
-            "a limit on the length of rows",
-            "Set max_length",
-        )
+        got, expected = "no value, with rows that are not on this machine", "a limit on the length of rows"
+        raise ConfigError(f"{job.recipe.path}, max_length", got, expected, "Set max_length")
     count = rows if rows is not None else published_rows(job)
     with tempfile.TemporaryDirectory() as folder:
         small, _ = tiny_recipe(str(job.recipe.path), [], job.name, Path(folder))
@@ -267,12 +263,8 @@ def published_rows(job: RunConfig) -> int:
         asked = [(job.script.dataset_name, job.script.dataset_config, job.script.dataset_train_split, None)]
     unknown = [name for name, config, split, _ in asked if _size(name, config, split) is None]
     if unknown:
-        raise ConfigError(
-            job.recipe.path,
-            f"an unknown number of rows of {', '.join(unknown)}",
-            "a number",
-            "Give --num_train_examples N",
-        )
+        got = f"an unknown number of rows of {', '.join(unknown)}"
+        raise ConfigError(job.recipe.path, got, "a number", "Give --num_train_examples N")
     count = sum(int((_size(name, config, split) or 0) * (1 if weight is None else weight))
                 for name, config, split, weight in asked)  # fmt: skip
     held_out = data.splits_off

@@ -124,14 +124,8 @@ def _translate_mixer(value: Any, values: dict[str, Any], errors: list[str], path
         return {}
     for name, share in value.items():
         if share not in (None, 1, 1.0):
-            errors.append(
-                describe(
-                    f"{path}, dataset_mixer, {name}",
-                    f"a share of {share}",
-                    "1",
-                    "Use dataset_mixture, whose `weight` is such a share",
-                )
-            )
+            place, advice = f"{path}, dataset_mixer, {name}", "Use dataset_mixture, whose `weight` is such a share"
+            errors.append(describe(place, f"a share of {share}", "1", advice))
     datasets = [{"path": name, "split": split} for name in value for split in splits if "test" not in split]
     held_out = [{"path": name, "split": split} for name in value for split in splits if "test" in split]
     return {"datasets": datasets, **({"eval_datasets": held_out} if held_out else {})}

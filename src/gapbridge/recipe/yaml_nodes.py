@@ -69,9 +69,8 @@ def _inspect(
     Aliases of aliases grow as powers, and one inside itself has no end.
     """
     if id(node) in above:
-        raise NodeError(
-            describe(_line(node), "an alias inside the value that it names", "a value that ends", "Remove the alias")
-        )
+        got = "an alias inside the value that it names"
+        raise NodeError(describe(_line(node), got, "a value that ends", "Remove the alias"))
     if id(node) not in sizes:
         children = []
         if isinstance(node, yaml.MappingNode):
@@ -101,9 +100,8 @@ def _mapping(node: yaml.MappingNode, hint_of: Callable[[Any], Any], unclear: lis
     yaml.SafeLoader("").flatten_mapping(node)  # what `<<` brings comes first, and a key of its own replaces it
     for key_node, value_node in node.value:
         if not isinstance(key_node, yaml.ScalarNode):
-            raise NodeError(
-                describe(_line(key_node), "a list or mapping as key", "text", "Write a name before the colon")
-            )
+            got, advice = "a list or mapping as key", "Write a name before the colon"
+            raise NodeError(describe(_line(key_node), got, "text", advice))
         meaning = _meaning(key_node)
         key = meaning if isinstance(meaning, int) and not isinstance(meaning, bool) else key_node.value
         values[key] = _value(value_node, hint_of(key), unclear)
@@ -132,14 +130,9 @@ def _scalar(node: yaml.ScalarNode, hint: Any, unclear: list[str]) -> Any:
     if takes_text(hint) and type(meaning) not in alternatives(hint):
         return node.value
     if isinstance(meaning, _TwoMeanings):
-        unclear.append(
-            describe(
-                _line(node),
-                f"{node.value}, which is {meaning.old} in YAML 1.1 and {meaning.plain} elsewhere",
-                "a number with one meaning",
-                "Write the number that is meant, or put text in quotes",
-            )
-        )
+        got = f"{node.value}, which is {meaning.old} in YAML 1.1 and {meaning.plain} elsewhere"
+        advice = "Write the number that is meant, or put text in quotes"
+        unclear.append(describe(_line(node), got, "a number with one meaning", advice))
         return node.value
     return meaning
 

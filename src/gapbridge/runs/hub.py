@@ -20,17 +20,11 @@ def name_errors(args: Any) -> list[str]:
 
     if not args.push_to_hub:
         return []
+    name, expected = repository_name(args), "NAME or OWNER/NAME of letters, digits, '-', '_' and '.'"
     try:
-        validate_repo_id(repository_name(args))
+        validate_repo_id(name)
     except HFValidationError:
-        return [
-            describe(
-                "hub_model_id",
-                f"{repository_name(args)!r}",
-                "NAME or OWNER/NAME of letters, digits, '-', '_' and '.'",
-                "Correct the name",
-            )
-        ]
+        return [describe("hub_model_id", f"{name!r}", expected, "Correct the name")]
     return []
 
 
@@ -41,14 +35,8 @@ def access_errors(args: Any) -> list[str]:
     if not args.push_to_hub:
         return []
     if constants.HF_HUB_OFFLINE:
-        return [
-            describe(
-                "push_to_hub",
-                "true with HF_HUB_OFFLINE in the environment",
-                "a hub",
-                "Unset HF_HUB_OFFLINE, or remove push_to_hub",
-            )
-        ]
+        got, advice = "true with HF_HUB_OFFLINE in the environment", "Unset HF_HUB_OFFLINE, or remove push_to_hub"
+        return [describe("push_to_hub", got, "a hub", advice)]
     if not (args.hub_token or get_token()):
         return [describe("push_to_hub", "no token", "one that may write", "Run `hf auth login`, or set HF_TOKEN")]
     return []
@@ -72,13 +60,9 @@ def open_repository(args: Any) -> str:
         if args.hub_revision:
             api.create_branch(found, branch=args.hub_revision, exist_ok=True)
     except http_errors() as error:
-        reason = first_line(error).rstrip(".")
-        raise ConfigError(
-            "push_to_hub",
-            f"a refusal for {name} ({reason})",
-            "a hub that takes the model",
-            "Check the token and the name, or remove push_to_hub",
-        ) from error
+        got, advice = first_line(error).rstrip("."), "Check the token and the name, or remove push_to_hub"
+        got = f"a refusal for {name} ({got})"
+        raise ConfigError("push_to_hub", got, "a hub that takes the model", advice) from error
     return found
 
 
@@ -95,7 +79,5 @@ def upload(model: Path, args: Any) -> None:
         name = open_repository(args)
         HfApi(token=args.hub_token).upload_folder(repo_id=name, folder_path=model, revision=args.hub_revision)
     except refusals as error:
-        reason = first_line(error).rstrip(".")
-        raise RunError(
-            model, f"a trained model that is not uploaded ({reason})", "an upload", "Repeat the command to upload it"
-        ) from error
+        got = f"a trained model that is not uploaded ({first_line(error).rstrip('.')})"
+        raise RunError(model, got, "an upload", "Repeat the command to upload it") from error

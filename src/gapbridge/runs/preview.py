@@ -129,9 +129,5 @@ def _method_of(args: Any) -> type[GapTrainerMixin]:
         method = methods.get_method(name)
         if type(args) is method.config_class:
             return method
-    raise ConfigError(
-        "args",
-        f"a {type(args).__name__}",
-        "the configuration of a method of gapbridge",
-        "Construct one, such as BASHConfig",
-    )
+    got = f"a {type(args).__name__}"
+    raise ConfigError("args", got, "the configuration of a method of gapbridge", "Construct one, such as BASHConfig")

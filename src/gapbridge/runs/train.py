@@ -30,6 +30,7 @@ from .run_directory import RunDirectory
 
 
 SHOWN_ROWS = 3
+_NOTHING_TO_PREPARE = "Train it without `gapbridge prepare`"
 
 
 def train(job: RunConfig) -> Path:
@@ -73,12 +74,8 @@ def prepare(job: RunConfig) -> Path:
     """Build the contexts of the first unfinished round and stop; training later finds them in the store."""
     check_processes(job.args)
     if not job.method.generates_contexts:
-        raise ConfigError(
-            f"{job.recipe.path}, method",
-            f"{job.name}, which generates nothing before training",
-            "a method that generates contexts",
-            "Train it without `gapbridge prepare`",
-        )
+        got, expected = f"{job.name}, which generates nothing before training", "a method that generates contexts"
+        raise ConfigError(f"{job.recipe.path}, method", got, expected, _NOTHING_TO_PREPARE)
     run = job.run_directory()
     is_complete = run.check() == "complete"
     with run.locked():
@@ -121,12 +118,8 @@ def open_run(
     with directory_removed_on_error(directory) if PartialState().is_main_process else nullcontext():
         trainer = construct(job, index, loaded)
         if generates and not trainer.pending:
-            raise ConfigError(
-                job.recipe.path,
-                f"options with which {job.name} generates nothing before training",
-                "options that generate contexts",
-                "Train it without `gapbridge prepare`",
-            )
+            got = f"options with which {job.name} generates nothing before training"
+            raise ConfigError(job.recipe.path, got, "options that generate contexts", _NOTHING_TO_PREPARE)
         if pushes and PartialState().is_main_process:
             open_repository(job.args)
     PartialState().wait_for_everyone()  # each has looked at the directory before one writes to it

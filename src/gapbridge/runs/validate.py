@@ -15,7 +15,7 @@ from .. import methods
 from ..data.example import ExampleSet
 from ..data.sources import FILE_BUILDERS, check_data_config
 from ..display import notice_if_slow, say
-from ..errors import ConfigError, GapbridgeError, describe
+from ..errors import ConfigError, GapbridgeError, describe, require
 from ..recipe.type_checks import read_yaml
 from ..training.adapter_merge import QUANTISED
 from ..training.arguments import TRAIN
@@ -63,7 +63,7 @@ def validate(job: RunConfig, *, all_rows: bool = False) -> tuple[list[str], list
             if model is None:
                 notes.append(f"not checked: the base of the adapter {path}, which is no directory here")
             else:
-                _check_positions(job, model, errors)
+                errors += _position_errors(job, model)
         else:
             notes.append(f"not checked: model {path}, which is no directory here and is taken for a hub id")
     except GapbridgeError as error:
@@ -101,25 +101,14 @@ def key_errors(job: RunConfig) -> list[str]:
     """What of the keys does not go together, with nothing looked at but the recipe and whether its files are there."""
     errors = [*job.args.errors(), *check_data_config(job.data, job.script), *name_errors(job.args)]
     if job.evaluates and not job.has_eval_data:
-        errors.append(
-            describe(
-                "eval_strategy",
-                "evaluation without held-out data",
-                "eval_datasets or test_split_size",
-                "Add one of them, or set eval_strategy: 'no'",
-            )
-        )
-    if (job.model.load_in_4bit or job.model.load_in_8bit) and not job.model.use_peft:
-        errors.append(
-            describe(
-                "load_in_4bit, load_in_8bit",
-                "true without use_peft",
-                "an adapter, since quantized weights cannot be trained",
-                "Set use_peft: true",
-            )
-        )
-    if (job.model.load_in_4bit or job.model.load_in_8bit) and job.args.save_merged_model:
-        errors.append(QUANTISED)
+        expected, advice = "eval_datasets or test_split_size", "Add one of them, or set eval_strategy: 'no'"
+        errors.append(describe("eval_strategy", "evaluation without held-out data", expected, advice))
+    if job.model.load_in_4bit or job.model.load_in_8bit:
+        if not job.model.use_peft:
+            got, expected = "true without use_peft", "an adapter, since quantized weights cannot be trained"
+            errors.append(describe("load_in_4bit, load_in_8bit", got, expected, "Set use_peft: true"))
+        if job.args.save_merged_model:
+            errors.append(QUANTISED)
     return errors
 
 
@@ -160,17 +149,11 @@ def _batch_size_errors(job: RunConfig) -> list[str]:
     return batch_errors(job.args, rows)
 
 
-def _check_positions(job: RunConfig, model: PreTrainedModel, errors: list[str]) -> None:
+def _position_errors(job: RunConfig, model: PreTrainedModel) -> list[str]:
     positions = model.config.get_text_config().to_dict().get("max_position_embeddings")
-    if positions and job.args.max_length and job.args.max_length > positions:
-        errors.append(
-            describe(
-                "max_length",
-                job.args.max_length,
-                f"at most {positions}, the positions of the model",
-                "Lower the value",
-            )
-        )
+    fits = not positions or not job.args.max_length or job.args.max_length <= positions
+    expected = f"at most {positions}, the positions of the model"
+    return require(fits, "max_length", job.args.max_length, expected, "Lower the value")
 
 
 def _run_errors(job: RunConfig, *, with_inputs: bool = False) -> list[str]:

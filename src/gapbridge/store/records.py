@@ -28,9 +28,8 @@ def read_record(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise RunError(path, f"a damaged file ({error})", "a JSON object", "Delete or restore the file") from error
     if not isinstance(value, dict):
-        raise RunError(
-            path, f"a damaged file (it holds {shown_value(value)})", "a JSON object", "Delete or restore the file"
-        )
+        got = f"a damaged file (it holds {shown_value(value)})"
+        raise RunError(path, got, "a JSON object", "Delete or restore the file")
     return value
 
 

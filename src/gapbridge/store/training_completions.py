@@ -105,19 +105,12 @@ class _VLLMGenerator:
 def _check_loadable(model: PreTrainedModel | PeftModel) -> None:
     """Refuse what vLLM cannot load, before the engine is opened."""
     if isinstance(model, PeftModel):
-        raise ConfigError(
-            "use_vllm",
-            "true for a round that starts from an adapter",
-            "a complete model, as vLLM loads it",
-            "Set use_vllm: false, or start from the merged model (merge_and_unload, save_pretrained)",
-        )
+        got, expected = "true for a round that starts from an adapter", "a complete model, as vLLM loads it"
+        advice = "Set use_vllm: false, or start from the merged model (merge_and_unload, save_pretrained)"
+        raise ConfigError("use_vllm", got, expected, advice)
     if not model.name_or_path:
-        raise ConfigError(
-            "use_vllm",
-            "true for a model without a path",
-            "a path that vLLM can load",
-            "Save the model with save_pretrained and load it from there, or set use_vllm: false",
-        )
+        advice = "Save the model with save_pretrained and load it from there, or set use_vllm: false"
+        raise ConfigError("use_vllm", "true for a model without a path", "a path that vLLM can load", advice)
 
 
 def _open_engine(model: PreTrainedModel | PeftModel, args: Any) -> Engine:

@@ -25,40 +25,23 @@ class Command(BaseCommand):
         add("--budget", metavar="KIND",
             help="quantity that is equal in each variant and the control: steps, tokens, compute or none (default: "
                  "steps)")  # fmt: skip
-        add(
-            "--experiment_config",
-            type=Path,
-            metavar="EXPERIMENT.yaml",
-            help="YAML file with the settings of each variant, instead of a recipe",
-        )
-        add(
-            "--output_dir",
-            type=Path,
-            metavar="DIR",
-            help="output directory (default: outputs/compare, or outputs/ and the experiment's name)",
-        )
+        add("--experiment_config", type=Path, metavar="EXPERIMENT.yaml",
+            help="YAML file with the settings of each variant, instead of a recipe")  # fmt: skip
+        add("--output_dir", type=Path, metavar="DIR",
+            help="output directory (default: outputs/compare, or outputs/ and the experiment's name)")  # fmt: skip
         add("--num_parallel_seeds", type=positive, default=1, metavar="N",
             help="number of seeds that run in parallel, each in a process (default: %(default)s)")  # fmt: skip
-        add(
-            "--dry_run", action="store_true", help="print the planned runs and their estimated time, and write nothing"
-        )
+        add("--dry_run", action="store_true",
+            help="print the planned runs and their estimated time, and write nothing")  # fmt: skip
         add("--delete_models", action="store_true",
             help="delete the model and checkpoints of each finished variant; its results remain")  # fmt: skip
         group = parser.add_argument_group("evaluation of every variant on the recipe's evaluation data").add_argument
         group("--task", metavar="TASK",
             help="task of gapbridge eval (default: math, if the references mark their answers)")  # fmt: skip
-        group(
-            "--max_completion_length",
-            type=positive,
-            metavar="N",
-            help="maximum number of tokens of a completion (default: the task's)",
-        )
-        group(
-            "--temperatures",
-            type=several(number),
-            metavar="T,T,…",
-            help="sampling temperatures; 0 is greedy (default: 0,1)",
-        )
+        group("--max_completion_length", type=positive, metavar="N",
+            help="maximum number of tokens of a completion (default: the task's)")  # fmt: skip
+        group("--temperatures", type=several(number), metavar="T,T,…",
+            help="sampling temperatures; 0 is greedy (default: 0,1)")  # fmt: skip
         group(
             "--max_examples",
             type=positive,
@@ -66,12 +49,8 @@ class Command(BaseCommand):
             help="maximum number of evaluation examples (default: max_eval_examples of the recipe, or all)",
         )
         group("--gap", action="store_true", help="measure the gap of each variant as well, as gapbridge gap does")
-        group(
-            "--error_positions",
-            type=several(number),
-            metavar="P,P,…",
-            help="relative positions (0-1) at which one wrong token is inserted (default: none)",
-        )
+        group("--error_positions", type=several(number), metavar="P,P,…",
+            help="relative positions (0-1) at which one wrong token is inserted (default: none)")  # fmt: skip
 
     def run(self, call: Call) -> object:
         from ...compare.command import run_compare

@@ -14,11 +14,8 @@ class Command(BaseCommand):
 
     def add_options(self, parser: Parser) -> None:
         parser.add_argument("fork", type=Path, metavar="FORK", help="top directory of the fork")
-        parser.add_argument(
-            "--recipe",
-            metavar="MODEL",
-            help="folder in the fork's recipes, for one model (default: all with an SFT recipe)",
-        )
+        parser.add_argument("--recipe", metavar="MODEL",
+            help="folder in the fork's recipes, for one model (default: all with an SFT recipe)")  # fmt: skip
 
     def run(self, call: Call) -> object:
         from ...handbook.export import run_copy_into

@@ -28,27 +28,13 @@ class Command(BaseCommand):
         add("--completions_file", action="append", default=[], type=Path, metavar="FILE.jsonl",
             help="file with completions (id, prompt, reference, answer) instead of a model; repeatable")  # fmt: skip
         add_mode(parser)
-        add(
-            "--max_completion_length",
-            type=positive,
-            metavar="N",
-            help="maximum number of tokens of a completion (default: the task's)",
-        )
+        add("--max_completion_length", type=positive, metavar="N",
+            help="maximum number of tokens of a completion (default: the task's)")  # fmt: skip
         add("--temperature", type=number, metavar="T", help="sampling temperature; 0 is greedy (default: the task's)")
-        add(
-            "--top_p",
-            type=number,
-            default=1.0,
-            metavar="P",
-            help="cumulative probability of nucleus sampling (default: %(default)s, off)",
-        )
-        add(
-            "--top_k",
-            type=integer,
-            default=0,
-            metavar="K",
-            help="number of tokens of top-k sampling (default: %(default)s, off)",
-        )
+        add("--top_p", type=number, default=1.0, metavar="P",
+            help="cumulative probability of nucleus sampling (default: %(default)s, off)")  # fmt: skip
+        add("--top_k", type=integer, default=0, metavar="K",
+            help="number of tokens of top-k sampling (default: %(default)s, off)")  # fmt: skip
         add("--correction_prompt", metavar="TEXT", help="correction request (default: the recipe's, or RAC's)")
         add("--grading_timeout", type=number, default=10.0, metavar="SECONDS",
             help="time limit of math-verify for one completion, in seconds (default: %(default)s)")  # fmt: skip

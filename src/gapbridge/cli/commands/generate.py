@@ -19,21 +19,12 @@ class Command(BaseCommand):
         add_recipe(parser)
         add("--model", metavar="MODEL", help="path or hub id of the model (default: the recipe's finished run)")
         add_mode(parser)
-        add(
-            "--output",
-            type=Path,
-            metavar="FILE.jsonl",
-            help="output file (default: completions/completions.jsonl in the run)",
-        )
+        add("--output", type=Path, metavar="FILE.jsonl",
+            help="output file (default: completions/completions.jsonl in the run)")  # fmt: skip
         add("--max_completion_length", type=positive, default=256, metavar="N",
             help="maximum number of tokens of a completion (default: %(default)s)")  # fmt: skip
-        add(
-            "--temperature",
-            type=number,
-            default=0.0,
-            metavar="T",
-            help="sampling temperature; 0 is greedy (default: %(default)s)",
-        )
+        add("--temperature", type=number, default=0.0, metavar="T",
+            help="sampling temperature; 0 is greedy (default: %(default)s)")  # fmt: skip
         add_amounts(parser)
         add_server(parser)
 

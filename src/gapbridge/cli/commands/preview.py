@@ -10,9 +10,8 @@ class Command(BaseCommand):
 
     def add_options(self, parser: Parser) -> None:
         add_recipe(parser)
-        parser.add_argument(
-            "--num_rows", type=positive, default=3, metavar="N", help="number of rows to show (default: %(default)s)"
-        )
+        parser.add_argument("--num_rows", type=positive, default=3, metavar="N",
+            help="number of rows to show (default: %(default)s)")  # fmt: skip
         parser.add_argument(
             "--num_probe_examples", type=non_negative, default=0, metavar="N",
             help="number of training examples that estimate what training can gain, such as 32; "

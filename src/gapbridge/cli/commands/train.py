@@ -17,9 +17,9 @@ class Command(BaseCommand):
     examples = ("RECIPE.yaml --learning_rate 1e-4", "RECIPE.yaml --accelerate_config zero2 --num_processes 8")
     is_launched = True
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.summary = methods.method_summary(name).rstrip(".")
+    @property
+    def summary(self) -> str:  # type: ignore[override]
+        return methods.method_summary(self.name).rstrip(".")
 
     def add_options(self, parser: Parser) -> None:
         add_recipe(parser)

@@ -19,11 +19,8 @@ class Command(BaseCommand):
             help="paths of recipes; may also be given as positional arguments")  # fmt: skip
         add("--method", metavar="NAME", help=f"method of recipes without the key method: {', '.join(list_methods())}")
         add("--check_all_rows", action="store_true", help="check all rows of the data (default: the first 64)")
-        add(
-            "--offline",
-            action="store_true",
-            help="use no network; tiny models and data replace those that are not on this machine",
-        )
+        add("--offline", action="store_true",
+            help="use no network; tiny models and data replace those that are not on this machine")  # fmt: skip
         add_smoke_test(parser, "also train each recipe for two steps, with a tiny model and tiny data")
 
     def run(self, call: Call) -> None:
