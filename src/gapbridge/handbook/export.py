@@ -9,8 +9,7 @@ from trl import SFTTrainer
 from .. import methods
 from ..errors import ConfigError, describe, require
 from ..files import write_text_atomic
-from ..recipe.type_checks import closest_match, read_yaml
-from .eos_lookup import missing_eos
+from ..recipe.type_checks import closest_match
 from .recipe_edit import render_method_recipe
 
 
@@ -48,18 +47,14 @@ def run_copy_into(fork: Path, model: str | None = None) -> list[Path]:
     sources = _sft_recipes(fork, model)
     files = {Path("scripts") / f"{name}.py": _SCRIPT.format(method=name) for name in exportable_recipes()}
     errors: list[str] = []
-    remarks: list[str] = []
     for source in sources:
         try:
-            recipe = read_yaml(fork / source)
-            eos_token, remark = missing_eos(recipe, fork)
-            remarks += [f"{source}: {remark}"] if remark else []
             for name in exportable_recipes():
                 target = source.parent.parent / name / f"config_{_suffix(source)}.yaml"
                 got = f"the file {target}, which another recipe also makes"
                 errors += require(target not in files, source, got, "different names", "Rename one of the recipes")
                 text = (fork / source).read_text(encoding="utf-8")
-                files[target] = render_method_recipe(text, source.as_posix(), target.as_posix(), name, eos_token)
+                files[target] = render_method_recipe(text, source.as_posix(), target.as_posix(), name)
         except ConfigError as error:
             errors += error.errors
     new = {
@@ -77,7 +72,7 @@ def run_copy_into(fork: Path, model: str | None = None) -> list[Path]:
     for path, text in new.items():
         write_text_atomic(fork / path, text)
         print(f"wrote {fork / path}")
-    print("\n".join(remarks + _next(fork, files)))
+    print("\n".join(_next(fork, files)))
     return list(new)
 
 

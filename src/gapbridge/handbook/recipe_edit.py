@@ -22,17 +22,15 @@ _VLLM = """\
 """
 
 
-def render_method_recipe(text: str, source: str, target: str, method: str, eos_token: str | None = None) -> str:
+def render_method_recipe(text: str, source: str, target: str, method: str) -> str:
     """The text of a method's recipe that starts from the model of an SFT recipe.
 
     Args:
         text: the SFT recipe. source, target: the two files, as the fork's README would name them.
-        eos_token: the token that ends an answer, where the recipe must say it.
 
     Raises:
         ConfigError: the recipe names no place for its model, or cannot be changed line by line.
     """
-    new: dict[str, Any] = {"truncate_overlong": True} | ({"eos_token": eos_token} if eos_token else {})
     head = [
         f"# From {source} by `gapbridge copy-into`; goes on from its model.",
         f"# Look at the rows first: gapbridge preview --config {target}",
@@ -40,7 +38,7 @@ def render_method_recipe(text: str, source: str, target: str, method: str, eos_t
     before = _read_mapping(text, source)
     if "vllm_mode" in {field.name for field in fields(method_fields(method))} - before.keys():
         head += _VLLM.splitlines()
-    return _rendered(text, source, method, new, head)
+    return _rendered(text, source, method, {"truncate_overlong": True}, head)
 
 
 def convert_user_recipe(text: str, source: str, method: str) -> str:

@@ -8,18 +8,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import BASE
 from helpers import refused
 from helpers.handbook_fork import make_fork
-from transformers import AutoTokenizer
 
 from gapbridge import ConfigError, cli
-from gapbridge.handbook.eos_lookup import ending
 from gapbridge.handbook.export import run_copy_into
 from gapbridge.handbook.recipe_edit import render_method_recipe, stage_name
-
-
-CHATML = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}{% endfor %}"
 
 
 @pytest.fixture
@@ -107,30 +101,6 @@ def test_the_launch_script_finds_them(fork: Path) -> None:
     done = subprocess.run(command, cwd=fork, env=dict(os.environ), capture_output=True, text=True, timeout=60)
     assert done.stdout.startswith("serves data/tiny-sft-full\n") and "--vllm_server_host=node2" in done.stdout
     assert yaml.safe_load(recipe.read_text())["vllm_mode"] == "server"
-
-
-def test_the_token_that_ends_an_answer(fork: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(BASE)
-    assert ending(tokenizer) == (None, None), "its template ends with its own EOS"
-    tokenizer.chat_template = CHATML
-    assert "Use a chat_template that ends an answer" in str(ending(tokenizer)[1])
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
-    assert ending(tokenizer) == ("<|im_end|>", None)
-
-    tokenizer.chat_template = None
-    tokenizer.save_pretrained(tmp_path / "base")  # which the recipe starts from
-    sft = fork / "recipes/tiny/sft/config_full.yaml"
-    sft.write_text(sft.read_text() + f"\nchat_template: {yaml.safe_dump(CHATML, default_style=chr(34), width=9999)}")
-    run_copy_into(fork)
-    made = yaml.safe_load((fork / "recipes/tiny/bash/config_full.yaml").read_text())
-    assert (made["eos_token"], made["chat_template"]) == ("<|im_end|>", CHATML)
-    assert "eos_token" not in capsys.readouterr().out
-
-    sft.write_text(sft.read_text().replace(str(tmp_path / "base"), "owner/elsewhere"))
-    (fork / "recipes/tiny/bash/config_full.yaml").unlink()
-    (fork / "recipes/tiny/rac/config_full.yaml").unlink()
-    run_copy_into(fork)
-    assert "the tokenizer is not on this machine" in capsys.readouterr().out
 
 
 def test_names_of_stages() -> None:
