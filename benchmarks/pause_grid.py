@@ -30,7 +30,7 @@ from mixing import machine_and_versions, write_results
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from gapbridge.cli import run_guarded
+from gapbridge.cli import guarded
 from gapbridge.data.pauses import pause_id
 from gapbridge.decoding import generate_completions
 from gapbridge.files import write_json_atomic
@@ -230,7 +230,8 @@ def main() -> None:
     torch.set_num_threads(1)
     disable_progress_bars()
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    run_guarded(lambda: grid(args))
+    with guarded():
+        grid(args)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from mixing import machine_and_versions, write_results
 
-from gapbridge.cli import run_guarded
+from gapbridge.cli import guarded
 from gapbridge.evaluation.math import correction_table, is_correct
 from gapbridge.files import write_json_atomic
 from gapbridge.intervals import mean_interval, paired_difference
@@ -139,7 +139,8 @@ def main() -> None:
     args, overrides = parser.parse_known_args()
     torch.set_num_threads(args.threads)
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    run_guarded(lambda: ablation(args, overrides))
+    with guarded():
+        ablation(args, overrides)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from datasets import Dataset, load_dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from trl.experimental.sdft import SDFTConfig, SDFTTrainer
 
-from gapbridge.cli import run_guarded
+from gapbridge.cli import guarded
 from gapbridge.errors import ConfigError, RunError
 
 
@@ -130,7 +130,8 @@ def main() -> None:
     parser.add_argument("--use_cpu", action="store_true")
     parser.add_argument("--bf16", action="store_true")
     args = parser.parse_args()
-    run_guarded(lambda: train(args))
+    with guarded():
+        train(args)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from gapbridge.cli import run_guarded
+from gapbridge.cli import guarded
 from gapbridge.data.special_tokens import stop_tokens, undecodable_token_ids
 from gapbridge.decoding import SamplingParams, generate_completions
 from gapbridge.errors import ConfigError
@@ -131,7 +131,8 @@ def main() -> None:
         if args.output:
             write_json_atomic(args.output, record)
 
-    run_guarded(work)
+    with guarded():
+        work()
 
 
 if __name__ == "__main__":

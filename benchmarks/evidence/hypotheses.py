@@ -18,7 +18,7 @@ from typing import Any
 
 from summary import read_record, replaced, where_made
 
-from gapbridge.cli import run_guarded
+from gapbridge.cli import guarded
 from gapbridge.compare.experiment_config import read_experiment
 from gapbridge.compare.statistics import Difference, difference
 from gapbridge.errors import RunError
@@ -140,7 +140,8 @@ def main() -> None:
     parser.add_argument("--gate", type=float, default=0.6)
     parser.add_argument("--output", type=Path, help="a JSON file")
     args = parser.parse_args()
-    run_guarded(lambda: report(args))
+    with guarded():
+        report(args)
 
 
 if __name__ == "__main__":

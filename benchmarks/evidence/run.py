@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gapbridge.cli import run, run_guarded
+from gapbridge.cli import guarded, run
 from gapbridge.compare.experiment_config import Experiment, filled, read_experiment
 from gapbridge.errors import RunError
 
@@ -66,7 +66,8 @@ def main() -> None:
             if not args.init_models_only:
                 run(["compare", "--experiment_config", str(path), *options])
 
-    run_guarded(work)
+    with guarded():
+        work()
 
 
 if __name__ == "__main__":

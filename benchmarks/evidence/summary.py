@@ -14,7 +14,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from gapbridge.cli import run_guarded
+from gapbridge.cli import guarded
 from gapbridge.errors import RunError
 from gapbridge.files import write_json_atomic
 
@@ -65,7 +65,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--output", type=Path, required=True, help="a JSON file")
     args = parser.parse_args()
-    run_guarded(lambda: write_json_atomic(args.output, summary(args.folder)))
+    with guarded():
+        write_json_atomic(args.output, summary(args.folder))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from typing import Any
 from rich.console import Console
 from rich.markdown import Markdown
 
-from gapbridge.cli import run_guarded
+from gapbridge.cli import guarded
 from gapbridge.errors import RunError
 from gapbridge.files import write_json_atomic, write_text_atomic
 from gapbridge.reporting.page import PAGE_MARK
@@ -199,7 +199,8 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/quickstart"))
     args, overrides = parser.parse_known_args()
     os.chdir(Path(__file__).resolve().parents[2])  # the experiments name files from there
-    run_guarded(lambda: quickstart(args.output_dir, overrides))
+    with guarded():
+        quickstart(args.output_dir, overrides)
 
 
 if __name__ == "__main__":

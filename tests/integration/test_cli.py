@@ -330,5 +330,6 @@ def test_warnings_that_no_user_can_act_on_stay_hidden() -> None:
         warnings.simplefilter("always")
         for name in ("gradient_checkpointing", "gradient_checkpointing_enable", "is_gradient_checkpointing"):
             text = f"`{name}` is deprecated and will be removed"
-            cli.run_guarded(lambda text=text: warnings.warn(text, FutureWarning, stacklevel=1))
+            with cli.guarded():
+                warnings.warn(text, FutureWarning, stacklevel=1)
     assert not shown

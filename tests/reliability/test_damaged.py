@@ -17,7 +17,7 @@ from gapbridge.data.example import ExampleSet
 from gapbridge.data.serialization import load_saved_examples
 from gapbridge.errors import RunError, StoreError
 from gapbridge.reporting.runs import write_report
-from gapbridge.store.records import add_seconds, read_note, read_record, read_seconds
+from gapbridge.store.records import add_seconds, read_record, read_seconds
 from gapbridge.training.artifact_cache import examples_cache
 from gapbridge.training.checkpoints import COMPLETE_FILE, last_complete_checkpoint, missing_files
 from gapbridge.training.run_files import read_run
@@ -125,7 +125,7 @@ def test_the_report_leaves_damaged_notes_out(
         assert read_seconds(stopped / name) is None and name in caplog.text
         add_seconds(stopped / name, 1.5)
         assert read_record(stopped / name) == {"seconds": 1.5}
-    assert read_note(stopped / "none.json") == {} == read_record(stopped / "none.json")
+    assert read_record(stopped / "none.json", is_needed=False) == {} == read_record(stopped / "none.json")
 
 
 def test_a_run_with_damaged_notes_goes_on(made: Path, stopped: Path) -> None:

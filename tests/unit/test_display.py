@@ -10,7 +10,7 @@ import pytest
 from conftest import BASE
 from transformers import AutoTokenizer
 
-from gapbridge.cli import run_guarded
+from gapbridge.cli import guarded
 from gapbridge.display import printable, say
 from gapbridge.errors import DataError
 from gapbridge.evaluation.command import print_results as show_evaluation
@@ -28,7 +28,7 @@ def test_control_characters_are_shown() -> None:
 
 CONSOLE = """
 import logging, sys, time
-from gapbridge.cli import run_guarded
+from gapbridge.cli import guarded
 from gapbridge.display import notice_if_slow
 def act():
     from tqdm.auto import tqdm
@@ -45,7 +45,8 @@ def act():
         pass
     with notice_if_slow("slow", 0.1):
         time.sleep(0.4)
-run_guarded(act)
+with guarded():
+    act()
 """
 
 
@@ -78,7 +79,8 @@ def test_nothing_of_data_reaches_a_terminal_as_a_command(capsys: pytest.CaptureF
         raise DataError(["one", f"data.jsonl, row {evil}: got {evil}"])
 
     with pytest.raises(SystemExit, match="2"):
-        run_guarded(show)
+        with guarded():
+            show()
     shown = "".join(capsys.readouterr())
     assert not set("\x1b\x07\x9b\u202e") & set(shown)
     assert shown.count(r"\x1b]0;pwned\x07") >= 14 and shown.count("[red]") >= 14

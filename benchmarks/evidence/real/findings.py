@@ -24,7 +24,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from gapbridge.cli import run_guarded
+from gapbridge.cli import guarded
 from gapbridge.compare.run_records import read_figures
 from gapbridge.compare.statistics import Difference, difference, pooled_mean
 from gapbridge.errors import ConfigError
@@ -206,7 +206,8 @@ def main() -> None:
     parser.add_argument("--control", default="sft")
     parser.add_argument("--output", type=Path, help="a JSON file")
     args = parser.parse_args()
-    run_guarded(lambda: report(args))
+    with guarded():
+        report(args)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ import re
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module, metadata
 from typing import Any
@@ -60,11 +61,13 @@ same command again to resume."""
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the console script."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    run_guarded(lambda: run(arguments))
+    with guarded():
+        run(arguments)
 
 
-def run_guarded(action: Callable[[], object]) -> None:
-    """Run `action`; turn our errors and signals into a message without a traceback and an exit code."""
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Turn our errors and signals into a message without a traceback and an exit code."""
     handler = logging.StreamHandler()
     handler.setFormatter(PrintableFormatter())
     ours = logging.getLogger("gapbridge")  # the libraries keep their own loggers
@@ -78,7 +81,7 @@ def run_guarded(action: Callable[[], object]) -> None:
     warnings.filterwarnings("ignore", message=deprecated, category=FutureWarning)
     try:
         with stop_at_once():
-            action()
+            yield
     except GapbridgeError as error:
         print(printable(f"gapbridge: {type(error).__name__}: {error}"), file=sys.stderr, flush=True)
         raise SystemExit(EXIT_USER_ERROR) from None

@@ -92,11 +92,8 @@ def launch_parser() -> Parser:
 
 def add_recipe(parser: Parser, help: str = "path of the recipe; may also be given as a positional argument") -> None:
     parser.add_argument("--config", action="append", default=[], metavar="RECIPE.yaml", help=help)
-    add_smoke_test(parser, "use a tiny model and tiny data, train two steps in each round, and write to outputs/tiny")
-
-
-def add_smoke_test(parser: Parser, help: str) -> None:
-    parser.add_argument("--smoke_test", action="store_true", help=help)
+    parser.add_argument("--smoke_test", action="store_true",
+        help="use a tiny model and tiny data, train two steps in each round, and write to outputs/tiny")  # fmt: skip
 
 
 def add_mode(parser: Parser) -> None:

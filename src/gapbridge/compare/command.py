@@ -21,7 +21,7 @@ from ..errors import ConfigError, RunError, require
 from ..files import write_json_atomic, write_text_atomic
 from ..generation.common import OUTPUTS
 from ..jsonl import as_json_values
-from ..recipe.secrets import without_secrets
+from ..recipe.secrets import redact
 from ..reporting.page import write_page
 from ..reporting.tables import print_table
 from ..runs.run_directory import environment
@@ -84,7 +84,7 @@ def recorded(comparison: ExperimentPlan, task: EvalTask, hashes: FileHashes) -> 
     experiment, free = comparison.experiment, runtime_only_keys(comparison.experiment)
 
     def remaining(keys: Mapping[str, Any]) -> dict[str, Any]:
-        return without_secrets({key: value for key, value in keys.items() if key not in free})
+        return redact({key: value for key, value in keys.items() if key not in free}).keys
 
     def described(variant: Variant) -> dict[str, Any]:
         return {**asdict(variant), "overrides": remaining(variant.overrides)}

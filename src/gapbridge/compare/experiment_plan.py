@@ -13,7 +13,7 @@ from .. import methods
 from ..errors import ConfigError, GapbridgeError, describe, require
 from ..evaluation.answer_extraction import marked_answer
 from ..recipe.deprecated_keys import TRACKING
-from ..recipe.secrets import without_secrets
+from ..recipe.secrets import redact
 from ..recipe.type_checks import closest_match
 from ..runs.load_inputs import load_eval_examples
 from ..runs.run_config import RunConfig, read_job, recipe_classes
@@ -84,7 +84,7 @@ def variant_recipe(
     fixed["output_dir"] = str(comparison.place(seed) / variant.name)
     if max_steps is not None:
         fixed["max_steps"] = max_steps
-    return {"method": variant.method, **without_secrets(own), **fixed}
+    return {"method": variant.method, **redact(own).keys, **fixed}
 
 
 def recipe_text(keys: dict[str, Any]) -> str:

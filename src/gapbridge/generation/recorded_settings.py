@@ -17,7 +17,7 @@ from ..data.special_tokens import stop_tokens
 from ..display import printable
 from ..errors import ConfigError
 from ..jsonl import as_json_values
-from ..recipe.secrets import redacted_command, without_secrets
+from ..recipe.secrets import redact, redacted_command
 from ..runs.load_inputs import load_eval_examples
 from ..runs.run_config import RunConfig
 from ..runs.run_directory import run_date
@@ -85,7 +85,7 @@ def asked_identity(
 
 def shown_recipe(job: RunConfig) -> dict[str, Any]:
     """The recipe's keys without secrets, as JSON values: they name what changed when what is asked did."""
-    return as_json_values(without_secrets(job.recipe.settings), str)
+    return as_json_values(redact(job.recipe.settings).keys, str)
 
 
 def finished_record(path: Path, settings: dict[str, Any], recipe: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import yaml
 
 from ..errors import ConfigError
 from ..files import write_text_atomic
-from ..recipe.secrets import without_secrets
+from ..recipe.secrets import redact
 from ..recipe.type_checks import read_yaml
 from ..runs.run_config import RunConfig, read_job
 from ..runs.train import train
@@ -94,7 +94,7 @@ def tiny_recipe(
         ConfigError: the recipe has errors, all of them listed.
     """
     job = read_job(["--config", path, *overrides, *cpu_option(overrides)], method)
-    keys = {"method": job.name, **without_secrets(job.recipe.keys)}
+    keys = {"method": job.name, **redact(job.recipe.keys).keys}
     notes: list[str] = []
     keys |= _data_keys(job, keys, notes) | _model_keys(job, Path(path), folder, notes)
     for name, value in _LEFT_OUT.items():

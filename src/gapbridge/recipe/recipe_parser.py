@@ -109,7 +109,12 @@ def parse_recipe(
     if marks:
         got = f"a DPO recipe (it has {', '.join(marks)}, as ORPO's have)"
         raise ConfigError(path, got, "an SFT recipe", "Start from the SFT recipe of this model")
-    given = {key: read_words(*option, read_as.get(key, str), errors) for key, option in options.items()}
+    given: dict[str, Any] = {}
+    for key, option in options.items():
+        try:
+            given[key] = read_words(*option, read_as.get(key, str))
+        except ConfigError as error:
+            errors += error.errors
     surroundings |= {key: value for key, value in {**values, **given}.items() if key in TRACKING and key not in fields}
     values = translate(values, set(fields), notes, errors, environment, str(path))
     given = translate(given, set(fields), notes, errors, environment, "command line")

@@ -54,11 +54,6 @@ def redact(keys: Mapping[str, Any], sign: str | None = None) -> Redacted:
     return result
 
 
-def without_secrets(keys: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys less those that hold a secret; URLs lose user, password and query."""
-    return redact(keys).keys
-
-
 def redacted_command(words: Sequence[str]) -> list[str]:
     """A command line with the secrets among its options replaced, those in mappings written as JSON included."""
     parts = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]

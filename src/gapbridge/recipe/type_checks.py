@@ -55,30 +55,27 @@ def read_yaml(path: Path, hints: Mapping[str, Any] | None = None) -> dict[str, A
     return values
 
 
-def read_words(option: str, words: Sequence[str], hint: Any, errors: list[str]) -> Any:
+def read_words(option: str, words: Sequence[str], hint: Any) -> Any:
     """The value of an option of the command line, read as in a file, but that text needs no quotes.
 
     Args:
         words: what follows the option: nothing stands for true, several words for a list.
-        errors: gets those of words that are no value.
+
+    Raises:
+        ConfigError: a word is no value of YAML, or a number with two meanings.
     """
-    found: list[Any] = []
+    place, found = f"command line, {option}", []
     for word in words:
         is_mapping = word.startswith("{") and any((get_origin(kind) or kind) is dict for kind in alternatives(hint))
-        try:
-            with _yaml_errors(f"command line, {option}"):
-                node = None if takes_text(hint) and not is_mapping else yaml.compose(word, Loader=yaml.SafeLoader)
-                if node is None:
-                    found.append(word)
-                    continue
-                key = yaml.ScalarNode("tag:yaml.org,2002:str", option, node.start_mark)
-                values, messages = read_values(
-                    yaml.MappingNode("tag:yaml.org,2002:map", [(key, node)]), {option: hint}
-                )
-        except ConfigError as error:
-            errors += error.errors
-            continue
-        errors += [f"command line, {option}, {message}" for message in messages]
+        with _yaml_errors(place):
+            node = None if takes_text(hint) and not is_mapping else yaml.compose(word, Loader=yaml.SafeLoader)
+            if node is None:
+                found.append(word)
+                continue
+            key = yaml.ScalarNode("tag:yaml.org,2002:str", option, node.start_mark)
+            values, errors = read_values(yaml.MappingNode("tag:yaml.org,2002:map", [(key, node)]), {option: hint})
+        if errors:
+            raise ConfigError([f"{place}{message.removeprefix('line 1')}" for message in errors])
         found.append(values[option])
     return True if not words else found[0] if len(found) == 1 else found
 
@@ -102,9 +99,7 @@ def _yaml_errors(place: str) -> Iterator[None]:
             place += f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
             reason = _QUOTED.sub("'…'", ", ".join(part for part in (error.context, error.problem) if part))
         got = f"text that is not valid YAML ({reason})"
-        raise ConfigError(
-            place, got, "valid YAML", "Correct the file" if "command line" not in place else "Correct it"
-        ) from error
+        raise ConfigError(place, got, "valid YAML", "Correct the text") from error
 
 
 def closest_match(key: str, known: Iterable[str]) -> str:
@@ -182,16 +177,13 @@ def as_field_value(value: Any, hint: Any) -> Any:
     """A valid value as the field holds it: a number that is written as text as a number, and a single value where only
     a list can stand as a list of one."""
     kinds = alternatives(hint)
-    if value is None or isinstance(value, list) or any(_fits(value, kind) for kind in kinds if _is_single(kind)):
+    single = [kind for kind in kinds if (get_origin(kind) or kind) is not list]
+    if value is None or isinstance(value, list) or any(_fits(value, kind) for kind in single):
         return value
     for kind in kinds:
         if kind in (int, float) and isinstance(value, str) and _parses(value, kind):
             return kind(value)
-    return value if all(map(_is_single, kinds)) else [value]
-
-
-def _is_single(kind: Any) -> bool:
-    return (get_origin(kind) or kind) is not list
+    return value if len(single) == len(kinds) else [value]
 
 
 def _fits(value: Any, kind: Any) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RunError, describe
-from ..store.records import read_note, read_record
+from ..store.records import read_record
 from ..training.metrics import read_metrics
 from ..training.run_files import RUN_FILE, flat, read_run, seconds, stages
 from .evaluations import evaluation_tables
@@ -150,7 +150,7 @@ def _rounds(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
                 values = [entry[key] for entry in entries if key in entry]
                 if values:
                     figures |= {f"{name}, first (nats/token)": values[0], f"{name}, last (nats/token)": values[-1]}
-            counts = read_note(stage / "generation_stats.json")
+            counts = read_record(stage / "generation_stats.json", is_needed=False)
             figures |= {name.replace("_", " "): count for name, count in counts.items() if isinstance(count, int)}
             figures |= {_SECONDS[name]: value for name, value in seconds([stage]).items()}
             name = stage.name.replace("_", " ")
@@ -162,12 +162,14 @@ def _first_rows(run: Path) -> list[str | TokenRows]:
     text = run / "samples" / "first_rows.txt"
     if not text.is_file():
         return []
-    rows = read_note(text.with_suffix(".json")).get("rows", [])
+    rows = read_record(text.with_suffix(".json"), is_needed=False).get("rows", [])
     return [TokenRows(rows, text.read_text(encoding="utf-8"))]
 
 
 def _data(run: Path) -> list[str | Table]:
-    parts = {name: part for name, part in read_note(run / "data.json").items() if isinstance(part, dict)}
+    parts = {
+        name: part for name, part in read_record(run / "data.json", is_needed=False).items() if isinstance(part, dict)
+    }
     found = {}
     for name, part in parts.items():
         examples, truncated = (part.get(key) or 0 for key in ("examples", "truncated"))
@@ -220,7 +222,7 @@ def _gaps(runs: Sequence[Run], places: Sequence[Path]) -> list[str | Table | Pic
 def _cost(runs: Sequence[Run]) -> list[str | Table]:
     costs = {}
     for run in runs:
-        environment = read_note(run.path / "environment.json")
+        environment = read_record(run.path / "environment.json", is_needed=False)
         devices = environment.get("devices", [])
         costs[run.name] = {
             **{_SECONDS[name]: value for name, value in seconds(stages(run.path)).items()},

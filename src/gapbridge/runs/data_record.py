@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,17 @@ def write_data_record(directory: Path, examples: dict[str, ExampleSet]) -> None:
         for name, part in examples.items()
     }
     if "eval" in examples:
-        known = set(_prompts(examples["train"]))
-        shared = sum(prompt in known for prompt in _prompts(examples["eval"]))
+        hashes = {
+            name: [
+                hash(tuple(prompt))
+                for rows in part.table.select_columns(["prompt", "has_prompt"]).iter(batch_size=1000)
+                for prompt, has_prompt in zip(rows["prompt"], rows["has_prompt"], strict=True)
+                if has_prompt is not False
+            ]
+            for name, part in examples.items()
+        }
+        known = set(hashes["train"])
+        shared = sum(prompt in known for prompt in hashes["eval"])
         record["eval"]["num_eval_prompts_in_train"] = shared
         if shared:
             held_out = examples["eval"]
@@ -38,11 +46,3 @@ def write_data_record(directory: Path, examples: dict[str, ExampleSet]) -> None:
                 held_out.source, shared, len(held_out),
             )  # fmt: skip
     write_json_atomic(directory / "data.json", record)
-
-
-def _prompts(examples: ExampleSet) -> Iterator[int]:
-    """A hash of each prompt."""
-    for rows in examples.table.select_columns(["prompt", "has_prompt"]).iter(batch_size=1000):
-        for prompt, has_prompt in zip(rows["prompt"], rows["has_prompt"], strict=True):
-            if has_prompt is not False:
-                yield hash(tuple(prompt))

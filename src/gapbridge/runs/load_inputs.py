@@ -20,9 +20,8 @@ from ..data.serialization import load_saved_examples, save_examples
 from ..data.sources import load_data, standard_columns
 from ..data.special_tokens import stop_tokens
 from ..errors import ConfigError
-from ..recipe.secrets import without_secrets
+from ..recipe.secrets import redact
 from ..store.file_hashes import FileHashes
-from ..store.fingerprint import tokenizer_fingerprint
 from ..training.artifact_cache import artifact_identity, built_once, cache_key_settings, examples_path
 from ..training.loading import (
     load_generation_config,
@@ -43,11 +42,6 @@ class RoundStart:
     model: PreTrainedModel | PeftModel
     tokenizer: PreTrainedTokenizerBase
     examples: dict[str, ExampleSet]
-
-    def fingerprints(self, *, is_first: bool) -> dict[str, str]:
-        """Of the examples, and in the first round of the tokenizer."""
-        found = {f"{name} examples": part.fingerprint() for name, part in self.examples.items()}
-        return {**found, "tokenizer": tokenizer_fingerprint(self.tokenizer)} if is_first else found
 
 
 def load_round(job: RunConfig, start: Path | None) -> RoundStart:
@@ -132,7 +126,7 @@ def load_examples(
         return {part: read(part) for part in parts}
     shared = {
         **artifact_identity(job.method, tokenizer, model, cache_key_settings(job.args)),
-        "keys": without_secrets(asdict(job.data)),
+        "keys": redact(asdict(job.data)).keys,
     }  # a URL may be signed again
     examples: dict[str, ExampleSet] = {}
     for part, (dataset, source) in parts.items():

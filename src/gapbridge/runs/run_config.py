@@ -12,7 +12,7 @@ from trl import ModelConfig, ScriptArguments, TrlParser
 from .. import methods
 from ..compat import backfill_trust_remote_code
 from ..data.sources import DataConfig, LoadedData, find_data
-from ..errors import ConfigError, describe, require
+from ..errors import ConfigError, describe
 from ..recipe.recipe_parser import Recipe, parse_recipe, split_line
 from ..recipe.type_checks import read_yaml
 from ..training.method import GapTrainerMixin
@@ -129,6 +129,7 @@ def _unused(settings: dict[str, Any]) -> list[str]:
         for key, values, expected, advice in refused
         if settings.get(key) in values
     ]
-    expected = "none, since a run resumes from its last complete checkpoint"
-    resumes, advice = settings.get("resume_from_checkpoint"), "Remove the key, or use --resume"
-    return errors + require(not resumes, "resume_from_checkpoint", "a value", expected, advice)
+    if settings.get("resume_from_checkpoint"):
+        expected, advice = "none, since a run resumes from its last complete checkpoint", "use --resume"
+        errors.append(describe("resume_from_checkpoint", "a value", expected, f"Remove the key, or {advice}"))
+    return errors

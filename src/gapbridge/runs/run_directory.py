@@ -36,7 +36,7 @@ from ..files import (
 )
 from ..jsonl import as_json_values
 from ..recipe.recipe_parser import Recipe
-from ..recipe.secrets import redact, redacted_command, without_secrets
+from ..recipe.secrets import redact, redacted_command
 from ..store.file_hashes import FileHashes
 from ..training.config import RUNTIME_ONLY_KEYS
 from ..training.run_files import RUN_FILE, read_run
@@ -58,7 +58,7 @@ class RunDirectory:
         self.path = Path(path)
         self.run_file = self.path / RUN_FILE
         fixed = {key: value for key, value in settings.items() if key not in RUNTIME_ONLY_KEYS and key not in free}
-        self.settings = as_json_values({"method": method, **without_secrets(fixed)})
+        self.settings = as_json_values({"method": method, **redact(fixed).keys})
         self.hashes = FileHashes.of_record(self.run_file)
 
     def check(self, resume: str = "auto") -> str:

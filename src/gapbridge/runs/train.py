@@ -15,6 +15,7 @@ from ..display import say
 from ..errors import ConfigError
 from ..files import directory_removed_on_error, write_json_atomic, write_text_atomic
 from ..reporting.runs import write_report
+from ..store.fingerprint import tokenizer_fingerprint
 from ..training.distributed_checks import check_processes
 from ..training.loading import record_revision
 from ..training.method import GapTrainerMixin
@@ -112,7 +113,9 @@ def open_run(
     job.args.chat_template_date = job.args.chat_template_date or run.date()
     loaded = load_round(job, start)
     if PartialState().is_main_process:
-        inputs |= loaded.fingerprints(is_first=start is None) | started_inputs(job, run.hashes)
+        inputs |= {f"{name} examples": part.fingerprint() for name, part in loaded.examples.items()}
+        inputs |= {"tokenizer": tokenizer_fingerprint(loaded.tokenizer)} if start is None else {}
+        inputs |= started_inputs(job, run.hashes)
         run.check_inputs(inputs)
     directory = round_directory(job.args.output_dir, index)  # the trainer's constructor makes it
     with directory_removed_on_error(directory) if PartialState().is_main_process else nullcontext():

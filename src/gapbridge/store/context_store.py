@@ -52,7 +52,7 @@ class ContextStore:
         shard_size: int,
         schema: pa.Schema,
     ) -> None:
-        self.directory = Path(directory)
+        self.directory, self.manifest_path = Path(directory), Path(directory) / "manifest.json"
         self.identity = {
             "format_version": FORMAT_VERSION, **identity, "num_examples": num_examples, "shard_size": shard_size,
         }  # fmt: skip
@@ -93,10 +93,6 @@ class ContextStore:
             place, got = f"{directory}, manifest.json", f"a damaged file ({error})"
             raise StoreError(place, got, "the one that was written", _DELETE_FILE) from error
         return cls(directory, identity, num_examples=num_examples, shard_size=shard_size, schema=schema)
-
-    @property
-    def manifest_path(self) -> Path:
-        return self.directory / "manifest.json"
 
     def is_complete(self) -> bool:
         """Whether the manifest is there. A manifest made with other options is refused.

@@ -15,36 +15,34 @@ from ..jsonl import parse_json, shown_value
 logger = logging.getLogger(__name__)
 
 
-def read_record(path: Path) -> dict[str, Any]:
+def read_record(path: Path, *, is_needed: bool = True) -> dict[str, Any]:
     """A file's object, or an empty one where there is no file.
+
+    Args:
+        is_needed: False where nothing but a report depends on it: a damaged file is named in a warning and left out.
 
     Raises:
         RunError: the file is damaged or cannot be read.
     """
     try:
         value = parse_json(path.read_text(encoding="utf-8"), finite=False)
+        if isinstance(value, dict):
+            return value
+        reason = f"it holds {shown_value(value)}"
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise RunError(path, f"a damaged file ({error})", "a JSON object", "Delete or restore the file") from error
-    if not isinstance(value, dict):
-        got = f"a damaged file (it holds {shown_value(value)})"
-        raise RunError(path, got, "a JSON object", "Delete or restore the file")
-    return value
-
-
-def read_note(path: Path) -> dict[str, Any]:
-    """As `read_record`, of what nothing but a report depends on: a damaged file is named in a warning and left out."""
-    try:
-        return read_record(path)
-    except RunError as error:
-        logger.warning("%s It is left out.", error)
-        return {}
+        reason = str(error)
+    damaged = RunError(path, f"a damaged file ({reason})", "a JSON object", "Delete or restore the file")
+    if is_needed:
+        raise damaged
+    logger.warning("%s It is left out.", damaged)
+    return {}
 
 
 def read_seconds(path: Path) -> float | None:
     """The seconds that `add_seconds` wrote; None where there is no such file, or a damaged one, which is named."""
-    record = read_note(path)
+    record = read_record(path, is_needed=False)
     seconds = record.get("seconds")
     if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 <= seconds < math.inf:
         return float(seconds)

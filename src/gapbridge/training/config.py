@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..compat import Defaults, label_support_errors, normalize_warmup_args, pair_support_errors
 from ..decoding.sampling_params import SamplingParams
 from ..errors import ConfigError, as_config_error, describe
-from ..recipe.secrets import without_secrets
+from ..recipe.secrets import redact
 
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class BaseArgs(Defaults, _Behind):
         return parallel is not None and (parallel.cp_enabled or parallel.sp_enabled)
 
     def __getstate__(self) -> dict[str, Any]:
-        return without_secrets(vars(self))  # `training_args.bin` goes wherever the model goes
+        return redact(vars(self)).keys  # `training_args.bin` goes wherever the model goes
 
     def errors(self) -> list[str]:
         """Everything wrong with the values, one sentence each."""

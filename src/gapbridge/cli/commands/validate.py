@@ -3,7 +3,7 @@
 import logging
 
 from ...methods import list_methods
-from ..command import BaseCommand, Call, add_smoke_test
+from ..command import BaseCommand, Call
 from ..parser import Parser
 
 
@@ -21,7 +21,8 @@ class Command(BaseCommand):
         add("--check_all_rows", action="store_true", help="check all rows of the data (default: the first 64)")
         add("--offline", action="store_true",
             help="use no network; tiny models and data replace those that are not on this machine")  # fmt: skip
-        add_smoke_test(parser, "also train each recipe for two steps, with a tiny model and tiny data")
+        add("--smoke_test", action="store_true",
+            help="also train each recipe for two steps, with a tiny model and tiny data")  # fmt: skip
 
     def run(self, call: Call) -> None:
         logging.getLogger("gapbridge").setLevel(logging.WARNING)  # notes are printed below the recipe
