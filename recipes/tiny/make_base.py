@@ -29,7 +29,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 
 from gapbridge.decoding import generate_completions
 from gapbridge.files import write_json_atomic
-from gapbridge.tasks.word_problems import MAX_STEPS, ORDERS, Problem, problems, score
+from gapbridge.tasks.word_problems import ANSWER_MARK, MAX_STEPS, ORDERS, Problem, problems
 
 
 PAD, END = "<|pad|>", "<|end|>"
@@ -132,8 +132,8 @@ def chat_text(tokenizer: PreTrainedTokenizerFast, problem: Problem) -> str:
     return str(tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False))
 
 
-def check(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, text: Text, count: int) -> dict[str, float]:
-    """Mean scores of greedy answers to `count` validation problems, by the task's oracle."""
+def check(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, text: Text, count: int) -> float:
+    """The fraction of greedy answers to `count` validation problems whose result is right."""
     asked_of = list(problems("validation", count=count, **text.options))
     if text.chat:
         how = {"add_generation_prompt": True, "tokenize": False}
@@ -149,8 +149,17 @@ def check(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, text: Tex
         temperature=0.0,
     )
     answers = [tokenizer.decode(completion.tokens, skip_special_tokens=True) for completion in completions]
-    scores = [score(problem.answer, answer) for problem, answer in zip(asked_of, answers, strict=True)]
-    return {name: sum(each[name] for each in scores) / count for name in scores[0]}
+    return sum(map(has_right_result, asked_of, answers)) / count
+
+
+def has_right_result(problem: Problem, answer: str) -> bool:
+    """Whether the first line that begins with #### has the result. Answer first, it must be the very first line: no
+    number of the working is taken for a result."""
+    lines = [line.strip() for line in answer.strip().split("\n")]
+    marked = [line for line in lines if line.startswith(ANSWER_MARK)]
+    if not marked or (problem.order == "answer_first" and marked[0] is not lines[0]):
+        return False
+    return marked[0].removeprefix(ANSWER_MARK).strip() == str(problem.result)
 
 
 def for_older_versions(directory: Path) -> None:
@@ -238,10 +247,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     for_older_versions(args.output)
     print(f"saved to {args.output}; last loss {loss.item():.4f}")
     if args.check:
-        scores = check(model, tokenizer, text, args.check)
-        write_json_atomic(args.output / "check.json", {"problems": args.check, "loss": loss.item(), **scores})
-        said = ", ".join(f"{name} {100 * value:.1f} %" for name, value in scores.items())
-        print(f"greedy answers to {args.check} validation problems: {said}")
+        correct = check(model, tokenizer, text, args.check)
+        figures = {"problems": args.check, "loss": loss.item(), "correct": correct}
+        write_json_atomic(args.output / "check.json", figures)
+        print(f"greedy answers to {args.check} validation problems: correct {100 * correct:.1f} %")
 
 
 if __name__ == "__main__":

@@ -21,8 +21,7 @@ from ..evaluation.answer_extraction import marked_answer
 from ..evaluation.math import is_correct
 from ..evaluation.text_metrics import token_f1
 from ..intervals import Interval, mean_interval
-from ..runs.preview import PreviewBatch, take_more
-from ..runs.run_config import RunConfig
+from ..runs.preview import PreviewBatch
 from .error_recovery import recovery_score, recovery_values, tokens_recovered
 from .forced_errors import (
     DEFAULT_ERROR_POSITIONS,
@@ -36,19 +35,18 @@ _LONGER = 2  # a completion may be so many times as long as the longest referenc
 _BATCH = 64
 
 
-def run_probe(job: RunConfig, first: PreviewBatch, count: int) -> None:
+def run_probe(first: PreviewBatch, count: int) -> None:
     """Print what the starting model makes of `count` examples: the contexts that would be trained on, recovery after
     forced errors, and the quality of its completions. Where rows have no prompt, one line says so.
 
     Args:
-        first: what `build_preview` took, with a model in place.
+        first: what `build_preview` took, `with_model`.
     """
     if first.examples.without_prompt():
         print("no estimate of the gain: the rows are plain text or trained in full, and have no prompt to answer")
         return
     examples = list(islice(first.examples.split_turns(first.examples.stops), count))
     print(f"\nthe starting model answers {len(examples)} examples", flush=True)
-    first = take_more(job, first, count)
     model, tokenizer, args = first.model, first.tokenizer, first.args
     longest = _LONGER * max(len(example.completion_ids) for example in examples)
     stops = stop_tokens(tokenizer, model)

@@ -18,7 +18,7 @@ from typing import Any, get_type_hints
 
 from ..errors import REDACTED, ConfigError, as_config_error, describe
 from .deprecated_keys import RENAMED, TRACKING, translate
-from .handbook_keys import preference_marks, without_effect
+from .handbook_keys import NO_EFFECT, preference_marks
 from .secrets import redact
 from .type_checks import as_field_value, closest_match, expected_value, read_words, read_yaml, to_builtin
 from .variables import environment_errors, too_late
@@ -133,8 +133,8 @@ def parse_recipe(
                 name = key if word == "key" else f"--{key}"
                 got = repr(redact({key: value}, REDACTED).keys[key])
                 errors.append(describe(f"{place}, {name}", got, expected, "Correct the value"))
-            elif why := without_effect(key):
-                notes.append(f"{place}: {key} has no effect here: {why}")
+            elif key in NO_EFFECT:
+                notes.append(f"{place}: {key} has no effect here: {NO_EFFECT[key]}")
     if errors:
         raise ConfigError(errors)
     for note in notes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from datasets import Dataset
@@ -38,47 +38,26 @@ class PreviewBatch:
     stats: GenerationStats
 
 
-def build_preview(job: RunConfig, count: int, *, more: int = 0) -> PreviewBatch:
+def build_preview(job: RunConfig, count: int, *, with_model: bool = False) -> PreviewBatch:
     """Load what the run starts from, and make the rows of its first `count` examples; nothing is written.
 
     Args:
-        more: so many examples are loaded for `take_more`, and the model is placed for generation.
+        with_model: whether the model is loaded and placed for generation where the method needs none.
     """
     from ..decoding.model_state import move_to_device
 
     args = round_arguments(job.args, 1)
-    generates = job.method.generates_contexts or more > 0
+    generates = job.method.generates_contexts or with_model
     model, tokenizer = load_initial_model(job, whole=generates)
     if generates:
         move_to_device(model, args)
-    loaded = max(count, more)
-    job.data.max_train_examples = min(loaded, job.data.max_train_examples or loaded)
+    job.data.max_train_examples = min(count, job.data.max_train_examples or count)
     job.skip_evaluation()
     examples = load_examples(job, tokenizer, model)["train"]
-    rows, stats = _rows(job, model, tokenizer, examples, args, count)
-    return PreviewBatch(model, tokenizer, examples, args, rows, stats)
-
-
-def take_more(job: RunConfig, first: PreviewBatch, count: int) -> PreviewBatch:
-    """The same with the rows of the first `count` examples, with a progress bar where their contexts are generated."""
-    rows, stats = _rows(job, first.model, first.tokenizer, first.examples, first.args, count, shows_progress=True)
-    return replace(first, rows=rows, stats=stats)
-
-
-def _rows(
-    job: RunConfig,
-    model: PreTrainedModel | PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    examples: ExampleSet,
-    args: Any,
-    count: int,
-    *,
-    shows_progress: bool = False,
-) -> tuple[list[Row], GenerationStats]:
     contexts = job.method.generation_spec(model, tokenizer, examples, args)
-    disable = not shows_progress or contexts is None
-    with tqdm(total=min(count, len(examples)), desc="contexts", unit="row", delay=1, disable=disable) as bar:
-        return first_rows(job.method, examples, tokenizer, args, contexts, count, bar.update)
+    with tqdm(total=len(examples), desc="contexts", unit="row", delay=5, disable=contexts is None) as bar:
+        rows, stats = first_rows(job.method, examples, tokenizer, args, contexts, count, bar.update)
+    return PreviewBatch(model, tokenizer, examples, args, rows, stats)
 
 
 def run_preview(job: RunConfig, count: int, first: PreviewBatch | None = None) -> list[Text]:

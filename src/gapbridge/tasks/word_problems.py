@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -244,33 +243,3 @@ def _draw_operation(rng: random.Random, value: int) -> tuple[tuple[str, ...], st
         divisor = rng.choice(divisors)
         choices.append((SHARE, "/", divisor, value // divisor))
     return rng.choice(choices)
-
-
-def score(reference: str, answer: str) -> dict[str, float]:
-    """Score a worked answer, each figure in [0, 1]. `gapbridge eval` grades these answers as mathematics instead.
-
-    correct: the number in the answer's first line that begins with `####` is the reference's. Where the reference
-        begins with its mark the answer must too: no number of the working is taken for a result.
-    step_accuracy: the share of the lines of working that are right at their place, of as many lines as the longer has;
-        what stands before a colon (a name) is not looked at.
-    result_consistent: the result is the last number of the answer's own working.
-    """
-    wanted, wanted_working = _parts(reference)
-    given, working = _parts(answer)
-    if reference.startswith(ANSWER_MARK) and not answer.startswith(ANSWER_MARK):
-        given = None
-    right = sum(a == b for a, b in zip(working, wanted_working, strict=False))
-    last = re.search(r"(\d+)$", working[-1]) if working else None
-    return {
-        "correct": float(given is not None and given == wanted),
-        "step_accuracy": right / max(len(working), len(wanted_working), 1),
-        "result_consistent": float(given is not None and last is not None and int(last[1]) == given),
-    }
-
-
-def _parts(text: str) -> tuple[int | None, list[str]]:
-    """The marked result, None where there is none, and the lines of working."""
-    lines = [line.strip() for line in text.strip().split("\n")]
-    marked = [line.removeprefix(ANSWER_MARK).strip() for line in lines if line.startswith(ANSWER_MARK)]
-    result = int(marked[0]) if marked and re.fullmatch(r"[0-9]{1,30}", marked[0]) else None
-    return result, [line.split(": ", 1)[-1] for line in lines if line and not line.startswith(ANSWER_MARK)]

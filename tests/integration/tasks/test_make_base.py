@@ -83,7 +83,7 @@ def test_a_small_base_learns_and_is_checked(
     figures = json.loads((tmp_path / "check.json").read_text())
     assert figures["problems"] == 16 and 0 <= figures["correct"] <= 1
     assert figures["loss"] < 2.5, "from ln 280 = 5.6"
-    assert f"step_accuracy {100 * figures['step_accuracy']:.1f} %" in capsys.readouterr().out
+    assert f"correct {100 * figures['correct']:.1f} %" in capsys.readouterr().out
     model, tokenizer = AutoModelForCausalLM.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
     assert model.config.hidden_size == 32 and model.config.num_hidden_layers == 1 and len(tokenizer) <= 280
     for wrong in (
@@ -93,3 +93,17 @@ def test_a_small_base_learns_and_is_checked(
     ):
         with pytest.raises(SystemExit):
             script.main([*wrong, "--output", str(tmp_path / "none")])
+
+
+def test_a_wrong_first_line_is_not_mended_by_the_working(script: ModuleType) -> None:
+    is_right = script.has_right_result
+    (problem,) = problems("train", count=1, order="answer_first")
+    first, _, working = problem.answer.partition("\n")
+    wrong = f"#### {problem.result + 1}\n{working}"
+    assert is_right(problem, problem.answer)
+    for answer in (wrong, f"{wrong}\n{first}", f"{working}\n{first}"):
+        assert not is_right(problem, answer)
+    for nothing in ("", " ", "#### ", "I do not know.", problem.prompt, working):
+        assert not is_right(problem, nothing)
+    (other,) = problems("train", count=1)
+    assert other.answer == f"{working}\n{first}" and is_right(other, other.answer)

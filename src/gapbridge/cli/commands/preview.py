@@ -25,8 +25,8 @@ class Command(BaseCommand):
 
         rows, examples = call.options.num_rows, call.options.num_probe_examples
         job = read_job(["--config", call.options.config, *call.overrides])
-        first = build_preview(job, rows, more=examples)
+        first = build_preview(job, max(rows, examples), with_model=examples > 0)
         shown = run_preview(job, rows, first)
         if examples:
-            run_probe(job, first, examples)
+            run_probe(first, examples)
         return shown
