@@ -25,7 +25,6 @@ from ..recipe.secrets import redact
 from ..reporting.page import write_page
 from ..reporting.tables import print_table
 from ..runs.run_directory import environment
-from ..store.file_hashes import FileHashes
 from ..store.records import read_record
 from ..tasks.task import EvalTask
 from .dry_run import run_dry
@@ -55,14 +54,13 @@ def run_compare(args: argparse.Namespace, options: list[str], run: Run) -> Path:
     with notice_if_slow("checking the recipe of each variant …"):
         comparison = read_comparison(experiment, directory, options)
     task = experiment_task(comparison)
-    hashes = FileHashes.of_record(directory / EXPERIMENT_FILE)
-    settings = merged_settings(directory, recorded(comparison, task, hashes))
-    check_models(directory, hashes)
+    settings = merged_settings(directory, recorded(comparison, task))
+    check_models(directory)
     check_starting_models(comparison)
     if args.dry_run:
         run_dry(comparison, task, args.num_parallel_seeds)
         return directory
-    write_json_atomic(directory / EXPERIMENT_FILE, {**settings, "files": hashes.record()})
+    write_json_atomic(directory / EXPERIMENT_FILE, settings)
     run_seeds(comparison, task, run, args.num_parallel_seeds, delete_models=args.delete_models)
     return write_comparison(directory, settings, task)
 
@@ -79,7 +77,7 @@ def _read_experiment(args: argparse.Namespace) -> Experiment:
     return experiment if args.seeds is None else with_seeds(experiment, args.seeds)
 
 
-def recorded(comparison: ExperimentPlan, task: EvalTask, hashes: FileHashes) -> dict[str, Any]:
+def recorded(comparison: ExperimentPlan, task: EvalTask) -> dict[str, Any]:
     """Everything that can change a figure, as JSON values; the variants by name."""
     experiment, free = comparison.experiment, runtime_only_keys(comparison.experiment)
 
@@ -102,7 +100,7 @@ def recorded(comparison: ExperimentPlan, task: EvalTask, hashes: FileHashes) -> 
         "evaluation": evaluation,
         "variants": {name: described(variant) for name, variant in experiment.variants.items()},
         "device": experiment_device(comparison),
-        "inputs": comparison_inputs(comparison, hashes),
+        "inputs": comparison_inputs(comparison),
     }
     return as_json_values(settings)
 
@@ -137,10 +135,10 @@ def merged_settings(directory: Path, settings: dict[str, Any]) -> dict[str, Any]
     return {**settings, "variants": {**variants, **settings["variants"]}, "inputs": merged}
 
 
-def check_models(directory: Path, hashes: FileHashes) -> None:
+def check_models(directory: Path) -> None:
     """Raise a RunError where finished variants have other models than those that were evaluated."""
     errors = []
-    for path, (before, now) in finished_models(directory, hashes).items():
+    for path, (before, now) in finished_models(directory).items():
         expected = f"{now}, the hash of {path.parents[1] / path.stem}"
         advice = "Restore its files, or choose another --output_dir"
         errors += require(before == now, f"{path}, model", before or "nothing", expected, advice)

@@ -31,7 +31,7 @@ from ..files import write_json_atomic, write_text_atomic
 from ..gap.forced_errors import SELF
 from ..runs.load_inputs import load_initial_model
 from ..signals import EXIT_INTERRUPTED, Interrupted, stop_at_once
-from ..store.file_hashes import FileHashes, model_files
+from ..store.file_hashes import hash_model, model_files
 from ..store.records import read_record
 from ..tasks.task import EvalTask
 from ..training.metrics import read_metrics
@@ -167,7 +167,7 @@ def _run_variant(comparison: ExperimentPlan, task: EvalTask, run: Run, seed: int
         "seed": seed,
         "variant": variant.name,
         "method": variant.method,
-        "model": FileHashes().model(own),
+        "model": hash_model(own),
         "scores": scores,
         "figures": gap,
         "cost": read_cost(own, load),

@@ -17,7 +17,7 @@ from ..data.arrow_files import content_fingerprint
 from ..data.sources import DataConfig, find_data
 from ..runs.run_config import RunConfig
 from ..runs.run_directory import RUNTIME_ONLY_KEYS
-from ..store.file_hashes import FileHashes
+from ..store.file_hashes import hash_model, hash_path
 from ..store.records import read_record
 from .experiment_config import Experiment
 from .experiment_plan import ExperimentPlan, read_run_config, variant_recipe
@@ -40,7 +40,7 @@ def experiment_device(comparison: ExperimentPlan) -> str:
     return found.type if found else "cpu"
 
 
-def comparison_inputs(comparison: ExperimentPlan, hashes: FileHashes) -> dict[str, dict[str, str]]:
+def comparison_inputs(comparison: ExperimentPlan) -> dict[str, dict[str, str]]:
     """`rows`: a fingerprint of each variant's training and held-out rows, by variant and source; `files`: hashes of
     the starting models and of the files and models that recipes name, by path."""
     rows: dict[str, str] = {}
@@ -57,18 +57,18 @@ def comparison_inputs(comparison: ExperimentPlan, hashes: FileHashes) -> dict[st
             rows |= {f"variant {variant.name}: {source}": found for source, found in known[data].items()}
             others = {key: value for key, value in keys.items() if key not in _DATA_KEYS | free}
             named = [first, *(text for text in _texts(others) if Path(text).exists())]
-            files |= {name: found for name in named if (found := hashes.of(name))}
+            files |= {name: found for name in named if name not in files and (found := hash_path(name))}
     return {"rows": rows, "files": files}
 
 
-def finished_models(directory: Path, hashes: FileHashes) -> dict[Path, tuple[str | None, str]]:
+def finished_models(directory: Path) -> dict[Path, tuple[str | None, str]]:
     """Each finished variant's record with the hash of the model that it was made with, and of the one that lies there
     now; models that were deleted since are left out."""
     found = {}
     for path in sorted(directory.glob("seed_*/_results/*.json")):
         model = path.parents[1] / path.stem
         if is_model(model):
-            found[path] = read_record(path).get("model"), str(hashes.model(model))
+            found[path] = read_record(path).get("model"), str(hash_model(model))
     return found
 
 

@@ -33,7 +33,6 @@ from ..reporting.samples import EvalRecord
 from ..reporting.tables import console, print_table
 from ..runs.run_config import RunConfig
 from ..runs.run_directory import environment
-from ..store.file_hashes import FileHashes
 from ..tasks.task import EvalTask, task_named, task_recipe
 from ..training.distributed_checks import check_processes
 from .aggregate import Group, corrections, differences, grade_edits, grade_math, grade_rouge, summarize_group
@@ -60,9 +59,8 @@ def run_eval(args: argparse.Namespace, others: list[str]) -> Path:
     args.max_completion_length = args.max_completion_length or task.max_completion_length
     directory = output_directory(args) / "eval"
     path = directory / f"{args.task}.json"
-    hashes = FileHashes.of_record(path)
     jobs = {model: job_for(model, args.config or task_recipe(task, directory), rest) for model in args.model}
-    settings = _settings(args, others, jobs, requested, hashes)
+    settings = _settings(args, others, jobs, requested)
     recipe = {model: shown_recipe(job) for model, job in jobs.items()}
     if path.exists():
         record = finished_record(path, settings, recipe)
@@ -104,7 +102,7 @@ def run_eval(args: argparse.Namespace, others: list[str]) -> Path:
     rows = [{**name, **sample} for name, group in zip(names, groups, strict=True) for sample in group.samples]
     samples_path = _samples_path(path)
     write_text_atomic(samples_path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    write_json_atomic(path, {**record, "samples": sha256(samples_path), "files": hashes.record()})
+    write_json_atomic(path, {**record, "samples": sha256(samples_path)})
     print_results(record)
     print(f"figures: {path}   answers: {samples_path}")
     return path
@@ -141,7 +139,6 @@ def _settings(
     others: list[str],
     jobs: Mapping[str, RunConfig],
     requested: Mapping[str, Mapping[str, str]],
-    hashes: FileHashes,
 ) -> dict[str, Any]:
     """All that enters the figures."""
     prompt = [args.judge_prompt] if args.judge_prompt and Path(args.judge_prompt).is_file() else []
@@ -151,7 +148,7 @@ def _settings(
     }
     # Behind what is asked: by then a hub's model has a copy here.
     return {
-        **recorded_settings(args, others, [*args.completions_file, *args.model, *prompt], hashes),
+        **recorded_settings(args, others, [*args.completions_file, *args.model, *prompt]),
         "asked": asked,
     }
 

@@ -33,7 +33,6 @@ from ..reporting.plots import save
 from ..reporting.tables import print_table, short_name
 from ..runs.run_config import RunConfig
 from ..runs.run_directory import environment
-from ..store.file_hashes import FileHashes
 from ..training.vocabulary import check_vocabulary
 from .error_recovery import score_recovery
 from .forced_errors import SELF, ForcedErrorSet, continuations_after_errors, sample_forced_errors
@@ -58,10 +57,9 @@ def run_gap(args: argparse.Namespace, others: list[str]) -> Path:
     sources = [args.completions_from, args.error_source if args.error_positions else None]
     further = [source for source in dict.fromkeys(sources) if source not in (None, SELF, *args.model)]
     path = directory / "gap.json"
-    hashes = FileHashes.of_record(path)
     jobs = {model: job_for(model, args.config, others) for model in [*args.model, *further]}
     asked = {model: asked_identity(job, model, args.max_examples) for model, job in jobs.items()}
-    settings = {**recorded_settings(args, others, [*jobs], hashes), "asked": asked}
+    settings = {**recorded_settings(args, others, [*jobs]), "asked": asked}
     recipe = {model: shown_recipe(job) for model, job in jobs.items()}
     if path.exists():
         print_gap(finished_record(path, settings, recipe))
@@ -80,7 +78,7 @@ def run_gap(args: argparse.Namespace, others: list[str]) -> Path:
     }
     models = {short_name(gap["model"], args.model): gap for gap in record["models"]}
     save(draw_gaps(models, caption(record)), directory / "gap.png")
-    write_json_atomic(path, {**record, "files": hashes.record()})
+    write_json_atomic(path, record)
     print_gap(record)
     print(f"measures: {path}   picture: {directory / 'gap.png'}")
     return path

@@ -21,7 +21,7 @@ from ..recipe.secrets import redact, redacted_command
 from ..runs.load_inputs import load_eval_examples
 from ..runs.run_config import RunConfig
 from ..runs.run_directory import run_date
-from ..store.file_hashes import FileHashes
+from ..store.file_hashes import hash_path
 from ..store.fingerprint import tokenizer_fingerprint
 from ..training.loading import load_meta_model, load_tokenizer, model_init_kwargs, prepare_tokenizer
 from ..training.run_files import flat
@@ -39,16 +39,14 @@ _SHOWN = 200  # characters of a value
 _WAY_OUT = "Choose another --output_dir, or move the file away to measure again"
 
 
-def recorded_settings(
-    args: argparse.Namespace, others: list[str], inputs: Sequence[str | Path], hashes: FileHashes
-) -> dict[str, Any]:
+def recorded_settings(args: argparse.Namespace, others: list[str], inputs: Sequence[str | Path]) -> dict[str, Any]:
     """The options that can change a figure, as JSON values; `inputs` are the files and models that enter, whole."""
     settings = {key: value for key, value in vars(args).items() if key not in RUNTIME_ONLY_OPTIONS}
     if args.vllm_server_base_url:  # its address may change; only then, so that earlier records stay valid
         settings["engine"] = "vllm"
     settings["recipe_options"] = redacted_command(others)
     # The same names can come to hold other answers and other weights.
-    settings["contents"] = {str(path): hashes.of(path) for path in inputs}
+    settings["contents"] = {str(path): hash_path(path) for path in inputs}
     return as_json_values(settings, str)
 
 

@@ -21,7 +21,7 @@ from ..data.sources import load_data, standard_columns
 from ..data.special_tokens import stop_tokens
 from ..errors import ConfigError
 from ..recipe.secrets import redact
-from ..store.file_hashes import FileHashes
+from ..store.file_hashes import hash_model, hash_path
 from ..training.artifact_cache import artifact_identity, built_once, cache_key_settings, examples_path
 from ..training.loading import (
     load_generation_config,
@@ -139,7 +139,7 @@ def load_examples(
     return examples
 
 
-def started_inputs(job: RunConfig, hashes: FileHashes) -> dict[str, str]:
+def started_inputs(job: RunConfig) -> dict[str, str]:
     """Fingerprints of what a recipe names, as it lies on the disk now: rows, the first model, a template in a file.
 
     Raises:
@@ -150,8 +150,8 @@ def started_inputs(job: RunConfig, hashes: FileHashes) -> dict[str, str]:
     if found.eval is not None:
         inputs["eval rows"] = content_fingerprint(found.eval)
     named = {
-        "model": hashes.model(str(job.model.model_name_or_path), job.model.model_revision),
-        "chat template": job.args.chat_template_path and hashes.of(job.args.chat_template_path),
+        "model": hash_model(str(job.model.model_name_or_path), job.model.model_revision),
+        "chat template": job.args.chat_template_path and hash_path(job.args.chat_template_path),
     }
     return inputs | {name: found for name, found in named.items() if found}
 

@@ -37,7 +37,7 @@ from ..files import (
 from ..jsonl import as_json_values
 from ..recipe.recipe_parser import Recipe
 from ..recipe.secrets import redact, redacted_command
-from ..store.file_hashes import FileHashes
+from ..store.file_hashes import hash_file, hash_model
 from ..training.config import RUNTIME_ONLY_KEYS
 from ..training.run_files import RUN_FILE, read_run
 
@@ -59,7 +59,6 @@ class RunDirectory:
         self.run_file = self.path / RUN_FILE
         fixed = {key: value for key, value in settings.items() if key not in RUNTIME_ONLY_KEYS and key not in free}
         self.settings = as_json_values({"method": method, **redact(fixed).keys})
-        self.hashes = FileHashes.of_record(self.run_file)
 
     def check(self, resume: str = "auto") -> str:
         """`new`, `running` (a run that stopped and can be continued) or `complete`.
@@ -149,10 +148,10 @@ class RunDirectory:
         Args:
             directory: the round's. model: where its model lies before it has its name.
         """
-        inputs = {f"{directory.name}/model": str(self.hashes.model(model or directory / "model"))}
+        inputs = {f"{directory.name}/model": str(hash_model(model or directory / "model"))}
         manifest = directory / "_contexts" / "manifest.json"
         if manifest.is_file():
-            inputs[f"{directory.name}/_contexts"] = self.hashes.file(manifest)
+            inputs[f"{directory.name}/_contexts"] = hash_file(manifest)
         return inputs
 
     def finish_round(self, directory: Path, model: Path) -> None:
@@ -185,7 +184,6 @@ class RunDirectory:
 
     def _record(self, state: str, inputs: dict[str, str]) -> None:
         record = {"settings": self.settings, "state": state, "inputs": inputs, "date": self.date()}
-        record["files"] = self.hashes.record()
         write_json_atomic(self.run_file, record)
 
 

@@ -47,7 +47,7 @@ def train(job: RunConfig) -> Path:
     run = job.run_directory()
     if run.check(job.resume) == "complete":
         if PartialState().is_main_process:
-            run.check_inputs(started_inputs(job, run.hashes))
+            run.check_inputs(started_inputs(job))
         _print_header(f"{run.path}: this run is complete, nothing to do")
         return run.path
     # The run pushes its model and nothing else; the trainers would push what else lies in their directories.
@@ -115,7 +115,7 @@ def open_run(
     if PartialState().is_main_process:
         inputs |= {f"{name} examples": part.fingerprint() for name, part in loaded.examples.items()}
         inputs |= {"tokenizer": tokenizer_fingerprint(loaded.tokenizer)} if start is None else {}
-        inputs |= started_inputs(job, run.hashes)
+        inputs |= started_inputs(job)
         run.check_inputs(inputs)
     directory = round_directory(job.args.output_dir, index)  # the trainer's constructor makes it
     with directory_removed_on_error(directory) if PartialState().is_main_process else nullcontext():

@@ -161,7 +161,7 @@ def _run_errors(job: RunConfig, *, with_inputs: bool = False) -> list[str]:
     try:
         run = job.run_directory()
         if run.check() != "new" and with_inputs:
-            run.check_inputs(started_inputs(job, run.hashes))
+            run.check_inputs(started_inputs(job))
     except GapbridgeError as error:
         return error.errors
     return []

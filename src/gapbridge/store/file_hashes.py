@@ -1,17 +1,10 @@
-"""Hashes of whole files and of models on disk: what lies under a name, compared with what lay there before.
-
-A file is read once: as long as its size, its inode and its times stay, its hash is remembered, and `record` hands the
-memory on to the next start. Times that are as young as the reading prove nothing, so such a file is read again.
-"""
+"""Hashes of whole files and of models on disk: what lies under a name, compared with what lay there before."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
@@ -20,7 +13,6 @@ from ..errors import RunError
 from ..files import sha256
 
 
-_YOUNG = 2 * 10**9  # nanoseconds: a file that changed so shortly before it was read may change again unseen
 _MODEL_SUFFIXES = frozenset({".safetensors", ".bin", ".model", ".jinja", ".tiktoken", ".py"})
 _MODEL_FILES = frozenset(
     """
@@ -32,69 +24,36 @@ _MODEL_FILES = frozenset(
 _NO_MODEL_FILES = frozenset({"training_args.bin"})  # how a model was trained: no pass reads it
 
 
-class FileHashes:
-    """The hashes of files that were read, by path.
+def hash_file(path: str | Path) -> str:
+    """The sha256 of a file's content. Raises RunError where it cannot be read."""
+    try:
+        return sha256(Path(path))
+    except OSError as error:
+        advice = "Repair its permissions or its disk"
+        raise RunError(f"{path}, content", error.strerror, "a file that can be read", advice) from error
 
-    Args:
-        known: what `record` of an earlier start gave; entries of another form are ignored.
-    """
 
-    def __init__(self, known: object = None) -> None:
-        self._known: dict[str, Any] = dict(known) if isinstance(known, Mapping) else {}
-        self._used: dict[str, list[Any]] = {}
+def hash_model(name: str | Path, revision: str | None = None) -> str | None:
+    """A hash of a model: of a directory's files, by name; of one on a hub, of the commit that was loaded last, which
+    names its content. With an adapter its base enters, too. None where there is neither on this machine."""
+    place = _snapshot_path(str(name), revision)
+    if place is None:
+        return None
+    base = _adapter_base(place)
+    parts: list[list[list[str]] | None] = []
+    for part in (place, _snapshot_path(*base) if base else None):
+        if part is None:
+            parts.append(None)
+        elif part.parent.name == "snapshots":  # of a hub's cache, named by the commit
+            parts.append([["commit", part.name]])
+        else:
+            parts.append([[path.relative_to(part).as_posix(), hash_file(path)] for path in model_files(part)])
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
-    @classmethod
-    def of_record(cls, path: Path) -> FileHashes:
-        """With what the JSON file at `path` remembers under `files`; with nothing where it has or is none."""
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):  # not there, or damaged, which its reader tells
-            return cls()
-        return cls(record.get("files") if isinstance(record, dict) else None)
 
-    def record(self) -> dict[str, list[Any]]:
-        """The files that were asked for and that are old enough, as JSON values for `known`."""
-        return dict(sorted(self._used.items()))
-
-    def file(self, path: str | Path) -> str:
-        """The sha256 of a file's content. Raises RunError where it cannot be read."""
-        place = Path(path).absolute()
-        try:
-            state = _state(place)
-            entry = self._used.get(str(place)) or self._known.get(str(place))
-            if isinstance(entry, list) and len(entry) == 2 and entry[0] == state and isinstance(entry[1], str):
-                self._used[str(place)] = entry
-                return entry[1]
-            started = time.time_ns()
-            digest = sha256(place)
-            self._used.pop(str(place), None)
-            if max(state[2:]) < started - _YOUNG and _state(place) == state:
-                self._used[str(place)] = [state, digest]
-        except OSError as error:
-            advice = "Repair its permissions or its disk"
-            raise RunError(f"{path}, content", error.strerror, "a file that can be read", advice) from error
-        return digest
-
-    def model(self, name: str | Path, revision: str | None = None) -> str | None:
-        """A hash of a model: of a directory's files, by name; of one on a hub, of the commit that was loaded last,
-        which names its content. With an adapter its base enters, too. None where there is neither on this machine."""
-        place = _snapshot_path(str(name), revision)
-        if place is None:
-            return None
-        base = _adapter_base(place)
-        parts: list[list[list[str]] | None] = []
-        for part in (place, _snapshot_path(*base) if base else None):
-            if part is None:
-                parts.append(None)
-            elif part.parent.name == "snapshots":  # of a hub's cache, named by the commit
-                parts.append([["commit", part.name]])
-            else:
-                parts.append([[path.relative_to(part).as_posix(), self.file(path)] for path in model_files(part)])
-        return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
-
-    def of(self, path: str | Path) -> str | None:
-        """`file` of a file, `model` of anything else."""
-        return self.file(path) if Path(path).is_file() else self.model(path)
+def hash_path(path: str | Path) -> str | None:
+    """`hash_file` of a file, `hash_model` of anything else."""
+    return hash_file(path) if Path(path).is_file() else hash_model(path)
 
 
 def model_files(directory: Path) -> list[Path]:
@@ -105,12 +64,6 @@ def model_files(directory: Path) -> list[Path]:
         if (path.suffix in _MODEL_SUFFIXES or path.name in _MODEL_FILES) and path.name not in _NO_MODEL_FILES
     ]
     return sorted([*found, *(directory / "additional_chat_templates").glob("*.jinja")])
-
-
-def _state(path: Path) -> list[int]:
-    """Size, inode, and the times of the last change of the content and of the entry, in nanoseconds."""
-    found = path.stat()
-    return [found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns]
 
 
 def _snapshot_path(name: str, revision: str | None) -> Path | None:

@@ -21,7 +21,7 @@ from gapbridge.compare.experiment_config import Experiment, Variant
 from gapbridge.compare.experiment_plan import ExperimentPlan
 from gapbridge.errors import RunError
 from gapbridge.recipe.type_checks import read_yaml
-from gapbridge.store.file_hashes import FileHashes
+from gapbridge.store.file_hashes import hash_model
 from gapbridge.tasks.task import task_named
 from gapbridge.tasks.word_problems import problems
 
@@ -42,7 +42,7 @@ def comparison(tmp_path: Path) -> ExperimentPlan:
 
 
 def settings_of(comparison: ExperimentPlan) -> dict[str, Any]:
-    return recorded(comparison, task_named("summarization"), FileHashes())
+    return recorded(comparison, task_named("summarization"))
 
 
 def begin(comparison: ExperimentPlan) -> None:
@@ -114,15 +114,15 @@ def test_a_finished_arm_with_another_model(comparison: ExperimentPlan) -> None:
     shutil.copytree(BASE, place / "sft")
     (place / "_results").mkdir()
     result = place / "_results" / "sft.json"
-    result.write_text(json.dumps({"model": FileHashes().model(place / "sft")}))
-    check_models(comparison.directory, FileHashes())
+    result.write_text(json.dumps({"model": hash_model(place / "sft")}))
+    check_models(comparison.directory)
     content = bytearray((place / "sft" / "model.safetensors").read_bytes())
     content[-1] ^= 1
     (place / "sft" / "model.safetensors").write_bytes(content)
     with pytest.raises(RunError, match=r"_results/sft.json, model: got \w+, expected"):
-        check_models(comparison.directory, FileHashes())
+        check_models(comparison.directory)
     shutil.rmtree(place / "sft")  # weights may be deleted when all is measured
-    check_models(comparison.directory, FileHashes())
+    check_models(comparison.directory)
 
 
 @pytest.mark.nightly  # each worker imports everything again: a minute

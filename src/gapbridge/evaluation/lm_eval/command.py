@@ -14,7 +14,6 @@ from ...generation.recorded_settings import finished_record, recorded_settings
 from ...reporting.evaluations import evaluation_tables
 from ...reporting.tables import print_table
 from ...runs.run_directory import environment
-from ...store.file_hashes import FileHashes
 from .harness import evaluate_model, harness_model_args, task_files
 from .harness_recipe import read_lm_eval_recipe
 
@@ -40,8 +39,7 @@ def run_lm_eval(args: argparse.Namespace, others: list[str]) -> Path:
         raise ConfigError([f"command line, {error}" for error in errors])
     recipe = read_lm_eval_recipe(args.config, limit=args.max_examples)
     path = output_directory(args) / "eval" / "lm_eval.json"
-    hashes = FileHashes.of_record(path)
-    settings = recorded_settings(args, others, [*args.model, *task_files(recipe)], hashes) | {"recipe": asdict(recipe)}
+    settings = recorded_settings(args, others, [*args.model, *task_files(recipe)]) | {"recipe": asdict(recipe)}
     if path.exists():
         _show(finished_record(path, settings))
         print(f"{path}: this evaluation is complete; remove the file to do it again")
@@ -50,10 +48,10 @@ def run_lm_eval(args: argparse.Namespace, others: list[str]) -> Path:
     results = [
         {"model": model, **row}
         for model in args.model
-        for row in evaluate_model(recipe, model_args[model], path.parent, hashes)
+        for row in evaluate_model(recipe, model_args[model], path.parent)
     ]
     record = {"task": "lm_eval", "settings": settings, "environment": environment(), "results": results}
-    write_json_atomic(path, {**record, "files": hashes.record()})
+    write_json_atomic(path, record)
     _show(record)
     print(f"figures: {path}")
     return path

@@ -24,7 +24,7 @@ from typing import Any
 
 from ...errors import ConfigError, RunError, describe
 from ...intervals import NORMAL, Interval, fraction_interval
-from ...store.file_hashes import FileHashes
+from ...store.file_hashes import hash_path
 from .harness_recipe import HarnessTask, LmEvalRecipe
 
 
@@ -34,11 +34,8 @@ _WORD = re.compile(r"""[^\s\0"',:\[\]{}]+""")  # of a YAML file: what could be t
 _LONGEST_NAME = 255  # characters
 
 
-def evaluate_model(
-    recipe: LmEvalRecipe, model_args: Mapping[str, Any], directory: Path, hashes: FileHashes | None = None
-) -> list[dict[str, Any]]:
-    """One row a task, in the recipe's order; `model_args` as `harness_model_args` gives them, `hashes` those of files
-    that were read before.
+def evaluate_model(recipe: LmEvalRecipe, model_args: Mapping[str, Any], directory: Path) -> list[dict[str, Any]]:
+    """One row a task, in the recipe's order; `model_args` as `harness_model_args` gives them.
 
     Raises:
         ConfigError: lm-eval is not installed. RunError: the harness failed, or tasks or metrics are missing.
@@ -47,8 +44,7 @@ def evaluate_model(
     for task in recipe.tasks:
         group = names.setdefault(task.num_fewshot, [])
         group += [task.name] * (task.name not in group)  # two metrics of a task are one evaluation
-    hashes = hashes or FileHashes()
-    results = {shots: _results(recipe, model_args, shots, group, directory, hashes) for shots, group in names.items()}
+    results = {shots: _results(recipe, model_args, shots, group, directory) for shots, group in names.items()}
     rows = [metric_row(task, results[task.num_fewshot]) for task in recipe.tasks]
     errors = [row for row in rows if isinstance(row, str)]
     if errors:
@@ -95,14 +91,13 @@ def _results(
     shots: int,
     names: Sequence[str],
     directory: Path,
-    hashes: FileHashes,
 ) -> Path:
     """The results file of the tasks that share a number of examples in the prompt; the harness makes it if need be."""
     options = harness_options(recipe, names, shots, model_args)
     # The same names can come to hold other weights and other tasks.
     inputs = [str(model_args[key]) for key in ("pretrained", "peft") if key in model_args]
     inputs += map(str, task_files(recipe))
-    state = json.dumps([options, [(path, hashes.of(path)) for path in inputs]])
+    state = json.dumps([options, [(path, hash_path(path)) for path in inputs]])
     folder = directory / "lm_eval" / f"{shots}_shot-{hashlib.blake2b(state.encode(), digest_size=6).hexdigest()}"
     if any(folder.glob("results_*.json")):
         logger.info("%s is complete and is not repeated", folder)
