@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from conftest import BASE, ROOT
 from hypothesis import HealthCheck, Phase, settings
 
 from gapbridge import cli, methods
+from gapbridge.runs.run_config import recipe_classes
 from gapbridge.tasks.word_problems import problems
 from gapbridge.training.dataset_builder import require_rows
 
@@ -33,6 +35,11 @@ SERVER.set_forkserver_preload(
     + ["deepspeed", "scipy.io", "matplotlib.backends.backend_agg"]  # what accelerate and a report import
     + [f"gapbridge.methods.{name}.trainer" for name in methods.list_methods()]
 )
+
+
+def recipe_keys(method: str) -> set[str]:
+    """The keys that a recipe of a method may have."""
+    return {field.name for kind in recipe_classes(method) for field in fields(kind) if field.init}
 
 
 def built_rows(method: Any, pairs: Any, examples: Any, tokenizer: Any, args: Any) -> tuple[list[Any], Any]:

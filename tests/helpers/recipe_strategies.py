@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from gapbridge import methods
 from gapbridge.recipe.deprecated_keys import DROPPED, RENAMED, TRACKING
-from gapbridge.runs.run_config import parser_for
+from helpers import recipe_keys
 
 
 TINY = {
     name: yaml.safe_load((ROOT / f"recipes/tiny/{name}/config_full.yaml").read_text())
     for name in methods.list_methods()
 }
-KEYS = sorted({action.dest for method in methods.list_methods() for action in parser_for(method)._actions} - {"help"})
+KEYS = sorted(set().union(*map(recipe_keys, methods.list_methods())))
 KEYS += ["env", *RENAMED, *DROPPED, *TRACKING, "dataset_mixture", "dataset_mixer", "dataset_splits"]
 NUMBERS = st.one_of(
     st.integers(-3, 3),

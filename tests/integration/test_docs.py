@@ -14,11 +14,10 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from helpers import ENVIRONMENT
+from helpers import ENVIRONMENT, recipe_keys
 
 from gapbridge import cli
 from gapbridge.methods import answer_modes, list_methods
-from gapbridge.runs.run_config import parser_for
 
 
 PAGES = [
@@ -60,7 +59,7 @@ def test_commands_parse(page: str, line: str) -> None:
     call = cli.parse(words)
     method = call.command if call.command in list_methods() else "bash"
     of_modes = {f"--{option}" for mode in answer_modes().values() for option in mode.options}
-    known = {*parser_for(method)._option_string_actions, *of_modes}
+    known = {f"--{key}" for key in recipe_keys(method)} | of_modes
     options = [word.split("=")[0] for word in call.overrides if word.startswith("--")]
     assert [option for option in options if option not in known] == []
     for recipe in re.findall(r"recipes/\S+\.yaml", line):

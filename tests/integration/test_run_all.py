@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from helpers import ENVIRONMENT
+from helpers import ENVIRONMENT, recipe_keys
 
 from gapbridge import cli
 from gapbridge.methods import list_methods
 from gapbridge.recipe.type_checks import read_yaml
-from gapbridge.runs.run_config import parser_for
 
 
 SCRIPTS = sorted((ROOT / "recipes").glob("*/run_all.sh"))
@@ -87,7 +86,7 @@ def test_the_short_chains_of_a_real_model_parse(script: str, tmp_path: Path) -> 
     assert [call.command for call in found][:2] == ["sft", "bash"] and found[-1].command == "report"
     assert str(model) in trained[0].overrides
     for call in trained:
-        known = parser_for(call.command)._option_string_actions
+        known = {f"--{key}" for key in recipe_keys(call.command)}
         assert [word for word in call.overrides if word.startswith("--") and word not in known] == []
 
 

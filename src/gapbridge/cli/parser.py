@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import IO, Any, NoReturn, TypeVar
 
@@ -103,16 +103,3 @@ def several(kind: Callable[[str], Value]) -> Callable[[str], list[Value]]:
 
 def _unexpected(text: str, expected: str) -> argparse.ArgumentTypeError:
     return argparse.ArgumentTypeError(f"got {text!r}, expected {expected}")
-
-
-class Show(argparse.Action):
-    """Prints what its `const` returns, and exits."""
-
-    const: Callable[[], str]
-
-    def __init__(self, option_strings: Sequence[str], dest: str, const: Callable[[], str], help: str) -> None:
-        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, const=const, default=argparse.SUPPRESS, help=help)
-
-    def __call__(self, *_: Any) -> NoReturn:
-        print(self.const().rstrip())
-        raise SystemExit(0)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trl import ModelConfig, ScriptArguments, TrlParser
+from trl import ModelConfig, ScriptArguments
 
 from .. import methods
 from ..compat import backfill_trust_remote_code
@@ -62,11 +62,6 @@ class RunConfig:
 def recipe_classes(name: str) -> list[type[Any]]:
     """The dataclasses whose fields are the keys of a method's recipes."""
     return [DataConfig, ScriptArguments, methods.get_method(name).config_class, ModelConfig]
-
-
-def parser_for(name: str) -> TrlParser:
-    """TRL's parser of these keys, for the help that lists all of them."""
-    return TrlParser(recipe_classes(name), prog=f"gapbridge {name}", description=methods.method_summary(name))
 
 
 def read_job(argv: Sequence[str], method: str | None = None) -> RunConfig:

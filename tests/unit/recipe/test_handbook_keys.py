@@ -8,11 +8,12 @@ from typing import Any, Literal, NamedTuple
 
 import pytest
 import yaml
+from helpers import recipe_keys
 
 from gapbridge.errors import ConfigError
 from gapbridge.recipe.deprecated_keys import DROPPED, RENAMED
 from gapbridge.recipe.handbook_keys import NO_EFFECT
-from gapbridge.runs.run_config import RunConfig, parser_for, read_job
+from gapbridge.runs.run_config import RunConfig, read_job
 
 
 # What becomes of each key of its recipes (0.4.0.dev0, commit 925acdf: 22 recipes, 70 keys).
@@ -108,7 +109,7 @@ FATES = ("taken", "translated", "no effect", "refused")
 
 @pytest.mark.parametrize("method", ["bash", "dpo"])
 def test_what_is_taken_is_a_key_of_today(method: str) -> None:
-    known = {action.dest for action in parser_for(method)._actions}
+    known = recipe_keys(method)
     taken = {
         key
         for key, entry in HANDBOOK_KEYS.items()

@@ -7,7 +7,7 @@ from typing import Any
 
 from ... import methods
 from ..command import BaseCommand, Call, add_recipe
-from ..parser import Parser, Show, one_of
+from ..parser import Parser, one_of
 
 
 RESUME = ("auto", "never", "require")
@@ -26,8 +26,6 @@ class Command(BaseCommand):
         parser.add_argument("--resume", type=one_of(*RESUME), default="auto", metavar="|".join(RESUME),
             help="auto: continue the run in output_dir or start one; never: refuse to continue; require: refuse to "
             "start a new one (default: %(default)s)")  # fmt: skip
-        parser.add_argument("--help_all", action=Show, const=lambda: _all_keys(self.name),
-            help="show all recipe keys, with those of TRL, and exit")  # fmt: skip
         parser.extend_help = lambda: _add_keys(parser, self.name)
 
     def run(self, call: Call) -> object:
@@ -41,7 +39,7 @@ class Command(BaseCommand):
 
 def _add_keys(parser: Parser, method: str) -> None:
     add = parser.add_argument_group(
-        f"recipe keys of {method} (`KEY: VALUE` in the recipe, --KEY VALUE here); --help_all adds those of TRL"
+        f"recipe keys of {method} (`KEY: VALUE` in the recipe, --KEY VALUE here), beside those of TRL's configurations"
     ).add_argument
     for key in fields(methods.method_fields(method)):
         add(f"--{key.name}", metavar=_kind(key), help=key.metadata["help"].replace("%", "%%") + _default(key))
@@ -59,11 +57,3 @@ def _default(key: Field[Any]) -> str:
     if value is None or value is MISSING:
         return ""
     return f" (default: {json.dumps(value, ensure_ascii=False)})".replace("%", "%%")
-
-
-def _all_keys(method: str) -> str:
-    from ...runs.run_config import parser_for
-
-    parser = parser_for(method)
-    parser.usage = f"gapbridge {method} RECIPE.yaml [--KEY VALUE …]"
-    return parser.format_help()
