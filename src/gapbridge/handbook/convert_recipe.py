@@ -11,7 +11,7 @@ from ..errors import ConfigError, require
 from ..files import write_text_atomic
 from ..planning.smoke_test import validate_offline
 from ..recipe.type_checks import closest_match, read_yaml
-from .recipe_edit import convert_user_recipe, stage_name
+from .recipe_edit import render_method_recipe, stage_name
 
 
 def run_convert(source: Path, method: str, output: Path | None = None) -> Path:
@@ -36,7 +36,9 @@ def run_convert(source: Path, method: str, output: Path | None = None) -> Path:
     if errors:
         raise ConfigError(errors)
     target = output or place_for(source, method)
-    text = convert_user_recipe(source.read_text(encoding="utf-8"), source.as_posix(), method)
+    name = source.as_posix()
+    head = [f"# From {name} by `gapbridge convert`; goes on from its model. Look for `changed` and `new`."]
+    text = render_method_recipe(source.read_text(encoding="utf-8"), name, method, head)
     if target.exists() and target.read_text(encoding="utf-8") != text:
         got = "an existing file, which is never overwritten"
         raise ConfigError(target, got, "a new one", "Choose another --output")

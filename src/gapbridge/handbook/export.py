@@ -23,6 +23,14 @@ if __name__ == "__main__":
 """
 
 
+# The fork's launch.slurm reads a recipe with grep: no other comment may hold the keys that it looks for.
+_VLLM = (
+    "# Completions through vLLM; launch.slurm then keeps the last node for the server:",
+    "# use_vllm: true",
+    "# vllm_mode: server",
+)
+
+
 def exportable_recipes() -> list[str]:
     """The methods that a fork gets: those that train an SFT recipe's data on contexts generated before."""
     return [
@@ -53,8 +61,14 @@ def run_copy_into(fork: Path, model: str | None = None) -> list[Path]:
                 target = source.parent.parent / name / f"config_{_suffix(source)}.yaml"
                 got = f"the file {target}, which another recipe also makes"
                 errors += require(target not in files, source, got, "different names", "Rename one of the recipes")
+                head = [
+                    f"# From {source.as_posix()} by `gapbridge copy-into`; goes on from its model.",
+                    f"# Look at the rows first: gapbridge preview --config {target.as_posix()}",
+                ]
+                if "vllm_mode" in methods.method_fields(name).__dataclass_fields__:
+                    head += _VLLM
                 text = (fork / source).read_text(encoding="utf-8")
-                files[target] = render_method_recipe(text, source.as_posix(), target.as_posix(), name)
+                files[target] = render_method_recipe(text, source.as_posix(), name, head)
         except ConfigError as error:
             errors += error.errors
     new = {

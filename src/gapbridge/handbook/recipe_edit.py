@@ -4,68 +4,45 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import fields
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
 from ..errors import ConfigError
-from ..methods import CONTROL, method_fields
+from ..methods import CONTROL
 
 
 _RENAMED = ("output_dir", "hub_model_id", "run_name")  # they name the stage
-# The fork's launch.slurm reads a recipe with grep: no comment may hold the keys that it looks for.
-_VLLM = """\
-# Drafts through vLLM; launch.slurm then keeps the last node for the server:
-# use_vllm: true
-# vllm_mode: server
-"""
 
 
-def render_method_recipe(text: str, source: str, target: str, method: str) -> str:
-    """The text of a method's recipe that starts from the model of an SFT recipe.
+def render_method_recipe(text: str, source: str, method: str, head: Sequence[str]) -> str:
+    """The text of a method's recipe that starts from the model of an SFT recipe. What changes has a comment.
 
     Args:
-        text: the SFT recipe. source, target: the two files, as the fork's README would name them.
+        text: the SFT recipe in the file `source`.
+        head: the first lines.
 
     Raises:
         ConfigError: the recipe names no place for its model, or cannot be changed line by line.
     """
-    head = [
-        f"# From {source} by `gapbridge copy-into`; goes on from its model.",
-        f"# Look at the rows first: gapbridge preview --config {target}",
-    ]
-    before = _read_mapping(text, source)
-    if "vllm_mode" in {field.name for field in fields(method_fields(method))} - before.keys():
-        head += _VLLM.splitlines()
-    return _rendered(text, source, method, {"truncate_overlong": True}, head)
-
-
-def convert_user_recipe(text: str, source: str, method: str) -> str:
-    """The text of a method's recipe that starts from the model of one's own SFT recipe `text` in the file `source`;
-    what changes is marked. Raises ConfigError as `render_method_recipe`."""
-    # Without the key it is TRL's or the handbook's, which cut long rows; here they would be refused.
-    new: dict[str, Any] = {} if "method" in _read_mapping(text, source) else {"truncate_overlong": True}
-    head = [f"# From {source} by `gapbridge convert`; goes on from its model. Look for `changed` and `new`."]
-    return _rendered(text, source, method, new, head, marked=True)
-
-
-def _rendered(
-    text: str, source: str, method: str, new: dict[str, Any], head: list[str], *, marked: bool = False
-) -> str:
-    """The changed lines below `head` and the keys that are added; `marked`: what changes has a comment."""
-    before = _read_mapping(text, source)
+    before = yaml.safe_load(text)
+    if not isinstance(before, dict):
+        raise ConfigError(source, "another value", "a mapping of keys to values", "Correct the file")
     changes = _changes(before, source, method)
+    added: dict[str, Any] = {}
     if "method" in before:
         changes["method"] = method
-    added = {key: value for key, value in {"method": method, **new}.items() if key not in before}
-    head = [*head, *(f"{key}: {_written(value)}{'  # new' if marked else ''}" for key, value in added.items())]
-    lines = []
+    else:  # it is TRL's or the handbook's, which cut long rows; here they would be refused
+        added = {
+            key: value for key, value in {"method": method, "truncate_overlong": True}.items() if key not in before
+        }
+    lines = [*head, *(f"{key}: {_written(value)}  # new" for key, value in added.items()), *([""] if added else [])]
     for line in text.rstrip("\n").split("\n"):
-        changed, key = _changed(line, changes), line.partition(":")[0]
-        is_marked = marked and changed != line
-        lines.append(f"{changed}  # changed: was {_written(before[key])}" if is_marked else changed)
-    result = "\n".join([*head, *([""] if added else []), *lines]) + "\n"
+        changed = _changed(line, changes)
+        key = line.partition(":")[0]
+        lines.append(line if changed == line else f"{changed}  # changed: was {_written(before[key])}")
+    result = "\n".join(lines) + "\n"
     try:
         # Text that is changed line by line may mean something else.
         if yaml.safe_load(result) == {**added, **before, **changes}:
@@ -75,13 +52,6 @@ def _rendered(
     wanted = ", ".join(f"{key}: {_written(value)}" for key, value in {**added, **changes}.items())
     got = "a file that cannot be changed line by line"
     raise ConfigError(source, got, "one key a line", f"Copy it, and set {wanted}")
-
-
-def _read_mapping(text: str, source: str) -> dict[str, Any]:
-    before = yaml.safe_load(text)
-    if not isinstance(before, dict):
-        raise ConfigError(source, "another value", "a mapping of keys to values", "Correct the file")
-    return before
 
 
 def _changes(before: dict[str, Any], source: str, method: str) -> dict[str, Any]:

@@ -111,4 +111,4 @@ def test_names_of_stages() -> None:
     assert {name: stage_name(name, "bash") for name in names} == names
     text = "model_name_or_path: m\noutput_dir: >-\n  a\nbf16: true"
     with pytest.raises(ConfigError, match="cannot be changed line by line.*set .*model_name_or_path: a"):
-        render_method_recipe(text, "sft.yaml", "bash.yaml", "bash")
+        render_method_recipe(text, "sft.yaml", "bash", [])

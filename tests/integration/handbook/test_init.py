@@ -10,7 +10,7 @@ from helpers import recipe, refused
 
 from gapbridge import ConfigError, cli
 from gapbridge.handbook.convert_recipe import available_methods, place_for
-from gapbridge.handbook.recipe_edit import convert_user_recipe
+from gapbridge.handbook.recipe_edit import render_method_recipe
 
 
 SFT = """\
@@ -77,9 +77,9 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source.write_text(SFT.replace("learning_rate", "learning_rte"))
     assert "did you mean 'learning_rate'?" in refused(capsys, "convert", "--from", str(source), "--method", "rac")
     with pytest.raises(ConfigError, match="neither output_dir nor hub_model_id"):
-        convert_user_recipe("seed: 1\n", "sft.yaml", "bash")
+        render_method_recipe("seed: 1\n", "sft.yaml", "bash", [])
     with pytest.raises(ConfigError, match="expected one key a line. Copy it, and set method: bash"):
-        convert_user_recipe("{model_name_or_path: a, output_dir: b}\n", "sft.yaml", "bash")
+        render_method_recipe("{model_name_or_path: a, output_dir: b}\n", "sft.yaml", "bash", [])
 
 
 def test_where_it_goes() -> None:
