@@ -28,7 +28,7 @@ from ...errors import ConfigError, RunError
 from ...files import write_json_atomic
 from ...intervals import mean_interval
 from ...jsonl import as_json_values
-from ...store.records import read_note
+from ...store.records import read_record
 from .judges import EndpointJudge
 from .prompt_templates import Template, Verdict, load_template
 
@@ -65,7 +65,7 @@ class ReplyCache:
 
     def read(self, prompts: Sequence[str]) -> dict[str, str]:
         """The replies that are there, by prompt; a damaged file or another judge's reply counts as none."""
-        records = {prompt: read_note(self.path(prompt)) for prompt in prompts}
+        records = {prompt: read_record(self.path(prompt), is_needed=False) for prompt in prompts}
         return {
             prompt: record["reply"]
             for prompt, record in records.items()
