@@ -189,7 +189,7 @@ def write_comparison(directory: Path, settings: dict[str, Any], task: EvalTask) 
         "environment": environment(),
     }
     write_text_atomic(directory / "compare.json", json.dumps(record, ensure_ascii=False) + "\n")
-    path = write_page(comparison_page(record, rows, methods.CONTROL, directory), directory, "compare")
+    path = write_page(comparison_page(record, rows, methods.CONTROL), directory, "compare")
     for table in score_tables(rows, methods.CONTROL):
         print_table(table)
     say(words)

@@ -39,14 +39,7 @@ from ..training.run_files import stages
 from .budget import StepCost, budget_steps
 from .cost_profile import profile_rows
 from .experiment_config import START, Variant
-from .experiment_plan import (
-    LENGTH_KEYS,
-    ExperimentPlan,
-    dropped_keys,
-    read_run_config,
-    recipe_text,
-    variant_recipe,
-)
+from .experiment_plan import LENGTH_KEYS, ExperimentPlan, dropped_keys, read_run_config, recipe_text, variant_recipe
 from .inputs import MODEL_CONFIGS
 from .run_records import Record, read_cost, read_figures, read_scores
 
@@ -120,16 +113,13 @@ def run_seed(comparison: ExperimentPlan, task: EvalTask, run: Run, seed: int, *,
 
 
 def _delete_models(comparison: ExperimentPlan, seed: int) -> None:
-    """Delete the models and checkpoints of a seed's finished variants that no unfinished one starts from, or takes
-    forced errors and completions from."""
+    """Delete the models and checkpoints of a seed's finished variants; that of the start stage, from which unfinished
+    ones start or take forced errors and completions, once all are finished."""
     variants = comparison.experiment.variants.values()
     unfinished = [variant for variant in variants if not comparison.result_file(seed, variant.name).exists()]
-    needed = {variant.init_from for variant in unfinished}
-    if unfinished:
-        needed.add(comparison.experiment.control.init_from)
     for variant in variants:
         own = comparison.place(seed) / variant.name
-        if variant in unfinished or variant.name in needed or not own.is_dir():
+        if variant in unfinished or (unfinished and variant.name == START) or not own.is_dir():
             continue
         # First what makes a directory a model's: a part of one would be taken for another model.
         for path in sorted(model_files(own), key=lambda path: path.name not in MODEL_CONFIGS):

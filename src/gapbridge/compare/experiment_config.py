@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ class Variant:
 
     overrides: recipe keys over those that all variants share.
     decoding_modes: how it is asked, at the first temperature; at the others directly.
-    init_from: `none` (the recipe's model) or the name of the variant whose model it starts from.
+    init_from: `none` (the recipe's model) or `start` (that of the experiment's start stage).
     """
 
     name: str
@@ -85,8 +85,7 @@ class InitModel:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A comparison. `variants` holds the start stage, if there is one, first, and each variant after the one it
-    starts from;
+    """A comparison. `variants` holds the start stage first, if there is one, then the control, then the others;
     `overrides` are recipe keys for all of them, left out where a variant's method does not have them."""
 
     name: str
@@ -178,10 +177,12 @@ def _experiment(values: dict[str, Any], name: str, errors: list[str], place: str
     if own is not None and own.method != methods.CONTROL:
         got, advice = f"the method {own.method} for the control", "Rename the variant, or change its method"
         errors.append(describe(f"variants, {own.name}", got, own.name, advice))
-    errors += _start_errors(variants) + _seed_errors(seeds, f"{option}seeds")
+    errors += _seed_errors(seeds, f"{option}seeds")
     if errors:
         raise ConfigError([f"{place}{error}" for error in errors])
-    overrides, ordered = values.get("overrides", {}), _ordered(variants, start)
+    first = {START: variants.pop(START)} if START in variants else {}
+    ordered = {**first, methods.CONTROL: own or Variant(methods.CONTROL, methods.CONTROL, init_from=start), **variants}
+    overrides = values.get("overrides", {})
     return Experiment(name, values["recipe"], tuple(seeds), ordered, budget, evaluation, overrides, base)
 
 
@@ -234,7 +235,9 @@ def _variant(name: str, entry: dict[str, Any], where: str, start: str, errors: l
         errors += require(mode in known_modes, f"{where}{name}, decoding_modes", got, expected, "Correct the mode")
     modes = [SINGLE_PASS, *(mode for mode in modes if mode != SINGLE_PASS)]
     overrides = {key: value for key, value in entry.items() if key not in _VARIANT}
-    return Variant(name, method, overrides, tuple(modes), own.get("init_from", start))
+    init_from, expected = own.get("init_from", start), f"{NONE}, or {START} where the experiment has a start stage"
+    errors += require(init_from in (NONE, start), f"{where}{name}, init_from", repr(init_from), expected, "Correct it")
+    return Variant(name, method, overrides, tuple(modes), init_from)
 
 
 def _evaluation(entry: dict[str, Any], where: str, errors: list[str]) -> Evaluation:
@@ -277,38 +280,3 @@ def _seed_errors(seeds: Sequence[int], name: str) -> list[str]:
     errors = require(is_good, name, "a seed twice", "every seed once", "Remove one of them")
     is_good = all(seed >= 0 for seed in seeds)
     return errors + require(is_good, name, [*seeds], "seeds of at least 0", "Correct the list")
-
-
-def _start_errors(variants: Mapping[str, Variant]) -> list[str]:
-    """Variants that start from one that is not there, or in a circle from each other."""
-    errors = []
-    for variant in variants.values():
-        seen = [variant.name]
-        place = f"variants, {variant.name}, init_from"
-        while (at := variants[seen[-1]].init_from) != NONE:
-            if at not in variants:
-                got = f"the unknown variant {at!r}{closest_match(at, variants)}"
-                errors.append(describe(place, got, f"one of {', '.join(variants)}", "Correct the name"))
-                break
-            if at in seen:
-                got = f"a circle by way of {' and '.join(seen)}"
-                errors.append(describe(place, got, "a variant that does not start from itself", "Change one of them"))
-                break
-            seen.append(at)
-    return errors
-
-
-def _ordered(variants: Mapping[str, Variant], start: str = NONE) -> dict[str, Variant]:
-    """The variants with the control, each after the one that it starts from; the control as early as it can be."""
-    control = methods.CONTROL
-    wanted = {control: Variant(control, control, init_from=start), **variants}
-    order: dict[str, Variant] = {}
-
-    def place(variant: Variant) -> None:
-        if variant.init_from != NONE:
-            place(wanted[variant.init_from])
-        order[variant.name] = variant
-
-    for name in [*([START] if START in wanted else []), control, *wanted]:
-        place(wanted[name])
-    return order

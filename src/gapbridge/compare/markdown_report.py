@@ -4,18 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from ..reporting.gap_plot import draw_gaps
-from ..reporting.gaps import caption
 from ..reporting.page import Page, Part, Picture, Section
-from ..reporting.plots import draw_losses
-from ..reporting.samples import read_examples
 from ..reporting.tables import Table, estimate, number
-from ..store.records import read_record
-from ..training.metrics import read_metrics
-from ..training.run_files import stages
 from .conclusion_text import conclusion, is_better_lower, label
 from .difference_plot import draw_differences
 from .statistics import Difference
@@ -24,7 +16,8 @@ from .variant_results import MetricCell, VariantResult
 
 READING = (
     "All scores are means over seeds. The interval over examples holds for these very models on other examples. The "
-    "interval over seeds holds for models trained with other seeds."
+    "interval over seeds holds for models trained with other seeds. `gapbridge report` shows losses, recovery curves "
+    "and completions of the runs of a seed side by side."
 )
 
 
@@ -44,9 +37,8 @@ def verdict(rows: Sequence[VariantResult], control: str) -> str:
     return conclusion(differing(rows), control, seeds)
 
 
-def comparison_page(record: dict[str, Any], rows: Sequence[VariantResult], control: str, directory: Path) -> Page:
-    """The report of what `compare.json` holds; `directory`: for losses, recovery curves and completions of its first
-    seed."""
+def comparison_page(record: dict[str, Any], rows: Sequence[VariantResult], control: str) -> Page:
+    """The report of what `compare.json` holds."""
     settings = record["settings"]
     budget = "each variant with its own number of steps"
     if settings["budget"] != "none":
@@ -59,7 +51,6 @@ def comparison_page(record: dict[str, Any], rows: Sequence[VariantResult], contr
         scores.append((table, _forest(column, found, control)) if found else table)
     sections = [
         Section("Scores", scores),
-        *_of_first_seed(list(dict.fromkeys([control, *settings["variants"]])), directory),
         Section("Cost", _cost(rows)),
         Section("Appendix: other decoding modes", _modes(rows)),
         Section("Appendix: gap", _figures(rows, control)),
@@ -109,28 +100,6 @@ def _forest(column: str, differences: dict[str, Difference], control: str) -> Pi
     name = re.sub(r"[^a-z0-9]+", "-", column.lower()).strip("-")
     figure = draw_differences({column: differences}, {column: 100.0}, control, "")
     return Picture(f"plots/{name}.png", figure, f"Forest plot: {label(column)}, difference from {control}")
-
-
-def _of_first_seed(variants: Sequence[str], directory: Path) -> list[Section]:
-    """Completions, losses and recovery curves of the first seed that is on disk."""
-    place = next(iter(sorted(directory.glob("seed_*"), key=lambda path: int(path.name.partition("_")[2]))), None)
-    runs = {name: place / name for name in variants if (place / name).is_dir()} if place else {}
-    samples = {
-        path: lambda model, name=name: name
-        for name, run in runs.items()
-        for path in sorted(run.glob("temperature_*/eval/*.samples.jsonl"))[:1]
-    }
-    losses = draw_losses({name: [read_metrics(stage) for stage in stages(run)] for name, run in runs.items()})
-    records = {name: record for name, run in runs.items() if (record := read_record(run / "gap" / "gap.json"))}
-    title = place.name.replace("_", " ") if place else ""
-    sections = [Section(f"Completions, {title}", read_examples(samples))]
-    if losses:
-        sections.append(Section(f"Losses, {title}", [Picture("plots/loss.png", losses, "Training and eval loss")]))
-    if records:
-        models = {name: record["models"][0] for name, record in records.items()}
-        gaps = draw_gaps(models, caption(next(iter(records.values()))))
-        sections.append(Section(f"Recovery curves, {title}", [Picture("plots/gap.png", gaps, "Recovery curves")]))
-    return sections
 
 
 def _cost(rows: Sequence[VariantResult]) -> list[Part]:

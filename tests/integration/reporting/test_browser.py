@@ -88,7 +88,7 @@ def test_a_page_in_a_browser(name: str, width: int, pages: dict[str, Path], tmp_
     wanted = {
         "run": ["mixture_coefficient", "First training rows", "Losses"],
         "report": ["Evaluation", "Completions", "Reference", "single_pass", "Gap", "Δ, mean over k ≥ 1"],
-        "compare": ["accuracy, greedy", "Δ vs sft (pp)", "95 % over seeds (pp)", "Recovery curves", "Appendix"],
+        "compare": ["accuracy, greedy", "Δ vs sft (pp)", "95 % over seeds (pp)", "Appendix"],
     }
     assert all(words in found["text"] for words in wanted[name])
     if name != "run":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -222,7 +221,7 @@ def cell(
     return {**record, "plan": {"budget": "steps"}, "ignored_keys": ["x"], **more}
 
 
-def test_a_page_from_cells(tmp_path: Path) -> None:
+def test_a_page_from_cells() -> None:
     """A further mode is compared with the control's single-pass answers where the control has no other."""
     quarter, half = 5 * [0, 0, 0, 1], 5 * [0, 0, 1, 1]
     cells = [cell("sft", 1, quarter), cell("rac", 1, half, 20 * [1]), cell("sft", 2, 20 * [0])]
@@ -247,7 +246,7 @@ def test_a_page_from_cells(tmp_path: Path) -> None:
     assert "better than sft: rac (self_correct)" in words and "no difference shown: rac" in words
     record = {"settings": settings, "task": "math", "conclusion": words, "cells": cells}
     record["rows"] = [asdict(row) for row in rows]
-    page = comparison_page(record, rows, "sft", tmp_path)
+    page = comparison_page(record, rows, "sft")
     text = re.sub(" +", " ", to_markdown(page))
     assert re.search(r"\| rac \(self_correct\) \| 2 \| 90 \| \+77.5 \| \[\S+, \S+\] \| \[\+45.73, \+109.3\] \|", text)
     assert words in text and "![Forest plot: accuracy, greedy, difference from sft](plots/accuracy-greedy.png)" in text
@@ -257,10 +256,10 @@ def test_a_page_from_cells(tmp_path: Path) -> None:
     assert heads == ["accuracy, greedy: right is better"]
 
 
-def test_one_seed_is_said(tmp_path: Path) -> None:
+def test_one_seed_is_said() -> None:
     rows = summarize_variants([cell("sft", 1, 5 * [0, 0, 0, 1]), cell("rac", 1, 20 * [1])], "sft")
     assert verdict(rows, "sft").startswith("No conclusion: one seed")
     settings = {"name": "n", "recipe": "r", "budget": "none", "variants": {}}
     record = {"settings": settings, "task": "math", "conclusion": "w", "cells": []}
-    text = to_markdown(comparison_page(record, rows, "sft", tmp_path))
+    text = to_markdown(comparison_page(record, rows, "sft"))
     assert "one seed |" in text and "of each seed" not in text and "each variant with its own number" in text
