@@ -32,7 +32,15 @@ class KeyedSampler:
 
     def __init__(self, options: SamplingParams, device: torch.device) -> None:
         self._greedy = options.temperature == 0
-        self._processors = _processors(options)
+        self._processors = LogitsProcessorList()  # in the order in which `generate` applies them
+        if options.temperature not in (0, 1):
+            self._processors.append(TemperatureLogitsWarper(float(options.temperature)))
+        if options.top_k:
+            self._processors.append(TopKLogitsWarper(options.top_k))
+        if options.top_p < 1:
+            self._processors.append(TopPLogitsWarper(options.top_p))
+        if options.min_p:
+            self._processors.append(MinPLogitsWarper(options.min_p))
         self._suppressed = torch.tensor(sorted(set(options.suppress_tokens)), dtype=torch.int64, device=device)
 
     def __call__(self, logits: Tensor, keys: Tensor, positions: Tensor) -> Tensor:
@@ -50,17 +58,3 @@ class KeyedSampler:
             return scores.argmax(dim=-1)
         scores = self._processors(positions[:, None], scores)
         return scores.add_(gumbel_noise(keys, positions, scores.shape[-1])).argmax(dim=-1)
-
-
-def _processors(options: SamplingParams) -> LogitsProcessorList:
-    """The transformers processors, in the order in which `generate` applies them."""
-    processors = LogitsProcessorList()
-    if options.temperature not in (0, 1):
-        processors.append(TemperatureLogitsWarper(float(options.temperature)))
-    if options.top_k:
-        processors.append(TopKLogitsWarper(options.top_k))
-    if options.top_p < 1:
-        processors.append(TopPLogitsWarper(options.top_p))
-    if options.min_p:
-        processors.append(MinPLogitsWarper(options.min_p))
-    return processors

@@ -178,11 +178,7 @@ def _mix_slots(
 
 
 def _mix_batch(
-    runner: SlotRunner,
-    batch: Batch,
-    sampler: KeyedSampler,
-    verify_window: int,
-    on_finished: Callable[[int], object],
+    runner: SlotRunner, batch: Batch, sampler: KeyedSampler, verify_window: int, on_finished: Callable[[int], object]
 ) -> None:
     """Mix all that is left. A finished row's place is taken by the next example, longest first.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -90,7 +90,8 @@ def context_window(model: PreTrainedModel) -> ContextWindow | None:
 
 def _limit(options: dict[str, Any]) -> ContextWindow | None:
     length = options.get("max_position_embeddings") or options.get("n_positions") or options.get("max_seq_len")
-    for rope in _ropes(options):
+    settings = options.get("rope_parameters") or options.get("rope_scaling") or {}
+    for rope in (settings, *(value for value in settings.values() if isinstance(value, dict))):  # one a type of layer
         kind = str(rope.get("rope_type") or rope.get("type"))
         original = rope.get("original_max_position_embeddings") or options.get("original_max_position_embeddings")
         end = length if "dynamic" in kind else original if kind == "longrope" else None
@@ -101,10 +102,3 @@ def _limit(options: dict[str, Any]) -> ContextWindow | None:
     # Models with rotary positions, and those whose state-space layers tell the order, have no table of positions.
     endless = any(name.startswith(("rope_", "mamba_")) and value is not None for name, value in options.items())
     return None if endless or length is None else ContextWindow(length, "the model has no more positions")
-
-
-def _ropes(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The settings of the rotary positions, of each type of layer where graders disagree."""
-    settings = options.get("rope_parameters") or options.get("rope_scaling") or {}
-    yield settings
-    yield from (value for value in settings.values() if isinstance(value, dict))

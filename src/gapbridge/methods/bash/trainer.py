@@ -68,7 +68,8 @@ class BASHTrainer(GapTrainerMixin, SFTTrainer):
     ) -> RowsWithStats:
         """A row an example: mixed, or plain for the share `sft_fraction`; in evaluation all mixed, all with loss."""
         for example, record in pairs:
-            if not evaluation and hash_uniform(example.id, args.seed, "plain") < args.sft_fraction:
+            plain = args.sft_fraction > 0 and not evaluation
+            if plain and hash_uniform(example.id, args.seed, "plain") < args.sft_fraction:
                 yield [sft_row(example)], BASHStats(sft_rows=1)
                 continue
             tokens, sampled = record["tokens"], record["sampled"]
@@ -76,28 +77,18 @@ class BASHTrainer(GapTrainerMixin, SFTTrainer):
                 example.prompt, tokens, example.completion_ids, example.template_suffix_ids, example.loss_mask
             )
             row["labels"][: len(example.prompt)] = example.prompt_labels()
-            stats = BASHStats(
-                tokens=sum(example.loss_mask),
-                sampled=sum(sampled),
-                replaced=sum(a != b for a, b in zip(tokens, example.completion_ids, strict=True)),
-                masked_labels=0
-                if evaluation
-                else mask_labels_after_replacement(row, args.num_masked_labels_after_replacement),
-            )
+            count = 0 if evaluation else args.num_masked_labels_after_replacement
+            masked = mask_labels_after_replacement(row, count) if count else 0
+            replaced = sum(a != b for a, b in zip(tokens, example.completion_ids, strict=True))
+            stats = BASHStats(sum(example.loss_mask), sum(sampled), replaced, masked_labels=masked)
             generated = [*[False] * len(example.prompt), *sampled, *[False] * len(example.template_suffix_ids)]
             yield [{"id": example.id, **row, "sampled": generated}], stats
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Tensor | Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor | Any], *args: Any, **kwargs: Any) -> Any:
         """As in [`~trl.SFTTrainer`], in the round's last steps on the reference contexts if so configured."""
         if model.training and self._on_references():
             inputs = {**inputs, "input_ids": reference_inputs(inputs["input_ids"], inputs["labels"])}
-        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
     def _on_references(self) -> bool:
         """Whether this step is one of `final_sft_epochs`; a resumed run's trainer state says so, too."""

@@ -51,10 +51,7 @@ class GapDPOTrainer(PreferenceTrainerMixin, DPOTrainer):
     ) -> PreferenceSet:
         """The pairs of a data set. Each is asked for once, whatever `train_on_assistant_turns` says."""
         return build_preferences(
-            dataset,
-            tokenizer,
-            source=source,
-            **tokenization_arguments(tokenizer, model, args, max_length),
+            dataset, tokenizer, source=source, **tokenization_arguments(tokenizer, model, args, max_length)
         )
 
     @classmethod

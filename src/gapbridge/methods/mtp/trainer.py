@@ -130,16 +130,10 @@ class MTPSFTTrainer(SFTTrainer):
         learning = [weight for part in (heads, *shared) for weight in part.parameters() if weight.requires_grad]
         return sequential_losses(states.detach() if alone else states, losses, learning)
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Tensor | Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor | Any], *args: Any, **kwargs: Any) -> Any:
         """-Σ_i Σ_t log p_i(x_{t+i} | x_≤t) in training, divided by the number of tokens with loss; that of head 1
         alone in evaluation."""
-        result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        result = super().compute_loss(model, inputs, *args, **kwargs)
         if self._figures is not None:
             figures = self.accelerator.reduce(self._figures, reduction="sum").tolist()
             mode = "train" if self.model.training else "eval"

@@ -23,11 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def add_pauses(
-    model: PreTrainedModel | PeftModel | None,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    token: str,
-    count: int,
+    model: PreTrainedModel | PeftModel | None, tokenizer: PreTrainedTokenizerBase, *, token: str, count: int
 ) -> None:
     """Give model and tokenizer a pause token, `count` of which stand after each prompt; nothing is added twice.
 

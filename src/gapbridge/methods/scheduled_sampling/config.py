@@ -28,10 +28,7 @@ class ScheduledSamplingArgs(SamplingArgs, DataArgs):
     )
     mixture_schedule: str = field(
         default="constant",
-        metadata={
-            "help": "Schedule of β over training: constant, or linear from 0 to β.",
-            "choices": list(SCHEDULES),
-        },
+        metadata={"help": "Schedule of β over training: constant, or linear from 0 to β.", "choices": list(SCHEDULES)},
     )
     # With `None` among its types TRL's parser leaves a value from the command line a string.
     num_sampling_passes: int | str | None = field(

@@ -59,17 +59,11 @@ class OnlineSamplingSFTTrainer(SFTTrainer):
         self._ratios = Ratios()
         self._sampler = KeyedSampler(self.args.sampling_params(suppressed), self.accelerator.device)
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Tensor | Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor | Any], *args: Any, **kwargs: Any) -> Any:
         """-Σ_t log π(y_t | x, ŷ_<t) in training, with ŷ sampled now; -Σ_t log π(y_t | x, y_<t) in evaluation."""
         if self.model.training:
             inputs = {**inputs, "input_ids": self._mixed(model, inputs)}
-        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
     def _mixed(self, model: nn.Module, inputs: dict[str, Tensor | Any]) -> Tensor:
         """The batch's `input_ids` `[n, L]` with the positions of the sampling mask sampled from the current
