@@ -107,8 +107,8 @@ def summary(records: list[dict[str, Any]]) -> dict[str, Any]:
         "difference": vars(paired_difference(mean_first, mean_second)),
         "direct_by_seed": [float(np.mean(one)) for one in first],
         "corrected_by_seed": [float(np.mean(one)) for one in second],
-        "wrong_to_right": [table.wrong_to_right for table in tables],
-        "right_to_wrong": [table.right_to_wrong for table in tables],
+        "wrong_to_right": [table["wrong_to_right"] for table in tables],
+        "right_to_wrong": [table["right_to_wrong"] for table in tables],
     }
 
 

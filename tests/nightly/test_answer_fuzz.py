@@ -18,7 +18,7 @@ from gapbridge.errors import GapbridgeError
 from gapbridge.evaluation.answer_extraction import bare_answer, marked_answer
 from gapbridge.evaluation.asserted_text import asserted, own_parts
 from gapbridge.evaluation.grading import _CURRENCY
-from gapbridge.evaluation.judge.prompt_templates import load_template
+from gapbridge.evaluation.judge.prompt_templates import read_verdict
 from gapbridge.evaluation.judge.winrate import judge_pairs
 from gapbridge.evaluation.math import decided_without_parser, same_answer
 from gapbridge.generation.completion_files import read_answers
@@ -105,8 +105,7 @@ def test_grading_ends(text: str, other: str, times: int) -> None:
 @BOUNDED
 @given(reply=SAFE, marker=st.sampled_from(["Preferred:", "Verdict:", "verdict :", "**Verdict**:", ""]))
 def test_verdicts(reply: str, marker: str) -> None:
-    for name in ("tldr", "general_qa"):
-        assert load_template(name).verdict(f"{reply}{marker}{reply}") in (None, "A", "B", "tie")
+    assert read_verdict(f"{reply}{marker}{reply}") in (None, "A", "B", "tie")
 
 
 @settings(BOUNDED, max_examples=60)

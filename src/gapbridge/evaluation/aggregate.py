@@ -104,7 +104,7 @@ def corrections(groups: Sequence[Group]) -> list[dict[str, Any]]:
     found = []
     for first, second in _pairs(groups, lambda a, b: a.model == b.model and a.mode == SINGLE_PASS != b.mode):
         before, after = first.values("correct"), second.values("correct")
-        counts, difference = vars(correction_table(before, after)), vars(paired_difference(before, after))
+        counts, difference = correction_table(before, after), vars(paired_difference(before, after))
         found.append({"model": first.model, "decoding_mode": second.mode, **counts, "difference": difference})
     return found
 

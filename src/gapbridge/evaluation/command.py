@@ -147,10 +147,7 @@ def _settings(
         for model, job in jobs.items()
     }
     # Behind what is asked: by then a hub's model has a copy here.
-    return {
-        **recorded_settings(args, others, [*args.completions_file, *args.model, *prompt]),
-        "asked": asked,
-    }
+    return {**recorded_settings(args, others, [*args.completions_file, *args.model, *prompt]), "asked": asked}
 
 
 def _samples_path(path: Path) -> Path:

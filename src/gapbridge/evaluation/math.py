@@ -8,17 +8,11 @@ the two together.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from .answer_extraction import marked_answer
-from .latex_normalization import (
-    MAX_EXPRESSION_LENGTH,
-    drop_text_macros,
-    is_words,
-    normalize_latex,
-    strip_markup,
-)
+from .latex_normalization import MAX_EXPRESSION_LENGTH, drop_text_macros, is_words, normalize_latex, strip_markup
 from .units import in_digits, quantity, same_quantity, split_unit
 
 
@@ -88,22 +82,11 @@ def is_correct(answer: str, reference: str) -> bool:
     return given is not None and wanted is not None and same_answer(given, wanted)
 
 
-@dataclass(frozen=True)
-class CorrectionTable:
-    """What correcting did to the first answers: counts of wrong → right, and so on."""
-
-    wrong_to_right: int
-    right_to_wrong: int
-    right_to_right: int
-    wrong_to_wrong: int
-
-
-def correction_table(first: Sequence[bool], corrected: Sequence[bool]) -> CorrectionTable:
-    """The 2 × 2 table of first against corrected answers: whether each is right, in the same order."""
-    cells = {(False, True): 0, (True, False): 0, (True, True): 0, (False, False): 0}
-    for before, after in zip(first, corrected, strict=True):
-        cells[bool(before), bool(after)] += 1
-    return CorrectionTable(cells[False, True], cells[True, False], cells[True, True], cells[False, False])
+def correction_table(first: Sequence[bool], corrected: Sequence[bool]) -> dict[str, int]:
+    """How many of the first answers, right or wrong, were right or wrong once corrected; both in the same order."""
+    names, pairs = {True: "right", False: "wrong"}, Counter(zip(first, corrected, strict=True))
+    cells = ((False, True), (True, False), (True, True), (False, False))
+    return {f"{names[before]}_to_{names[after]}": pairs[before, after] for before, after in cells}
 
 
 def _special(first: str, second: str) -> bool | None:

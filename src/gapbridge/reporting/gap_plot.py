@@ -39,13 +39,7 @@ def draw_gaps(models: Mapping[str, Mapping[str, Any]], caption: str) -> Figure:
     _halves(axes[0])
     if with_oracle:
         label(axes[2], "excess error after generated prefixes", "lower", "first l positions", "ExAccErr(l) (%)")
-        label(
-            axes[3],
-            "first wrong step",
-            "lower",
-            "step, the result last",
-            "wrong, of those right so far (%)",
-        )
+        label(axes[3], "first wrong step", "lower", "step, the result last", "wrong, of those right so far (%)")
         axes[3].set_xticks(max((gap["wrong_steps"]["steps"] for gap in with_oracle), key=len))
         _halves(axes[2])
     if with_errors:

@@ -20,11 +20,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P")  # one fewer: no look comes again before the 43rd name
 _MANY = 40  # points on a line, more than that need no markers
 
-LOSSES = {
-    "loss": "training loss",
-    "eval_loss": "eval loss",
-    "eval_generated_loss": "eval loss (generated contexts)",
-}
+LOSSES = {"loss": "training loss", "eval_loss": "eval loss", "eval_generated_loss": "eval loss (generated contexts)"}
 
 
 def new_figure(rows: int, columns: int) -> tuple[Figure, list[Axes]]:

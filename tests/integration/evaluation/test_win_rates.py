@@ -13,7 +13,7 @@ from helpers.judge_server import Reply, Serve, answers, better, counts, endpoint
 from scipy.optimize import minimize
 
 from gapbridge.errors import ConfigError
-from gapbridge.evaluation.judge.prompt_templates import Template, load_template
+from gapbridge.evaluation.judge.prompt_templates import Template, load_template, read_verdict
 from gapbridge.evaluation.judge.winrate import (
     Pair,
     PairVerdict,
@@ -54,14 +54,13 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     ],
 )
 def test_verdicts_are_read(reply: str, verdict: str | None) -> None:
-    assert load_template("general_qa").verdict(reply) == verdict
+    assert read_verdict(reply) == verdict
 
 
 def test_the_summary_prompt_has_the_layout_of_the_literature() -> None:
-    template = load_template("tldr")
-    assert template.verdict('Comparison: A is vague. Preferred: "B"') == "B"
-    assert template.verdict('Comparison: Both are fine.\nPreferred: "A" or "B"') is None
-    assert template.verdict("Verdict: A") is None
+    assert "Preferred:" in load_template("tldr").text
+    assert read_verdict('Comparison: A is vague. Preferred: "B"') == "B"
+    assert read_verdict('Comparison: Both are fine.\nPreferred: "A" or "B"') is None
 
 
 def test_braces_in_texts_stay() -> None:
@@ -69,23 +68,18 @@ def test_braces_in_texts_stay() -> None:
         filled = load_template(name).fill("{second} {x}", "{prompt}{{}}", r"\1 {first}")
         assert all(f"\n{text}\n" in filled for text in ("{second} {x}", "{prompt}{{}}", r"\1 {first}"))
         assert "#!" not in filled
-    assert Template("own", 'say {"v": 1} {first}|{second}|{prompt}', "V").fill("p", "f", "s") == 'say {"v": 1} f|s|p'
+    assert Template("own", 'say {"v": 1} {first}|{second}|{prompt}').fill("p", "f", "s") == 'say {"v": 1} f|s|p'
 
 
 def test_templates_are_files_and_their_faults_are_listed(tmp_path: Path) -> None:
     path = tmp_path / "own.txt"
-    path.write_text("#! mine\n#! verdict: Final choice\n{prompt}|{first}|{second}\nFinal choice: A or B\n")
-    template = load_template(path)
-    assert template.text == "{prompt}|{first}|{second}\nFinal choice: A or B"
-    assert template.verdict("Final choice: b") == "B"
+    path.write_text("#! mine\n{prompt}|{first}|{second}\nVerdict: A or B\n")
+    assert load_template(path).text == "{prompt}|{first}|{second}\nVerdict: A or B"
     path.write_text("{prompt} {answer} {reference}")
     with pytest.raises(ConfigError, match="3 errors") as caught:
         load_template(path)
     assert "got no {first}, but {answer}, {reference}, expected all placeholders" in caught.value.errors[0]
-    assert "got no `Verdict:` before the verdict" in caught.value.errors[2]
-    path.write_text("#! verdict: (.*)\n{prompt} {first} {second}")
-    with pytest.raises(ConfigError, match="one or more words"):
-        load_template(path)
+    assert "got no word before the verdict, expected `Verdict:` or `Preferred:`" in caught.value.errors[2]
     path.write_bytes(b"\xff{prompt}")
     with pytest.raises(ConfigError, match="not UTF-8"):
         load_template(path)
@@ -106,7 +100,7 @@ def test_both_orders_are_asked_once_and_a_second_run_asks_nothing(serve: Serve, 
     assert set(server.asked().values()) == {1} and len(server.requests) == 24
     assert {(b["model"], b["temperature"], b["max_tokens"]) for b in server.requests} == {("judge-1", 0.01, 512)}
     assert server.most_busy <= 4
-    assert "61.5 %" in str(result) and "(0 flips, 1 identical), 0 unparsable" in str(result)
+    assert (result.flips, result.identical, result.unparsable) == (0, 1, 0)
 
     assert judge_pairs(pairs, endpoint(server), cache=tmp_path / "cache") == result
     assert len(server.requests) == 24
@@ -162,7 +156,6 @@ def test_no_readable_verdict_gives_no_rate(serve: Serve, tmp_path: Path) -> None
     result = judge_pairs(some_pairs(), endpoint(serve(lambda p, a: Reply("?"))), cache=tmp_path)
     assert counts(result) == (0, 0, 0, 0, 0, 12)
     assert (result.win_rate, result.low, result.high, result.length_controlled) == (None,) * 4
-    assert str(result).startswith("no win rate, length-controlled —")
 
 
 # Figures

@@ -236,4 +236,4 @@ def test_what_is_denied_or_asked_is_not_asserted(text: str, said: str) -> None:
 
 def test_correction_table_counts_each_case() -> None:
     table = correction_table([True, True, False, False, False], [True, False, True, False, True])
-    assert vars(table) == {"wrong_to_right": 2, "right_to_wrong": 1, "right_to_right": 1, "wrong_to_wrong": 1}
+    assert table == {"wrong_to_right": 2, "right_to_wrong": 1, "right_to_right": 1, "wrong_to_wrong": 1}

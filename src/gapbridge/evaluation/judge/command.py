@@ -37,7 +37,5 @@ def judge_groups(groups: Sequence[Group], args: argparse.Namespace, cache: Path)
                 got = f"no example in common with {rival}"
                 raise ConfigError(group.name, got, "the same ids", "Evaluate both on the same examples")
             rate = judge_pairs(pairs, judge, cache=cache, template=template)
-            record = asdict(rate)
-            record |= {"first": group.name, "second": rival, "text": f"{group.name} against {rival}: {rate}"}
-            rates.append(record)
+            rates.append({**asdict(rate), "first": group.name, "second": rival})
     return rates

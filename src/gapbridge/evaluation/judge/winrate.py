@@ -30,7 +30,7 @@ from ...intervals import mean_interval
 from ...jsonl import as_json_values
 from ...store.records import read_record
 from .judges import EndpointJudge
-from .prompt_templates import Template, Verdict, load_template
+from .prompt_templates import Template, Verdict, load_template, read_verdict
 
 
 logger = logging.getLogger(__name__)
@@ -126,23 +126,9 @@ class WinRate:
     second_words: float
     judgements: tuple[PairVerdict, ...] = field(repr=False)
 
-    def __str__(self) -> str:
-        rate = "no win rate"
-        if self.win_rate is not None and self.low is not None and self.high is not None:
-            rate = f"win rate {100 * self.win_rate:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
-        controlled = "—" if self.length_controlled is None else f"{100 * self.length_controlled:.1f} %"
-        return (
-            f"{rate}, length-controlled {controlled}: {self.wins} wins, {self.losses} losses, {self.ties} ties "
-            f"({self.flips} flips, {self.identical} identical), {self.unparsable} unparsable"
-        )
-
 
 def judge_pairs(
-    pairs: Sequence[Pair],
-    judge: EndpointJudge,
-    *,
-    cache: Path,
-    template: Template | str | Path = "general_qa",
+    pairs: Sequence[Pair], judge: EndpointJudge, *, cache: Path, template: Template | str | Path = "general_qa"
 ) -> WinRate:
     """Let `judge` compare each pair in both orders.
 
@@ -169,7 +155,7 @@ def judge_pairs(
     judgements = []
     for pair in pairs:
         own = tuple(replies[prompt] for prompt in asked.get(pair.id, ()))
-        verdicts = tuple(template.verdict(reply) for reply in own)
+        verdicts = tuple(read_verdict(reply) for reply in own)
         words = len(pair.first.split()), len(pair.second.split())
         judgements.append(PairVerdict(pair.id, _outcome(verdicts), verdicts, own, *words))
     result = summarize_verdicts(judgements, judge=judge.model, template=template.name)
