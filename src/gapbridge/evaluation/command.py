@@ -36,7 +36,8 @@ from ..runs.run_directory import environment
 from ..tasks.task import EvalTask, task_named, task_recipe
 from ..training.distributed_checks import check_processes
 from .aggregate import Group, corrections, differences, grade_edits, grade_math, grade_rouge, summarize_group
-from .judge.command import judge_groups
+from .judge.command import judge_groups, make_judge
+from .judge.prompt_templates import load_template
 from .lm_eval.command import run_lm_eval
 
 
@@ -56,6 +57,8 @@ def run_eval(args: argparse.Namespace, others: list[str]) -> Path:
     args.decoding_mode = list(requested)
     args.temperature = task.temperature if args.temperature is None else args.temperature
     _check(args, task, rest)
+    judge = make_judge(args) if args.judge else None  # refused before anything is generated
+    template = load_template(args.judge_prompt or task.judge_prompt)
     args.max_completion_length = args.max_completion_length or task.max_completion_length
     directory = output_directory(args) / "eval"
     path = directory / f"{args.task}.json"
@@ -96,8 +99,8 @@ def run_eval(args: argparse.Namespace, others: list[str]) -> Path:
         "corrections": corrections(groups) if task.grader == "math" else [],
         "differences": differences(groups, task.grader),
     }
-    if args.judge:
-        record["win_rates"] = judge_groups(groups, args, directory / "verdicts")
+    if judge is not None:
+        record["win_rates"] = judge_groups(groups, judge, template, directory / "verdicts")
     names = [{"model": group.model, "decoding_mode": group.mode} for group in groups]
     rows = [{**name, **sample} for name, group in zip(names, groups, strict=True) for sample in group.samples]
     samples_path = _samples_path(path)

@@ -68,6 +68,12 @@ def test_ready_answers_against_published_marks(tmp_path: Path, capsys: pytest.Ca
         ),
         ("winrate", {"completions_file": [Path("a.jsonl")]}, "Give one with --judge"),
         ("winrate", {"completions_file": [Path("a.jsonl")], "judge": "m"}, "--judge, --judge_url: got one of the two"),
+        ("winrate", {"completions_file": [Path("a.jsonl")], "judge": "m", "judge_url": "ftp://x"}, "base_url: got"),
+        (
+            "winrate",
+            {"completions_file": [Path("a.jsonl")], "judge": "m", "judge_url": "http://x/v1", "judge_prompt": "no"},
+            "judge prompt 'no': got no such name or file",
+        ),
         (
             "gsm8k",
             {"completions_file": [Path("a.jsonl")], "others": ["--dtype", "float32"]},

@@ -10,18 +10,23 @@ from typing import Any
 
 from ...errors import ConfigError
 from ...reporting.samples import prompt_text
-from ...tasks.task import task_named
 from ..aggregate import Group, answer_text
 from .judges import EndpointJudge
+from .prompt_templates import Template
 from .winrate import Pair, judge_pairs
 
 
-def judge_groups(groups: Sequence[Group], args: argparse.Namespace, cache: Path) -> list[dict[str, Any]]:
-    """Each group's win rate against the references, and against the first group where there are several. Raises
-    ConfigError where two groups have no example in common, and for errors of the judge's options."""
+def make_judge(args: argparse.Namespace) -> EndpointJudge:
+    """The judge that the options name. Raises ConfigError with all errors of the options."""
     names = ("api_key_env", "temperature", "max_tokens", "token_limit_field", "timeout", "concurrency")
-    judge = EndpointJudge(args.judge_url, args.judge, **{name: vars(args)[f"judge_{name}"] for name in names})
-    template = args.judge_prompt or task_named(args.task).judge_prompt
+    return EndpointJudge(args.judge_url, args.judge, **{name: vars(args)[f"judge_{name}"] for name in names})
+
+
+def judge_groups(
+    groups: Sequence[Group], judge: EndpointJudge, template: Template, cache: Path
+) -> list[dict[str, Any]]:
+    """Each group's win rate against the references, and against the first group where there are several. Raises
+    ConfigError where two groups have no example in common."""
     rates = []
     for at, group in enumerate(groups):
         rivals = {"the reference": {s["id"]: s["reference"] for s in group.samples}}
