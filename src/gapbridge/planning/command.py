@@ -301,7 +301,7 @@ def _estimated(
 
 
 def _size(size: float) -> str:
-    return f"{size / _GIB:.3g} GiB"
+    return f"{size / _GIB:.3g} GiB" if size >= _GIB else f"{size / 2**20:.3g} MiB"
 
 
 def count_checkpoints(job: RunConfig, work: Workload) -> int:
@@ -322,6 +322,18 @@ def _column(parts: Memory, usable: float) -> dict[str, str | None]:
         rows |= {f"{name}: {part}": size for part, size in of.items()}
         rows[name] = f"{sum(found.values()) / _GIB:.3g}" if found else None
     return {**rows, "fits": "yes" if parts.peak <= usable else "no"}
+
+
+def _memory_savers(job: RunConfig) -> list[str]:
+    """The settings that the recipe does not have yet; docs/how-to/plan.md says what each costs."""
+    smaller = "a smaller per_device_train_batch_size with more gradient_accumulation_steps"
+    settings = {
+        smaller: job.args.per_device_train_batch_size > 1,
+        "gradient_checkpointing: true": not job.args.gradient_checkpointing,
+        "a smaller generation_batch_size": job.method.generates_contexts,
+        "use_peft: true": not job.model.use_peft,
+    }
+    return [*(setting for setting, is_left in settings.items() if is_left), "a lower max_length"]
 
 
 def _show(job: RunConfig, found: Plan, args: argparse.Namespace, machine: Machine) -> None:
@@ -362,6 +374,7 @@ def _show(job: RunConfig, found: Plan, args: argparse.Namespace, machine: Machin
             start = "one process on this machine's CPU"
         full = training.per_device_train_batch_size * training.gradient_accumulation_steps
         print(f"use {start}, per_device_train_batch_size {micro}, gradient_accumulation_steps {full // micro}")
+    print(f"what lowers the peak: {', '.join(_memory_savers(job))} (give one as an option to plan with it)")
     used = found.best[0] if found.best else next(iter(found.memories))
     stored = sum(part.generated for part in work.rounds) * 9  # an id of eight bytes and a flag, before compression
     parts_of_all = machine.devices if used in SHARDED else 1

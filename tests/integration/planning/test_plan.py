@@ -286,6 +286,8 @@ def test_a_recipe_for_a_cpu_is_planned_for_this_machine(tmp_path: Path, capsys: 
     found = cli.run(["plan", *line])
     said = capsys.readouterr().out
     assert list(found.memories) == ["single"] and "GiB of this machine" in said and "num_processes" not in said
+    lowered = "a smaller generation_batch_size, use_peft: true, a lower max_length (give"
+    assert "what lowers the peak: a smaller per_device_train_batch_size" in said and lowered in said
     assert "4 rows a step" in said and "use one process on this machine's CPU, per_device_train_batch_size 4" in said
     assert cli.run(["plan", *line, "--device_memory_gib", "0.0001"]).best is None
     assert "nothing fits this machine's 0.0001 GiB" in capsys.readouterr().out
