@@ -23,6 +23,14 @@ DROPPED = {
     "max_prompt_length": "max_length holds for prompt and answer together",
     "logging_dir": "trackers choose their own directory",
 }
+# Known keys that change nothing here.
+NO_EFFECT = {
+    "dataset_kwargs": "a chat is tokenised as its template writes it",
+    "do_eval": "eval_strategy says when is evaluated",
+    "do_train": DROPPED["do_train"],
+    "hub_strategy": "a run uploads its final model, once, when it is complete",
+    "overwrite_output_dir": DROPPED["overwrite_output_dir"],
+}
 RENAMED_VALUES = {
     ("packing_strategy", "ffd"): "bfd",
     **{("report_to", word): "none" for word in ("no", "off", "false")},

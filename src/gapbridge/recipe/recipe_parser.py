@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from ..errors import REDACTED, ConfigError, as_config_error, describe
-from .deprecated_keys import RENAMED, TRACKING, translate
-from .handbook_keys import NO_EFFECT, preference_marks
+from .deprecated_keys import NO_EFFECT, RENAMED, TRACKING, translate
 from .secrets import redact
 from .type_checks import as_field_value, closest_match, expected_value, read_words, read_yaml, to_builtin
 from .variables import environment_errors, too_late
@@ -78,7 +77,6 @@ def parse_recipe(
     *,
     methods: Collection[str],
     owners: Callable[[str], Sequence[str]],
-    preferences: bool,
 ) -> Recipe:
     """Parse a recipe with options over it.
 
@@ -86,7 +84,6 @@ def parse_recipe(
         kinds: the dataclasses whose fields are the keys.
         methods: what the recipe's `method` may be.
         owners: given a key, the other methods that have it.
-        preferences: whether the method learns from preferences.
 
     Raises:
         ConfigError: with all errors of the file and of the command line.
@@ -105,10 +102,6 @@ def parse_recipe(
     if not isinstance(environment, dict):
         environment = {}
     surroundings = {"env": dict(environment)} if environment else {}
-    marks = [] if preferences or method is not None else preference_marks(values, set(fields))
-    if marks:
-        got = f"a DPO recipe (it has {', '.join(marks)}, as ORPO's have)"
-        raise ConfigError(path, got, "an SFT recipe", "Start from the SFT recipe of this model")
     given: dict[str, Any] = {}
     for key, option in options.items():
         try:

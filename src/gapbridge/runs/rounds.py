@@ -96,32 +96,15 @@ def run_rounds(args: Any, make_trainer: MakeTrainer, on_saved: OnSaved | None = 
 
 
 def train_round(trainer: GapTrainerMixin, args: Any, on_saved: OnSaved | None = None) -> None:
-    """Prepare, train and save one round; with what is there already it goes on.
+    """Prepare, train and save one round; it goes on with what is there already, and from the last whole checkpoint.
 
     Args:
         args: the configuration of the whole run.
-    """
-    trainer.prepare_dataset()  # before a signal means: after this step
-    train_stage(trainer)
-    directory = Path(trainer.args.output_dir)
-    if directory != last_model(args).parent:
-        trainer.args.save_merged_model = False  # the next round trains the adapter on
-    save_model(trainer, directory / "model", on_saved and partial(on_saved, directory))
-
-
-def publish_last(args: Any) -> None:
-    """Put the last round's model into `args.output_dir` as well."""
-    if PartialState().is_main_process:
-        link_final_model(last_model(args), Path(args.output_dir))
-    PartialState().wait_for_everyone()
-
-
-def train_stage(trainer: TrainerGuardMixin) -> None:
-    """Train, from the last complete checkpoint if there is one, and add up the seconds for the report.
 
     Raises:
         Interrupted: SIGTERM or Ctrl-C came; a checkpoint of the step it came in is saved.
     """
+    trainer.prepare_dataset()  # before a signal means: after this step
     directory = Path(trainer.args.output_dir)
     checkpoint = agreed_checkpoint(directory)
     started = time.perf_counter()
@@ -134,6 +117,29 @@ def train_stage(trainer: TrainerGuardMixin) -> None:
     finally:
         if trainer.is_world_process_zero():
             add_seconds(directory / "timing.json", time.perf_counter() - started)
+    if directory != last_model(args).parent:
+        trainer.args.save_merged_model = False  # the next round trains the adapter on
+    save_model(trainer, directory / "model", on_saved and partial(on_saved, directory))
+
+
+def publish_last(args: Any) -> None:
+    """Make the files of the last round's model appear in `args.output_dir` as well: linked where the file system can,
+    else copied."""
+    model, output_dir = last_model(args), Path(args.output_dir)
+    if PartialState().is_main_process:
+        for source in sorted(path for path in model.rglob("*") if path.is_file()):
+            target = output_dir / source.relative_to(model)
+            with os_errors_as_run_error(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                temporary = target.with_name(f".{source.name}.tmp")
+                temporary.unlink(missing_ok=True)
+                try:
+                    os.link(source, temporary)
+                except OSError:  # another file system, or one without links
+                    shutil.copy2(source, temporary)
+                os.replace(temporary, target)
+        sync(output_dir)
+    PartialState().wait_for_everyone()
 
 
 def save_model(trainer: TrainerGuardMixin, directory: Path, on_saved: Callable[[Path], None] | None = None) -> None:
@@ -162,20 +168,3 @@ def save_model(trainer: TrainerGuardMixin, directory: Path, on_saved: Callable[[
             os.replace(temporary, directory)
             sync(directory.parent)
     PartialState().wait_for_everyone()
-
-
-def link_final_model(model: Path, output_dir: Path) -> None:
-    """Make the files and folders of `model` appear in `output_dir` as well: linked where the file system can, else
-    copied."""
-    for source in sorted(path for path in model.rglob("*") if path.is_file()):
-        target = output_dir / source.relative_to(model)
-        with os_errors_as_run_error(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f".{source.name}.tmp")
-            temporary.unlink(missing_ok=True)
-            try:
-                os.link(source, temporary)
-            except OSError:  # another file system, or one without links
-                shutil.copy2(source, temporary)
-            os.replace(temporary, target)
-    sync(output_dir)

@@ -86,7 +86,6 @@ def read_job(argv: Sequence[str], method: str | None = None) -> RunConfig:
         owners=lambda key: [
             name for name in known if name != chosen and key in methods.method_fields(name).__dataclass_fields__
         ],
-        preferences=kind.data_format == "preferences",
     )
     if recipe.method not in (None, chosen):
         advice = f"Run it with `gapbridge {recipe.method}`"

@@ -185,7 +185,7 @@ def test_validate_takes_the_method_for_a_recipe_without_one(fork: Path, capsys: 
     assert "recipe.yaml, method: got no value, expected one of bash, dpo" in refused(capsys, "validate", recipe)
 
 
-def test_a_preference_recipe_is_sent_to_the_sft_one(fork: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_preference_recipe_is_refused_by_its_keys(fork: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = written(fork, beta=0.01, max_prompt_length=512)
     for command in (["bash", recipe], ["validate", "--method", "rac", recipe]):
-        assert "Start from the SFT recipe" in refused(capsys, *command)
+        assert "unknown key 'beta' (a key of dpo and spin)" in refused(capsys, *command)

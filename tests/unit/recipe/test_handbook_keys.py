@@ -11,8 +11,7 @@ import yaml
 from helpers import recipe_keys
 
 from gapbridge.errors import ConfigError
-from gapbridge.recipe.deprecated_keys import DROPPED, RENAMED
-from gapbridge.recipe.handbook_keys import NO_EFFECT
+from gapbridge.recipe.deprecated_keys import DROPPED, NO_EFFECT, RENAMED
 from gapbridge.runs.run_config import RunConfig, read_job
 
 
@@ -53,7 +52,7 @@ HANDBOOK_KEYS: dict[str, HandbookKey] = {
     **{key: HandbookKey("no effect", why) for key, why in NO_EFFECT.items()},
     "beta": HandbookKey("refused", _PREFERENCES, preferences="taken"),
     "loss_type": HandbookKey("refused", _PREFERENCES, preferences="taken"),
-    "max_prompt_length": HandbookKey("refused", DROPPED["max_prompt_length"], preferences="no effect"),
+    "max_prompt_length": HandbookKey("no effect", DROPPED["max_prompt_length"]),
 }  # fmt: skip
 
 
@@ -99,7 +98,7 @@ def test_the_table_holds_the_seventy_keys() -> None:
     assert len(HANDBOOK_KEYS) == 70
     fates = {fate: [key for key, entry in HANDBOOK_KEYS.items() if entry.fate == fate] for fate in FATES}
     assert {fate: len(keys) for fate, keys in fates.items()} == {
-        "taken": 55, "translated": 7, "no effect": 5, "refused": 3,
+        "taken": 55, "translated": 7, "no effect": 6, "refused": 2,
     }  # fmt: skip
     assert set(VALUES) == {key for key, entry in HANDBOOK_KEYS.items() if entry.fate != "taken"}
 
@@ -144,31 +143,7 @@ def test_a_refused_key_is_preferences_own(key: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         parse(tmp_path, "bash", **{key: VALUES[key]})
     job = parse(tmp_path, "dpo", **{key: VALUES[key]})
-    if HANDBOOK_KEYS[key].preferences == "taken":
-        assert key in job.recipe.settings
-    else:
-        assert any(f"{key} is ignored" in note for note in job.recipe.notes)
-
-
-@pytest.mark.parametrize(
-    "keys",
-    [
-        {"beta": 0.01, "max_prompt_length": 512, "loss_type": "sigmoid", "sed": 1},
-        {"max_prompt_length": 512},
-        {"dataset_mixture": {"datasets": [{"id": "a", "columns": ["chosen", "rejected"]}]}},
-    ],
-)
-@pytest.mark.parametrize("method", ["bash", "rac", "spin"])
-def test_a_preference_recipe_is_refused_in_one_sentence(keys: dict[str, Any], method: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError) as caught:
-        parse(tmp_path, method, **keys)
-    (error,) = caught.value.errors
-    assert "Start from the SFT recipe" in error
-
-
-def test_sft_data_with_preferences_beside_are_none(tmp_path: Path) -> None:
-    columns = ["messages", "chosen", "rejected"]
-    assert parse(tmp_path, "bash", dataset_mixture={"datasets": [{"id": "a", "columns": columns}]}).data.sources()
+    assert key in job.recipe.settings
 
 
 def test_old_options_are_translated_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
