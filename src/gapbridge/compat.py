@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.version import Version
 
-from .errors import describe
+from .errors import describe, require
 
 
 if TYPE_CHECKING:
@@ -40,46 +40,25 @@ class Defaults:
 
 def label_support_errors(args: Any) -> list[str]:
     """The options with which TRL before 1.7 drops a row's labels, and learns the tokens of its context instead."""
-    if _TRAINS_LABELS <= TRL:
-        return []
-    return [
-        describe(
-            key,
-            f"{value} with TRL {TRL}, which would train on the tokens of the contexts",
-            f"TRL {_TRAINS_LABELS} or newer",
-            "Remove the key, or install a newer TRL",
-        )
-        for key, value in (("packing", args.packing), ("use_liger_kernel", args.use_liger_kernel))
-        if value
-    ]
+    got = f"with TRL {TRL}, which would train on the tokens of the contexts"
+    expected, advice = f"TRL {_TRAINS_LABELS} or newer", "Remove the key, or install a newer TRL"
+    options = (("packing", args.packing), ("use_liger_kernel", args.use_liger_kernel)) if TRL < _TRAINS_LABELS else ()
+    return [describe(key, f"{value} {got}", expected, advice) for key, value in options if value]
 
 
 def pair_support_errors() -> list[str]:
     """Why nothing is learned from preferences here: older trainers take them as text alone."""
-    if _TAKES_PAIRS <= TRL:
-        return []
-    return [
-        describe(
-            "method",
-            f"one that trains on pairs of completions, with TRL {TRL}",
-            f"TRL {_TAKES_PAIRS} or newer",
-            "Install a newer TRL, or run DPO with `trl dpo`",
-        )
-    ]
+    got, advice = f"one that trains on pairs of completions, with TRL {TRL}", "run DPO with `trl dpo`"
+    return require(
+        TRL >= _TAKES_PAIRS, "method", got, f"TRL {_TAKES_PAIRS} or newer", f"Install a newer TRL, or {advice}"
+    )
 
 
 def fused_head_errors() -> list[str]:
     """Why no head but the model's own is trained here."""
-    if _FUSED_HEAD <= TRL:
-        return []
-    return [
-        describe(
-            "num_future_tokens",
-            f"a value above 1 with TRL {TRL}",
-            f"TRL {_FUSED_HEAD} or newer",
-            "Install a newer TRL, or set num_future_tokens to 1, which is SFT",
-        )
-    ]
+    advice = "Install a newer TRL, or set num_future_tokens to 1, which is SFT"
+    got, expected = f"a value above 1 with TRL {TRL}", f"TRL {_FUSED_HEAD} or newer"
+    return require(TRL >= _FUSED_HEAD, "num_future_tokens", got, expected, advice)
 
 
 def backfill_trust_remote_code(args: Any, model_config: ModelConfig) -> None:
@@ -229,11 +208,12 @@ def reading_note() -> str:
 
 
 def _misread_error(path: str, key: str, portable: str, file: str) -> str:
-    return describe(
-        f"{path}/{file}, {key}",
+    got, advice = (
         f"a file of transformers 5, which transformers {TRANSFORMERS} misreads",
-        f"{portable} instead of {key}",
-        "Install transformers 5, or write the file in the older form",
+        "write the file in the older form",
+    )
+    return describe(
+        f"{path}/{file}, {key}", got, f"{portable} instead of {key}", f"Install transformers 5, or {advice}"
     )
 
 

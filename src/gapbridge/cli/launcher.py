@@ -21,24 +21,16 @@ def accelerate_config(name: str) -> Path:
     Raises:
         ConfigError: there is none; the names that there are are listed.
     """
-    here = Path(__file__).resolve()
-    folders = [
-        Path("accelerate_configs"),
-        here.parents[1] / "accelerate_configs",
-        here.parents[3] / "accelerate_configs",
-    ]
+    package, checkout = (Path(__file__).resolve().parents[level] for level in (1, 3))
+    folders = [place / "accelerate_configs" for place in (Path(), package, checkout)]
     candidates = [Path(name)] if name.endswith((".yaml", ".yml")) else []
     candidates += [folder / f"{name}.yaml" for folder in folders]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
     names = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
-    raise ConfigError(
-        "command line, --accelerate_config",
-        f"{name}, which is no file or name",
-        f"a file, or one of {', '.join(names)}",
-        "Correct the name",
-    )
+    place, expected = "command line, --accelerate_config", f"a file, or one of {', '.join(names)}"
+    raise ConfigError(place, f"{name}, which is no file or name", expected, "Correct the name")
 
 
 def launch(command: str, arguments: Sequence[str], options: Mapping[str, Any]) -> None:

@@ -69,15 +69,18 @@ positive = partial(integer, least=1)
 non_negative = partial(integer, least=0)
 
 
-def number(text: str) -> float:
-    """A finite number."""
+def number(text: str, above: float = -math.inf) -> float:
+    """A finite number, above a limit."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
-        raise _unexpected(text, "a number")
+    if not above < value < math.inf:
+        raise _unexpected(text, "a number" if above < 0 else f"a number above {above:g}")
     return value
+
+
+positive_number = partial(number, above=0)
 
 
 def number_or_none(text: str) -> float | None:

@@ -20,7 +20,7 @@ from ..decoding.engine import PROMPT_COLUMNS
 from ..decoding.memory_limits import BatchLimits
 from ..decoding.model_state import uses_logit_softcapping
 from ..decoding.mtp_heads import find_heads
-from ..errors import ConfigError, describe
+from ..errors import ConfigError
 from ..recipe.type_checks import read_yaml
 from ..recipe.type_checks import to_builtin as plain_value
 from ..reporting.tables import in_columns, number, print_table
@@ -79,13 +79,6 @@ def run_plan(args: argparse.Namespace, overrides: list[str]) -> Plan:
     Raises:
         ConfigError, DataError: the recipe has errors, or something that nothing here knows must be said.
     """
-    errors = [
-        describe(f"command line, --{name}", value, "a number above 0", "Correct the value")
-        for name in ("device_memory_gib", "device_tflops", "mean_sequence_length")
-        if (value := vars(args)[name]) is not None and not value > 0
-    ]
-    if errors:
-        raise ConfigError(errors)
     added = cpu_option(overrides)
     job = read_job(["--config", args.config, *overrides, *added])
     # A recipe that is planned on a machine without GPUs is not one for its CPU.

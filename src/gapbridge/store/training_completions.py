@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.example import Example
 from ..data.special_tokens import stop_tokens, undecodable_token_ids
-from ..decoding import Completion, SamplingParams, generate_completions
+from ..decoding import Completion, generate_completions
 from ..decoding.forward import SlotRunners
 from ..decoding.model_state import generation_precision
 from ..decoding.vllm_generation import CheckedGenerator, ColocatedEngine, Engine, ServerEngine
@@ -22,6 +24,7 @@ from .generate_shards import Columns, GenerationSpec, Progress
 
 
 COMPLETION_SCHEMA = pa.schema([("id", pa.string()), ("tokens", pa.list_(pa.int64())), ("finished", pa.bool_())])
+Complete = Callable[..., Sequence[Completion]]
 
 
 def completion_columns(ids: list[str], completions: Sequence[Completion]) -> Columns:
@@ -36,43 +39,42 @@ def completion_spec(
     """A free-running completion ŷ ~ π(· | x) for each example, with the options of a configuration."""
     stops = stop_tokens(tokenizer, model)
     options = args.sampling_params(tuple(undecodable_token_ids(tokenizer, model)))
-    identity = {"method": method, "max_completion_length": args.max_completion_length, "stop_tokens": stops}
+    identity: dict[str, Any] = {
+        "method": method,
+        "max_completion_length": args.max_completion_length,
+        "stop_tokens": stops,
+    }
     what = f"generating completions, round {args.round_index}"
+    complete: Complete = partial(generate_completions, model, runners=SlotRunners())
+    engine = None
     if args.use_vllm:
         _check_loadable(model)
-        generator = _VLLMGenerator(model, args, options, stops)
-        # Only then, so that stores made before there was a choice stay valid.
-        own = {**identity, "engine": "vllm"}
-        return GenerationSpec(
-            own, options, COMPLETION_SCHEMA, generator.generate, what, generator.open, generator.close
-        )
-
-    runners = SlotRunners()
+        complete = engine = _VLLMEngine(model, args, stops)
+        identity["engine"] = "vllm"  # only then, so that stores made before there was a choice stay valid
 
     def draw(examples: list[Example], on_finished: Progress) -> Columns:
-        ids = [example.id for example in examples]
-        with generation_precision(model, args):
-            completions = generate_completions(
-                model,
-                [example.generation_prompt_ids for example in examples],
+        ids, prompts = [example.id for example in examples], [example.generation_prompt_ids for example in examples]
+        with nullcontext() if engine else generation_precision(model, args):
+            completions = complete(
+                prompts,
                 ids=ids,
                 max_completion_length=args.max_completion_length,
                 stop_tokens=stops,
                 options=options,
                 on_finished=on_finished,
-                runners=runners,
             )
         return completion_columns(ids, completions)
 
-    return GenerationSpec(identity, options, COMPLETION_SCHEMA, draw, what)
+    ways = {"open": engine.open, "close": engine.close} if engine else {}
+    return GenerationSpec(identity, options, COMPLETION_SCHEMA, draw, what, **ways)
 
 
-class _VLLMGenerator:
+class _VLLMEngine:
     """Completions through vLLM; its weights are checked with the first examples. In this process it is loaded then,
     too."""
 
-    def __init__(self, model: PreTrainedModel, args: Any, options: SamplingParams, stops: list[int]) -> None:
-        self._model, self._args, self._options, self._stops = model, args, options, stops
+    def __init__(self, model: PreTrainedModel, args: Any, stops: list[int]) -> None:
+        self._model, self._args, self._stops = model, args, stops
         self._complete: CheckedGenerator | None = None
 
     def open(self) -> None:
@@ -84,21 +86,11 @@ class _VLLMGenerator:
             self._complete.engine.close()
             self._complete = None  # the next engine may hold other weights
 
-    def generate(self, examples: list[Example], on_finished: Progress) -> Columns:
-        ids, prompts = [example.id for example in examples], [example.generation_prompt_ids for example in examples]
-        completions = (self._complete or self._load())(
-            prompts,
-            ids=ids,
-            max_completion_length=self._args.max_completion_length,
-            stop_tokens=self._stops,
-            options=self._options,
-            on_finished=on_finished,
-        )
-        return completion_columns(ids, completions)
+    def __call__(self, *args: Any, **options: Any) -> Sequence[Completion]:
+        return (self._complete or self._load())(*args, **options)
 
     def _load(self) -> CheckedGenerator:
-        engine = _open_engine(self._model, self._args)
-        self._complete = CheckedGenerator(engine, self._model, self._args, self._stops)
+        self._complete = CheckedGenerator(_open_engine(self._model, self._args), self._model, self._args, self._stops)
         return self._complete
 
 

@@ -253,7 +253,9 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "got an unknown number of rows of someone/data, expected a number. Give --num_train_examples N" in refused(
         capsys, "plan", *line
     )
-    assert "--device_memory_gib: got -1.0" in refused(capsys, "plan", *line, "--device_memory_gib", "-1")
+    assert "--device_memory_gib: got '-1', expected a number above 0" in refused(
+        capsys, "plan", *line, "--device_memory_gib", "-1"
+    )
     with pytest.raises(ConfigError, match="max_length: got no value"):
         workload(read_job([*recipe(tmp_path, **{**data, "max_length": None}), "--max_length", "null"]), 1)
     unknown = recipe(tmp_path, **data, model_name_or_path="someone/model")

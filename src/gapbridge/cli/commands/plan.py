@@ -1,7 +1,7 @@
 """`gapbridge plan`."""
 
 from ..command import BaseCommand, Call
-from ..parser import Parser, number, positive
+from ..parser import Parser, positive, positive_number
 
 
 class Command(BaseCommand):
@@ -15,13 +15,13 @@ class Command(BaseCommand):
         add("--num_devices", type=positive, metavar="N",
             help="number of devices, one process each (default: 8, or this machine's CPU with use_cpu: "
                  "true)")  # fmt: skip
-        add("--device_memory_gib", type=number, metavar="GIB",
+        add("--device_memory_gib", type=positive_number, metavar="GIB",
             help="memory of one device in GiB (default: 80, or that of this machine)")  # fmt: skip
-        add("--device_tflops", type=number, metavar="T",
+        add("--device_tflops", type=positive_number, metavar="T",
             help="throughput that one device achieves, in TFLOP/s; without it no time is estimated")  # fmt: skip
         add("--num_train_examples", type=positive, metavar="N",
             help="number of training examples (default: that of the data, if known)")  # fmt: skip
-        add("--mean_sequence_length", type=number, metavar="N",
+        add("--mean_sequence_length", type=positive_number, metavar="N",
             help="mean number of tokens of an example (default: max_length)")  # fmt: skip
 
     def run(self, call: Call) -> object:
