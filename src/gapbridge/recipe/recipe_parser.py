@@ -56,6 +56,7 @@ def split_line(argv: Sequence[str]) -> tuple[Path, Options]:
     """
     options: Options = {}
     words: list[str] = []  # of the option before
+    stray = words
     for word in argv:
         if word.startswith("--"):
             option, equals, value = word.partition("=")
@@ -63,7 +64,7 @@ def split_line(argv: Sequence[str]) -> tuple[Path, Options]:
             options[option[2:].replace("-", "_")] = (option, words)
         else:
             words.append(word)
-    _, files = options.pop("config", ("", []))
+    files = [*stray, *options.pop("config", ("", []))[1]]
     if len(files) != 1:
         got = " ".join(files) or "no recipe"
         raise ConfigError("command line", got, "one YAML file", "Give one with --config FILE.yaml")
@@ -115,19 +116,10 @@ def parse_recipe(
     if method is None and cut in fields and cut not in {**values, **given}:
         values[cut] = True
         notes.append(f"{path}: a recipe without `method` is a handbook's, which cuts long rows: {cut}: true")
-    for place, word, found in ((str(path), "key", values), ("command line", "option", given)):
-        for key, value in found.items():
-            if key not in fields:
-                name = repr(key) if word == "key" else options[key][0]
-                others = f" (a key of {' and '.join(of)})" if (of := owners(key)) else closest_match(key, fields)
-                got, advice = f"the unknown {word} {name}{others}", f"Correct or remove the {word}"
-                errors.append(describe(place, got, f"a known {word}", advice))
-            elif expected := expected_value(value, hints[key], fields[key]):
-                name = key if word == "key" else f"--{key}"
-                got = repr(redact({key: value}, REDACTED).keys[key])
-                errors.append(describe(f"{place}, {name}", got, expected, "Correct the value"))
-            elif key in NO_EFFECT:
-                notes.append(f"{place}: {key} has no effect here: {NO_EFFECT[key]}")
+    for place, found, written_as in ((str(path), values, None), ("command line", given, options)):
+        errors += _key_errors(place, found, written_as, fields, hints, owners)
+        without_effect = [key for key in found if key in fields and key in NO_EFFECT]
+        notes += [f"{place}: {key} has no effect here: {NO_EFFECT[key]}" for key in without_effect]
     if errors:
         raise ConfigError(errors)
     for note in notes:
@@ -152,6 +144,29 @@ def parse_recipe(
         if entry.name in explicit
     }
     return Recipe(path, method, parts, settings, notes, {**surroundings, **settings, **written})
+
+
+def _key_errors(
+    place: str,
+    values: dict[str, Any],
+    options: Options | None,
+    fields: dict[str, dataclasses.Field[Any]],
+    hints: dict[str, Any],
+    owners: Callable[[str], Sequence[str]],
+) -> list[str]:
+    """The unknown keys of a file or, with `options`, of the command line, and the values of another type."""
+    errors = []
+    for key, value in values.items():
+        if key not in fields:
+            word, name = ("key", repr(key)) if options is None else ("option", options[key][0])
+            near = f" (a key of {' and '.join(of)})" if (of := owners(key)) else closest_match(key, fields)
+            advice = f"Correct or remove the {word}"
+            errors.append(describe(place, f"the unknown {word} {name}{near}", f"a known {word}", advice))
+        elif expected := expected_value(value, hints[key], fields[key]):
+            got = repr(redact({key: value}, REDACTED).keys[key])
+            name = key if options is None else f"--{key}"
+            errors.append(describe(f"{place}, {name}", got, expected, "Correct the value"))
+    return errors
 
 
 def _read_as(kinds: Sequence[type[Any]], hints: dict[str, Any]) -> dict[str, Any]:
