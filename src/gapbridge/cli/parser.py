@@ -44,9 +44,13 @@ class Parser(argparse.ArgumentParser):
             self.extend_help()
         super().print_help(file)
 
-    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, f"got {value!r}, expected {' or '.join(action.choices)}")
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         try:
-            return super()._get_value(action, arg_string)
+            return super()._get_values(action, arg_strings)  # type: ignore[misc]
         except argparse.ArgumentError as error:
             got, _, expected = error.message.partition(", expected ")
             place = f"command line, --{action.dest}"
@@ -86,17 +90,6 @@ positive_number = partial(number, above=0)
 def number_or_none(text: str) -> float | None:
     """A finite number, or the word none."""
     return None if text.casefold() == "none" else number(text)
-
-
-def one_of(*words: str) -> Callable[[str], str]:
-    """One of these words."""
-
-    def word(text: str) -> str:
-        if text not in words:
-            raise _unexpected(text, " or ".join(words))
-        return text
-
-    return word
 
 
 def several(kind: Callable[[str], Value]) -> Callable[[str], list[Value]]:

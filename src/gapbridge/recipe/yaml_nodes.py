@@ -56,7 +56,7 @@ def read_values(root: yaml.MappingNode, hints: Mapping[str, Any] | None) -> tupl
     twice: list[tuple[int, str]] = []
     _inspect(root, False, {}, [], twice)
     unclear: list[str] = []
-    values = _mapping(root, lambda key: (hints or {}).get(key, Any), unclear)
+    values: dict[Any, Any] = _value(root, hints or {}, unclear)
     found = [error for _, error in sorted(twice)]
     return values, found if hints is None else found + unclear
 
@@ -95,8 +95,17 @@ def _inspect(
     return sizes[id(node)]
 
 
-def _mapping(node: yaml.MappingNode, hint_of: Callable[[Any], Any], unclear: list[str]) -> dict[Any, Any]:
+def _value(node: yaml.Node, hint: Any, unclear: list[str]) -> Any:
+    """The value of a node as the hint wants it; `hint` may also be the types of a mapping's keys."""
+    if isinstance(node, yaml.ScalarNode):
+        return _scalar(node, hint, unclear)
+    if node.tag != f"{_TAG}{'map' if isinstance(node, yaml.MappingNode) else 'seq'}":
+        raise NodeError(_describe_tag(node, "a mapping or a list"))
+    if isinstance(node, yaml.SequenceNode):
+        element = next((get_args(kind)[0] for kind in alternatives(hint) if get_origin(kind) is list), hint)
+        return [_value(child, element, unclear) for child in node.value]
     values: dict[Any, Any] = {}
+    hint_of = _hints_below(hint)
     yaml.SafeLoader("").flatten_mapping(node)  # what `<<` brings comes first, and a key of its own replaces it
     for key_node, value_node in node.value:
         if not isinstance(key_node, yaml.ScalarNode):
@@ -106,17 +115,6 @@ def _mapping(node: yaml.MappingNode, hint_of: Callable[[Any], Any], unclear: lis
         key = meaning if isinstance(meaning, int) and not isinstance(meaning, bool) else key_node.value
         values[key] = _value(value_node, hint_of(key), unclear)
     return values
-
-
-def _value(node: yaml.Node, hint: Any, unclear: list[str]) -> Any:
-    if isinstance(node, yaml.ScalarNode):
-        return _scalar(node, hint, unclear)
-    if node.tag != f"{_TAG}{'map' if isinstance(node, yaml.MappingNode) else 'seq'}":
-        raise NodeError(_describe_tag(node, "a mapping or a list"))
-    if isinstance(node, yaml.MappingNode):
-        return _mapping(node, _hints_below(hint), unclear)
-    element = next((get_args(kind)[0] for kind in alternatives(hint) if get_origin(kind) is list), hint)
-    return [_value(child, element, unclear) for child in node.value]
 
 
 def _scalar(node: yaml.ScalarNode, hint: Any, unclear: list[str]) -> Any:
@@ -196,6 +194,8 @@ def takes_text(hint: Any) -> bool:
 
 def _hints_below(hint: Any) -> Callable[[Any], Any]:
     """From a key of a mapping to the type of its value."""
+    if isinstance(hint, Mapping):
+        return lambda key: hint.get(key, Any)
     for kind in alternatives(hint):
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):
             known = get_type_hints(kind)

@@ -44,12 +44,6 @@ class RoundStart:
     examples: dict[str, ExampleSet]
 
 
-def load_round(job: RunConfig, start: Path | None) -> RoundStart:
-    """What a round starts from: the recipe's model, or where it is given the one of the round before."""
-    model, tokenizer = load_initial_model(job, start, whole=job.method.generates_contexts)
-    return RoundStart(model, tokenizer, load_examples(job, tokenizer, model, keep=True))
-
-
 def load_initial_model(
     job: RunConfig, path: str | Path | None = None, *, whole: bool = True, with_heads: bool = False
 ) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:

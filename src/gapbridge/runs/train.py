@@ -23,7 +23,7 @@ from ..training.metrics import MetricsFile
 from ..training.rows import LEGEND, row_record
 from .data_record import write_data_record
 from .hub import name_errors, open_repository, upload
-from .load_inputs import RoundStart, load_round, started_inputs
+from .load_inputs import RoundStart, load_examples, load_initial_model, started_inputs
 from .packages import package_errors
 from .rounds import last_model, publish_last, round_arguments, round_directory, train_round, unfinished_rounds
 from .run_config import RunConfig
@@ -54,12 +54,12 @@ def train(job: RunConfig) -> Path:
     job.args.push_to_hub, pushes = False, job.args.push_to_hub
     with run.locked():
         run.check(job.resume)  # another one may have written to it meanwhile
-        trainer = open_run(job, run, pushes=pushes)
+        trainer = open_round(job, run, pushes=pushes)
         while trainer is not None:
             prepare_round(job, run, trainer)
             train_round(trainer, job.args, run.finish_round)
             trainer = None  # its model ends with its round
-            trainer = next_trainer(job)
+            trainer = open_round(job, run, is_first=False)
         publish_last(job.args)
         if PartialState().is_main_process:
             report = write_report(run.path)
@@ -80,7 +80,7 @@ def prepare(job: RunConfig) -> Path:
     run = job.run_directory()
     is_complete = run.check() == "complete"
     with run.locked():
-        trainer = None if is_complete else open_run(job, run, generates=True)
+        trainer = None if is_complete else open_round(job, run, generates=True)
         if trainer is None:
             _print_header(f"{run.path}: every round is trained, nothing to generate")
             return run.path
@@ -90,12 +90,13 @@ def prepare(job: RunConfig) -> Path:
     return directory
 
 
-def open_run(
-    job: RunConfig, run: RunDirectory, *, pushes: bool = False, generates: bool = False
+def open_round(
+    job: RunConfig, run: RunDirectory, *, is_first: bool = True, pushes: bool = False, generates: bool = False
 ) -> GapTrainerMixin | None:
-    """Construct the trainer of the first unfinished round, which refuses whatever can be refused, and enter the run.
+    """Construct the trainer of the first unfinished round, which refuses whatever can be refused.
 
     Args:
+        is_first: whether it is the first one of this start: then the inputs are checked, and the run is entered.
         pushes: whether the model goes to a hub, whose repository is opened first.
         generates: whether a round that generates nothing is refused.
 
@@ -103,40 +104,38 @@ def open_run(
         The trainer, not prepared yet; None where all rounds are trained.
     """
     index, start = next(unfinished_rounds(job.args), (None, None))
-    before = last_model(job.args).parent if index is None else start and start.parent
+    checks = is_first and PartialState().is_main_process
     inputs: dict[str, str] = {}
-    if before and PartialState().is_main_process:
+    before = last_model(job.args).parent if index is None else start and start.parent
+    if before and checks:
         inputs = run.round_inputs(before)
         run.check_inputs(inputs)
     if index is None:
         return None
     job.args.chat_template_date = job.args.chat_template_date or run.date()
-    loaded = load_round(job, start)
-    if PartialState().is_main_process:
+    model, tokenizer = load_initial_model(job, start, whole=job.method.generates_contexts)
+    loaded = RoundStart(model, tokenizer, load_examples(job, tokenizer, model, keep=True))
+    if not is_first:
+        return construct(job, index, loaded)
+    if checks:
         inputs |= {f"{name} examples": part.fingerprint() for name, part in loaded.examples.items()}
-        inputs |= {"tokenizer": tokenizer_fingerprint(loaded.tokenizer)} if start is None else {}
+        inputs |= {"tokenizer": tokenizer_fingerprint(tokenizer)} if start is None else {}
         inputs |= started_inputs(job)
         run.check_inputs(inputs)
     directory = round_directory(job.args.output_dir, index)  # the trainer's constructor makes it
-    with directory_removed_on_error(directory) if PartialState().is_main_process else nullcontext():
+    with directory_removed_on_error(directory) if checks else nullcontext():
         trainer = construct(job, index, loaded)
         if generates and not trainer.pending:
             got = f"options with which {job.name} generates nothing before training"
             raise ConfigError(job.recipe.path, got, "options that generate contexts", _NOTHING_TO_PREPARE)
-        if pushes and PartialState().is_main_process:
+        if pushes and checks:
             open_repository(job.args)
     PartialState().wait_for_everyone()  # each has looked at the directory before one writes to it
-    if PartialState().is_main_process:
+    if checks:
         run.enter(job.recipe, inputs)
         write_data_record(run.path, loaded.examples)
     PartialState().wait_for_everyone()
     return trainer
-
-
-def next_trainer(job: RunConfig) -> GapTrainerMixin | None:
-    """The trainer of the first unfinished round of a run that has been entered; None where all are trained."""
-    index, start = next(unfinished_rounds(job.args), (None, None))
-    return None if index is None else construct(job, index, load_round(job, start))
 
 
 def construct(job: RunConfig, index: int, loaded: RoundStart) -> GapTrainerMixin:

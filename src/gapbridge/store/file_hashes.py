@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -39,9 +40,15 @@ def hash_model(name: str | Path, revision: str | None = None) -> str | None:
     place = _snapshot_path(str(name), revision)
     if place is None:
         return None
-    base = _adapter_base(place)
+    base = None
+    with suppress(
+        OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError
+    ):  # a whole model, or damaged
+        config = json.loads((place / "adapter_config.json").read_text(encoding="utf-8"))
+        if config["base_model_name_or_path"]:
+            base = _snapshot_path(str(config["base_model_name_or_path"]), config.get("revision"))
     parts: list[list[list[str]] | None] = []
-    for part in (place, _snapshot_path(*base) if base else None):
+    for part in (place, base):
         if part is None:
             parts.append(None)
         elif part.parent.name == "snapshots":  # of a hub's cache, named by the commit
@@ -74,13 +81,3 @@ def _snapshot_path(name: str, revision: str | None) -> Path | None:
         return Path(snapshot_download(name, revision=revision, local_files_only=True))
     except (HFValidationError, OSError):  # no name on a hub; no copy here
         return None
-
-
-def _adapter_base(adapter: Path) -> tuple[str, str | None] | None:
-    """The base model of an adapter and its revision; None of a whole model, or where its configuration is damaged."""
-    try:
-        config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-        base, revision = config["base_model_name_or_path"], config.get("revision")
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        return None
-    return (str(base), revision) if base else None

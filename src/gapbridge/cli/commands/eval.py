@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..command import BaseCommand, Call, add_mode, add_models
-from ..parser import Parser, integer, number, number_or_none, one_of, positive
+from ..parser import Parser, integer, number, number_or_none, positive
 
 
 class Command(BaseCommand):
@@ -59,7 +59,7 @@ def _add_judge_options(parser: Parser) -> None:
         help="sampling temperature of the judge, or none to send no temperature (default: %(default)s)")  # fmt: skip
     add("--judge_max_tokens", type=positive, default=512, metavar="N",
         help="maximum number of tokens of a judge reply, with its reasoning (default: %(default)s)")  # fmt: skip
-    add("--judge_token_limit_field", type=one_of("max_tokens", "max_completion_tokens"), default="max_tokens",
+    add("--judge_token_limit_field", choices=("max_tokens", "max_completion_tokens"), default="max_tokens",
         metavar="NAME",
         help="name of that limit in a request: max_tokens or max_completion_tokens (default: "
              "%(default)s)")  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 
 from ... import methods
 from ..command import BaseCommand, Call, add_recipe
-from ..parser import Parser, one_of
+from ..parser import Parser
 
 
 RESUME = ("auto", "never", "require")
@@ -23,7 +23,7 @@ class Command(BaseCommand):
 
     def add_options(self, parser: Parser) -> None:
         add_recipe(parser)
-        parser.add_argument("--resume", type=one_of(*RESUME), default="auto", metavar="|".join(RESUME),
+        parser.add_argument("--resume", choices=RESUME, default="auto", metavar="|".join(RESUME),
             help="auto: continue the run in output_dir or start one; never: refuse to continue; require: refuse to "
             "start a new one (default: %(default)s)")  # fmt: skip
         parser.extend_help = lambda: _add_keys(parser, self.name)
