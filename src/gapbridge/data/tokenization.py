@@ -198,7 +198,7 @@ class RowTokeniser:
             return _whole(self.text.ids(self.text.closed(row[self.text_field])))
         is_pair, names = self.form == "pair", (self.form, self.form)
         before: Any = []
-        answers = None if is_pair else as_messages(row[self.form])
+        answers: Any = None if is_pair else as_messages(row[self.form])
         if is_pair:
             before, answers, names = row["prompt"], row[self.answer], ("prompt", self.answer)
             if not isinstance(before, list) or not isinstance(answers, list):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 
 from ..decoding.sampling_params import vllm_errors
 from ..errors import describe
-from .config import GenerationArgs
+from .config import GenerationArgs, option
 
 
 @dataclass
@@ -29,38 +29,24 @@ class CompletionArgs(GenerationArgs):
         "vllm_tensor_parallel_size": (1, None),
     }  # fmt: skip
 
-    max_completion_length: int = field(
-        default=256, metadata={"help": "Maximum number of tokens of a generated completion."}
+    max_completion_length: int = option(256, "Maximum number of tokens of a generated completion.")
+    use_vllm: bool = option(False, "Generate completions with vLLM.")
+    vllm_mode: str = option(
+        "colocate",
+        "server: send requests to a `vllm serve` process; colocate: run vLLM in this process.",
+        choices=["server", "colocate"],
     )
-    use_vllm: bool = field(default=False, metadata={"help": "Generate completions with vLLM."})
-    vllm_mode: str = field(
-        default="colocate",
-        metadata={
-            "help": "server: send requests to a `vllm serve` process; colocate: run vLLM in this process.",
-            "choices": ["server", "colocate"],
-        },
+    vllm_server_base_url: str | None = option(
+        None, "URL of the vLLM server, such as http://localhost:8000; it overrides host and port."
     )
-    vllm_server_base_url: str | None = field(
-        default=None,
-        metadata={"help": "URL of the vLLM server, such as http://localhost:8000; it overrides host and port."},
+    vllm_server_host: str = option("0.0.0.0", "Host of the vLLM server.")
+    vllm_server_port: int = option(8000, "Port of the vLLM server.")
+    vllm_server_timeout: float = option(240.0, "Seconds to wait until the vLLM server answers.")
+    vllm_gpu_memory_utilization: float = option(0.3, "Fraction (0-1) of the GPU memory for vLLM, with colocate.")
+    vllm_max_model_length: int | None = option(
+        None, "Maximum number of tokens of prompt and completion, with colocate; default: the model's limit."
     )
-    vllm_server_host: str = field(default="0.0.0.0", metadata={"help": "Host of the vLLM server."})
-    vllm_server_port: int = field(default=8000, metadata={"help": "Port of the vLLM server."})
-    vllm_server_timeout: float = field(
-        default=240.0, metadata={"help": "Seconds to wait until the vLLM server answers."}
-    )
-    vllm_gpu_memory_utilization: float = field(
-        default=0.3, metadata={"help": "Fraction (0-1) of the GPU memory for vLLM, with colocate."}
-    )
-    vllm_max_model_length: int | None = field(
-        default=None,
-        metadata={
-            "help": "Maximum number of tokens of prompt and completion, with colocate; default: the model's limit."
-        },
-    )
-    vllm_tensor_parallel_size: int = field(
-        default=1, metadata={"help": "Number of GPUs of one vLLM engine, with colocate."}
-    )
+    vllm_tensor_parallel_size: int = option(1, "Number of GPUs of one vLLM engine, with colocate.")
 
     def errors(self) -> list[str]:
         errors, url = super().errors(), self.vllm_server_base_url

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -34,6 +34,11 @@ RUNTIME_ONLY_KEYS = frozenset(
 )
 
 
+def option(default: Any, help_text: str, *, choices: Sequence[str] | None = None) -> Any:
+    """The field of a key, with its help on the command line and in the docs, and its choices where it has some."""
+    return field(default=default, metadata={"help": help_text} | ({"choices": [*choices]} if choices else {}))
+
+
 @dataclass
 class BaseArgs(Defaults, _Behind):
     """The base of the mixins: errors are collected along the method resolution order, and checked when all is set.
@@ -51,9 +56,7 @@ class BaseArgs(Defaults, _Behind):
         "gradient_accumulation_steps": (1, None),
     }  # fmt: skip
 
-    save_merged_model: bool = field(
-        default=False, metadata={"help": "Merge the trained adapter into its base model and save the full model."}
-    )
+    save_merged_model: bool = option(False, "Merge the trained adapter into its base model and save the full model.")
 
     def __post_init__(self) -> None:
         normalize_warmup_args(self)
@@ -114,30 +117,23 @@ class TokenizationArgs(BaseArgs):
     With `truncate_overlong` rows that have nothing left to learn are left out; a warning counts both.
     """
 
-    on_invalid_example: str = field(
-        default="raise",
-        metadata={
-            "help": "Action for invalid examples: raise an error that lists them, or skip them.",
-            "choices": ["raise", "skip"],
-        },
+    on_invalid_example: str = option(
+        "raise",
+        "Action for invalid examples: raise an error that lists them, or skip them.",
+        choices=["raise", "skip"],
     )
-    truncate_overlong: bool = field(
-        default=True, metadata={"help": "Truncate examples to max_length, as TRL does; false counts them as invalid."}
+    truncate_overlong: bool = option(
+        True, "Truncate examples to max_length, as TRL does; false counts them as invalid."
     )
-    chat_template: str | None = field(default=None, metadata={"help": "Chat template (Jinja) for the tokenizer."})
-    chat_template_kwargs: dict[str, Any] | None = field(
-        default=None, metadata={"help": "Arguments for the chat template, such as {enable_thinking: false}."}
+    chat_template: str | None = option(None, "Chat template (Jinja) for the tokenizer.")
+    chat_template_kwargs: dict[str, Any] | None = option(
+        None, "Arguments for the chat template, such as {enable_thinking: false}."
     )
-    train_on_assistant_turns: str = field(
-        default="all",
-        metadata={
-            "help": "Assistant turns of `messages` that carry loss: all, or the last one.",
-            "choices": ["all", "last"],
-        },
+    train_on_assistant_turns: str = option(
+        "all", "Assistant turns of `messages` that carry loss: all, or the last one.", choices=["all", "last"]
     )
-    chat_template_date: str | None = field(
-        default=None,
-        metadata={"help": "Date (YYYY-MM-DD) for chat templates that print it; default: the day the run began."},
+    chat_template_date: str | None = option(
+        None, "Date (YYYY-MM-DD) for chat templates that print it; default: the day the run began."
     )
 
     def row_limit(self, part: str = "train") -> int | None:
@@ -164,12 +160,10 @@ class LossScopeArgs(TokenizationArgs):
     Of rows of ids `completion_only_loss` trains what `completion_mask` marks.
     """
 
-    assistant_only_loss: bool = field(
-        default=True, metadata={"help": "Compute the loss on assistant turns only; false: on the full conversation."}
+    assistant_only_loss: bool = option(
+        True, "Compute the loss on assistant turns only; false: on the full conversation."
     )
-    completion_only_loss: bool = field(
-        default=True, metadata={"help": "Compute the loss on completions only; false: on prompts as well."}
-    )
+    completion_only_loss: bool = option(True, "Compute the loss on completions only; false: on prompts as well.")
 
     @property
     def trains_whole_rows(self) -> bool:
@@ -237,12 +231,8 @@ class PreferenceArgs(TokenizationArgs):
     assistant_only_loss: ClassVar[bool] = True
     completion_only_loss: ClassVar[bool] = True
 
-    eos_token: str | None = field(
-        default=None, metadata={"help": "Token that ends a completion; default: the tokenizer's."}
-    )
-    chat_template_path: str | None = field(
-        default=None, metadata={"help": "Model, or .jinja file, from which the chat template is copied."}
-    )
+    eos_token: str | None = option(None, "Token that ends a completion; default: the tokenizer's.")
+    chat_template_path: str | None = option(None, "Model, or .jinja file, from which the chat template is copied.")
 
     def __post_init__(self) -> None:
         if errors := pair_support_errors():
@@ -267,20 +257,13 @@ class RoundArgs(BaseArgs):
 
     RANGES = {"num_rounds": (1, None), "round_index": (1, None)}
 
-    num_rounds: int = field(
-        default=1,
-        metadata={"help": "Number of rounds; each generates contexts with the current weights and trains on them."},
+    num_rounds: int = option(
+        1, "Number of rounds; each generates contexts with the current weights and trains on them."
     )
-    num_epochs_per_round: list[float] | None = field(
-        default=None,
-        metadata={
-            "help": "Number of epochs of each round: one number, or a list with one for each; default: "
-            "num_train_epochs."
-        },
+    num_epochs_per_round: list[float] | None = option(
+        None, "Number of epochs of each round: one number, or a list with one for each; default: num_train_epochs."
     )
-    round_index: int = field(
-        default=1, metadata={"help": "Number of the round that this trainer trains, from 1; the command line sets it."}
-    )
+    round_index: int = option(1, "Number of the round that this trainer trains, from 1; the command line sets it.")
 
     def __post_init__(self) -> None:
         if isinstance(self.num_epochs_per_round, (int, float)):
@@ -308,12 +291,10 @@ class RoundArgs(BaseArgs):
 class SamplingArgs(BaseArgs):
     """How a token is sampled; names and defaults are TRL's where it has them."""
 
-    temperature: float = field(default=1.0, metadata={"help": "Sampling temperature; 0 is greedy."})
-    top_p: float = field(default=1.0, metadata={"help": "Cumulative probability (0-1) of nucleus sampling; 1 is off."})
-    top_k: int = field(default=0, metadata={"help": "Number of tokens of top-k sampling; 0 is off."})
-    min_p: float | None = field(
-        default=None, metadata={"help": "Minimum probability (0-1) relative to the most likely token; default: off."}
-    )
+    temperature: float = option(1.0, "Sampling temperature; 0 is greedy.")
+    top_p: float = option(1.0, "Cumulative probability (0-1) of nucleus sampling; 1 is off.")
+    top_k: int = option(0, "Number of tokens of top-k sampling; 0 is off.")
+    min_p: float | None = option(None, "Minimum probability (0-1) relative to the most likely token; default: off.")
 
     def sampling_params(self, suppress_tokens: tuple[int, ...] = (), **more: Any) -> SamplingParams:
         """How tokens are sampled; `more` are further fields of `SamplingParams`."""
@@ -342,23 +323,16 @@ class GenerationArgs(SamplingArgs, RoundArgs):
         ("generation_batch_size", "generation_max_batch_tokens", "generation_shard_size"), (1, None)
     )
 
-    eval_on_generated_contexts: bool = field(
-        default=True,
-        metadata={"help": "Also evaluate on generated contexts of the evaluation data (eval_generated_loss)."},
+    eval_on_generated_contexts: bool = option(
+        True, "Also evaluate on generated contexts of the evaluation data (eval_generated_loss)."
     )
-    eval_on_start: bool = field(
-        default=True, metadata={"help": "Evaluate before the first step if there are evaluation data."}
+    eval_on_start: bool = option(True, "Evaluate before the first step if there are evaluation data.")
+    generation_batch_size: int = option(64, "Number of rows in one generation batch; changes the speed only.")
+    generation_max_batch_tokens: int | None = option(
+        None, "Maximum number of tokens of a generation batch (rows x longest row); default: no limit."
     )
-    generation_batch_size: int = field(
-        default=64, metadata={"help": "Number of rows in one generation batch; changes the speed only."}
-    )
-    generation_max_batch_tokens: int | None = field(
-        default=None,
-        metadata={"help": "Maximum number of tokens of a generation batch (rows x longest row); default: no limit."},
-    )
-    generation_shard_size: int | None = field(
-        default=None,
-        metadata={"help": "Number of examples in one shard of generated contexts; default: 512 with one process."},
+    generation_shard_size: int | None = option(
+        None, "Number of examples in one shard of generated contexts; default: 512 with one process."
     )
 
     def errors(self) -> list[str]:

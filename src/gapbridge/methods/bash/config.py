@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ...decoding.sampling_params import SamplingParams
 from ...errors import describe
-from ...training.config import DataArgs, GenerationArgs
+from ...training.config import DataArgs, GenerationArgs, option
 
 
 REPLACEMENTS = ("model", "uniform")
@@ -25,34 +25,25 @@ class BASHArgs(GenerationArgs, DataArgs):
         "mixture_coefficient": (0, 1), "sft_fraction": (0, 1), "num_masked_labels_after_replacement": (0, None),
     }  # fmt: skip
 
-    mixture_coefficient: float = field(
-        default=0.2,
-        metadata={"help": "β: probability (0-1) that a position of the context is sampled from the model; 0 is SFT."},
+    mixture_coefficient: float = option(
+        0.2, "β: probability (0-1) that a position of the context is sampled from the model; 0 is SFT."
     )
-    suppress_tokens: list[int] | None = field(
-        default=None,
-        metadata={"help": "Token ids that are never sampled; default: all special tokens and stop tokens."},
+    suppress_tokens: list[int] | None = option(
+        None, "Token ids that are never sampled; default: all special tokens and stop tokens."
     )
-    verify_window: int = field(
-        default=16, metadata={"help": "Maximum number of tokens of a row in one forward pass; changes the speed only."}
+    verify_window: int = option(16, "Maximum number of tokens of a row in one forward pass; changes the speed only.")
+    replacement_source: str = option(
+        "model",
+        "Source of the sampled tokens: the model, or uniformly random tokens as a control.",
+        choices=list(REPLACEMENTS),
     )
-    replacement_source: str = field(
-        default="model",
-        metadata={
-            "help": "Source of the sampled tokens: the model, or uniformly random tokens as a control.",
-            "choices": list(REPLACEMENTS),
-        },
+    sft_fraction: float = option(
+        0.0, "Fraction (0-1) of examples that are trained on the reference context; 1 is SFT."
     )
-    sft_fraction: float = field(
-        default=0.0,
-        metadata={"help": "Fraction (0-1) of examples that are trained on the reference context; 1 is SFT."},
+    final_sft_epochs: float = option(
+        0.0, "Number of epochs at the end of each round that train on reference contexts."
     )
-    final_sft_epochs: float = field(
-        default=0.0, metadata={"help": "Number of epochs at the end of each round that train on reference contexts."}
-    )
-    num_masked_labels_after_replacement: int = field(
-        default=0, metadata={"help": "Number of labels masked after each replaced token."}
-    )
+    num_masked_labels_after_replacement: int = option(0, "Number of labels masked after each replaced token.")
 
     def errors(self) -> list[str]:
         errors = super().errors()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ...errors import describe
-from ...training.config import PreferenceArgs
+from ...training.config import PreferenceArgs, option
 
 
 # What TRL's trainer computes. It looks at the name when it computes the first loss, after everything is loaded.
@@ -23,10 +23,7 @@ class DPOArgs(PreferenceArgs):
 
     RANGES = {"beta": (0, None)}
 
-    beta: float = field(
-        default=0.1,
-        metadata={"help": "β: weight of the deviation from the reference model; with 0 no weight changes."},
-    )
+    beta: float = option(0.1, "β: weight of the deviation from the reference model; with 0 no weight changes.")
 
     def errors(self) -> list[str]:
         errors = super().errors()

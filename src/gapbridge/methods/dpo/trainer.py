@@ -9,7 +9,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import DPOConfig, DPOTrainer
 
-from ...data.preferences import Preference, PreferenceSet, build_preferences
+from ...data.preferences import PreferenceSet, build_preferences
 from ...training.hooks import tokenization_arguments
 from ...training.preference_trainer import PreferenceTrainerMixin, pair_row
 from ...training.rows import Row
@@ -55,7 +55,7 @@ class GapDPOTrainer(PreferenceTrainerMixin, DPOTrainer):
         )
 
     @classmethod
-    def sft_row(cls, example: Preference) -> Row:
+    def sft_row(cls, example: Any) -> Row:
         return pair_row(example.id, example.prompt, example.chosen, example.rejected)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ...compat import fused_head_errors
 from ...errors import describe
-from ...training.config import DataArgs
+from ...training.config import DataArgs, option
 
 
 @dataclass
@@ -20,13 +20,10 @@ class MTPArgs(DataArgs):
 
     RANGES = {"num_future_tokens": (1, None), "mtp_loss_weight": (0, None), "mtp_head_only_ratio": (0, 1)}
 
-    num_future_tokens: int = field(
-        default=4, metadata={"help": "n: number of tokens predicted at each position; 1 is SFT."}
-    )
-    mtp_loss_weight: float = field(default=1.0, metadata={"help": "Weight of the losses of heads 2 to n."})
-    mtp_head_only_ratio: float = field(
-        default=0.2,
-        metadata={"help": "Fraction (0-1) of the steps, at the start, in which heads 2 to n do not train the trunk."},
+    num_future_tokens: int = option(4, "n: number of tokens predicted at each position; 1 is SFT.")
+    mtp_loss_weight: float = option(1.0, "Weight of the losses of heads 2 to n.")
+    mtp_head_only_ratio: float = option(
+        0.2, "Fraction (0-1) of the steps, at the start, in which heads 2 to n do not train the trunk."
     )
 
     def errors(self) -> list[str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ...errors import describe
-from ...training.config import DataArgs
+from ...training.config import DataArgs, option
 
 
 PLACEMENTS = ("after_prompt", "random")
@@ -23,22 +23,15 @@ class PauseArgs(DataArgs):
 
     RANGES = {"num_pause_tokens": (0, None)}
 
-    num_pause_tokens: int = field(
-        default=10, metadata={"help": "M: number of pause tokens between prompt and completion; 0 is SFT."}
+    num_pause_tokens: int = option(10, "M: number of pause tokens between prompt and completion; 0 is SFT.")
+    pause_token: str = option(PAUSE_TOKEN, "Text of the pause token; a new one is added to the vocabulary.")
+    pause_placement: str = option(
+        "after_prompt",
+        "Position of the pause tokens: after the prompt, or random (pause-pretraining).",
+        choices=list(PLACEMENTS),
     )
-    pause_token: str = field(
-        default=PAUSE_TOKEN, metadata={"help": "Text of the pause token; a new one is added to the vocabulary."}
-    )
-    pause_placement: str = field(
-        default="after_prompt",
-        metadata={
-            "help": "Position of the pause tokens: after the prompt, or random (pause-pretraining).",
-            "choices": list(PLACEMENTS),
-        },
-    )
-    pause_fraction: float = field(
-        default=0.1,
-        metadata={"help": "Number of pause tokens as a fraction (0-1) of the tokens of a row, for random placement."},
+    pause_fraction: float = option(
+        0.1, "Number of pause tokens as a fraction (0-1) of the tokens of a row, for random placement."
     )
 
     def errors(self) -> list[str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ...errors import describe
 from ...training.completion_config import CompletionArgs
-from ...training.config import DataArgs
+from ...training.config import DataArgs, option
 
 
 CORRECTION_PROMPT = "Check your answer step by step and write the correct answer."
@@ -24,13 +24,10 @@ class RACArgs(CompletionArgs, DataArgs):
     wraps_rows = False
     RANGES = {"sft_fraction": (0, 1)}
 
-    correction_prompt: str = field(
-        default=CORRECTION_PROMPT,
-        metadata={"help": "Request that follows the generated completion and precedes the reference."},
+    correction_prompt: str = option(
+        CORRECTION_PROMPT, "Request that follows the generated completion and precedes the reference."
     )
-    sft_fraction: float = field(
-        default=0.5, metadata={"help": "Fraction (0-1) of rows without a correction (prompt → reference); 1 is SFT."}
-    )
+    sft_fraction: float = option(0.5, "Fraction (0-1) of rows without a correction (prompt → reference); 1 is SFT.")
 
     def errors(self) -> list[str]:
         errors = super().errors()

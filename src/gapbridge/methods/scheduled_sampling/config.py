@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ...errors import ConfigError, describe
-from ...training.config import DataArgs, SamplingArgs
+from ...training.config import DataArgs, SamplingArgs, option
 
 
 EXACT = "exact"
@@ -22,22 +22,18 @@ class ScheduledSamplingArgs(SamplingArgs, DataArgs):
 
     RANGES = {"mixture_coefficient": (0, 1)}
 
-    mixture_coefficient: float = field(
-        default=0.2,
-        metadata={"help": "β: largest probability (0-1) that a position of the context is sampled; 0 is SFT."},
+    mixture_coefficient: float = option(
+        0.2, "β: largest probability (0-1) that a position of the context is sampled; 0 is SFT."
     )
-    mixture_schedule: str = field(
-        default="constant",
-        metadata={"help": "Schedule of β over training: constant, or linear from 0 to β.", "choices": list(SCHEDULES)},
+    mixture_schedule: str = option(
+        "constant", "Schedule of β over training: constant, or linear from 0 to β.", choices=list(SCHEDULES)
     )
     # With `None` among its types TRL's parser leaves a value from the command line a string.
-    num_sampling_passes: int | str | None = field(
-        default=1,
-        metadata={"help": "Number of sampling passes in each step: 1, 2, … or exact (until no token changes)."},
+    num_sampling_passes: int | str | None = option(
+        1, "Number of sampling passes in each step: 1, 2, … or exact (until no token changes)."
     )
-    suppress_tokens: list[int] | None = field(
-        default=None,
-        metadata={"help": "Token ids that are never sampled; default: all special tokens and stop tokens."},
+    suppress_tokens: list[int] | None = option(
+        None, "Token ids that are never sampled; default: all special tokens and stop tokens."
     )
 
     def __post_init__(self) -> None:

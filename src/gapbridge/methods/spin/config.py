@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ...errors import describe
 from ...training.completion_config import CompletionArgs
-from ...training.config import PreferenceArgs
+from ...training.config import PreferenceArgs, option
 
 
 @dataclass
@@ -18,12 +18,9 @@ class SPINArgs(CompletionArgs, PreferenceArgs):
 
     RANGES = {"beta": (0, None)}
 
-    beta: float = field(
-        default=0.1,
-        metadata={"help": "β: weight of the deviation from the model at the start of the round (λ in the paper)."},
-    )
-    include_previous_round_pairs: bool = field(
-        default=True, metadata={"help": "Train on the pairs of the previous round as well, from round 2 on."}
+    beta: float = option(0.1, "β: weight of the deviation from the model at the start of the round (λ in the paper).")
+    include_previous_round_pairs: bool = option(
+        True, "Train on the pairs of the previous round as well, from round 2 on."
     )
 
     def errors(self) -> list[str]:
