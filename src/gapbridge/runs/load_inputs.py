@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from datasets import Dataset
 from peft import PeftModel
@@ -106,30 +108,28 @@ def load_examples(
     if found.eval is not None:
         parts["eval"] = (found.eval, found.eval_source)
 
-    def read(part: str) -> ExampleSet:
-        dataset, source = parts[part]
-        if part == "train" and choose is not None:
-            dataset = dataset.select(choose(dataset))
-        with TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-            folder = Path(scratch) if keep else None
-            dataset = standard_columns(dataset, job.data, source, folder, job.args.dataset_text_field)
-            limit = job.args.row_limit(part)
-            return job.method.load_examples(dataset, tokenizer, model, job.args, source, max_length=limit)
-
-    if not keep:
-        return {part: read(part) for part in parts}
-    shared = {
-        **artifact_identity(job.method, tokenizer, model, cache_key_settings(job.args)),
-        "keys": redact(asdict(job.data)).keys,
-    }  # a URL may be signed again
+    shared: dict[str, Any] = {}
+    if keep:
+        shared = artifact_identity(job.method, tokenizer, model, cache_key_settings(job.args))
+        shared["keys"] = redact(asdict(job.data)).keys  # a URL may be signed again
     examples: dict[str, ExampleSet] = {}
     for part, (dataset, source) in parts.items():
-        path = examples_path(part, dataset, {**shared, "source": source})
-        with built_once(path, job.args, each_machine=True) as builds:
+        path = examples_path(part, dataset, {**shared, "source": source}) if keep else Path()
+        with built_once(path, job.args, each_machine=True) if keep else nullcontext(True) as builds:
             if builds:
-                save_examples(read(part), path)
-        is_first = job.args.local_process_index == 0
-        examples[part] = load_saved_examples(path, job.method.example_set, check=is_first)
+                if part == "train" and choose is not None:
+                    dataset = dataset.select(choose(dataset))
+                with TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+                    folder = Path(scratch) if keep else None
+                    dataset = standard_columns(dataset, job.data, source, folder, job.args.dataset_text_field)
+                    examples[part] = job.method.load_examples(
+                        dataset, tokenizer, model, job.args, source, max_length=job.args.row_limit(part)
+                    )
+                    if keep:
+                        save_examples(examples[part], path)
+        if keep:
+            is_first = job.args.local_process_index == 0
+            examples[part] = load_saved_examples(path, job.method.example_set, check=is_first)
     return examples
 
 

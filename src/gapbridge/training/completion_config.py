@@ -48,15 +48,11 @@ class CompletionArgs(GenerationArgs):
     )
     vllm_tensor_parallel_size: int = option(1, "Number of GPUs of one vLLM engine, with colocate.")
 
-    def errors(self) -> list[str]:
-        errors, url = super().errors(), self.vllm_server_base_url
+    def own_errors(self) -> list[str]:
         if not self.use_vllm:
-            return errors
-        is_local, share, length = (
-            self.vllm_mode == "colocate",
-            self.vllm_gpu_memory_utilization,
-            self.vllm_max_model_length,
-        )
+            return []
+        is_local, share = self.vllm_mode == "colocate", self.vllm_gpu_memory_utilization
+        length, url = self.vllm_max_model_length, self.vllm_server_base_url
         install = 'Install it with `pip install "gapbridge[vllm]"`, or set vllm_mode: server for a server elsewhere'
         cases = (
             (is_local and find_spec("vllm") is None, "vllm_mode", "colocate without vLLM", "an installed vLLM",
@@ -71,7 +67,7 @@ class CompletionArgs(GenerationArgs):
              repr(url), "http://HOST:PORT", "Correct the address"),
         )  # fmt: skip
         found = [describe(key, got, wanted, advice) for holds, key, got, wanted, advice in cases if holds]
-        return errors + vllm_errors(self.temperature, self.top_p, self.min_p) + found
+        return vllm_errors(self.temperature, self.top_p, self.min_p) + found
 
     @property
     def vllm_server_url(self) -> str:

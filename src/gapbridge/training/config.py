@@ -41,7 +41,7 @@ def option(default: Any, help_text: str, *, choices: Sequence[str] | None = None
 
 @dataclass
 class BaseArgs(Defaults, _Behind):
-    """The base of the mixins: errors are collected along the method resolution order, and checked when all is set.
+    """The base of the mixins: each one's `own_errors` are collected, and raised together when all is set.
 
     `RUNTIME_ONLY` names keys of a mixin that change neither data nor weights: a run may be continued with other
     values. `RANGES` has the lowest and the highest value of keys that may not be any number; None: no limit.
@@ -77,7 +77,7 @@ class BaseArgs(Defaults, _Behind):
     def errors(self) -> list[str]:
         """Everything wrong with the values, one sentence each."""
         errors = []
-        for kind in type(self).__mro__:
+        for kind in reversed(type(self).__mro__):
             if not issubclass(kind, BaseArgs):
                 continue
             for name in inspect.get_annotations(kind):
@@ -89,6 +89,13 @@ class BaseArgs(Defaults, _Behind):
                 if value is not None and not low <= value <= (math.inf if high is None else high):
                     expected = f"at least {low}" if high is None else f"a number from {low} to {high}"
                     errors.append(describe(name, value, expected, "Correct the value"))
+            if "own_errors" in vars(kind):
+                errors += kind.own_errors(self)
+        return errors
+
+    def own_errors(self) -> list[str]:
+        """What is wrong with the keys of this class, ranges and choices aside. Each mixin may have one of its own."""
+        errors = []
         if self.max_steps == 0:
             got = "0, which transformers takes for no limit"
             errors.append(describe("max_steps", got, "a number of steps", "Correct or remove the key"))
@@ -140,7 +147,7 @@ class TokenizationArgs(BaseArgs):
         """The most tokens of a row in a part, `train` or `eval`: packing may split longer ones, and loses nothing."""
         return self.max_length
 
-    def errors(self) -> list[str]:
+    def own_errors(self) -> list[str]:
         day, length = self.chat_template_date, self.max_length
         cases = (
             (day is not None and not _is_day(day), "chat_template_date", repr(day), "a day as YYYY-MM-DD",
@@ -149,8 +156,7 @@ class TokenizationArgs(BaseArgs):
              "a value beside chat_template_path", "one of them", "Keep one of the keys"),
             (length is not None and length < 2, "max_length", length, "at least 2 tokens", "Increase the value"),
         )  # fmt: skip
-        found = [describe(key, got, wanted, advice) for holds, key, got, wanted, advice in cases if holds]
-        return super().errors() + found
+        return [describe(key, got, wanted, advice) for holds, key, got, wanted, advice in cases if holds]
 
 
 @dataclass
@@ -191,7 +197,7 @@ class DataArgs(LossScopeArgs):
         packs = self.packing if part == "train" or self.eval_packing is None else self.eval_packing
         return None if packs and self.packing_strategy in ("wrapped", "bfd_split") else self.max_length
 
-    def errors(self) -> list[str]:
+    def own_errors(self) -> list[str]:
         # What rows of ids would leave without effect, and what goes wrong in TRL's preparation of them.
         given = dict(self.dataset_kwargs or {})
         skips = bool(given.pop("skip_prepare_dataset", False))
@@ -218,7 +224,7 @@ class DataArgs(LossScopeArgs):
              "a GPU", "Remove the key"),
         )  # fmt: skip
         found = [describe(key, got, wanted, advice) for holds, key, got, wanted, advice in cases if holds]
-        return super().errors() + found + label_support_errors(self)
+        return found + label_support_errors(self)
 
 
 @dataclass
@@ -270,10 +276,10 @@ class RoundArgs(BaseArgs):
             self.num_epochs_per_round = [float(self.num_epochs_per_round)]
         super().__post_init__()
 
-    def errors(self) -> list[str]:
+    def own_errors(self) -> list[str]:
         epochs = [1.0] if self.num_epochs_per_round is None else self.num_epochs_per_round
         got, expected = f"{len(epochs)} numbers for {self.num_rounds} rounds", "one number, or one for each round"
-        errors = super().errors()
+        errors: list[str] = []
         if self.num_epochs_per_round is not None and len(epochs) not in (1, self.num_rounds):
             errors.append(describe("num_epochs_per_round", got, expected, "Correct the list"))
         if any(not number > 0 for number in epochs):
@@ -335,8 +341,8 @@ class GenerationArgs(SamplingArgs, RoundArgs):
         None, "Number of examples in one shard of generated contexts; default: 512 with one process."
     )
 
-    def errors(self) -> list[str]:
-        errors = super().errors()
+    def own_errors(self) -> list[str]:
+        errors: list[str] = []
         tokens = self.generation_max_batch_tokens
         if self.generation_batch_size >= 1 and (tokens is None or tokens >= 1):  # which it calls by other names
             try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...decoding.sampling_params import SamplingParams
 from ...errors import describe
 from ...training.config import DataArgs, GenerationArgs, option
 
@@ -23,6 +22,7 @@ class BASHArgs(GenerationArgs, DataArgs):
     RUNTIME_ONLY = frozenset({"verify_window"})
     RANGES = {
         "mixture_coefficient": (0, 1), "sft_fraction": (0, 1), "num_masked_labels_after_replacement": (0, None),
+        "verify_window": (1, None),
     }  # fmt: skip
 
     mixture_coefficient: float = option(
@@ -45,8 +45,8 @@ class BASHArgs(GenerationArgs, DataArgs):
     )
     num_masked_labels_after_replacement: int = option(0, "Number of labels masked after each replaced token.")
 
-    def errors(self) -> list[str]:
-        errors = super().errors()
+    def own_errors(self) -> list[str]:
+        errors: list[str] = []
         final, rounds = self.final_sft_epochs, self.num_epochs_per_round
         epochs = min([self.num_train_epochs] if rounds is None else rounds, default=0)
         if not 0 <= final <= epochs:
@@ -63,9 +63,6 @@ class BASHArgs(GenerationArgs, DataArgs):
             advice = "Remove these keys, or lower sft_fraction"
             errors.append(describe("sft_fraction", got, "less than 1, to mix contexts", advice))
         return errors
-
-    def sampling_params(self, suppress_tokens: tuple[int, ...] = (), **more: int) -> SamplingParams:
-        return super().sampling_params(suppress_tokens, verify_window=self.verify_window, **more)
 
 
 FIELDS = BASHArgs

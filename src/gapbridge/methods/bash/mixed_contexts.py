@@ -26,7 +26,8 @@ def mixed_contexts(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: ExampleSet, args: Any
 ) -> GenerationSpec:
     """What a round samples, with the options of a configuration."""
-    options = args.sampling_params(suppressed_tokens(model, tokenizer, args.suppress_tokens))
+    suppressed = suppressed_tokens(model, tokenizer, args.suppress_tokens)
+    options = args.sampling_params(suppressed, verify_window=args.verify_window)
     control = frozenset(special_token_ids(tokenizer))
     runners = SlotRunners()
     identity: dict[str, Any] = {"method": "bash", "mixture_coefficient": args.mixture_coefficient}

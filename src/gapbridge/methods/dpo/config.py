@@ -25,8 +25,8 @@ class DPOArgs(PreferenceArgs):
 
     beta: float = option(0.1, "β: weight of the deviation from the reference model; with 0 no weight changes.")
 
-    def errors(self) -> list[str]:
-        errors = super().errors()
+    def own_errors(self) -> list[str]:
+        errors: list[str] = []
         if unknown := sorted(set(self.loss_type) - PAIR_LOSSES):
             expected = f"some of {', '.join(sorted(PAIR_LOSSES))}"
             errors.append(describe("loss_type", ", ".join(unknown), expected, "Choose among them"))

@@ -26,8 +26,8 @@ class MTPArgs(DataArgs):
         0.2, "Fraction (0-1) of the steps, at the start, in which heads 2 to n do not train the trunk."
     )
 
-    def errors(self) -> list[str]:
-        errors = super().errors()
+    def own_errors(self) -> list[str]:
+        errors: list[str] = []
         if self.num_future_tokens == 1:
             return errors
         smoothing, several = self.label_smoothing_factor, "with num_future_tokens above 1"

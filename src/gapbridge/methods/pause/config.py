@@ -34,8 +34,8 @@ class PauseArgs(DataArgs):
         0.1, "Number of pause tokens as a fraction (0-1) of the tokens of a row, for random placement."
     )
 
-    def errors(self) -> list[str]:
-        errors = super().errors()
+    def own_errors(self) -> list[str]:
+        errors: list[str] = []
         if not 0 <= self.pause_fraction < 1:
             expected = "a number from 0 to below 1"
             errors.append(describe("pause_fraction", self.pause_fraction, expected, "Correct the value"))

@@ -29,8 +29,8 @@ class RACArgs(CompletionArgs, DataArgs):
     )
     sft_fraction: float = option(0.5, "Fraction (0-1) of rows without a correction (prompt → reference); 1 is SFT.")
 
-    def errors(self) -> list[str]:
-        errors = super().errors()
+    def own_errors(self) -> list[str]:
+        errors: list[str] = []
         got = "false, so that rows have no completion to correct"
         for name in ("assistant_only_loss", "completion_only_loss"):
             if not vars(self)[name]:

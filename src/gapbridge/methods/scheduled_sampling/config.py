@@ -41,8 +41,8 @@ class ScheduledSamplingArgs(SamplingArgs, DataArgs):
             self.num_sampling_passes = int(self.num_sampling_passes)
         super().__post_init__()
 
-    def errors(self) -> list[str]:
-        errors = super().errors()
+    def own_errors(self) -> list[str]:
+        errors: list[str] = []
         full = isinstance(self.num_sampling_passes, int) and self.num_sampling_passes >= 1
         if self.num_sampling_passes != EXACT and not full:
             errors.append(

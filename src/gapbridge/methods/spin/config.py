@@ -23,7 +23,7 @@ class SPINArgs(CompletionArgs, PreferenceArgs):
         True, "Train on the pairs of the previous round as well, from round 2 on."
     )
 
-    def errors(self) -> list[str]:
+    def own_errors(self) -> list[str]:
         fixed = "false, since SPIN's reference is the model at the start of the round"
         cases = (
             (self.loss_type != ["sigmoid"], "loss_type", ", ".join(self.loss_type), "sigmoid, the loss of SPIN"),
@@ -35,7 +35,7 @@ class SPINArgs(CompletionArgs, PreferenceArgs):
             got = "false, so that no held-out pair is left to evaluate"
             advice = "Set it to true, or set eval_strategy: 'no'"
             errors.append(describe("eval_on_generated_contexts", got, "true", advice))
-        return super().errors() + errors
+        return errors
 
 
 FIELDS = SPINArgs
