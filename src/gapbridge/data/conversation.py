@@ -19,15 +19,8 @@ from .chat_template import Messages
 LOSS_KEYS = ("weight", "train", "training", "loss")
 PARTIAL_LOSS_KEYS = ("train_detail", "training_detail", "loss_scale")
 CONVERSATION_COLUMNS = (
-    "messages",
-    "conversations",
-    "prompt",
-    "completion",
-    "chosen",
-    "rejected",
-    "tools",
-    "chat_template_kwargs",
-)
+    "messages", "conversations", "prompt", "completion", "chosen", "rejected", "tools", "chat_template_kwargs",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

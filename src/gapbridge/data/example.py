@@ -155,20 +155,10 @@ class ExampleSet:
 
     def part(self, start: int, end: int) -> list[Example]:
         columns = self.table[start:end]
+        rows = zip(*(columns[name] for name in EXAMPLE_FEATURES), strict=True)
         return [
-            Example(
-                example_id,
-                prompt,
-                reference,
-                trailer,
-                trained or [],
-                asked or [],
-                arguments or "",
-                has_prompt is not False,
-            )
-            for example_id, prompt, reference, trailer, trained, asked, arguments, has_prompt in zip(
-                *(columns[name] for name in EXAMPLE_FEATURES), strict=True
-            )
+            Example(*row, trained or [], asked or [], arguments or "", has_prompt is not False)
+            for *row, trained, asked, arguments, has_prompt in rows
         ]
 
     def arguments_of(self, row: str | None) -> dict[str, Any]:

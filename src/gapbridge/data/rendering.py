@@ -34,16 +34,9 @@ _TIMEOUT_SECONDS = 60  # seconds of waiting, after which a process that does not
 
 # What a template can raise, its own `raise_exception` among them.
 RENDER_ERRORS = (
-    TemplateError,
-    ValueError,
-    TypeError,
-    ArithmeticError,
-    LookupError,
-    AttributeError,
-    AssertionError,
-    RuntimeError,
+    TemplateError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError, AssertionError, RuntimeError,
     MemoryError,
-)
+)  # fmt: skip
 
 _TOO_LARGE, _TOO_LONG = 3, 4  # exit codes of the process that tries a template
 _EXCESSES = {

@@ -279,10 +279,9 @@ def standard_columns(
         if not config.system_prompt:
             return dataset
 
-        def rename(row: dict[str, Any]) -> dict[str, Any]:
-            return {"messages": as_messages(row["conversations"])}
-
-        dataset = _mapped(dataset, rename, "As messages", source, scratch).remove_columns("conversations")
+        dataset = _mapped(
+            dataset, lambda row: {"messages": as_messages(row["conversations"])}, "As messages", source, scratch
+        ).remove_columns("conversations")
         return _with_system_turn(dataset, "messages", config, source, scratch)
     if text_field in columns and not set(wanted) & set(columns):
         errors = [
@@ -305,16 +304,8 @@ def standard_columns(
         raise DataError(source, got, "prompts and completions, or plain text", advice)
     mapping = {config.prompt_column: "prompt", config.completion_column: "completion", config.id_column: "id"}
     dataset = _named(dataset, mapping)
-    if not config.convert_to_chat:
-        return _with_system_turn(dataset, "prompt", config, source, scratch)
-
-    def chat(row: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "prompt": [{"role": "user", "content": row["prompt"]}],
-            "completion": [{"role": "assistant", "content": row["completion"]}],
-        }
-
-    dataset = _mapped(dataset, chat, "As chat", source, scratch)
+    if config.convert_to_chat:
+        dataset = _as_chat(dataset, ("completion",), source, scratch)
     return _with_system_turn(dataset, "prompt", config, source, scratch)
 
 
@@ -326,12 +317,7 @@ def _preference_columns(dataset: Dataset, config: DataConfig, source: str, scrat
         if "prompt" not in dataset.column_names:
             got, expected = "no column of prompts beside chosen and rejected", "one for convert_to_chat"
             raise ConfigError(source, got, expected, "Name it with prompt_column, or give conversations")
-
-        def chat(row: dict[str, Any]) -> dict[str, Any]:
-            answers = {name: [{"role": "assistant", "content": row[name]}] for name in ("chosen", "rejected")}
-            return {"prompt": [{"role": "user", "content": row["prompt"]}], **answers}
-
-        dataset = _mapped(dataset, chat, "As chat", source, scratch)
+        dataset = _as_chat(dataset, ("chosen", "rejected"), source, scratch)
     if not text and "prompt" in dataset.column_names and isinstance(dataset[0]["prompt"], str):
         dataset = dataset.remove_columns("prompt")  # UltraFeedback's repeats the first user turn
     if config.system_prompt:
@@ -340,6 +326,16 @@ def _preference_columns(dataset: Dataset, config: DataConfig, source: str, scrat
         for column in [*columns, *(["messages"] if "messages" in dataset.column_names else [])]:
             dataset = _with_system_turn(dataset, column, config, source, scratch)
     return dataset
+
+
+def _as_chat(dataset: Dataset, answers: tuple[str, ...], source: str, scratch: Path | None) -> Dataset:
+    """Texts as one user turn, and one assistant turn in each column of `answers`."""
+
+    def chat(row: dict[str, Any]) -> dict[str, Any]:
+        turns = {name: [{"role": "assistant", "content": row[name]}] for name in answers}
+        return {"prompt": [{"role": "user", "content": row["prompt"]}], **turns}
+
+    return _mapped(dataset, chat, "As chat", source, scratch)
 
 
 def _with_system_turn(dataset: Dataset, column: str, config: DataConfig, source: str, scratch: Path | None) -> Dataset:

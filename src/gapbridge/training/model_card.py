@@ -76,21 +76,14 @@ def complete_card(
 
 def _decoding(name: str, modes: Collection[str]) -> Iterator[str]:
     if modes:
-        yield "### Decoding"
-        yield ""
-        yield "The quick start answers in a single pass. Gapbridge answers as the method does:"
-        yield ""
-        yield "```shell"
+        yield from ("### Decoding", "")
+        yield from ("The quick start answers in a single pass. Gapbridge answers as the method does:", "", "```shell")
         yield from (f"gapbridge generate RECIPE.yaml --model {name} --decoding_mode {mode}" for mode in modes)
-        yield "```"
-        yield ""
+        yield from ("```", "")
 
 
 def _settings(args: Any, adapter: PeftConfig | None) -> Iterator[str]:
-    yield "### Settings"
-    yield ""
-    yield "| setting | value | |"
-    yield "|---|---|---|"
+    yield from ("### Settings", "", "| setting | value | |", "|---|---|---|")
     for name, help_text in _shown(args):
         value = vars(args)[name]
         if value is not None:
@@ -108,9 +101,7 @@ def _settings(args: Any, adapter: PeftConfig | None) -> Iterator[str]:
 
 
 def _data(args: Any, examples: ExampleSet, described: str, log_history: Sequence[dict[str, Any]]) -> Iterator[str]:
-    yield "### Data"
-    yield ""
-    yield f"{len(examples):,} examples of {examples.source}."
+    yield from ("### Data", "", f"{len(examples):,} examples of {examples.source}.")
     if examples.bad_rows:
         yield f"{len(examples.bad_rows):,} rows could not be used and were left out."
     if examples.truncated:
@@ -125,12 +116,7 @@ def _data(args: Any, examples: ExampleSet, described: str, log_history: Sequence
     yield ""
     losses = list(_losses(log_history))
     if losses:
-        yield "### Held-out losses"
-        yield ""
-        yield "| loss | first | last |"
-        yield "|---|---|---|"
-        yield from losses
-        yield ""
+        yield from ("### Held-out losses", "", "| loss | first | last |", "|---|---|---|", *losses, "")
 
 
 def _shown(args: Any) -> Iterator[tuple[str, str]]:

@@ -17,13 +17,8 @@ from ..errors import ConfigError, describe
 
 
 _SHOWN = 10  # examples that are named
-_COLUMNS = (
-    "prompt",
-    "completion_ids",
-    "template_suffix_ids",
-    "generation_prompt_ids",
-    "rejected",
-)  # of examples and preferences, with ids of tokens
+# Of examples and preferences, with ids of tokens.
+_COLUMNS = ("prompt", "completion_ids", "template_suffix_ids", "generation_prompt_ids", "rejected")
 _ADVICE = "Resize the model's embedding (resize_token_embeddings) and save it, or use the model's tokenizer"
 
 
