@@ -58,13 +58,11 @@ def with_pauses(examples: Examples, pauses: list[int]) -> Examples:
     them, without pauses, as in whatever asks the model later.
 
     Args:
-        pauses: M ids, from `pauses_after_prompt`; with none the examples are returned as they are.
+        pauses: M ids, one or more, from `pauses_after_prompt`.
 
     Raises:
         DataError: an id of the data looks like that of a turn.
     """
-    if not pauses:
-        return examples
     turns = examples.split_turns(examples.stops).table
 
     def add(row: dict[str, Any]) -> dict[str, Any]:

@@ -108,7 +108,8 @@ def build_preferences(
         made.table, made.bad_rows, source, made.cut, made.truncated, conversational, tuple(stops), date,
         dict(chat_template_kwargs or {}), left_out=made.left_out,
     )  # fmt: skip
-    return with_pauses(examples, pauses_after_prompt(tokenizer))
+    pauses = pauses_after_prompt(tokenizer)
+    return with_pauses(examples, pauses) if pauses else examples
 
 
 class _TokenisePair:

@@ -110,7 +110,8 @@ def build_examples(
         made.table, made.bad_rows, source, made.cut, made.truncated, conversational, tuple(stops), date,
         dict(chat_template_kwargs or {}), loss.in_words(form), made.left_out,
     )  # fmt: skip
-    return with_pauses(examples, pauses_after_prompt(tokenizer))
+    pauses = pauses_after_prompt(tokenizer)
+    return with_pauses(examples, pauses) if pauses else examples
 
 
 def require_template(tokenizer: PreTrainedTokenizerBase, source: str) -> None:

@@ -49,13 +49,11 @@ def named_arguments(order: Sequence[str], positional: Sequence[Any], given: Mapp
 
 
 def own_configuration(kind: type[Any], args: Any, trainer: str) -> Any:
-    """`args`, or of plain `TrainingArguments` the configuration `kind` with the same values, as TRL makes it.
+    """Of plain `TrainingArguments` the configuration `kind` with the same values, as TRL makes it.
 
     Raises:
         ConfigError: it is another configuration.
     """
-    if isinstance(args, kind):
-        return args
     if not isinstance(args, TrainingArguments) or isinstance(args, (SFTConfig, DPOConfig)):
         expected = f"a {kind.__name__} for {trainer}, which takes all keys of TRL's configuration"
         raise ConfigError("args", f"a {type(args).__name__}", expected, f"Construct {kind.__name__} instead")

@@ -150,7 +150,8 @@ class GapTrainerMixin(EvalDatasetMixin, TrainerGuardMixin):
         if args is None:
             name = str(model) if isinstance(model, str) else model.config._name_or_path
             args = self.config_class(f"{name.rstrip('/').split('/')[-1]}-{self._name}")
-        args = own_configuration(self.config_class, args, method.__name__)
+        if not isinstance(args, self.config_class):
+            args = own_configuration(self.config_class, args, method.__name__)
         if errors := method.argument_errors(args, kwargs):
             raise ConfigError(errors)
         given = given_data(train_dataset, eval_dataset, by_index=method.requires_eager_rows(args))
