@@ -46,7 +46,7 @@ _EXCESSES = {
     -signal.SIGKILL: "a rendering that takes more memory than the machine has",
     -signal.SIGSEGV: "a rendering that nests too deep",
 }
-_WAY_OUT = ("a text about as long as the turns", "Correct the template")
+_EXPECTED = "a text about as long as the turns"
 
 
 class _OutOfTime(Exception):
@@ -72,7 +72,7 @@ def bounded_rendering() -> Iterator[None]:
     try:
         yield
     except _OutOfTime as error:
-        raise ConfigError("chat_template", _EXCESSES[-signal.SIGXCPU], *_WAY_OUT) from error
+        raise ConfigError("chat_template", _EXCESSES[-signal.SIGXCPU], _EXPECTED, "Correct the template") from error
     except GapbridgeError:
         raise
     except TemplateSyntaxError as error:
@@ -99,7 +99,7 @@ def try_once(source: str, render: Callable[[], str]) -> None:
         ConfigError: it takes too many seconds or bytes, or gives too many characters.
     """
     if error := _EXCESSES.get(_exit_code(_Trial(source, render))):
-        raise ConfigError("chat_template", error, *_WAY_OUT)
+        raise ConfigError("chat_template", error, _EXPECTED, "Correct the template")
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ def check_data_config(config: DataConfig, script: ScriptArguments) -> list[str]:
     }
     forms = [name for name, value in given.items() if value]
     advice = "Add `datasets:` (a list of path, name, data_files, split, …) or `dataset_name:`"
-    mixes, limits = config.dataset_mixture is not None, ("max_train_examples", "max_eval_examples")
+    mixes = config.dataset_mixture is not None
     cases = (
         (not forms, "datasets", "no data", "a data set", advice),
         (len(forms) > 1, "data", " and ".join(forms), "one of them", "Keep one of the keys"),
@@ -135,10 +135,11 @@ def check_data_config(config: DataConfig, script: ScriptArguments) -> list[str]:
          "the key inside the mixture", "Move it into dataset_mixture"),
         (config.eval_datasets and config.splits_off, "test_split_size", "a value beside `eval_datasets`",
          "one source of held-out data", "Keep one of the keys"),
-        *((vars(config)[name] is not None and vars(config)[name] < 1, name, vars(config)[name], "at least 1",
-           "Correct or remove the key") for name in limits),
     )  # fmt: skip
     errors = [describe(key, got, wanted, advice) for holds, key, got, wanted, advice in cases if holds]
+    for name in ("max_train_examples", "max_eval_examples"):
+        if (value := vars(config)[name]) is not None and value < 1:
+            errors.append(describe(name, value, "at least 1", "Correct or remove the key"))
     if mixes:
         try:
             read_mixture(config.dataset_mixture)

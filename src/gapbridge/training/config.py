@@ -207,8 +207,6 @@ class DataArgs(LossScopeArgs):
             (not self.assistant_only_loss and self.train_on_assistant_turns == "last", "assistant_only_loss",
              "false with train_on_assistant_turns: last",
              "one of them, since false trains complete conversations", "Keep one of the keys"),
-            *((True, f"dataset_kwargs, {key}", "a key that TRL does not have", "skip_prepare_dataset",
-               "Remove the key") for key in given),
             (skips, "dataset_kwargs, skip_prepare_dataset", "true", "false, since the method prepares the data",
              "Remove the key"),
             (self.truncation_mode != "keep_start", "truncation_mode", repr(self.truncation_mode),
@@ -224,6 +222,9 @@ class DataArgs(LossScopeArgs):
              "a GPU", "Remove the key"),
         )  # fmt: skip
         found = [describe(key, got, wanted, advice) for holds, key, got, wanted, advice in cases if holds]
+        for key in given:
+            got = "a key that TRL does not have"
+            found.append(describe(f"dataset_kwargs, {key}", got, "skip_prepare_dataset", "Remove the key"))
         return found + label_support_errors(self)
 
 
