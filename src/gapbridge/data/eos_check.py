@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import yaml
 
@@ -17,17 +16,8 @@ from .special_tokens import UndecodableTokens, completion_end
 _QUESTION, _ANSWER = "question", "answer"
 
 
-@dataclass(frozen=True)
-class MissingEos:
-    """An answer that no stop token ends: what is wrong (`error`, with the recipe key that fixes it, if one can), and
-    the token that a template ends it with instead, if that is a token."""
-
-    error: str
-    token: str | None
-
-
-def find_missing_eos(template: ChatTemplate, stops: Sequence[int]) -> MissingEos | None:
-    """What is wrong with the end of an answer; None where a stop token ends it.
+def missing_eos_error(template: ChatTemplate, stops: Sequence[int]) -> str | None:
+    """What is wrong with the end of an answer, with the recipe key that fixes it; None where a stop token ends it.
 
     None also where the template does not take the placeholder: then the rows themselves must tell.
 
@@ -50,8 +40,7 @@ def find_missing_eos(template: ChatTemplate, stops: Sequence[int]) -> MissingEos
     token = next((piece for piece in map(str, tokenizer.tokenize(tail)) if piece in added), None)
     if token is None and tail.strip() in tokenizer.get_vocab():
         token = tail.strip()
+    advice = f"Use a chat_template that ends an answer with {{{{ eos_token }}}} ({tokenizer.eos_token})"
     if token is not None:
         advice = f"Add `{yaml.safe_dump({'eos_token': token}).strip()}`"
-    else:
-        advice = f"Use a chat_template that ends an answer with {{{{ eos_token }}}} ({tokenizer.eos_token})"
-    return MissingEos(describe("chat_template", got, expected, advice), token)
+    return describe("chat_template", got, expected, advice)

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from ..data.arrow_files import content_fingerprint
 from ..data.chat_template import ChatTemplate
-from ..data.eos_check import find_missing_eos
+from ..data.eos_check import missing_eos_error
 from ..data.example import ExampleSet
 from ..data.formats import require_prompts
 from ..data.serialization import load_saved_examples, save_examples
@@ -84,9 +84,8 @@ def check_template_eos(job: RunConfig) -> None:
     if tokenizer.chat_template is None or tokenizer.eos_token_id is None:
         return
     template = ChatTemplate(tokenizer, date=job.args.chat_template_date, arguments=job.args.chat_template_kwargs or {})
-    end = find_missing_eos(template, stop_tokens(tokenizer, generation))
-    if end:
-        raise ConfigError(f"{job.recipe.path}, {end.error}")
+    if error := missing_eos_error(template, stop_tokens(tokenizer, generation)):
+        raise ConfigError(f"{job.recipe.path}, {error}")
 
 
 def load_examples(

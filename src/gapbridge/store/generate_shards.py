@@ -52,20 +52,30 @@ class GenerationSpec:
     sources: tuple[Path, ...] = ()
 
 
-def _shared_identity(
+def open_context_store(
+    spec: GenerationSpec,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     examples: ExampleSet,
-    args: TrainingArguments,
-    options: SamplingParams,
+    args: Any,
+    directory: Path,
     *,
+    shard_size: int | None = None,
     weights: str | None = None,
-) -> dict[str, Any]:
-    """What determines a context in every method: sampling, seed, round, precision, and fingerprints of the inputs.
+    is_named: bool = False,
+) -> ContextStore:
+    """The store of what is generated, with whatever it holds. Its identity is what determines a context in every
+    method: sampling, seed, round, precision, and fingerprints of the inputs.
 
-    `weights` is the model's fingerprint where it is known: hashing a model takes a while.
+    Args:
+        args: of the trainer, with a `generation_shard_size` where no `shard_size` is given. Where that is None, the
+            size is that of the store that is there, or else `shard_size_for` the rows and processes.
+        weights: the model's fingerprint where it is known: hashing a model takes a while.
+        is_named: whether the store lies below `directory`, under a name for each identity.
     """
-    return {
+    options = spec.options
+    identity = {
+        **spec.identity,
         "temperature": options.temperature,
         "top_k": options.top_k,
         "top_p": options.top_p,
@@ -78,34 +88,10 @@ def _shared_identity(
         "tokenizer": tokenizer_fingerprint(tokenizer),
         "examples": examples.fingerprint(),
     }
-
-
-def open_context_store(
-    contexts: GenerationSpec,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    examples: ExampleSet,
-    args: Any,
-    directory: Path,
-    *,
-    weights: str | None = None,
-) -> ContextStore:
-    """The store of a method's contexts, with whatever it holds.
-
-    `args` has a `generation_shard_size`. Where it is None, the size is that of the store that is there, or else
-    `shard_size_for` the rows and processes.
-    """
-    shared = _shared_identity(model, tokenizer, examples, args, contexts.options, weights=weights)
-    shard_size = args.generation_shard_size or recorded_shard_size(directory)
-    if shard_size is None:
-        shard_size = shard_size_for(len(examples), args.world_size, args.generation_batch_size)
-    return ContextStore(
-        directory,
-        {**contexts.identity, **shared},
-        num_examples=len(examples),
-        shard_size=shard_size,
-        schema=contexts.schema,
-    )
+    size = shard_size or args.generation_shard_size or recorded_shard_size(directory)
+    size = size or shard_size_for(len(examples), args.world_size, args.generation_batch_size)
+    make = ContextStore.from_identity if is_named else ContextStore
+    return make(directory, identity, num_examples=len(examples), shard_size=size, schema=spec.schema)
 
 
 def generate_or_find(
@@ -125,9 +111,8 @@ def generate_or_find(
     Raises:
         StoreError: a shard is damaged. RunError: another process failed.
     """
-    shared = _shared_identity(model, tokenizer, examples, args, spec.options, weights=weights)
-    store = ContextStore.from_identity(
-        parent, {**spec.identity, **shared}, num_examples=len(examples), shard_size=shard_size, schema=spec.schema
+    store = open_context_store(
+        spec, model, tokenizer, examples, args, parent, shard_size=shard_size, weights=weights, is_named=True
     )
     generate_contexts(store, examples, args, spec.generate, spec.what)
     return store.iter_with(examples)

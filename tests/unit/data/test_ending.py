@@ -9,7 +9,7 @@ from conftest import BASE
 from transformers import AutoTokenizer
 
 from gapbridge.data.chat_template import ChatTemplate
-from gapbridge.data.eos_check import find_missing_eos
+from gapbridge.data.eos_check import missing_eos_error
 from gapbridge.data.special_tokens import stop_tokens
 
 
@@ -25,8 +25,7 @@ def fault(template: str, *, added: tuple[str, ...] = ("<|im_start|>", "<|im_end|
     tokenizer.chat_template = template
     for name, value in tokens.items():
         setattr(tokenizer, name, value)
-    end = find_missing_eos(ChatTemplate(tokenizer), stop_tokens(tokenizer))
-    return end.error if end else None
+    return missing_eos_error(ChatTemplate(tokenizer), stop_tokens(tokenizer))
 
 
 def test_a_template_that_ends_with_the_stop_token_is_good() -> None:

@@ -12,7 +12,7 @@ from helpers.templates import assistant, byte_tokenizer, tokenizer_of, user
 from gapbridge import ConfigError, DataError, build_examples
 from gapbridge.data import rendering
 from gapbridge.data.chat_template import ChatTemplate
-from gapbridge.data.eos_check import find_missing_eos
+from gapbridge.data.eos_check import missing_eos_error
 from gapbridge.methods.rac.rows import CorrectionTemplates
 
 
@@ -50,7 +50,7 @@ def test_whatever_a_template_raises_is_a_bad_row_or_a_named_error(template: str)
     with pytest.raises((DataError, ConfigError), match="chat.template"):
         build(OK + template, ROW)
     tokenizer = byte_tokenizer(OK + template, ["<|im_end|>"])
-    assert find_missing_eos(ChatTemplate(tokenizer), [tokenizer.eos_token_id]) is None
+    assert missing_eos_error(ChatTemplate(tokenizer), [tokenizer.eos_token_id]) is None
     with pytest.raises((DataError, ConfigError)):
         ChatTemplate(tokenizer).prompt_ids([user("Ask.")])
     with pytest.raises(ConfigError):
