@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import time
@@ -17,7 +16,6 @@ from helpers import recipe
 from packaging.version import Version
 
 from gapbridge import ConfigError, compat
-from gapbridge.evaluation.judge.command import make_judge
 from gapbridge.methods.dpo.trainer import METHOD as DPO
 from gapbridge.methods.sft.trainer import GapSFTConfig, GapSFTTrainer
 from gapbridge.runs.run_config import RunConfig, read_job
@@ -180,8 +178,3 @@ def test_rows_of_like_length_in_old_words_and_new(key: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(("key", "value"), [("group_by_length", False), ("train_sampling_strategy", "random")])
 def test_rows_in_random_order_in_old_words_and_new(key: str, value: Any, tmp_path: Path) -> None:
     assert not groups(read_job(recipe(tmp_path, **{key: value})))
-
-
-def test_a_judge_is_loaded(tmp_path: Path) -> None:
-    options = {"judge_url": None, "judge": str(BASE), "judge_temperature": 0.0, "judge_max_tokens": 8, "batch_size": 4}
-    assert make_judge(argparse.Namespace(**options)).name

@@ -247,22 +247,18 @@ def _evaluation(entry: dict[str, Any], where: str, errors: list[str]) -> Evaluat
     lengths = own.get("prefix_lengths")
     lengths = None if lengths is None else _list(lengths)
     graded = [name for name, task in TASKS.items() if task.grader != "none"]
-    expected = f"one of {', '.join(graded)}"
-    errors += require(
-        own.get("task") in (None, *graded), f"{where}task", repr(own.get("task")), expected, "Choose one"
-    )
-    expected = "one or more numbers of at least 0, where 0 is greedy"
-    is_good = temperatures and all(value >= 0 for value in temperatures)
-    errors += require(is_good, f"{where}temperatures", temperatures, expected, "Correct the list")
-    is_good = len(set(temperatures)) == len(temperatures)
-    errors += require(is_good, f"{where}temperatures", "a number twice", "every number once", "Remove one of them")
+    task, numbers = own.get("task"), "one or more numbers of at least 0, where 0 is greedy"
+    cases = [
+        ("task", task in (None, *graded), repr(task), f"one of {', '.join(graded)}"),
+        ("temperatures", temperatures and all(value >= 0 for value in temperatures), temperatures, numbers),
+        ("temperatures", len(set(temperatures)) == len(temperatures), "a number twice", "every number once"),
+        ("prefix_lengths", lengths is None or (lengths and min(lengths) >= 1), lengths, "lengths of 1 or more"),
+        ("error_positions", all(0 < at < 1 for at in positions), positions, "relative positions between 0 and 1"),
+    ]
     for name in ("max_examples", "max_completion_length"):
-        is_good = own.get(name) is None or own[name] >= 1
-        errors += require(is_good, f"{where}{name}", own.get(name), "at least 1", "Correct the value")
-    is_good = lengths is None or (lengths and all(length >= 1 for length in lengths))
-    errors += require(is_good, f"{where}prefix_lengths", lengths, "lengths of 1 or more", "Give one or more of them")
-    is_good, expected = all(0 < position < 1 for position in positions), "relative positions between 0 and 1"
-    errors += require(is_good, f"{where}error_positions", positions, expected, "Correct the list")
+        cases.append((name, own.get(name) is None or own[name] >= 1, own.get(name), "at least 1"))
+    for name, is_good, got, expected in cases:
+        errors += require(is_good, f"{where}{name}", got, expected, "Correct the value")
     own |= {"temperatures": tuple(temperatures), "error_positions": tuple(positions)}
     own["gap"] = own.get("gap", False) or bool(positions) or own.get("same_completions", False)
     return Evaluation(**{**own, "prefix_lengths": None if lengths is None else tuple(lengths)})

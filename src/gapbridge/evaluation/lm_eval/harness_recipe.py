@@ -65,18 +65,17 @@ def read_lm_eval_recipe(path: str | Path, *, limit: int | float | None = None) -
 
 
 def _range_errors(values: Mapping[str, Any]) -> list[str]:
-    expected = "entries with name, num_fewshot and metric"
-    errors = require(values.get("tasks", True), "tasks", "an empty list", expected, "Add a task")
     size, limit, folder = values.get("batch_size", 8), values.get("limit", 1), values.get("include_path", ".")
-    is_good = re.fullmatch(r"[1-9]\d*|auto(:[1-9]\d*)?", str(size)) is not None
-    expected = "an integer of at least 1, auto, or auto:N"
-    errors += require(is_good, "batch_size", repr(size), expected, "Correct the value")
-    is_good = not isinstance(limit, (int, float)) or 0 < limit < 1 or (limit >= 1 and isinstance(limit, int))
-    expected = "an integer of at least 1, or a fraction between 0 and 1"
-    errors += require(is_good, "limit", repr(limit), expected, "Correct the value")
-    is_good = not isinstance(folder, str) or Path(folder).is_dir()
-    got = f"{folder!r}, which is no directory (looked from {Path.cwd()})"
-    errors += require(is_good, "include_path", got, "a directory", "Correct the path")
+    is_limit = not isinstance(limit, (int, float)) or 0 < limit < 1 or (limit >= 1 and isinstance(limit, int))
+    is_folder, found = not isinstance(folder, str) or Path(folder).is_dir(), f"{folder!r}, which is no directory"
+    is_size = re.fullmatch(r"[1-9]\d*|auto(:[1-9]\d*)?", str(size)) is not None
+    cases = (
+        ("tasks", values.get("tasks", True), "an empty list", "entries with name, num_fewshot and metric"),
+        ("batch_size", is_size, repr(size), "an integer of at least 1, auto, or auto:N"),
+        ("limit", is_limit, repr(limit), "an integer of at least 1, or a fraction between 0 and 1"),
+        ("include_path", is_folder, f"{found} (looked from {Path.cwd()})", "a directory"),
+    )
+    errors = [describe(key, got, wanted, "Correct the value") for key, is_good, got, wanted in cases if not is_good]
     elsewhere = {"pretrained": "--model", "peft": "--model", "batch_size": "its own key", "device": "the environment"}
     return errors + [
         describe(f"model_args, {key}", "a value", f"none, since it is given with {place}", "Remove the key")
