@@ -94,6 +94,6 @@ def _heads(model: PreTrainedModel | PeftModel) -> Any:
     heads = load_adjacent_heads(model)
     if heads is None:
         place, expected = model.name_or_path or "model", "the heads of MTPTrainer with num_future_tokens above 1"
-        advice = "Restore the file; in Python load an adapter with gapbridge.methods.mtp.checkpoint.load"
+        advice = "Restore the file, or load an adapter with gapbridge.methods.mtp.checkpoint.load"
         raise ConfigError(place, f"no {HEADS_FILE}", expected, advice)
     return heads
