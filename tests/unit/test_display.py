@@ -84,3 +84,11 @@ def test_nothing_of_data_reaches_a_terminal_as_a_command(capsys: pytest.CaptureF
     shown = "".join(capsys.readouterr())
     assert not set("\x1b\x07\x9b\u202e") & set(shown)
     assert shown.count(r"\x1b]0;pwned\x07") >= 14 and shown.count("[red]") >= 14
+
+
+def test_a_row_says_what_of_its_loss_is_sampled_only_where_some_is() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    row = {"id": "1", "input_ids": [1, 2, 3], "labels": [-100, -100, 3], "sampled": [False, True, False]}
+    assert show_row(row, tokenizer).plain.splitlines()[0] == "id 1   3 tokens, 1 with loss (33.3%); sampled 1 (33.3%)"
+    row = {"id": "1", "input_ids": [1, 2, 3], "labels": [-100, 5, 3], "sampled": [False, True, False]}
+    assert "of the tokens with loss 50.0%; replaced 1 (50.0% of the tokens with loss)" in show_row(row, tokenizer).plain

@@ -57,12 +57,13 @@ def show_row(row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:
     text = Text()
     text.append(f"id {printable(row['id'])}", style="bold")
     text.append(f"   {len(ids)} tokens, {sum(trained)} with loss ({_percentage(sum(trained), len(ids))})")
-    if any(sampled) or any(replaced):
-        own = sum(sampled)
-        among = sum(a and b for a, b in zip(sampled, trained, strict=True))
+    own = sum(sampled)
+    among = sum(a and b for a, b in zip(sampled, trained, strict=True))
+    if own or any(replaced):
+        text.append(f"; sampled {own} ({_percentage(own, len(ids))})")
+    if among or any(replaced):  # not in a row whose sampled tokens are all context, as RAC's
         text.append(
-            f"; sampled {own} ({_percentage(own, len(ids))}), of the tokens with loss "
-            f"{_percentage(among, sum(trained))}; replaced {sum(replaced)} "
+            f", of the tokens with loss {_percentage(among, sum(trained))}; replaced {sum(replaced)} "
             f"({_percentage(sum(replaced), sum(trained))} of the tokens with loss)"
         )
     text.append("\n")
