@@ -91,4 +91,5 @@ def test_a_row_says_what_of_its_loss_is_sampled_only_where_some_is() -> None:
     row = {"id": "1", "input_ids": [1, 2, 3], "labels": [-100, -100, 3], "sampled": [False, True, False]}
     assert show_row(row, tokenizer).plain.splitlines()[0] == "id 1   3 tokens, 1 with loss (33.3%); sampled 1 (33.3%)"
     row = {"id": "1", "input_ids": [1, 2, 3], "labels": [-100, 5, 3], "sampled": [False, True, False]}
-    assert "of the tokens with loss 50.0%; replaced 1 (50.0% of the tokens with loss)" in show_row(row, tokenizer).plain
+    shown = show_row(row, tokenizer).plain
+    assert "of the tokens with loss 50.0%; replaced 1 (50.0% of the tokens with loss)" in shown
