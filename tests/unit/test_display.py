@@ -14,6 +14,7 @@ from gapbridge.cli import guarded
 from gapbridge.display import printable, say
 from gapbridge.errors import DataError
 from gapbridge.evaluation.command import print_results as show_evaluation
+from gapbridge.reporting import tables
 from gapbridge.reporting.tables import Table, print_table
 from gapbridge.training.rows import print_rows, show_row
 
@@ -93,3 +94,15 @@ def test_a_row_says_what_of_its_loss_is_sampled_only_where_some_is() -> None:
     row = {"id": "1", "input_ids": [1, 2, 3], "labels": [-100, 5, 3], "sampled": [False, True, False]}
     shown = show_row(row, tokenizer).plain
     assert "of the tokens with loss 50.0%; replaced 1 (50.0% of the tokens with loss)" in shown
+
+
+@pytest.mark.parametrize("width", [40, 100])
+def test_a_figure_is_never_cut(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many columns a table has, and however narrow the page is."""
+    monkeypatch.setattr(tables, "WIDTH", width)
+    head = ["model", *(f"wrong → right {at}" for at in range(8)), "95 % interval"]
+    print_table(Table(head, [["scheduled_sampling", *range(1000, 1008), "[-47.5, -17.5]"]]))
+    shown = capsys.readouterr().out
+    assert all(figure in shown for figure in ("1,000", "1,007", "[-47.5, -17.5]"))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -69,19 +70,22 @@ def markdown(table: Table) -> list[str]:
 
 
 def print_table(table: Table) -> None:
-    """Print a table below its title; text may be folded, figures are not."""
+    """Print a table below its title; text may be folded. Figures are not, so that a table may be wider than a page."""
     shown = RichTable(box=SIMPLE_HEAD, show_edge=False, padding=0)
     for at, name in enumerate(table.head):
         if at < table.texts:
             shown.add_column(Text(printable(name)), overflow="fold")
         else:
-            shown.add_column(Text(printable(name)), justify="right", min_width=max(map(len, name.split() or [""])))
+            words = [*name.split(), *(printable(row[at]) for row in table.cells)]
+            widest = max(map(cell_len, words), default=0)
+            shown.add_column(Text(printable(name)), justify="right", min_width=widest)
     for row in table.cells:
         texts, figures = row[: table.texts], row[table.texts :]
         shown.add_row(*(Text(printable(cell)) for cell in texts), *(Text(printable(c), no_wrap=True) for c in figures))
     if table.title:
         console().print(printable(table.title), highlight=False, markup=False, soft_wrap=True)
-    console().print(shown)
+    page = console()
+    page.print(shown, width=max(page.width, page.measure(shown).minimum), crop=False)
 
 
 def console() -> Console:
