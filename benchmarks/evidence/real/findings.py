@@ -71,11 +71,9 @@ def read_scores(patterns: list[str], decoding: str, seeds: list[int]) -> Values:
     for seed, pattern in itertools.product(seeds, patterns):
         folder = Path(pattern.replace("{seed}", str(seed)))
         for sample in read_samples(_existing(folder / "eval" / "summarization.samples.jsonl")):
-            path = Path(sample["model"])
-            is_trained = path.parent.name.startswith("seed_")
-            if is_trained and path.parent.name != f"seed_{seed}":
+            model = model_name(Path(sample["model"]), seed)
+            if model is None:
                 continue
-            model = path.name if is_trained else START
             if sample["decoding_mode"] != SINGLE_PASS:
                 model = f"{model}, {sample['decoding_mode']}"
             for metric in ROUGE_METRICS:
@@ -89,10 +87,9 @@ def read_gaps(pattern: str, kind: str, seeds: list[int]) -> Values:
     found: Values = {}
     for seed in seeds:
         path = _existing(Path(pattern.replace("{seed}", str(seed))) / "gap" / "gap.json")
-        models = json.loads(path.read_text(encoding="utf-8"))["models"]
-        for at, model in enumerate(models):
-            path = Path(model["model"])
-            if at > 0 and path.parent.name != f"seed_{seed}":
+        for model in json.loads(path.read_text(encoding="utf-8"))["models"]:
+            name = model_name(Path(model["model"]), seed)
+            if name is None:
                 continue
             by_length = {
                 f"losses.by_prefix_length.{temperature}.{k}": figure
@@ -102,8 +99,15 @@ def read_gaps(pattern: str, kind: str, seeds: list[int]) -> Values:
             for measure, figure in {**read_figures(model), **by_length}.items():
                 if "by_example" in figure:
                     by_model = found.setdefault(f"{kind}: {measure}", {})
-                    by_model.setdefault(path.name if at else START, {})[seed] = figure["by_example"]
+                    by_model.setdefault(name, {})[seed] = figure["by_example"]
     return found
+
+
+def model_name(folder: Path, seed: int) -> str | None:
+    """A model's name in the tables, from its folder, as in seed_21/sft; None for a model of another seed."""
+    if not folder.parent.name.startswith("seed_"):
+        return START
+    return folder.name if folder.parent.name == f"seed_{seed}" else None
 
 
 def _existing(path: Path) -> Path:

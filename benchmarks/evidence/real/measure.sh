@@ -1,15 +1,18 @@
 #!/usr/bin/env bash
-# ROUGE of every model of scitldr_cpu.yaml, its losses after its own completions and after those of the model that all start
-# from, what it forgets, and the hypotheses of docs/research/evidence-plan-smollm2.md. The models must be there.
+# ROUGE of every model of scitldr_cpu.yaml, or of scitldr_arms_cpu.yaml, its losses after its own completions and after
+# those of the model that all start from, what it forgets, and the hypotheses of docs/research/evidence-plan-smollm2.md.
+# The models must be there.
 #   benchmarks/evidence/real/measure.sh
+#   RUNS=outputs/scitldr-arms-cpu VARIANTS="sft scheduled_sampling rac spin" LIMIT=64 GAP_LIMIT=40 benchmarks/evidence/real/measure.sh
 #   SEEDS, VARIANTS   "21 22 23" and "sft bash_0.2 bash_0.2_masked random"
+#   RUNS              the folder of the models (outputs/scitldr-cpu)
 #   LIMIT, GAP_LIMIT, PREFIXES   test examples (100), those of the losses (60), and numbers of generated tokens ("8 16")
 #   DATA              folder or data set (data/scitldr)
-# After an interruption the same line continues; other VARIANTS need another OUT (outputs/scitldr-cpu-measured).
+# After an interruption the same line continues; other VARIANTS need another OUT (RUNS-measured).
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 python=${PYTHON:-python}
-runs=outputs/scitldr-cpu
+runs=${RUNS:-outputs/scitldr-cpu}
 out=${OUT:-$runs-measured}
 base=outputs/evidence/bases/scitldr-cpu
 
