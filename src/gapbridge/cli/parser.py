@@ -50,7 +50,7 @@ class Parser(argparse.ArgumentParser):
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         try:
-            return super()._get_values(action, arg_strings)  # type: ignore[misc]
+            return super()._get_values(action, arg_strings)
         except argparse.ArgumentError as error:
             got, _, expected = error.message.partition(", expected ")
             place = f"command line, --{action.dest}"

@@ -157,8 +157,10 @@ class ExampleSet:
         columns = self.table[start:end]
         rows = zip(*(columns[name] for name in EXAMPLE_FEATURES), strict=True)
         return [
-            Example(*row, trained or [], asked or [], arguments or "", has_prompt is not False)
-            for *row, trained, asked, arguments, has_prompt in rows
+            Example(
+                key, prompt, reference, trailer, trained or [], asked or [], arguments or "", has_prompt is not False
+            )
+            for key, prompt, reference, trailer, trained, asked, arguments, has_prompt in rows
         ]
 
     def arguments_of(self, row: str | None) -> dict[str, Any]:

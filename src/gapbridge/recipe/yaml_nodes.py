@@ -104,6 +104,7 @@ def _value(node: yaml.Node, hint: Any, unclear: list[str]) -> Any:
     if isinstance(node, yaml.SequenceNode):
         element = next((get_args(kind)[0] for kind in alternatives(hint) if get_origin(kind) is list), hint)
         return [_value(child, element, unclear) for child in node.value]
+    assert isinstance(node, yaml.MappingNode)  # YAML has no fourth kind of node
     values: dict[Any, Any] = {}
     hint_of = _hints_below(hint)
     yaml.SafeLoader("").flatten_mapping(node)  # what `<<` brings comes first, and a key of its own replaces it

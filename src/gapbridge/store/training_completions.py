@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -65,8 +66,8 @@ def completion_spec(
             )
         return completion_columns(ids, completions)
 
-    ways = {"open": engine.open, "close": engine.close} if engine else {}
-    return GenerationSpec(identity, options, COMPLETION_SCHEMA, draw, what, **ways)
+    spec = GenerationSpec(identity, options, COMPLETION_SCHEMA, draw, what)
+    return replace(spec, open=engine.open, close=engine.close) if engine else spec
 
 
 class _VLLMEngine:
