@@ -17,7 +17,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
@@ -64,11 +64,16 @@ def run_seeds(
     threads = max(1, torch.get_num_threads() // workers)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_enter_worker, initargs=(threads,)) as pool:
-        waiting = [pool.submit(_run_seed, comparison, task, run, seed, delete_models) for seed in seeds]
+        left, running = list(seeds), set[Future[int]]()
         try:
-            for done in as_completed(waiting):
-                if number := done.result():
-                    raise Interrupted(number)
+            while left or running:
+                # No seed waits in the pool: a worker that is told to stop would go on with it.
+                while left and len(running) < workers:
+                    running.add(pool.submit(_run_seed, comparison, task, run, left.pop(0), delete_models))
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    if number := future.result():
+                        raise Interrupted(number)
         except BrokenProcessPool as error:
             advice = "Repeat the command with more memory or fewer --num_parallel_seeds"
             place = f"{comparison.directory}, worker"

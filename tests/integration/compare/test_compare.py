@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -85,6 +89,24 @@ def test_killed_and_resumed_is_uninterrupted(place: Path) -> None:
     cli.run(command(place, output))
     assert without_times(record(output)) == without_times(record(place / "whole"))
     assert first.stat().st_mtime_ns == written
+
+
+def test_no_seed_starts_after_a_worker_was_killed(place: Path) -> None:
+    """As the kernel kills what takes too much memory; the other worker is told to stop, and stops."""
+    output = place / "died"
+    words = [*command(place, output, "--num_parallel_seeds", "2"), "--seeds", "1,2,3", "--max_steps", "2000"]
+    process = subprocess.Popen([sys.executable, "-m", "gapbridge", *words], stderr=subprocess.PIPE, text=True)
+    both = [output / f"seed_{seed}" / "sft" / "run.json" for seed in (1, 2)]
+    deadline = time.monotonic() + 120
+    while not all(path.exists() for path in both):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    workers = [child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())]
+    assert len(workers) == 2
+    workers[0].kill()
+    said = process.communicate(timeout=120)[1]
+    assert "worker: got the end of a process, expected a normal exit" in said and process.returncode == 2
+    assert not (output / "seed_3").exists()
 
 
 def test_other_settings_are_refused_and_arms_are_added(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
