@@ -55,6 +55,7 @@ setup(
         "numpy>=1.26",  # figures and resampling
         "scipy>=1.11",  # quantiles of Student's t, the fit of length-controlled win rates
         "packaging>=23",  # comparison of library versions
+        "pydantic>=2.7",  # suites, mixtures and lm-eval recipes: every error at once
         "jinja2>=3.1",  # HTML reports; chat templates, read as their syntax trees
         "psutil>=5.9",  # memory of this machine; processes that a signal must reach
         "safetensors>=0.4",  # weights of future heads; fingerprints of weights

@@ -10,15 +10,20 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, StrictBool, StrictInt, StrictStr, model_validator
+from pydantic.dataclasses import dataclass
+from typing_extensions import Self
 
 from .. import methods
-from ..errors import ConfigError, describe, require
+from ..errors import ConfigError, require
 from ..generation.decoding_modes import SINGLE_PASS
-from ..recipe.type_checks import closest_match, known_values, read_yaml
+from ..recipe.type_checks import read_yaml
+from ..recipe.validation import CHECKED, Number, OneOrMore, meets, one_of, validate, wrong_value
 from ..tasks.task import TASKS
 
 
@@ -27,19 +32,28 @@ BUDGETS = ("steps", "tokens", "compute", "none")
 SEEDS = (1, 2, 3)
 TEMPERATURES = (0.0, 1.0)
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
-_EXPERIMENT: dict[str, Any] = {
-    "name": str, "recipe": str, "seeds": list[int], "init_model": dict | None, "overrides": dict, "start": dict | None,
-    "variants": dict, "budget": str, "evaluation": dict,
-}  # fmt: skip
-_VARIANT: dict[str, Any] = {"method": str, "decoding_modes": list[str], "init_from": str}
-_EVALUATION: dict[str, Any] = {
-    "task": str | None, "max_completion_length": int | None, "temperatures": list[float], "max_examples": int | None,
-    "gap": bool, "error_positions": list[float], "prefix_lengths": list[int] | None, "same_completions": bool,
-}  # fmt: skip
-_BASE: dict[str, Any] = {"commands": list[str], "directory": str}
+_VARIANT = ("method", "decoding_modes", "init_from")  # a variant's own keys; all others are recipe keys
+_MODES = (SINGLE_PASS, *methods.answer_modes())
+_GRADED_TASKS = tuple(name for name, task in TASKS.items() if task.grader != "none")
 
 
-@dataclass(frozen=True)
+def _check_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) < len(seeds):
+        raise wrong_value("a seed twice", "every seed once")
+    return seeds
+
+
+def _check_temperatures(temperatures: tuple[float, ...]) -> tuple[float, ...]:
+    if len(set(temperatures)) < len(temperatures):
+        raise wrong_value("a number twice", "every number once")
+    return temperatures
+
+
+def _single_pass_first(modes: tuple[str, ...]) -> tuple[str, ...]:
+    return (SINGLE_PASS, *(mode for mode in modes if mode != SINGLE_PASS))
+
+
+@dataclass(frozen=True, config=CHECKED)
 class Variant:
     """A method with its settings.
 
@@ -48,14 +62,26 @@ class Variant:
     init_from: `none` (the recipe's model) or `start` (that of the experiment's start stage).
     """
 
-    name: str
-    method: str
-    overrides: dict[str, Any] = field(default_factory=dict)
-    decoding_modes: tuple[str, ...] = (SINGLE_PASS,)
-    init_from: str = NONE
+    name: Annotated[
+        StrictStr,
+        meets(_NAME.fullmatch, "letters, digits, . _ and -"),
+        meets(lambda name: name != NONE, f"another name than {NONE}"),
+    ]
+    method: Annotated[StrictStr, one_of(*methods.list_methods())]
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    decoding_modes: Annotated[OneOrMore[Annotated[StrictStr, one_of(*_MODES)]], AfterValidator(_single_pass_first)] = (
+        SINGLE_PASS,
+    )
+    init_from: Annotated[StrictStr, one_of(NONE, START)] = NONE
+
+    @model_validator(mode="after")
+    def _check_control(self) -> Self:
+        if self.name == methods.CONTROL and self.method != methods.CONTROL:
+            raise wrong_value(f"the method {self.method} for the control", methods.CONTROL)
+        return self
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class Evaluation:
     """How every variant is evaluated.
 
@@ -65,36 +91,46 @@ class Evaluation:
         starts from.
     """
 
-    task: str | None = None
-    max_completion_length: int | None = None
-    temperatures: tuple[float, ...] = TEMPERATURES
-    max_examples: int | None = None
-    gap: bool = False
-    error_positions: tuple[float, ...] = ()
-    prefix_lengths: tuple[int, ...] | None = None
-    same_completions: bool = False
+    task: Annotated[StrictStr, one_of(*_GRADED_TASKS)] | None = None
+    max_completion_length: StrictInt | None = Field(default=None, ge=1, description="an integer of at least 1")
+    temperatures: Annotated[OneOrMore[Annotated[Number, Field(ge=0)]], AfterValidator(_check_temperatures)] = Field(
+        default=TEMPERATURES, min_length=1, description="one or more numbers of at least 0, where 0 is greedy"
+    )
+    max_examples: StrictInt | None = Field(default=None, ge=1, description="an integer of at least 1")
+    gap: StrictBool = False
+    error_positions: OneOrMore[Annotated[Number, Field(gt=0, lt=1)]] = Field(
+        default=(), description="relative positions between 0 and 1"
+    )
+    prefix_lengths: OneOrMore[Annotated[StrictInt, Field(ge=1)]] | None = Field(
+        default=None, min_length=1, description="lengths of 1 or more"
+    )
+    same_completions: StrictBool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class InitModel:
     """A starting model made for each seed: shell commands that leave it in `{init_model}`, and where it goes."""
 
-    commands: tuple[str, ...]
-    directory: str
+    commands: OneOrMore[StrictStr]
+    directory: StrictStr
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class Experiment:
     """A comparison. `variants` holds the start stage first, if there is one, then the control, then the others;
     `overrides` are recipe keys for all of them, left out where a variant's method does not have them."""
 
-    name: str
-    recipe: str
-    seeds: tuple[int, ...]
-    variants: dict[str, Variant]
-    budget: str = "steps"
+    name: Annotated[StrictStr, meets(_NAME.fullmatch, "letters, digits, . _ and -, as a directory has")]
+    recipe: Annotated[StrictStr, Field(min_length=1, description="the path of a recipe")]
+    seeds: Annotated[
+        OneOrMore[Annotated[StrictInt, Field(ge=0)]],
+        Field(min_length=1, description="seeds of at least 0"),
+        AfterValidator(_check_seeds),
+    ]
+    variants: Annotated[dict[str, Variant], Field(description="a mapping with a method")]
+    budget: Annotated[StrictStr, one_of(*BUDGETS)] = "steps"
     evaluation: Evaluation = Evaluation()
-    overrides: dict[str, Any] = field(default_factory=dict)
+    overrides: dict[str, Any] = Field(default_factory=dict)
     init_model: InitModel | None = None
 
     @property
@@ -128,62 +164,67 @@ def experiment_of_options(args: argparse.Namespace) -> Experiment:
         name: {"method": name, "decoding_modes": [*methods.get_method(name).answer_modes] if name in known else []}
         for name in args.methods or ()
     }
-    evaluation = {key: vars(args)[key] for key in _EVALUATION if vars(args).get(key) is not None}
-    values = {"recipe": args.config or "", "variants": variants, "evaluation": evaluation}
+    names = Evaluation.__dataclass_fields__
+    evaluation = {key: vars(args)[key] for key in names if vars(args).get(key) is not None}
+    values = {"name": "compare", "recipe": args.config or "none", "variants": variants, "evaluation": evaluation}
     values |= {"seeds": args.seeds or [*SEEDS], "budget": args.budget or BUDGETS[0]}
-    return _experiment(values, "compare", errors, "command line, ", "--")
+    options = {"seeds": "--seeds", "budget": "--budget", "evaluation, ": "--", "variants, ": "--methods, "}
+    return _experiment(values, errors, "command line, ", options)
 
 
 def with_seeds(experiment: Experiment, seeds: Sequence[int]) -> Experiment:
     """The same comparison with other seeds. Raises ConfigError for ones that cannot be."""
-    if errors := _seed_errors(seeds, "--seeds"):
-        raise ConfigError([f"command line, {error}" for error in errors])
-    return replace(experiment, seeds=tuple(seeds))
+    return validate(Experiment, {**vars(experiment), "seeds": [*seeds]}, "command line, --")
 
 
 def read_experiment(path: Path) -> Experiment:
     """An experiment file. Raises ConfigError with every error: unknown keys with the nearest one, wrong types and
     names."""
-    values, errors = _extended(path), []
-    for key in ("recipe", "seeds", "variants"):
-        errors += require(values.get(key), key, "no value", "one", "Add the key")
-    return _experiment(values, path.stem, errors, f"{path}, ", "")
+    values = {"name": path.stem, **_extended(path)}
+    errors = require(values.get("variants") != {}, "variants", "no value", "one", "Add the key")
+    return _experiment(values, errors, f"{path}, ", {"variants, start, ": "start, "})
 
 
-def _experiment(values: dict[str, Any], name: str, errors: list[str], place: str, option: str) -> Experiment:
-    """The experiment of a mapping; `name`: where it has none; `errors`: those that are known before; `place`,
-    `option`: what stands before an error, and before the keys that are options on the command line."""
-    values = known_values(values, _EXPERIMENT, "", errors)
-    name, budget, seeds = values.get("name", name), values.get("budget", "steps"), _list(values.get("seeds", []))
-    errors += require(
-        budget in BUDGETS, f"{option}budget", budget, f"one of {', '.join(BUDGETS)}", "Choose one of them"
-    )
-    expected = "letters, digits, . _ and -"
-    errors += require(_NAME.fullmatch(name), "name", repr(name), f"{expected}, as a directory has", "Correct the name")
-    start = START if values.get("start") is not None else NONE
-    found = {START: _variant(START, values["start"], "", NONE, errors)} if start == START else {}
-    for key, entry in values.get("variants", {}).items():
-        place_of_name, is_good = f"variants, {key}", _NAME.fullmatch(str(key)) and key not in (START, NONE)
-        got = f"the name {key!r}"
-        errors += require(is_good, "variants", got, f"{expected}, not {START} or {NONE}", "Rename the variant")
-        is_mapping = isinstance(entry, dict)
-        errors += require(is_mapping, place_of_name, repr(entry), "a mapping with a method", "Correct the value")
-        if is_good and is_mapping:
-            found[key] = _variant(key, entry, "variants, ", start, errors)
-    variants = {key: variant for key, variant in found.items() if variant is not None}
-    evaluation = _evaluation(values.get("evaluation", {}), option or "evaluation, ", errors)
-    base = _base(values["init_model"], errors) if values.get("init_model") else None
-    own = variants.get(methods.CONTROL)
-    if own is not None and own.method != methods.CONTROL:
-        got, advice = f"the method {own.method} for the control", "Rename the variant, or change its method"
-        errors.append(describe(f"variants, {own.name}", got, own.name, advice))
-    errors += _seed_errors(seeds, f"{option}seeds")
-    if errors:
+def _experiment(values: dict[str, Any], errors: list[str], place: str, places: Mapping[str, str]) -> Experiment:
+    """The experiment of a mapping.
+
+    Args:
+        errors: those that are known before.
+        place: what stands before an error.
+        places: beginnings of errors, and what stands there instead, since the user gave the key somewhere else.
+    """
+    variants, start = values.get("variants"), values.pop("start", None)
+    origin = NONE if start is None else START
+    if isinstance(variants, dict):
+        is_free = START not in variants
+        errors += require(is_free, "variants", f"the name {START!r}", "another name", "Rename the variant")
+        given = {key: _variant_values(key, entry, origin) for key, entry in variants.items()}
+        control = given.pop(methods.CONTROL, _variant_values(methods.CONTROL, {"method": methods.CONTROL}, origin))
+        first = {} if start is None else {START: _variant_values(START, start, NONE)}
+        values["variants"] = {**first, methods.CONTROL: control, **given}
+    found: Experiment | None = None
+    try:
+        found = validate(Experiment, values, "", ("start", "extends"))
+    except ConfigError as error:
+        for line in error.errors:
+            old = next(filter(line.startswith, places), "")
+            errors.append(places.get(old, "") + line.removeprefix(old))
+    for variant in found.variants.values() if found and start is None else ():
+        where, expected = f"variants, {variant.name}, init_from", f"{NONE}, since no start is given"
+        errors += require(variant.init_from != START, where, f"{START!r}", expected, "Add a start, or remove the key")
+    if errors or found is None:
         raise ConfigError([f"{place}{error}" for error in errors])
-    first = {START: variants.pop(START)} if START in variants else {}
-    ordered = {**first, methods.CONTROL: own or Variant(methods.CONTROL, methods.CONTROL, init_from=start), **variants}
-    overrides = values.get("overrides", {})
-    return Experiment(name, values["recipe"], tuple(seeds), ordered, budget, evaluation, overrides, base)
+    own = found.evaluation
+    return replace(found, evaluation=replace(own, gap=own.gap or bool(own.error_positions) or own.same_completions))
+
+
+def _variant_values(name: str, entry: Any, origin: str) -> Any:
+    """An entry of `variants` as the fields of a Variant: what is no key of its own is a recipe key."""
+    if not isinstance(entry, dict):
+        return entry
+    own = {key: value for key, value in entry.items() if key in _VARIANT}
+    overrides = {key: value for key, value in entry.items() if key not in _VARIANT}
+    return {"name": name, "init_from": origin, **own, "overrides": overrides}
 
 
 def _extended(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -212,67 +253,3 @@ def _merged(below: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         else:
             merged[key] = value
     return merged
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def _variant(name: str, entry: dict[str, Any], where: str, start: str, errors: list[str]) -> Variant | None:
-    own = known_values({key: entry[key] for key in entry.keys() & _VARIANT}, _VARIANT, f"{where}{name}, ", errors)
-    method, known = own.get("method"), methods.list_methods()
-    if method not in known:
-        got = f"the unknown method {method!r}{closest_match(str(method), known)}"
-        errors.append(describe(f"{where}{name}, method", got, f"one of {', '.join(known)}", "Correct the name"))
-        return None
-    known_modes = [SINGLE_PASS, *methods.answer_modes()]
-    modes = _list(own.get("decoding_modes", []))
-    for mode in modes:
-        got, expected = (
-            f"the unknown mode {mode!r}{closest_match(mode, known_modes)}",
-            f"one of {', '.join(known_modes)}",
-        )
-        errors += require(mode in known_modes, f"{where}{name}, decoding_modes", got, expected, "Correct the mode")
-    modes = [SINGLE_PASS, *(mode for mode in modes if mode != SINGLE_PASS)]
-    overrides = {key: value for key, value in entry.items() if key not in _VARIANT}
-    init_from, expected = own.get("init_from", start), f"{NONE}, or {START} where the experiment has a start stage"
-    errors += require(init_from in (NONE, start), f"{where}{name}, init_from", repr(init_from), expected, "Correct it")
-    return Variant(name, method, overrides, tuple(modes), init_from)
-
-
-def _evaluation(entry: dict[str, Any], where: str, errors: list[str]) -> Evaluation:
-    own = known_values(entry, _EVALUATION, "evaluation, ", errors)
-    temperatures = [float(value) for value in _list(own.get("temperatures", [*TEMPERATURES]))]
-    positions = [float(value) for value in _list(own.get("error_positions", []))]
-    lengths = own.get("prefix_lengths")
-    lengths = None if lengths is None else _list(lengths)
-    graded = [name for name, task in TASKS.items() if task.grader != "none"]
-    task, numbers = own.get("task"), "one or more numbers of at least 0, where 0 is greedy"
-    cases = [
-        ("task", task in (None, *graded), repr(task), f"one of {', '.join(graded)}"),
-        ("temperatures", temperatures and all(value >= 0 for value in temperatures), temperatures, numbers),
-        ("temperatures", len(set(temperatures)) == len(temperatures), "a number twice", "every number once"),
-        ("prefix_lengths", lengths is None or (lengths and min(lengths) >= 1), lengths, "lengths of 1 or more"),
-        ("error_positions", all(0 < at < 1 for at in positions), positions, "relative positions between 0 and 1"),
-    ]
-    for name in ("max_examples", "max_completion_length"):
-        cases.append((name, own.get(name) is None or own[name] >= 1, own.get(name), "at least 1"))
-    for name, is_good, got, expected in cases:
-        errors += require(is_good, f"{where}{name}", got, expected, "Correct the value")
-    own |= {"temperatures": tuple(temperatures), "error_positions": tuple(positions)}
-    own["gap"] = own.get("gap", False) or bool(positions) or own.get("same_completions", False)
-    return Evaluation(**{**own, "prefix_lengths": None if lengths is None else tuple(lengths)})
-
-
-def _base(entry: dict[str, Any], errors: list[str]) -> InitModel | None:
-    own = known_values(entry, _BASE, "init_model, ", errors)
-    missing = [key for key in _BASE if not own.get(key)]
-    errors += [describe(f"init_model, {key}", "no value", "one", "Add the key") for key in missing]
-    return None if missing else InitModel(tuple(_list(own["commands"])), own["directory"])
-
-
-def _seed_errors(seeds: Sequence[int], name: str) -> list[str]:
-    is_good = len(set(seeds)) == len(seeds)
-    errors = require(is_good, name, "a seed twice", "every seed once", "Remove one of them")
-    is_good = all(seed >= 0 for seed in seeds)
-    return errors + require(is_good, name, [*seeds], "seeds of at least 0", "Correct the list")

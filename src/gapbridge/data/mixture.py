@@ -10,14 +10,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from datasets import Dataset, concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetsError
+from pydantic import Field, StrictInt, StrictStr
+from pydantic.dataclasses import dataclass
 
-from ..errors import ConfigError, DataError, describe, public
-from ..recipe.type_checks import known_values
+from ..errors import ConfigError, DataError, public
+from ..recipe.validation import CHECKED, IntegerOrNumber, Number, validate
 from .local_folders import find_listed_files
 
 
@@ -26,7 +27,7 @@ logger = logging.getLogger(__name__)
 _NAMED = 2  # data sets that a message names one by one
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class MixturePart:
     """One data set of a mixture, by the handbook's keys.
 
@@ -34,23 +35,23 @@ class MixturePart:
         random; null takes all of them in their order, before the mixture is shuffled.
     """
 
-    id: str
-    config: str | None = None
-    split: str = "train"
-    columns: list[str] | None = None
-    weight: float | None = 1.0
+    id: StrictStr
+    config: StrictStr | None = None
+    split: StrictStr = "train"
+    columns: list[StrictStr] | None = None
+    weight: Number | None = Field(default=1.0, ge=0, le=1, description="a number from 0 to 1")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class Mixture:
     """A `dataset_mixture`, and the types by which its YAML is read: `config: no` is Norwegian.
 
     test_split_size: held-out rows, a number of them or a share of the mixture.
     """
 
-    datasets: list[MixturePart]
-    seed: int = 0
-    test_split_size: float | None = None
+    datasets: Annotated[list[MixturePart], Field(min_length=1, description="a list of mappings")]
+    seed: StrictInt = 0
+    test_split_size: IntegerOrNumber | None = None
 
     def __str__(self) -> str:
         if len(self.datasets) > _NAMED:
@@ -67,29 +68,13 @@ def read_mixture(value: Any) -> Mixture:
     if not isinstance(value, Mapping):
         expected = "a mapping with a list of `datasets`"
         raise ConfigError("dataset_mixture", repr(value), expected, "Correct the value")
-    entries = value.get("datasets")
-    if not isinstance(entries, list) or not entries or not all(isinstance(entry, Mapping) for entry in entries):
-        raise ConfigError("dataset_mixture, datasets", repr(entries), "a list of mappings", "List the data sets")
-    errors: list[str] = []
-    known_values(value, Mixture, "dataset_mixture, ", errors)
-    for at, entry in enumerate(entries):
-        where = f"dataset_mixture, data set {at + 1} ({entry.get('id')})"
-        wrong: list[str] = []
-        known_values(entry, MixturePart, f"{where}, ", wrong)
-        weight = entry.get("weight")
-        if not wrong and weight is not None and not 0 <= float(weight) <= 1:
-            wrong.append(describe(f"{where}, weight", weight, "a number from 0 to 1", "Correct the weight"))
-        errors += wrong
-    columns = {tuple(sorted(entry["columns"])) for entry in entries if _is_columns(entry.get("columns"))}
+    mixture = validate(Mixture, value, "dataset_mixture, ")
+    columns = {tuple(sorted(part.columns)) for part in mixture.datasets if part.columns is not None}
     if len(columns) > 1:
         listed = ", ".join(f"[{', '.join(names)}]" for names in sorted(columns))
         got, advice = f"data sets with different columns, {listed}", "Name the same columns in every entry"
-        errors.append(describe("dataset_mixture, columns", got, "the same columns", advice))
-    if errors:
-        raise ConfigError(errors)
-    parts = [MixturePart(**{**entry, "weight": _number(entry.get("weight", 1.0))}) for entry in entries]
-    rest = {name: _number(given) for name, given in value.items() if name != "datasets"}
-    return Mixture(parts, **rest)
+        raise ConfigError("dataset_mixture, columns", got, "the same columns", advice)
+    return mixture
 
 
 def load_mixture(mixture: Mixture) -> tuple[Dataset, Dataset | None]:
@@ -153,14 +138,3 @@ def _take(part: MixturePart, seed: int) -> Dataset:
 
 def _described(part: MixturePart) -> str:
     return public(f"{part.id}{f' ({part.config})' if part.config else ''} [{part.split}]")
-
-
-def _is_columns(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(name, str) for name in value)
-
-
-def _number(value: Any) -> Any:
-    """A number that YAML reads as text (1e-3), as the number."""
-    if not isinstance(value, str):
-        return value
-    return int(value) if value.strip().lstrip("+-").isdigit() else float(value)

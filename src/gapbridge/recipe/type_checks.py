@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 
@@ -139,38 +139,6 @@ def expected_type(value: Any, hint: Any) -> str | None:
         return None
     wanted = " or ".join(sorted({_type_name(kind) for kind in kinds if kind is not type(None)}))
     return f"{wanted}, not {type(value).__name__}"
-
-
-def known_values(
-    values: Mapping[Any, Any], kind: type | Mapping[str, Any], where: str, errors: list[str]
-) -> dict[str, Any]:
-    """The values of a mapping whose keys are known and whose types are right.
-
-    Args:
-        kind: the dataclass that is made of them, or their types by key.
-        where: what stands before the key in an error.
-        errors: gets those of all other values, and of a dataclass the keys that are missing.
-    """
-    hints = kind if isinstance(kind, Mapping) else get_type_hints(kind)
-    good = {}
-    for key, value in values.items():
-        if key not in hints:
-            got = f"the unknown key {key!r}{closest_match(str(key), hints)}"
-            errors.append(describe(f"{where}{key}", got, f"one of {', '.join(hints)}", "Correct or remove the key"))
-        elif expected := expected_type(value, hints[key]):
-            errors.append(describe(f"{where}{key}", repr(value), expected, "Correct the value"))
-        else:
-            good[key] = value
-    if not isinstance(kind, Mapping):
-        needed = [entry.name for entry in dataclasses.fields(kind) if _is_required(entry)]
-        errors += [
-            describe(f"{where}{name}", "no value", "one", "Add the key") for name in needed if name not in values
-        ]
-    return good
-
-
-def _is_required(entry: dataclasses.Field[Any]) -> bool:
-    return entry.default is entry.default_factory is dataclasses.MISSING
 
 
 def as_field_value(value: Any, hint: Any) -> Any:

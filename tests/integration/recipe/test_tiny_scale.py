@@ -38,7 +38,7 @@ TRIED = {
 }
 # What differs at tiny scale; all other keys stay as they are written.
 DIFFERS = {
-    "method", "model_name_or_path", "model_revision", "datasets", "eval_datasets", "dataset_mixture",
+    "method", "model_name_or_path", "model_revision", "dataset_name", "datasets", "eval_datasets", "dataset_mixture",
     "max_train_examples", "max_eval_examples", "load_in_4bit", "dataset_num_proc", "report_to", "max_steps",
     "output_dir", "use_cpu", "chat_template", "torch_dtype", "dtype",
 }  # fmt: skip

@@ -85,15 +85,23 @@ def test_all_faults_of_a_suite_at_once(tmp_path: Path) -> None:
         read_experiment(experiment(tmp_path, **changes, evaluation=evaluation))
     said = "\n".join(error.value.errors)
     for words in (
-        "unknown key 'evalution' (did you mean 'evaluation'?)", "budget: got rows",
-        "variants, a, method: got the unknown method 'bsh'",
-        "the unknown mode 'self_corect' (did you mean 'self_correct'?)",
-        "b, init_from: got 'rca', expected none, or start", "got the name 'c/d'",
-        "variants, g: got 3", "seeds: got a seed twice",
-        "got the method bash for the control", "init_model, directory: got no value", "task: got 'lm_eval'",
-        "temperatures: got [-1.0]", "max_examples: got 0", "error_positions: got [2.0]",
-        "gap: got 'yes', expected true or false", "prefix_lengths: got [0], expected lengths of 1 or more",
-    ):  # fmt: skip
+        "unknown key 'evalution' (did you mean 'evaluation'?)",
+        "budget: got 'rows'",
+        "variants, a, method: got 'bsh' (did you mean 'bash'?), expected one of bash, dpo",
+        "variants, b, decoding_modes, entry 1: got 'self_corect' (did you mean 'self_correct'?)",
+        "b, init_from: got 'rca', expected one of none, start",
+        "variants, c/d, name: got 'c/d'",
+        "variants, g: got 3, expected a mapping with a method",
+        "seeds: got a seed twice",
+        "got the method bash for the control",
+        "init_model, directory: got no value",
+        "task: got 'lm_eval'",
+        "temperatures, entry 1: got -1, expected one or more numbers of at least 0",
+        "max_examples: got 0",
+        "error_positions, entry 1: got 2, expected relative positions",
+        "gap: got 'yes', expected true or false",
+        "prefix_lengths, entry 1: got 0, expected lengths of 1 or more",
+    ):
         assert words in said, words
     assert len(error.value.errors) == 16
     assert all(message.startswith(str(tmp_path)) for message in error.value.errors)
@@ -101,10 +109,10 @@ def test_all_faults_of_a_suite_at_once(tmp_path: Path) -> None:
 
 def test_faults_of_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     said = refused(capsys, "compare", "--budget", "rows", "--temperatures", "0,0", "--seeds", "1,1")
-    for words in ("recipe: got none", "--methods: got none", "--budget: got rows", " twice", "--seeds: got"):
+    for words in ("recipe: got none", "--methods: got none", "--budget: got 'rows'", " twice", "--seeds: got"):
         assert words in said
     said = refused(capsys, "compare", "--methods", "bash,bsh", "r.yaml")
-    assert "the unknown method 'bsh' (did you mean 'bash'?)" in said
+    assert "--methods, bsh, method: got 'bsh' (did you mean 'bash'?)" in said
     assert "--seeds: got 'x', expected an integer" in refused(capsys, "compare", "r.yaml", "--seeds", "1,x")
     said = refused(
         capsys, "compare", "r.yaml", "--experiment_config", str(experiment(tmp_path)), "--methods", "bash", "--gap"

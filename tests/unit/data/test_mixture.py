@@ -176,7 +176,10 @@ def test_the_command_line_takes_a_mixture_as_json(folder: Path) -> None:
         ({"datasets": []}, "datasets: got []"),
         ({"datasets": [{"weight": 0.5}]}, "id: got no value"),
         ({"datasets": [{"id": "a", "wieght": 0.5}]}, "unknown key 'wieght' (did you mean 'weight'?)"),
-        ({"datasets": [{"id": "a", "weight": 1.5}]}, "data set 1 (a), weight: got 1.5, expected a number from 0 to 1"),
+        (
+            {"datasets": [{"id": "a", "weight": 1.5}]},
+            "datasets, entry 1 (a), weight: got 1.5, expected a number from 0 to 1",
+        ),
         ({"datasets": [{"id": "a", "columns": ["x"]}, {"id": "b", "columns": ["y"]}]}, "different columns"),
     ],
 )
