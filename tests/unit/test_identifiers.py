@@ -15,7 +15,7 @@ from conftest import ROOT
 SOURCE = ROOT / "src" / "gapbridge"
 FILES = sorted(SOURCE.rglob("*.py"))
 # What each method or task defines under the same name, so that the package finds it.
-REGISTERED = {"EXPORTS", "FIELDS", "METHOD", "TASK"}
+REGISTERED = {"DISPLAY_NAME", "EXPORTS", "FIELDS", "METHOD", "TASK"}
 # One module of a kind in each folder. In `cli/commands` a module has the name of its command.
 OF_THE_HANDBOOK = {"scripts/sft.py"}
 SHARED = {"__init__", "__main__", "citation", "command", "config", "rows", "stats", "trainer"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,13 +11,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.example import ExampleSet
 from ..decoding.model_state import move_to_device
-from ..runs.load_inputs import is_trained_on_eval_rows, load_eval_examples, load_initial_model
+from ..runs.load_inputs import load_eval_examples, load_initial_model
 from ..runs.run_config import RunConfig, read_job
 from ..runs.run_directory import run_date
 from ..training.run_files import RUN_FILE
 
-
-logger = logging.getLogger(__name__)
 
 OUTPUTS = Path("outputs")
 
@@ -45,8 +42,6 @@ def load_evaluated(
 ) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase, ExampleSet]:
     """The model on its device, its tokenizer, and the examples that it is asked."""
     job.args.chat_template_date = job.args.chat_template_date or run_date(Path(model_path))
-    if is_trained_on_eval_rows(job, Path(model_path)):
-        logger.warning("%s: scored on the rows that it was trained on. Name others with `eval_datasets`.", model_path)
     model, tokenizer = load_initial_model(job, model_path, with_heads=True)
     move_to_device(model, job.args)
-    return model, tokenizer, load_eval_examples(job, tokenizer, model, limit=limit)
+    return model, tokenizer, load_eval_examples(job, tokenizer, model, limit=limit, run=Path(model_path))

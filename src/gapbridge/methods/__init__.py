@@ -1,6 +1,7 @@
 """One folder a method. Its name is the command's and the recipe's; nothing else lists the methods.
 
-__init__.py   what the method is, in one line (shown by `--help`), and EXPORTS: its public names and their modules
+__init__.py   what the method is, in one line (shown by `--help`); DISPLAY_NAME, how messages and reports call it; and
+              EXPORTS, its public names and their modules
 config.py     FIELDS: its own keys, free of torch
 trainer.py    METHOD: the trainer, a subclass of `gapbridge.training.method.GapTrainerMixin`
 """
@@ -29,6 +30,11 @@ def list_methods() -> tuple[str, ...]:
 def method_summary(name: str) -> str:
     """What the method is, in one line."""
     return str(import_module(f"{__name__}.{name}").__doc__).split("\n")[0]
+
+
+def display_name(name: str) -> str:
+    """What messages and reports call the method `name`, such as BASH; a name that is none of a method stays."""
+    return str(import_module(f"{__name__}.{name}").DISPLAY_NAME) if name in list_methods() else name
 
 
 def method_fields(name: str) -> type[BaseArgs]:

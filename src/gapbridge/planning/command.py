@@ -21,6 +21,7 @@ from ..decoding.memory_limits import BatchLimits
 from ..decoding.model_state import uses_logit_softcapping
 from ..decoding.mtp_heads import find_heads
 from ..errors import ConfigError
+from ..methods import display_name
 from ..recipe.type_checks import read_yaml
 from ..recipe.type_checks import to_builtin as plain_value
 from ..reporting.tables import in_columns, number, print_table
@@ -338,7 +339,7 @@ def _show(job: RunConfig, found: Plan, args: argparse.Namespace, machine: Machin
         counted = f"counted here on {work.sampled:,} of them"
     if not work.exact and args.mean_sequence_length:
         counted = f"as published, {number(args.mean_sequence_length)} tokens each"
-    print(f"{args.config}: {job.name.upper()}, {number(step.parameters)} parameters{trained}")
+    print(f"{args.config}: {display_name(job.name)}, {number(step.parameters)} parameters{trained}")
     rows = "packed rows" if work.packed else "rows"
     print(f"{work.examples:,} examples ({counted}); {rows_per_step(training, machine.devices)} {rows} a step\n")
     rounds = {

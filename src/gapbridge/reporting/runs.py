@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RunError, describe
+from ..methods import display_name
 from ..store.records import read_record
 from ..training.metrics import read_metrics
 from ..training.run_files import RUN_FILE, flat, read_run, seconds, stages
@@ -111,7 +112,7 @@ def _lead(run: Run) -> str:
     """What was trained, and what its losses came to, in one sentence."""
     values = flat(run.settings)
     start, method = values.get("model_name_or_path"), values.get("method", "")
-    text = f"{run.name}: {method.upper() or 'a run'}" + (f" from {start}" if start else "")
+    text = f"{run.name}: {display_name(method) or 'a run'}" + (f" from {start}" if start else "")
     rounds = stages(run.path)
     entries = read_metrics(rounds[-1]) if rounds else []
     last = {key: entry[key] for key in LOSSES for entry in entries if key in entry}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +20,7 @@ from ..data.eos_check import missing_eos_error
 from ..data.example import ExampleSet
 from ..data.formats import require_prompts
 from ..data.serialization import load_saved_examples, save_examples
-from ..data.sources import load_data, standard_columns
+from ..data.sources import find_data, standard_columns
 from ..data.special_tokens import stop_tokens
 from ..errors import ConfigError
 from ..recipe.secrets import redact
@@ -35,6 +36,9 @@ from ..training.loading import (
 )
 from ..training.run_files import RUN_FILE, read_run
 from .run_config import RunConfig
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -150,47 +154,68 @@ def started_inputs(job: RunConfig) -> dict[str, str]:
 
 
 def load_eval_examples(
-    job: RunConfig, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None, *, limit: int | None = None
+    job: RunConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel | None,
+    *,
+    limit: int | None = None,
+    run: Path | None = None,
 ) -> ExampleSet:
     """The examples that a model is evaluated on: the recipe's held-out data, or its data where it names no others.
 
     A recipe with `dataset_name` names its `dataset_test_split`.
 
     Nothing is left out for its length: an evaluation on fewer examples is another evaluation.
+
+    Args:
+        limit: the first so many, in place of the recipe's `max_eval_examples`.
+        run: the model's directory; a warning says where it is that of a run on these very rows.
     """
-    dataset, source = _held_out_rows(job, limit)
+    held_out = _find_held_out(job, limit)
+    if run is not None and (run / RUN_FILE).is_file():
+        trained = read_run(run)["inputs"].get("train rows")
+        if trained is not None and trained == content_fingerprint(held_out.of_recipe):
+            logger.warning("%s: scored on the rows that it was trained on. Name others with `eval_datasets`.", run)
+    dataset = standard_columns(held_out.rows, job.data, held_out.source, text_field=job.args.dataset_text_field)
     # An evaluation asks once a row.
     examples = job.method.load_examples(
-        dataset, tokenizer, model, job.args, source, max_length=None, train_on_assistant_turns="last"
+        dataset, tokenizer, model, job.args, held_out.source, max_length=None, train_on_assistant_turns="last"
     )
     require_prompts(examples, "an evaluation completes each prompt")
     return examples
 
 
-def is_trained_on_eval_rows(job: RunConfig, run: Path) -> bool:
-    """Whether the run in a directory was trained on the very rows that `load_eval_examples` reads."""
-    trained = read_run(run)["inputs"].get("train rows") if (run / RUN_FILE).is_file() else None
-    return trained is not None and trained == content_fingerprint(_held_out_rows(job, None)[0])
-
-
 def count_held_out_rows(job: RunConfig, limit: int | None = None) -> int:
     """How many rows `load_eval_examples` reads, without reading them."""
-    return len(_held_out_rows(job, limit)[0])
+    return len(_find_held_out(job, limit).rows)
 
 
-def _held_out_rows(job: RunConfig, limit: int | None) -> tuple[Dataset, str]:
-    data, script = job.data, job.script
-    if limit is not None:  # asked for this evaluation; the recipe's number is for those while training
-        data = replace(data, max_eval_examples=limit)
+@dataclass(frozen=True)
+class _HeldOut:
+    """The `rows` of an evaluation in columns of their own, those `of_recipe` whatever the limit, and their source."""
+
+    rows: Dataset
+    of_recipe: Dataset
+    source: str
+
+
+def _find_held_out(job: RunConfig, limit: int | None) -> _HeldOut:
+    data, script, most = job.data, job.script, job.data.max_eval_examples
+    if limit is not None and most is not None:  # the recipe's number is for evaluations while training
+        data = replace(data, max_eval_examples=max(limit, most))
     # `eval_strategy: no` is about training: an evaluation reads the test split all the same, never the training split.
     needs_eval = job.evaluates if data.test_split_size else bool(script.dataset_name)
     if data.eval_datasets:  # the training data need not be loaded
         data = replace(data, eval_datasets=[], max_train_examples=data.max_eval_examples)
         data.datasets, data.dataset_mixture = job.data.eval_datasets, None
         script, needs_eval = replace(script, dataset_name=None), False
-    text_field = job.args.dataset_text_field
-    loaded = load_data(data, script, needs_eval=needs_eval, text_field=text_field)
-    dataset, source = (loaded.train, loaded.source) if loaded.eval is None else (loaded.eval, loaded.eval_source)
-    if limit is not None:
-        dataset = dataset.select(range(min(limit, len(dataset))))
-    return dataset, source
+    found = find_data(data, script, needs_eval=needs_eval)
+    if found.eval is not None:
+        dataset, source = found.eval, found.eval_source
+    else:
+        dataset, source, most = found.train, found.source, most if job.data.eval_datasets else None
+
+    def first(count: int | None) -> Dataset:
+        return dataset if count is None else dataset.select(range(min(count, len(dataset))))
+
+    return _HeldOut(first(most if limit is None else limit), first(most), source)

@@ -180,7 +180,7 @@ def describe_job(job: RunConfig) -> str:
     values = {name: vars(args)[name] for name in keys}
     values = {name: value for name, value in values.items() if value or name not in off}
     shown = [f"{name} {value}" for name, value in values.items() if isinstance(value, (int, float))]
-    method = ", ".join([job.name.upper(), *shown]) + rounds
+    method = ", ".join([methods.display_name(job.name), *shown]) + rounds
     return f"{method}: {job.model.model_name_or_path} → {args.output_dir}, {batch} rows a step and process"
 
 

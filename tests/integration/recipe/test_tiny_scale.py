@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoTokenizer
 from gapbridge import cli
 from gapbridge.compat import TRANSFORMERS
 from gapbridge.errors import ConfigError
+from gapbridge.methods import display_name
 from gapbridge.planning.smoke_test import STEPS, find_base_model, tiny_recipe, validate_offline
 from gapbridge.runs.run_config import read_job
 from gapbridge.runs.train import train
@@ -57,7 +58,7 @@ def test_every_recipe_is_good_without_a_hub(path: Path, capsys: pytest.CaptureFi
         "the head says how to launch"
     )
     validate_offline([str(path.relative_to(ROOT))], [], method=method, steps=False)
-    assert f"{path.relative_to(ROOT)}: good. {method.upper()}" in capsys.readouterr().out
+    assert f"{path.relative_to(ROOT)}: good. {display_name(method)}" in capsys.readouterr().out
 
 
 def tried(path: Path) -> Any:

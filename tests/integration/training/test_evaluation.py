@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from conftest import BASE
@@ -12,6 +13,7 @@ from packaging.version import Version
 
 from gapbridge.compat import TRL
 from gapbridge.generation.common import job_for, load_evaluated
+from gapbridge.runs import load_inputs
 from gapbridge.runs.load_inputs import load_examples, load_initial_model
 from gapbridge.runs.rounds import round_arguments
 from gapbridge.runs.run_config import read_job
@@ -107,12 +109,17 @@ def test_shares_of_scheduled_sampling_are_of_all_tokens(tmp_path: Path) -> None:
 def test_a_model_that_is_scored_on_its_training_rows_is_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A recipe without held-out data is evaluated on its data; nothing else says that these are the training rows."""
+    """A recipe without held-out data is evaluated on its data; nothing else says that these are the training rows.
+
+    The rows are loaded once for the warning and the examples, whatever the evaluation's limit and their columns.
+    """
     arguments = recipe(tmp_path, method="sft")
     train(read_job(arguments, "sft"))
     held_out = [{"path": "json", "data_files": write_rows(tmp_path / "held_out.jsonl", rows_of("sft"))}]
     for eval_datasets, warned in ((None, True), (held_out, False)):
         caplog.clear()
         recipe(tmp_path, method="sft", eval_datasets=eval_datasets)
-        load_evaluated(job_for(str(tmp_path / "run"), arguments[1], []), str(tmp_path / "run"), 2)
+        with patch.object(load_inputs, "find_data", wraps=load_inputs.find_data) as loads:
+            _, _, examples = load_evaluated(job_for(str(tmp_path / "run"), arguments[1], []), str(tmp_path / "run"), 2)
         assert ("scored on the rows that it was trained on" in caplog.text) is warned
+        assert (loads.call_count, len(examples)) == (1, 2)
