@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -102,7 +102,11 @@ def summarize_group(group: Group, grader: str) -> dict[str, Any]:
 def corrections(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """What a further mode did to the single-pass answers of its model: the 2 × 2 counts and the paired difference."""
     found = []
-    for first, second in _pairs(groups, lambda a, b: a.model == b.model and a.mode == SINGLE_PASS != b.mode):
+    single_pass = {group.model: group for group in groups if group.mode == SINGLE_PASS}
+    for second in groups:
+        first = single_pass.get(second.model)
+        if first is None or second.mode == SINGLE_PASS:
+            continue
         before, after = first.values("correct"), second.values("correct")
         counts, difference = correction_table(before, after), vars(paired_difference(before, after))
         found.append({"model": first.model, "decoding_mode": second.mode, **counts, "difference": difference})
@@ -115,7 +119,10 @@ def differences(groups: Sequence[Group], grader: str) -> list[dict[str, Any]]:
     if not key:
         return []
     found = []
-    for first, second in _pairs(groups, lambda a, b: a.mode == b.mode and a.model == groups[0].model != b.model):
+    pairs = [(a, b) for a in groups if a.model == groups[0].model for b in groups if b.mode == a.mode]
+    for first, second in pairs:
+        if second.model == first.model:
+            continue
         by_id = {sample["id"]: sample[key] for sample in first.samples}
         shared = [sample for sample in second.samples if sample["id"] in by_id]
         if shared:
@@ -123,7 +130,3 @@ def differences(groups: Sequence[Group], grader: str) -> list[dict[str, Any]]:
             names = {"first": first.model, "second": second.model, "decoding_mode": first.mode, "metric": metric}
             found.append({**names, "examples": len(shared), "difference": difference})
     return found
-
-
-def _pairs(groups: Sequence[Group], wanted: Any) -> Iterable[tuple[Group, Group]]:
-    return ((a, b) for a in groups for b in groups if wanted(a, b))
