@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -192,12 +193,10 @@ class ExampleSet:
 
     def fingerprint(self) -> str:
         """A hash of all ids and tokens in their order, and of what is not trained or asked otherwise; taken once."""
-        known = vars(self)
-        if "_fingerprint" not in known:
-            known["_fingerprint"] = self._digest()
-        return str(known["_fingerprint"])
+        return self._fingerprint
 
-    def _digest(self) -> str:
+    @cached_property
+    def _fingerprint(self) -> str:
         digest = hashlib.blake2b(digest_size=16)
         for part in iterate_chunks(self.table):
             prompts, references, trailers, asked, trained = (
