@@ -197,6 +197,9 @@ class ExampleSet:
 
     @cached_property
     def _fingerprint(self) -> str:
+        return self._digest()
+
+    def _digest(self) -> str:
         digest = hashlib.blake2b(digest_size=16)
         for part in iterate_chunks(self.table):
             prompts, references, trailers, asked, trained = (
