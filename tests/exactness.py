@@ -4,7 +4,8 @@
     python tests/exactness.py --write      make the file again
 
 The reference is that of commit 9d159eb on a CPU with one thread, with the versions that the file names. Hashed is what
-the files hold, column by column, not the files: formats and names of columns may change.
+the files hold, column by column, not the files: formats and names of columns may change. Another kind of CPU sums in
+another order, so that weights and what follows from them differ there: compare with what an older commit prints there.
 """
 
 from __future__ import annotations
