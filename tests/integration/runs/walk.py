@@ -2,7 +2,7 @@
 
     python tests/integration/runs/walk.py bash --config recipes/tiny/bash/config_full.yaml --output_dir outputs/walk …
 
-That recipe's way on 2026-12-01, with an empty cache of examples: 385 functions in 82 files, 17 deep; of a run that goes
+That recipe's way with an empty cache of examples: 385 functions in 82 files, 17 deep; of a run that goes
 on with its contexts and rows, 255 in 63, 14 deep.
 
 Generator expressions, comprehensions and lambdas are parts of the functions that they stand in.
