@@ -23,7 +23,7 @@ from .. import methods
 from ..errors import ConfigError, require
 from ..generation.decoding_modes import SINGLE_PASS
 from ..recipe.type_checks import read_yaml
-from ..recipe.validation import CHECKED, Number, OneOrMore, meets, one_of, validate, wrong_value
+from ..recipe.validation import CHECKED, Number, OneOrMore, meets, once_each, one_of, validate, wrong_value
 from ..tasks.task import TASKS
 
 
@@ -35,18 +35,6 @@ _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _VARIANT = ("method", "decoding_modes", "init_from")  # a variant's own keys; all others are recipe keys
 _MODES = (SINGLE_PASS, *methods.answer_modes())
 _GRADED_TASKS = tuple(name for name, task in TASKS.items() if task.grader != "none")
-
-
-def _check_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
-    if len(set(seeds)) < len(seeds):
-        raise wrong_value("a seed twice", "every seed once")
-    return seeds
-
-
-def _check_temperatures(temperatures: tuple[float, ...]) -> tuple[float, ...]:
-    if len(set(temperatures)) < len(temperatures):
-        raise wrong_value("a number twice", "every number once")
-    return temperatures
 
 
 def _single_pass_first(modes: tuple[str, ...]) -> tuple[str, ...]:
@@ -93,7 +81,7 @@ class Evaluation:
 
     task: Annotated[StrictStr, one_of(*_GRADED_TASKS)] | None = None
     max_completion_length: StrictInt | None = Field(default=None, ge=1, description="an integer of at least 1")
-    temperatures: Annotated[OneOrMore[Annotated[Number, Field(ge=0)]], AfterValidator(_check_temperatures)] = Field(
+    temperatures: Annotated[OneOrMore[Annotated[Number, Field(ge=0)]], once_each("number")] = Field(
         default=TEMPERATURES, min_length=1, description="one or more numbers of at least 0, where 0 is greedy"
     )
     max_examples: StrictInt | None = Field(default=None, ge=1, description="an integer of at least 1")
@@ -125,7 +113,7 @@ class Experiment:
     seeds: Annotated[
         OneOrMore[Annotated[StrictInt, Field(ge=0)]],
         Field(min_length=1, description="seeds of at least 0"),
-        AfterValidator(_check_seeds),
+        once_each("seed"),
     ]
     variants: Annotated[dict[str, Variant], Field(description="a mapping with a method")]
     budget: Annotated[StrictStr, one_of(*BUDGETS)] = "steps"

@@ -14,11 +14,11 @@ from typing import Annotated, Any
 
 from datasets import Dataset, concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetsError
-from pydantic import Field, StrictInt, StrictStr
+from pydantic import AfterValidator, Field, StrictInt, StrictStr
 from pydantic.dataclasses import dataclass
 
 from ..errors import ConfigError, DataError, public
-from ..recipe.validation import CHECKED, IntegerOrNumber, Number, validate
+from ..recipe.validation import CHECKED, IntegerOrNumber, Number, validate, wrong_value
 from .local_folders import find_listed_files
 
 
@@ -42,6 +42,14 @@ class MixturePart:
     weight: Number | None = Field(default=1.0, ge=0, le=1, description="a number from 0 to 1")
 
 
+def _check_columns(parts: list[MixturePart]) -> list[MixturePart]:
+    columns = {tuple(sorted(part.columns)) for part in parts if part.columns is not None}
+    if len(columns) > 1:
+        listed = ", ".join(f"[{', '.join(names)}]" for names in sorted(columns))
+        raise wrong_value(f"data sets with different columns, {listed}", "the same columns in every entry")
+    return parts
+
+
 @dataclass(frozen=True, config=CHECKED)
 class Mixture:
     """A `dataset_mixture`, and the types by which its YAML is read: `config: no` is Norwegian.
@@ -49,7 +57,9 @@ class Mixture:
     test_split_size: held-out rows, a number of them or a share of the mixture.
     """
 
-    datasets: Annotated[list[MixturePart], Field(min_length=1, description="a list of mappings")]
+    datasets: Annotated[
+        list[MixturePart], Field(min_length=1, description="a list of mappings"), AfterValidator(_check_columns)
+    ]
     seed: StrictInt = 0
     test_split_size: IntegerOrNumber | None = None
 
@@ -68,13 +78,7 @@ def read_mixture(value: Any) -> Mixture:
     if not isinstance(value, Mapping):
         expected = "a mapping with a list of `datasets`"
         raise ConfigError("dataset_mixture", repr(value), expected, "Correct the value")
-    mixture = validate(Mixture, value, "dataset_mixture, ")
-    columns = {tuple(sorted(part.columns)) for part in mixture.datasets if part.columns is not None}
-    if len(columns) > 1:
-        listed = ", ".join(f"[{', '.join(names)}]" for names in sorted(columns))
-        got, advice = f"data sets with different columns, {listed}", "Name the same columns in every entry"
-        raise ConfigError("dataset_mixture, columns", got, "the same columns", advice)
-    return mixture
+    return validate(Mixture, value, "dataset_mixture, ")
 
 
 def load_mixture(mixture: Mixture) -> tuple[Dataset, Dataset | None]:

@@ -6,7 +6,6 @@ value; without one the field's type does.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
@@ -16,7 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from ..errors import ConfigError, describe
-from .type_checks import closest_match, expected_type
+from .type_checks import as_field_value, closest_match, expected_type
 
 
 CHECKED = ConfigDict(extra="forbid")
@@ -25,13 +24,16 @@ T = TypeVar("T")
 KeyPath = tuple[str | int, ...]  # keys and numbers of entries
 
 
-def _read_number(value: Any) -> Any:
-    """YAML reads 1e-3 as text."""
-    if isinstance(value, str):
-        value = int(value) if value.strip().lstrip("+-").isdigit() else float(value)
-    if isinstance(value, bool) or (isinstance(value, float) and math.isnan(value)):
-        raise ValueError("no number")
-    return value
+def _read_as(hint: Any) -> BeforeValidator:
+    """Reads a value as a recipe's: YAML takes 1e-3 for text."""
+
+    def read(value: Any) -> Any:
+        found = as_field_value(value, hint)
+        if expected_type(found, hint) is not None:
+            raise ValueError("another type")
+        return found
+
+    return BeforeValidator(read)
 
 
 def _as_tuple(value: Any) -> Any:
@@ -39,8 +41,8 @@ def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, (list, tuple)) else (value,)
 
 
-Number = Annotated[float, BeforeValidator(_read_number)]
-IntegerOrNumber = Annotated[int | float, BeforeValidator(_read_number)]
+Number = Annotated[float, _read_as(float)]
+IntegerOrNumber = Annotated[int | float, _read_as(int | float)]
 OneOrMore = Annotated[tuple[T, ...], BeforeValidator(_as_tuple)]
 
 
@@ -62,6 +64,17 @@ def one_of(*names: str) -> AfterValidator:
         if value not in names:
             raise wrong_value(f"{value!r}{closest_match(value, names)}", f"one of {', '.join(names)}")
         return value
+
+    return AfterValidator(check)
+
+
+def once_each(what: str) -> AfterValidator:
+    """Refuses a list that has a value twice; `what` its values are."""
+
+    def check(values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(values)) < len(values):
+            raise wrong_value(f"a {what} twice", f"every {what} once")
+        return values
 
     return AfterValidator(check)
 
