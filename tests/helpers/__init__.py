@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from conftest import BASE, ROOT
 from hypothesis import HealthCheck, Phase, settings
 
 from gapbridge import cli, methods
+from gapbridge.data.sources import DataConfig, LoadedData, find_data, standard_columns
 from gapbridge.runs.run_config import recipe_classes
 from gapbridge.tasks.word_problems import problems
 from gapbridge.training.dataset_builder import require_rows
@@ -40,6 +41,14 @@ SERVER.set_forkserver_preload(
 def recipe_keys(method: str) -> set[str]:
     """The keys that a recipe of a method may have."""
     return {field.name for kind in recipe_classes(method) for field in fields(kind) if field.init}
+
+
+def load_data(config: DataConfig, script: Any, *, needs_eval: bool) -> LoadedData:
+    """Training and held-out data in TRL's columns."""
+    found = find_data(config, script, needs_eval=needs_eval)
+    train = standard_columns(found.train, config, found.source)
+    evaluation = found.eval if found.eval is None else standard_columns(found.eval, config, found.eval_source)
+    return replace(found, train=train, eval=evaluation)
 
 
 def built_rows(method: Any, pairs: Any, examples: Any, tokenizer: Any, args: Any) -> tuple[list[Any], Any]:

@@ -170,25 +170,13 @@ def check_data_config(config: DataConfig, script: ScriptArguments) -> list[str]:
 _ENTRY_TYPES = get_type_hints(DatasetConfig)
 
 
-def load_data(
-    config: DataConfig, script: ScriptArguments, *, needs_eval: bool, text_field: str = TEXT_FIELD
-) -> LoadedData:
-    """Load training and held-out data and bring them to TRL's columns; `text_field`: the column of plain text.
+def find_data(config: DataConfig, script: ScriptArguments, *, needs_eval: bool) -> LoadedData:
+    """Training and held-out data as they are loaded, in columns of their own.
 
     Raises:
-        ConfigError: the data keys contradict each other or name missing files. DataError: a data set is empty, cannot
-        be loaded, or lacks a column.
+        ConfigError: the data keys contradict each other or name missing files. DataError: a data set is empty, or
+        cannot be loaded.
     """
-    found = find_data(config, script, needs_eval=needs_eval)
-    train = standard_columns(found.train, config, found.source, text_field=text_field)
-    evaluation = found.eval
-    if evaluation is not None:
-        evaluation = standard_columns(evaluation, config, found.eval_source, text_field=text_field)
-    return replace(found, train=train, eval=evaluation)
-
-
-def find_data(config: DataConfig, script: ScriptArguments, *, needs_eval: bool) -> LoadedData:
-    """Training and held-out data as they are loaded, in columns of their own; errors as in `load_data`."""
     errors = check_data_config(config, script)
     if errors:
         raise ConfigError(errors)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from datasets import Dataset
 from peft import PeftModel
@@ -20,7 +18,7 @@ from ..data.eos_check import missing_eos_error
 from ..data.example import ExampleSet
 from ..data.formats import require_prompts
 from ..data.serialization import load_saved_examples, save_examples
-from ..data.sources import find_data, standard_columns
+from ..data.sources import LoadedData, find_data, standard_columns
 from ..data.special_tokens import stop_tokens
 from ..errors import ConfigError
 from ..recipe.secrets import redact
@@ -97,52 +95,64 @@ def load_examples(
     tokenizer: PreTrainedTokenizerBase,
     model: PreTrainedModel | None,
     *,
+    found: LoadedData | None = None,
     keep: bool = False,
     choose: Callable[[Dataset], Sequence[int]] | None = None,
 ) -> dict[str, ExampleSet]:
     """`train`, and `eval` where the recipe evaluates.
 
     Args:
+        found: the recipe's data, where they are loaded already.
         keep: whether they are kept in the cache, so that one process reads them, and once.
         choose: which rows of the training data are read, where not all are.
     """
-    found = job.find_data()
-    parts: dict[str, tuple[Dataset, str]] = {"train": (found.train, found.source)}
+    found = found or job.find_data()
+    train = found.train if choose is None else found.train.select(choose(found.train))
+    parts = {"train": (train, found.source)}
     if found.eval is not None:
         parts["eval"] = (found.eval, found.eval_source)
 
-    shared: dict[str, Any] = {}
-    if keep:
-        shared = artifact_identity(job.method, tokenizer, model, cache_key_settings(job.args))
-        shared["keys"] = redact(asdict(job.data)).keys  # a URL may be signed again
+    if not keep:
+        return {part: _read_part(job, part, *parts[part], tokenizer, model, None) for part in parts}
+    shared = artifact_identity(job.method, tokenizer, model, cache_key_settings(job.args))
+    shared["keys"] = redact(asdict(job.data)).keys  # a URL may be signed again
     examples: dict[str, ExampleSet] = {}
     for part, (dataset, source) in parts.items():
-        path = examples_path(part, dataset, {**shared, "source": source}) if keep else Path()
-        with built_once(path, job.args, each_machine=True) if keep else nullcontext(True) as builds:
+        path = examples_path(part, dataset, {**shared, "source": source})
+        with built_once(path, job.args, each_machine=True) as builds:
             if builds:
-                if part == "train" and choose is not None:
-                    dataset = dataset.select(choose(dataset))
                 with TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-                    folder = Path(scratch) if keep else None
-                    dataset = standard_columns(dataset, job.data, source, folder, job.args.dataset_text_field)
-                    examples[part] = job.method.load_examples(
-                        dataset, tokenizer, model, job.args, source, max_length=job.args.row_limit(part)
-                    )
-                    if keep:
-                        save_examples(examples[part], path)
-        if keep:
-            is_first = job.args.local_process_index == 0
-            examples[part] = load_saved_examples(path, job.method.example_set, check=is_first)
+                    save_examples(_read_part(job, part, dataset, source, tokenizer, model, Path(scratch)), path)
+        is_first = job.args.local_process_index == 0
+        examples[part] = load_saved_examples(path, job.method.example_set, check=is_first)
     return examples
 
 
-def started_inputs(job: RunConfig) -> dict[str, str]:
+def _read_part(
+    job: RunConfig,
+    part: str,
+    dataset: Dataset,
+    source: str,
+    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel | None,
+    scratch: Path | None,
+) -> ExampleSet:
+    """The examples of a part's rows; `scratch`: where rows in TRL's columns are written meanwhile, if anywhere."""
+    dataset = standard_columns(dataset, job.data, source, scratch, job.args.dataset_text_field)
+    limit = job.args.row_limit(part)
+    return job.method.load_examples(dataset, tokenizer, model, job.args, source, max_length=limit)
+
+
+def started_inputs(job: RunConfig, found: LoadedData | None = None) -> dict[str, str]:
     """Fingerprints of what a recipe names, as it lies on the disk now: rows, the first model, a template in a file.
+
+    Args:
+        found: the recipe's data, where they are loaded already.
 
     Raises:
         ConfigError, DataError: data cannot be loaded.
     """
-    found = job.find_data()
+    found = found or job.find_data()
     inputs = {"train rows": content_fingerprint(found.train)}
     if found.eval is not None:
         inputs["eval rows"] = content_fingerprint(found.eval)
@@ -150,7 +160,7 @@ def started_inputs(job: RunConfig) -> dict[str, str]:
         "model": hash_model(str(job.model.model_name_or_path), job.model.model_revision),
         "chat template": job.args.chat_template_path and hash_path(job.args.chat_template_path),
     }
-    return inputs | {name: found for name, found in named.items() if found}
+    return inputs | {name: value for name, value in named.items() if value}
 
 
 def load_eval_examples(
@@ -213,7 +223,9 @@ def _find_held_out(job: RunConfig, limit: int | None) -> _HeldOut:
     if found.eval is not None:
         dataset, source = found.eval, found.eval_source
     else:
-        dataset, source, most = found.train, found.source, most if job.data.eval_datasets else None
+        dataset, source = found.train, found.source
+        if not job.data.eval_datasets:
+            most = None  # the training data stand in for held-out ones, whose number the key limits
 
     def first(count: int | None) -> Dataset:
         return dataset if count is None else dataset.select(range(min(count, len(dataset))))

@@ -114,13 +114,14 @@ def open_round(
         return None
     job.args.chat_template_date = job.args.chat_template_date or run.date()
     model, tokenizer = load_initial_model(job, start, whole=job.method.generates_contexts)
-    loaded = RoundStart(model, tokenizer, load_examples(job, tokenizer, model, keep=True))
+    found = job.find_data()
+    loaded = RoundStart(model, tokenizer, load_examples(job, tokenizer, model, found=found, keep=True))
     if not is_first:
         return construct(job, index, loaded)
     if checks:
         inputs |= {f"{name} examples": part.fingerprint() for name, part in loaded.examples.items()}
         inputs |= {"tokenizer": tokenizer_fingerprint(tokenizer)} if start is None else {}
-        inputs |= started_inputs(job)
+        inputs |= started_inputs(job, found)
         run.check_inputs(inputs)
     directory = round_directory(job.args.output_dir, index)  # the trainer's constructor makes it
     with directory_removed_on_error(directory) if checks else nullcontext():

@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import BASE, ROOT
 from datasets import Dataset
-from helpers import write_rows
+from helpers import load_data, write_rows
 from helpers.small_runs import SMALL_RUN, MakeBase
 from peft import LoraConfig
 from transformers import AutoTokenizer, PreTrainedModel
@@ -23,7 +23,7 @@ from trl.scripts.utils import DatasetConfig
 
 from gapbridge import ConfigError, DataError, GapDPOConfig, GapDPOTrainer, build_preferences
 from gapbridge.data.preferences import Preference
-from gapbridge.data.sources import DataConfig, load_data
+from gapbridge.data.sources import DataConfig
 from gapbridge.methods.dpo.config import PAIR_LOSSES
 from gapbridge.tasks.word_problems import problems
 

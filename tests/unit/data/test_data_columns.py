@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import load_data
 from helpers.templates import assistant, user
 from trl import ScriptArguments
 
 from gapbridge import ConfigError
-from gapbridge.data.sources import DataConfig, load_data
+from gapbridge.data.sources import DataConfig
 
 
 TURNS = [user("a"), assistant("b"), user("c"), assistant("d")]

@@ -12,6 +12,7 @@ from typing import Any
 
 import datasets
 import pytest
+from helpers import load_data
 from helpers.templates import tokenizer_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ from trl import ScriptArguments
 from gapbridge import build_examples
 from gapbridge.data.json_files import unreadable_lines
 from gapbridge.data.preferences import build_preferences
-from gapbridge.data.sources import DataConfig, load_data
+from gapbridge.data.sources import DataConfig
 from gapbridge.errors import GapbridgeError
 
 

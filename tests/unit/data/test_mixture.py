@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from datasets import concatenate_datasets, load_dataset
-from helpers import recipe, refused
+from helpers import load_data, recipe, refused
 from trl import ScriptArguments
 from trl.scripts.utils import DatasetConfig
 
 from gapbridge import ConfigError, DataError
-from gapbridge.data.sources import DataConfig, LoadedData, check_data_config, load_data
+from gapbridge.data.sources import DataConfig, LoadedData, check_data_config
 from gapbridge.runs.load_inputs import load_eval_examples
 from gapbridge.runs.run_config import read_job
 from gapbridge.training.loading import load_tokenizer
