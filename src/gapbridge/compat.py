@@ -48,10 +48,9 @@ def label_support_errors(args: Any) -> list[str]:
 
 def pair_support_errors() -> list[str]:
     """Why nothing is learned from preferences here: older trainers take them as text alone."""
-    got, advice = f"one that trains on pairs of completions, with TRL {TRL}", "run DPO with `trl dpo`"
-    return require(
-        TRL >= _TAKES_PAIRS, "method", got, f"TRL {_TAKES_PAIRS} or newer", f"Install a newer TRL, or {advice}"
-    )
+    advice = "Install a newer TRL, or run DPO with `trl dpo`"
+    got, expected = f"one that trains on pairs of completions, with TRL {TRL}", f"TRL {_TAKES_PAIRS} or newer"
+    return require(TRL >= _TAKES_PAIRS, "method", got, expected, advice)
 
 
 def fused_head_errors() -> list[str]:
@@ -208,13 +207,9 @@ def reading_note() -> str:
 
 
 def _misread_error(path: str, key: str, portable: str, file: str) -> str:
-    got, advice = (
-        f"a file of transformers 5, which transformers {TRANSFORMERS} misreads",
-        "write the file in the older form",
-    )
-    return describe(
-        f"{path}/{file}, {key}", got, f"{portable} instead of {key}", f"Install transformers 5, or {advice}"
-    )
+    got = f"a file of transformers 5, which transformers {TRANSFORMERS} misreads"
+    advice = "Install transformers 5, or write the file in the older form"
+    return describe(f"{path}/{file}, {key}", got, f"{portable} instead of {key}", advice)
 
 
 def fuse_head(model: Any) -> None:

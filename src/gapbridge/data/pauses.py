@@ -58,11 +58,13 @@ def with_pauses(examples: Examples, pauses: list[int]) -> Examples:
     them, without pauses, as in whatever asks the model later.
 
     Args:
-        pauses: M ids, one or more, from `pauses_after_prompt`.
+        pauses: M ids, from `pauses_after_prompt`; with none the examples are returned as they are.
 
     Raises:
         DataError: an id of the data looks like that of a turn.
     """
+    if not pauses:
+        return examples
     turns = examples.split_turns(examples.stops).table
 
     def add(row: dict[str, Any]) -> dict[str, Any]:

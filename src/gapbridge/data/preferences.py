@@ -108,8 +108,7 @@ def build_preferences(
         made.table, made.bad_rows, source, made.cut, made.truncated, conversational, tuple(stops), date,
         dict(chat_template_kwargs or {}), left_out=made.left_out,
     )  # fmt: skip
-    pauses = pauses_after_prompt(tokenizer)
-    return with_pauses(examples, pauses) if pauses else examples
+    return with_pauses(examples, pauses_after_prompt(tokenizer))
 
 
 class _TokenisePair:

@@ -110,8 +110,7 @@ def build_examples(
         made.table, made.bad_rows, source, made.cut, made.truncated, conversational, tuple(stops), date,
         dict(chat_template_kwargs or {}), loss.in_words(form), made.left_out,
     )  # fmt: skip
-    pauses = pauses_after_prompt(tokenizer)
-    return with_pauses(examples, pauses) if pauses else examples
+    return with_pauses(examples, pauses_after_prompt(tokenizer))
 
 
 def require_template(tokenizer: PreTrainedTokenizerBase, source: str) -> None:

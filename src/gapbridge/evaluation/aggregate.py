@@ -119,10 +119,8 @@ def differences(groups: Sequence[Group], grader: str) -> list[dict[str, Any]]:
     if not key:
         return []
     found = []
-    pairs = [(a, b) for a in groups if a.model == groups[0].model for b in groups if b.mode == a.mode]
-    for first, second in pairs:
-        if second.model == first.model:
-            continue
+    firsts = [group for group in groups if group.model == groups[0].model]
+    for first, second in ((a, b) for a in firsts for b in groups if b.mode == a.mode and b.model != a.model):
         by_id = {sample["id"]: sample[key] for sample in first.samples}
         shared = [sample for sample in second.samples if sample["id"] in by_id]
         if shared:

@@ -80,7 +80,8 @@ def measure_gap(
     if not any(rows_of):
         got = f"no reference of more than {min(prefix_lengths)} tokens"
         raise DataError("--prefix_lengths", got, "longer references", "Give shorter --prefix_lengths")
-    with_oracle = own_completions and all(oracle.solution_steps(answer.reference) is not None for answer in answers)
+    steps = [own for answer in answers if (own := oracle.solution_steps(answer.reference)) is not None]
+    with_oracle = own_completions and len(steps) == len(answers)
     # What the model generated word for word like the reference needs no pass of its own, and disturbs by exactly 0.
     disturbed = {
         k: [i for i in rows if list(completions[i][:k]) != list(references[i][:k])] for k, rows in rows_of.items()
@@ -91,11 +92,12 @@ def measure_gap(
         scored = _Scorer(model, [example.prompt for example in examples], batch_size, bar)
         forced = scored.all(references, references, TEMPERATURE_GRID)
         fitted = fit_temperatures(forced)
+        undisturbed = [_at_fitted(scores, fitted) for scores in forced]
         after: dict[int, dict[int, Scores]] = {}  # k → place of the example → its reference scored after ŷ_<k
         for k, rows in rows_of.items():
             contexts = [metrics.recovery_context(references[i], completions[i], k) for i in disturbed[k]]
             scores = scored.rows(disturbed[k], contexts, [references[i] for i in disturbed[k]], fitted)
-            after[k] = {i: _at_fitted(forced[i], fitted) for i in rows} | dict(zip(disturbed[k], scores, strict=True))
+            after[k] = {i: undisturbed[i] for i in rows} | dict(zip(disturbed[k], scores, strict=True))
         shared = [min(len(y), len(own) + 1) for y, own in zip(references, completions, strict=True)]
         free = scored.all(
             [[*own, 0][:length] for own, length in zip(completions, shared, strict=True)],
@@ -105,7 +107,7 @@ def measure_gap(
         if with_oracle:
             line_ends = {t for t in {t for y in references for t in y} if str(tokenizer.decode([t])).endswith("\n")}
             known = [oracle.oracle_tokens(y, own, line_ends) for y, own in zip(references, complete, strict=True)]
-            by_oracle = _oracle_measures(_errors(scored, known, complete), forced, answers, prefix_lengths)
+            by_oracle = _oracle_measures(_errors(scored, known, complete), forced, answers, steps, prefix_lengths)
     losses = {
         k: {ids[i]: metrics.recovery_losses(forced[i], scores, k) for i, scores in of_k.items()}
         for k, of_k in after.items()
@@ -158,16 +160,17 @@ def _oracle_measures(
     own_errors: Sequence[Losses],
     forced: Sequence[Scores],
     answers: Sequence[ExampleCompletions],
+    steps: Sequence[Sequence[str]],
     prefix_lengths: Sequence[int],
 ) -> dict[str, Any]:
     """The measures of a report that the oracle of word problems gives.
 
     Args:
         own_errors: from `_errors`, of the completions.
+        steps: of the references' solutions.
     """
     longest = max(len(scores.log_probs) for scores in forced)
     lengths = [length for length in prefix_lengths if 0 < length < longest] + [longest]
-    steps = [oracle.solution_steps(answer.reference) or [] for answer in answers]
     first_wrong = [oracle.first_wrong_step(answer.first, own) for answer, own in zip(answers, steps, strict=True)]
     counts = [len(own) for own in steps]
     right = [is_correct(answer.first, answer.reference) for answer in answers]

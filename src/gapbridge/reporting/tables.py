@@ -61,25 +61,26 @@ def in_columns(corner: str, columns: Columns, title: str = "") -> Table:
 
 def markdown(table: Table) -> list[str]:
     """The lines of an aligned table and an empty line."""
+    cells = table.cells
     columns = [
-        _column(name, [row[at] for row in table.cells], is_text=at < table.texts)
+        _column(name, [row[at] for row in cells], is_text=at < table.texts)
         for at, name in enumerate(map(str, table.head))
     ]
-    lines = [f"| {' | '.join(cells)} |" for cells in zip(*columns, strict=True)]
+    lines = [f"| {' | '.join(line)} |" for line in zip(*columns, strict=True)]
     return [*([f"**{_escaped(table.title)}**", ""] if table.title else []), *lines, ""]
 
 
 def print_table(table: Table) -> None:
     """Print a table below its title; text may be folded. Figures are not, so that a table may be wider than a page."""
-    shown = RichTable(box=SIMPLE_HEAD, show_edge=False, padding=0)
+    shown, cells = RichTable(box=SIMPLE_HEAD, show_edge=False, padding=0), table.cells
     for at, name in enumerate(table.head):
         if at < table.texts:
             shown.add_column(Text(printable(name)), overflow="fold")
         else:
-            words = [*name.split(), *(printable(row[at]) for row in table.cells)]
+            words = [*name.split(), *(printable(row[at]) for row in cells)]
             widest = max(map(cell_len, words), default=0)
             shown.add_column(Text(printable(name)), justify="right", min_width=widest)
-    for row in table.cells:
+    for row in cells:
         texts, figures = row[: table.texts], row[table.texts :]
         shown.add_row(*(Text(printable(cell)) for cell in texts), *(Text(printable(c), no_wrap=True) for c in figures))
     if table.title:

@@ -40,15 +40,12 @@ def hash_model(name: str | Path, revision: str | None = None) -> str | None:
     place = _snapshot_path(str(name), revision)
     if place is None:
         return None
-    base = None
-    with suppress(
-        OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError
-    ):  # a whole model, or damaged
+    base, base_revision = "", None
+    with suppress(OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):  # no adapter, or damaged
         config = json.loads((place / "adapter_config.json").read_text(encoding="utf-8"))
-        if config["base_model_name_or_path"]:
-            base = _snapshot_path(str(config["base_model_name_or_path"]), config.get("revision"))
+        base, base_revision = str(config["base_model_name_or_path"] or ""), config.get("revision")
     parts: list[list[list[str]] | None] = []
-    for part in (place, base):
+    for part in (place, _snapshot_path(base, base_revision) if base else None):
         if part is None:
             parts.append(None)
         elif part.parent.name == "snapshots":  # of a hub's cache, named by the commit

@@ -35,7 +35,7 @@ class BASHArgs(GenerationArgs, DataArgs):
     replacement_source: str = option(
         "model",
         "Source of the sampled tokens: the model, or uniformly random tokens as a control.",
-        choices=list(REPLACEMENTS),
+        choices=REPLACEMENTS,
     )
     sft_fraction: float = option(
         0.0, "Fraction (0-1) of examples that are trained on the reference context; 1 is SFT."

@@ -28,7 +28,7 @@ class PauseArgs(DataArgs):
     pause_placement: str = option(
         "after_prompt",
         "Position of the pause tokens: after the prompt, or random (pause-pretraining).",
-        choices=list(PLACEMENTS),
+        choices=PLACEMENTS,
     )
     pause_fraction: float = option(
         0.1, "Number of pause tokens as a fraction (0-1) of the tokens of a row, for random placement."

@@ -26,7 +26,7 @@ class ScheduledSamplingArgs(SamplingArgs, DataArgs):
         0.2, "β: largest probability (0-1) that a position of the context is sampled; 0 is SFT."
     )
     mixture_schedule: str = option(
-        "constant", "Schedule of β over training: constant, or linear from 0 to β.", choices=list(SCHEDULES)
+        "constant", "Schedule of β over training: constant, or linear from 0 to β.", choices=SCHEDULES
     )
     # With `None` among its types TRL's parser leaves a value from the command line a string.
     num_sampling_passes: int | str | None = option(
